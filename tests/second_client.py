@@ -41,7 +41,7 @@ KEPT_FROM = 4 * MIB
 
 _HEADER = struct.Struct(">IBI")
 _NOT_YET = BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError
-_PARTS = {"page", "kept-uploads", "sending", "ready"}
+_PARTS = {"page", "kept-uploads", "trash-page", "sending", "ready"}
 """Replies after which the final answer is still to come."""
 
 
@@ -392,6 +392,16 @@ class SecondClient:
         return found
 
     # downloads ---------------------------------------------------------------------------
+
+    def trash(self, **options: Any) -> tuple[list[Any], list[Any]]:
+        """What is in the trash: its operations, or the items that were asked for."""
+        request_id = self.send("list-trash", **options)
+        operations: list[Any] = []
+        items: list[Any] = []
+        while (message := self.next(request_id))["op"] == "trash-page":
+            operations += message.get("operations", ())
+            items += message.get("items", ())
+        return operations, items
 
     def get(
         self,

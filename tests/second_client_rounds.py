@@ -8,6 +8,7 @@ tests/system/test_second_client.py as real programs).
 from __future__ import annotations
 
 import io
+import os
 import random
 import socket
 import time
@@ -234,6 +235,43 @@ def kept_uploads(door: Door) -> None:
         assert client.ask("space")["held"] == 0 and not client.kept()
 
 
+def the_trash(door: Door) -> None:
+    """What was removed comes back; who lost an answer asks again."""
+    with door.enter() as client, door.enter() as other:
+        assert "trash" in client.server["features"]
+        command = os.urandom(8)
+        for one in (client, other):
+            one.send("operation", id=command, words="rm /gone /tree", client=b"oneself.")
+        client.put(b"/gone", b"data", mtime_ns=1)
+        client.put(b"/gone-tree/inner", b"in it", parents=True)
+        first = client.ask("remove", path=b"/gone", number=1)
+        second = other.ask("remove", path=b"/gone-tree", recursive=True, number=2)
+        assert first["trashed"] and first["operation"] == second["operation"]
+        assert client.ask("remove", path=b"/gone-tree", recursive=True, number=2, again=True) == (
+            second
+        )
+        assert code_of(client.ask, "remove", path=b"/gone", number=3) == "not-found"
+        (told,) = client.trash(operation=first["operation"])[0]
+        assert (told[0], told[2], told[3], told[6]) == (
+            *(first["operation"], "rm /gone /tree", b"oneself.", 2),
+        )
+        items = {one[2]: one for one in client.trash(operation=told[0], items=True)[1]}
+        assert [items[path][1] for path in (b"/gone", b"/gone-tree")] == ["removed", "tree"]
+        where = [told[0], items[b"/gone-tree"][0]]
+        assert client.ask("stat", path=b"/inner", in_trash=where)["entry"][2] == 5
+        client.put(b"/gone", b"in the way")
+        client.send("operation", id=os.urandom(8), words="undo")
+        restored = client.ask("restore", operation=told[0])
+        assert restored["items"] == 1
+        assert [(one[0], one[1]) for one in restored["conflicts"]] == [(b"/gone", "conflict")]
+        assert client.get(b"/gone-tree/inner") == b"in it"
+        purged = client.ask("purge", operation=told[0])
+        assert (purged["files"], purged["size_bytes"]) == (1, 4)
+        assert code_of(client.ask, "restore", operation=told[0]) == "expired"
+        client.send("operation", keep=False)
+        assert not client.ask("remove", path=b"/gone").get("trashed", False)
+
+
 def taking_over(door: Door) -> None:
     with door.enter() as earlier, door.enter() as later:
         request_id, _ = earlier.begin_put(b"/taken", size=len(LARGE), mtime_ns=9)
@@ -294,7 +332,7 @@ def changes(door: Door) -> None:
         entry = client.ask("stat", path=b"/e/file1")["entry"]
         assert entry[:5] == [b"/e/file1", "file", 4, 0o600, 7]
         assert code_of(client.ask, "remove", path=b"/e") == "not-empty"
-        removed = client.ask("remove", path=b"/e", recursive=True)
+        removed = client.ask("remove", path=b"/e", recursive=True, final=True)
         assert (removed["files"], removed["directories"], removed["size_bytes"]) == (9, 1, 36)
 
         client.ask("make-link", path=b"/c/link", target=b"../c")
@@ -404,6 +442,7 @@ ROUNDS = (
     large_files,
     lost_connections,
     kept_uploads,
+    the_trash,
     taking_over,
     pieces,
     changes,

@@ -93,8 +93,8 @@ def _network(text: str) -> Any:
         return None  # of this machine, or with a zone
 
 
-_TAKES_BELOW = frozenset({"remove", "move"})
-"""What takes away all that is below its path as well."""
+_TAKES_BELOW = frozenset({"remove", "move", "measured"})
+"""What takes away all that is below its path as well, or tells how much that was."""
 _FILLS_BELOW = frozenset({"move", "copy"})
 """What makes all that is below its target."""
 

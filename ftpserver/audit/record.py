@@ -36,12 +36,18 @@ EVENTS: dict[type[Message], str] = {
     messages.DropKept: "drop-kept",
     messages.Move: "move",
     messages.Copy: "copy",
+    messages.Restore: "restore",
+    messages.Purge: "purge",
 }
 """What is recorded, however it ends. Of other requests: that they were forbidden."""
 REQUESTS = frozenset(str(one.__struct_config__.tag) for one in get_args(messages.Request))
 """What those are called that have no other name."""
-OTHERS = frozenset({"logout", "start", "stop", "reload", "ban", "moved-on", "dropped"})
-"""Events that are no requests, and no commands of an administrator (cli/audit.py)."""
+OTHERS = frozenset(
+    {"logout", "start", "stop", "reload", "ban", "moved-on", "dropped", "evict", "measured"}
+)
+"""Events that are no requests, and no commands of an administrator (cli/audit.py). ``evict``: trash
+was given up, for its age or because room was needed. ``measured``: a tree that is in the trash was
+counted, which its removal does not do."""
 
 
 class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
@@ -53,8 +59,10 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
         user: The account; of a refused log-in, the name that was given.
         path, target: Absolute remote paths; U+FFFD stands for what is no UTF-8, and then the
             bytes are in ``path_b64`` and ``target_b64``.
-        size: Bytes, as ``bytes``: of the file, or of what was removed or copied.
-        files: How many were removed or copied.
+        size: Bytes, as ``bytes``: of the file, or of what was removed, copied or given up. Of a
+            tree that went to the trash they are in a record ``measured`` of its ``operation``.
+        files: How many were removed, copied, restored or given up; in the same way.
+        operation: Of the trash: what the thing went to, was restored or purged from, or lies in.
         digest: BLAKE3, hexadecimal.
         seconds: How long it took.
         code, reason: As the client was told; of a log-in, the true reason.
@@ -78,6 +86,7 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
     target_b64: str | None = None
     size: int | None = None
     files: int | None = None
+    operation: str | None = None
     digest: str | None = None
     seconds: float | None = None
     code: str | None = None

@@ -30,7 +30,7 @@ from ftpserver.audit.record import (
 )
 from ftpwire import messages
 from ftpwire.errors import BY_CODE, CommandError, Forbidden, LoginRefused, NotLoggedIn, TooMany
-from ftpwire.messages import Failed, Message, Sent, Stored
+from ftpwire.messages import Failed, Message, Restored, Sent, Stored
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
@@ -43,7 +43,9 @@ _REFUSED_STATUS = frozenset({3, 6, 7})
 
 SHARES = _LOG_INS, _FILES = "logins", "files"
 """What counts apart of the successes of one account."""
-_REMOVING = frozenset({"remove", "move"})
+_REMOVING = frozenset({"remove", "move", "purge"})
+MOST_NAMED = 20
+"""Operations that one record names."""
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 
@@ -143,9 +145,25 @@ class Trail:
         """The true reason of the refusal that comes next, or of the session's end."""
         self._note = note
 
+    def repeated(self) -> None:
+        """The request was done, and recorded, before: its answer is only repeated."""
+        self._request = None
+
     def removed(self, files: int, size: int) -> None:
         """So much was removed by the request, which fails now with the rest."""
         self._gone = files, size
+
+    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+        """So many bytes of these operations in the account's trash were given up, because its
+        session needed room."""
+        details = evicted(operations, "room that its session needed")
+        self._audit.record("evict", self._session, size=size, details=details)
+
+    def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
+        """A tree that is in the account's trash was counted."""
+        self._audit.record(
+            "measured", self._session, operation=operation, path=path, size=size, files=files
+        )
 
     def joined(self, digest: bytes | None = None) -> None:
         """The request is answered with its batch."""
@@ -259,8 +277,16 @@ class Trail:
         return self._who[1]
 
 
+def evicted(operations: Sequence[str], why: str) -> dict[str, object]:
+    """The details of a record ``evict``: how many operations, the names of the first ones, and why
+    something of them was given up."""
+    return {"operations": len(operations), "names": list(operations[:MOST_NAMED]), "why": why}
+
+
 def _is_told(request: Message | Unusable, reply: Message | None) -> bool:
     kind: type | None = request.kind if isinstance(request, Unusable) else type(request)
+    if isinstance(request, messages.Restore) and request.look and isinstance(reply, Restored):
+        return False  # it has changed nothing
     if kind in EVENTS:
         return True
     return isinstance(reply, Failed) and reply.code in _ALWAYS_TOLD
@@ -333,6 +359,12 @@ def _describe(
             record.details = {"id": request.id} if request.id else None
         case messages.EndTree():
             record.details = {"commit": request.commit}
+        case messages.Restore():
+            record.operation = request.operation
+            if request.target is not None:
+                record.target, record.target_b64 = shown(request.target)
+        case messages.Purge():
+            record.operation = request.operation
         case messages.DropKept(upload=bytes(path)):
             record.path, record.path_b64 = shown(path)
         case Unusable(path=bytes(path)):
@@ -350,14 +382,29 @@ def _describe(
             record.size = reply.size
         case Sent():
             record.size = reply.size
+        case messages.Removed() if reply.trashed and _is_tree(request):
+            record.operation = reply.operation  # a record ``measured`` tells how much it is
         case messages.Removed():
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
+            record.operation = record.operation or reply.operation
+        case messages.Restored():
+            record.files = reply.items
+            if len(reply.paths) == 1:
+                record.path, record.path_b64 = shown(reply.paths[0])
+            record.details = {"by": reply.operation} if reply.operation else None
+            if reply.conflicts:
+                conflicts = len(reply.conflicts) + reply.more_conflicts
+                record.details = (record.details or {}) | {"conflicts": conflicts}
         case messages.Copied():
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
         case messages.KeptDropped():
             record.size, record.files = reply.size, reply.count
         case messages.TokenIssued() if isinstance(request, messages.IssueToken):
             record.details = {"name": request.name, "id": reply.id}
+
+
+def _is_tree(request: Message | Unusable) -> bool:
+    return isinstance(request, messages.Remove) and request.recursive
 
 
 _WAYS: dict[type[Message], str] = {

@@ -23,11 +23,12 @@ from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.allowances import Allowance
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
-from ftpserver.audit.trail import guess_of, has_done_something, share_of
+from ftpserver.audit.trail import MOST_NAMED, guess_of, has_done_something, share_of
 from ftpserver.interfaces import Carried
 from ftpserver.isolation import homes
 from ftpserver.isolation.interfaces import Admitted, Known, ServerForSession
 from ftpserver.net.addresses import peer_uid
+from ftpserver.storage.trash.names import is_name
 from ftpwire.errors import BY_CODE, Busy, CommandError, LoginRefused, NotLoggedIn
 from ftpwire.messages import TokenInfo
 from ftpwire.paths import printable
@@ -48,8 +49,10 @@ dropped."""
 _CLOCK_SECONDS = 10.0
 """So far may the time of a record be from the moment in which it comes."""
 _decode_record = msgspec.json.Decoder(Record, strict=True).decode
-_EVENTS = frozenset({*EVENTS.values(), "logout"})
-_DETAILS = frozenset({"commit", "id", "invitation", "mode", "name", "token", "with"})
+_EVENTS = frozenset({*EVENTS.values(), "logout", "evict", "measured"})
+_DETAILS = frozenset({"by", "commit", "id", "invitation", "mode", "name", "token", "why", "with"})
+_COUNTS = frozenset({"conflicts", "operations"})
+_MOST_COUNTED = 2**53
 _ATTEMPTS = frozenset({"login", "register"})
 """Events with the name that was given, whoever that was."""
 
@@ -310,7 +313,17 @@ def _is_detail(name: str, value: object) -> bool:
     """Whether a session tells such a detail: others could make the line one that nobody reads."""
     if isinstance(value, str):
         return name in _DETAILS and len(value) <= MAX_REASON
-    return name in _DETAILS and isinstance(value, bool)
+    if isinstance(value, bool):
+        return name in _DETAILS
+    if isinstance(value, int):
+        return name in _COUNTS and 0 <= value <= _MOST_COUNTED
+    return name == "names" and _are_operations(value)
+
+
+def _are_operations(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > MOST_NAMED:
+        return False
+    return all(isinstance(one, str) and is_name(one.encode()) for one in value)
 
 
 def _is_near(stamp: str, now: float) -> bool:

@@ -105,8 +105,8 @@ def _identity(account: Account) -> Identity:
 def hand_over(account: Account, home: int, identity: Identity) -> None:
     """Have a home that the server made belong to its sessions' user, with what it had before.
 
-    Of a home that the administrator has chosen, it is only the staging directory. When nothing is
-    to be done, that costs two looks.
+    Of a home that the administrator has chosen, it is only staging and the trash. When nothing is
+    to be done, that costs a few looks.
 
     Raises:
         OSError: Some of it could not be handed over.
@@ -117,17 +117,18 @@ def hand_over(account: Account, home: int, identity: Identity) -> None:
             logger.info("%s: handing the home over to user %d", account.name, identity.uid)
             _hand_over_below(home, before, identity)
             _give(home, identity)
-    try:
-        staging = os.open(paths.STAGING, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # there is none yet; or nothing that could be one
-    try:
-        before = os.fstat(staging).st_uid
-        if before != identity.uid:
-            _hand_over_below(staging, before, identity)
-            _give(staging, identity)
-    finally:
-        os.close(staging)
+    for name in sorted(paths.RESERVED):
+        try:
+            fd = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # there is none yet; or nothing that could be one
+        try:
+            before = os.fstat(fd).st_uid
+            if before != identity.uid:
+                _hand_over_below(fd, before, identity)
+                _give(fd, identity)
+        finally:
+            os.close(fd)
 
 
 def _hand_over_below(top: int, before: int, identity: Identity) -> None:

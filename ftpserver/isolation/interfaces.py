@@ -9,7 +9,7 @@ A session says neither whose account it is nor where its client is: the server k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -21,6 +21,7 @@ from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.tokens import Issued
 from ftpserver.interfaces import Carried, asked, told
 from ftpserver.isolation.sandbox import Identity
+from ftpserver.settings.table import Settings
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.quota import Amount
 from ftpwire.messages import TokenInfo
@@ -64,6 +65,8 @@ class Known(msgspec.Struct, frozen=True):
     limit_rate: int | None
     epoch: int
     max_sessions: int | None
+    trash_days: int | None
+    trash_max: int | None
 
     @classmethod
     def of(cls, account: Account, home: Path) -> Known:
@@ -76,6 +79,8 @@ class Known(msgspec.Struct, frozen=True):
             account.limit_rate,
             account.epoch,
             account.max_sessions,
+            account.trash_days,
+            account.trash_max,
         )
 
     def account(self) -> Account:
@@ -100,6 +105,8 @@ class Known(msgspec.Struct, frozen=True):
             peer_user=None,
             system_user=None,
             epoch=self.epoch,
+            trash_days=self.trash_days,
+            trash_max=self.trash_max,
         )
 
 
@@ -198,6 +205,28 @@ class ServerForSession(Protocol):
 
 
 @dataclass(frozen=True)
+class LiveSettings:
+    """The settings that a session's process obeys when they are changed. As in `Settings`."""
+
+    stall: _Seconds
+    idle_timeout: _Seconds
+    limit_rate: Amount | None
+    trash_days: Amount
+    trash_versions: Amount
+    trash_items: Amount
+    trash_max: Amount | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> LiveSettings:
+        """Those of a server's settings."""
+        return cls(**{one.name: getattr(settings, one.name) for one in fields(cls)})
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """A process's settings with these."""
+        return replace(settings, **{one.name: getattr(self, one.name) for one in fields(self)})
+
+
+@dataclass(frozen=True)
 class Seen:
     """What a session does. As `stats.SessionInfo`."""
 
@@ -237,5 +266,5 @@ class SessionForServer(Protocol):
         """The account was changed."""
 
     @told
-    def apply_settings(self, stall: float, idle_timeout: float, limit_rate: int | None) -> None:
+    def apply_settings(self, settings: LiveSettings) -> None:
         """Settings that were changed, as they are now."""

@@ -33,6 +33,7 @@ from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import (
     ChildNote,
     Known,
+    LiveSettings,
     Seen,
     ServerForSession,
     SessionForServer,
@@ -147,6 +148,8 @@ class IsolatedSession:
             state=main.state,
         )
         self.ledger.on_doubt = main.on_doubt
+        self.ledger.on_unmeasured = lambda account_id: main.on_unmeasured(account_id)
+        self.ledger.on_disk_full = lambda account_id, size: main.on_disk_full(account_id, size)
         self._answers = Answers(self._service, self)
         self.books = SessionBooks(self.ledger, self._answers.account)
         self._child = ChildProcess(
@@ -317,8 +320,8 @@ class IsolatedSession:
 
     def apply_settings(self, settings: Settings) -> None:
         """Other settings hold from now on."""
-        told = settings.stall, settings.idle_timeout, settings.limit_rate
-        self._tell(lambda: self._process.apply_settings(*told))
+        told = LiveSettings.of(settings)
+        self._tell(lambda: self._process.apply_settings(told))
 
     def enforce(self, now: float) -> None:
         """End the process if it should have ended."""

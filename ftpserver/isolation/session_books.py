@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import Books, Lease, Resumable, Settled
+from ftpserver.storage.quota import Books, GivenUp, Lease, Resumable, Settled
 from ftpwire.errors import Busy, LeaseLost
 from ftpwire.messages import Room
 
@@ -87,16 +87,68 @@ class SessionBooks(Books):
         self._account()
         self._ledger.begin_commit([self._held(one) for one in leases])
 
-    def settle(self, leases: Sequence[Lease], change: int, files: int = 0) -> Settled:
+    def settle(
+        self,
+        leases: Sequence[Lease],
+        change: int,
+        files: int = 0,
+        trash: int = 0,
+        trash_files: int = 0,
+    ) -> Settled:
         # an id that isn't this session's stands for none: the settlement is made, and told lost
         own = self._account().id
         known = [self.leases.pop(one.id, Lease("", own, 0)) for one in leases]
         if not known:
             raise LeaseLost("nothing is settled without a reservation")
-        return self._ledger.settle(known, change, files)
+        return self._ledger.settle(known, change, files, trash, trash_files)
 
     def room(self, account_id: int) -> Room:
         return self._ledger.room(self._own(account_id))
+
+    def turn_into_room(
+        self, held: Lease, freed: int, freed_files: int, size: int, files: int
+    ) -> Lease:
+        known = self._held(held)
+        grown = self._ledger.turn_into_room(known, freed, freed_files, size, files)
+        known.size, known.files = grown.size, grown.files
+        return known
+
+    def operation(self, account_id: int, key: bytes | None) -> str:
+        return self._ledger.operation(self._own(account_id), key)
+
+    def close_operation(self, account_id: int, name: str) -> None:
+        self._ledger.close_operation(self._own(account_id), name)
+
+    def forget_operation(
+        self,
+        account_id: int,
+        name: str,
+        freed: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
+    ) -> None:
+        self._ledger.forget_operation(self._own(account_id), name, freed, words, client)
+
+    def given_up(self, account_id: int) -> list[GivenUp]:
+        return self._ledger.given_up(self._own(account_id))
+
+    def was_given_up(self, account_id: int, name: str) -> bool:
+        return self._ledger.was_given_up(self._own(account_id), name)
+
+    def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
+        self._ledger.note_answers(self._own(account_id), key, answers)
+
+    def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
+        return self._ledger.answer(self._own(account_id), key, number)
+
+    def measure_soon(self, account_id: int) -> None:
+        self._ledger.measure_soon(self._own(account_id))
+
+    def trash_of_all(self, account_id: int) -> int:
+        return self._ledger.trash_of_all(self._own(account_id))
+
+    def make_disk_room(self, account_id: int, size: int) -> bool:
+        return self._ledger.make_disk_room(self._own(account_id), size)
 
     # what is meant -----------------------------------------------------------------------
 

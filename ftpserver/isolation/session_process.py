@@ -34,6 +34,7 @@ from ftpserver.isolation.interfaces import (
     Admitted,
     ChildNote,
     Known,
+    LiveSettings,
     Seen,
     ServerForSession,
     SessionForServer,
@@ -254,10 +255,8 @@ class SessionProcess(SessionForServer):
             )
         return Seen(None, None, None, 0.0, 0, 0)
 
-    def apply_settings(self, stall: float, idle_timeout: float, limit_rate: int | None) -> None:
-        self.settings = replace(
-            self.settings, stall=stall, idle_timeout=idle_timeout, limit_rate=limit_rate
-        )
+    def apply_settings(self, settings: LiveSettings) -> None:
+        self.settings = settings.applied_to(self.settings)
 
     def end(self, why: str) -> None:
         for session in list(self.sessions):

@@ -409,6 +409,8 @@ class WorkerSupervisor:
                 closed=partial(handing.closed, worker),
                 penalize=limits.penalize,
                 heard_of_ban=limits.heard_of_ban,
+                measure_soon=self._ledger.measure_soon,
+                make_disk_room=self._make_disk_room,
                 bye=partial(self._said_bye, worker),
             ),
             SessionCounting: SimpleNamespace(
@@ -434,6 +436,19 @@ class WorkerSupervisor:
             FailureRoom: service.audit.failures,
             AuditLines: service.audit,
         }
+
+    def _make_disk_room(self, account_id: int, size: int) -> Future[bool]:
+        """In a thread of its own: the one that reads what workers ask may not wait."""
+        made: Future[bool] = Future()
+
+        def make() -> None:
+            try:
+                made.set_result(self._ledger.make_disk_room(account_id, size))
+            except BaseException as error:
+                made.set_exception(error)
+
+        threading.Thread(target=make, name="disk room", daemon=True).start()
+        return made
 
     def _ready(self, worker: WorkerHandle) -> None:
         with self._changed:

@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.workers")
 
+_DISK_ROOM_SECONDS = 40.0
+"""So long the server may take to make room on the disk: more than it takes itself."""
+
 
 def main(arguments: ChildArguments) -> None:
     """Be a worker until it is time to end."""
@@ -105,6 +108,8 @@ class Worker(WorkerForServer):
         self._stack.callback(paces.close)
         keep = settings.staging_seconds
         ledger = Ledger(engine, note.node, note.incarnation, keep, note.run, state=settings.state)
+        ledger.on_unmeasured = self._server.measure_soon
+        ledger.on_disk_full = self._make_disk_room
         server = self._peer
         audit = Audit(
             settings.state,
@@ -128,6 +133,13 @@ class Worker(WorkerForServer):
         )
         self._stack.callback(service.close)
         return service
+
+    def _make_disk_room(self, account_id: int, size: int) -> bool:
+        """Have the server do it. False: it takes too long, too."""
+        try:
+            return self._server.make_disk_room(account_id, size).result(_DISK_ROOM_SECONDS)
+        except TimeoutError:
+            return False
 
     # its life ----------------------------------------------------------------------------
 

@@ -129,6 +129,15 @@ class ServerForWorker(Protocol):
         """An address is banned, until so many seconds since 1970."""
 
     @told
+    def measure_soon(self, account_id: int) -> None:
+        """There are trees in an account's trash that weren't counted."""
+
+    @asked
+    def make_disk_room(self, account_id: int, size: int) -> Future[bool]:
+        """Give up trash of all accounts until the disk has room for so many bytes; whether it
+        has."""
+
+    @told
     def bye(self, stats: Stats) -> None:
         """All sessions of the worker have ended, and so does it. ``stats``: the last ones."""
 

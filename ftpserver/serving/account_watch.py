@@ -66,6 +66,8 @@ _WATCHED = (
     table.c.peer_user,
     table.c.system_user,
     table.c.limit_rate,
+    table.c.trash_days,
+    table.c.trash_max,
 )
 """Not what is used and held: these change with every upload."""
 

@@ -107,7 +107,9 @@ class Authentication:
         """What is told of the account that is logged in."""
         own = self.user.max_sessions
         most = 0 if own is None else most_sessions(self._server.settings, own)
-        return LoggedIn(self.user.name, most)
+        workspace = self._exchange.workspace
+        final = workspace is not None and not workspace.policy().on
+        return LoggedIn(self.user.name, most, final)
 
     def log_in(self, admitted: Admission) -> LoggedIn:
         """The client has proved who it is, and there is room: open the session."""

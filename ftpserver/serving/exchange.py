@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ftpserver.serving.endings import Idle
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
+from ftpserver.serving.repeats import Repeats
 from ftpserver.serving.running_transfer import LONG, SHORT
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Ready, TimedOut
@@ -66,6 +67,7 @@ class Exchange:
             a file, and through memory.
         page_size: Bytes of a frame of control that it takes.
         guard: Which thread may use the channel.
+        repeats: Its numbered requests.
         receiving: DATA frames of the current request are still to come.
         sent: What the client said at the end of its last upload.
         workspace: The files of who is logged in; None before.
@@ -110,6 +112,7 @@ class Exchange:
         self._server = server
         self._transfer = transfer
         self._trail = trail
+        self.repeats = Repeats(self, trail, server.ledger)
 
     def begin(self, request_id: int) -> None:
         """A request has come: what follows is about it. Its id may be that of an earlier one."""
@@ -290,6 +293,14 @@ class Exchange:
         """The request fails, and so much was removed by it: the audit log tells that."""
         if files:
             self._trail.removed(files, size)
+
+    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+        """So many bytes of the trash were given up for room: the audit log tells that."""
+        self._trail.gave_up(size, operations)
+
+    def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
+        """A tree in the trash was counted: the audit log tells how much was removed then."""
+        self._trail.measured(operation, path, size, files)
 
     # transfers ---------------------------------------------------------------------------
 
@@ -500,22 +511,34 @@ class Exchange:
         if batch is not None and batch.pending:
             if kind is not Kind.END:
                 batch.add_outcome(self.request_id, reply)
-                self._trail.joined()
+                self.joined()
                 return
             self.commit()
         self._trail.answered(reply)
+        self.repeats.answered(self.workspace, reply)
         self.send(reply, kind)
+
+    def joined(self, digest: bytes | None = None) -> None:
+        """The current request is answered with its batch.
+
+        Args:
+            digest: Of the bytes that came with it.
+        """
+        self._trail.joined(digest)
+        self.repeats.joined(self.request_id)
 
     def commit(self) -> None:
         """Finish the changes that wait in the batch, and send their answers."""
-        batch = None if self.workspace is None else self.workspace.batch
-        if batch is None or not batch.pending:
+        workspace = self.workspace
+        batch = None if workspace is None else workspace.batch
+        if workspace is None or batch is None or not batch.pending:
             return
         current = self.request_id
         self.stand_aside()
         with self.guard.away():
-            outcomes = batch.commit()
+            outcomes = workspace.commit()
             self._trail.committed(outcomes)
+            self.repeats.committed(workspace, outcomes)
         # the answers come last: a client that has them may leave
         if batch.settled is not None and batch.settled.quota is not None:
             self._warn_of_little_room(batch.settled)
@@ -529,7 +552,9 @@ class Exchange:
     def commit_late(self) -> None:
         """The client is gone; what came in whole is stored, so that it need not come again."""
         if self.workspace is not None:
-            self._trail.committed(self.workspace.commit(late=True))
+            outcomes = self.workspace.commit(late=True)
+            self._trail.committed(outcomes)
+            self.repeats.committed(self.workspace, outcomes)
 
     def _warn_of_little_room(self, settled: Settled) -> None:
         """Tell the client when its quota is nearly used up; again only after that was over."""

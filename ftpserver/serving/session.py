@@ -20,6 +20,7 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.penalties import Offence
+from ftpserver.accounts.trash_policy import policy_of
 from ftpserver.audit.trail import Unusable
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.audit.trail import Trail
     from ftpserver.serving.context import Sharing
+    from ftpserver.storage.trash.policy import Policy
 
 logger = logging.getLogger("ftpd.session")
 
@@ -205,8 +207,14 @@ class Session(StreamRequestHandler):
                 durable=server.settings.durable,
                 observer=self.exchange,
                 cut=self.lose_upload,
+                policy=self._trash_policy,
             )
         )
+
+    def _trash_policy(self) -> Policy:
+        """What the trash keeps, by the account and the settings as they are now."""
+        assert self.account is not None
+        return policy_of(self.account, self.server.settings)
 
     def resume(self) -> None:
         """Go on after having been parked, until there is nothing to do again, or the end."""
@@ -305,6 +313,7 @@ class Session(StreamRequestHandler):
                 self.exchange.workspace.close()
         except Exception:
             logger.exception("%s: uploads could not be cleaned up", self)
+        self.exchange.repeats.close()
         try:
             self._transfer.end()
             self.authentication.leave()
@@ -485,6 +494,7 @@ class Session(StreamRequestHandler):
         needed."""
         if self.exchange.workspace is not None:
             self.exchange.workspace.rest()
+        self.exchange.repeats.rest()
         self.exchange.stream.rest()
         self.at_rest = True
 
@@ -526,7 +536,7 @@ class Session(StreamRequestHandler):
             ends = command.ending and not failed
             exchange.answer(reply, Kind.ERROR if failed else Kind.END if ends else Kind.REPLY)
         else:
-            self._trail.joined(exchange.sent.digest if command.takes_data else None)
+            exchange.joined(exchange.sent.digest if command.takes_data else None)
         if exchange.receiving:
             self._pass_over_data()
         if workspace is not None and workspace.batch is not None and workspace.batch.full:
@@ -585,9 +595,11 @@ class Session(StreamRequestHandler):
                 if not command.before_login and self.account is None:
                     raise NotLoggedIn("log in first")
                 return command.identify(self.authentication, request)
-            if self.exchange.workspace is None or command.run is None:
+            workspace = self.exchange.workspace
+            if workspace is None or command.run is None:
                 raise NotLoggedIn("log in first")
-            return command.run(self.exchange, self.exchange.workspace, request)
+            told = self.exchange.repeats.begin(workspace, request)
+            return command.run(self.exchange, workspace, request) if told is None else told
         except CommandError as error:
             if isinstance(self.channel.ended, UploadTakenOver):  # which is why
                 raise self.channel.ended from None

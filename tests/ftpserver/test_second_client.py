@@ -94,7 +94,7 @@ def test_round(start_server, tmp_path, way, round):
 
 def test_the_server_says_all_of_its_hello(client):
     told = client.server
-    assert told["features"] == ["pieces", "alive", "kept", "alone", "if-same", "holes"]
+    assert told["features"] == ["pieces", "alive", "kept", "alone", "if-same", "holes", "trash"]
     assert (told["max_control"], told["max_data"]) == (128 * 1024, 4 * MIB)
     assert (told["max_requests"], told["max_unanswered"]) == (4096, 64 * MIB)
     assert (told["stall_ms"], told["versions"], told["max_sessions"]) == (60_000, [1], 100)

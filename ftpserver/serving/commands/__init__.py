@@ -14,7 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftpserver.serving.commands import browsing, changing, identity, registration, transfers
+from ftpserver.serving.commands import (
+    browsing,
+    changing,
+    identity,
+    registration,
+    transfers,
+    trash,
+)
 from ftpwire import messages
 from ftpwire.messages import Message
 
@@ -81,4 +88,8 @@ COMMANDS: dict[type[Message], Command] = {
     messages.Remove: Command(changing.remove, batched=True, quick=True),
     messages.Move: Command(changing.move),
     messages.Copy: Command(changing.copy),
+    messages.Operation: Command(trash.begin_operation, quick=True),
+    messages.ListTrash: Command(trash.list_trash, ending=True),
+    messages.Restore: Command(trash.restore),
+    messages.Purge: Command(trash.purge),
 }

@@ -46,6 +46,7 @@ from ftpwire.messages import (
     Removed,
     Sent,
     SetAttributes,
+    Space,
     Stat,
     Stored,
 )
@@ -191,10 +192,65 @@ def a_tree(files) -> None:
 def test_a_tree_that_was_removed_is_one_record(server, dial, files, events):
     a_tree(files)
     peer = dial(server)
-    assert isinstance(peer.ask(Remove(b"/tree", recursive=True)), Removed)
+    assert isinstance(peer.ask(Remove(b"/tree", recursive=True, final=True)), Removed)
     removed = of(events(peer), "remove")
     assert (removed["path"], removed["files"], removed["bytes"]) == ("/tree", 5, 12)
-    assert removed["outcome"] == "ok"
+    assert removed["outcome"] == "ok" and "operation" not in removed
+
+
+def test_how_much_a_tree_in_the_trash_is_comes_later(server, dial, files, events):
+    """When it is counted, as for who asks for the room."""
+    a_tree(files)
+    peer = dial(server)
+    operation = peer.ask(Remove(b"/tree", recursive=True)).operation
+    peer.ask(Space())
+    found = events(peer)
+    removed, measured = of(found, "remove"), of(found, "measured")
+    assert (removed["path"], removed["operation"]) == ("/tree", operation)
+    assert not {"files", "bytes"} & set(removed)
+    assert (measured["path"], measured["operation"]) == ("/tree", operation)
+    assert (measured["files"], measured["bytes"]) == (5, 12)
+
+
+def test_what_was_restored_and_purged_is_recorded(server, dial, files, events):
+    (files / "file").write_bytes(b"data")
+    (files / "gone").write_bytes(b"bytes")
+    peer = dial(server)
+    for path in (b"/file", b"/gone"):
+        assert peer.ask(messages.Operation(path.ljust(8)[:8])) == Done()
+        removed = peer.ask(Remove(path))
+        if path == b"/file":
+            look = messages.Restore(removed.operation, look=True)
+            assert peer.ask(look).items == 1
+            restored = peer.ask(messages.Restore(removed.operation))
+            assert restored.items == 1
+            first = removed.operation
+    purged = peer.ask(messages.Purge(removed.operation))
+    assert (purged.files, purged.size_bytes) == (1, 5)
+    found = events(peer)
+    restore, purge = of(found, "restore"), of(found, "purge")
+    assert (restore["operation"], restore["path"], restore["files"]) == (first, "/file", 1)
+    assert restore["details"] == {"by": restored.operation}
+    assert (purge["operation"], purge["files"], purge["bytes"]) == (removed.operation, 1, 5)
+
+
+def test_what_was_given_up_for_room_is_recorded(start_server, dial):
+    server = start_server(quota=100)
+    peer = dial(server)
+    assert put(peer, b"/old", b"x" * 60) == Stored(60)
+    removed = peer.ask(Remove(b"/old"))
+    assert removed.trashed
+    number = peer.request(Put(b"/new", 60))
+    peer.frame(Kind.DATA, number, b"y" * 60)
+    peer.frame(Kind.END, number, Sent(60))
+    remark, answer = peer.read(), peer.read()
+    assert "the trash was shortened by" in remark.message.message
+    assert answer.message == Stored(60)
+    peer.close()
+    start_server.finish(server)
+    evict = of(records(server.settings.state), "evict")
+    assert (evict["user"], evict["bytes"]) == ("alice", 60)
+    assert (evict["details"]["operations"], evict["details"]["names"]) == (1, [removed.operation])
 
 
 @pytest.mark.parametrize("how", ["cancelled", "cut"])

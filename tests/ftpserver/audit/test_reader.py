@@ -176,19 +176,20 @@ ABOUT = {
     14: {"event": "get", "path": "relative"},
     15: {"event": "attributes", "path": "/"},
     16: {"event": "remove", "path": "/a/b/c", "outcome": "refused"},
+    17: {"event": "measured", "path": "/a", "operation": "17979cfe362a0000-0123abcd"},
 }
 
 
 @pytest.mark.parametrize(
     ("path", "numbers"),
     [
-        pytest.param(b"/a/b/c", [1, 2, 4, 5, 6, 8, 16], id="with-what-is-above"),
+        pytest.param(b"/a/b/c", [1, 2, 4, 5, 6, 8, 16, 17], id="with-what-is-above"),
         pytest.param(b"/x/c", [5], id="moved-there"),
         pytest.param(b"/z/b", [7], id="copied-there"),
-        pytest.param(b"/a/b/cc", [4, 5, 6, 8, 12], id="a-name-that-begins-so"),
+        pytest.param(b"/a/b/cc", [4, 5, 6, 8, 12, 17], id="a-name-that-begins-so"),
         pytest.param(b"/\xff", [13], id="no-utf-8"),
         pytest.param(b"/l", [10], id="a-link"),
-        pytest.param(b"/", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 15, 16], id="all"),
+        pytest.param(b"/", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 15, 16, 17], id="all"),
         pytest.param(b"/none", [], id="nothing"),
     ],
 )

@@ -115,11 +115,11 @@ class Taker:
         given.clear()
 
 
-def settle_as_claimed(books: SessionBooks, leases: list[Lease], change: int, files: int = 0):
+def settle_as_claimed(books: SessionBooks, leases: list[Lease], *changes: int):
     """As a server that believes how large a lease is."""
     more = sum(one.size - books.leases[one.id].size for one in leases)
     own = books._account().id
-    settled = books._ledger.settle([books.leases.pop(one.id) for one in leases], change, files)
+    settled = books._ledger.settle([books.leases.pop(one.id) for one in leases], *changes)
     with books._ledger._engine.begin() as connection:
         freed = update(account).where(account.c.id == own).values(held=account.c.held - more)
         connection.execute(freed)

@@ -47,7 +47,7 @@ from ftpserver.processes.worker_interfaces import (
 )
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
-from ftpwire.errors import Busy, NotFound
+from ftpwire.errors import Busy, DiskFull, NotFound
 from tests.peer import eventually
 
 PATIENCE = 60.0
@@ -205,6 +205,15 @@ class FakeServer:
         self.probes, self.failures = Probes(), FailureAllowances()
         self.service = self
         self.tallies = Tallies.empty(lambda: settings.max_user_transfers)
+
+    def measure_soon(self, account_id: int) -> None:
+        self.done.append(("measure soon", account_id))
+
+    def make_disk_room(self, account_id: int, size: int) -> bool:
+        self.done.append(("disk room", account_id, size, threading.current_thread().name))
+        if size > 1000:
+            raise DiskFull("it stays full")
+        return True
 
     def next_session_id(self, request: socket.socket) -> int:
         return next(self._numbers)
@@ -388,6 +397,21 @@ def test_all_have_their_place_in_the_books(hire, server):
     _, children = hire(2)
     assert [one.note.incarnation for one in children] == ["runw1", "runw2"]
     assert server.others == {"runw1", "runw2"}
+
+
+def test_a_worker_has_the_server_keep_the_trash(hire, server):
+    """Making room takes a while: the thread that reads what workers ask doesn't wait for it."""
+    _, (worker,) = hire(1)
+    asked = worker.ask(ServerForWorker)
+    asked.measure_soon(7)
+    assert asked.make_disk_room(7, 500).result(30) is True
+    with pytest.raises(DiskFull):
+        asked.make_disk_room(7, 5000).result(30)
+    assert server.done == [
+        ("measure soon", 7),
+        ("disk room", 7, 500, "disk room"),
+        ("disk room", 7, 5000, "disk room"),
+    ]
 
 
 @pytest.mark.parametrize("good", [0, 1], ids=["the-first", "the-second"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ftpserver.interfaces import Carried, stand_in
+from ftpserver.processes import worker as worker_module
 from ftpserver.processes.rpc import PeerGone
 from ftpserver.processes.worker import Worker
 from ftpserver.processes.worker_interfaces import Client, ServerForWorker
@@ -62,6 +63,20 @@ def a_connection() -> Carried[Client]:
     ours, theirs = socket.socketpair()
     theirs.close()
     return Carried(Client(None, False), [ours.detach()])
+
+
+def test_room_on_the_disk_is_the_servers_to_make(worker, monkeypatch):
+    def answered(request: Any, message: Any, descriptors: list[int]) -> Future[Any]:
+        assert (request.name, message.account_id, message.size) == ("make_disk_room", 7, 500)
+        worker.claims.append(Future())
+        if len(worker.claims) == 1:
+            worker.claims[-1].set_result(True)
+        return worker.claims[-1]
+
+    monkeypatch.setattr(worker, "ask_later", answered)
+    monkeypatch.setattr(worker_module, "_DISK_ROOM_SECONDS", 0.01)
+    assert worker._make_disk_room(7, 500)
+    assert not worker._make_disk_room(7, 500), "it takes too long"
 
 
 def test_one_that_retires_serves_what_it_was_offered_before(worker):

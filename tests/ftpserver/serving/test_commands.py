@@ -433,7 +433,7 @@ def test_trees_that_grew_by_moves_are_listed_and_removed(peer, files):
         problems += answer.message.problems
     assert answer.message == Listed()
     assert [problem.code for problem in problems] == ["invalid-path"]
-    removed = peer.ask(Remove(b"/d", recursive=True))
+    removed = peer.ask(Remove(b"/d", recursive=True, final=True))
     assert removed.directories > 1200
 
 
@@ -451,9 +451,9 @@ def test_what_a_removal_frees(peer):
     store(peer, b"/tree/a", b"x" * 100)
     store(peer, b"/tree/dir/b", b"x" * 20)
     assert peer.ask(Remove(b"/tree")).code == "not-empty"
-    assert peer.ask(Remove(b"/tree/a")) == Removed(1, 0, 100)
+    assert peer.ask(Remove(b"/tree/a", final=True)) == Removed(1, 0, 100)
     assert peer.ask(Space()).used == 20
-    assert peer.ask(Remove(b"/tree", recursive=True)) == Removed(1, 2, 20)
+    assert peer.ask(Remove(b"/tree", recursive=True, final=True)) == Removed(1, 2, 20)
     assert peer.ask(Space()).used == 0
 
 
@@ -471,7 +471,7 @@ def test_who_is_over_the_quota_can_remove_and_move(start_server, dial):
     peer.frame(Kind.DATA, number, b"x")
     peer.frame(Kind.END, number, Sent(1))
     assert peer.answer().message.code == "quota"
-    assert peer.ask(Remove(b"/file")) == Removed(1, 0, 5000)
+    assert peer.ask(Remove(b"/file", final=True)) == Removed(1, 0, 5000)
     assert room_of(peer) == Room(10, 0, 1000, 990, 1000, 1)
 
 
@@ -521,7 +521,7 @@ def test_the_user_is_warned_once_when_nine_tenths_are_used(start_server, dial):
     assert put(peer, b"/a", 890) == [Stored(890)]
     assert put(peer, b"/b", 10) == [Remark("900 B of 1000 B are used"), Stored(10)]
     assert put(peer, b"/c", 1) == [Stored(1)]
-    assert peer.ask(Remove(b"/b")) == Removed(1, 0, 10)
+    assert peer.ask(Remove(b"/b", final=True)) == Removed(1, 0, 10)
     assert put(peer, b"/d", 50) == [Remark("941 B of 1000 B are used"), Stored(50)]
 
 

@@ -75,7 +75,7 @@ def test_a_parked_session_has_nothing_open(server, dial):
     assert session.exchange.workspace._home is None
     assert session.exchange.workspace.batch is None
     assert len(session.exchange.stream.reader._buffer) == 0
-    assert peer.ask(Remove(b"/d")) == Removed(0, 1, 0)
+    assert peer.ask(Remove(b"/d", final=True)) == Removed(0, 1, 0)
 
 
 def test_one_that_leaves_is_forgotten(server, dial):

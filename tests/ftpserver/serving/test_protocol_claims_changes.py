@@ -29,6 +29,7 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Move,
+    Operation,
     Put,
     Remark,
     Remove,
@@ -108,8 +109,9 @@ def test_what_goes_to_a_tree_on_its_way(server, dial, files):
 
 
 def test_a_way_through_a_link_leads_to_what_is_there(server, dial, files):
-    """It is removed with the old directory, and that is told."""
+    """It is removed with the old directory, and that is told; or is in the trash with it."""
     peer = dial(server)
+    assert peer.ask(Operation(keep=False)) == Done()
     assert put(peer, b"/site/old", parents=True) == Stored(4)
     assert peer.ask(MakeLink(b"/link", b"site")) == Done()
     assert peer.ask(BeginTree(b"/site")) == Done()
@@ -118,6 +120,12 @@ def test_a_way_through_a_link_leads_to_what_is_there(server, dial, files):
     remarks, answer = told(peer, EndTree())
     assert answer == Done() and os.listdir(files / "site") == []
     assert len(remarks) == 1 and remarks[0].endswith(": 1")
+    assert peer.ask(Operation()) == Done()
+    assert peer.ask(BeginTree(b"/site")) == Done()
+    assert put(peer, b"/link/kept") == Stored(4)
+    assert told(peer, EndTree()) == ([], Done())
+    trees = [one for one in (files / ".ftpd-trash").rglob("kept")]
+    assert len(trees) == 1 and not (files / "site" / "kept").exists()
 
 
 def test_a_tree_appears_though_an_upload_failed(server, dial, files):
@@ -164,7 +172,7 @@ def test_a_move_to_another_file_system_needs_room_for_both(start_server, dial, f
     assert sorted(os.listdir(files)) == [".ftpd-staging", "f"]
     assert put(peer, b"/f", b"x" * 400) == Stored(400)
     assert peer.ask(Move(b"/f", b"/g")) == Done()
-    assert sorted(os.listdir(files)) == [".ftpd-staging", "g"]
+    assert sorted(os.listdir(files)) == [".ftpd-staging", ".ftpd-trash", "g"]
     assert peer.ask(Space()).used == 400
 
 
@@ -203,4 +211,4 @@ def test_a_move_that_is_cancelled_while_it_removes_the_source(
     assert 0 < len(left) < len(before) and set(left) < set(before)
     monkeypatch.undo()
     peer.ask(Remove(b"/from", recursive=True))
-    assert sorted(os.listdir(files)) == [".ftpd-staging", "to"]
+    assert sorted(os.listdir(files)) == [".ftpd-staging", ".ftpd-trash", "to"]

@@ -111,10 +111,10 @@ def stocked(start_server) -> Any:
 
 
 def state(home: Path) -> dict[str, tuple[int, int, int]]:
-    """What is in a home, without staging."""
+    """What is in a home, without staging and the trash."""
     found = {}
     for path in home.rglob("*"):
-        if ".ftpd-staging" not in path.parts:
+        if not {".ftpd-staging", ".ftpd-trash"} & set(path.parts):
             info = path.lstat()
             found[str(path.relative_to(home))] = (info.st_ino, info.st_mode, info.st_mtime_ns)
     return found

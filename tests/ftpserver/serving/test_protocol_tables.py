@@ -22,6 +22,8 @@ from ftpserver.serving.commands import COMMANDS
 from ftpserver.settings.table import Settings
 from ftpserver.storage import batch, in_place, upload_locks
 from ftpserver.storage.home import Home
+from ftpserver.storage.operations import ANSWER_SECONDS
+from ftpserver.storage.trash import directory, discarding
 from ftpwire import digests, messages
 from ftpwire.channel import keep_probing
 from ftpwire.errors import Cancelled
@@ -41,15 +43,19 @@ from ftpwire.messages import (
     List,
     ListKept,
     ListTokens,
+    ListTrash,
     LoggedIn,
     MakeDir,
     MakeLink,
     Move,
+    Operation,
     Progress,
+    Purge,
     Put,
     PutPiece,
     Ready,
     Remove,
+    Restore,
     RevokeToken,
     Sent,
     SetAttributes,
@@ -89,9 +95,13 @@ SAMPLES = {
     "set-attributes": SetAttributes(b"/dir", 0o700),
     "begin-tree": BeginTree(b"/new"),
     "end-tree": EndTree(),
-    "remove": Remove(b"/dir", recursive=True),
+    "remove": Remove(b"/dir", recursive=True, final=True),
     "move": Move(b"/dir", b"/new"),
     "copy": Copy(b"/dir", b"/new", recursive=True),
+    "operation": Operation(bytes(8), "rm -r dir"),
+    "list-trash": ListTrash(),
+    "restore": Restore("0" * 16 + "-" + "0" * 8),
+    "purge": Purge(),
 }
 AFTER_LOG_IN = sorted(SAMPLES)
 
@@ -132,6 +142,7 @@ def watchful(monkeypatch):
     """Look for a CANCEL, and tell of progress, as often as can be."""
     monkeypatch.setattr(exchange, "_CANCEL_EVERY", 1)
     monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(discarding, "_PART_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -194,13 +205,18 @@ def is_cancelled(message: Any) -> bool:
     return isinstance(message, Failed) and message.code == "cancelled"
 
 
-def begin(peer: Peer, op: str, files: Path) -> None:
-    """Make what a request needs to get far enough for a CANCEL or a notice."""
-    if op in ("remove", "end-tree"):
+def begin(peer: Peer, op: str, files: Path) -> Any:
+    """Make what a request needs to get far enough for a CANCEL or a notice; returns it."""
+    if op in ("remove", "end-tree", "purge"):
         for number in range(300):
             (files / "dir" / f"more{number}").touch()
+    if op in ("list-trash", "restore", "purge"):
+        removed = peer.ask(Remove(b"/dir", recursive=True))
+        assert removed.trashed
+        return Restore(removed.operation) if op == "restore" else SAMPLES[op]
     if op == "end-tree":
         assert peer.ask(BeginTree(b"/dir")) == Done()
+    return SAMPLES[op]
 
 
 def keep_an_upload(server, dial) -> None:
@@ -219,14 +235,14 @@ def test_what_a_row_says_of_cancel(server, dial, stocked, watchful, op):
     if op == "list-kept":
         keep_an_upload(server, dial)
     peer = dial(server)
-    begin(peer, op, stocked)
+    sample = begin(peer, op, stocked)
     if op == "put-piece":
         owner = dial(server)
         owner.request(Put(b"/new", 8 * MIB, mtime_ns=7, ask=True, pieces=True))
         ready = owner.answer().message
         found, _ = converse(peer, op, PutPiece(ready.key, 0, MIB), cancelled=True)
     else:
-        found, _ = converse(peer, op, SAMPLES[op], cancelled=True)
+        found, _ = converse(peer, op, sample, cancelled=True)
     assert is_cancelled(found) == (REQUESTS[op][3] == YES)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -241,16 +257,26 @@ def test_cancel_where_it_is_not_done_at_once(server, dial, stocked, watchful, fa
 @pytest.mark.parametrize("op", AFTER_LOG_IN)
 def test_what_a_row_says_of_progress(server, dial, stocked, watchful, op):
     peer = dial(server)
-    begin(peer, op, stocked)
-    _, told = converse(peer, op, SAMPLES[op], cancelled=False)
-    assert told == (REQUESTS[op][4] in (YES, "of a tree"))
+    sample = begin(peer, op, stocked)
+    _, told = converse(peer, op, sample, cancelled=False)
+    always = (YES, "of a tree, with `final`")
+    assert told == (REQUESTS[op][4] in always)
+
+
+def fill_a_tree(peer: Peer) -> None:
+    """Have a hidden tree with something in it."""
+    assert peer.ask(BeginTree(b"/dir")) == Done()
+    for number in range(300):
+        assert peer.ask(MakeLink(b"/dir/%d" % number, b"target")) == Done()
 
 
 @pytest.mark.parametrize(
     ("op", "request_", "condition"),
     [
         ("get", Get(b"/large", 10, digests.digest(LARGE[:10])), "with `prefix`"),
-        ("remove", Remove(b"/large"), "of a tree"),
+        ("remove", Remove(b"/large", final=True), "of a tree, with `final`"),
+        ("remove", Remove(b"/dir", recursive=True), "of a tree, with `final`"),
+        ("end-tree", EndTree(commit=False), "of what goes for good"),
         ("move", Move(b"/dir", b"/new"), "by copying"),
         ("put", Put(b"/kept", 8 * MIB, mtime_ns=7, ask=True), "with `ask`"),
     ],
@@ -261,7 +287,10 @@ def test_progress_on_a_condition(server, dial, stocked, watchful, request, op, r
         keep_an_upload(server, dial)
     if op == "move":
         request.getfixturevalue("far_apart")
-    _, told = converse(dial(server), op, request_, cancelled=False)
+    peer = dial(server)
+    if op == "end-tree":
+        fill_a_tree(peer)
+    _, told = converse(peer, op, request_, cancelled=False)
     assert told == (op != "remove")
 
 
@@ -420,7 +449,8 @@ def test_a_cancelled_move_leaves_the_source(server, dial, files, monkeypatch, st
 
 def test_a_removal_at_once_is_not_cancelled(server, dial, files, watchful):
     make_tree(files)
-    found, _ = converse(dial(server), "remove", Remove(b"/from", recursive=True), cancelled=True)
+    request = Remove(b"/from", recursive=True, final=True)
+    found, _ = converse(dial(server), "remove", request, cancelled=True)
     assert (found.files, found.directories) == (10, 11)
     assert not (files / "from").exists()
 
@@ -591,6 +621,9 @@ DEADLINES = {
     "two `progress`": [exchange._PROGRESS_SECONDS],
     "an interrupted upload": [DEFAULTS.staging_seconds, DEFAULTS.staging_seconds / 86400],
     "an upload that is taken over": [upload_locks.PATIENCE],
+    "an answer to a numbered request": [ANSWER_SECONDS, ANSWER_SECONDS / 60],
+    "what is in the trash": [DEFAULTS.trash_days * 86400, DEFAULTS.trash_days],
+    "an operation of the trash": [directory.PATIENCE],
     "the answer to a refused": [0, 0, 0.25, 0.5, 1, 2, 4, bans._LONGEST_DELAY],
     "the answer `banned`": [limits.BANNED_DELAY, limits.BUSY_DELAY],
     "a peer without traffic": [30, 3, 10],

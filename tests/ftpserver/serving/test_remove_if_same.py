@@ -68,7 +68,7 @@ def test_what_comes_just_before_it_goes_is_given_back(client, there, files, monk
 
     monkeypatch.setattr(StagingHome, "_discard_through", replaced_first)
     with pytest.raises(SourceChanged):
-        client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME))
+        client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME, final=True))
     assert there.read_bytes() == b"newer bytes"
     assert client.space().used == 0  # nothing was taken for freed: it never counted
 
@@ -102,10 +102,10 @@ def test_no_other_session_replaces_what_is_looked_at(client, there, files, monke
     if not later:
         monkeypatch.setattr(Workspace, "remove_later", lambda *args, **named: False)
     try:
-        client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME))
+        client.connection.ask(Remove(b"/a", size=4, mtime_ns=TIME, final=True))
         assert not there.exists() and steps == [True, True]
         there.write_bytes(b"1")
-        client.connection.ask(Remove(b"/a"))
+        client.connection.ask(Remove(b"/a", final=True))
         assert steps[2:] == [False, False]  # what isn't looked at keeps nobody waiting
     finally:
         os.close(lock)
