@@ -38,7 +38,7 @@ from ftpwire import __version__, digests
 MANIFEST = "backup.json"
 _UNFINISHED = ".unfinished-backup-"
 _READ = 1024 * 1024
-_OF_ONE_RUN = ("lease", "session", "server")
+_OF_ONE_RUN = ("lease", "session", "server", "operation", "answer")
 """Tables whose rows mean nothing without the files, or the server, that they are about."""
 
 

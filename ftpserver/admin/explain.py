@@ -31,10 +31,12 @@ from ftpserver.net.addresses import LOCAL
 from ftpserver.settings.table import Settings
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.commit import target_of
+from ftpserver.storage.file_systems import on_one_mount
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, belongs_to, identity
 from ftpserver.storage.resumable import RESUME_FROM
+from ftpserver.storage.trash.policy import Policy
 from ftpserver.workspace import needs
 from ftpwire import messages, paths
 from ftpwire.errors import (
@@ -67,6 +69,8 @@ class Verdict:
         free: Bytes that are free; None when unlimited, or when it isn't about room.
         advice: What changes it, where an administrator's command does.
         note: What else there is to know.
+        trash_days: How long what is removed can be restored; None: it is final, or nothing is
+            removed.
     """
 
     allowed: bool
@@ -78,6 +82,7 @@ class Verdict:
     free: int | None = None
     advice: str | None = None
     note: str | None = None
+    trash_days: int | None = None
 
 
 _ADVICE = {
@@ -186,12 +191,14 @@ class Asking:
 
     Args:
         root: The server's directory of homes.
+        trash: What the account's trash keeps.
     """
 
-    def __init__(self, engine: Engine, root: Path, account: Account) -> None:
+    def __init__(self, engine: Engine, root: Path, account: Account, trash: Policy) -> None:
         self._engine = engine
         self._root = root
         self._account = account
+        self._trash = trash
         self._ledger = Ledger(engine)
 
     def put(self, path: bytes, size: int | None) -> Verdict:
@@ -241,8 +248,10 @@ class Asking:
 
     def remove(self, path: bytes, *, recursive: bool) -> Verdict:
         """Remove a file, an empty directory, or a tree."""
+        final = self._why_final()
 
         def check(home: Home) -> None:
+            nonlocal final
             info = home.stat(target_of(path), follow=False)
             if stat.S_ISDIR(info.st_mode) and not recursive:
                 fd = home.tree.open_dir(paths.split(path))
@@ -251,8 +260,26 @@ class Asking:
                         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
                 finally:
                     os.close(fd)
+            if final is None and not _on_one_mount_with_home(home, path):
+                final = "it lies on another file system than the home's trash"
 
-        return self._ask(messages.Remove(path, recursive), check, path)
+        verdict = self._ask(messages.Remove(path, recursive), check, path)
+        if not verdict.allowed:
+            return verdict
+        if final is not None:
+            return replace(verdict, reason=f"it is final: {final}")
+        days = self._trash.days
+        reason = f"it goes to the trash for {days} day{'' if days == 1 else 's'}"
+        return replace(verdict, reason=reason, trash_days=days)
+
+    def _why_final(self) -> str | None:
+        """Why nothing that the account removes goes to the trash; None: it does."""
+        if self._trash.on:
+            return None
+        if self._account.trash_days == 0:
+            name = self._account.name
+            return f"the account keeps no trash (ftpd user set {name} --trash-days default)"
+        return "the server keeps no trash (trash-days)"
 
     def move(self, source: bytes, target: bytes) -> Verdict:
         """Rename something to exactly another path."""
@@ -301,6 +328,15 @@ def _looking_at(account: Account) -> Iterator[Home]:
         yield home
     finally:
         home.close()
+
+
+def _on_one_mount_with_home(home: Home, path: bytes) -> bool:
+    """Whether something could be renamed to the top of its home."""
+    fd = home.tree.open_dir(paths.split(path)[:-1])
+    try:
+        return on_one_mount(fd, home.fd)
+    finally:
+        os.close(fd)
 
 
 def _is_there(home: Home, parts: tuple[bytes, ...]) -> bool:

@@ -1,8 +1,8 @@
 """The verifier: does the ledger agree with the disk, and is everything there whole?
 
 Lives here: what is checked of a root, and what is said about it. Nothing is changed.
-Lives elsewhere: single files and their digests (scrub.py), repairing (storage/recount.py), output
-(cli/check.py).
+Lives elsewhere: single files and their digests (scrub.py), a home's trash (verify_trash.py),
+repairing (storage/recount.py), output (cli/check.py).
 
 While no server runs, all of it is checked, and none can start meanwhile. Beside a running
 server each home is locked while its files are counted (uploads wait that long), the server's own
@@ -31,6 +31,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from ftpserver import modes
 from ftpserver.accounts.accounts import Accounts, home_of
+from ftpserver.admin import verify_trash
 from ftpserver.admin.scrub import Examined, Examiner, Verdict
 from ftpserver.errors import RootBusy, StateError
 from ftpserver.root_lock import RootLock
@@ -69,7 +70,7 @@ class Finding:
 
     Attributes:
         kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``nested``, ``owner``,
-            ``used``, ``files``, ``held``, ``lease``, ``staging``, ``moved``,
+            ``used``, ``files``, ``held``, ``lease``, ``staging``, ``moved``, ``trash``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
         account: Whose; None for the server's own state.
@@ -205,6 +206,7 @@ class Verifier:
                 yield Finding("owner", name, path, str(self._ownership.me), str(other))
                 return  # what is there is for that one to check
             yield from self._check_ledger(name, home)
+            yield from self._check_trash(name, home)
             yield from self._check_files(name, home)
         finally:
             os.close(home)
@@ -336,6 +338,41 @@ class Verifier:
             "the replacement came",
             Weight.DOUBT,
         )
+
+    def _check_trash(self, name: str, home: int) -> Iterator[Finding]:
+        """What is in the trash has a line, and the account's sums are those of the indexes."""
+        before, _ = self._rows(name)
+        looked = verify_trash.look(home)
+        row, _ = self._rows(name)
+        if row is None or before is None:
+            return
+        again = None if self.beside is None or not looked.wrong else verify_trash.look(home)
+        for one in looked.wrong:
+            if again is not None and one.error is None and one not in again.wrong:
+                continue  # it was on its way
+            path = b"/" + one.path
+            if one.error is not None:
+                yield _unopened("trash", name, path, one.error)
+            else:
+                yield Finding("trash", name, path, one.expected, one.found)
+        counted = (looked.size[row.id], looked.files[row.id])
+        told = (row.trash_bytes, row.trash_files)
+        moving = self.beside is not None and told != (before.trash_bytes, before.trash_files)
+        if not looked.readable or moving or (row.dirty and not self.strict):
+            return
+        if counted != told and not (self.beside is not None and self._counts_again(home, row)):
+            expected = "{} bytes, {} files (of the indexes)".format(*counted)
+            found = "{} bytes, {} files".format(*told)
+            yield Finding("trash", name, None, expected, found)
+
+    def _counts_again(self, home: int, row: Row[Any]) -> bool:
+        """Whether a second look at a home that is in use finds what it should, or changes."""
+        looked = verify_trash.look(home)
+        now, _ = self._rows(row.name)
+        told = (row.trash_bytes, row.trash_files)
+        if now is None or (now.trash_bytes, now.trash_files) != told:
+            return True
+        return (looked.size[row.id], looked.files[row.id]) == told
 
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
         examiner = Examiner(read=self.read)

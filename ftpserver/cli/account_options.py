@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from ftpserver.cli.options import limit, remark, typed
+from ftpserver.settings.table import TABLE
 from ftpwire import paths
 from ftpwire.units import parse_moment
 
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NO_LIMIT = frozenset({"none", "unlimited"})
+_THE_SERVERS = "default"
+"""What stands for what the server's settings say."""
 _SETTINGS = (
     *("quota", "max_files", "permissions", "networks"),
     *("expires", "max_sessions", "limit_rate", "peer_user", "system_user"),
+    *("trash_days", "trash_max"),
 )
 
 
@@ -83,6 +87,17 @@ def _count(text: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise click.BadParameter(f"{text!r} is no number (or: none)")
     return int(text)
+
+
+def _setting_of(field: str) -> Callable[[str], int | None]:
+    """What reads a value that an account can have instead of a setting of the server's."""
+    kind = TABLE[field].kind
+
+    @typed
+    def read(text: str) -> int | None:
+        return None if text.lower() == _THE_SERVERS else int(kind.parse(text))
+
+    return read
 
 
 @typed
@@ -206,6 +221,20 @@ def limits_options(function: _Function) -> _Function:
                 metavar="USER",
                 help="The system user that its sessions run as under --isolation process: a "
                 "name, none.",
+            ),
+            click.option(
+                "--trash-days",
+                type=_setting_of("trash_days"),
+                metavar="DAYS",
+                help="How long what it removes or replaces can be restored: days; 0: removals are "
+                "final; default: as the server's settings say.",
+            ),
+            click.option(
+                "--trash-max",
+                type=_setting_of("trash_max"),
+                metavar="PERCENT",
+                help="Most of its quota that its trash may take, without a quota of the disk: "
+                "percent, default.",
             ),
         )
     ):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli.options import counted_as
 from ftpserver.cli.records import action_record
 from ftpwire import paths
 from ftpwire.units import human, iso
@@ -44,7 +45,7 @@ def print_done(
 
 def _space(account: Account) -> str:
     total = "unlimited" if account.quota is None else human(account.quota)
-    return f"{human(account.used)} of {total}"
+    return f"{human(account.stored)} of {total}"
 
 
 def _state(account: Account) -> str:
@@ -55,7 +56,8 @@ def _state(account: Account) -> str:
 
 def _notes(account: Account) -> str:
     """What is not as usual of an account."""
-    notes = [] if account.permissions.unlimited else [str(account.permissions)]
+    notes = [f"{human(account.trash_bytes)} in the trash"] if account.trash_bytes else []
+    notes += [] if account.permissions.unlimited else [str(account.permissions)]
     if _state(account) != "open":
         notes.append(_state(account))
     return ", ".join(notes)
@@ -74,8 +76,8 @@ def print_table(accounts: Accounts) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for head in ("NAME", "USED", "TOTAL", "EXPIRES", "STATE", "PERMISSIONS", "HOME"):
-        right = head in ("USED", "TOTAL")
+    for head in ("NAME", "USED", "TRASH", "TOTAL", "EXPIRES", "STATE", "PERMISSIONS", "HOME"):
+        right = head in ("USED", "TRASH", "TOTAL")
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for account in accounts:
         table.add_row(
@@ -83,7 +85,8 @@ def print_table(accounts: Accounts) -> None:
                 Text,
                 (
                     account.name,
-                    human(account.used),
+                    human(account.stored),
+                    human(account.trash_bytes),
                     "unlimited" if account.quota is None else human(account.quota),
                     "never" if account.expires is None else iso(account.expires)[:10],
                     _state(account),
@@ -93,6 +96,20 @@ def print_table(accounts: Accounts) -> None:
             )
         )
     Console().print(table)
+
+
+def _trash(account: Account) -> str:
+    """What is in the trash, and the limits that the account has of its own."""
+    held = f"{human(account.trash_bytes)} in {counted_as(account.trash_files, 'file')}"
+    match account.trash_days:
+        case None:
+            kept = "kept as the server's settings say"
+        case 0:
+            kept = "removals are final"
+        case days:
+            kept = f"kept for {counted_as(days, 'day')}"
+    most = "" if account.trash_max is None else f", at most {account.trash_max} %"
+    return f"{held}, {kept}{most}"
 
 
 def account_details(account: Account, tokens: int, sessions: int | None) -> list[tuple[str, str]]:
@@ -108,7 +125,8 @@ def account_details(account: Account, tokens: int, sessions: int | None) -> list
         ("state", _state(account)),
         ("home", paths.show(os.fsencode(account.home))),
         ("space", f"{_space(account)}{held}{free}"),
-        ("files", f"{account.files} of {most}"),
+        ("files", f"{account.stored_files} of {most}"),
+        ("trash", _trash(account)),
         ("permissions", str(account.permissions)),
         ("networks", ", ".join(map(str, account.networks)) or "any"),
         ("expires", "never" if account.expires is None else iso(account.expires)),

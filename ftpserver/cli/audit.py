@@ -40,6 +40,8 @@ AUDITED = {
     "reload": "reload-asked",
     "drain": "drain",
     "stop": "stop-asked",
+    "trash restore": "trash-restore",
+    "trash empty": "trash-empty",
     "recount": "recount",
     "scrub": "scrub",
     "backup": "backup",

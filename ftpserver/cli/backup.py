@@ -28,7 +28,7 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
     """Copy accounts, keys and settings to DIR, while the server runs or not.
 
     DIR must be new or empty, and appears when the copy is whole: as DIR/.ftpd, for `ftpd check
-    --root DIR`. The users' files, and the audit log, are not in it.
+    --root DIR`. The users' files, what is in their trash, and the audit log are not in it.
     """
     from ftpserver.admin.backup import back_up
 

@@ -80,6 +80,11 @@ def status(root: Path, as_json: bool) -> None:
         "moved": f"{human(found.bytes_in)} in, {human(found.bytes_out)} out",
         "accounts": str(found.accounts),
     }
+    if (kept := found.trash) is not None:
+        lines["trash"] = (
+            f"{human(kept.size)} in {counted_as(kept.operations, 'operation')}, "
+            f"{kept.given_up_today} given up for room today"
+        )
     if found.workers:
         numbers = ", ".join(map(str, found.workers))
         lines["workers"] = f"{len(found.workers)} (processes {numbers})"

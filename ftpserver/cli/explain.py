@@ -122,9 +122,12 @@ class _Question:
 
     def asking(self) -> Asking:
         """What answers questions about the account's files."""
+        from ftpserver.accounts.trash_policy import policy_of
         from ftpserver.admin.explain import Asking
+        from ftpserver.cli.config import read_settings
 
-        return Asking(self.engine, self.root, self.account)
+        policy = policy_of(self.account, read_settings(self.root))
+        return Asking(self.engine, self.root, self.account, policy)
 
 
 def _login(question: _Question) -> Verdict:

@@ -19,7 +19,7 @@ SECTIONS = {
     "The running server": (
         *("status", "sessions", "kick", "bans", "unban", "reload", "drain", "stop"),
     ),
-    "Records, copies, repair": ("log", "backup", "check", "scrub", "recount"),
+    "Records, copies, repair": ("log", "trash", "backup", "check", "scrub", "recount"),
     "Your shell": ("completion",),
 }
 """Every command, by what it is about."""
@@ -39,7 +39,10 @@ _MEANT = {
     "restart": "ftpd reload, or ftpd stop and ftpd start",
     "shutdown": "ftpd stop",
     "logs": "ftpd log",
-    "restore": "a copy by hand, as docs/admin.md tells",
+    "restore": "ftpd trash restore, or a backup's copy by hand, as docs/admin.md tells",
+    "undelete": "ftpd trash restore",
+    "undo": "ftpd trash restore",
+    "purge": "ftpd trash empty",
     "version": "ftpd --version",
 }
 """Commands of other tools, and what is meant here."""

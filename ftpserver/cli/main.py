@@ -24,6 +24,7 @@ from ftpserver.cli import (
     log,
     systemd,
     tokens,
+    trash,
     users,
 )
 from ftpserver.cli.audit import audit_commands
@@ -84,7 +85,7 @@ def completion_script(shell: str, as_json: bool) -> None:
 for _command in (
     *(users.user, check.check, check.scrub, check.recount, explain.why, log.log, systemd.service),
     *(backup.backup, config.config_group, certificate.certificate_group),
-    *(tokens.token, tokens.invite, *control.COMMANDS),
+    *(trash.trash, tokens.token, tokens.invite, *control.COMMANDS),
 ):
     cli.add_command(_command)
 audit_commands(cli)

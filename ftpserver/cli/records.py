@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.accounts.invitations import Invitation
     from ftpserver.admin.scrub import Examined
+    from ftpserver.admin.trash import Kept
     from ftpserver.admin.verify import Finding
-    from ftpserver.daemon.control import BanInfo, DiscoveryInfo, Status
+    from ftpserver.daemon.control import (
+        BanInfo,
+        DiscoveryInfo,
+        Status,
+        TrashEmptied,
+        TrashInfo,
+        TrashRestored,
+    )
     from ftpserver.serving.stats import SessionInfo
     from ftpwire.messages import TokenInfo
 
@@ -83,6 +91,18 @@ def status_record(found: Status) -> dict[str, Any]:
         "accounts": found.accounts,
         "discovery": discovery_record(found.discovery),
         "workers": found.workers,
+        "trash": trash_record(found.trash),
+    }
+
+
+def trash_record(found: TrashInfo | None) -> dict[str, int] | None:
+    """What is in the trash of all accounts."""
+    if found is None:
+        return None
+    return {
+        "size": found.size,
+        "operations": found.operations,
+        "given_up_today": found.given_up_today,
     }
 
 
@@ -151,6 +171,63 @@ def invitation_record(one: Invitation) -> dict[str, Any]:
         "created": iso(one.created),
         "expires": moment(one.expires),
     }
+
+
+def trash_of_record(account: Account, found: list[Kept]) -> dict[str, Any]:
+    """How much is in the trash of an account."""
+    return {
+        "account": account.name,
+        "size": sum(one.size for one in found),
+        "files": sum(one.files for one in found),
+        "counted": all(one.counted for one in found),
+        "operations": len(found),
+        "oldest": iso(min(one.began for one in found)) if found else None,
+    }
+
+
+def trashed_record(user: str, one: Kept, short: str) -> dict[str, Any]:
+    """An operation in the trash."""
+    begin, path = one.contents.begin, one.path
+    return {
+        "account": user,
+        "id": short,
+        "operation": one.name,
+        "time": iso(one.began),
+        "words": "" if begin is None else printable(begin.words),
+        "kept": one.things,
+        "size": one.size,
+        "files": one.files,
+        "counted": one.counted,
+        **({"path": None} if path is None else path_record("path", path)),
+        "undone": one.contents.undone is not None,
+    }
+
+
+def restored_record(user: str, done: TrashRestored) -> dict[str, Any]:
+    """What became of restoring an operation."""
+    return {
+        "action": "trash-restore",
+        "account": user,
+        "operation": done.operation,
+        "restored": done.items,
+        "already": done.already,
+        "gone": done.gone,
+        "conflicts": [
+            path_record("path", one.path) | {"error": one.code, "message": printable(one.message)}
+            for one in done.conflicts
+        ],
+        "more_conflicts": done.more_conflicts,
+        "status": "failed" if done.conflicts else "done",
+        "error": "conflict" if done.conflicts else None,
+    }
+
+
+def emptied_record(user: str | None, done: TrashEmptied) -> dict[str, Any]:
+    """What was removed from the trash."""
+    counts = {"operations": done.operations, "size": done.size, "files": done.files}
+    return action_record(
+        "trash-empty", account=user, **counts, left=list(map(printable, done.left))
+    )
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:

@@ -27,8 +27,19 @@ from ftpserver.cli.account_output import (
     print_table,
 )
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
-from ftpserver.cli.options import echo, fail, json_option, open_root, remark, root_option
+from ftpserver.cli.options import (
+    EXIT_FAILED,
+    echo,
+    fail,
+    json_option,
+    open_root,
+    remark,
+    root_option,
+)
 from ftpserver.cli.records import action_record
+from ftpserver.cli.trash import agree as agree_to_empty
+from ftpserver.cli.trash import empty as empty_trash
+from ftpserver.cli.trash import told_emptied
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso
@@ -194,6 +205,7 @@ def _sessions_of(name: str, root: Path) -> int | None:
     is_flag=True,
     help="Take the home from the server that it belongs to, which must not use it any more.",
 )
+@click.option("-y", "--yes", is_flag=True, help="With --trash-days 0: don't ask.")
 @json_option
 @click.pass_context
 def set_user(
@@ -202,18 +214,34 @@ def set_user(
     name: str,
     root: Path,
     take_home: bool,
+    yes: bool,
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Change the limits of NAME; what isn't named stays. Running sessions follow."""
+    """Change the limits of NAME; what isn't named stays. Running sessions follow.
+
+    With --trash-days 0 its trash is emptied at once.
+    """
     changes = given(context)
     if not changes and not take_home:
         raise click.UsageError("nothing to set was named")
     accounts, engine = open_accounts(root)
+    ends_trash = changes.get("trash_days", 1) == 0
+    if ends_trash and not yes:
+        agree_to_empty([accounts.get(name)])
     changed = accounts.change(name, **changes) if changes else accounts.get(name)
     if take_home:
         _take_home(accounts, engine, changed)
+    left = False
+    if ends_trash:
+        emptied = empty_trash(root, name)  # nothing comes to it any more
+        left = bool(emptied.left)
+        changed = accounts.get(name)
+        if emptied.operations:
+            remark(told_emptied(emptied))
     print_done("user-set", changed, as_json, f"changed {name}")
+    if left:
+        sys.exit(EXIT_FAILED)
 
 
 def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:

@@ -44,8 +44,9 @@ from ftpwire.peers import peer_credentials
 SOCKET = "control.sock"
 PATIENCE = 10.0
 """Seconds that a question or an answer may take on its way."""
-_RELOAD_PATIENCE = 120.0
-"""The same for a reload, which may have to start other workers first."""
+_PATIENCE_FOR = {"reload": 120.0, "restore_trash": 3600.0, "empty_trash": 3600.0}
+"""The same for what takes long: a reload may have to start other workers first, and there may be
+millions of files in the trash."""
 _LOOK = 0.05
 """Seconds from one look whether a server still runs to the next."""
 
@@ -75,6 +76,19 @@ class DiscoveryInfo(msgspec.Struct, frozen=True):
     dropped: int
 
 
+class TrashInfo(msgspec.Struct, frozen=True):
+    """The trash of all accounts.
+
+    Attributes:
+        size: Bytes, as far as they are counted.
+        given_up_today: Operations that were given up for room within a day.
+    """
+
+    size: int
+    operations: int
+    given_up_today: int
+
+
 class Status(_Tagged, frozen=True, tag="status"):
     """How the server is.
 
@@ -95,6 +109,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         trouble: What keeps it from serving everything, a line each.
         warnings: What others may do that they shouldn't, what its settings leave open to strangers,
             and processes that don't answer, a line each.
+        trash: None where the books can't be read.
     """
 
     software: str
@@ -114,6 +129,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     unix: str | None = None
     trouble: list[str] = []
     warnings: list[str] = []
+    trash: TrashInfo | None = None
 
 
 class Sessions(_Tagged, frozen=True, omit_defaults=True, tag="sessions"):
@@ -185,6 +201,39 @@ class Did(_Tagged, frozen=True, tag="did"):
     lines: list[str]
 
 
+class TrashConflict(msgspec.Struct, frozen=True):
+    """Something that was not restored, and why."""
+
+    path: bytes
+    code: str
+    message: str
+
+
+class TrashRestored(_Tagged, frozen=True, tag="trash-restored"):
+    """What is back: see `ftpwire.messages.Restored`."""
+
+    operation: str
+    items: int
+    already: int = 0
+    gone: int = 0
+    conflicts: list[TrashConflict] = []
+    more_conflicts: int = 0
+
+
+class TrashEmptied(_Tagged, frozen=True, tag="trash-emptied"):
+    """What was removed from the trash for good.
+
+    Attributes:
+        size: Bytes that became free.
+        left: What stays, and why, a line each.
+    """
+
+    operations: int
+    size: int
+    files: int
+    left: list[str] = []
+
+
 class Stopping(_Tagged, frozen=True, tag="stopping"):
     """The server stops; it has ended when its process has."""
 
@@ -201,7 +250,33 @@ class Failure(_Tagged, frozen=True, tag="failure"):
 # what can be asked -------------------------------------------------------------------------
 
 
-class Control(Protocol):
+class TrashControl(Protocol):
+    """What can be done with the trash of accounts. Each method can raise FtpError."""
+
+    @asked
+    def restore_trash(
+        self, account: str, operation: str, target: bytes | None = None, force: bool = False
+    ) -> TrashRestored:
+        """Take back what an operation has done. Raises NotFound, Expired, Busy, and others.
+
+        Args:
+            account: Its name.
+            operation: The operation's whole name.
+            target: A directory to restore to, instead of where it was.
+            force: What is in the way goes to the trash.
+        """
+
+    @asked
+    def empty_trash(self, account: str | None = None, before: int | None = None) -> TrashEmptied:
+        """Remove from the trash for good. Raises NotFound.
+
+        Args:
+            account: Its name; None: all accounts.
+            before: Only operations that began before this time, in seconds since 1970.
+        """
+
+
+class Control(TrashControl, Protocol):
     """What `ftpd` asks a running server. Each method can raise FtpError; a server of an earlier
     version, which doesn't know the method, answers with BadMessage."""
 
@@ -306,8 +381,7 @@ class Lines:
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
         """See `Control` and `running` for what it raises."""
         with self._connect() as sock:
-            if request.name == Control.reload.__name__:
-                sock.settimeout(_RELOAD_PATIENCE)
+            sock.settimeout(_PATIENCE_FOR.get(request.name, PATIENCE))
             line = _exchange(sock, msgspec.json.encode(message) + b"\n")
         try:
             answer = msgspec.json.decode(line, type=request.result | Failure)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ftpserver.admin.trash_work import TrashWork
 from ftpserver.clock import RUN
 from ftpserver.daemon import registry
 from ftpserver.daemon.control import (
@@ -33,7 +34,11 @@ from ftpserver.daemon.control import (
     Sessions,
     Status,
     Stopping,
+    TrashEmptied,
+    TrashInfo,
+    TrashRestored,
 )
+from ftpserver.daemon.trash_answers import TrashAnswers
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Dispatcher
 from ftpserver.net.private_socket import PrivateSocket
@@ -199,6 +204,7 @@ class Commands:
             workers=[] if server.supervisor is None else server.supervisor.workers,
             trouble=[paths.printable(one) for one in server.trouble],
             warnings=[paths.printable(one) for one in server.warnings],
+            trash=_trash_info(server),
         )
 
     def sessions(self) -> Sessions:
@@ -251,6 +257,33 @@ class Commands:
             limits.crowd(host),
             None if ban is None else str(ban),
         )
+
+    def restore_trash(
+        self, account: str, operation: str, target: bytes | None = None, force: bool = False
+    ) -> TrashRestored:
+        return self._trash.restore_trash(account, operation, target, force)
+
+    def empty_trash(self, account: str | None = None, before: int | None = None) -> TrashEmptied:
+        return self._trash.empty_trash(account, before)
+
+    @property
+    def _trash(self) -> TrashAnswers:
+        service = self._server.service
+        work = TrashWork(
+            *(service.accounts, service.ledger, service.ownership),
+            lambda: service.settings,
+            stopping=lambda: service.stopping,
+        )
+        return TrashAnswers(work)
+
+
+def _trash_info(server: FtpServer) -> TrashInfo | None:
+    try:
+        size, operations, given_up = server.trash.totals()
+    except StateError as error:
+        logger.warning("what is in the trash can't be told: %s", error)
+        return None
+    return TrashInfo(size, operations, given_up)
 
 
 def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:

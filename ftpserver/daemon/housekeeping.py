@@ -1,7 +1,8 @@
 """Housekeeping: what a crash left in the homes is put right, and what goes wrong meanwhile.
 
 Lives here: the thread for that, which homes it looks at, when it counts one.
-Lives elsewhere: counting a home (storage/recount.py), keeping leases alive (serving/heartbeat.py),
+Lives elsewhere: counting a home (storage/recount.py), the trash (trash_keeping.py), keeping leases
+alive (serving/heartbeat.py),
 whose leases have ended (storage/ledger.py).
 """
 
@@ -21,7 +22,7 @@ from ftpserver.errors import StateError
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import clean, put_back_all, recount
 from ftpserver.storage.runs import LEASE_SECONDS
-from ftpwire.errors import DiskFull
+from ftpwire.errors import DiskFull, NotFound
 
 if TYPE_CHECKING:
     from ftpserver.serving.service import Service
@@ -102,15 +103,13 @@ class Housekeeping:
             os.read(self._look_read, 4096)
         return stop_fd not in readable
 
-    def _own_accounts(self, ids: Collection[int] | None = None) -> Iterator[Account]:
+    def own_accounts(self, ids: Collection[int] | None = None) -> Iterator[Account]:
         """The accounts whose homes are not those of another server: there, nothing is touched.
 
         Args:
             ids: Only these; None: all.
         """
-        for account in self._service.accounts if ids is None or ids else ():
-            if ids is not None and account.id not in ids:
-                continue
+        for account in self._service.accounts if ids is None else self._known(ids):
             try:
                 other = self._service.ownership.claim(account.home, use=False)
             except OSError as error:
@@ -122,6 +121,13 @@ class Housekeeping:
                 self._told_anothers.add(account.id)
                 logger.error("%s: the home belongs to %s: it is left alone", account.name, other)
 
+    def _known(self, ids: Collection[int]) -> Iterator[Account]:
+        for account_id in sorted(ids):
+            try:
+                yield self._service.accounts.by_id(account_id)
+            except NotFound:
+                continue  # removed meanwhile
+
     def put_back(self) -> None:
         """Before anybody comes in: what a crash left moved aside goes back to its name."""
         try:
@@ -129,7 +135,7 @@ class Housekeeping:
         except StateError as error:
             logger.error("what a crash left moved aside isn't looked for now: %s", error)
             return
-        for account in self._own_accounts(doubtful):
+        for account in self.own_accounts(doubtful):
             try:
                 put_back_all(account.home)
             except OSError as error:
@@ -142,7 +148,7 @@ class Housekeeping:
         """
         dirty = set(self._service.ledger.reap())
         locked = [
-            one for one in self._own_accounts(dirty) if not self._recount(one, _SHORT_PATIENCE)
+            one for one in self.own_accounts(dirty) if not self._recount(one, _SHORT_PATIENCE)
         ]
         for account in locked:
             if not self._recount(account):
@@ -162,7 +168,7 @@ class Housekeeping:
 
     def clean_all(self) -> None:
         """Remove what nobody owns from the staging of all homes, whatever it is left from."""
-        for account in self._own_accounts():
+        for account in self.own_accounts():
             try:
                 if clean(self._service.ledger, account.id, account.home):
                     self._recount(account)

@@ -2,7 +2,8 @@
 
 Lives here: opening the root's state and the listeners, reloading, draining, stopping.
 Lives elsewhere: what sessions share (serving/service.py), accepting (serving/listeners.py), what a
-session does (serving/session.py), repairing homes (housekeeping.py), what else goes on beside
+session does (serving/session.py), repairing homes (housekeeping.py), limits of the
+trash (trash_keeping.py), what else goes on beside
 serving (assembly.py), the command line (cli/main.py).
 """
 
@@ -30,9 +31,10 @@ from ftpserver.clock import RUN
 from ftpserver.daemon.background import Background
 from ftpserver.daemon.housekeeping import ClockWatch, Housekeeping
 from ftpserver.daemon.systemd import check_handed
+from ftpserver.daemon.trash_keeping import TrashKeeping, tell_of_trash
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
-from ftpserver.migration import upgrade
+from ftpserver.migration import brings_trash, upgrade
 from ftpserver.net import tls
 from ftpserver.net.addresses import host_of
 from ftpserver.net.descriptors import raise_descriptor_limit
@@ -72,6 +74,7 @@ class FtpServer:
         supervisor: Has other processes serve the connections; None: this one does.
         tallies: What is counted for the sessions of all processes.
         housekeeping: Puts right what a crash left in the homes.
+        trash: Keeps the trash of all accounts within its limits.
         heartbeat: Keeps alive what this process holds.
         backgrounds: What else begins and ends with `running`; to be filled before.
         trouble: What keeps it from serving everything, a line each.
@@ -83,6 +86,7 @@ class FtpServer:
 
     service: Service
     housekeeping: Housekeeping
+    trash: TrashKeeping
 
     def __init__(self, settings: Settings, listener: socket.socket | None = None) -> None:
         self.proxied = Proxied(lambda: self.settings.login_grace)
@@ -116,6 +120,7 @@ class FtpServer:
         self._mend_modes(settings)
         lock = RootLock(settings.state)
         stack.callback(lock.release)
+        is_first_with_trash = brings_trash(settings.state)
         engine, trouble = open_to_serve(settings.state)
         stack.callback(engine.dispose)
         ledger = Ledger(engine, keep_seconds=settings.staging_seconds, state=settings.state)
@@ -126,6 +131,8 @@ class FtpServer:
             ledger.doubt_marked()
             ledger.bound_kept()
             ballast.keep(settings.state)
+            if is_first_with_trash:
+                tell_of_trash(settings)
         else:
             self.trouble.append(trouble)
             logger.error("%s", trouble)
@@ -152,7 +159,11 @@ class FtpServer:
         self.service.watcher.on_look = self._looked
         self.housekeeping = Housekeeping(self.service)
         stack.callback(self.housekeeping.close)
+        self.trash = TrashKeeping(self.service, self.housekeeping.own_accounts)
+        stack.callback(self.trash.close)
         ledger.on_doubt = self.look_soon
+        ledger.on_unmeasured = self.trash.measure_soon
+        ledger.on_disk_full = self.trash.make_disk_room
         self._take_key(self._read_key(settings))
 
     def _listen(self, settings: Settings, given: socket.socket | None, stack: ExitStack) -> None:
@@ -301,7 +312,9 @@ class FtpServer:
         raise_descriptor_limit()
         self.housekeeping.put_back()
         # nothing can be written where there is trouble
-        own: list[Background] = [] if self.trouble else [self.housekeeping, self.heartbeat]
+        own: list[Background] = (
+            [] if self.trouble else [self.housekeeping, self.trash, self.heartbeat]
+        )
         started: list[Background] = []
         audit = self.service.audit
         try:
@@ -410,6 +423,7 @@ class FtpServer:
             self.supervisor.apply_settings(settings, new_key=new_key)
         self._take_key(key)
         self.service.apply_settings(settings)
+        self.trash.look_soon()
         if self.fingerprint is not None:
             changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
             told.insert(0, f"certificate: {changed}")

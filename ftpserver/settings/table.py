@@ -94,6 +94,7 @@ _NETWORKS = Kind(_networks, "CIDR,…", _tell_networks, _tell_networks)
 _LOOPBACK = Networks((IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")))
 _STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", str)
 _COUNT = optional(whole(1))
+_PERCENT = whole(0, 100)
 
 
 def _name(value: object) -> str:
@@ -264,6 +265,37 @@ class Settings:
     )
     staging_seconds: int = setting(
         7 * 24 * 3600, DAYS, "That interrupted uploads wait for a resume.", name="staging-days"
+    )
+    trash_days: int = setting(
+        7,
+        whole(0, 36500),
+        "Days that what was removed or replaced can be restored; 0: removals are final.",
+        live=True,
+    )
+    trash_versions: int = setting(
+        5,
+        whole(0, 100_000),
+        "Most replaced versions of a file that are kept; 0: what is replaced isn't kept.",
+        live=True,
+    )
+    trash_reserve: int = setting(
+        5,
+        _PERCENT,
+        "Percent of a disk that stays free of trash: where less is free, the oldest trash of all "
+        "accounts is given up.",
+        live=True,
+    )
+    trash_items: int = setting(
+        100_000,
+        whole(1),
+        "Most things in an account's trash (a tree counts as one); the oldest are given up first.",
+        live=True,
+    )
+    trash_max: int | None = setting(
+        None,
+        optional(_PERCENT),
+        "Percent of its quota that an account's trash may take; without a quota, of the disk.",
+        live=True,
     )
     open_registration: bool = setting(
         False, FLAG, "Let strangers make accounts, without an invitation.", live=True

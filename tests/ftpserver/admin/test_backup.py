@@ -71,10 +71,13 @@ def test_what_belongs_to_one_run_is_not_in_it(root, state, engine, ledger, place
     with engine.connect() as connection:
         number = connection.execute(select(account.c.id)).scalar()
     ledger.reserve(number, 100)
+    ledger.operation(number, b"12345678")
+    ledger.note_answers(number, b"12345678", [(1, b"done")])
     back_up(root, place)
     with closing(sqlite3.connect(place / ".ftpd" / "state.db")) as copy:
         assert copy.execute("SELECT held, dirty FROM account").fetchall() == [(0, 1)]
-        assert copy.execute("SELECT count(*) FROM lease").fetchone() == (0,)
+        for table in ("lease", "operation", "answer"):
+            assert copy.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
         assert copy.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     with engine.connect() as connection:
         assert len(connection.execute(select(lease)).all()) == 1, "the source is as it was"

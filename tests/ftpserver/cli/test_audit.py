@@ -58,6 +58,7 @@ def test_every_command_that_is_named_exists():
 LOOKING = {
     *("status", "sessions", "bans", "log", "why", "check", "service", "fingerprint", "completion"),
     *("config check", "config show", "user list", "user show", "token list"),
+    "trash list",
     "certificate request",  # of the key that is there
     "start",  # the server records it
 }

@@ -16,7 +16,7 @@ from ftpserver.cli import start as cli_start
 from ftpserver.cli.main import cli
 from ftpserver.daemon import control
 from ftpserver.serving.stats import SessionInfo
-from ftpwire.messages import IssueToken
+from ftpwire.messages import IssueToken, Operation, Remove
 from tests.json_document import Checked, printed_by, words_of
 
 
@@ -49,6 +49,7 @@ def test_every_command_prints_what_the_document_says(
     accounts(run, server, dial, tmp_path)
     running_server(run, server, dial)
     storage(run, server, tmp_path)
+    trash(run, server, dial)
     settings(run, tmp_path)
     ends(run, server, monkeypatch, capsys)
     mistakes(run, root)
@@ -115,6 +116,23 @@ def storage(run, server, tmp_path):
     run("backup", str(tmp_path / "copy"))
 
 
+def trash(run, server, dial):
+    home = server.settings.root / "alice"
+    peer = dial(server)
+    for name in ("one", "two"):
+        (home / name).write_bytes(b"123")
+        peer.ask(Operation(name.encode() * 2 + b"\0\0", f"rm {name}"))
+        peer.ask(Remove(b"/" + name.encode()))
+    peer.close()
+    run("trash", "list")
+    (newest, _) = run("trash", "list", "alice")
+    (home / "two").write_bytes(b"in the way")
+    run("trash", "restore", "alice", newest["id"], fails=True)
+    run("trash", "restore", "alice", newest["id"], "--force")
+    run("trash", "empty", "alice", "--yes")
+    run("trash", "empty", "--all", "--yes")
+
+
 def settings(run, tmp_path):
     run("fingerprint")
     run("completion", "bash", with_root=False)
@@ -139,7 +157,22 @@ def rare_keys(checked):
     """What takes more than a command to come about."""
     full = Record(
         *("2026-11-28T09:30:00.000Z", "move", "refused", "alice", "192.0.2.1", "7"),
-        *("/a", "L2E=", "/b", "L2I=", 3, 1, "00", 0.5, "forbidden", "no", "root", "bob", "carol"),
+        *(
+            "/a",
+            "L2E=",
+            "/b",
+            "L2I=",
+            3,
+            1,
+            "18aa-7f3a",
+            "00",
+            0.5,
+            "forbidden",
+            "no",
+            "root",
+            "bob",
+            "carol",
+        ),
         *(2, {"uses": 1}),
     )
     checked.record("record", json.loads(msgspec.json.encode(full)))

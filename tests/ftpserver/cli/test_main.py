@@ -57,6 +57,8 @@ def test_json(ftpd, root):
         "free": 10 * 2**20,
         "total_files": 10 * 2**20 // 4096,
         "used_files": 0,
+        "trash": 0,
+        "trash_files": 0,
         "permissions": ["all"],
         "networks": [],
         "expires": None,
@@ -65,6 +67,8 @@ def test_json(ftpd, root):
         "limit_rate": None,
         "peer_user": None,
         "system_user": None,
+        "trash_days": None,
+        "trash_max": None,
     }
     found = json.loads(out)
     created = datetime.fromisoformat(found["created"])

@@ -194,7 +194,7 @@ def test_a_table_on_a_terminal(ftpd, add, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
     out = ftpd("user", "list")[1]
-    assert "PERMISSIONS" in out.splitlines()[0]
+    assert "PERMISSIONS" in out.splitlines()[0] and "TRASH" in out.splitlines()[0]
     assert "alice" in out and "1.0 GiB" in out and "never" in out
 
 

@@ -28,6 +28,9 @@ from ftpserver.daemon.control import (
     Sessions,
     Status,
     Stopping,
+    TrashConflict,
+    TrashEmptied,
+    TrashRestored,
 )
 from ftpserver.errors import StateError
 from ftpserver.interfaces import requests_of, stand_in
@@ -72,6 +75,19 @@ QUESTIONS: list[tuple[bytes, str, Ask, tuple[Any, ...]]] = [
         lambda it: it.entry("192.0.2.1", "alice"),
         ("192.0.2.1", "alice"),
     ),
+    (
+        b'{"is":"restore_trash","account":"alice","operation":"0a-1b","target":"L2I=",'
+        b'"force":true}',
+        "restore_trash",
+        lambda it: it.restore_trash("alice", "0a-1b", b"/b", force=True),
+        ("alice", "0a-1b", b"/b", True),
+    ),
+    (
+        b'{"is":"empty_trash","account":null,"before":5}',
+        "empty_trash",
+        lambda it: it.empty_trash(before=5),
+        (None, 5),
+    ),
 ]
 
 _STATUS = (
@@ -91,14 +107,14 @@ ANSWERS: list[tuple[bytes, Ask, object, bytes]] = [
             [8, 9],
             "/s",
         ),
-        b',"trouble":[],"warnings":[]',
+        b',"trouble":[],"warnings":[],"trash":null',
     ),
     (
         b'{"is":"status","software":"ftpd 0.1.0","process":7,"state":"draining",'
         b'"address":"unix:/s","fingerprint":null,' + _STATUS + b'null,"workers":[],"unix":null}',
         lambda it: it.status(),
         Status("ftpd 0.1.0", 7, "draining", "unix:/s", None, 1.5, 2, 1, 0, 10, 20, 3),
-        b',"trouble":[],"warnings":[]',
+        b',"trouble":[],"warnings":[],"trash":null',
     ),
     (
         b'{"is":"sessions","sessions":[{"id":7,"user":"alice","peer":"192.0.2.1:1","since":1.5,'
@@ -126,6 +142,19 @@ ANSWERS: list[tuple[bytes, Ask, object, bytes]] = [
     ),
     (b'{"is":"bans","bans":[]}', lambda it: it.unban(), Bans([]), b""),
     (b'{"is":"did","lines":["nothing"]}', lambda it: it.reload(), Did(["nothing"]), b""),
+    (
+        b'{"is":"trash-restored","operation":"0a-1b","items":1,"already":2,"gone":3,'
+        b'"conflicts":[{"path":"L2H/","code":"conflict","message":"m"}],"more_conflicts":4}',
+        lambda it: it.restore_trash("alice", "0a-1b"),
+        TrashRestored("0a-1b", 1, 2, 3, [TrashConflict(b"/a\xff", "conflict", "m")], 4),
+        b"",
+    ),
+    (
+        b'{"is":"trash-emptied","operations":1,"size":2,"files":3,"left":["l"]}',
+        lambda it: it.empty_trash(),
+        TrashEmptied(1, 2, 3, ["l"]),
+        b"",
+    ),
     (b'{"is":"stopping","process":7}', lambda it: it.drain(), Stopping(7), b""),
     (b'{"is":"stopping","process":7}', lambda it: it.stop(), Stopping(7), b""),
     (

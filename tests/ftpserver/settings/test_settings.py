@@ -72,6 +72,8 @@ def test_variables_and_options_above_them(settings_of, tmp_path, monkeypatch):
         "DURABILITY": "none",
         "GRACE": "3",
         "STAGING_DAYS": "1",
+        "TRASH_DAYS": "3",
+        "TRASH_MAX": "none",
     }.items():
         monkeypatch.setenv(f"FTPD_{name}", value)
     found = settings_of("--port", "5", "--durability", "commit")
@@ -83,6 +85,7 @@ def test_variables_and_options_above_them(settings_of, tmp_path, monkeypatch):
         durable=True,
         grace=3.0,
         staging_seconds=24 * 3600,
+        trash_days=3,
     )
 
 
@@ -190,6 +193,11 @@ ban-after = 8
 ban-time = "1h"
 limit-rate = "10MiB"
 staging-days = 1.5
+trash-days = 30
+trash-versions = 0
+trash-reserve = 0
+trash-items = 10
+trash-max = 20
 open-registration = true
 default-quota = 1024
 audit-size = 0
@@ -220,6 +228,11 @@ def test_settings_can_be_in_the_file(tmp_path, file):
         ban_time=3600.0,
         limit_rate=10 * 2**20,
         staging_seconds=36 * 3600,
+        trash_days=30,
+        trash_versions=0,
+        trash_reserve=0,
+        trash_items=10,
+        trash_max=20,
         open_registration=True,
         default_quota=1024,
         audit_size=0,
@@ -283,6 +296,11 @@ def test_a_file_of_another_place(settings_of, tmp_path, monkeypatch):
         pytest.param('audit-size = "much"', 1, "not a size", id="size"),
         pytest.param("host = 1", 1, "not a text", id="text"),
         pytest.param('max-startups = "1:2"', 1, "BEGIN", id="startups"),
+        pytest.param("trash-days = -1", 1, "0 to 36500", id="trash-days"),
+        pytest.param("trash-days = 0.5", 1, "whole number", id="half-a-day"),
+        pytest.param("trash-reserve = 101", 1, "0 to 100", id="percent"),
+        pytest.param("trash-items = 0", 1, "1 or more", id="trash-items"),
+        pytest.param('trash-max = "10GiB"', 1, "whole number", id="trash-max"),
         pytest.param('root = "x"', 1, "own file", id="root"),
         pytest.param('certificate = "x"', 0, "belong together", id="half"),
     ],

@@ -1,0 +1,288 @@
+"""Restoring from the trash of accounts, and emptying it, for an administrator.
+
+Lives here: doing for an account what its user could, whatever the account may do just now.
+Lives elsewhere: the verbs themselves (workspace/workspace.py), which operations there are
+(trash.py), who is asked (cli/trash.py, daemon/control_server.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sqlalchemy import Engine
+
+from ftpserver.accounts.account import Account
+from ftpserver.accounts.accounts import Accounts
+from ftpserver.accounts.trash_policy import policy_of
+from ftpserver.admin.trash import count_operations, opened_below, operations
+from ftpserver.settings.table import Settings
+from ftpserver.storage.home import Home
+from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.ownership import Ownership, identity
+from ftpserver.storage.permissions import Permissions
+from ftpserver.storage.quota import Books
+from ftpserver.storage.trash.glance import glance
+from ftpserver.storage.trash.thinning import Thinning
+from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.workspace import Workspace
+from ftpwire import messages, paths
+from ftpwire.errors import (
+    Busy,
+    Cancelled,
+    CommandError,
+    Expired,
+    Forbidden,
+    Internal,
+    InvalidPath,
+    from_oserror,
+)
+from ftpwire.messages import Restored
+from ftpwire.paths import Parts
+
+_PATIENCE = 30.0
+"""Seconds that sessions are waited for which have the home locked: a hostile one, in a process of
+its own, never lets go of it."""
+
+
+class Emptied:
+    """What was removed from the trash for good.
+
+    Attributes:
+        size: Bytes that became free.
+        left: What stays, and why, a line each.
+    """
+
+    def __init__(self) -> None:
+        self.operations = 0
+        self.size = 0
+        self.files = 0
+        self.left: list[str] = []
+
+
+class _UntilStop(Unobserved):
+    """Ends work that takes long when the server stops: the next start removes what is left."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self._stopping = stopping
+
+    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+        def look(done: int) -> None:
+            self.look_for_cancel()
+
+        return look
+
+    def look_for_cancel(self) -> None:
+        if self._stopping():
+            raise Cancelled("the server stops: its next start removes the rest")
+
+
+class TrashWork:
+    """Works on the trash of a root's accounts.
+
+    Args:
+        settings: As they are at the moment.
+        alone: No sessions can come meanwhile.
+        stopping: Whether the work is to end, though it isn't done.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        books: Books,
+        ownership: Ownership,
+        settings: Callable[[], Settings],
+        *,
+        alone: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._accounts = accounts
+        self._books = books
+        self._ownership = ownership
+        self._settings = settings
+        self._alone = alone
+        self._observer = _UntilStop(stopping)
+
+    @classmethod
+    def without_server(cls, engine: Engine, settings: Settings) -> TrashWork:
+        """For who has the root's lock."""
+        root = settings.root
+        ownership = Ownership(identity(engine), root)
+        accounts, ledger = Accounts(engine, root), Ledger(engine)
+        return cls(accounts, ledger, ownership, lambda: settings, alone=True)
+
+    def restore(
+        self, name: str, operation: str, target: bytes | None = None, *, force: bool = False
+    ) -> Restored:
+        """Take back what an operation has done. The account's quota holds.
+
+        Args:
+            name: The account's.
+            operation: The operation's whole name.
+            target: A directory to restore to, instead of where it was.
+            force: What is in the way goes to the trash.
+
+        Raises:
+            NotFound: There is no such account, or no such operation.
+            Expired, Busy, QuotaExceeded, DiskFull: As for a user.
+            Forbidden: The home is another server's.
+        """
+        with self._workspace(self._accounts.get(name)) as workspace:
+            workspace.begin_operation(messages.Operation(words=f"ftpd trash restore {operation}"))
+            request = messages.Restore(
+                operation, target=target, conflict="replace" if force else "skip"
+            )
+            home = workspace.home
+            places = _paths_of(home, operation) if target is None else [target]
+            whole = target is not None
+            missing = {way for path in places for way in _missing(home, path, whole=whole)}
+            try:
+                return workspace.restore(request)
+            finally:
+                _give_away(home, sorted(missing))
+
+    def empty(self, name: str | None = None, before: int | None = None) -> Emptied:
+        """Remove from the trash for good. What somebody is at stays.
+
+        Args:
+            name: The account's; None: all accounts, and what those have left that are gone.
+            before: Only operations that began before this time, in seconds since 1970.
+
+        Raises:
+            NotFound: There is no such account.
+        """
+        done = Emptied()
+        there_are = {account.id for account in self._accounts} if name is None else None
+        for account in self._accounts if name is None else [self._accounts.get(name)]:
+            try:
+                self._empty(account, before, there_are, done)
+            except (Busy, Forbidden, Internal) as error:
+                done.left.append(f"{account.name}: {error}")
+            except OSError as error:
+                shown = paths.printable(str(account.home))
+                done.left.append(f"{account.name}: {from_oserror(error, shown)}")
+        return done
+
+    def _empty(
+        self, account: Account, before: int | None, there_are: set[int] | None, done: Emptied
+    ) -> None:
+        chosen = [
+            one
+            for one in operations(account, keeping=False)
+            if before is None or one.began < before
+        ]
+        if not chosen and (there_are is None or not count_operations(account.home)):
+            self._remove_directory(account, before)
+            return
+        with self._workspace(account) as workspace:
+            for one in chosen:
+                try:
+                    removed = workspace.purge(messages.Purge(one.name))
+                except Expired:
+                    continue  # somebody was quicker
+                except Busy as error:
+                    done.left.append(f"{account.name}: {one.name}: {error}")
+                    continue
+                done.operations += 1
+                done.size += removed.size_bytes
+                done.files += removed.files + removed.directories
+            if there_are is not None:
+                self._empty_left(workspace, before, there_are, done)
+        self._remove_directory(account, before)
+
+    def _empty_left(
+        self, workspace: Workspace, before: int | None, there_are: set[int], done: Emptied
+    ) -> None:
+        """Remove what accounts that are gone have left in the home."""
+        tick = self._observer.look_for_cancel
+        thinning = Thinning(workspace.home, self._books, workspace.account.id, tick)
+        thinning.expire_left(there_are, 0, before * 10**9 if before else time.time_ns())
+        done.operations += len(thinning.operations)
+        done.size += thinning.given_up.size
+        done.files += thinning.given_up.files + thinning.given_up.directories
+
+    def _remove_directory(self, account: Account, before: int | None) -> None:
+        """Leave nothing in the home that an earlier version would show, if nobody is using it."""
+        if not self._alone or before is not None:
+            return
+        try:
+            os.rmdir(account.home / os.fsdecode(paths.TRASH))
+        except FileNotFoundError:
+            pass  # it has none
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+
+    @contextmanager
+    def _workspace(self, account: Account) -> Iterator[Workspace]:
+        other = self._ownership.claim(account.home, use=False)
+        if other is not None:
+            raise Forbidden(f"the home of {account.name} belongs to {other}")
+        settings = self._settings()
+        workspace = Workspace(
+            replace(account, permissions=Permissions()),
+            self._books,
+            durable=settings.durable,
+            observer=self._observer,
+            policy=lambda: policy_of(account, settings),
+            patience=_PATIENCE,
+        )
+        try:
+            yield workspace
+        except TimeoutError:
+            raise Busy(
+                f"a session has kept the home locked for {_PATIENCE:g} seconds: "
+                "try again, or end it (ftpd sessions, ftpd kick)"
+            ) from None
+        finally:
+            workspace.close()
+
+
+def _paths_of(home: Home, operation: str) -> list[bytes]:
+    """The paths that an operation has changed."""
+    with opened_below(home.fd) as trash:
+        seen = None if trash is None else glance(trash, operation)
+    return [] if seen is None else [item.path.value for item in seen.contents.items]
+
+
+def _missing(home: Home, path: bytes, *, whole: bool) -> list[Parts]:
+    """The directories above a path that aren't there, the topmost first.
+
+    Args:
+        whole: The path itself is one.
+    """
+    try:
+        parts = paths.split(path)
+    except InvalidPath:
+        return []  # nothing is restored there
+    ways = [parts[:count] for count in range(1, len(parts) + whole)]
+    for number, way in enumerate(ways):
+        try:
+            home.stat(way, follow=True)
+        except FileNotFoundError:
+            return ways[number:]
+        except (OSError, CommandError):
+            return []  # nothing can be restored there
+    return []
+
+
+def _give_away(home: Home, made: Iterable[Parts]) -> None:
+    """Give directories that root has made to whose home it is. What was there before stays whose it
+    was: an administrator may have put a directory there that its user isn't to change."""
+    owner = os.fstat(home.fd)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    for way in made:
+        try:
+            fd = home.tree.open_dir(way)
+        except OSError:
+            continue  # nothing was restored there
+        try:
+            if os.fstat(fd).st_uid == 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+        finally:
+            os.close(fd)

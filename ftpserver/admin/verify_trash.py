@@ -1,0 +1,103 @@
+"""The trash of a home, for the verifier: has everything in it a line, and do its sums agree?
+
+Lives here: what is looked at, and what is found. Nothing is changed, and nothing is held.
+Lives elsewhere: looking at an operation (storage/trash/glance.py), what becomes a finding
+(verify.py).
+
+A line without a thing is no fault: a crash came between the two. A thing without a line stays where
+it is: users see it as `found`, and it goes with its operation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ftpserver.admin.trash import opened_below
+from ftpserver.storage.trash.directory import MOST_READ
+from ftpserver.storage.trash.glance import Glance, glance
+from ftpserver.storage.trash.index import INDEX_NAME, Contents
+from ftpserver.storage.trash.names import is_name
+from ftpwire import paths
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Something in the trash that isn't as it should be.
+
+    Attributes:
+        path: From the home.
+        error: Where it can't be read; else ``expected`` and ``found`` tell.
+    """
+
+    path: bytes
+    expected: str = ""
+    found: str = ""
+    error: OSError | None = None
+
+
+@dataclass
+class Looked:
+    """What a look at a home's trash has found.
+
+    Attributes:
+        size, files: What counts in the trash of each account, by its id.
+        readable: All of it could be read, so that the sums are whole.
+    """
+
+    wrong: list[Wrong] = field(default_factory=list)
+    size: Counter[int] = field(default_factory=Counter)
+    files: Counter[int] = field(default_factory=Counter)
+    readable: bool = True
+
+    def unread(self, path: bytes, error: OSError) -> None:
+        """Something can't be read."""
+        self.readable = False
+        self.wrong.append(Wrong(path, error=error))
+
+    def operation(self, one: Glance) -> None:
+        """Look at one operation."""
+        name, contents = one.name.encode(), one.contents
+        if one.lines and contents == Contents():
+            self.readable = False
+            self.wrong.append(Wrong(_below(name, INDEX_NAME), "an index that can be read", "none"))
+        if one.lines >= MOST_READ:
+            self.readable = False
+            limit = f"an index of less than {MOST_READ} bytes"
+            self.wrong.append(Wrong(_below(name, INDEX_NAME), limit, "a larger one"))
+        known = {item.name for item in contents.items}
+        for thing in sorted(one.things - known):
+            path = _below(name, os.fsencode(thing))
+            self.wrong.append(Wrong(path, "a line about it in the index", "none"))
+        if contents.begin is not None:
+            usage = one.counted()
+            self.size[contents.begin.account] += usage.size
+            self.files[contents.begin.account] += usage.files
+
+
+def look(home: int) -> Looked:
+    """Look at the trash of an open home."""
+    looked = Looked()
+    try:
+        with opened_below(home) as trash:
+            for text in sorted(os.listdir(trash)) if trash is not None else ():
+                assert trash is not None
+                name = os.fsencode(text)
+                if not is_name(name):
+                    looked.wrong.append(Wrong(_below(name), "an operation", "something else"))
+                    continue
+                try:
+                    one = glance(trash, text)
+                except OSError as error:
+                    looked.unread(_below(name), error)
+                    continue
+                if one is not None:
+                    looked.operation(one)
+    except OSError as error:
+        looked.unread(_below(), error)
+    return looked
+
+
+def _below(*names: bytes) -> bytes:
+    return b"/".join((paths.TRASH, *names))

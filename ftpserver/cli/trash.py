@@ -1,0 +1,236 @@
+"""`ftpd trash`: what users removed and replaced, and giving it back or up.
+
+Lives here: options, what is printed, asking, and who does it: a running server, or this program
+under the root's lock. Lives elsewhere: reading what there is (admin/trash.py), restoring and
+emptying (admin/trash_work.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ftpserver.cli import records
+from ftpserver.cli.account_names import account_names
+from ftpserver.cli.options import (
+    EXIT_FAILED,
+    complain,
+    counted_as,
+    echo,
+    json_option,
+    open_root,
+    remark,
+    root_option,
+    started,
+    typed,
+)
+from ftpserver.settings.table import state_of
+from ftpwire import paths, trash_names
+from ftpwire.errors import Conflict, ConnectFailed
+from ftpwire.units import human, iso, parse_duration
+
+if TYPE_CHECKING:
+    from ftpserver.accounts.account import Account
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.admin.trash import Kept
+    from ftpserver.daemon.control import TrashControl, TrashEmptied, TrashRestored
+
+_Result = TypeVar("_Result")
+
+
+@click.group(short_help="What users removed: list, restore, empty.")
+def trash() -> None:
+    """What users removed and replaced, and what is kept of it: list, restore, empty."""
+
+
+def _accounts(root: Path) -> Accounts:
+    from ftpserver.accounts.accounts import Accounts
+
+    return Accounts(open_root(root, changing=False), root.absolute())
+
+
+# looking -----------------------------------------------------------------------------------
+
+
+@trash.command("list", short_help="List what is in the trash.")
+@click.argument("user", shell_complete=account_names, required=False)
+@root_option
+@json_option
+def list_trash(user: str | None, root: Path, as_json: bool) -> None:
+    """List how much is in the trash of each account; of USER, each operation with its ID."""
+    from ftpserver.admin.trash import operations
+
+    accounts = _accounts(root)
+    if user is not None:
+        found = operations(accounts.get(user))
+        short = trash_names.short_ids(one.name for one in found)
+        for one in found:
+            record = records.trashed_record(user, one, short[one.name])
+            echo(record, _told_operation(record, one), as_json)
+        return
+    failed = False
+    for account in accounts:
+        try:
+            found = operations(account)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            complain(f"{account.name}: the trash can't be read: {reason}")
+            failed = True
+            continue
+        if found:
+            echo(records.trash_of_record(account, found), _told_account(account, found), as_json)
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _told_account(account: Account, found: list[Kept]) -> str:
+    operations = counted_as(len(found), "operation")
+    oldest = iso(found[-1].began)
+    return f"{account.name}  {_much(found)} in {operations}, the oldest of {oldest}"
+
+
+def _much(found: list[Kept]) -> str:
+    more = "" if all(one.counted for one in found) else " and more"
+    return human(sum(one.size for one in found)) + more
+
+
+def _told_operation(record: dict[str, object], one: Kept) -> str:
+    much = f"{counted_as(one.files, 'file')}, {human(one.size)}"
+    words = one.contents.begin.words if one.contents.begin is not None else ""
+    what = paths.printable(words) if words else paths.show(one.path or b"?")
+    return "  ".join(
+        (
+            str(record["id"]),
+            iso(one.began),
+            what,
+            much if one.counted else "not counted yet",
+        )
+    )
+
+
+# acting ------------------------------------------------------------------------------------
+
+
+@trash.command("restore", short_help="Take back what an operation removed or replaced.")
+@click.argument("user", shell_complete=account_names)
+@click.argument("operation", metavar="ID")
+@root_option
+@click.option("--to", metavar="DIR", help="Restore into this directory of USER's.")
+@click.option("--force", is_flag=True, help="Replace what is in the way: that goes to the trash.")
+@json_option
+def restore_trash(
+    user: str, operation: str, root: Path, to: str | None, force: bool, as_json: bool
+) -> None:
+    """Take back what an operation of USER removed, replaced or moved.
+
+    ID is as `ftpd trash list USER` tells it. What is in the way stays, and is named, unless --force
+    is given: exit status 12 then. The account's quota holds, its permissions don't.
+    """
+    from ftpserver.admin.trash import meant
+
+    name = meant(_accounts(root).get(user), operation)
+    target = None if to is None else paths.resolve(paths.ROOT, paths.from_text(to))
+    done = _done(root, lambda worker: worker.restore_trash(user, name, target, force))
+    for one in done.conflicts:
+        complain(one.message, code=one.code, path=one.path)
+    if done.more_conflicts:
+        complain(f"{done.more_conflicts} more conflicts")
+    if done.gone:
+        remark(f"{counted_as(done.gone, 'thing')} of it can't be restored any more")
+    echo(records.restored_record(user, done), _told_restored(done), as_json)
+    if done.conflicts:
+        sys.exit(Conflict.exit_code)
+
+
+def _told_restored(done: TrashRestored) -> str:
+    already = f", {done.already} were back before" if done.already else ""
+    return f"restored {counted_as(done.items, 'thing')}{already}"
+
+
+@trash.command("empty", short_help="Remove from the trash for good.")
+@click.argument("user", shell_complete=account_names, required=False)
+@root_option
+@click.option("--all", "everybody", is_flag=True, help="Of all accounts.")
+@click.option(
+    "--older",
+    type=typed(parse_duration),
+    metavar="DURATION",
+    help="Only operations that began before this time, as 3d or 12h.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@json_option
+def empty_trash(
+    user: str | None, root: Path, everybody: bool, older: int | None, yes: bool, as_json: bool
+) -> None:
+    """Remove what is in the trash of USER, or of all, for good.
+
+    With --all also what accounts have left there that are gone.
+    """
+    if (user is None) != everybody:
+        raise click.UsageError("say whose trash: USER, or --all")
+    accounts = _accounts(root)
+    chosen = list(accounts) if user is None else [accounts.get(user)]
+    before = None if older is None else int(time.time()) - older
+    if not yes:
+        agree(chosen, before)
+    done = empty(root, user, before)
+    echo(records.emptied_record(user, done), told_emptied(done), as_json)
+    if done.left:
+        sys.exit(EXIT_FAILED)
+
+
+def agree(accounts: Iterable[Account], before: int | None = None) -> None:
+    """Ask whether the trash of accounts is to go, unless there is none."""
+    from ftpserver.admin.trash import operations
+
+    found = [one for account in accounts for one in operations(account)]
+    found = [one for one in found if before is None or one.began < before]
+    if not found:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("no terminal to ask whether the trash is to go: use --yes")
+    going = f"{counted_as(len(found), 'operation')} from the trash ({_much(found)})"
+    click.confirm(f"Remove {going} for good?", abort=True)
+
+
+def empty(root: Path, user: str | None, before: int | None = None) -> TrashEmptied:
+    """Empty the trash of an account, or of all; say what stays."""
+    done = _done(root, lambda worker: worker.empty_trash(user, before))
+    for line in done.left:
+        complain(line)
+    return done
+
+
+def told_emptied(done: TrashEmptied) -> str:
+    """What was done, for people."""
+    if not done.operations:
+        return "nothing was in the trash"
+    return f"removed {counted_as(done.operations, 'operation')}: {human(done.size)} became free"
+
+
+def _done(root: Path, work: Callable[[TrashControl], _Result]) -> _Result:
+    """Have a running server do something with the trash; without one, do it here."""
+    from ftpserver.daemon import control
+
+    started(root)
+    try:
+        return work(control.running(state_of(root.absolute())))
+    except ConnectFailed:
+        pass  # none runs, or it can't be asked: the lock tells
+    from ftpserver.admin.trash_work import TrashWork
+    from ftpserver.cli.config import read_settings
+    from ftpserver.daemon.trash_answers import TrashAnswers
+    from ftpserver.root_lock import RootLock
+
+    settings = read_settings(root)
+    with ExitStack() as stack:
+        engine = open_root(root)
+        stack.callback(engine.dispose)
+        stack.callback(RootLock(state_of(root.absolute())).release)
+        return work(TrashAnswers(TrashWork.without_server(engine, settings)))

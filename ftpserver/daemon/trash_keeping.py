@@ -1,0 +1,489 @@
+"""The trash of all accounts is kept within its limits, as long as a server runs.
+
+Lives here: the thread for that, when it looks, and which operations of which account go.
+Lives elsewhere: giving up an operation (storage/trash/discarding.py), counting one
+(storage/trash/measuring.py), versions of a path (storage/trash/thinning.py), what an account's
+trash keeps (accounts/trash_policy.py), homes in doubt (housekeeping.py).
+
+Each hour: what is too old goes, versions of which there are too many, and the oldest operations of
+who has too much. More often: the oldest of all accounts where a disk has less free than
+`trash-reserve`. At once: when a session finds the disk full, when trees came that weren't counted,
+and when very many operations came. It never holds a home's lock while it walks, and rests after
+each 50 ms of removing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ftpserver.accounts.account import Account
+from ftpserver.accounts.trash_policy import policy_of
+from ftpserver.admin.trash import count_operations, opened
+from ftpserver.audit.trail import evicted
+from ftpserver.clock import RUN
+from ftpserver.errors import StateError
+from ftpserver.migration import SHARE_WITHOUT_QUOTA
+from ftpserver.storage.home import Home
+from ftpserver.storage.trash.directory import names_in
+from ftpserver.storage.trash.index import Item
+from ftpserver.storage.trash.measuring import measure
+from ftpserver.storage.trash.policy import Policy
+from ftpserver.storage.trash.thinning import Thinning
+from ftpserver.storage.walk import Usage
+from ftpwire.errors import CommandError
+
+if TYPE_CHECKING:
+    from ftpserver.serving.service import Service
+    from ftpserver.settings.table import Settings
+
+logger = logging.getLogger("ftpd.trash")
+
+EVERY = 3600.0
+"""Seconds from one look at ages and limits to the next."""
+LOOK_AT_DISKS = 60.0
+"""Seconds from one look at what is free on the disks to the next."""
+DISK_PATIENCE = 30.0
+"""Seconds that a session waits for room on a full disk."""
+WORK_SECONDS = 0.05
+"""So long things are removed before others have their turn."""
+_MEASURE_SHARE = 20
+"""So many times as long as looking for what has to be counted took, it isn't looked for again: an
+account whose trash has very many operations would cost that with each removal."""
+_SELDOM = 600.0
+"""Seconds until a disk is looked at again on which there is nothing to give up; or a home
+that could not be locked."""
+_LOCK_PATIENCE = 30.0
+"""Seconds that a home's lock is waited for, which a recount may hold for so long."""
+_REST_SECONDS = 0.01
+"""How long that turn is."""
+
+
+def tell_of_trash(settings: Settings) -> None:
+    """Say in the log that removals were final before this start, and aren't any more."""
+    if settings.trash_days == 0:
+        return
+    logger.warning(
+        "from now on what users remove or replace is kept for %d days in .ftpd-trash of their "
+        "homes, and given up when its room is needed; accounts without a quota have at most %d %% "
+        "of the disk for it (ftpd user set NAME --trash-max)",
+        settings.trash_days,
+        SHARE_WITHOUT_QUOTA,
+    )
+    logger.warning(
+        "to turn that off: trash-days = 0 in the settings, or ftpd user set NAME --trash-days 0; "
+        "what is kept by then is removed for good at once"
+    )
+
+
+class OwnAccounts(Protocol):
+    """The accounts whose homes may be touched."""
+
+    def __call__(self, ids: Collection[int] | None = None, /) -> Iterable[Account]:
+        """These of them; None: all."""
+
+
+@dataclass
+class _RoomWanted:
+    """A session waits for room on its disk."""
+
+    account_id: int
+    size: int
+    done: threading.Event = field(default_factory=threading.Event)
+    made: bool = False
+    is_over: bool = False
+    """Nobody waits any more."""
+
+
+class TrashKeeping:
+    """Keeps the trash of a server's accounts within its limits. Its thread ends when the service
+    stops.
+
+    Args:
+        service: Whose accounts and settings they are.
+        own_accounts: The accounts whose homes may be touched.
+        now: Seconds since 1970.
+        ticks: Seconds that only ever pass.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        own_accounts: OwnAccounts,
+        *,
+        now: Callable[[], float] = RUN.earliest,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._own_accounts = own_accounts
+        self._now = now
+        self._ticks = ticks
+        self._next_look = self._next_disks = ticks()
+        self._unmeasured: set[int] = set()
+        self._locked_until: dict[int, float] = {}
+        """By accounts whose homes could not be locked: when that is tried again, in ticks."""
+        self._measure_at: dict[int, float] = {}
+        """By accounts: when they may be looked at again, in ticks."""
+        self._wanted: deque[_RoomWanted] = deque()
+        self._worked_since = ticks()
+        self._serving = False
+        self._disks: dict[int, Path] = {}
+        """By their devices: a home with trash on each."""
+        self._thread = threading.Thread(target=self._run, name="trash")
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    # the thread --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait until the thread has ended, because the service stops. Can be called twice."""
+        self._thread.join()
+        self._refuse_waiting()
+
+    def close(self) -> None:
+        """Give everything back, after `stop`."""
+        read, self._wake_read = self._wake_read, -1
+        write, self._wake_write = self._wake_write, -1
+        os.close(read)
+        os.close(write)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:
+                self._next_look = self._next_disks = self._ticks() + LOOK_AT_DISKS
+                logger.exception("keeping the trash within its limits failed; it is tried again")
+            if not self._wait_for_work():
+                break
+        self._refuse_waiting()
+
+    def _wait_for_work(self) -> bool:
+        """Until there is something to do; False when the server stops."""
+        stop_fd = self._service.stop_fd
+        next_measure = min(map(self._may_measure_at, tuple(self._unmeasured)), default=math.inf)
+        due = max(0.0, min(self._next_look, self._next_disks, next_measure) - self._ticks())
+        readable, _, _ = select.select([stop_fd, self._wake_read], [], [], due)
+        if self._wake_read in readable:
+            os.read(self._wake_read, 4096)
+        return stop_fd not in readable
+
+    def _wake(self) -> None:
+        if self._wake_write >= 0:
+            with suppress(
+                BlockingIOError
+            ):  # it was woken often, and is at something that takes long
+                os.write(self._wake_write, b"\0")
+
+    # asked by others ---------------------------------------------------------------------
+
+    def look_soon(self) -> None:
+        """Have everything looked at without waiting for the usual time: settings have changed."""
+        self._next_look = self._next_disks = self._ticks()
+        self._wake()
+
+    def measure_soon(self, account_id: int) -> None:
+        """Have the trees counted that came into an account's trash."""
+        self._unmeasured.add(account_id)
+        self._wake()
+
+    def make_disk_room(self, account_id: int, size: int) -> bool:
+        """Have trash of any account given up, until an account's disk has room for ``size`` bytes.
+        Waits for that, up to `DISK_PATIENCE`. False: there is no such room."""
+        if not self._thread.is_alive():
+            return False
+        wanted = _RoomWanted(account_id, size)
+        self._wanted.append(wanted)
+        self._wake()
+        wanted.is_over = not wanted.done.wait(DISK_PATIENCE)
+        return wanted.made
+
+    def _refuse_waiting(self) -> None:
+        while self._wanted:
+            self._wanted.popleft().done.set()
+
+    # looking -----------------------------------------------------------------------------
+
+    def totals(self) -> tuple[int, int, int]:
+        """Bytes in the trash of all accounts, as far as they are counted; operations there; how
+        many were given up for room within a day. Raises StateError."""
+        size, homes = 0, set()
+        for account in self._service.accounts:
+            size += account.trash_bytes
+            homes.add(account.home)
+        given_up, _ = self._service.ledger.given_up_lately()
+        return size, sum(map(_count_operations, homes)), given_up
+
+    def look(self) -> None:
+        """Do what is to be done by now."""
+        self._worked_since = self._ticks()
+        try:
+            self._serve_waiting()
+            self._measure_wanted()
+            if self._ticks() >= self._next_look:
+                self._next_look = self._ticks() + EVERY
+                self.tidy()
+            if self._ticks() >= self._next_disks:
+                self._next_disks = self._ticks() + LOOK_AT_DISKS
+                self.keep_reserves()
+        except _Stopping:
+            logger.debug("the server stops: the next one goes on with the trash")
+
+    def _rest(self) -> None:
+        """After each bit of work: others have their turn when it was enough.
+
+        Raises:
+            _Stopping: The server stops.
+        """
+        if self._ticks() - self._worked_since < WORK_SECONDS:
+            return
+        stopping, _, _ = select.select([self._service.stop_fd], [], [], _REST_SECONDS)
+        if stopping:
+            raise _Stopping
+        self._serve_waiting()
+        self._worked_since = self._ticks()
+
+    def _in_home(self, account: Account, why: str, work: Callable[[Home], None]) -> None:
+        """Do something in an account's home, if it has a trash. What can't be done there is told in
+        the log, and keeps nothing from being done for others.
+
+        Args:
+            why: What is done with the trash, for the log.
+        """
+        if self._locked_until.get(account.id, -math.inf) > self._ticks():
+            return  # its sessions don't let go of its lock: others aren't kept waiting for that
+        try:
+            with opened(account.home) as there:
+                if there is None:
+                    return
+            service = self._service
+            home = Home(
+                account.home,
+                durable=service.settings.durable,
+                incarnation=service.ledger.incarnation,
+                patience=_LOCK_PATIENCE,
+            )
+            try:
+                work(home)
+            finally:
+                home.close()
+        except _Stopping:
+            raise
+        except (OSError, CommandError, StateError) as error:
+            if isinstance(error, TimeoutError):
+                self._locked_until[account.id] = self._ticks() + _SELDOM
+            logger.error("%s: the trash can't be %s: %s", account.name, why, error)
+        except Exception:  # whatever one home holds, the others have their turn
+            logger.exception("%s: the trash can't be %s", account.name, why)
+
+    def _thinning(self, home: Home, account: Account) -> Thinning:
+        return Thinning(home, self._service.ledger, account.id, self._rest)
+
+    # ages and limits ---------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """What is too old goes, and what is above the limits of each account; what isn't counted
+        is."""
+        disks: dict[int, Path] = {}
+        there_are = {account.id for account in self._service.accounts}
+        for account in self._own_accounts():
+
+            def tidy(home: Home, account: Account = account) -> None:
+                disks.setdefault(os.fstat(home.fd).st_dev, account.home)
+                self._tidy(home, account, there_are)
+
+            self._in_home(account, "kept within its limits", tidy)
+        self._disks = disks
+
+    def _tidy(self, home: Home, account: Account, there_are: Collection[int]) -> None:
+        policy = policy_of(account, self._service.settings)
+        now_ns = int(self._now() * 10**9)
+        thinning = self._thinning(home, account)
+        try:
+            thinning.expire(policy.seconds, now_ns)
+            thinning.expire_left(there_are, policy.seconds, now_ns)
+            thinning.thin(policy.versions, now_ns)
+            self._measure(account, home)
+            thinning.trim(policy.items, _most(home, account, policy))
+        finally:
+            self._record(account, thinning, "its age, or a limit of the account")
+
+    def _record(self, account: Account, thinning: Thinning, why: str) -> None:
+        """Leave a record of what was given up, if anything was."""
+        gone = thinning.given_up
+        if not (thinning.operations or gone.files or gone.directories):
+            return
+        logger.info(
+            "%s: of %d operations of the trash something was given up, %d bytes, for %s",
+            *(account.name, len(thinning.operations), gone.size, why),
+        )
+        self._service.audit.record(
+            "evict",
+            user=account.name,
+            size=gone.size,
+            files=gone.files + gone.directories,
+            details=evicted(thinning.operations, why),
+        )
+
+    # counting ----------------------------------------------------------------------------
+
+    def _measure_wanted(self) -> None:
+        """Count the trees that came since the last time."""
+        now = self._ticks()
+        wanted = {one for one in tuple(self._unmeasured) if self._may_measure_at(one) <= now}
+        self._unmeasured -= wanted
+        for account in self._own_accounts(wanted):
+            began = self._ticks()
+            self._in_home(account, "counted", partial(self._measure_wanted_of, account))
+            ended = self._ticks()
+            self._measure_at[account.id] = ended + (ended - began) * _MEASURE_SHARE
+
+    def _measure_wanted_of(self, account: Account, home: Home) -> None:
+        self._measure(account, home)
+        policy = policy_of(account, self._service.settings)
+        with opened(account.home) as trash:
+            if trash is None or len(names_in(trash)) <= policy.items:
+                return
+        # a client that begins operations without end would take the disk, within an hour
+        thinning = self._thinning(home, account)
+        try:
+            thinning.trim(policy.items, None)
+        finally:
+            self._record(account, thinning, "its number of operations")
+
+    def _may_measure_at(self, account_id: int) -> float:
+        return self._measure_at.get(account_id, -math.inf)
+
+    def _measure(self, account: Account, home: Home) -> None:
+        def record(operation: str, item: Item, usage: Usage) -> None:
+            self._service.audit.record(
+                "measured",
+                user=account.name,
+                operation=operation,
+                path=item.path.value,
+                size=usage.size,
+                files=usage.files,
+            )
+
+        ledger = self._service.ledger
+        measure(home, ledger, account.id, self._rest, on_measured=record)
+
+    # disks -------------------------------------------------------------------------------
+
+    def _serve_waiting(self) -> None:
+        """Make room for the sessions that wait for it. Not while one is served already."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._wanted:
+                wanted = self._wanted.popleft()
+                if wanted.is_over:
+                    continue
+                try:
+                    wanted.made = self._make_room(wanted.account_id, wanted.size)
+                finally:
+                    wanted.done.set()
+        finally:
+            self._serving = False
+
+    def _make_room(self, account_id: int, size: int) -> bool:
+        try:
+            home = self._service.accounts.by_id(account_id).home
+            device = os.stat(home).st_dev
+            return self._give_up_oldest(device, lambda: _free(home) >= size)
+        except (OSError, CommandError, StateError) as error:
+            logger.error("room for an upload can't be made: %s", error)
+            return False
+
+    def keep_reserves(self) -> None:
+        """Where a disk has less free than `trash-reserve`: give up what is oldest on it."""
+        reserve = self._service.settings.trash_reserve
+        root = self._service.settings.root
+        for device, place in ({os.stat(root).st_dev: root} | self._disks).items():
+            try:
+                is_enough = partial(_has_reserve, place, reserve)
+                if not self._give_up_oldest(device, is_enough):
+                    self._next_disks = self._ticks() + _SELDOM
+            except OSError as error:
+                logger.error("what is free can't be told: %s: %s", place, error)
+
+    def _give_up_oldest(self, device: int, is_enough: Callable[[], bool]) -> bool:
+        """Give up operations of all accounts on a disk, the oldest first, until there is enough."""
+        if is_enough():
+            return True
+        for name, account in self._oldest_first(device):
+            self._in_home(account, "given up for room", partial(self._give_up, account, name))
+            if is_enough():
+                return True
+        return False
+
+    def _give_up(self, account: Account, name: str, home: Home) -> None:
+        thinning = self._thinning(home, account)
+        try:
+            thinning.give_up(name)
+        finally:
+            self._record(account, thinning, "room on the disk")
+
+    def _oldest_first(self, device: int) -> list[tuple[str, Account]]:
+        found = []
+        for account in self._own_accounts():
+            try:
+                if os.stat(account.home).st_dev != device:
+                    continue
+                with opened(account.home) as trash:
+                    names = [] if trash is None else names_in(trash)
+            except OSError as error:
+                logger.error("%s: the trash can't be given up: %s", account.name, error)
+                continue
+            found += [(name, account) for name in names]
+        return sorted(found, key=lambda one: one[0])
+
+
+class _Stopping(Exception):
+    """The server stops."""
+
+
+def _count_operations(home: Path) -> int:
+    try:
+        return count_operations(home)
+    except OSError:
+        return 0  # told when its trash is looked after
+
+
+def _most(home: Home, account: Account, policy: Policy) -> int | None:
+    """The bytes that an account's trash may have; None for any number."""
+    if policy.share is None:
+        return None
+    if account.quota is not None:
+        return account.quota * policy.share // 100
+    disk = os.fstatvfs(home.fd)
+    return disk.f_blocks * disk.f_frsize * policy.share // 100 if disk.f_blocks else None
+
+
+def _free(place: Path) -> int:
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _has_reserve(place: Path, percent: int) -> bool:
+    """Whether so much of a disk is free, of its bytes and of the files that it can take; there are
+    none of these where a file system doesn't say how large it is."""
+    disk = os.statvfs(place)
+    bytes_left = disk.f_bavail * 100 >= disk.f_blocks * percent
+    return bytes_left and disk.f_favail * 100 >= disk.f_files * percent
