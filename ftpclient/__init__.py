@@ -24,11 +24,13 @@ if TYPE_CHECKING:
         Busy,
         Cancelled,
         CommandError,
+        Conflict,
         ConnectFailed,
         ConnectionLost,
         DiskFailed,
         DiskFull,
         DiskGone,
+        Expired,
         Forbidden,
         FrameTooBig,
         FtpError,
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from ftpclient.sync.job import SyncSummary
     from ftpclient.transfer.job import Enough
     from ftpclient.transfer.report import Finding, Listener, Result, Summary
+    from ftpclient.transfer.trash import Trashed, Version
     from ftpwire import __version__
     from ftpwire.messages import (
         Copied,
@@ -82,9 +85,12 @@ if TYPE_CHECKING:
         KeptUpload,
         Problem,
         Removed,
+        Restored,
         Room,
         TokenInfo,
         TokenIssued,
+        TrashedOperation,
+        TrashItem,
     )
 
 __all__ = [
@@ -102,6 +108,7 @@ __all__ = [
     "CheckSummary",
     "Client",
     "CommandError",
+    "Conflict",
     "ConnectFailed",
     "ConnectionLost",
     "Copied",
@@ -110,6 +117,7 @@ __all__ = [
     "DiskGone",
     "Enough",
     "Entry",
+    "Expired",
     "Finding",
     "Forbidden",
     "FrameTooBig",
@@ -140,6 +148,7 @@ __all__ = [
     "Reader",
     "RegistrationClosed",
     "Removed",
+    "Restored",
     "Result",
     "Room",
     "SafetyLimit",
@@ -154,6 +163,9 @@ __all__ = [
     "TokenInfo",
     "TokenIssued",
     "TooMany",
+    "TrashItem",
+    "Trashed",
+    "TrashedOperation",
     "TruncatedFrame",
     "TrustError",
     "UnknownHost",
@@ -162,6 +174,7 @@ __all__ = [
     "UntrustedCertificate",
     "UploadTakenOver",
     "VerificationFailed",
+    "Version",
     "VersionMismatch",
     "Writer",
     "__version__",
@@ -185,6 +198,7 @@ _ELSEWHERE = {
     "Problem": "ftpwire.messages",
     "Reader": "ftpclient.files.reader",
     "Removed": "ftpwire.messages",
+    "Restored": "ftpwire.messages",
     "Result": "ftpclient.transfer.report",
     "Room": "ftpwire.messages",
     "ServerAddress": "ftpclient.connection.addresses",
@@ -193,6 +207,10 @@ _ELSEWHERE = {
     "SyncSummary": "ftpclient.sync.job",
     "TokenInfo": "ftpwire.messages",
     "TokenIssued": "ftpwire.messages",
+    "TrashItem": "ftpwire.messages",
+    "Trashed": "ftpclient.transfer.trash",
+    "TrashedOperation": "ftpwire.messages",
+    "Version": "ftpclient.transfer.trash",
     "Writer": "ftpclient.files.writer",
     "__version__": "ftpwire",
 }

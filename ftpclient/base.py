@@ -9,15 +9,17 @@ a connection and logging in (connection/dialer.py), which password or token is u
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ftpclient import verbs
 from ftpclient.arguments import AnyPath, absolute
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.client_id import Operation, grouped, in_force
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.credentials import Credential, Credentials, Password, Remark
 from ftpclient.connection.dialer import Dialer, Remarks
@@ -28,12 +30,15 @@ from ftpclient.connection.opening import Opened
 from ftpclient.connection.servers import choose, key_of_environment
 from ftpclient.connection.trust import Ask, AskTakeover, Trust, check_fingerprint
 from ftpclient.guard import Guard, local, verb
+from ftpclient.transfer.report import Listener
 from ftpclient.verbs import run
 from ftpwire import paths
 from ftpwire.errors import LoginRefused
-from ftpwire.messages import R, RequestFor, TokenInfo, TokenIssued
+from ftpwire.messages import ChangeFor, R, RequestFor, TokenInfo, TokenIssued
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
+
+_Answer = TypeVar("_Answer")
 
 _LONG_PASSWORD = 6
 """Characters that make it unlikely to be part of a word by chance."""
@@ -172,6 +177,8 @@ class BaseClient:
         self.user = self.address.login
         self._interrupt = interrupt
         self._connection: Connection | None = None
+        self._operation: Operation | None = None
+        """Of the verb that is under way."""
 
     def _tell(self, text: str) -> None:
         if self._remark is not None:
@@ -198,6 +205,7 @@ class BaseClient:
     def new_connection(self) -> Connection:
         """A further connection, logged in, for a transfer that uses several."""
         made = self._dialer.dial(self._interrupt, self._like)
+        made.operation = self._operation or in_force(self)
         self.user = made.user
         return made
 
@@ -207,9 +215,14 @@ class BaseClient:
         return None if self._connection is None else self._connection.trusted
 
     @verb
-    def connection_apart(self, interrupt: Interrupt) -> Connection:
-        """A further connection, logged in, which that interrupt stops."""
+    def connection_apart(self, interrupt: Interrupt, words: str) -> Connection:
+        """A further connection, logged in, which that interrupt stops.
+
+        Args:
+            words: What it is for: that is an operation, unless it is part of one.
+        """
         made = self._dialer.dial(interrupt, self._like)
+        made.operation = in_force(self) or Operation(words)
         made.channel.pace = self._pace
         return made
 
@@ -280,11 +293,37 @@ class BaseClient:
         if not self.connected:
             self.connect()
         assert self._connection is not None
+        self._connection.operation = self._operation or in_force(self)
         return self._connection
 
     async def _ask(self, request: RequestFor[R]) -> R:
         """For verbs that are written once for both clients: never waits as asyncio has it."""
+        if isinstance(request, ChangeFor):
+            from ftpclient.transfer.retry import changed
+
+            done: R = changed(self, _Telling(self._tell), request)
+            return done
         return self.connection.ask(request)
+
+    def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
+        """What ``ask`` returns, which only asks the server; again after a lost connection."""
+        from ftpclient.transfer.retry import asked
+
+        self.connect()  # for the first time, maybe: that is tried once
+        return asked(self, _Telling(self._tell), ask)
+
+    @contextmanager
+    def operation(self, words: str, *, keep: bool = True) -> Iterator[None]:
+        """Have all verbs of a ``with`` block be one operation, which ``ftp undo`` takes back as a
+        whole. Without, each verb is one. It holds for the calls of this thread. One in another is
+        part of that, if it is kept.
+
+        Args:
+            words: What it is, for people: 200 characters at most are kept.
+            keep: False: nothing that it removes or replaces is kept in the server's trash.
+        """
+        with grouped(self, words, keep=keep):
+            yield
 
     @property
     def interrupt(self) -> Interrupt | None:
@@ -404,6 +443,16 @@ class BaseClient:
         Raises NotFound.
         """
         run(verbs.revoke_token(self._ask, token_id))
+
+
+class _Telling(Listener):
+    """Tells of a lost connection as clients tell of anything else."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def remark(self, text: str) -> None:
+        self._tell(text)
 
 
 def _unpickled(

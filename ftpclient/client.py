@@ -20,6 +20,7 @@ from ftpclient.arguments import (
     LocalPath,
     Overwrite,
     Replace,
+    absolute,
     as_typed,
     named,
     one_or_several,
@@ -34,7 +35,7 @@ from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
-from ftpclient.verbs import from_the_top, run, tell_problems
+from ftpclient.verbs import Conflict, from_the_top, run, tell_problems
 from ftpwire import messages, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -51,11 +52,14 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    InTrash,
     KeptDropped,
     KeptUpload,
     Problem,
     Removed,
+    Restored,
     Room,
+    TrashedOperation,
 )
 from ftpwire.paths import RemotePath
 
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from ftpclient.sync.plan import Route
     from ftpclient.transfer.job import Options
     from ftpclient.transfer.ranges import Piece
+    from ftpclient.transfer.trash import Trashed, Version
 
 _AROUND_PATH = 200
 """Bytes of memory that are kept with a path, about."""
@@ -124,7 +129,8 @@ class Client(BaseClient):
         retry_for: Seconds without progress for which transfers (`put`, `get`, `sync`, `read`,
             `write`) make a lost connection again and go on; 0 for never. Each byte that is
             acknowledged or received begins them anew. A first connection that fails is not tried
-            again.
+            again. For so long `remove`, `move`, `copy`, `make_dir` and `make_link` wait as well for
+            a server that keeps a trash, which does once what it is asked for again.
         retries: The most losses of the connection that one transfer may meet; None for no bound.
     """
 
@@ -178,6 +184,9 @@ class Client(BaseClient):
                     yield paths.child(directory, entry.path)
         except (NotFound, NotADirectory):
             return  # an earlier part matched something that is no directory
+
+    def _resolve_in(self, path: AnyPath, in_trash: InTrash | None) -> RemotePath:
+        return self._resolve(path) if in_trash is None else absolute(paths.ROOT, path)
 
     # looking -----------------------------------------------------------------------------
 
@@ -233,10 +242,18 @@ class Client(BaseClient):
         *,
         follow: bool = False,
         digest: bool = False,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Entry:
-        """What is at a path. Raises NotFound."""
-        return run(verbs.stat(self._ask, self._resolve(path), follow=follow, digest=digest))
+        """What is at a path. Raises NotFound.
+
+        Args:
+            in_trash: Of what lies in the trash, as `versions` and `trash_items` tell it: ``path``
+                is below that, and ``/`` is itself. Other verbs that read take it, too.
+        """
+        place = self._resolve_in(path, in_trash)
+        verb = verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
+        return run(verb)
 
     def _find_visible(self, path: RemotePath) -> Entry | None:
         """What a path leads to; None also where a drop box tells nothing."""
@@ -271,6 +288,7 @@ class Client(BaseClient):
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Generator[Entry, None, None]:
         """The entries of a directory, or of the tree below it: each directory, then those in it.
@@ -281,7 +299,9 @@ class Client(BaseClient):
         Args:
             on_problem: Hears of what could not be read; without it the first one is raised.
         """
-        walk = self._walk(messages.List(self._resolve(path), recursive, follow, digest), on_problem)
+        place = self._resolve_in(path, in_trash)
+        request = messages.List(place, recursive, follow, digest, in_trash)
+        walk = self._walk(request, on_problem)
         for directory, entries in walk:
             yield from from_the_top(directory, entries)
 
@@ -293,6 +313,7 @@ class Client(BaseClient):
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Generator[tuple[bytes, list[Entry]], None, None]:
         """The tree below a directory, a part of one directory at a time.
@@ -300,7 +321,9 @@ class Client(BaseClient):
         Yields the directory, relative to ``path``, and entries by their names in it. All of a
         directory comes before those in it, and these one after another. As ``list_dir``.
         """
-        yield from self._walk(messages.List(self._resolve(path), True, follow, digest), on_problem)
+        place = self._resolve_in(path, in_trash)
+        request = messages.List(place, True, follow, digest, in_trash)
+        yield from self._walk(request, on_problem)
 
     def _walk(
         self, request: messages.List, on_problem: Callable[[Problem], None] | None
@@ -314,9 +337,15 @@ class Client(BaseClient):
             yield page.directory, page.entries
 
     @verb
-    def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
+    def hash(
+        self,
+        path: AnyPath,
+        *,
+        in_trash: InTrash | None = None,
+        timeout: float | None = None,
+    ) -> Hashed:
         """A file's BLAKE3 digest and size."""
-        return run(verbs.hashed(self._ask, self._resolve(path)))
+        return run(verbs.hashed(self._ask, self._resolve_in(path, in_trash), in_trash))
 
     # changing ----------------------------------------------------------------------------
 
@@ -375,10 +404,23 @@ class Client(BaseClient):
 
     @verb
     def remove(
-        self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
+        self,
+        path: AnyPath,
+        *,
+        recursive: bool = False,
+        final: bool = False,
+        timeout: float | None = None,
     ) -> Removed:
-        """Remove a file, a link, an empty directory, or a whole tree."""
-        return run(verbs.remove(self._ask, self._resolve(path), recursive=recursive))
+        """Remove a file, a link, an empty directory, or a whole tree.
+
+        It goes to the trash of the server, if that keeps one: the answer tells, and has no numbers
+        of a tree, which isn't counted then.
+
+        Args:
+            final: It is gone for good.
+        """
+        where = self._resolve(path)
+        return run(verbs.remove(self._ask, where, recursive=recursive, final=final))
 
     @verb
     def move(
@@ -447,6 +489,172 @@ class Client(BaseClient):
         """
         typed, path = as_typed(target), self._resolve(target)
         return run(verbs.make_target(self._ask, typed, path, several=several, into=into, make=make))
+
+    # the trash ---------------------------------------------------------------------------
+
+    @verb
+    def trash(
+        self,
+        *,
+        below: AnyPath | None = None,
+        since: float | None = None,
+        timeout: float | None = None,
+    ) -> list[TrashedOperation]:
+        """What commands have removed and replaced, and the server keeps: the newest first.
+
+        An operation is one command. Its ``name`` is what the other verbs take.
+
+        Args:
+            below: Only those that have changed something at this path or below it.
+            since: Only those that began after this moment, in seconds since 1970.
+
+        Raises:
+            ProtocolError: The server keeps no trash.
+            TooLong: They are so many that they can't be kept in memory.
+        """
+        from ftpclient.transfer import trash
+
+        path = None if below is None else self._resolve(below)
+        return self._asked(lambda: trash.operations(self.connection, below=path, since=since))
+
+    @verb
+    def trash_items(
+        self,
+        operation: str | None = None,
+        *,
+        below: AnyPath | None = None,
+        timeout: float | None = None,
+    ) -> list[Trashed]:
+        """What an operation has changed, thing by thing, the newest first; None: all of them.
+
+        Args:
+            below: Only what was at this path or below it.
+
+        Raises:
+            Expired: It isn't in the trash any more.
+            NotFound: It never was.
+            ProtocolError, TooLong: As `trash`.
+        """
+        from ftpclient.transfer import trash
+
+        if operation is not None:
+            verbs.check_operation(operation)
+        path = None if below is None else self._resolve(below)
+        return self._asked(lambda: trash.items(self.connection, operation, below=path))
+
+    @verb
+    def versions(self, path: AnyPath, *, timeout: float | None = None) -> list[Version]:
+        """What was at a path before and can be put back, the newest first; none: an empty list.
+
+        Raises ProtocolError, TooLong as `trash`.
+        """
+        from ftpclient.transfer import trash
+
+        place = self._resolve(path)
+        return self._asked(lambda: trash.versions(self.connection, place))
+
+    @verb
+    def restore(
+        self,
+        operation: str,
+        paths: AnyPath | Iterable[AnyPath] = (),
+        *,
+        items: Iterable[str] = (),
+        target: AnyPath | None = None,
+        conflict: Conflict = "skip",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Restored:
+        """Put back what an operation has removed and replaced, where it was. Missing directories
+        above it are made.
+
+        That is an operation itself, whose name is returned with what was done: to undo it is to
+        remove and replace again.
+
+        Args:
+            paths: Only what was at or below one of these, also a part of a tree; none: all.
+            items: Only these, by their names in the trash; none: all.
+            target: A directory to put it into, instead of where it was. It is made when missing.
+            conflict: What to do where something else is in the way. ``skip``: leave that alone.
+                ``replace``: that goes to the trash. ``beside``: restore as ``NAME.restored-1``.
+            dry_run: Change nothing, and tell what would be done.
+
+        Returns:
+            What is back; and ``conflicts``, what isn't and why.
+
+        Raises:
+            Expired: It isn't in the trash any more.
+            NotFound: It never was.
+            Busy: It is still being written, or somebody restores from it just now.
+            Forbidden, QuotaExceeded
+            ProtocolError: The server keeps no trash.
+        """
+        verb = verbs.restore(
+            self._ask,
+            operation,
+            [self._resolve(path) for path in one_or_several(paths)],
+            items=list(items),
+            target=None if target is None else self._resolve(target),
+            conflict=conflict,
+            dry_run=dry_run,
+        )
+        return run(verb)
+
+    @verb
+    def undo(
+        self,
+        operation: str | None = None,
+        *,
+        conflict: Conflict = "skip",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Restored:
+        """Take back all that an operation has done, the last first: as `restore`.
+
+        Args:
+            operation: None: the newest one of this client program in the last hour, which was not
+                undone, with all others of the same command. Undoing is an operation, too: to undo
+                twice is to do it again; after conflicts, the second time is for the rest.
+
+        Raises:
+            NotFound: There is none.
+            Expired, Busy, …: As `restore`.
+        """
+        if operation is not None:
+            return self.restore(operation, conflict=conflict, dry_run=dry_run)
+        from ftpclient.connection.client_id import client_id
+        from ftpclient.transfer import trash
+
+        found = self._asked(lambda: trash.operations(self.connection))
+        meant = trash.all_of_command(trash.newest(found, client_id()), found)
+        return verbs.together(
+            [self.restore(one.name, conflict=conflict, dry_run=dry_run) for one in meant]
+        )
+
+    @verb
+    def purge(
+        self,
+        operation: str | None = None,
+        *,
+        items: Iterable[str] = (),
+        before: float | None = None,
+        timeout: float | None = None,
+    ) -> Removed:
+        """Remove from the trash for good: an operation, or **all** without one.
+
+        Args:
+            items: Of the operation, only these, by their names in the trash.
+            before: Only operations that began before this moment, in seconds since 1970.
+
+        Returns:
+            What became free.
+
+        Raises:
+            Expired: It isn't in the trash any more.
+            NotFound, Busy, Forbidden
+            ProtocolError: The server keeps no trash.
+        """
+        return run(verbs.purge(self._ask, operation, list(items), before))
 
     # moving bytes ------------------------------------------------------------------------
 
@@ -611,7 +819,12 @@ class Client(BaseClient):
             for source, path, error in refused:
                 upload.end(source, path, 0, error=error)
 
+        ending = retry.Ending(upload)
+
         def replace_all() -> None:
+            if ending.was_done():  # all but the answer had come before the connection was lost
+                upload.tell_held()
+                return
             upload.start_over()
             source, path = placed[0]
             try:
@@ -630,10 +843,10 @@ class Client(BaseClient):
                 upload.check_over()
             except JobOver:
                 upload.connection.cancel_all()
-                upload.connection.ask(messages.EndTree(commit=False))
+                ending.ask(commit=False)
                 raise
             complete = not upload.summary.failed
-            upload.connection.ask(messages.EndTree(commit=complete))
+            ending.ask(commit=complete)
             if complete:
                 upload.tell_held()
 
@@ -781,6 +994,7 @@ class Client(BaseClient):
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
         dry_run: bool = False,
+        in_trash: InTrash | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -796,6 +1010,7 @@ class Client(BaseClient):
             remove_source: Have the server remove each file once it is on the disk here, if it
                 still is what came. What went into a FIFO, a device or a descriptor stays.
             dry_run: Change nothing, as with ``put``.
+            in_trash: See `stat`. Sources are no patterns then.
         """
         from ftpclient.transfer.job import Options
 
@@ -812,6 +1027,7 @@ class Client(BaseClient):
                 links,
                 selection=selection,
                 remove_source=remove_source,
+                in_trash=in_trash,
             )
             told = self._guard.listener(listener)
             return self._get(named, target, into, options, told, parallel, dry_run=dry_run)
@@ -844,15 +1060,16 @@ class Client(BaseClient):
             download = Download(self.connection, options, listener)
         for source in sources:
             try:
-                if literal:
-                    matches = [self._resolve(source)]
+                if literal or options.in_trash is not None:
+                    matches = [self._resolve_in(source, options.in_trash)]
                 else:
                     matches = retry.asked(self, listener, partial(self.glob, source))
                 found += matches
                 typed = as_typed(source)
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
-                if literal or not _MAGIC.search(_TAMED.sub(b"", typed)):
+                trashed = options.in_trash is not None
+                if literal or trashed or not _MAGIC.search(_TAMED.sub(b"", typed)):
                     exact.update(matches)
             except NotFound as error:
                 download.end(self._resolve(source), local, 0, error=error)
@@ -864,12 +1081,13 @@ class Client(BaseClient):
         several = len(found) > 1 and options.overwrite != "never"
         found = each_once(found, listener.remark)
         note = None
-        if len(found) == 1 and recursive and exists is None:
-            absolute = os.path.abspath(local)
-            note = Unfinished("get", str(self.address), found[0], absolute)
+        if len(found) == 1 and recursive and exists is None and options.in_trash is None:
+            note = Unfinished("get", str(self.address), found[0], os.path.abspath(local))
             into = into and not note.exists() if dry_run else note.target(into=into)
 
         def holds(directory: RemotePath, name: bytes) -> bool:
+            if options.in_trash is not None:
+                return True  # no home is asked about what lies in the trash: be careful
             return self.find(paths.child(directory, name)) is not None
 
         places: dict[RemotePath, tuple[bytes, bytes]] = {}  # and the name that a server chose
@@ -886,7 +1104,7 @@ class Client(BaseClient):
                 try:
                     if several:
                         names.check(path, name, place)
-                    entry = self._to_get(path, follow=not options.links)
+                    entry = self._to_get(path, options.in_trash, follow=not options.links)
                     if exists is False:
                         check_name(local, entry.type == "dir")
                 except CommandError as error:
@@ -916,6 +1134,7 @@ class Client(BaseClient):
         resume: bool = True,
         parallel: int | None = None,
         links: bool = False,
+        in_trash: InTrash | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
@@ -932,15 +1151,19 @@ class Client(BaseClient):
         """
         from ftpclient.transfer.job import Options
 
-        options = Options(overwrite=overwriting(overwrite), resume=resume, links=links)
+        options = Options(
+            overwrite=overwriting(overwrite), resume=resume, links=links, in_trash=in_trash
+        )
         told = One(listener)
         self._get(
             [source], target, False, options, self._guard.listener(told), parallel, literal=True
         )
         return told.result()
 
-    def _to_get(self, path: RemotePath, *, follow: bool) -> Entry:
+    def _to_get(self, path: RemotePath, in_trash: InTrash | None, *, follow: bool) -> Entry:
         """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
+        if in_trash is not None:
+            return self.stat(path, follow=follow, digest=True, in_trash=in_trash)
         try:
             return self.connection.ask(_to_fetch(path, follow)).entry
         except NotFound:
@@ -1036,6 +1259,7 @@ class Client(BaseClient):
         offset: int = 0,
         length: int | None = None,
         *,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> bytes:
         """The bytes of a file. All of them are verified; of a part, TLS alone vouches.
@@ -1055,23 +1279,29 @@ class Client(BaseClient):
             raise ValueError("offset and length can't be negative")
         if offset or length is not None:
             length = ranges.TO_THE_END if length is None else length
-            return bytes(self.fetch_range(path, offset, length).data)
-        whole = self._resolve(path)
+            return bytes(self.fetch_range(path, offset, length, in_trash=in_trash).data)
+        whole = self._resolve_in(path, in_trash)
         self.connect()  # for the first time, maybe: that is tried once
         return bytes(
-            retry.asked(self, Listener(), lambda: ranges.fetch_whole(self.connection, whole))
+            retry.asked(
+                self, Listener(), lambda: ranges.fetch_whole(self.connection, whole, in_trash)
+            )
         )
 
     @verb
-    def fetch_range(self, path: AnyPath, offset: int, length: int) -> Piece:
+    def fetch_range(
+        self, path: AnyPath, offset: int, length: int, *, in_trash: InTrash | None = None
+    ) -> Piece:
         """Some bytes of a file, and what it is; see `read`."""
         from ftpclient.transfer import ranges, retry
 
-        part = self._resolve(path)
+        part = self._resolve_in(path, in_trash)
         offset, length = min(offset, ranges.TO_THE_END), min(length, ranges.TO_THE_END)
         self.connect()  # for the first time, maybe: that is tried once
         return retry.asked(
-            self, Listener(), lambda: ranges.fetch_range(self.connection, part, offset, length)
+            self,
+            Listener(),
+            lambda: ranges.fetch_range(self.connection, part, offset, length, in_trash),
         )
 
     @verb
@@ -1204,7 +1434,12 @@ class Client(BaseClient):
 
     @verb
     def get_stream(
-        self, source: AnyPath, fd: int, *, timeout: float | None = None
+        self,
+        source: AnyPath,
+        fd: int,
+        *,
+        in_trash: InTrash | None = None,
+        timeout: float | None = None,
     ) -> tuple[int, bytes]:
         """Write a remote file's bytes to a descriptor; returns size and digest.
 
@@ -1216,9 +1451,11 @@ class Client(BaseClient):
         """
         from ftpclient.transfer import node, retry
 
-        path, into = self._resolve(source), node.Node(b"-", fd)
+        path, into = self._resolve_in(source, in_trash), node.Node(b"-", fd)
         self.connect()  # for the first time, maybe: that is tried once
-        return retry.asked(self, Listener(), lambda: node.fetch(self.connection, path, into))
+        return retry.asked(
+            self, Listener(), lambda: node.fetch(self.connection, path, into, in_trash=in_trash)
+        )
 
 
 def _to_fetch(path: RemotePath, follow: bool) -> messages.Stat:

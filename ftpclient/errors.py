@@ -10,13 +10,13 @@ FtpError                    path
 ├── Interrupted             the user asked to stop
 ├── TimedOut                TimeoutError: a verb took longer than its ``timeout``
 └── CommandError            one request failed
-    ├── NotFound            FileNotFoundError
+    ├── NotFound            FileNotFoundError; Expired
     ├── AlreadyExists       FileExistsError
     ├── Forbidden           PermissionError; ReadOnly (EROFS)
     ├── IsADirectory        IsADirectoryError
     ├── NotADirectory       NotADirectoryError
     ├── DiskFull, QuotaExceeded, NotEmpty, InvalidPath, …   OSError with that ``errno``
-    └── LoginRefused, SafetyLimit, VerificationFailed, …    none: the system has no such error
+    └── LoginRefused, Conflict, VerificationFailed, …       none: the system has no such error
 
 Lives here: the tree, and the one way from an error of the inside to one of these. Lives elsewhere:
 where that way is taken (guard.py). Inside the packages an OSError is the disk's, so nothing there
@@ -173,6 +173,14 @@ class Banned(errors.Banned, LoginRefused):
 
 class NotFound(errors.NotFound, CommandError, FileNotFoundError):
     number = errno.ENOENT
+
+
+class Expired(errors.Expired, NotFound):
+    pass
+
+
+class Conflict(errors.Conflict, CommandError):
+    pass
 
 
 class Forbidden(errors.Forbidden, CommandError, PermissionError):

@@ -356,10 +356,12 @@ class FtpFileSystem(AbstractFileSystem):
         if maxdepth is not None:
             super().rm(path, recursive=recursive, maxdepth=maxdepth)
             return
-        for one in self.expand_path(path):
-            if not recursive and self.client.stat(one).type == "dir":
-                raise IsADirectoryError(f"{one}: a directory: set recursive=True")
-            self.client.remove(one, recursive=recursive)
+        found = self.expand_path(path)
+        with self.client.operation(" ".join(["fsspec rm", *found])):
+            for one in found:
+                if not recursive and self.client.stat(one).type == "dir":
+                    raise IsADirectoryError(f"{one}: a directory: set recursive=True")
+                self.client.remove(one, recursive=recursive)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         """Copy a file on the server; of a directory, only itself."""

@@ -1,4 +1,5 @@
-"""What holds for every verb of a client: one at a time, in time, in step, and with public errors.
+"""What holds for every verb of a client: one at a time, in time, in step, an operation, and with
+public errors.
 
 Lives here: `verb`, `stream` and `local`, which the verbs are decorated with, and what they do
 around each. Lives elsewhere: the verbs (base.py, client.py), the errors (errors.py), whose turn it
@@ -26,6 +27,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 from ftpclient import errors
 from ftpclient.connection import forks
+from ftpclient.connection.client_id import Operation, in_force
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt, TimeOver
 from ftpclient.transfer.report import Forwarding, Listener, Result, Summary
@@ -45,6 +47,7 @@ class Guarded(Protocol):
     _guard: Guard
     _connection: Connection | None
     _interrupt: Interrupt | None
+    _operation: Operation | None
 
     def _resolve(self, path: Any) -> bytes:
         """The absolute remote path; raises errors of the inside."""
@@ -55,6 +58,8 @@ _T = TypeVar("_T")
 _C = TypeVar("_C", bound=Guarded)
 Explain = Callable[[Any, inside.FtpError], bytes | None]
 """The path that an error of a client's verb is about."""
+Words = Callable[[], str]
+"""How a call of a verb is told to people."""
 
 
 class CallbackFailed(BaseException):
@@ -164,6 +169,7 @@ class Guard:
         timeout: float | None = None,
         explain: Explain | None = None,
         *,
+        words: Words | None = None,
         stream: Hold | None = None,
         closing: bool = False,
     ) -> Iterator[None]:
@@ -171,6 +177,7 @@ class Guard:
 
         Args:
             timeout: Seconds for all of it, the wait for its turn included; None for no limit.
+            words: It is an operation of its own, unless it is part of one, and these are its words.
             stream, closing: See `Turns.taken`.
 
         Raises:
@@ -196,6 +203,7 @@ class Guard:
             with self.turns.taken(stream, look_on, closing=closing):
                 try:
                     interrupt = self._begin(client, ctrl_c)
+                    client._operation = operation_of(client, words)
                     with _limited(interrupt, until, timeout):
                         if not closing:
                             self._settle(client)
@@ -209,6 +217,9 @@ class Guard:
                     raise_plainly(instead)
                 finally:
                     self._ctrl_c = None
+                    client._operation = None
+                    if client._connection is not None:
+                        client._connection.operation = None
 
     def _begin(self, client: Guarded, ctrl_c: _CtrlC | None) -> Interrupt:
         """It is this verb's turn."""
@@ -461,6 +472,33 @@ def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
     return of_call
 
 
+def phraser(function: Callable[..., Any]) -> Callable[..., Words]:
+    """For calls of a verb: how each is told to people, as ``Client.remove /x``."""
+    signature = inspect.signature(function)
+    named = [name for name in signature.parameters if name in _REMOTE]
+
+    def of_call(client: object, *args: Any, **kwargs: Any) -> Words:
+        def words() -> str:
+            arguments = signature.bind(client, *args, **kwargs).arguments
+            given = [path for name in named for path in _each(arguments.get(name))]
+            verb = f"{type(client).__name__}.{function.__name__.lstrip('_')}"
+            return " ".join([verb, *map(paths.show, given)])
+
+        return words
+
+    return of_call
+
+
+def operation_of(client: object, words: Words | None) -> Operation | None:
+    """The operation that a verb belongs to.
+
+    Args:
+        words: Its own, if it is one; it is, unless it is part of one.
+    """
+    operation = in_force(client)
+    return Operation(words) if operation is None and words is not None else operation
+
+
 def _each(given: object) -> list[bytes]:
     """The paths of an argument, as they were written."""
     if isinstance(given, (list, tuple)):
@@ -482,15 +520,15 @@ def _resolved(client: Guarded, path: bytes) -> bytes:
 
 def verb(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_C, _P], _T]:
     """A verb that uses the connection. Its argument ``timeout`` is taken care of here."""
-    explain = explainer(function)
+    explain, phrase = explainer(function), phraser(function)
 
     @wraps(function)
     def guarded(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         guard = self._guard
         if guard.is_inside:
             return function(self, *args, **kwargs)
-        timeout = timeout_of(kwargs)
-        with guard.verb(self, timeout, explain(self, *args, **kwargs)):
+        timeout, about = timeout_of(kwargs), explain(self, *args, **kwargs)
+        with guard.verb(self, timeout, about, words=phrase(self, *args, **kwargs)):
             return public_summary(function(self, *args, **kwargs))
 
     return guarded

@@ -12,7 +12,7 @@ them does and raises is told where it is public, by the method of its name in `C
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -25,11 +25,13 @@ from ftpwire.messages import (
     Copied,
     Entry,
     Hashed,
+    InTrash,
     Page,
     Problem,
     R,
     Removed,
     RequestFor,
+    Restored,
     Room,
     TokenInfo,
     TokenIssued,
@@ -37,6 +39,7 @@ from ftpwire.messages import (
 from ftpwire.paths import RemotePath
 
 T = TypeVar("T")
+_Value = TypeVar("_Value")
 
 
 class Ask(Protocol):
@@ -67,8 +70,15 @@ async def space(ask: Ask) -> Room:
     return await ask(messages.Space())
 
 
-async def stat(ask: Ask, path: RemotePath, *, follow: bool, digest: bool = False) -> Entry:
-    return (await ask(messages.Stat(path, follow, digest))).entry
+async def stat(
+    ask: Ask,
+    path: RemotePath,
+    *,
+    follow: bool,
+    digest: bool = False,
+    in_trash: InTrash | None = None,
+) -> Entry:
+    return (await ask(messages.Stat(path, follow, digest, in_trash))).entry
 
 
 async def find(ask: Ask, path: RemotePath, *, follow: bool) -> Entry | None:
@@ -94,8 +104,8 @@ async def directory(ask: Ask, path: RemotePath) -> RemotePath:
     return path
 
 
-async def hashed(ask: Ask, path: RemotePath) -> Hashed:
-    return await ask(messages.Hash(path))
+async def hashed(ask: Ask, path: RemotePath, in_trash: InTrash | None = None) -> Hashed:
+    return await ask(messages.Hash(path, in_trash))
 
 
 # changing ------------------------------------------------------------------------------------
@@ -118,8 +128,8 @@ async def set_attributes(
     await ask(messages.SetAttributes(path, mode, mtime_ns, True, setgid))
 
 
-async def remove(ask: Ask, path: RemotePath, *, recursive: bool) -> Removed:
-    return await ask(messages.Remove(path, recursive))
+async def remove(ask: Ask, path: RemotePath, *, recursive: bool, final: bool) -> Removed:
+    return await ask(messages.Remove(path, recursive, final=final))
 
 
 async def move(ask: Ask, source: RemotePath, target: RemotePath, overwrite: Replace | bool) -> None:
@@ -142,6 +152,74 @@ async def copy(
         if recursive or error.path != source:
             raise
         raise advised(error, " (use -r)") from None
+
+
+# the trash -----------------------------------------------------------------------------------
+
+Conflict = Literal["skip", "replace", "beside"]
+"""What to do where something else is in the way of what is restored."""
+_MOST_PATHS = 100
+_MOST_ITEMS = 1000
+"""So many are restored by one request at most."""
+
+
+async def restore(
+    ask: Ask,
+    operation: str,
+    restored: Sequence[RemotePath] = (),
+    *,
+    items: Sequence[str] = (),
+    target: RemotePath | None = None,
+    conflict: Conflict,
+    dry_run: bool,
+) -> Restored:
+    if conflict not in ("skip", "replace", "beside"):
+        raise ValueError(f"conflict is 'skip', 'replace' or 'beside', not {conflict!r}")
+    check_operation(operation)
+    done: list[Restored] = []
+    for some in _parts(restored, _MOST_PATHS):
+        for names in _parts(items, _MOST_ITEMS):
+            where: list[bytes] = list(some)
+            request = messages.Restore(operation, list(names), where, target, conflict, dry_run)
+            done.append(await ask(request))
+    return together(done)
+
+
+def together(done: Sequence[Restored]) -> Restored:
+    """What several requests to restore have done, as one answer."""
+    return Restored(
+        sum(one.items for one in done),
+        sum(one.already for one in done),
+        sum(one.gone for one in done),
+        [problem for one in done for problem in one.conflicts],
+        sum(one.more_conflicts for one in done),
+        next((one.operation for one in done if one.operation is not None), None),
+        [path for one in done for path in one.paths],
+    )
+
+
+def check_operation(name: str) -> None:
+    """Raise ValueError for what can't be the name of an operation, as a short ID."""
+    from ftpwire import trash_names  # few commands need it
+
+    if not trash_names.is_name(name):
+        raise ValueError(f"{name!r} is no name of an operation: take the `name` that trash() tells")
+
+
+def _parts(values: Sequence[_Value], most: int) -> list[Sequence[_Value]]:
+    """As many at a time as a request takes; none: one empty part."""
+    return [values[begin : begin + most] for begin in range(0, len(values), most)] or [()]
+
+
+async def purge(
+    ask: Ask, operation: str | None, items: Sequence[str], before: float | None
+) -> Removed:
+    if items and operation is None:
+        raise ValueError("items are those of an operation: name it")
+    if operation is not None:
+        check_operation(operation)
+    moment = None if before is None else max(0, int(before))
+    return await ask(messages.Purge(operation, list(items), moment))
 
 
 # targets, by the rules of cp -----------------------------------------------------------------

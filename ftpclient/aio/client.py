@@ -15,9 +15,10 @@ from collections.abc import (
     AsyncIterable,
     Callable,
     Iterable,
+    Iterator,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -34,12 +35,14 @@ from ftpclient.arguments import (
     Replace,
     absolute,
     as_typed,
+    one_or_several,
     overwriting,
     place_for,
 )
 from ftpclient.base import make_dialer, refuser
 from ftpclient.connection import forks
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.client_id import client_id, grouped, in_force
 from ftpclient.connection.credentials import Credential, Password, Remark
 from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt
@@ -50,7 +53,7 @@ from ftpclient.guard import CallbackFailed, Guard
 from ftpclient.transfer.job import EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
-from ftpclient.verbs import from_the_top, tell_problems
+from ftpclient.verbs import Conflict, from_the_top, tell_problems
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -59,19 +62,23 @@ from ftpwire.errors import (
     SessionEnded,
 )
 from ftpwire.messages import (
+    ChangeFor,
     Copied,
     Entry,
     Hashed,
+    InTrash,
     KeptDropped,
     KeptUpload,
     Problem,
     R,
     Removed,
     RequestFor,
+    Restored,
     Room,
     Sent,
     TokenInfo,
     TokenIssued,
+    TrashedOperation,
 )
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
@@ -82,11 +89,13 @@ if TYPE_CHECKING:
     from ftpclient.sync.check import CheckOptions, CheckSummary
     from ftpclient.sync.job import Confirm, SyncSummary
     from ftpclient.sync.job import Options as SyncOptions
+    from ftpclient.transfer.trash import Trashed, Version
 
 T = TypeVar("T")
 
 _AT_ONCE = 8
-"""Transfers of one client that run at the same time; others wait for their turn."""
+"""Transfers of one client that run at the same time, and changes whose answers were lost; others
+wait for their turn."""
 
 
 class AsyncClient:
@@ -167,6 +176,7 @@ class AsyncClient:
         self._edge = edge.Edge()
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._repeating = asyncio.Semaphore(_AT_ONCE)
         self._threads: set[ThreadClient] = set()
         """What runs in threads now."""
 
@@ -239,7 +249,12 @@ class AsyncClient:
         """Connect; from then on that is the connection."""
         self._loop = loop
         like = None if self._like is None else self._like.trusted
-        made = await open_in_thread(loop, lambda interrupt: dial(interrupt, like))
+
+        def open_one(interrupt: Interrupt) -> Opened:
+            client_id()  # it may be in a file: it is known from here on
+            return dial(interrupt, like)
+
+        made = await open_in_thread(loop, open_one)
         self._user = made.user
         self._connection = self._like = LoopConnection(made, loop)
         return self._connection
@@ -306,7 +321,26 @@ class AsyncClient:
         await self.close()
 
     async def _ask(self, request: RequestFor[R]) -> R:
-        return await (await self._connected()).request(request)
+        connection, operation = await self._connected(), in_force(self)
+        repeats = operation is not None and connection.keeps_trash
+        if not repeats or not isinstance(request, ChangeFor):
+            return await connection.request(request, operation)
+        assert operation is not None
+        change = operation.numbered(request)
+        try:
+            done: R = await connection.request(change, operation)
+            return done
+        except ConnectionLost as error:
+            lost = error
+        async with self._repeating:  # waiting and connecting again is what a thread does
+            return await self._in_thread(lambda client: client.repeat(change, lost), connect=False)
+
+    @contextmanager
+    def operation(self, words: str, *, keep: bool = True) -> Iterator[None]:
+        """Have all verbs of a ``with`` block be one operation; see `Client.operation`. It holds for
+        the calls of this task, and of those that it begins inside."""
+        with grouped(self, words, keep=keep):
+            yield
 
     # the account -------------------------------------------------------------------------
 
@@ -396,6 +430,9 @@ class AsyncClient:
         """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
         return await self._in_thread(lambda client: client.glob(pattern))
 
+    def _resolve_in(self, path: AnyPath, in_trash: InTrash | None) -> RemotePath:
+        return self._resolve(path) if in_trash is None else absolute(paths.ROOT, path)
+
     # looking -----------------------------------------------------------------------------
 
     @edge.verb
@@ -427,10 +464,12 @@ class AsyncClient:
         *,
         follow: bool = False,
         digest: bool = False,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Entry:
         """What is at a path. Raises NotFound."""
-        return await verbs.stat(self._ask, self._resolve(path), follow=follow, digest=digest)
+        place = self._resolve_in(path, in_trash)
+        return await verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
 
     @edge.verb
     async def find(
@@ -460,6 +499,7 @@ class AsyncClient:
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Entry, None]:
         """The entries of a directory, or of the tree below it: each directory, then those in it.
@@ -467,7 +507,8 @@ class AsyncClient:
         Streams. While nobody takes entries, other requests of this client wait: take them all, or
         close the iterator (``aclose``), or end the task.
         """
-        request = messages.List(self._resolve(path), recursive, follow, digest)
+        place = self._resolve_in(path, in_trash)
+        request = messages.List(place, recursive, follow, digest, in_trash)
         async with aclosing(self._walk(request, on_problem)) as parts:
             async for directory, entries in parts:
                 for entry in from_the_top(directory, entries):
@@ -481,10 +522,12 @@ class AsyncClient:
         follow: bool = False,
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         """The tree below a directory, a part of one directory at a time; see `Client.walk`."""
-        request = messages.List(self._resolve(path), True, follow, digest)
+        place = self._resolve_in(path, in_trash)
+        request = messages.List(place, True, follow, digest, in_trash)
         async with aclosing(self._walk(request, on_problem)) as parts:
             async for part in parts:
                 yield part
@@ -499,9 +542,15 @@ class AsyncClient:
                 yield page.directory, page.entries
 
     @edge.verb
-    async def hash(self, path: AnyPath, *, timeout: float | None = None) -> Hashed:
+    async def hash(
+        self,
+        path: AnyPath,
+        *,
+        in_trash: InTrash | None = None,
+        timeout: float | None = None,
+    ) -> Hashed:
         """A file's BLAKE3 digest and size."""
-        return await verbs.hashed(self._ask, self._resolve(path))
+        return await verbs.hashed(self._ask, self._resolve_in(path, in_trash), in_trash)
 
     # changing ----------------------------------------------------------------------------
 
@@ -547,10 +596,16 @@ class AsyncClient:
 
     @edge.verb
     async def remove(
-        self, path: AnyPath, *, recursive: bool = False, timeout: float | None = None
+        self,
+        path: AnyPath,
+        *,
+        recursive: bool = False,
+        final: bool = False,
+        timeout: float | None = None,
     ) -> Removed:
-        """Remove a file, a link, an empty directory, or a whole tree."""
-        return await verbs.remove(self._ask, self._resolve(path), recursive=recursive)
+        """Remove a file, a link, an empty directory, or a whole tree; see `Client.remove`."""
+        where = self._resolve(path)
+        return await verbs.remove(self._ask, where, recursive=recursive, final=final)
 
     @edge.verb
     async def move(
@@ -578,6 +633,84 @@ class AsyncClient:
         """Copy on the server to exactly ``target``; see `Client.copy`."""
         ends = self._resolve(source), self._resolve(target)
         return await verbs.copy(self._ask, *ends, overwrite, recursive=recursive, links=links)
+
+    # the trash ---------------------------------------------------------------------------
+
+    @edge.verb
+    async def trash(
+        self,
+        *,
+        below: AnyPath | None = None,
+        since: float | None = None,
+        timeout: float | None = None,
+    ) -> list[TrashedOperation]:
+        """What commands have removed and replaced, the newest first; see `Client.trash`."""
+        return await self._in_thread(lambda client: client.trash(below=below, since=since))
+
+    @edge.verb
+    async def trash_items(
+        self,
+        operation: str | None = None,
+        *,
+        below: AnyPath | None = None,
+        timeout: float | None = None,
+    ) -> list[Trashed]:
+        """What an operation has changed, thing by thing; see `Client.trash_items`."""
+        return await self._in_thread(lambda client: client.trash_items(operation, below=below))
+
+    @edge.verb
+    async def versions(self, path: AnyPath, *, timeout: float | None = None) -> list[Version]:
+        """What was at a path before and can be put back; see `Client.versions`."""
+        return await self._in_thread(lambda client: client.versions(path))
+
+    @edge.verb
+    async def restore(
+        self,
+        operation: str,
+        paths: AnyPath | Iterable[AnyPath] = (),
+        *,
+        items: Iterable[str] = (),
+        target: AnyPath | None = None,
+        conflict: Conflict = "skip",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Restored:
+        """Put back what an operation has removed and replaced; see `Client.restore`."""
+        return await verbs.restore(
+            self._ask,
+            operation,
+            [self._resolve(path) for path in one_or_several(paths)],
+            items=list(items),
+            target=None if target is None else self._resolve(target),
+            conflict=conflict,
+            dry_run=dry_run,
+        )
+
+    @edge.verb
+    async def undo(
+        self,
+        operation: str | None = None,
+        *,
+        conflict: Conflict = "skip",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Restored:
+        """Take back an operation, by default the newest one of this client; see `Client.undo`."""
+        return await self._in_thread(
+            lambda client: client.undo(operation, conflict=conflict, dry_run=dry_run)
+        )
+
+    @edge.verb
+    async def purge(
+        self,
+        operation: str | None = None,
+        *,
+        items: Iterable[str] = (),
+        before: float | None = None,
+        timeout: float | None = None,
+    ) -> Removed:
+        """Remove from the trash for good: an operation, or all; see `Client.purge`."""
+        return await verbs.purge(self._ask, operation, list(items), before)
 
     # moving bytes ------------------------------------------------------------------------
 
@@ -652,6 +785,7 @@ class AsyncClient:
         files_from: Iterable[AnyPath] | None = None,
         remove_source: bool = False,
         dry_run: bool = False,
+        in_trash: InTrash | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
@@ -672,6 +806,7 @@ class AsyncClient:
                 files_from=files_from,
                 remove_source=remove_source,
                 dry_run=dry_run,
+                in_trash=in_trash,
                 listener=client.listener,
             ),
             listener,
@@ -716,6 +851,7 @@ class AsyncClient:
         resume: bool = True,
         parallel: int | None = None,
         links: bool = False,
+        in_trash: InTrash | None = None,
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
@@ -728,6 +864,7 @@ class AsyncClient:
                 resume=resume,
                 parallel=parallel,
                 links=links,
+                in_trash=in_trash,
                 listener=client.listener,
             ),
             listener,
@@ -779,10 +916,13 @@ class AsyncClient:
         offset: int = 0,
         length: int | None = None,
         *,
+        in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> bytes:
         """The bytes of a file, or some of them; see `Client.read`."""
-        return await self._transfer(lambda client: client.read(path, offset, length))
+        return await self._transfer(
+            lambda client: client.read(path, offset, length, in_trash=in_trash)
+        )
 
     @edge.verb
     async def write(
@@ -832,7 +972,7 @@ class AsyncClient:
         upload = Upload(beside, Options(overwrite=how), listener or Listener())
         call = StreamPut(upload, self._resolve(typed))
         request = messages.Put(self._resolve(typed), None, overwrite=how, ask=True)
-        upstream = connection.open_upload(call, request)
+        upstream = connection.open_upload(call, request, in_force(self))
         call.on_end = upstream.wake
         try:
             await call.readiness.wait()
@@ -870,7 +1010,11 @@ class AsyncClient:
 
     @edge.stream
     async def get_stream(
-        self, source: AnyPath, *, timeout: float | None = None
+        self,
+        source: AnyPath,
+        *,
+        in_trash: InTrash | None = None,
+        timeout: float | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """A remote file's bytes, in pieces as they come.
 
@@ -881,7 +1025,8 @@ class AsyncClient:
                 no digest.
         """
         connection = await self._connected()
-        async with aclosing(connection.stream(self._resolve(source))) as pieces:
+        place = self._resolve_in(source, in_trash)
+        async with aclosing(connection.stream(place, in_trash)) as pieces:
             async for data in pieces:
                 yield data
                 await self._spend(len(data))
@@ -919,10 +1064,16 @@ class AsyncClient:
         work: Callable[[ThreadClient], T],
         listener: Listener | None = None,
         own: bool = False,
+        connect: bool = True,
     ) -> T:
-        """Run a verb of `Client` in a thread, over this client's connection."""
+        """Run a verb of `Client` in a thread, over this client's connection.
+
+        Args:
+            connect: A server that can't be reached is told at once.
+        """
         loop = asyncio.get_running_loop()
-        await self._connected()
+        if connect:
+            await self._connected()
         client = ThreadClient(
             self._dialer,
             loop,
@@ -932,6 +1083,7 @@ class AsyncClient:
             cwd=self._cwd,
             retry_for=self.retry_for,
             retries=self.retries,
+            operation=in_force(self),
         )
         if listener is not None:
             client.listen(listener)

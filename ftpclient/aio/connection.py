@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from ftpclient.aio.thread_connection import Forward, ThreadChannel, ThreadConnection
 from ftpclient.aio.write_units import Sender, WriteUnit
 from ftpclient.connection import log
+from ftpclient.connection.client_id import Operation
 from ftpclient.connection.driver import Driver, Trusted
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.opening import Opened, session_of
@@ -33,7 +34,7 @@ from ftpwire import frames, messages
 from ftpwire.channel import Channel
 from ftpwire.errors import ConnectionLost, FtpError, SessionEnded
 from ftpwire.frames import Kind
-from ftpwire.messages import Get, List, Page, R, RequestBase, RequestFor
+from ftpwire.messages import Get, InTrash, List, Page, R, RequestBase, RequestFor
 from ftpwire.paths import RemotePath
 
 _AT_ONCE_SECONDS = 0.005
@@ -376,6 +377,7 @@ class LoopConnection(Driver):
                 return self._bring_forward()  # an answer has to come first
             if not self.protocol.calls:
                 self._heard = time.monotonic()
+            self._introduce(unit)
             self.protocol.enter(unit.call)
         sender.units.popleft()
         channel.queue(memoryview(unit.data))
@@ -390,6 +392,21 @@ class LoopConnection(Driver):
         if self._holder is None:
             self._senders.rotate(-1)
         return True
+
+    def _introduce(self, unit: WriteUnit) -> None:
+        """Say which operation the request of a unit belongs to: others' may have gone out before.
+
+        It is so small that it goes along with the request, whatever room there is.
+        """
+        if unit.request is None:
+            return
+        introduction = self.introduction(unit.request, unit.operation)
+        if introduction is None:
+            return
+        call, said = introduction
+        payload = messages.encode(said)
+        self.protocol.prepare(call, said, len(payload))
+        self.channel.queue(frames.frame(Kind.REQUEST, call.request_id, payload))
 
     def _bring_forward(self) -> bool:
         """Give the turn to who doesn't begin a request, but cancels one."""
@@ -461,13 +478,16 @@ class LoopConnection(Driver):
 
     # requests of tasks -------------------------------------------------------------------
 
-    async def request(self, request: RequestFor[R]) -> R:
+    async def request(self, request: RequestFor[R], operation: Operation | None = None) -> R:
         """Ask, and wait for the one reply. Raises the typed error when it failed.
 
         When the task is cancelled, so is the request, and the connection stays usable.
+
+        Args:
+            operation: What it belongs to.
         """
         call: Pending[R] = Pending(self.loop)
-        self._submit(call, request)
+        self._submit(call, request, operation=operation)
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -488,10 +508,12 @@ class LoopConnection(Driver):
         if call.error is not None:
             raise call.error
 
-    async def stream(self, source: RemotePath) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, source: RemotePath, in_trash: InTrash | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """A file's bytes, as they come. Raises VerificationFailed at the end."""
         call = _Bytes(self)
-        self._submit(call, Get(source))
+        self._submit(call, Get(source, in_trash=in_trash))
         try:
             while (data := await call.next_item()) is not None:
                 yield data
@@ -499,13 +521,20 @@ class LoopConnection(Driver):
             self._give_up(call)
         call.result(source, self)
 
-    def _submit(self, call: Call, request: RequestBase, sender: Sender | None = None) -> None:
+    def _submit(
+        self,
+        call: Call,
+        request: RequestBase,
+        sender: Sender | None = None,
+        operation: Operation | None = None,
+    ) -> None:
         if self.broken:
             raise ConnectionLost(f"{self.address.endpoint}: the connection is closed")
         payload = messages.encode(request)
         self.protocol.prepare(call, request, len(payload), enter=False)
         data = frames.frame(Kind.REQUEST, call.request_id, payload)
-        unit = WriteUnit(data, call=call, opens=sender is not None)
+        opens = sender is not None
+        unit = WriteUnit(data, call=call, opens=opens, request=request, operation=operation)
         self._send(unit, sender)
 
     def _send(self, unit: WriteUnit, sender: Sender | None = None) -> None:
@@ -557,10 +586,12 @@ class LoopConnection(Driver):
 
     # an upload of a task -----------------------------------------------------------------
 
-    def open_upload(self, call: Call, request: messages.Put) -> Upstream:
-        """Begin an upload whose bytes a task sends, and ends."""
+    def open_upload(
+        self, call: Call, request: messages.Put, operation: Operation | None
+    ) -> Upstream:
+        """Begin an upload, of an operation, whose bytes a task sends, and ends."""
         upstream = Upstream(self, call)
-        self._submit(call, request, upstream.sender)
+        self._submit(call, request, upstream.sender, operation)
         return upstream
 
 

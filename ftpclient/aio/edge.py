@@ -14,10 +14,12 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ftpclient import errors
+from ftpclient.connection.client_id import Operation, in_force, under
 from ftpclient.guard import (
     CallbackFailed,
     Explain,
     explainer,
+    phraser,
     public_summary,
     raise_plainly,
     timeout_of,
@@ -85,12 +87,15 @@ def verb(
     function: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
     """A verb that is a coroutine."""
-    explain = explainer(function)
+    explain, phrase = explainer(function), phraser(function)
 
     @wraps(function)
     async def edged(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         async with self._edge.verb(self, timeout_of(kwargs), explain(self, *args, **kwargs)):
-            return public_summary(await function(self, *args, **kwargs))
+            if in_force(self) is not None:  # it is part of an operation
+                return public_summary(await function(self, *args, **kwargs))
+            with under(Operation(phrase(self, *args, **kwargs)), self):
+                return public_summary(await function(self, *args, **kwargs))
 
     return edged
 

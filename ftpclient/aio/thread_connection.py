@@ -25,6 +25,7 @@ from typing import NoReturn, Protocol
 
 from ftpclient.aio.write_units import Sender, WriteUnit
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.client_id import Operation
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.protocol import Call, ClientProtocol
@@ -155,9 +156,11 @@ class ThreadChannel(Incoming):
 
     # the transfer's thread: sending ------------------------------------------------------
 
-    def begin(self, call: Call, *, opens: bool) -> None:
-        """What is queued next is a request."""
-        self._current = WriteUnit(call=call, opens=opens)
+    def begin(
+        self, call: Call, request: RequestBase, operation: Operation | None, *, opens: bool
+    ) -> None:
+        """What is queued next is a request, of an operation."""
+        self._current = WriteUnit(call=call, opens=opens, request=request, operation=operation)
         self._local.append(self._current)
 
     def conclude(self, *, cancels: int | None = None, closes: bool) -> None:
@@ -369,9 +372,13 @@ class ThreadConnection(Connection):
 
     # sending -----------------------------------------------------------------------------
 
+    def introduction(self, request: RequestBase, operation: Operation | None) -> None:
+        """Nothing: the loop says it, which knows what goes out between the requests of others."""
+
     def _queue_request(self, call: Call, request: RequestBase, payload: bytes) -> None:
         opens = isinstance(request, (Put, PutPiece))
-        self.channel.begin(Forward(self.channel, request, call), opens=opens)
+        forward = Forward(self.channel, request, call)
+        self.channel.begin(forward, request, self.operation, opens=opens)
         self._open_upload = call if opens else None
         super()._queue_request(call, request, payload)
         if not opens:

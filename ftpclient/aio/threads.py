@@ -12,16 +12,21 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from ftpclient.aio.thread_connection import ThreadConnection
 from ftpclient.client import Client
+from ftpclient.connection.client_id import Operation, under
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.dialer import Dialer
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.opening import Opened
+from ftpclient.guard import verb
 from ftpclient.transfer.report import Forwarding, Listener
-from ftpwire.errors import Interrupted
+from ftpclient.transfer.retry import changed
+from ftpwire.errors import ConnectionLost, Interrupted
+from ftpwire.messages import ChangeFor, R
 from ftpwire.pacing import Pace
 from ftpwire.paths import RemotePath
 
@@ -101,6 +106,7 @@ class ThreadClient(Client):
         dialer: Makes those.
         carried: A connection over the loop's, for this thread.
         own: It needs a connection that nobody else asks anything on.
+        operation: What its verbs belong to.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class ThreadClient(Client):
         cwd: RemotePath,
         retry_for: float,
         retries: int | None,
+        operation: Operation | None,
     ) -> None:
         self.stopper = Interrupt()
         super().__init__(
@@ -128,6 +135,7 @@ class ThreadClient(Client):
         """The client was closed while this ran."""
         self._pace = pace if own else None
         self._own = own
+        self._of = operation
         self._loop = loop
         self._carried = carried
         self._wanted: concurrent.futures.Future[ThreadConnection] | None = None
@@ -135,9 +143,15 @@ class ThreadClient(Client):
     def run(self, work: Callable[[ThreadClient], T]) -> T:
         """In the thread: do the work, and leave nothing of it under way."""
         try:
-            return work(self)
+            with nullcontext() if self._of is None else under(self._of, self):
+                return work(self)
         finally:
             self.close()
+
+    @verb
+    def repeat(self, request: ChangeFor[R], lost: ConnectionLost) -> R:
+        """What came of a change whose answer was lost; see `changed`."""
+        return changed(self, Listener(), request, lost)
 
     def _first_connection(self) -> Connection:
         carried = self._wait_for_carried()

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from ftpclient.connection.client_id import Operation
 from ftpclient.connection.protocol import Call
+from ftpwire.messages import RequestBase
 
 
 class WriteUnit:
@@ -24,9 +26,11 @@ class WriteUnit:
         piece: The payload of that header. It must stay as it is until it was sent.
         opens, closes: An upload begins here, and ends here. In between no other's frame may stand.
         cancels: It is the CANCEL of this request.
+        request: That of ``call``.
+        operation: What that belongs to: the server is told before.
     """
 
-    __slots__ = ("call", "cancels", "closes", "data", "opens", "piece")
+    __slots__ = ("call", "cancels", "closes", "data", "opens", "operation", "piece", "request")
 
     def __init__(
         self,
@@ -36,8 +40,12 @@ class WriteUnit:
         opens: bool = False,
         closes: bool = False,
         cancels: int | None = None,
+        request: RequestBase | None = None,
+        operation: Operation | None = None,
     ) -> None:
         self.call = call
+        self.request = request
+        self.operation = operation
         self.data = bytearray(data)
         self.piece: memoryview | None = None
         self.opens = opens

@@ -104,6 +104,11 @@ class Connection(Driver):
         """
         if self._interrupt is not None:
             self._interrupt.check()
+        if (introduction := self.introduction(request, self.operation)) is not None:
+            self._submit(*introduction, 0)
+        self._submit(call, request, cost)
+
+    def _submit(self, call: Call, request: RequestBase, cost: int) -> None:
         payload = messages.encode(request)
         cost += len(payload)
         protocol = self.protocol

@@ -1,6 +1,7 @@
 """What one thread and an event loop do alike with a connection.
 
-Lives here: taking what comes on a channel into the protocol, and the end of both.
+Lives here: taking what comes on a channel into the protocol, and the end of both; saying which
+command the requests belong to.
 Lives elsewhere: waiting and sending (connection.py, aio/connection.py), which answer belongs to
 which request (protocol.py), opening (opening.py).
 """
@@ -14,12 +15,14 @@ from typing import NamedTuple, NoReturn, Protocol
 
 from ftpclient.connection import forks, log
 from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.client_id import Operation
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.protocol import ClientProtocol
+from ftpclient.connection.protocol import CHANGING, Asked, ClientProtocol
+from ftpwire import messages
 from ftpwire.channel import Ready, Sink
-from ftpwire.errors import ConnectionLost, FtpError, ProtocolError
+from ftpwire.errors import Cancelled, CommandError, ConnectionLost, FtpError, ProtocolError
 from ftpwire.frames import FrameReader
-from ftpwire.messages import Hello
+from ftpwire.messages import Done, Hello, RequestBase
 from ftpwire.pacing import Pace
 
 STALL_SECONDS = 300.0
@@ -75,6 +78,7 @@ class Driver:
         moved_at: When the connection was last waited for with success, on ``time.monotonic()``:
             bytes came, or could be sent.
         round_trip: Seconds that the server took for its HELLO.
+        operation: The command that the next requests belong to; None: to none.
     """
 
     def __init__(
@@ -93,6 +97,9 @@ class Driver:
         self.verify = True
         self.moved_at = time.monotonic()
         self.round_trip = 0.0
+        self.operation: Operation | None = None
+        self._said: Operation | None = None
+        """The one that the server takes them for."""
         self._interrupt = interrupt
         self._until = math.inf
         """When to stop taking what comes, on ``time.monotonic()``."""
@@ -138,6 +145,32 @@ class Driver:
         """Seconds that the server may be silent while it owes an answer."""
         silence = self.protocol.silence
         return STALL_SECONDS if silence is None else silence
+
+    @property
+    def keeps_trash(self) -> bool:
+        """Whether the server knows operations, and repeats answers that were lost."""
+        return messages.TRASH in self.server.features
+
+    def introduction(
+        self, request: RequestBase, operation: Operation | None
+    ) -> tuple[Asked[Done], messages.Operation] | None:
+        """What has to be said before a request, for the server to know what it belongs to: its
+        call, and the message. None when nothing has to: it changes nothing, that was said before,
+        or the server has no use for it.
+
+        It goes out right before the request, and nobody waits for its answer.
+        """
+        if operation is self._said or not isinstance(request, CHANGING) or not self.keeps_trash:
+            return None
+        self._said = operation
+        said = messages.Operation() if operation is None else operation.request()
+        return _Introduction(self), said
+
+    def not_said(self, error: FtpError) -> None:
+        """What was said of an operation did not arrive: it is said again with the next request."""
+        self._said = None
+        if isinstance(error, CommandError) and not isinstance(error, Cancelled):
+            self.protocol.on_remark(f"what this command removes may not be kept as one: {error}")
 
     def take_input(self) -> bool:
         """Hand out what has come, but not all of an endless stream; False when nothing had."""
@@ -199,3 +232,15 @@ class Driver:
         self.protocol.forget(error)
         self.channel.ended = error
         self.channel.abort()
+
+
+class _Introduction(Asked[Done]):
+    """Which operation the next requests belong to, on its way."""
+
+    def __init__(self, connection: Driver) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def on_done(self) -> None:
+        if self.error is not None:
+            self._connection.not_said(self.error)

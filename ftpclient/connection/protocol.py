@@ -271,7 +271,12 @@ class ClientProtocol:
         Args:
             cost: Bytes of the request, and of what follows it at once.
             enter: Its request is sent next; else ``enter`` says when it is.
+
+        Raises:
+            ProtocolError: The server doesn't know such requests.
         """
+        if messages.TRASH not in self.server.features and messages.needs_trash(request):
+            raise ProtocolError("this server keeps no trash")
         call.request_id = next(self.ids) % _MOST_IDS + 1
         call.answers, call.endings = messages.ANSWERS[type(request)]
         call.is_transfer = isinstance(request, _TRANSFERS)
@@ -497,14 +502,19 @@ def outcome_unknown(
     """The error of a request whose answer did not come: the connection was lost, or the time over.
 
     A question can simply be asked again. Of what changes something it is said that it may have
-    been done: to repeat it might do it twice.
+    been done: to repeat it might do it twice, unless it has a number.
     """
+    numbered = isinstance(request, messages.ChangeFor) and request.number
+    if numbered and isinstance(error, ConnectionLost):
+        return error  # whoever gave the number repeats it
     made_once = isinstance(request, messages.MakeDir) and request.parents
     if made_once or isinstance(request, _REPEATABLE) or str(error).endswith(_MAYBE):
         return error
     return error.with_text(f"{error}{_MAYBE}")
 
 
+CHANGING = (messages.ChangeFor, messages.Put, messages.BeginTree)
+"""Requests that a server keeps something of, or knows again, by the operation that they are of."""
 _MAYBE = "; it may have been done"
 _TRANSFERS = (messages.Get, messages.Put, messages.PutPiece)
 _REPEATABLE = (

@@ -63,7 +63,7 @@ class Verbs(Protocol):
         parents: bool = False,
     ) -> int: ...
 
-    def connection_apart(self, interrupt: Interrupt) -> Connection: ...
+    def connection_apart(self, interrupt: Interrupt, words: str) -> Connection: ...
 
     def connection_beside(self, interrupt: Interrupt, like: Trusted) -> Connection: ...
 
@@ -191,7 +191,8 @@ class _Target:
             client.retry_for, client.retries, Listener(), partial(wait_for, interrupt=interrupt)
         )
         try:
-            connection = client.connection_apart(interrupt)
+            words = f"Client.open {paths.show(self._path)}"
+            connection = client.connection_apart(interrupt, words)
         except BaseException:
             interrupt.close()
             raise

@@ -7,17 +7,23 @@ local_replica.py), which steps, and in which order (job.py).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ftpclient.connection.connection import Connection
 from ftpclient.sync.plan import Plan, Route, Step
 from ftpclient.transfer.job import Options, Transfer
 from ftpclient.transfer.report import Listener
 from ftpwire.errors import FtpError
+from ftpwire.messages import Removed
 
-Done = Callable[[Step, FtpError | None], None]
-"""Hears of a step's end. Of transfers the listener does."""
+
+class Done(Protocol):
+    """Hears of a step's end. Of transfers the listener does."""
+
+    def __call__(
+        self, step: Step, error: FtpError | None, removed: Removed | None = None, /
+    ) -> None:
+        """Args: removed: What a server has said of something that it removed."""
 
 
 _Transfer = TypeVar("_Transfer", bound=Transfer)

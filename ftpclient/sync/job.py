@@ -33,6 +33,7 @@ from ftpwire.errors import (
     SafetyLimit,
 )
 from ftpwire.job_end import ENDINGS, STAYS
+from ftpwire.messages import Removed
 from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
@@ -321,7 +322,7 @@ class Sync(Transfer):
         self._tell(self._result(Step("delete", b"", "dir", count=count), error))
         self.totals.exit_code = error.exit_code
 
-    def _done(self, step: Step, error: FtpError | None) -> None:
+    def _done(self, step: Step, error: FtpError | None, removed: Removed | None = None) -> None:
         """A step that is no transfer has ended."""
         if isinstance(error, ConnectionLost):
             return  # it is found done, or is done again
@@ -332,7 +333,7 @@ class Sync(Transfer):
         elif error is not None:
             self._failed(step, error)
         elif step.why:
-            self._tell(self._result(step, None))
+            self._tell(replace(self._result(step, None), removed=removed))
 
     def _failed(self, step: Step, error: FtpError) -> None:
         """A step failed; what an earlier failure explains is not told again."""

@@ -427,7 +427,7 @@ class ToServer(Policy):
         """Plan the upload of something new; False when it can't be stored."""
         if self.troubles.is_too_long(path, b""):
             return False
-        if local.path == paths.STAGING:
+        if local.path in paths.RESERVED:
             shown = paths.show(self._route.local_path(path))
             error = InvalidPath(f"{shown}: this name is reserved for the server")
             self.troubles.report(path, error, skipped=True)

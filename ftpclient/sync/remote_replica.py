@@ -17,7 +17,16 @@ from ftpclient.transfer import preflight
 from ftpclient.transfer.upload import Upload
 from ftpwire import paths
 from ftpwire.errors import NotFound, SourceChanged, from_oserror
-from ftpwire.messages import IF_SAME, MakeDir, Move, Remove, Request, SetAttributes, Space
+from ftpwire.messages import (
+    IF_SAME,
+    MakeDir,
+    Move,
+    Remove,
+    Removed,
+    Request,
+    SetAttributes,
+    Space,
+)
 
 
 class RemoteReplica(Replica[Upload]):
@@ -85,4 +94,5 @@ class _StepCall(Call):
             error = None  # somebody else was quicker
         elif self._step.action == "delete" and isinstance(error, SourceChanged):
             error = SourceChanged("changed since it was found: it stays")
-        self._tell(self._step, error)
+        removed = self.reply if error is None and isinstance(self.reply, Removed) else None
+        self._tell(self._step, error, removed)

@@ -126,7 +126,8 @@ class Download(FileDownload):
             node.open(named, self.connection, self.listener.remark)
             self.started(source, entry.size)
             self.advanced(node.written)
-            size, digest = fetch(self.connection, source, node, self.advanced)
+            in_trash = self.options.in_trash
+            size, digest = fetch(self.connection, source, node, self.advanced, in_trash)
             node.close()
         except ConnectionLost as error:
             self.end(source, target, node.written, error=error)

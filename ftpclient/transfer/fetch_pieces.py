@@ -179,7 +179,8 @@ class _Fetching:
             return  # the parent has given it up
         call = _PieceCall(self, piece)
         asks = asks_for_holes(connection, self.info.size)
-        connection.submit(call, Get(self.source, start, None, size, asks))
+        in_trash = worker.options.in_trash
+        connection.submit(call, Get(self.source, start, None, size, asks, in_trash))
 
 
 class Fetch:
@@ -251,7 +252,9 @@ class Fetch:
         """Ask what the server has: from ``offset`` on if the file begins with ``prefix``, else
         from its beginning; and the digest that is kept of it."""
         connection, probe = self._transfer.connection, _Probe()
-        connection.submit(probe, Get(self._source, offset, prefix, length=0))
+        in_trash = self._transfer.options.in_trash
+        request = Get(self._source, offset, prefix, length=0, in_trash=in_trash)
+        connection.submit(probe, request)
         connection.wait_for(probe)
         if probe.error is not None:
             raise probe.error
@@ -267,7 +270,8 @@ class Fetch:
         transfer = self._transfer
         computed = Call()
         if kept is None:  # the server reads all of it while the pieces come
-            transfer.connection.submit(computed, Hash(self._source))
+            request = Hash(self._source, transfer.options.in_trash)
+            transfer.connection.submit(computed, request)
             transfer.connection.flush()
         transfer.started(self._source, info.size)
         transfer.advanced(info.offset)

@@ -105,6 +105,8 @@ class FileCall(GetCall):
     def request(self, entry: Entry) -> Get:
         """What to ask for: of a large file, only what an earlier try has not brought."""
         item = self.item
+        in_trash = self._transfer.options.in_trash
+        holes = self._asks_for_holes(entry)
         if entry.size > RESUME_FROM and self._transfer.options.resume:
             if PartialFile.has_part(item.tree, item.parts):
                 self._open(resume=True)
@@ -116,8 +118,8 @@ class FileCall(GetCall):
                     self.not_sent()
                     raise
                 prefix = self._hasher.digest()
-                return Get(item.source, self._offset, prefix, holes=self._asks_for_holes(entry))
-        return Get(item.source, holes=self._asks_for_holes(entry))
+                return Get(item.source, self._offset, prefix, holes=holes, in_trash=in_trash)
+        return Get(item.source, holes=holes, in_trash=in_trash)
 
     def _asks_for_holes(self, entry: Entry) -> bool:
         return asks_for_holes(self._transfer.connection, entry.size)

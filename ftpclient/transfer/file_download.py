@@ -329,6 +329,7 @@ class FileDownload(Transfer):
             call = FileCall(self, item, replace, self._file_ended, contents, again=True, goes=goes)
             try:
                 asks = asks_for_holes(self.connection)
-                self.connection.submit(call, Get(item.source, holes=asks))
+                request = Get(item.source, holes=asks, in_trash=self.options.in_trash)
+                self.connection.submit(call, request)
             finally:
                 call.not_sent()

@@ -36,7 +36,7 @@ from ftpwire.errors import (
     QuotaExceeded,
 )
 from ftpwire.job_end import NO_ROOM, STAYS, JobEnd
-from ftpwire.messages import Overwrite
+from ftpwire.messages import InTrash, Overwrite
 from ftpwire.streams import ReadAhead
 
 SMALL = 256 * 1024
@@ -64,10 +64,11 @@ class Options:
         selection: What of a tree is transferred; what is named itself always is.
         remove_source: Remove what has arrived for good from where it came, and directories that
             became empty.
+        in_trash: Paths on the server are below this thing in the trash.
 
     Raises:
         ValueError: ``links`` and ``copy_links`` exclude each other; so do ``remove_source`` and
-            ``copy_links``, for what links lead to is not removed.
+            ``copy_links``, for what links lead to is not removed, and ``in_trash``.
     """
 
     recursive: bool = False
@@ -79,12 +80,15 @@ class Options:
     no_empty: bool = False
     selection: Selection = EVERYTHING
     remove_source: bool = False
+    in_trash: InTrash | None = None
 
     def __post_init__(self) -> None:
         if self.links and self.copy_links:
             raise ValueError("links and copy_links exclude each other")
         if self.remove_source and self.copy_links:
             raise ValueError("remove_source and copy_links exclude each other")
+        if self.remove_source and self.in_trash is not None:
+            raise ValueError("remove_source and in_trash exclude each other")
 
 
 class Stopped(FtpError):
@@ -241,6 +245,8 @@ class Transfer:
 
     def go_on_with(self, connection: Connection) -> None:
         """Use a new connection, after the old one was lost."""
+        if connection.operation is None:
+            connection.operation = self.connection.operation
         self.connection = connection
         self._again = True
         self.moved = 0

@@ -22,7 +22,7 @@ from ftpclient.transfer.named import Named
 from ftpclient.transfer.waiting import Waiting
 from ftpwire import digests, paths
 from ftpwire.errors import CommandError, SourceChanged, VerificationFailed
-from ftpwire.messages import Get, Sending, WhoAmI
+from ftpwire.messages import Get, InTrash, Sending, WhoAmI
 from ftpwire.paths import RemotePath
 
 _LOOK_SECONDS = 0.1
@@ -164,6 +164,7 @@ def fetch(
     source: RemotePath,
     node: Node,
     advanced: Callable[[int], None] = lambda count: None,
+    in_trash: InTrash | None = None,
 ) -> tuple[int, bytes]:
     """Write a remote file's bytes into an open node as they come; returns size and digest.
 
@@ -171,6 +172,7 @@ def fetch(
 
     Args:
         advanced: Told of the bytes that went out.
+        in_trash: See `ftpwire.messages.Get`.
 
     Raises:
         VerificationFailed: What was written is not what the server has.
@@ -179,7 +181,7 @@ def fetch(
     """
     call = _NodeCall(connection, node, advanced)
     prefix = node.hasher.digest() if node.written else None
-    connection.submit(call, Get(source, node.written, prefix))
+    connection.submit(call, Get(source, node.written, prefix, in_trash=in_trash))
     while not call.done and call.failure is None:
         connection.pump()
     if call.failure is not None:

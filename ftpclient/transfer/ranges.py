@@ -14,7 +14,7 @@ from ftpclient.connection.protocol import Call
 from ftpclient.transfer.calls import check_digest, mismatch
 from ftpwire import digests
 from ftpwire.errors import BadMessage, Cancelled
-from ftpwire.messages import PIECES, Get, Sending, Sent
+from ftpwire.messages import PIECES, Get, InTrash, Sending, Sent
 from ftpwire.paths import RemotePath
 
 TO_THE_END = 2**63 - 1
@@ -76,15 +76,25 @@ class _RangeCall(Call):
             raise BadMessage("the server ended a file before all of it had come")
 
 
-def fetch_range(connection: Connection, path: RemotePath, offset: int, length: int) -> Piece:
+def fetch_range(
+    connection: Connection,
+    path: RemotePath,
+    offset: int,
+    length: int,
+    in_trash: InTrash | None = None,
+) -> Piece:
     """Some bytes of a file; links are followed.
+
+    Args:
+        in_trash: See `ftpwire.messages.Get`.
 
     Raises:
         NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
     """
     call = _RangeCall(offset, length)
     knows = PIECES in connection.server.features
-    connection.submit(call, Get(path, offset, None, length if knows else None))
+    told_length = length if knows else None
+    connection.submit(call, Get(path, offset, None, told_length, in_trash=in_trash))
     while not call.done and not call.is_full:
         connection.pump()
     if call.is_full and not call.done:
@@ -97,8 +107,13 @@ def fetch_range(connection: Connection, path: RemotePath, offset: int, length: i
     return Piece(call.data, call.info, ending.digest if isinstance(ending, Sent) else None)
 
 
-def fetch_whole(connection: Connection, path: RemotePath) -> bytearray:
+def fetch_whole(
+    connection: Connection, path: RemotePath, in_trash: InTrash | None = None
+) -> bytearray:
     """All bytes of a file, verified; links are followed.
+
+    Args:
+        in_trash: See `ftpwire.messages.Get`.
 
     Raises:
         VerificationFailed: They don't have the digest that the server has for them; or it told
@@ -106,7 +121,7 @@ def fetch_whole(connection: Connection, path: RemotePath) -> bytearray:
         NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
     """
     call = _RangeCall(0, None)
-    connection.submit(call, Get(path))
+    connection.submit(call, Get(path, in_trash=in_trash))
     connection.wait_for(call)
     if call.error is not None:
         raise call.error

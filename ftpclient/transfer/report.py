@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from ftpwire.errors import FtpError
-from ftpwire.messages import FileType
+from ftpwire.messages import FileType, Removed
 
 INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
 """Why a lost connection is not made again for what comes from a pipe or an iterator."""
@@ -66,6 +66,7 @@ class Result:
         unchanged: It is done because it was there already, with the same digest.
         step: What a sync was doing.
         remark: What is to be known about a file that is done: that it grew meanwhile.
+        removed: Of what a sync has deleted on a server: whether it is in the trash.
     """
 
     source: bytes
@@ -77,6 +78,7 @@ class Result:
     unchanged: bool = False
     step: SyncStep | None = None
     remark: str | None = None
+    removed: Removed | None = None
 
 
 State = Literal["same", "differs", "only-here", "only-there", "unreadable"]

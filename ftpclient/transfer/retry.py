@@ -8,14 +8,17 @@ it fits (preflight.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from msgspec import structs
 
 from ftpclient.connection import log
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.interrupt import jittered, wait_for
-from ftpclient.connection.protocol import NoRoom
+from ftpclient.connection.interrupt import TimeOver, jittered, wait_for
+from ftpclient.connection.protocol import Asked, NoRoom, outcome_unknown
 from ftpclient.transfer.job import NOT_REST, RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
@@ -31,9 +34,12 @@ from ftpwire.errors import (
     TooMany,
     UploadTakenOver,
 )
+from ftpwire.messages import ChangeFor, EndTree, R
 from ftpwire.units import human, human_of
 
 _Answer = TypeVar("_Answer")
+_Key = TypeVar("_Key")
+_Change = TypeVar("_Change", bound=ChangeFor[Any])
 
 _FAR_SECONDS = 0.02
 """From this round trip on, a tree is sent over several connections by itself."""
@@ -318,6 +324,158 @@ def asked(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]
             return ask()
         except ConnectionLost as error:
             _regain(client, patience, error, lambda connection: None)
+
+
+def changed(
+    client: TransferClient,
+    listener: Listener,
+    request: ChangeFor[R],
+    lost: ConnectionLost | None = None,
+) -> R:
+    """Ask for one change, and have it done once, also if the connection is lost meanwhile: asked
+    for again with its number, the server does it, or repeats the answer if it has.
+
+    A server that keeps no trash knows no numbers: of that it stays unknown whether it was done.
+
+    Args:
+        lost: It was asked for already, with its number, and the connection was lost.
+
+    Raises:
+        ConnectionLost: It could not be regained, or the request can't be repeated. It may have been
+            done.
+    """
+    patience: Patience | None = None
+    while True:
+        if lost is not None:
+            patience = patience or _patience(client, listener)
+            try:
+                _regain(client, patience, lost, _check_repeats)
+            except (ConnectionLost, TimeOver) as error:
+                raise outcome_unknown(structs.replace(request, number=0), error) from None
+            request = structs.replace(request, again=True)
+        connection = client.connection
+        operation = connection.operation
+        if lost is None and (operation is None or not connection.keeps_trash):
+            return connection.ask(request)
+        if operation is not None:
+            request = operation.numbered(request)
+        try:
+            return connection.ask(request)
+        except ConnectionLost as error:
+            lost = error
+
+
+def all_changed(
+    client: TransferClient,
+    listener: Listener,
+    requests: Iterable[tuple[_Key, _Change]],
+    ended: Callable[[_Key, Asked[Any]], None],
+) -> None:
+    """Ask for many changes without a round trip for each, and have each done once; see `changed`.
+
+    Args:
+        requests: Each with what it is known by here.
+        ended: Hears what came of each, in their order.
+
+    Raises:
+        ConnectionLost: It could not be regained, or the requests can't be repeated. Some of those
+            that nothing was heard of may have been done.
+    """
+    connection, operation = client.connection, client.connection.operation
+    repeats = operation is not None and connection.keeps_trash
+    patience: Patience | None = None
+    todo = iter(requests)
+    unsent: deque[tuple[_Key, _Change]] = deque()
+    waiting: deque[tuple[_Key, _Change, Asked[Any]]] = deque()
+    heard = 0
+
+    def end_first() -> None:
+        nonlocal heard
+        key, _, call = waiting[0]
+        if isinstance(call.error, ConnectionLost):
+            raise call.error
+        waiting.popleft()
+        heard += 1
+        ended(key, call)
+
+    def send_all() -> None:
+        while True:
+            if not unsent:
+                key, request = next(todo, (None, None))
+                if key is None or request is None:
+                    return
+                if repeats and operation is not None:
+                    request = operation.numbered(request)
+                unsent.append((key, request))
+            call = Asked[Any]()
+            connection.submit(call, unsent[0][1])
+            waiting.append((*unsent.popleft(), call))
+            while waiting and waiting[0][2].done:
+                end_first()
+
+    while True:
+        before = heard
+        try:
+            send_all()
+            while waiting:
+                connection.wait_for(waiting[0][2])
+                end_first()
+            return
+        except ConnectionLost as error:
+            if not repeats:
+                raise
+            patience = patience or _patience(client, listener)
+            if heard != before:
+                patience.came_further()
+            lost = [*((key, request) for key, request, _ in waiting), *unsent]
+            waiting.clear()
+            unsent = deque((key, structs.replace(one, again=True)) for key, one in lost)
+            _regain(client, patience, error, _check_repeats)
+            connection = client.connection
+
+
+class Ending:
+    """The end of a tree that is put at once, whose answer may be lost with the connection: what was
+    replaced then must not be replaced once more."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._lost: EndTree | None = None
+
+    def ask(self, *, commit: bool) -> None:
+        """End the tree: put it in its place, or drop it. Raises as `Connection.ask`."""
+        connection, request = self._transfer.connection, EndTree(commit)
+        if commit and connection.operation is not None and connection.keeps_trash:
+            request = connection.operation.numbered(request)
+        try:
+            connection.ask(request)
+        except ConnectionLost:
+            self._lost = request if request.number else None
+            raise
+
+    def was_done(self) -> bool:
+        """On a new connection: whether the tree is in its place, though no answer has told.
+
+        Raises ConnectionLost.
+        """
+        if self._lost is None:
+            return False
+        connection = self._transfer.connection
+        if connection.keeps_trash:
+            try:
+                connection.ask(structs.replace(self._lost, again=True))
+            except CommandError:
+                pass  # it was lost before, and the tree with it: all of it is sent again
+            else:
+                return True
+        self._lost = None
+        return False
+
+
+def _check_repeats(connection: Connection) -> None:
+    """Raises SessionEnded where the server, as it is now, would do a change twice."""
+    if not connection.keeps_trash:
+        raise SessionEnded(f"{connection.address.endpoint}: the server can't repeat its answer")
 
 
 def first_contact(client: TransferClient, listener: Listener) -> None:

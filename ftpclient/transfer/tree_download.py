@@ -243,9 +243,9 @@ class TreeDownload:
 
     def _pages_of(self, path: bytes, *, recursive: bool, digest: bool) -> Iterator[Page]:
         """A directory of the tree, or all of the tree that it is."""
-        follow = self._download.options.copy_links
+        options = self._download.options
         place = paths.child(self._source, path) if path else self._source
-        request = List(place, recursive=recursive, follow=follow, digest=digest)
+        request = List(place, recursive, options.copy_links, digest, options.in_trash)
         try:
             for page in list_pages(self._download.connection, request):
                 yield structs.replace(page, directory=_join(path, page.directory)) if path else page

@@ -37,11 +37,11 @@ def make(directory: Path, *names: str) -> None:
 
 
 def tree(directory: Path) -> set[str]:
-    """All files and directories below; staging, and what makes tests tidy, left out."""
+    """All files and directories below; staging, trash, and what makes tests tidy, left out."""
     found = set()
     for path in directory.rglob("*"):
         name = str(path.relative_to(directory))
-        if not name.startswith(".ftpd-staging"):
+        if not name.startswith(".ftpd-"):
             found.add(name + "/" * path.is_dir())
     return found
 
@@ -357,8 +357,12 @@ def test_changing(client, files):
     assert client.copy("/a", "/again", recursive=True) == Copied(1, 2, 4)
     with pytest.raises(NotEmpty):
         client.remove("/a")
-    assert client.remove("/a", recursive=True) == Removed(1, 2, 4)
-    assert tree(files) == {"again/", "again/b/", "again/moved"}
+    assert client.remove("/a", recursive=True, final=True) == Removed(1, 2, 4)
+    trashed = client.remove("/again/moved")
+    assert trashed == Removed(1, 0, 4, trashed.operation, trashed=True) and trashed.operation
+    trashed = client.remove("/again", recursive=True)
+    assert trashed == Removed(0, 0, 0, trashed.operation, trashed=True), "a tree isn't counted"
+    assert tree(files) == set()
 
 
 # its connection ----------------------------------------------------------------------------

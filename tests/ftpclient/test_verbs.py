@@ -110,7 +110,7 @@ def drive(request) -> Callable:
             None,
         ),
         (
-            lambda ask: verbs.remove(ask, b"/x", recursive=True),
+            lambda ask: verbs.remove(ask, b"/x", recursive=True, final=False),
             Remove(b"/x", True),
             Removed(1, 2, 3),
             Removed(1, 2, 3),

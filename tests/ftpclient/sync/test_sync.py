@@ -1052,19 +1052,21 @@ def test_odd_names(mirror, name):
     mirror.check(delete=True)
 
 
-def test_the_reserved_name_is_passed_over(up):
-    write(up.source / "d" / ".ftpd-staging")
+@pytest.mark.parametrize("name", [".ftpd-staging", ".ftpd-trash"])
+def test_the_reserved_name_is_passed_over(up, name):
+    write(up.source / "d" / name)
     write(up.source / "d" / "file")
 
     summary = up.sync(delete=True)
 
-    assert up.told.errors == [("skipped", "invalid-path", "d/.ftpd-staging")]
+    assert up.told.errors == [("skipped", "invalid-path", f"d/{name}")]
     assert (summary.exit_code, trees.names(up.target)) == (0, {b"d", b"d/file"})
 
 
-def test_a_local_directory_with_the_reserved_name_can_be_deleted(down):
+@pytest.mark.parametrize("name", [".ftpd-staging", ".ftpd-trash"])
+def test_a_local_directory_with_the_reserved_name_can_be_deleted(down, name):
     write(down.source / "file")
-    write(down.target / ".ftpd-staging" / "file")
+    write(down.target / name / "file")
     assert down.sync(delete=True).deleted == 2
     down.check(delete=True)
 

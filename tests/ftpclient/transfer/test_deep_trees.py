@@ -30,7 +30,7 @@ def test_every_verb_that_walks(client, files, tmp_path):
         assert sum(len(entries) for _, entries in client.walk("/tree")) == len(names)
         assert client.copy("/tree", "/copy", recursive=True).files == DEPTH
         assert client.get(["/copy"], tmp_path / "got", recursive=True).failed == 0
-        assert client.remove("/copy", recursive=True).files == DEPTH
+        assert client.remove("/copy", recursive=True, final=True).files == DEPTH
     assert names_below(tmp_path / "got") == names == names_below(files / "tree")
     assert not (files / "copy").exists()
 

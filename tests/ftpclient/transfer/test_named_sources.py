@@ -148,7 +148,7 @@ def test_remove_and_move_act_on_the_link(client, files):
     client.remove("/one")
     client.move("/two", "/three")
     assert (files / "real").read_bytes() == b"real"
-    assert sorted(os.listdir(files)) == [".ftpd-staging", "real", "three"]
+    assert sorted(os.listdir(files)) == [".ftpd-staging", ".ftpd-trash", "real", "three"]
     assert os.readlink(files / "three") == "real"
 
 

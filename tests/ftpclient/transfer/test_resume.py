@@ -107,7 +107,7 @@ def room(server):
 
 
 def staged(server) -> set[str]:
-    return set(os.listdir(server.settings.root / "alice" / ".ftpd-staging")) - {"lock"}
+    return set(os.listdir(server.settings.root / "alice" / ".ftpd-staging")) - {"lock", "numbers"}
 
 
 def partials(directory) -> set[str]:
