@@ -26,6 +26,7 @@ from ftpwire.paths import RemotePath, printable
 if TYPE_CHECKING:
     from ftpclient.client import Client
     from ftpclient.connection.servers import Server
+    from ftpwire.messages import InTrash
 
 
 _WITH_COLON = re.compile(r"/(?:[^:]*/)?:/")
@@ -95,6 +96,7 @@ class ShellState:
         aliases: Other names, and the commands that they stand for, as they were written.
         in_rc: The lines are those of the rc file.
         history: The lines that were given at this terminal, oldest first.
+        operations: The ids of the commands that were run here, which a server keeps apart.
         check_command: Refuses what is not one command. Raises UsageError.
     """
 
@@ -110,6 +112,7 @@ class ShellState:
     aliases: dict[str, str] = field(default_factory=dict)
     in_rc: bool = False
     history: Callable[[], Iterable[str]] = tuple
+    operations: set[bytes] = field(default_factory=set)
     check_command: Callable[[str], None] = _any_command
 
 
@@ -387,10 +390,14 @@ class App:
         sys.stdout.write(json.dumps(record) + "\n")
         sys.stdout.flush()
 
-    def pour(self, path: RemotePath) -> None:
-        """Write a remote file to standard output. Raises ReaderLeft."""
+    def pour(self, path: RemotePath, in_trash: InTrash | None = None) -> None:
+        """Write a remote file to standard output. Raises ReaderLeft.
+
+        Args:
+            in_trash: See `Client.stat`.
+        """
         try:
-            self.client.get_stream(path, sys.stdout.fileno())
+            self.client.get_stream(path, sys.stdout.fileno(), in_trash=in_trash)
         except FtpError:
             raise  # of the server, though it may be an OSError as well
         except OSError as error:

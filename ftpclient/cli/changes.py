@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ftpclient.cli import records
 from ftpclient.cli.group import raise_for
 from ftpwire.errors import CommandError, FtpError
+from ftpwire.messages import Entry, Removed
 
 if TYPE_CHECKING:
     from ftpclient.cli.app import App
@@ -54,6 +55,29 @@ class Changes:
             self._size += size
             more = {"size": size, **(more or {})}
         self._tell("done", path, target, None, more)
+
+    def removed(self, path: bytes, answer: Removed, entry: Entry | None = None) -> None:
+        """Something was removed.
+
+        Args:
+            entry: What it was, if that is known; else the server has counted it, unless it is a
+                tree that went to the trash as a whole.
+        """
+        more: dict[str, Any] = {}
+        counted: int | None = answer.files + answer.directories
+        size: int | None = answer.size_bytes
+        if entry is not None:
+            counted, size = 1, entry.size if entry.type == "file" else 0
+            more["type"] = entry.type
+        elif not counted:
+            counted = size = None
+        if entry is None:
+            files = None if counted is None else answer.files
+            directories = None if counted is None else answer.directories
+            more = {"count": counted, "files": files, "directories": directories}
+        more |= records.removed_record(answer)
+        self.done(path, deleted=counted or 1, more={"size": size, **more})
+        self._size += size or 0
 
     def skipped(self, path: bytes, target: bytes | None, error: FtpError) -> None:
         """Something was left alone on purpose."""

@@ -43,10 +43,7 @@ _RESUMES = "nothing: resuming is the default"
 _WHOLE = "nothing: files are sent whole, and a name never shows half a file"
 _ONE_ACCOUNT = "none: all files of an account belong to it"
 _NO_HARD_LINKS = "none: there are no hard links"
-_NOT_KEPT = (
-    "none: what is replaced isn't kept; cp -r copies it on the server before, and -n shows what "
-    "sync would replace"
-)
+_NOT_KEPT = "nothing: what is replaced is kept; versions lists it, undo and restore bring it back"
 _FORWARD = "none: forward a port with ssh -L, and connect to localhost:PORT"
 
 _TRANSFERS = {
@@ -334,6 +331,13 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "rm": _RM,
     "stat": _STAT,
     "sync": _SYNC,
+    "undo": {"--redo": "nothing: a second undo does it again"},
+    "restore": {
+        **dict.fromkeys(
+            ("-f", "--to", "--force", "--beside"), "none: trash restore ID PATH has it"
+        ),
+        **dict.fromkeys(("-V", "--version", "--revision"), "--at"),
+    },
     "tail": {"-F": "-f (it follows what is replaced, too)"},
     "touch": {"-a": "-m (times of reading aren't kept)"},
     "tree": _TREE,
@@ -434,6 +438,13 @@ COMMANDS = {
     # other programs
     **dict.fromkeys(("md5sum", "sha1sum", "sha256sum", "b3sum", "cksum", "sum"), "hash"),
     **dict.fromkeys(("zcat", "sed", "awk", "cut"), "cat FILE | COMMAND"),
+    **dict.fromkeys(("recover", "undel", "undelete", "unrm"), "restore, or undo"),
+    **dict.fromkeys(("restore-trash", "trash-restore", "untrash"), "trash restore"),
+    "redo": "undo (a second one does it again)",
+    **dict.fromkeys(("list-trash", "trash-list"), "trash"),
+    **dict.fromkeys(("cleanup", "empty-trash", "trash-empty"), "trash empty"),
+    **dict.fromkeys(("revisions", "snapshots"), "versions"),
+    **dict.fromkeys(("revert", "rollback"), "restore --at N PATH, or undo"),
     "grep": "cat FILE | grep PATTERN",
     "locate": "find",
     "nano": "edit",
@@ -447,3 +458,13 @@ COMMANDS = {
     "wget": "get",
 }
 """Commands, by what other tools have them. For lines of them see translations.py."""
+
+OF_TRASH = {
+    **dict.fromkeys(("dir", "info", "list", "show"), "trash ls"),
+    **dict.fromkeys(("put", "rm", "delete"), "trash empty ID (it removes for good), or rm PATH"),
+    **dict.fromkeys(("clean", "clear", "cleanup", "purge"), "trash empty"),
+    **dict.fromkeys(("recover", "undelete", "undo"), "undo ID, or trash restore ID"),
+    **dict.fromkeys(("download", "fetch"), "trash get"),
+    "diff": "none: trash get ID PATH FILE, then diff in your own shell",
+}
+"""Commands that others have, or that one might try, after ``trash``."""

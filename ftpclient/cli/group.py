@@ -35,6 +35,7 @@ _MODULES = {
     "session": ("batch", "connect", "forget"),
     "discover": ("discover",),
     "kept": ("kept",),
+    "trash": ("restore", "trash", "undo", "versions"),
     "comfort": ("alias", "clear", "echo", "history", "set", "unalias"),
     "switching": ("bookmark", "close", "open"),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
@@ -80,6 +81,7 @@ class HintingCommand(click.Command):
         return foreign.OPTIONS.get(self.name or "", {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
         try:
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
@@ -88,7 +90,7 @@ class HintingCommand(click.Command):
             if not isinstance(error.param, click.Argument):
                 raise
             usage = " ".join(part for part in self.collect_usage_pieces(ctx)[1:])
-            text = f"something is missing: {self.name} {usage}"
+            text = f"something is missing: {_called(ctx) or self.name} {usage}"
             raise click.UsageError(text, ctx) from None
 
     def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
@@ -243,22 +245,54 @@ def _without_server(app: App, command: click.Command, arguments: dict[str, Any])
     }
 
 
+_ARGUMENTS = "ftpclient.arguments"
+"""Under which a context has the words after a command, as they were written."""
+_APART = frozenset({"restore", "trash", "undo"})
+"""Commands that take back what others have done, and so are no part of the same operation."""
+
+
+def _called(context: click.Context) -> str:
+    """A command's name, after those of the groups that it is in."""
+    names: list[str] = []
+    while context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(names)
+
+
 def remote_command(
     name: str,
     cls: type[HintingCommand] = HintingCommand,
+    *,
+    final: str | None = None,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command on the App, with the options that people also write after it."""
+    """A click command on the App, with the options that people also write after it.
+
+    Args:
+        final: The parameter with which nothing is kept of what the command removes and replaces.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(**arguments: Any) -> Any:
-            app: App = click.get_current_context().obj
+            context = click.get_current_context()
+            app: App = context.obj
             if app.shell.in_rc and name in NOT_IN_RC:
                 raise UsageError(f"an rc file can't have {name}: {NOT_IN_RC[name]}")
             app.as_json |= arguments.pop("as_json_here")
             app.accept_new |= arguments.pop("accept_new_here")
             app.quiet |= arguments.pop("quiet_here")
             app.verbose |= arguments.pop("verbose_here", False)
-            return function(app, **_without_server(app, command, arguments))
+            from ftpclient.cli import operations
+
+            words = context.meta.get(_ARGUMENTS, [])
+            keep = final is None or not arguments[final]
+            with operations.running(
+                app,
+                lambda: operations.command_line(_called(context), words),
+                keep=keep,
+                apart=name in _APART,
+            ):
+                return function(app, **_without_server(app, command, arguments))
 
         functools.update_wrapper(run, function)
         command = click.command(name, cls=cls)(run)

@@ -13,13 +13,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from ftpclient.cli import places
+from ftpclient.cli import places, trashed
 from ftpclient.client import Client
 from ftpclient.connection import files
 from ftpclient.connection.credentials import Credential, SavedToken, SavedTokens
@@ -77,6 +78,47 @@ def roots_of_sync(ctx: click.Context, param: click.Parameter, begun: str) -> Off
 def saved_servers(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     """The servers that login saved."""
     return [CompletionItem(name) for name in _saved(begun)]
+
+
+def trash_ids(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
+    """The IDs of operations in the trash, with the commands that they were."""
+
+    def ask(client: Client) -> Iterator[CompletionItem[str]]:
+        found = client.trash()
+        shown = trashed.Operations(found)
+        for one in found:
+            if shown.short[one.name].startswith(begun.lower()):
+                yield CompletionItem(shown.short[one.name], help=shown.told(one))
+
+    return _answers(ctx, ask)
+
+
+def versions(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
+    """The numbers of the versions of the path that stands before ``--at``."""
+    # click can't say which argument a word is while the value of an option is missing
+    path = next((word for word in ctx.args if not word.startswith("-")), "")
+
+    def ask(client: Client) -> Iterator[CompletionItem[str]]:
+        for number, version in enumerate(client.versions(places.from_home(path)), 1):
+            if str(number).startswith(begun):
+                told = trashed.version_line(number, version)
+                yield CompletionItem(str(number), help=told)
+
+    return _answers(ctx, ask) if path and _place(path) is None else []
+
+
+def _answers(ctx: click.Context, ask: Callable[[Client], Iterator[CompletionItem[str]]]) -> Offers:
+    """What the server that is used anyway is asked for, if it answers in time."""
+    try:
+        server = choose(_given(ctx, "server"))
+    except (FtpError, OSError):
+        return []
+
+    def answer(interrupt: Interrupt) -> Offers:
+        with _logged_in(ctx, server, interrupt) as client:
+            return [] if client is None else list(ask(client))
+
+    return in_time(answer, SECONDS)
 
 
 def server_names(begun: str) -> Offers:
@@ -153,11 +195,31 @@ def _listed(
     ctx: click.Context, server: Server, directory: str, begins: str, interrupt: Interrupt
 ) -> Iterator[tuple[str, bool]]:
     """Names in a remote directory, and which are directories. Raises FtpError, OSError."""
+    with _logged_in(ctx, server, interrupt) as client:
+        if client is None:
+            return
+        path = places.from_home(directory)
+        for count, entry in enumerate(client.list_dir(path, follow=True)):
+            text = paths.to_text(entry.path)
+            if count >= _MOST:
+                break
+            if text.startswith(begins) and (begins or not text.startswith(".")):
+                yield text, entry.type == "dir"
+
+
+@contextmanager
+def _logged_in(ctx: click.Context, server: Server, interrupt: Interrupt) -> Iterator[Client | None]:
+    """A client that a token has logged in; None without one that may be used.
+
+    Raises FtpError, OSError.
+    """
     saved = SavedTokens().get(server.address)
     plaintext = server.plaintext or bool(_given(ctx, "plaintext"))
     if saved is None or not _is_good(saved):
+        yield None
         return
     if plaintext and not saved.plaintext and server.address.path is None:
+        yield None
         return
     client = Client(
         server.address,
@@ -174,13 +236,7 @@ def _listed(
             if error.code == LoginRefused.code:  # others are about the account, not the token
                 _note_refused(saved)
             raise
-        path = places.from_home(directory)
-        for count, entry in enumerate(client.list_dir(path, follow=True)):
-            text = paths.to_text(entry.path)
-            if count >= _MOST:
-                break
-            if text.startswith(begins) and (begins or not text.startswith(".")):
-                yield text, entry.type == "dir"
+        yield client
     finally:
         client.close()
 

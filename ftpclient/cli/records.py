@@ -19,7 +19,16 @@ from ftpclient.cli.render import iso_seconds, iso_time
 from ftpclient.transfer.report import Finding, Result, Summary, SyncStep
 from ftpwire import digests, paths
 from ftpwire.errors import CommandError, FtpError, UploadTakenOver, facts_of
-from ftpwire.messages import Entry, Hashed, KeptUpload, Room, TokenInfo
+from ftpwire.messages import (
+    Entry,
+    Hashed,
+    KeptUpload,
+    Removed,
+    Room,
+    TokenInfo,
+    TrashedOperation,
+    TrashItem,
+)
 
 if TYPE_CHECKING:
     from ftpclient.client import Client
@@ -60,6 +69,7 @@ def room_record(room: Room) -> dict[str, Any]:
     """An account's space."""
     record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
     record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
+    record |= {"trash": room.trash, "trash_files": room.trash_files}
     if room.used_files is not None:
         record |= {"total_files": room.total_files, "used_files": room.used_files}
     return record
@@ -97,6 +107,49 @@ def kept_record(one: KeptUpload) -> dict[str, Any]:
 def age_of(one: KeptUpload) -> int | None:
     """Seconds since the last bytes of an interrupted upload came; None if that is unknown."""
     return max(0, int(time.time()) - one.touched) if one.touched else None
+
+
+def operation_record(one: TrashedOperation, short: str) -> dict[str, Any]:
+    """An operation of the trash, and what people call it."""
+    return {
+        "operation": one.name,
+        "id": short,
+        "time": iso_time(one.time_ns),
+        "words": paths.printable(one.words) or None,
+        **_path_or_none("path", one.first or None),
+        "items": one.items,
+        "kept": one.kept,
+        "size": one.size,
+        "files": one.files,
+        "counted": one.counted,
+        "expires": moment(one.expires),
+        "client": None if one.client is None else one.client.hex(),
+        "undone": one.undone,
+        "undoes": one.undoes,
+        "given_up": one.given_up,
+    }
+
+
+def trashed_record(one: TrashItem, operation: TrashedOperation) -> dict[str, Any]:
+    """One thing that an operation has changed."""
+    record = {
+        "operation": operation.name,
+        "item": one.name or None,
+        "time": iso_time(one.time_ns),
+        "words": paths.printable(operation.words) or None,
+        "what": one.what,
+        **path_record("path", one.path),
+        "type": one.type,
+        "size": one.size,
+        "files": one.files,
+        "mtime": iso_time(one.mtime_ns),
+        "digest": _digest(one.digest),
+        "state": one.state,
+        "expires": moment(operation.expires),
+        "client": None if operation.client is None else operation.client.hex(),
+        "undone": operation.undone,
+    }
+    return record if one.target is None else record | path_record("target", one.target)
 
 
 def found_record(one: Found) -> dict[str, Any]:
@@ -203,6 +256,11 @@ def action_record(
     return record if error is None else record | _why(error)
 
 
+def removed_record(removed: Removed) -> dict[str, Any]:
+    """Where something has gone that was removed."""
+    return {"operation": removed.operation, "trashed": removed.trashed}
+
+
 def done_record(action: str, **more: Any) -> dict[str, Any]:
     """What was done to something that has no path: an account, a token, a saved server."""
     return {"action": action, **more, "status": "done", "error": None}
@@ -270,6 +328,8 @@ def _step_record(result: Result, step: SyncStep, status: str) -> dict[str, Any]:
         record["type"] = step.type
     if step.action in ("delete", "remove"):
         record |= {"count": step.count, "size": step.size}
+    if result.removed is not None:
+        record |= removed_record(result.removed)
     if step.why:
         record["why"] = step.why
     if result.digest is not None:

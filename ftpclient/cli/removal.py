@@ -6,15 +6,17 @@ commands/changing.py), a mirror's deletions (sync/).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from ftpclient.cli.app import App
 from ftpclient.cli.changes import Changes
+from ftpclient.cli.operations import Kept
+from ftpclient.cli.printer import Printer
 from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
+from ftpclient.transfer.retry import all_changed
 from ftpwire import paths
 from ftpwire.errors import CommandError, NotFound, SourceChanged
 from ftpwire.messages import IF_SAME, Entry, Remove, Removed
@@ -32,6 +34,7 @@ class Removal:
         self.exit_code = 0
         self._app = app
         self._changes = Changes(app, "remove")
+        self._trash = Kept(app)
         self._doomed: spool.Spool[Entry] = spool.Spool(Entry)
 
     def add(self, path: RemotePath, entry: Entry) -> None:
@@ -51,25 +54,26 @@ class Removal:
         Raises:
             ConnectionLost, Interrupted: What was not removed yet is still there.
         """
-        connection = self._app.client.connection
-        waiting: deque[tuple[Entry, Asked[Removed]]] = deque()
+        all_changed(
+            self._app.client,
+            Printer(self._app),
+            self._requests(),
+            lambda entry, call: self._end(entry, call, removed),
+        )
+
+    def _requests(self) -> Iterator[tuple[Entry, Remove]]:
+        only_same = IF_SAME in self._app.client.connection.server.features
         # a path that begins with another one is greater than that
         for entry in spool.sort(self._doomed, lambda one: one.path, reverse=True):
-            call: Asked[Removed] = Asked()
-            request = Remove(entry.path)
-            if entry.type in ("file", "link") and IF_SAME in connection.server.features:
+            if entry.type in ("file", "link") and only_same:
                 # what came there since it was found may be nothing that is meant
-                request = Remove(entry.path, False, entry.size, entry.mtime_ns)
-            connection.submit(call, request)
-            waiting.append((entry, call))
-            while waiting and waiting[0][1].done:
-                self._end(*waiting.popleft(), removed)
-        for entry, call in waiting:
-            connection.wait_for(call)
-            self._end(entry, call, removed)
+                yield entry, Remove(entry.path, False, entry.size, entry.mtime_ns)
+            else:
+                yield entry, Remove(entry.path)
 
     def finish(self, status: int) -> None:
         """Print the totals, and end the command with a status."""
+        self._trash.finish()
         self._changes.finish(status)
 
     def close(self) -> None:
@@ -86,13 +90,12 @@ class Removal:
         if isinstance(error, SourceChanged):
             error = SourceChanged(f"{paths.show(entry.path)}: changed since it was found: it stays")
         if error is None:
-            size = 0 if entry.type == "dir" else entry.size
-            self._changes.done(entry.path, deleted=1, size=size, more={"type": entry.type})
+            self._trash.removed(call.reply)
+            self._changes.removed(entry.path, call.reply, entry)
             if removed is not None:
                 removed(RemotePath(entry.path), entry)
-        elif isinstance(error, CommandError):
-            if not isinstance(error, NotFound):  # somebody else was quicker
-                self._changes.failed(entry.path, error, exit_code=1)
-                self.exit_code = 1
-        else:
+        elif not isinstance(error, CommandError):
             raise error
+        elif not isinstance(error, NotFound):  # somebody else was quicker
+            self._changes.failed(entry.path, error, exit_code=1)
+            self.exit_code = 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,6 +24,34 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from ftpclient.sync.check import CheckSummary
     from ftpclient.sync.job import SyncSummary
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese, Japanese and Korean letters take two,
+    accents that are written apart none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces after it, up to so many columns."""
+    return text + " " * (width - cells(text))
+
+
+def begun(text: str, width: int) -> str:
+    """As much of the beginning of a text as so many columns hold."""
+    if cells(text) <= width:
+        return text
+    left = width - 1
+    for count, one in enumerate(text):
+        left -= cells(one)
+        if left < 0:
+            return f"{text[:count]}…"
+    return text
 
 
 def shortened(text: str, width: int) -> str:
@@ -89,15 +118,15 @@ def columns(names: Iterable[str], width: int) -> Iterator[str]:
     all_names = list(names)
     if not all_names:
         return
-    lengths = [len(_COLORS.sub("", name)) for name in all_names]
+    lengths = [cells(_COLORS.sub("", name)) for name in all_names]
     widest = max(lengths) + 2
     across = max(1, width // widest)
     rows = -(-len(all_names) // across)
-    padded = [
+    filled = [
         name + " " * (widest - length) for name, length in zip(all_names, lengths, strict=True)
     ]
     for row in range(rows):
-        yield "".join(padded[row::rows]).rstrip()
+        yield "".join(filled[row::rows]).rstrip()
 
 
 def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
@@ -117,7 +146,9 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
 def room_lines(room: Room) -> Iterator[str]:
     """An account's space."""
     total = "unlimited" if room.total is None else human(room.total)
-    yield f"total {total}, used {human(room.used)}, free {_free(room)}"
+    trash = f"; {human(room.trash)} in the trash, given up when room is needed"
+    used = f"used {human(room.used)}, free {_free(room)}{trash if room.trash else ''}"
+    yield f"total {total}, {used}"
     if room.held > room.kept:
         yield f"uploads under way hold {human(room.held - room.kept)}"
     if room.kept_uploads:

@@ -24,6 +24,7 @@ from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
 from ftpclient.cli.quoting import Quote, quote
+from ftpclient.cli.trashed import short_ids
 from ftpclient.connection.servers import SavedServers
 from ftpclient.shell.lexer import Place, Typed, Word, split_typed
 from ftpclient.shell.running import expanded
@@ -58,15 +59,24 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "get": ("remote", "local remote"),
     "sync": ("local",),
     "check": ("local",),
+    "undo": ("operation", "nothing"),
+    "trash ls": ("operation", "remote", "nothing"),
+    "trash restore": ("operation", "remote"),
+    "trash get": ("operation", "remote local", "local"),
+    "trash cat": ("operation", "remote"),
+    "trash empty": ("operation",),
+    **dict.fromkeys(("token list", "token revoke"), ("nothing",)),
 }
 """What the arguments are, first to last; the last one also stands for all that follow.
 
 With two kinds, the second is offered where nothing of the first matches. Arguments of commands
 that are not here are remote paths.
 """
+_OF_OPTIONS = {"--at": "version", "--user-path": "remote", "--to": "remote", "-newer": "remote"}
+"""What the values of options are, where something can be offered for them."""
 
 
-_WITHOUT_SLASH = frozenset({"alias", "command", "server", "setting"})
+_WITHOUT_SLASH = frozenset({"alias", "command", "operation", "server", "setting", "version"})
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,26 @@ class RemoteNames:
                     name, slash, _ = one.path[len(base) :].partition(b"/")
                     names.add(Name(paths.to_text(name), bool(slash)))
         return sorted(names, key=lambda name: name.text)
+
+    def operations(self) -> list[Name]:
+        """The IDs of the operations in the trash."""
+        client = self._app.known_client
+        if client is None or not client.connected:
+            return []
+        short: dict[str, str] = {}
+        with self._patience(client):
+            short = short_ids(client.trash())
+        return [Name(one) for one in short.values()]
+
+    def versions(self, words: Sequence[Word]) -> list[Name]:
+        """The numbers of the versions that are kept of the file which is the last of some words."""
+        client = self._app.known_client
+        if client is None or not client.connected or not words:
+            return []
+        count = 0
+        with self._patience(client):
+            count = len(client.versions(words[-1].text))
+        return [Name(str(number)) for number in range(1, count + 1)]
 
     def _ask(self, path: RemotePath) -> list[Name]:
         client = self._app.known_client
@@ -179,15 +209,22 @@ class ShellCompleter(Completer):
             return typed, _matching(typed, _commands(self._app))
         words = expanded(self._app, tuple(typed.words))
         command = _command(self._app, words[0].text)
+        name, words = "" if command is None else command.name or "", words[1:]
+        if isinstance(command, click.Group):
+            if not words:
+                return typed, _matching(typed, map(Name, command.commands))
+            command = command.commands.get(words[0].text)
+            name, words = f"{name} {words[0].text}", words[1:]
         if command is None:
             return typed, []
-        given = _arguments(command, words[1:])
-        if given is None:
-            return typed, []
+        given = _arguments(command, words)
+        if isinstance(given, str):
+            kind = _OF_OPTIONS.get(given, "nothing")
+            return typed, self._names(typed, kind, words[:-1])
         if _is_option(typed):
             return typed, _matching(typed, _options(self._app, command))
-        for kind in _kinds(command, given).split():
-            directories_only = "directory" in _kinds(command, given)
+        for kind in _kinds(command, name, given).split():
+            directories_only = "directory" in _kinds(command, name, given)
             names = self._names(typed, kind)
             if directories_only:
                 names = [name for name in names if name.more]
@@ -195,12 +232,15 @@ class ShellCompleter(Completer):
                 return typed, names
         return typed, []
 
-    def _names(self, typed: Typed, kind: str) -> list[Name]:
+    def _names(self, typed: Typed, kind: str, words: Sequence[Word] = ()) -> list[Name]:
+        """The names of a kind that fit; ``words`` are the arguments before, where they matter."""
         listing: dict[str, Callable[[], Iterable[Name]]] = {
             "remote": lambda: self.remote_names.below(typed.directory),
             "local": lambda: _local_names(typed.directory),
             "command": lambda: _commands(self._app),
             "kept": lambda: self.remote_names.kept_below(typed.directory),
+            "operation": self.remote_names.operations,
+            "version": lambda: self.remote_names.versions(words),
             "server": lambda: map(Name, SavedServers().names()),
             "setting": lambda: (Name(name) for name, _ in self._app.shell.settings),
             "alias": lambda: map(Name, self._app.shell.aliases),
@@ -283,8 +323,8 @@ def _options(app: App, command: click.Command) -> Iterator[Name]:
                 yield Name(name)
 
 
-def _arguments(command: click.Command, words: Sequence[Word]) -> int | None:
-    """How many arguments there are already; None where an option's value comes next."""
+def _arguments(command: click.Command, words: Sequence[Word]) -> int | str:
+    """How many arguments there are already; or the option whose value comes next."""
     with_value = {
         name
         for parameter in command.params
@@ -298,14 +338,14 @@ def _arguments(command: click.Command, words: Sequence[Word]) -> int | None:
             return count + sum(1 for _ in rest)
         if word.text in with_value:
             if next(rest, None) is None:
-                return None
+                return word.text
         elif not word.text.startswith("-") or word.text == "-":
             count += 1
     return count
 
 
-def _kinds(command: click.Command, given: int) -> str:
-    kinds = _KINDS.get(command.name or "")
+def _kinds(command: click.Command, name: str, given: int) -> str:
+    kinds = _KINDS.get(name)
     if kinds is None:
         takes = any(isinstance(parameter, click.Argument) for parameter in command.params)
         return "remote" if takes else "nothing"

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
-from ftpclient.cli import main
+from ftpclient.cli import main, operations
 from ftpclient.cli.aliases import ALIASES, meant
 from ftpclient.cli.app import App, UsageError, Where
 from ftpclient.cli.group import WITHOUT_OUTPUT
@@ -60,7 +60,8 @@ def _run_line(app: App, text: str) -> int:
         app.interrupt.clear()  # pressed when nothing was running any more
     if (local := line.local) is not None:
         return main.guarded(app, lambda: _run_local(app, local))
-    return grammar.run(line.items, lambda pipe: _run(app, pipe), lambda s: _ends(app, s))
+    with operations.running(app, lambda: text.strip(), apart=True):
+        return grammar.run(line.items, lambda pipe: _run(app, pipe), lambda s: _ends(app, s))
 
 
 def understood(app: App, text: str) -> Line | int:

@@ -385,6 +385,8 @@ def test_removing_by_patterns(fs, files):
     for name in ("a1", "a2", "b", "deep/a"):
         fs.pipe_file("/" + name, b"")
     fs.rm("/a*")
+    removed = fs.client.trash()[0]
+    assert (removed.kept, removed.words) == (2, "fsspec rm /a1 /a2"), "it is undone as a whole"
     fs.rm_file("/deep/a")
     assert fs.find("/", withdirs=True) == ["/", "/b", "/deep"]
     fs.pipe_file("/deep/one/two/three", b"")

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import click
 
-from ftpclient.cli import records
+from ftpclient.cli import moments, records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.chmod_modes import ModeChange
@@ -140,7 +140,7 @@ def touch_command(
     given: int | None = None
     try:
         if date is not None:
-            given = _moment(date)
+            given = moments.moment(date)
         elif stamp is not None:
             given = _stamp(stamp)
     except ValueError as error:
@@ -186,30 +186,6 @@ def _make_empty(app: App, path: RemotePath) -> bool:
     return not summary.skipped
 
 
-_NS = 10**9
-
-
-def _moment(text: str) -> int:
-    """Nanoseconds since 1970 for a date as people write it, in local time without a zone.
-
-    Raises ValueError.
-    """
-    text = text.strip()
-    if text == "now":
-        return time.time_ns()
-    if text.startswith("@"):
-        try:
-            return int(text[1:]) * _NS
-        except ValueError:
-            raise ValueError(f"{text!r}: after @ come seconds since 1970") from None
-    try:
-        return _nanoseconds(datetime.fromisoformat(text))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no time: write 2030-12-31, 2030-12-31T18:00, with Z for UTC, or @SECONDS"
-        ) from None
-
-
 _STAMP = re.compile(r"((?:[0-9]{2}){0,2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.([0-9]{2}))?")
 
 
@@ -227,15 +203,6 @@ def _stamp(text: str) -> int:
         year = int(given) + (1900 if int(given) >= 69 else 2000)
     month, day, hour, minute, second = map(int, rest)
     try:
-        return _nanoseconds(datetime(year, month, day, hour, minute, second))
+        return moments.nanoseconds(datetime(year, month, day, hour, minute, second))
     except ValueError as error:
         raise ValueError(f"{text!r} is no time: {error}") from None
-
-
-def _nanoseconds(moment: datetime) -> int:
-    """Since 1970; local time where there is no zone. Raises ValueError."""
-    try:
-        seconds = int(moment.replace(microsecond=0).timestamp())
-    except (OverflowError, OSError):
-        raise ValueError("beyond all dates") from None
-    return seconds * _NS + moment.microsecond * 1000

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from ftpclient.cli import colors, records, render
 from ftpclient.cli.app import App
+from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.colors import Colors
 from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command
@@ -469,10 +470,22 @@ def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
 
 @remote_command("cat")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-def cat_command(app: App, patterns: tuple[str, ...]) -> None:
+@at_option
+def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
     """Write files to standard output."""
     sys.stdout.flush()
-    raise_for(for_each(app, patterns, app.pour))
+    if at is None:
+        raise_for(for_each(app, patterns, app.pour))
+        return
+
+    def pour(path: RemotePath) -> None:
+        version = version_at(app, path, at)
+        if version is None:
+            app.pour(path)
+        else:
+            app.pour(version.place, version.in_trash)
+
+    raise_for(for_each(app, patterns, pour, matches_or_name))  # it may be there no more
 
 
 @remote_command("hash")

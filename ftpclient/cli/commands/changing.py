@@ -5,11 +5,11 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ftpclient.cli import operands, places
+from ftpclient.cli import operands, operations, places
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.commands.browsing import status_of
@@ -24,12 +24,15 @@ from ftpwire.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    SafetyLimit,
 )
 from ftpwire.messages import Failed, Stat
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
     from ftpclient.cli.planning import Plan
+
+_Answer = TypeVar("_Answer")
 
 
 @remote_command("mkdir")
@@ -74,49 +77,89 @@ def _for_each_exactly(
     return status
 
 
-@remote_command("rm")
+@remote_command("rm", final="purge")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
-@click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist.")
+@click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist, and ask nothing.")
+@click.option("--purge", is_flag=True, help="For good: not into the trash of the server.")
+@click.option("-y", "--yes", is_flag=True, help="Remove for good without asking.")
 @dry_run_option
 def rm_command(
-    app: App, patterns: tuple[str, ...], recursive: bool, force: bool, dry_run: bool
+    app: App,
+    patterns: tuple[str, ...],
+    recursive: bool,
+    force: bool,
+    purge: bool,
+    yes: bool,
+    dry_run: bool,
 ) -> None:
-    """Remove files and empty directories, or whole trees with -r.
+    """Remove files and empty directories, whole trees with -r, for good with --purge.
 
-    If one of several doesn't exist, nothing is removed, except with -f.
+    What is removed can be had back by undo for a while, where the server keeps a trash. If one of
+    several doesn't exist, nothing is removed, except with -f.
     """
     found, unseen, missing = _named(app, "rm", patterns)
     changes = Changes(app, "remove")
     if not force:
         # of a single one, removing it tells
-        gone = _missing(app, unseen) if len(found) + len(missing) > 1 else []
+        several = len(found) + len(missing) > 1
+        gone = _asked(app, lambda: _missing(app, unseen)) if several else []
         there, total = len(found) - len(gone), len(found) + len(missing)
         _refuse_missing(app, [*missing, *gone], there, total)
 
     plan = _plan(app) if dry_run else None
+    if plan is None and not (force or yes):
+        _confirm_final(app, found, recursive=recursive, purge=purge)
+    trash = operations.Kept(app)
 
     def remove(path: RemotePath) -> None:
         try:
             if plan is not None:
                 plan.remove(path, recursive=recursive)
                 return
-            removed = app.client.remove(path, recursive=recursive)
+            removed = app.client.remove(path, recursive=recursive, final=purge)
         except NotFound as error:
             if not force:
                 raise
             changes.skipped(path, None, error)
             return
-        count = removed.files + removed.directories
-        changes.done(path, deleted=count, size=removed.size_bytes, more={"count": count})
+        trash.removed(removed)
+        changes.removed(path, removed)
         if app.verbose and not app.as_json:
-            app.print(f"removed {paths.show(path)} ({count} in all)")
+            count = removed.files + removed.directories
+            app.print(f"removed {paths.show(path)}" + (f" ({count} in all)" if count else ""))
 
     status = _for_each_found(app, found, [], remove, changes)
     if plan is not None:
         plan.finish(status)
         raise_for(status)
+    trash.finish()
     changes.finish(status)
+
+
+_MANY = 3
+"""So many things are removed for good without a question."""
+
+
+def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge: bool) -> None:
+    """Ask before much is gone for good. Raises SafetyLimit."""
+    if not found or not app.can_ask or app.shell.batch or not (recursive or len(found) > _MANY):
+        return
+    if not purge and not _asked(app, lambda: operations.are_final(app)):
+        return
+    what = paths.show(found[0]) if len(found) == 1 else f"{len(found)} things"
+    whole = ", with all that is in them," if recursive and len(found) > 1 else ""
+    whole = ", with all that is in it," if recursive and len(found) == 1 else whole
+    if not app.yes_or_no(f"Remove {what}{whole} for good (yes/no)? "):
+        raise SafetyLimit("not confirmed: nothing was removed")
+
+
+def _asked(app: App, ask: Callable[[], _Answer]) -> _Answer:
+    """What the server is asked before anything is changed; again, when the connection was lost."""
+    from ftpclient.cli.printer import Printer
+    from ftpclient.transfer.retry import asked
+
+    return asked(app.client, Printer(app), ask)
 
 
 def _plan(app: App) -> Plan:
@@ -143,7 +186,7 @@ def _named(
     missing: list[CommandError] = []
     for pattern in patterns:
         try:
-            matches = app.client.glob(app.pattern(pattern))
+            matches = _asked(app, partial(app.client.glob, app.pattern(pattern)))
         except NotFound as error:
             missing.append(error)
             continue
@@ -238,7 +281,7 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     changes = Changes(app, "rmdir")
 
     def remove(path: RemotePath) -> None:
-        if app.client.stat(path).type != "dir":
+        if _asked(app, lambda: app.client.stat(path)).type != "dir":
             raise NotADirectory(f"{paths.show(path)}: not a directory (rm removes files)")
         app.client.remove(path)
         changes.done(path, deleted=1)
@@ -289,7 +332,14 @@ def mv_command(
             changes.done(source, to)
 
     check = partial(_check_unprotected, app, "mv")
-    _for_each_into(app, named, move, changes, no_clobber=no_clobber, check=check, plan=plan)
+    trash = operations.Kept(app)
+
+    def moved() -> None:
+        trash.finish(replaced=plan is None and not no_clobber)
+
+    _for_each_into(
+        app, named, move, changes, no_clobber=no_clobber, check=check, plan=plan, ended=moved
+    )
 
 
 @remote_command("cp")
@@ -389,7 +439,7 @@ def ln_command(
     *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
     (name,) = places.taken(app, [name])
     client = app.client
-    into = not exactly and client.is_directory(name)
+    into = not exactly and _asked(app, lambda: client.is_directory(name))
     if len(targets) > 1 and not into:
         raise NotADirectory(f"{paths.show(name)}: not a directory")
 
@@ -448,6 +498,7 @@ def _for_each_into(
     no_clobber: bool,
     check: Callable[[str, RemotePath], None] = lambda typed, path: None,
     plan: Plan | None = None,
+    ended: Callable[[], None] = lambda: None,
 ) -> None:
     """Move or copy each source to its place, and end the command.
 
@@ -455,28 +506,37 @@ def _for_each_into(
         changes: Of the command, for what fails.
         check: Refuses a source, given as it was typed and as the path that it means.
         plan: Tells what would be done, instead of its being done.
+        ended: Called when all of it was done, before the totals.
     """
     client = app.client
     found: list[RemotePath] = []
     for typed in named.sources:
-        for path in client.glob(app.pattern(typed)):
+        for path in _asked(app, partial(client.glob, app.pattern(typed))):
             check(typed, path)
             found.append(path)
-    into = client.make_target(
-        named.target, several=len(found) > 1, into=named.into, make=plan is None
-    )
+
+    def make_target() -> bool:
+        several = len(found) > 1
+        return client.make_target(named.target, several=several, into=named.into, make=plan is None)
+
+    into = _asked(app, make_target)
     if plan is not None and into and named.target.endswith("/"):
         plan.made = client.resolve(named.target)
     several = len(found) > 1 and not no_clobber
     found = each_once(found, app.remark)
-    names = Sources[RemotePath](lambda above, name: bool(client.find(paths.child(above, name))))
+
+    def is_there(above: bytes, name: bytes) -> bool:
+        return bool(_asked(app, lambda: client.find(paths.child(above, name))))
+
+    names = Sources[RemotePath](is_there)
     status = 0
     for source in found:
         name = paths.name_of(source)
         to = client.place_for(source, named.target, into=into)
         try:
             if named.into is False and named.target.endswith("/"):
-                check_name(paths.from_text(named.target), client.stat(source).type == "dir")
+                is_dir = _asked(app, partial(client.stat, source)).type == "dir"
+                check_name(paths.from_text(named.target), is_dir)
             if several:
                 names.check(source, name, to)
             action(source, to)
@@ -490,4 +550,5 @@ def _for_each_into(
     if plan is not None:
         plan.finish(status)
         raise_for(status)
+    ended()
     changes.finish(status)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ftpclient.cli import records, render
+from ftpclient.cli import moments, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.client import is_pattern, matching
@@ -15,8 +15,6 @@ from ftpwire.errors import Busy, CommandError, NotFound
 from ftpwire.messages import KeptDropped, KeptUpload
 from ftpwire.paths import RemotePath
 from ftpwire.units import human
-
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @remote_command("kept")
@@ -132,14 +130,9 @@ def _line(one: KeptUpload) -> str:
     came = f"{human(one.size):>10} of {human(one.total):<10}"
     path = "(the server has not written down what for)" if one.path is None else None
     shown = path or paths.show(one.path or b"")
-    return f"{came}  {'?' if age is None else _span(age):>6} old  until {_until(one)}  {shown}"
-
-
-def _span(seconds: int) -> str:
-    for length, unit in _UNITS:
-        if seconds >= length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
+    return (
+        f"{came}  {'?' if age is None else moments.span(age):>6} old  until {_until(one)}  {shown}"
+    )
 
 
 def _until(one: KeptUpload) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import places, records, render
+from ftpclient.cli import operations, places, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -29,7 +29,7 @@ from ftpclient.cli.patience import (
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
 from ftpclient.connection.addresses import check_no_password, without_scheme
-from ftpclient.transfer.report import Forwarding
+from ftpclient.transfer.report import Forwarding, Result
 from ftpwire import paths
 from ftpwire.units import human
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SHOWN_DELETIONS = 20
 
 
-@remote_command("sync", SelectingCommand)
+@remote_command("sync", SelectingCommand, final="no_trash")
 @click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
 @click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
 @click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
@@ -53,6 +53,9 @@ _SHOWN_DELETIONS = 20
     help="Change nothing when more than N things would be deleted.",
 )
 @click.option("--force", is_flag=True, help="Delete also when SRC is empty or unreadable in part.")
+@click.option(
+    "--no-trash", is_flag=True, help="Keep nothing of what is deleted or replaced on the server."
+)
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
@@ -97,6 +100,7 @@ def sync_command(
     delete_before: bool,
     max_delete: int | None,
     force: bool,
+    no_trash: bool,
     yes: bool,
     dry_run: bool,
     checksum: bool,
@@ -160,18 +164,20 @@ def sync_command(
         source, target = expanded(source), expanded(target)
     ask = app.can_ask and not yes
     client = patient_client(app, retry_for, retries, limit_rate)
+    trash = operations.Kept(app)
     with ExitStack() as stack:
         summary = client.sync(
             source,
             target,
             options,
-            listener=_Watching(app, stack),
+            listener=_Watching(app, stack, trash),
             confirm=(lambda plan: _confirm(app, plan)) if ask else None,
         )
     if app.as_json:
         app.print_json(records.sync_record(summary))
     else:
         app.summarize(render.sync_line(summary))
+        trash.finish()
     raise_for(summary.exit_code)
 
 
@@ -286,13 +292,19 @@ class _Watching(Forwarding):
 
     Args:
         stack: Takes the bars away at the end.
+        trash: Hears of what was deleted.
     """
 
-    def __init__(self, app: App, stack: ExitStack) -> None:
+    def __init__(self, app: App, stack: ExitStack, trash: operations.Kept) -> None:
         super().__init__(Printer(app))
         self._app = app
+        self._trash = trash
         self._stack = stack
         self._watching = False
+
+    def finished(self, result: Result) -> None:
+        self._trash.removed(result.removed)
+        super().finished(result)
 
     def totals(self, files: int, size: int) -> None:
         if not self._watching:

@@ -15,6 +15,7 @@ import click
 
 from ftpclient.cli import operands, places, records, rehearsal, render
 from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.filter_options import (
     Patterns,
     SelectingCommand,
@@ -172,7 +173,7 @@ def _finish(app: App, summary: Summary) -> None:
     raise_for(summary.exit_code)
 
 
-@remote_command("put", SelectingCommand)
+@remote_command("put", SelectingCommand, final="no_versions")
 @click.argument(
     "arguments",
     metavar="SOURCE... [TARGET]",
@@ -189,6 +190,9 @@ def _finish(app: App, summary: Summary) -> None:
 )
 @click.option("--no-empty", is_flag=True, help="Refuse an input without a byte.")
 @click.option(
+    "--no-versions", is_flag=True, help="Keep nothing of what is replaced in the server's trash."
+)
+@click.option(
     "--ignore-files",
     is_flag=True,
     help="With -r: leave out what .ftpignore files in the tree say, as sync does.",
@@ -201,6 +205,7 @@ def put_command(
     choices: _Choices,
     atomic: bool,
     no_empty: bool,
+    no_versions: bool,
     ignore_files: bool,
 ) -> None:
     """Upload files and directories. SOURCE - is standard input.
@@ -289,12 +294,14 @@ def put_command(
 )
 @operands.target_options
 @_transfer_options
+@at_option
 def get_command(
     app: App,
     arguments: tuple[str, ...],
     directory: str | None,
     exactly: bool,
     choices: _Choices,
+    at: str | None,
 ) -> None:
     """Download files and directories. TARGET - is standard output.
 
@@ -306,6 +313,9 @@ def get_command(
         places.check_local(target, "get's last word is a place here, as . for this directory")
     choices.check()
     choices.check_one_tree(sources)
+    if at is not None:
+        _get_version(app, named, choices, at)
+        return
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if choices.files_from is not None:
             raise UsageError("--files-from takes a directory as TARGET, not standard output")
@@ -338,6 +348,48 @@ def get_command(
             files_from=choices.files_from,
             remove_source=choices.remove_source,
             dry_run=choices.dry_run,
+            listener=listener,
+        )
+    choices.finish(app, summary)
+
+
+def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str) -> None:
+    """Get an earlier version of one file, and end the command."""
+    from ftpclient.cli import trashed
+
+    if len(named.sources) != 1:
+        raise UsageError("--at takes one SOURCE: a file")
+    if choices.recursive or choices.files_from is not None or choices.remove_source:
+        raise UsageError("--at is about one file: no -r, no --files-from, no --remove-source")
+    path = app.client.resolve(named.sources[0])
+    version = version_at(app, path, at)
+    place, in_trash = (path, None) if version is None else (version.place, version.in_trash)
+    target = named.target
+    if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
+        if app.as_json:
+            raise UsageError("--json and the file's bytes can't both go to standard output")
+        sys.stdout.flush()
+        app.pour(place, in_trash)
+        return
+    if app.interactive:
+        target = os.path.expanduser(target)
+    if named.into is not False and (os.path.isdir(target) or target.endswith("/") or named.into):
+        # in the trash it has another name
+        target = os.path.join(target, os.fsdecode(paths.name_of(path)))
+    client = choices.client(app)
+    with choices.listening(app, "get", typed=_is_screen(target)) as listener:
+        listener = trashed.Renamed(listener, place, path)
+        summary = client.get(
+            place,
+            target,
+            into=False,
+            copy_links=choices.copy_links,
+            overwrite=choices.overwrite,
+            resume=choices.resume,
+            parallel=choices.parallel,
+            links=choices.links,
+            dry_run=choices.dry_run,
+            in_trash=in_trash,
             listener=listener,
         )
     choices.finish(app, summary)

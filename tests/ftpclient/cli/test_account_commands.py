@@ -119,6 +119,18 @@ def test_the_number_of_files_is_shown_where_it_is_limited(app, server, capsys):
     assert "used_files" not in room_record(Room(5, 0)), "an older server doesn't count"
 
 
+def test_the_trash_is_told_apart_and_counts_as_free(app, capsys):
+    app.client.write("/a", b"12345")
+    assert run_line(app, "rm a") == 0
+    assert run_line(app, "df") == 0
+    (line,) = capsys.readouterr().out.splitlines()[:1]
+    assert line.startswith("total unlimited, used 0 B, free ")
+    assert line.endswith("; 5 B in the trash, given up when room is needed")
+    room = Room(0, 0, 10, 10, trash=5, trash_files=1)
+    assert (room_record(room)["trash"], room_record(room)["trash_files"]) == (5, 1)
+    assert "trash" not in " ".join(room_lines(Room(5, 0)))
+
+
 def test_help_and_version_need_none_of_this():
     """Start-up time counts: what a connection needs is imported by what connects."""
     code = "import sys, ftpclient.cli.main; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"

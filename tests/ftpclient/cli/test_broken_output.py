@@ -148,7 +148,7 @@ def count(local, there) -> int:
 
 def names_of_partials(local, there) -> list[str]:
     return [path.name for path in local.rglob(".ftp-*")] + [
-        name for name in os.listdir(there / ".ftpd-staging") if name != "lock"
+        name for name in os.listdir(there / ".ftpd-staging") if name not in ("lock", "numbers")
     ]
 
 

@@ -39,9 +39,11 @@ OF_OPTIONS = {name: found.meant for name, found in HINTING.items() if found.mean
 CONNECTED = ("HOST:PORT", "USER@HOST")
 REMOVING = re.compile(
     r"\brm\b|\brmdir\b|-delete\b|--delete|--remove-source|--force|\blogout\b|\bforget\b"
+    r"|trash empty"
 )
 ASKED_TO_REMOVE = re.compile(
     r"del|mrm|rmdir|\brd\b|Remove-source|Move|remove-source|^--max-delete$"
+    r"|^trash-put$|^rmtrash$|^empty-trash$|^trash-empty$|^cleanup$"
 )
 
 
@@ -114,6 +116,17 @@ def test_what_is_said_of_a_command_can_be_typed():
             assert given <= options(command(words[0])), name
 
 
+def test_what_is_said_of_a_command_of_trash_can_be_typed():
+    group = command("trash")
+    assert isinstance(group, click.Group)
+    assert not foreign.OF_TRASH.keys() & group.commands.keys()
+    for name, meant in foreign.OF_TRASH.items():
+        for one in proposals(meant):
+            words = one.split()
+            assert words[0] in MODULE_OF, name
+            assert words[0] != "trash" or words[1] in group.commands, name
+
+
 def test_none_of_it_leads_to_what_removes_except_where_that_was_asked_for():
     tables = [*OF_OPTIONS.items(), ("ftp", foreign.BEFORE_A_COMMAND), ("", foreign.COMMANDS)]
     for name, table in tables:
@@ -168,7 +181,7 @@ OPTIONS = [
     ("put -P f", "'f' is no number of connections (a terminal shows progress by itself)"),
     ("sync -a --bwlimit=1m a :b", "did you mean --limit-rate?"),
     ("sync -a --link-dest=../x a :b", "--link-dest: there are no hard links"),
-    ("sync -a --backup a :b", "what is replaced isn't kept"),
+    ("sync -a --backup a :b", "none is needed: what is replaced is kept"),
     ("sync -a --delete-after a :b", "did you mean --delete (deletions come after the transfers)?"),
     ("sync -a --remove-source-files a :b", "did you mean put -r -T --remove-source, or get"),
     ("sync -a --filter 'x' a :b", "did you mean --exclude, or --include?"),
@@ -185,7 +198,7 @@ OPTIONS = [
     ("sync --checkers 8 a :b", "none is needed: a tree is compared with one streamed listing"),
     ("sync --fast-list a :b", "one streamed listing"),
     ("sync --min-size 1k a :b", "there is --max-size of sync alone"),
-    ("sync --backup-dir x a :b", "what is replaced isn't kept"),
+    ("sync --backup-dir x a :b", "none is needed: what is replaced is kept"),
     ("sync --immutable a :b", "did you mean --ignore-existing?"),
     ("sync --interactive a :b", "did you mean --dry-run (and --delete asks)?"),
     ("put --max-age 1d a b", "did you mean sync --max-age?"),

@@ -69,6 +69,7 @@ def files(user):
     (user.home / "d" / "e").mkdir(parents=True)
     for name in ("a", "b", "d/f", "d/e/g", ODD):
         (user.home / name).write_text("123")
+    (user.home / "other").write_text("4567")
     os.symlink("a", user.home / "l")
     user.run("put", "a", "b", ODD, "/")
     user.run("put", "--links", "l", "/")
@@ -90,6 +91,8 @@ ln -s a ln | ln -s a ln! | chmod 644 a none! | chmod -R go-w d | chmod g+s a!
 touch t | touch -c none | touch no/t! | rm --dry-run -r d3 | rm t none! | rm -f t none | rm -r d3
 find m -type f -delete | check d :m! | rm ?
 kept | kept none! | kept --drop --all
+put -T other a | versions a | versions none! | restore a | undo -n | undo | restore a --at now
+rm -r p | rm a none -f | trash | trash -l | trash ls 0000! | restore none!
 servers | servers --default none! | token list | token revoke none! | frob! | ls --frob!
 discover --timeout 0.05 --discovery-port 9!
 """
@@ -117,13 +120,23 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
         if bool(done.status) != fails:
             unexpected.append((words, done.status, done.err))
         words = [word for word in words if word != "--password-stdin"]
-        name = " ".join(words[:2]) if words[0] == "token" else words[0]
+        name = " ".join(words[:2]) if words[0] in ("token", "trash") else words[0]
+        name = "trash ls" if name in ("trash", "trash -l") else name
         if f"ftp {name}" in printed_by():
             checked.output(name, done.text)
         checked.complaints(words[0], done.err)
 
     for line, fails in lines_of(SCRIPT):
         run([ODD if word == "?" else word for word in shlex.split(line)], fails=fails)
+    run(["rm", "-r", "d"])
+    newest = user.run("--json", "trash").records[0]["id"]
+    for words in (["ls", newest], ["ls", newest, "d"], ["get", newest, "/d/f", "from-trash"]):
+        run(["trash", *words])
+    run(["mkdir", "d"])
+    run(["trash", "restore", newest], fails=True)
+    run(["trash", "restore", newest, "--to", "/again"])
+    run(["trash", "empty", newest])
+    run(["trash", "empty"])
     run(["-c", "ls"])
     run(["completion", "bash"])
     for line in (

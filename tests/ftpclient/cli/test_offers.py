@@ -8,7 +8,7 @@ import threading
 import pytest
 from click.shell_completion import get_completion_class
 
-from ftpclient.cli import offers
+from ftpclient.cli import offers, trashed
 from ftpclient.cli.app import App
 from ftpclient.cli.main import remote
 from ftpclient.connection.addresses import ServerAddress
@@ -81,6 +81,22 @@ def test_names_for_zsh_and_fish(saved, tab):
         *("plain", "/docs/b", "/docs/b"),
     ]
     assert tab("ftp ls /docs/", "fish") == ["part,/docs/a b/", "plain,/docs/b"]
+
+
+def test_what_lies_in_the_trash(saved, tab, client):
+    for text in (b"one", b"two", b"three"):
+        client.write("/text", text)
+    client.remove("/docs/b")
+    found = client.trash()
+    ids = list(trashed.short_ids(found).values())
+    for line in ("undo ", "trash ls ", "trash restore ", "trash empty "):
+        assert [one.split(",")[1] for one in tab(f"ftp {line}")] == ids, line
+    assert [one.split(",")[1] for one in tab(f"ftp undo {ids[0]}")] == [ids[0]]
+    [told] = [one for one in tab(f"ftp undo {ids[0]}", "fish") if ids[0] in one]
+    assert told.endswith(" s ago)")
+    for line in ("cat text --at ", "restore text --at ", "get text --at "):
+        assert [one.split(",")[1] for one in tab(f"ftp {line}")] == ["1", "2"], line
+    assert tab("ftp cat --at ") == []
 
 
 def test_saved_servers_and_files_here(saved, tab, tmp_path):

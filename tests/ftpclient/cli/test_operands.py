@@ -11,6 +11,7 @@ import pytest
 
 from ftpclient.cli import main
 from ftpwire.messages import Get, Stat
+from ftpwire.paths import RESERVED
 
 
 def texts(directory: Path) -> dict[str, str]:
@@ -18,7 +19,7 @@ def texts(directory: Path) -> dict[str, str]:
     return {
         str(path.relative_to(directory)): path.read_text()
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and ".ftpd-staging" not in path.parts
+        if path.is_file() and not RESERVED & set(map(os.fsencode, path.parts))
     }
 
 

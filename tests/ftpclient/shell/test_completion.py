@@ -9,9 +9,11 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
 from prompt_toolkit.document import Document
 
+from ftpclient.cli.trashed import short_ids
 from ftpclient.shell import completion
 from ftpclient.shell.completion import ShellCompleter
 from ftpclient.shell.grammar import parse
+from ftpserver.serving import opening
 from ftpwire.errors import FtpError
 
 
@@ -299,3 +301,61 @@ def test_the_listing_leaves_no_interrupt(app, completer, remote):
     offered(completer, "ls ")
     app.interrupt.check()
     assert app.client.whoami() == "alice"
+
+
+# the trash ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trashed(app, remote):
+    """Two things in the trash, and two versions of a file; their IDs."""
+    client = app.client
+    for text in (b"one", b"two", b"three"):
+        client.write("/docs/text", text)
+    client.purge()
+    client.write("/docs/text", b"four")
+    client.write("/docs/text", b"five")
+    client.remove("/docs/readme.md")
+    return list(short_ids(client.trash()).values())
+
+
+def test_ids_of_the_trash(completer, trashed):
+    for line in ("undo ", "trash ls ", "trash restore ", "trash cat ", "trash empty "):
+        assert offered(completer, line) == sorted(trashed), line
+    one = trashed[0]
+    assert completed(completer, f"undo {one}") == f"undo {one} "
+    assert offered(completer, f"undo {one} ") == []
+    assert offered(completer, f"trash empty {one} ") == sorted(trashed)
+    assert completed(completer, f"trash restore {one} docs/rep") == (
+        f"trash restore {one} docs/report.txt "
+    )
+
+
+def test_numbers_of_versions(completer, trashed):
+    for line in ("cat docs/text --at ", "restore docs/text --at ", "get -q docs/text --at "):
+        assert offered(completer, line) == ["1", "2"], line
+    assert offered(completer, "cat --at ") == []
+    assert offered(completer, "cat docs/report.txt --at ") == []
+    assert completed(completer, "cat --at 1 docs/tex") == "cat --at 1 docs/text "
+    assert completed(completer, "trash --user-path do") == "trash --user-path do"
+    assert completed(completer, "trash ls --user-path doc") == "trash ls --user-path docs/"
+
+
+def test_commands_of_a_group(completer):
+    assert offered(completer, "trash ") == ["cat", "empty", "get", "ls", "restore"]
+    assert completed(completer, "trash re") == "trash restore "
+    assert completed(completer, "token l") == "token list "
+    assert offered(completer, "token list ") == offered(completer, "trash nothing ") == []
+    assert "--to" in offered(completer, "trash restore --")
+
+
+def test_nothing_of_the_trash_is_offered_without_a_connection(completer, app, trashed):
+    app.client.close()
+    assert offered(completer, "undo ") == offered(completer, "cat docs/text --at ") == []
+
+
+def test_nothing_is_offered_of_a_server_without_a_trash(completer, app, monkeypatch):
+    monkeypatch.setattr(opening, "FEATURES", [])
+    app.client.close()
+    app.client.connect()
+    assert offered(completer, "undo ") == offered(completer, "cat docs/text --at ") == []

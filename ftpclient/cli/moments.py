@@ -1,0 +1,99 @@
+"""Moments and spans of time, as people write and read them.
+
+Lives here: the words that commands take for a moment, and how long ago or until when in few words.
+Lives elsewhere: durations and dates of settings (ftpwire/units.py), times of files (render.py).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timedelta
+
+from ftpwire.units import parse_duration
+
+_NS = 10**9
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+_AGO = re.compile(r"([0-9]{1,9})\s*(s|m|min|h|d|w)(?:\s+ago)?")
+
+
+def moment(text: str) -> int:
+    """Nanoseconds since 1970 for a date as people write it, in local time without a zone.
+
+    Raises ValueError.
+    """
+    text = text.strip()
+    if text == "now":
+        return time.time_ns()
+    if text.startswith("@"):
+        try:
+            return int(text[1:]) * _NS
+        except ValueError:
+            raise ValueError(f"{text!r}: after @ come seconds since 1970") from None
+    try:
+        return nanoseconds(datetime.fromisoformat(text))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: write 2030-12-31, 2030-12-31T18:00, with Z for UTC, or @SECONDS"
+        ) from None
+
+
+def past(text: str) -> int:
+    """The same for a moment that is over: also how long ago (``2h``, ``10 min ago``), ``today``
+    and ``yesterday``, which begin at midnight.
+
+    Raises ValueError.
+    """
+    text = text.strip()
+    if (match := _AGO.fullmatch(text)) is not None:
+        unit = "m" if match[2] == "min" else match[2]
+        return time.time_ns() - parse_duration(match[1] + unit) * _NS
+    if text in ("today", "yesterday"):
+        day = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return nanoseconds(day - timedelta(days=text == "yesterday"))
+    try:
+        return moment(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: write 2h for two hours ago, yesterday, 2030-12-31 or "
+            "2030-12-31T18:00"
+        ) from None
+
+
+def nanoseconds(when: datetime) -> int:
+    """Since 1970; local time where there is no zone. Raises ValueError."""
+    try:
+        seconds = int(when.replace(microsecond=0).timestamp())
+    except (OverflowError, OSError):
+        raise ValueError("beyond all dates") from None
+    return seconds * _NS + when.microsecond * 1000
+
+
+def span(seconds: int) -> str:
+    """A span of time in its largest unit: ``10 min``."""
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def ago(moment_ns: int) -> str:
+    """How long ago that was: ``10 min ago``."""
+    return f"{span(max(0, time.time_ns() - moment_ns) // _NS)} ago"
+
+
+def until(seconds: int | None) -> str:
+    """Until when something is kept, as a day: ``until Dec 5``; the time as well on the last day.
+
+    Args:
+        seconds: Since 1970; None: for ever.
+    """
+    if seconds is None:
+        return "for ever"
+    try:
+        when = datetime.fromtimestamp(seconds)
+    except (OverflowError, ValueError, OSError):
+        return f"until @{seconds}"  # beyond the calendar
+    if seconds - time.time() < 86400:
+        return f"until {when:%H:%M}"
+    return f"until {when:%b} {when.day}"

@@ -1,0 +1,257 @@
+"""What lies in the trash, as people name it and see it.
+
+Lives here: which operation an ID means, what of an operation a path is, lines of text.
+Lives elsewhere: the commands (commands/trash.py), the version that ``--at`` means (at.py), short
+IDs (ftpwire/trash_names.py), asking the server (transfer/trash.py), objects (records.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ftpclient.cli import moments, render
+from ftpclient.cli.app import UsageError
+from ftpclient.transfer.report import Forwarding, Listener, Result
+from ftpclient.transfer.trash import Trashed, Version, is_undo
+from ftpwire import paths, trash_names
+from ftpwire.errors import NotFound
+from ftpwire.messages import InTrash, TrashedOperation, TrashItem
+from ftpwire.paths import RemotePath
+from ftpwire.units import human
+
+_CANDIDATES = 5
+"""Operations that are named where an ID means several."""
+_NAMED = 3
+"""Paths that are named in one line."""
+_WIDEST = 40
+"""Columns of commands that are put below each other; longer ones reach out of them."""
+_NARROWEST = 20
+"""Columns that a command has at least, however narrow the terminal is."""
+_BESIDES = 52
+"""Columns of a line for what isn't the command, mostly."""
+
+
+# IDs of operations --------------------------------------------------------------------------
+
+
+def short_ids(operations: Iterable[TrashedOperation]) -> dict[str, str]:
+    """For the name of each operation its shortest ID that means no other one."""
+    return trash_names.short_ids(one.name for one in operations)
+
+
+def named_operation(
+    word: str, operations: Sequence[TrashedOperation]
+) -> tuple[TrashedOperation, str]:
+    """The operation that a word means, and its short ID.
+
+    Raises:
+        UsageError: It is no ID, or means several.
+        NotFound: There is none.
+    """
+    typed = word.lower()
+    if not trash_names.is_id(typed):
+        raise UsageError(
+            f"{paths.show(word)}: no ID: those have {trash_names.SHORTEST} hexadecimal digits or "
+            "more (trash lists them)"
+        )
+    names = set(trash_names.meant(typed, [one.name for one in operations]))
+    found = [one for one in operations if one.name in names]
+    short = short_ids(operations)
+    if not found:
+        raise NotFound(f"{typed}: nothing in the trash has this ID (trash lists all)")
+    if len(found) > 1:
+        several = "; ".join(f"{short[one.name]} {words_of(one)}" for one in found[:_CANDIDATES])
+        more = f"; and {len(found) - _CANDIDATES} more" if len(found) > _CANDIDATES else ""
+        raise UsageError(f"{typed} means several: {several}{more}")
+    return found[0], short[found[0].name]
+
+
+# things in them -----------------------------------------------------------------------------
+
+
+def place_of(items: Sequence[Trashed], path: RemotePath) -> tuple[InTrash, RemotePath]:
+    """Where in the trash something lies that was at a path, and its path below that.
+
+    Args:
+        items: Of one operation, the newest first.
+
+    Raises NotFound.
+    """
+    for one in items:
+        if is_kept(one.item) and is_at_or_below(path, one.item):
+            below = path[len(one.item.path.rstrip(b"/")) :]
+            return one.in_trash, RemotePath(below or b"/")
+    raise NotFound(f"{paths.show(path)}: this operation keeps nothing that was there")
+
+
+class Renamed(Forwarding):
+    """Has a download from the trash tell where things were, and not how they are called there.
+
+    Args:
+        place: What is downloaded, by its path below what lies there.
+        path: Where that was.
+    """
+
+    def __init__(self, listener: Listener, place: RemotePath, path: bytes) -> None:
+        super().__init__(listener)
+        self._length = len(place.rstrip(b"/"))
+        self._path = path
+
+    def started(self, name: bytes, size: int | None) -> None:
+        super().started(name or paths.name_of(self._path), size)
+
+    def finished(self, result: Result) -> None:
+        below = result.source[self._length :].rstrip(b"/")
+        super().finished(replace(result, source=self._path.rstrip(b"/") + below))
+
+
+def is_kept(item: TrashItem) -> bool:
+    """Whether something lies in the trash, and can be read there."""
+    return item.state == "kept" and bool(item.name)
+
+
+def is_at_or_below(path: bytes, item: TrashItem) -> bool:
+    """Whether a path is the item's, or in the tree that it is."""
+    return path == item.path or (
+        item.type == "dir" and path.startswith(item.path.rstrip(b"/") + b"/")
+    )
+
+
+# text ---------------------------------------------------------------------------------------
+
+
+def words_of(one: TrashedOperation) -> str:
+    """The command, or the paths where that isn't known."""
+    if one.words or not one.first:
+        return paths.printable(one.words) or "(unknown)"
+    more = f" and {one.items - 1} more" if one.items > 1 else ""
+    return paths.show(one.first) + more
+
+
+class Operations:
+    """Those of the trash as people see them, who know an undo by what it has undone.
+
+    Attributes:
+        short: For each name the shortest ID.
+    """
+
+    def __init__(self, operations: Sequence[TrashedOperation]) -> None:
+        self.short = short_ids(operations)
+        self._by_name = {one.name: one for one in operations}
+
+    def is_redo(self, one: TrashedOperation) -> bool:
+        """Whether undoing it does something again."""
+        return self._undone_by(one)[1] % 2 == 1
+
+    def _undone_by(self, one: TrashedOperation) -> tuple[TrashedOperation, int]:
+        """The command that it comes from, and how many undos lie between."""
+        depth, met = 0, {one.name}
+        while one.undoes in self._by_name and one.undoes not in met and is_undo(one):
+            one, depth = self._by_name[one.undoes], depth + 1
+            met.add(one.name)
+        return one, depth + is_undo(one)
+
+    def words(self, one: TrashedOperation) -> str:
+        """What it was."""
+        first, depth = self._undone_by(one)
+        if not depth or first is one:
+            return words_of(one)
+        return f"{'undo' if depth % 2 else 'redo'} of {words_of(first)}"
+
+    def lines(self, shown: Sequence[TrashedOperation], columns: int | None = None) -> Iterator[str]:
+        """A line for each of some of them.
+
+        Args:
+            columns: Of the terminal, for which long commands are cut; None: they are shown whole.
+        """
+        words = [self.words(one) for one in shown]
+        if columns is not None:
+            words = [render.begun(text, max(_NARROWEST, columns - _BESIDES)) for text in words]
+        width = max((each for each in map(render.cells, words) if each <= _WIDEST), default=0)
+        ids = max((len(self.short[one.name]) for one in shown), default=0)
+        for one, text in zip(shown, words, strict=True):
+            begin = f"{self.short[one.name]:<{ids}}  {moments.ago(one.time_ns):>10}"
+            until = (moments.until(one.expires),) if one.kept and not one.undone else ()
+            yield "  ".join((begin, render.padded(text, width), _contents(one), *until))
+
+    def told(self, one: TrashedOperation) -> str:
+        """What it was, and when."""
+        return f"{self.words(one)} ({moments.ago(one.time_ns)})"
+
+
+def _contents(one: TrashedOperation) -> str:
+    if one.given_up is not None:
+        return f"given up for room ({human(one.given_up)})"
+    if one.undone:
+        return "undone"
+    if not one.kept:
+        return count(one.items, "change")
+    if not one.counted:
+        return f"{count(one.kept, 'thing')}, being counted"
+    return amount(one.files, one.size)
+
+
+def amount(files: int, size: int) -> str:
+    """How much something is."""
+    return f"{count(files, 'file')}, {human(size)}"
+
+
+def count(number: int, what: str) -> str:
+    """So many of something: ``1 file``, ``2 files``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+_WHAT = {"tree": "removed"}
+"""What is said of things, where the server's word is none for people."""
+
+
+def item_line(item: TrashItem) -> str:
+    """One thing that an operation has changed."""
+    name = paths.show(item.path) + ("/" if item.type == "dir" else "")
+    if item.target is not None:
+        name += f" -> {paths.show(item.target)}"
+    notes = []
+    if item.name:
+        if item.type == "dir" and item.files is not None and item.size is not None:
+            notes.append(amount(item.files, item.size))
+        elif item.type == "file" and item.size is not None:
+            notes.append(human(item.size))
+        if item.state != "kept":
+            notes.append({"restored": "put back", "purged": "gone"}[item.state])
+    return f"{_WHAT.get(item.what, item.what):<10} {name}" + (
+        f"  ({', '.join(notes)})" if notes else ""
+    )
+
+
+def version_line(number: int, version: Version) -> str:
+    """One version of a file, and what has taken its place."""
+    item = version.item
+    digest = "-" if item.digest is None else item.digest.hex()[:12]
+    how = "replaced" if item.what == "replaced" else "removed"
+    return "  ".join(
+        (
+            f"#{number}",
+            f"{moments.ago(item.time_ns):>10}",
+            f"{human(item.size or 0):>10}",
+            render.short_time(item.mtime_ns),
+            f"{digest:<12}",
+            f"{how} by {words_of(version.operation)}",
+        )
+    )
+
+
+def named_paths(found: Sequence[bytes], total: int) -> str:
+    """Some of so many paths: ``/a``; ``2 things (/a, /b)``; ``9 things (/a, /b, /c and 6 more)``.
+
+    Args:
+        total: How many there are; ``found`` may have fewer.
+    """
+    shown = [paths.show(path) for path in found[:_NAMED]]
+    if total == 1 and shown:
+        return shown[0]
+    if not shown:
+        return count(total, "thing")
+    text = ", ".join(shown)
+    more = f" and {total - len(shown)} more" if total > len(shown) else ""
+    return f"{count(total, 'thing')} ({text}{more})"
