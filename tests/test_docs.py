@@ -34,7 +34,12 @@ README = (ROOT / "README.md").read_text()
 
 ARRAYS = {"entry": messages.Entry, "problem": messages.Problem, "token": messages.TokenInfo}
 ARRAYS["kept-upload"] = messages.KeptUpload
-BASES = (messages.Message, messages.RequestBase, messages.RequestFor, messages.StreamFor)
+ARRAYS["trashed-operation"] = messages.TrashedOperation
+ARRAYS["trash-item"] = messages.TrashItem
+BASES = (
+    *(messages.Message, messages.RequestBase),
+    *(messages.RequestFor, messages.ChangeFor, messages.StreamFor),
+)
 TAGGED = {
     struct.__struct_config__.tag: struct
     for struct in vars(messages).values()
@@ -62,6 +67,12 @@ TYPES = {
     "array of [token](#token)": list[messages.TokenInfo],
     "array of [kept-upload](#kept-upload)": list[messages.KeptUpload],
     "path or nil": messages.Path | None,
+    "array of bin": list[bytes],
+    "operation name": messages.OperationName,
+    "operation name or nil": messages.OperationName | None,
+    "array of operation name and item name, or nil": messages.InTrash | None,
+    "array of [trashed-operation](#trashed-operation)": list[messages.TrashedOperation],
+    "array of [trash-item](#trash-item)": list[messages.TrashItem],
 }
 """What the words of the tables mean. Others are told of in the text of the field."""
 DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", "", [])}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "ftpwire": (
         ("units", "digests", "errors", "peers", "likeness"),
-        ("paths", "pacing", "frames", "holes"),
+        ("paths", "pacing", "frames", "holes", "trash_names"),
         ("decoding",),
         ("messages", "discovery", "standard", "job_end", "completion"),
         ("tls", "beneath"),
@@ -62,8 +62,8 @@ FLOORS = {
         ("workloads", "report", "crowd"),
         ("peers", "raw"),
         ("bench",),
-        ("engines",),
-        ("several",),
+        ("engines", "timed"),
+        ("several", "trash"),
         ("suite",),
         ("profiles",),
     ),

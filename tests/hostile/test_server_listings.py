@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from ftpclient import errors
 from ftpclient.cli.app import App
@@ -30,16 +31,23 @@ from ftpclient.sync import deletions
 from ftpclient.sync.job import Options as SyncOptions
 from ftpclient.transfer import listing, spool
 from ftpwire.errors import FtpError, Interrupted
+from ftpwire.frames import Kind
 from ftpwire.messages import (
     KEPT,
+    TRASH,
     Entry,
     Failed,
     KeptUpload,
     KeptUploads,
     List,
+    Listed,
     ListKept,
+    ListTrash,
     Page,
     Stat,
+    TrashedOperation,
+    TrashItem,
+    TrashPage,
 )
 from tests.ftpclient.aio.async_support import Blocking
 from tests.lying_server import LyingServer, dir_entry, file_entry, link_entry
@@ -305,18 +313,33 @@ def endless_uploads(peer: Peer, asked: Frame) -> None:
         peer.reply(asked, KeptUploads(uploads))
 
 
+def endless_trash(peer: Peer, asked: Frame) -> None:
+    name = "0123456789abcdef-01234567"
+    operation = TrashedOperation(name, 1, "rm", None, None, 1, 1, 1, 1, True, False, b"/a")
+    item = TrashItem("01234567-0", "removed", b"/a", "file", 1, 1, 1, "kept", 1)
+    while True:
+        if asked.message.items:
+            peer.reply(asked, TrashPage([], name, [item] * 100))
+        else:
+            peer.reply(asked, TrashPage([operation] * 100))
+
+
 WHOLE = {
     "glob": lambda client, here: client.glob("/tree/*"),
     "get-pattern": lambda client, here: client.get(["/tree/*"], str(here)),
     "fsspec-ls": lambda client, here: fsspec_of(client).ls("/tree"),
     "fsspec-find": lambda client, here: fsspec_of(client).find("/tree"),
     "kept": lambda client, here: client.kept(),
+    "trash": lambda client, here: client.trash(),
+    "trash-items": lambda client, here: client.trash_items(),
+    "versions": lambda client, here: client.versions("/a"),
+    "undo": lambda client, here: client.undo(),
 }
 
 
 @pytest.fixture
 def endless(fake, monkeypatch):
-    """A server that lists directories and kept uploads without end."""
+    """A server that lists directories, kept uploads and its trash without end."""
     monkeypatch.setattr(spool, "_MOST_HELD", 100_000)
     monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
     listing = endless_server([])
@@ -324,12 +347,14 @@ def endless(fake, monkeypatch):
     def ask(peer: Peer, asked: Frame) -> bool:
         if isinstance(asked.message, ListKept):
             endless_uploads(peer, asked)
+        if isinstance(asked.message, ListTrash):
+            endless_trash(peer, asked)
         if isinstance(asked.message, Stat) and b"*" in asked.message.path:
             peer.reply(asked, Failed("not-found", "nothing"))
             return True
         return listing.ask(peer, asked)
 
-    greet = partial(Peer.greet, features=[KEPT])
+    greet = partial(Peer.greet, features=[KEPT, TRASH])
     return fake(LyingServer(root=dir_entry, ask=ask, greet=greet))
 
 
@@ -347,10 +372,45 @@ def test_a_result_without_end_ends_with_7(endless, connect, tmp_path, what):
     ends_with_7(lambda: WHOLE[what](client, tmp_path))
 
 
-@pytest.mark.parametrize("what", ["glob", "kept"])
+@pytest.mark.parametrize("what", ["glob", "kept", "trash", "undo"])
 def test_so_does_one_of_an_event_loop(endless, connect, tmp_path, what):
     client = connect(endless, retries=0, kind=Blocking)
     ends_with_7(lambda: WHOLE[what](client, tmp_path))
+
+
+OPERATION = TrashedOperation(
+    "0123456789abcdef-01234567", 1, "rm", None, None, 1, 1, 1, 1, True, False, b"/a"
+)
+ITEM = TrashItem("01234567-0", "removed", b"/a", "file", 1, 1, 1, "kept", 1)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        TrashPage([structs.replace(OPERATION, name="\x1b[31m")]),
+        TrashPage([structs.replace(OPERATION, name="../../0123456789abcdef-01234567")]),
+        TrashPage([structs.replace(OPERATION, first=b"a")]),
+        TrashPage([], None, [ITEM]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, name="../x")]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, path=b"/a/..")]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, path=b"")]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, path=b"//a")]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, target=b"a/")]),
+        TrashPage([], OPERATION.name, [structs.replace(ITEM, within=b"/.")]),
+    ],
+)
+def test_what_can_be_no_trash(fake, connect, page):
+    def ask(peer: Peer, asked: Frame) -> bool:
+        if not isinstance(asked.message, ListTrash):
+            return False
+        peer.reply(asked, page)
+        peer.frame(Kind.END, asked.request_id, Listed())
+        return True
+
+    server = LyingServer(root=dir_entry, ask=ask, greet=partial(Peer.greet, features=[TRASH]))
+    client = connect(fake(server), retries=0)
+    with pytest.raises(errors.BadMessage, match="unusable|without their operation"):
+        client.trash_items()
 
 
 @pytest.mark.parametrize("kind", [Client, Blocking])

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,13 @@ from ftpclient import Client
 from ftpclient.transfer.report import Listener, Result
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.database import open_state
+from ftpserver.storage.trash.index import INDEX_NAME, Contents, decode
 from ftpwire import digests
 from ftpwire.errors import FtpError
+from ftpwire.messages import Purge, Removed
+from tests.peer import Peer
 from tests.system import trees
-from tests.system.programs import PATIENCE, STAGING, Programs, clean_environment, eventually
+from tests.system.programs import PATIENCE, STAGING, TRASH, Programs, clean_environment, eventually
 
 NAME = "alice"
 PASSWORD = "correct horse"
@@ -39,6 +42,9 @@ WITHOUT_RENAME_FLAGS = {
     "WITHOUT_RENAME_FLAGS": "1",
 }
 """Environment of a server whose file systems have neither RENAME_EXCHANGE nor RENAME_NOREPLACE."""
+
+KEEPING = {"FTPD_TRASH_VERSIONS": "1000", "FTPD_TRASH_RESERVE": "0"}
+"""Environment of a server that gives up nothing of the trash before it needs room."""
 
 State = bytes | None
 """What is at a path: a file's digest, a link's or directory's mark, or nothing."""
@@ -59,10 +65,12 @@ class Change:
 
     Attributes:
         adds_first: A crash may leave what it makes, and with it what it takes away.
+        moved: What is at these paths goes elsewhere, and not into the trash.
     """
 
     after: dict[bytes, State]
     adds_first: bool = False
+    moved: frozenset[bytes] = frozenset()
 
     def is_half_made(self, found: Mapping[bytes, bytes], before: Mapping[bytes, bytes]) -> bool:
         """Whether more than nothing was made, and less than what may be."""
@@ -88,12 +96,21 @@ class Expected:
         self._under_way: dict[bytes, Change] = {}
         self.acknowledged = 0
         self.without_rename_flags = without_rename_flags
+        self.trashed: set[tuple[bytes, bytes]] = set()
+        """Files and links that were removed or replaced since the trash was emptied: where they
+        were, and their states."""
         self.unfinished: dict[bytes, tuple[Path, bytes]] = {}
         """Local files and their digests, by the path that they were on their way to."""
 
-    def begin(self, after: Mapping[bytes, State], *, adds_first: bool = False) -> Change:
+    def begin(
+        self,
+        after: Mapping[bytes, State],
+        *,
+        adds_first: bool = False,
+        moved: Collection[bytes] = (),
+    ) -> Change:
         """Before a change is asked for. No other change of these paths may be under way."""
-        change = Change(dict(after), adds_first)
+        change = Change(dict(after), adds_first, frozenset(moved))
         with self._lock:
             for path in after:
                 assert path not in self._under_way, path
@@ -106,6 +123,9 @@ class Expected:
             self.acknowledged += 1
             for path, state in change.after.items():
                 del self._under_way[path]
+                before = self._settled.get(path, DIRECTORY)
+                if before not in (DIRECTORY, state) and path not in change.moved:
+                    self.trashed.add((path, before))
                 self._set(path, state)
 
     def below(self, directory: bytes) -> dict[bytes, bytes]:
@@ -141,13 +161,13 @@ class Expected:
             return wrong
 
 
-def contents(home: Path) -> dict[bytes, bytes]:
+def contents(home: Path | bytes) -> dict[bytes, bytes]:
     """What a home holds, by paths as clients name them. The home is read straight from disk."""
     top = os.fsencode(home)
     found: dict[bytes, bytes] = {}
     for directory, directories, files in os.walk(top):
-        if directory == top and STAGING in directories:
-            directories.remove(STAGING)
+        if directory == top:
+            directories[:] = [name for name in directories if name not in (STAGING, TRASH)]
         for name in (*directories, *files):
             path = os.path.join(directory, name)
             mode = os.lstat(path).st_mode
@@ -160,6 +180,49 @@ def contents(home: Path) -> dict[bytes, bytes]:
                     state = digests.digest(file.read())
             found[path[len(top) :]] = state
     return found
+
+
+@dataclass
+class Trash:
+    """A home's trash, read straight from disk.
+
+    Attributes:
+        things: Files and links: where they were, and their states.
+        wrong: What must not be there.
+        is_whole: Nothing of it was given up for want of room.
+    """
+
+    things: set[tuple[bytes, bytes]] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+    is_whole: bool = True
+
+    @classmethod
+    def of(cls, home: Path) -> Trash:
+        """What lies in it."""
+        found = cls()
+        for operation in sorted(home.glob(f"{os.fsdecode(TRASH)}/*")):
+            found._add(os.fsencode(operation))
+        return found
+
+    def _add(self, operation: bytes) -> None:
+        there = contents(operation)
+        index = there.pop(b"/" + INDEX_NAME, None)
+        lines = b""
+        if index is not None:
+            lines = Path(os.fsdecode(operation + b"/" + INDEX_NAME)).read_bytes()
+        *whole, _ = lines.split(b"\n")
+        if len(list(decode(b"\n".join(whole)))) < len([line for line in whole if line]):
+            self.wrong.append(f"{operation!r}: a line can't be read: {lines!r}")
+        said = Contents.of(decode(lines))
+        if any(gone.became == "purged" for gone in said.gone.values()):
+            self.is_whole = False
+        items = {item.name.encode(): item.path.value for item in said.items}
+        for path, state in there.items():
+            _, name, *below = path.split(b"/", 2)
+            if name not in items:
+                self.wrong.append(f"{operation!r}: no line tells of {path!r}")
+                continue
+            self.things.add((b"/".join([items[name], *below]), state))
 
 
 # the moment --------------------------------------------------------------------------------
@@ -302,9 +365,10 @@ class Worker(threading.Thread):
         ask: Callable[[], object],
         *,
         adds_first: bool = False,
+        moved: Collection[bytes] = (),
     ) -> None:
         """Ask for one change and have it acknowledged."""
-        change = self.expected.begin(after, adds_first=adds_first)
+        change = self.expected.begin(after, adds_first=adds_first, moved=moved)
         ask()
         self.expected.acknowledge(change)
         self.crash.acknowledged()
@@ -465,7 +529,9 @@ class SmallFiles(Worker):
             after = {source: None, target: self.expected.below(source)[source]}
             # without RENAME_NOREPLACE the new name is another link to the file at first
             linked = self.expected.without_rename_flags
-            self.change(after, lambda: client.move(source, target), adds_first=linked)
+            self.change(
+                after, lambda: client.move(source, target), adds_first=linked, moved=[source]
+            )
 
     def rename_tree(self, client: Client) -> None:
         source, target = self._tree(), self._tree()
@@ -475,7 +541,7 @@ class SmallFiles(Worker):
         after: dict[bytes, State] = dict.fromkeys(known)
         for path, state in known.items():
             after[target + path[len(source) :]] = state
-        self.change(after, lambda: client.move(source, target))
+        self.change(after, lambda: client.move(source, target), moved=known)
 
     def copy_file(self, client: Client) -> None:
         files = self._files()
@@ -555,6 +621,21 @@ class Root:
         """What the user's home holds."""
         return contents(self.path / NAME)
 
+    def trash(self) -> Trash:
+        """What lies in the user's trash."""
+        found = Trash.of(self.path / NAME)
+        found.is_whole = found.is_whole and not self._asked(
+            "SELECT count(*) FROM operation WHERE given_up IS NOT NULL"
+        )
+        return found
+
+    def empty_trash(self) -> None:
+        """Have the server give up what is in the trash."""
+        with Peer.connect(("127.0.0.1", self.port)) as peer:
+            peer.log_in(NAME, PASSWORD)
+            assert isinstance(peer.ask(Purge()), Removed)
+        self.expected.trashed.clear()
+
     def start(self) -> None:
         """Start a server on it, and wait until it listens."""
         launcher = [sys.executable, str(Path(__file__).parent / "weakened.py"), self.variant]
@@ -575,7 +656,7 @@ class Root:
 
     @property
     def _abilities(self) -> dict[str, str]:
-        return WITHOUT_RENAME_FLAGS if self.without_rename_flags else {}
+        return KEEPING | (WITHOUT_RENAME_FLAGS if self.without_rename_flags else {})
 
     @property
     def log_path(self) -> Path:
@@ -609,13 +690,16 @@ class Root:
             raise AssertionError(f"{error}\n{self.log[-3000:]}") from None
 
     def _is_sure(self) -> bool:
+        return not self._asked(
+            "SELECT (SELECT count(*) FROM account WHERE dirty)"
+            " + (SELECT count(*) FROM lease WHERE state != 'kept')"
+        )
+
+    def _asked(self, statement: str) -> int:
+        """A number that the accounts file knows."""
         database = sqlite3.connect(f"file:{self.path}/.ftpd/state.db?mode=ro", uri=True)
         try:
-            doubts = database.execute(
-                "SELECT (SELECT count(*) FROM account WHERE dirty)"
-                " + (SELECT count(*) FROM lease WHERE state != 'kept')"
-            )
-            return doubts.fetchone()[0] == 0
+            return int(database.execute(statement).fetchone()[0])
         finally:
             database.close()
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ PATIENCE = 120.0
 """Seconds after which something that should happen is given up. No test takes so long, not even
 on a machine with many times more to do than it has processors."""
 STAGING = b".ftpd-staging"
+TRASH = b".ftpd-trash"
 
 
 def program(name: str) -> list[str]:
@@ -291,7 +292,9 @@ class Server:
         self.mode = mode
         self.plaintext = mode.plaintext if plaintext is None else plaintext
         self._place = place
-        self._environment = clean_environment(place, **(environment or {}))
+        # however full the disk of the tests is
+        variables = {"FTPD_TRASH_RESERVE": "0"} | dict(environment or {})
+        self._environment = clean_environment(place, **variables)
         self.log_path = place / "server.log"
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         command = [*program("ftpd"), "start", "--root", str(root), "--port", str(port)]
@@ -382,9 +385,9 @@ class Server:
         return self.root / name
 
     def staged(self, name: str = "alice") -> set[str]:
-        """What lies in a home's staging, apart from the lock that is always there."""
+        """What lies in a home's staging, apart from what is always there."""
         try:
-            return set(os.listdir(self.home(name) / os.fsdecode(STAGING))) - {"lock"}
+            return set(os.listdir(self.home(name) / os.fsdecode(STAGING))) - {"lock", "numbers"}
         except FileNotFoundError:
             return set()
 
@@ -487,23 +490,26 @@ def behind(home: Path) -> Path:
     return home
 
 
+def _stored(home: Path | bytes) -> Iterator[bytes]:
+    """What counts in a home: all but staging, and what the trash has for itself."""
+    top = os.fsencode(home)
+    trash = os.path.join(top, TRASH)
+    for directory, directories, files in os.walk(top):
+        directories[:] = [name for name in directories if name != STAGING]
+        if os.path.dirname(directory) == trash:
+            files = [name for name in files if name != b"index"]
+        own = directory == trash  # the directories of operations
+        below = [] if own else [name for name in directories if name != TRASH]
+        yield from (os.path.join(directory, name) for name in (*files, *below))
+
+
 def stored_files(home: Path | bytes) -> int:
-    """The files, directories and links in a home, staging left out."""
-    total = 0
-    for _, directories, files in os.walk(os.fsencode(home)):
-        if STAGING in directories:
-            directories.remove(STAGING)
-        total += len(directories) + len(files)
-    return total
+    """The files, directories and links in a home, those in the trash among them."""
+    return sum(1 for _ in _stored(home))
 
 
 def stored_bytes(home: Path | bytes) -> int:
-    """The bytes of all files and links' targets in a home, staging left out."""
-    total = 0
-    for directory, directories, files in os.walk(os.fsencode(home)):
-        directories[:] = [name for name in directories if name != STAGING]
-        for name in (*files, *directories):  # links to directories are among the latter
-            info = os.lstat(os.path.join(directory, name))
-            counts = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
-            total += info.st_size if counts else 0
-    return total
+    """The bytes of all files and links' targets in a home, those in the trash among them."""
+    found = (os.lstat(path) for path in _stored(home))
+    sized = (one for one in found if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode))
+    return sum(one.st_size for one in sized)

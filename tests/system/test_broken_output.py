@@ -99,18 +99,20 @@ FTP = {
     "sync": ["sync -n many :/new", "sync -v many :/new", "sync --json many :/new"],
     "tail": ["tail -n 90000 /many/large"],
     "token": ["token list", "token list --json"],
+    "trash": ["trash", "trash -l", "trash --json", "trash -l --json"],
     "tree": ["tree /"],
+    "versions": ["versions /many/large", "versions --json /many/large"],
     "whoami": ["whoami", "whoami --json"],
 }
 SILENT = {
     *("connect", "edit", "forget", "less", "login", "logout", "passwd", "register"),
-    *("cp", "discover", "ln", "mkdir", "mv", "touch"),
+    *("cp", "discover", "ln", "mkdir", "mv", "restore", "touch", "undo"),
 }
 """What of these is printed is for a terminal, or on stderr; and no server answers discover here."""
 FTPD = [
     *("user list", "user list --json", "user show alice", "log", "log --json", "status"),
     *("status --json", "config show", "config check", "fingerprint", "scrub", "recount", "invite"),
-    *("why alice ls /", "--help", "user --help"),
+    *("why alice ls /", "trash empty alice -y", "trash --help", "--help", "user --help"),
 ]
 
 
@@ -120,7 +122,8 @@ def test_no_command_is_forgotten():
 
 @pytest.fixture
 def stocked(user, shared_server):
-    """Many files, here and on the server, one of them large; a token; a kept upload."""
+    """Many files, here and on the server, one of them large; a token; a kept upload; a version of
+    that file."""
     many = user.home / "many"
     many.mkdir()
     for number in range(MANY):
@@ -128,6 +131,8 @@ def stocked(user, shared_server):
     (many / "large").write_bytes(b"line\n" * 100_000)
     (user.home / "lines").write_text("find /\nls -R / ; pwd\n")
     user.run("put", "-r", "many", "/")
+    user.run("put", "-", "/many/large", given=b"an earlier version")
+    user.run("put", "many/large", "/many/")
     user.run("mkdir", "/empty")
     user.run("login")
     (user.home / "interrupted").write_bytes(bytes(8 * MIB))

@@ -31,6 +31,8 @@ from tests.system.programs import eventually, program
 QUOTA = 300 * MIB
 DISK_SIZE = 400 * MIB
 NEW_LINE = "\n"
+_ON_ITS_WAY = frozenset({"staging", "trash"})
+"""What a server that has started just now is at: removing what is left over, and thinning."""
 WORKERS: tuple[tuple[type[Worker], ...], ...] = (
     (SmallFiles, LargeFiles),  # whose syncs help each other out
     (SmallFiles,),
@@ -75,6 +77,10 @@ class Rounds:
             wrong = self.verified()
             if wrong:
                 return wrong
+        wrong = self._missing_in_trash()  # also after the start's cleaning
+        if wrong:
+            return wrong
+        self.root.empty_trash()
         crash = self._a_crash()
         workers = [
             worker(
@@ -92,7 +98,16 @@ class Rounds:
         if self.root.without_rename_flags:
             self.root.start()  # puts back what was moved aside, before it listens
             self.root.kill()
-        return self.root.expected.compare(self.root.contents())
+        wrong = self._missing_in_trash()
+        return wrong + self.root.expected.compare(self.root.contents())
+
+    def _missing_in_trash(self) -> list[str]:
+        """What of that was acknowledged as removed or replaced, and lies in no trash."""
+        trash = self.root.trash()
+        if not trash.is_whole:
+            return trash.wrong
+        missing = self.root.expected.trashed - trash.things
+        return trash.wrong + [f"{path!r}: {was!r} isn't in the trash" for path, was in missing]
 
     def _a_crash(self) -> Crash:
         """After some time, or right after something: then luck has least time to save it."""
@@ -120,14 +135,14 @@ class Rounds:
         """What the administrators' verifier finds, with a server that is idle by now."""
         self.root.wait_for_recount()
         findings = verify.check(self.root.path, read=True)
-        left = [finding for finding in findings if finding.kind == "staging"]
-        if left:  # the start's last act removes it, and what is in it counts until then
-            eventually(lambda: not self._has_left_staging(), f"no {left[0]}")
+        left = [finding for finding in findings if finding.kind in _ON_ITS_WAY]
+        if left:  # the start's last acts remove it, and what is in it counts until then
+            eventually(lambda: not self._has_left_overs(), f"no {left[0]}")
             findings = verify.check(self.root.path, read=True)
         return [str(finding) for finding in findings]
 
-    def _has_left_staging(self) -> bool:
-        return any(finding.kind == "staging" for finding in verify.check(self.root.path))
+    def _has_left_overs(self) -> bool:
+        return any(finding.kind in _ON_ITS_WAY for finding in verify.check(self.root.path))
 
 
 # SIGKILL -----------------------------------------------------------------------------------
@@ -144,6 +159,19 @@ def test_killed_at_any_moment(programs, tmp_path, rounds, flags):
     root.make()
     survived(Rounds(root, lambda: root.kill(), lambda: None, new_seed()), rounds, tmp_path)
     assert "Traceback" not in root.log, root.log
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--workers", "2"), ("--isolation", "process"), ("--threads", "0")],
+    ids=["workers", "process", "thread-each"],
+)
+@pytest.mark.parametrize("rounds", rounds(1, 200))
+def test_killed_in_other_ways_of_serving(programs, tmp_path, rounds, options):
+    """The processes of sessions end with that of the server, a moment later."""
+    root = Root(tmp_path / "root", QUOTA, programs, tmp_path, options=options)
+    root.make()
+    survived(Rounds(root, lambda: root.kill(), lambda: None, new_seed()), rounds, tmp_path)
 
 
 def new_seed() -> int:
@@ -224,6 +252,7 @@ def test_power_cut_at_any_moment(programs, tmp_path, rounds, flags):
         pytest.param(
             "no-directory-syncfs", (), 400, id="no-directory-syncfs", marks=pytest.mark.long
         ),
+        pytest.param("no-index-sync", (), 60, id="no-index-sync", marks=pytest.mark.long),
         pytest.param(
             "as-is", ("--durability", "none"), 20, id="durability-none", marks=pytest.mark.long
         ),

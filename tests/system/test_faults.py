@@ -13,10 +13,12 @@ import sys
 
 import pytest
 
+from ftpserver import ballast
 from tests.system import trees
 from tests.system.programs import (
     PATIENCE,
     STAGING,
+    TRASH,
     clean_environment,
     eventually,
     finish,
@@ -37,8 +39,8 @@ def new_file(path, size):
 
 
 def visible(home):
-    """The names in a home, staging left out."""
-    return {name for name in trees.names(home) if name.split(b"/")[0] != STAGING}
+    """The names in a home, staging and the trash left out."""
+    return {name for name in trees.names(home) if name.split(b"/")[0] not in (STAGING, TRASH)}
 
 
 def staged(user):
@@ -61,7 +63,7 @@ def probe(user):
 
 def all_is_given_back(user):
     room = user.run("--json", "df").record
-    return room["held"] == 0 and room["used"] == stored_bytes(user.on_server)
+    return room["held"] == 0 and room["used"] + room["trash"] == stored_bytes(user.on_server)
 
 
 # a client that dies ------------------------------------------------------------------------
@@ -238,7 +240,8 @@ def test_a_disk_that_somebody_else_has_filled(on_small_disk, small_disk):
         os.close(filler)
 
     assert alice.run("cat", "/file").out == OLD
-    assert "full" in alice.run("put", "-", "/new", given=b"x" * 100_000, status=7).complaint
+    large = bytes(ballast.SIZE + MIB)  # what is kept back for the server isn't enough for it
+    assert "full" in alice.run("put", "-", "/new", given=large, status=7).complaint
     alice.run("rm", "/file")
     (small_disk / "filler").unlink()
     probe(alice)

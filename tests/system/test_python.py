@@ -41,4 +41,4 @@ def test_files_are_written_and_read(server, alice, tmp_path):
                 _ = 1 // 0
             assert not client.exists("/c")
         assert client.space().held == 0
-    assert set(os.listdir(home)) - {".ftpd-staging"} == {"a", "b"}
+    assert set(os.listdir(home)) - {".ftpd-staging", ".ftpd-trash"} == {"a", "b"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,16 +44,17 @@ def lost(source: Path, target: Path) -> list[str]:
     return found
 
 
-def left(root: Path) -> int:
-    return sum(1 for _ in root.rglob("f*"))
+def count(root: Path) -> int:
+    """The files below it, also while it goes away."""
+    return sum(name.startswith("f") for _, _, names in os.walk(root) for name in names)
 
 
-def killed(user, command: list[str], source: Path, at: int) -> None:
-    """Move until so many are left in the source, and kill the client then."""
+def killed(user, command: list[str], is_time: Callable[[], bool]) -> None:
+    """Move until it is time, and kill the client then."""
     process = user.programs.start(
         command, cwd=user.home, env=user.settings, stdin=subprocess.DEVNULL
     )
-    eventually(lambda: process.poll() is not None or left(source) <= at)
+    eventually(lambda: process.poll() is not None or is_time())
     process.kill()
     process.wait()
 
@@ -75,14 +79,23 @@ def begin(user, direction: str) -> None:
         user.run("put", "-T", "-r", "--remove-source", "here", "/there")
 
 
-def rounds(user, direction: str, count: int) -> None:
+def rounds(user, direction: str, number: int) -> None:
+    """Kill clients while files arrive, and while they leave: many of them can leave at once."""
     source, target, command = ends_of(user, direction)
-    rng = random.Random(count)
-    for _ in range(count):
+    rng = random.Random(number)
+
+    def have_arrived(some: int) -> bool:
+        return count(target) > some
+
+    def have_left(some: int) -> bool:
+        return count(source) < COUNT - some
+
+    for has_come in (have_arrived, have_left) * (number // 2):
         begin(user, direction)
-        killed(user, command, source, rng.randrange(COUNT))
+        killed(user, command, partial(has_come, rng.randrange(COUNT)))
         assert lost(source, target) == []
-        user.run(*command[len(user.command()) :])  # the same again ends it
+        again = user.run(*command[len(user.command()) :], status=None)  # the same again ends it
+        assert again.status in (0, 5), again.err  # 5: it had come to its end, or the server had
         assert not source.exists()
         assert lost(source, target) == []
 
@@ -105,7 +118,7 @@ def test_control_a_client_in_haste_is_caught(user, direction):
     command = hasty + command[len(program("ftp")) :]
     for at in (COUNT * 3 // 4, COUNT // 2, COUNT * 2 // 3, COUNT // 4) * 3:
         begin(user, direction)
-        killed(user, command, source, at)
+        killed(user, command, lambda at=at: count(source) <= at)
         if lost(source, target):
             return
     pytest.fail("nothing was lost: the rounds would not see it")

@@ -122,5 +122,5 @@ def test_a_home_on_overlay(start_server, tmp_path, tree, mount):
     for _ in range(2):
         carol.run("put", "-r", "--atomic", tree, "/new")
     trees.same(tree, home / "new")
-    assert sorted(os.listdir(home)) == [".ftpd-staging", "moved", "new"]
+    assert sorted(os.listdir(home)) == [".ftpd-staging", ".ftpd-trash", "moved", "new"]
     server.stop()

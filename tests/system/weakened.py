@@ -11,9 +11,11 @@ import stat
 import sys
 
 from ftpserver.cli.main import main
+from ftpserver.storage.trash.index import INDEX_NAME
 from ftpwire import beneath, paths
 
 _fsync = os.fsync
+_fdatasync = os.fdatasync
 _sync_file_system = beneath.sync_file_system
 
 
@@ -24,6 +26,11 @@ def _is_directory(fd: int) -> bool:
 def _is_staging(fd: int) -> bool:
     """Whether the descriptor is what the server syncs files through, and not names."""
     return os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == os.fsdecode(paths.STAGING)
+
+
+def _is_index(fd: int) -> bool:
+    """Whether the descriptor is that of an index of the trash."""
+    return os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == os.fsdecode(INDEX_NAME)
 
 
 def _names_only(fd: int) -> None:
@@ -37,11 +44,15 @@ def _names_only(fd: int) -> None:
 
 
 def weaken(promises: set[str]) -> None:
-    """Leave out the syncs of files or directories, those one by one or those all together."""
+    """Leave out the syncs of files, directories or indexes, one by one or all together."""
 
     def fsync(fd: int) -> None:
         if ("directory-fsync" if _is_directory(fd) else "file-fsync") not in promises:
             _fsync(fd)
+
+    def fdatasync(fd: int) -> None:
+        if "index" not in promises or not _is_index(fd):
+            _fdatasync(fd)
 
     def sync_file_system(fd: int) -> None:
         if not _is_staging(fd):
@@ -54,7 +65,8 @@ def weaken(promises: set[str]) -> None:
             return
         _sync_file_system(fd)
 
-    os.fsync, beneath.sync_file_system = fsync, sync_file_system
+    os.fsync, os.fdatasync = fsync, fdatasync
+    beneath.sync_file_system = sync_file_system
 
 
 VARIANTS = {
@@ -65,6 +77,7 @@ VARIANTS = {
     "no-directory-sync": {"directory-fsync", "directory-syncfs"},
     "no-directory-fsync": {"directory-fsync"},
     "no-directory-syncfs": {"directory-syncfs"},
+    "no-index-sync": {"index"},
 }
 
 if __name__ == "__main__":
