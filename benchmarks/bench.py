@@ -69,9 +69,10 @@ class Bench:
                 raise
         return self.peers[key]
 
-    def _started(self, key: str, place: Path) -> Peer:
+    def _started(self, key: str, place: Path, **environment: str) -> Peer:
         place.mkdir()
         peer = FACTORIES[key](place)
+        peer.environment = environment
         try:
             peer.start()
         except OSError as error:
@@ -79,9 +80,10 @@ class Bench:
         return peer
 
     @contextmanager
-    def fresh(self, key: str) -> Iterator[Peer]:
-        """A server of its own, that is stopped afterwards. Raises Unavailable."""
-        peer = self._started(key, Path(tempfile.mkdtemp(dir=self.place)) / key)
+    def fresh(self, key: str, **environment: str) -> Iterator[Peer]:
+        """A server of its own, with settings in its environment, that is stopped afterwards. Raises
+        Unavailable."""
+        peer = self._started(key, Path(tempfile.mkdtemp(dir=self.place)) / key, **environment)
         self.versions += peer.versions()
         try:
             yield peer

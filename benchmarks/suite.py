@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import engines, several, workloads
+from benchmarks import engines, several, trash, workloads
 from benchmarks.bench import Bench
 from benchmarks.delay import Link
 from benchmarks.measure import (
@@ -33,11 +33,10 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import Peer
 from benchmarks.peers.ours import PASSWORD, USER, Ours, has_command, program
-from benchmarks.processes import Unavailable, busy, clean_environment, wait_for_calm
+from benchmarks.processes import Unavailable, clean_environment, wait_for_calm
+from benchmarks.timed import IN_ALL, PATIENCE, PER_GIB, SECONDS, timed
 from benchmarks.workloads import GiB, Source
 
-PATIENCE = 180.0
-"""Seconds after which a command is stopped, and its peer is out of that measurement."""
 DELAY = 0.05
 """Seconds that the slow link takes each way."""
 PIECES_RATE = 20e6
@@ -58,49 +57,6 @@ IDLE = ("ours-tls", "vsftpd-tls", "nginx-tls", "sftp", "ours-plain")
 LOG_INS = ("ours-tls", "vsftpd-tls", "sftp")
 FIRST_BYTE = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp")
 DELAYED = ("ours-tls", "rsync", "rsync-ssh", "nginx-tls", "sftp")
-
-SECONDS = Column("seconds", "seconds", 3)
-PEAKS = (
-    Column("client_peak", "our client's peak MiB", 0),
-    Column("server_peak", "our server's peak MiB", 0),
-    Column("others", "others' cores"),
-)
-PER_GIB = (
-    SECONDS,
-    Column("rate", "GB/s"),
-    Column("client_cpu", "client CPU s/GiB"),
-    Column("server_cpu", "server CPU s/GiB"),
-    *PEAKS,
-)
-IN_ALL = (
-    SECONDS,
-    Column("both_cpu", "CPU s of both"),
-    Column("client_cpu", "client CPU s"),
-    Column("server_cpu", "server CPU s"),
-    *PEAKS,
-)
-
-
-def timed(bench: Bench, peer: Peer, command: Command, gib: float = 1.0) -> Figures:
-    """Run a peer's command; its figures, CPU seconds for each of ``gib``."""
-    peer.server.reset_peak()
-    wait_for_calm(bench.calm)
-    before, others = peer.server.cpu(), busy()
-    ran = run(command, bench.log(peer), PATIENCE)
-    others = busy() - others
-    served = peer.server.cpu() - before
-    figures = {
-        "others": max(0.0, others - ran.cpu - served) / ran.seconds,
-        "seconds": ran.seconds,
-        "client_cpu": ran.cpu / gib,
-        "server_cpu": served / gib,
-        "both_cpu": (ran.cpu + served) / gib,
-    }
-    if peer.ours:  # one process each; others spread over several, and share pages
-        # not less than what this process has: the kernel counts that in before the exec
-        figures["client_peak"] = ran.peak / MiB
-        figures["server_peak"] = peer.server.peak() / MiB
-    return figures
 
 
 # transfers -----------------------------------------------------------------------------------
@@ -576,6 +532,8 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "flood": flood,
     "first-byte": first_byte,
     "start-up": start_up,
+    "trash-overwrite": trash.overwrite,
+    "trash-remove": trash.remove,
     "workers-small-down": lambda bench, name: several.small(bench, name, up=False),
     "workers-small-up": lambda bench, name: several.small(bench, name, up=True),
     "workers-large-down": several.large,

@@ -75,6 +75,8 @@ class Peer:
         self.place = place
         self.root = place / "files"
         self.sources: dict[str, Path] = {}
+        self.environment: Mapping[str, str] = {}
+        """Settings of the server, where it has some for a measurement."""
         self._server: Server | None = None
 
     # its life ----------------------------------------------------------------------------

@@ -101,7 +101,8 @@ class Ours(Peer):
         return True
 
     def _environment(self) -> dict[str, str]:
-        return {"HOME": str(self.place), "XDG_CONFIG_HOME": str(self.place / "config")}
+        own = {"HOME": str(self.place), "XDG_CONFIG_HOME": str(self.place / "config")}
+        return own | dict(self.environment)
 
     def _address(self) -> str:
         where = f"unix:{self.place / 'socket'}" if self.unix else f"127.0.0.1:{self.port}"
