@@ -9,47 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Call
+from ftpclient.transfer.streamed import replies
 from ftpwire.errors import ProtocolError
 from ftpwire.messages import (
     KEPT,
     DropKept,
     KeptDropped,
     KeptUpload,
-    KeptUploads,
     ListKept,
 )
 from ftpwire.paths import RemotePath
 
 
-class _KeptCall(Call):
-    """The list on its way."""
-
-    streams = True
-    only_tells = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[KeptUpload] = []
-
-    def on_reply(self, reply: KeptUploads) -> bool:
-        self.waiting += reply.uploads
-        return False
-
-
 def kept_uploads(connection: Connection) -> Iterator[KeptUpload]:
     """Those of the account, as they come. Raises ProtocolError where the server is too old."""
     _need(connection)
-    call = _KeptCall()
-    connection.submit(call, ListKept())
-    while True:
-        yield from call.waiting
-        call.waiting = []
-        if call.done:
-            break
-        connection.pump()
-    if call.error is not None:
-        raise call.error
+    for reply in replies(connection, ListKept()):
+        yield from reply.uploads
 
 
 def drop(connection: Connection, path: RemotePath | None) -> KeptDropped:

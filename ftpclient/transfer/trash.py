@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Call
 from ftpclient.transfer.spool import held
+from ftpclient.transfer.streamed import replies
 from ftpwire import paths, trash_names
 from ftpwire.errors import BadMessage, Expired, NotFound
 from ftpwire.messages import InTrash, ListTrash, TrashedOperation, TrashItem, TrashPage
@@ -76,21 +76,6 @@ class Version:
         return self.item.time_ns
 
 
-class _TrashCall(Call):
-    """A list on its way."""
-
-    streams = True
-    only_tells = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[TrashPage] = []
-
-    def on_reply(self, reply: TrashPage) -> bool:
-        self.waiting.append(_checked(reply))
-        return False
-
-
 def _checked(page: TrashPage) -> TrashPage:
     """A page in which names are such, and paths absolute: they are shown, and files are called by
     them.
@@ -121,16 +106,7 @@ def _check_path(path: bytes) -> None:
 
 
 def _pages(connection: Connection, request: ListTrash) -> Iterator[TrashPage]:
-    call = _TrashCall()
-    connection.submit(call, request)
-    while True:
-        yield from call.waiting
-        call.waiting = []
-        if call.done:
-            break
-        connection.pump()
-    if call.error is not None:
-        raise call.error
+    return replies(connection, request, _checked)
 
 
 def operations(

@@ -1,0 +1,54 @@
+"""Answers of any number of replies, given as they come.
+
+Lives here: that, for lists which their caller reads to the end. Lives elsewhere: listings, of which
+a bounded part is on its way at a time (listing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import Call
+from ftpwire.messages import StreamFor
+
+R = TypeVar("R")
+
+
+class _Streamed(Call, Generic[R]):
+    """A list on its way."""
+
+    streams = True
+    only_tells = True
+
+    def __init__(self, checked: Callable[[R], R]) -> None:
+        super().__init__()
+        self.waiting: list[R] = []
+        self._checked = checked
+
+    def on_reply(self, reply: R) -> bool:
+        self.waiting.append(self._checked(reply))
+        return False
+
+
+def replies(
+    connection: Connection,
+    request: StreamFor[R, Any],
+    checked: Callable[[R], R] = lambda reply: reply,
+) -> Iterator[R]:
+    """Ask, and give each reply as it comes.
+
+    Args:
+        checked: Called with each when it has come; what it raises ends the connection.
+    """
+    call = _Streamed(checked)
+    connection.submit(call, request)
+    while True:
+        yield from call.waiting
+        call.waiting = []
+        if call.done:
+            break
+        connection.pump()
+    if call.error is not None:
+        raise call.error
