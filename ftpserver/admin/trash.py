@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftpserver.accounts.account import Account
-from ftpserver.storage.trash.directory import names_in, time_of
+from ftpserver.storage.trash.directory import names_in
 from ftpserver.storage.trash.glance import Glance, glances
 from ftpserver.storage.trash.index import Contents
+from ftpserver.storage.trash.names import time_of
 from ftpwire import paths, trash_names
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound

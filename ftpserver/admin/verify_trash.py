@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from ftpserver.admin.trash import opened_below
 from ftpserver.storage.trash.directory import MOST_READ
 from ftpserver.storage.trash.glance import Glance, glance
-from ftpserver.storage.trash.index import INDEX_NAME, Contents
-from ftpserver.storage.trash.names import is_name
+from ftpserver.storage.trash.index import Contents
+from ftpserver.storage.trash.names import INDEX_NAME, is_name
 from ftpwire import paths
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ftpserver.storage.walk import open_closed, walk
+from ftpserver.storage.walk import open_as_it_is, walk
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_ANY, Tree
 from ftpwire.errors import Forbidden, InvalidPath
@@ -232,11 +232,7 @@ def remove_directory(directory: int, name: bytes) -> None:
 def require_empty(directory: int, name: bytes) -> None:
     """Raise what rmdir(2) would of a directory that isn't empty, which is left as it is; an empty
     reserved name in it doesn't count, and goes."""
-    try:
-        fd = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-    except PermissionError:  # its own mode forbids to look
-        fd, mode = open_closed(directory, name)
-        os.chmod(fd, mode)
+    fd = open_as_it_is(directory, name)
     try:
         leave_beside(fd)
         with os.scandir(fd) as entries:

@@ -127,6 +127,20 @@ def open_closed(directory: int, name: bytes) -> tuple[int, int]:
         os.close(pinned)
 
 
+def open_as_it_is(directory: int, name: bytes) -> int:
+    """Open a directory, also one whose own mode forbids it: it has that mode again afterwards."""
+    try:
+        return os.open(name, _OPEN_BELOW, dir_fd=directory)
+    except PermissionError:
+        fd, mode = open_closed(directory, name)
+    try:
+        os.chmod(fd, mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def counted_size(info: os.stat_result) -> int:
     """The bytes of something that a quota counts: of a file, or of the path that a link holds."""
     return info.st_size if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode) else 0

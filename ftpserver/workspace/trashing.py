@@ -20,9 +20,10 @@ from ftpserver.storage.listing import Item as ListingItem
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
 from ftpserver.storage.trash import discarding
-from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash, time_of
+from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash
 from ftpserver.storage.trash.glance import is_of
 from ftpserver.storage.trash.listing import pages
+from ftpserver.storage.trash.names import time_of
 from ftpserver.storage.trash.operation import Operation
 from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.trash.reading import opened_item

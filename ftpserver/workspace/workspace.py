@@ -506,7 +506,6 @@ class Workspace:
         """Copy a file or a tree inside the home, through staging like any upload."""
         _check_paths(request.source, request.target)
         self.require(request)
-        self._keep()
         return Copying(self._scope, request).run()
 
     def begin_tree(self, request: BeginTree) -> None:

@@ -25,7 +25,8 @@ from ftpclient import Client
 from ftpclient.transfer.report import Listener, Result
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.database import open_state
-from ftpserver.storage.trash.index import INDEX_NAME, Contents, decode
+from ftpserver.storage.trash.index import Contents, decode
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import digests
 from ftpwire.errors import FtpError
 from ftpwire.messages import Purge, Removed

@@ -11,7 +11,7 @@ import stat
 import sys
 
 from ftpserver.cli.main import main
-from ftpserver.storage.trash.index import INDEX_NAME
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import beneath, paths
 
 _fsync = os.fsync

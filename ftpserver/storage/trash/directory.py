@@ -20,26 +20,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from ftpserver.storage.open_home import OpenHome, give_to_owner
-from ftpserver.storage.trash.index import INDEX_NAME, UNDONE, Contents, Line, decode, encode
-from ftpserver.storage.trash.names import is_name, new_name, time_of
+from ftpserver.storage.trash.index import UNDONE, Contents, Line, decode, encode
+from ftpserver.storage.trash.names import INDEX_NAME, is_name
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import Busy, Expired, Forbidden
 from ftpwire.streams import write_all
-
-__all__ = [
-    "MOST_READ",
-    "PATIENCE",
-    "Opened",
-    "alone",
-    "exists",
-    "names_in",
-    "new_name",
-    "open_operation",
-    "open_trash",
-    "read_index",
-    "time_of",
-]
 
 logger = logging.getLogger("ftpd.trash")
 

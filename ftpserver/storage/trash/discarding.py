@@ -1,7 +1,7 @@
 """Giving up what is in the trash, for good.
 
 Lives here: taking an operation, or single items of one, out of the trash, and removing them.
-Lives elsewhere: who decides that (making_room.py, thinning.py, workspace/purging.py).
+Lives elsewhere: who decides that (making_room.py, thinning.py, workspace/trashing.py).
 
 The order: the operation is held alone → what goes is renamed into staging, and isn't trash any
 more, under the home's lock → it is removed there, a part at a time, each settled by what was
@@ -23,7 +23,8 @@ from ftpserver.storage.open_home import give_to_owner
 from ftpserver.storage.quota import NOT_NOW, Books
 from ftpserver.storage.trash.directory import PATIENCE, Opened, alone
 from ftpserver.storage.trash.glance import counted_of, is_a_stranger, is_of, things_in
-from ftpserver.storage.trash.index import INDEX_NAME, Begin, Contents, Gone
+from ftpserver.storage.trash.index import Begin, Contents, Gone
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import TRASH_SUFFIX
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import Expired

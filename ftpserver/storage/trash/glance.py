@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from ftpserver.storage.trash.directory import names_in, read_index
-from ftpserver.storage.trash.index import INDEX_NAME, Contents, Item, decode
+from ftpserver.storage.trash.index import Contents, Item, decode
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import Usage, counted_size
 from ftpwire.beneath import OPEN_DIRECTORY
 

@@ -23,26 +23,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ftpserver.storage.trash.names import INDEX_NAME
-
-__all__ = [
-    "INDEX_NAME",
-    "UNDONE",
-    "Became",
-    "Begin",
-    "Bytes",
-    "Contents",
-    "Gone",
-    "Item",
-    "Line",
-    "Measured",
-    "State",
-    "Undone",
-    "What",
-    "decode",
-    "encode",
-]
-
 Name = Annotated[str, Meta(pattern=r"\A([0-9a-f]{8}-[0-9]{1,10})?\Z")]
 """An item's name. A line in which it is anything else is passed over: it could lead elsewhere."""
 Base64 = Annotated[

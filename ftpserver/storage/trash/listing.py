@@ -19,16 +19,10 @@ from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.home_rights import PermittedHome
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import GivenUp
-from ftpserver.storage.trash.directory import (
-    Opened,
-    is_gone,
-    looking,
-    names_in,
-    open_trash,
-    time_of,
-)
+from ftpserver.storage.trash.directory import Opened, is_gone, looking, names_in, open_trash
 from ftpserver.storage.trash.glance import is_of
 from ftpserver.storage.trash.index import Contents
+from ftpserver.storage.trash.names import time_of
 from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.trash.things import (
     Thing,

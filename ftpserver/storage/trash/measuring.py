@@ -20,7 +20,7 @@ from ftpserver.storage.quota import Books
 from ftpserver.storage.trash.directory import Opened, alone, exists, names_in, open_trash
 from ftpserver.storage.trash.glance import glance, glances, has_trees, is_of
 from ftpserver.storage.trash.index import Gone, Item, Measured, decode
-from ftpserver.storage.walk import Usage, counted_size, open_closed, stored_in_tree
+from ftpserver.storage.walk import Usage, counted_size, open_as_it_is, stored_in_tree
 from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import Busy, Expired
 
@@ -131,7 +131,7 @@ def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage 
             info = os.stat(item.name, dir_fd=operation, follow_symlinks=False)
             if not stat.S_ISDIR(info.st_mode):
                 return Usage(counted_size(info), 1)
-            fd = _open(operation, item.name)
+            fd = open_as_it_is(operation, item.name.encode())
         finally:
             os.close(operation)
         try:
@@ -144,15 +144,6 @@ def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage 
         reason = error.strerror
         logger.warning("the trash can't be counted now: %s/%s: %s", name, item.name, reason)
         return None
-
-
-def _open(operation: int, item: str) -> int:
-    try:
-        return os.open(item, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=operation)
-    except PermissionError:
-        fd, mode = open_closed(operation, item.encode())
-        os.chmod(fd, mode)
-        return fd
 
 
 def _changed_since(held: Opened, lines: int) -> set[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import os
 import secrets
 
+from ftpwire import trash_names
+
 INDEX_NAME = b"index"
-_NAME = re.compile(rb"[0-9a-f]{16}-[0-9a-f]{8}")
 
 
 def new_name(now_ns: int) -> str:
@@ -16,7 +17,7 @@ def new_name(now_ns: int) -> str:
 
 def is_name(name: bytes) -> bool:
     """Whether an operation can have a name."""
-    return _NAME.fullmatch(name) is not None
+    return trash_names.is_name(os.fsdecode(name))
 
 
 def time_of(name: str) -> int:

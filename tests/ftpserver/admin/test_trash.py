@@ -18,8 +18,7 @@ from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.recount import clean, recount
 from ftpserver.storage.trash import discarding
-from ftpserver.storage.trash.directory import new_name
-from ftpserver.storage.trash.index import INDEX_NAME
+from ftpserver.storage.trash.names import INDEX_NAME, new_name
 from ftpserver.storage.trash.operation import Command, Operation
 from ftpwire import paths, trash_names
 from ftpwire.errors import Busy, Cancelled, Forbidden, NotFound

@@ -14,7 +14,7 @@ from ftpserver.daemon.trash_keeping import EVERY, LOOK_AT_DISKS, TrashKeeping, t
 from ftpserver.settings.table import Settings
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
-from ftpserver.storage.trash.directory import new_name
+from ftpserver.storage.trash.names import new_name
 from ftpserver.storage.trash.operation import Command, Operation
 
 NOW = 1_800_000_000

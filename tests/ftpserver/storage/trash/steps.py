@@ -30,7 +30,8 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import NOT_STAGED
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
-from ftpserver.storage.trash.index import INDEX_NAME, Contents, decode
+from ftpserver.storage.trash.index import Contents, decode
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.walk import Usage
 from ftpserver.workspace.workspace import Workspace

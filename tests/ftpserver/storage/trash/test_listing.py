@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ftpserver.storage.trash import listing
-from ftpserver.storage.trash.directory import time_of
+from ftpserver.storage.trash.names import time_of
 from ftpserver.storage.trash.policy import Policy
 from ftpwire import digests
 from ftpwire.errors import (

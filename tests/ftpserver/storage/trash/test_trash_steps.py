@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.storage.trash.index import INDEX_NAME
+from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import beneath, paths
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
 from tests.ftpserver.storage.test_no_exchange import without_flags
