@@ -185,9 +185,8 @@ class TrashKeeping:
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
-            with suppress(
-                BlockingIOError
-            ):  # it was woken often, and is at something that takes long
+            # it was woken often, and is at something that takes long
+            with suppress(BlockingIOError):
                 os.write(self._wake_write, b"\0")
 
     # asked by others ---------------------------------------------------------------------

@@ -73,19 +73,6 @@ def removed(alice, change):
     return remove
 
 
-@pytest.fixture
-def change(root):
-    import sqlite3
-
-    def execute(statement: str, *values: object) -> None:
-        database = sqlite3.connect(root / ".ftpd" / "state.db")
-        with database:
-            database.execute(statement, values)
-        database.close()
-
-    return execute
-
-
 def findings(root):
     return [(one.kind, one.path, one.expected) for one in verify.check(root)]
 

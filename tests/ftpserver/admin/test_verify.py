@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -57,19 +56,6 @@ def alice(accounts, ledger, root):
     (account.home / "by hand").write_bytes(b"no digest")
     recount(ledger, account.id, Home(account.home))
     return account
-
-
-@pytest.fixture
-def change(root):
-    """Changes the accounts file behind the server's back."""
-
-    def execute(statement: str, *values: object) -> None:
-        database = sqlite3.connect(root / ".ftpd" / "state.db")
-        with database:
-            database.execute(statement, values)
-        database.close()
-
-    return execute
 
 
 def kinds(root: Path, **options) -> list[tuple[str, bytes | None]]:

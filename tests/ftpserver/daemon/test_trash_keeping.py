@@ -321,8 +321,16 @@ def test_a_session_gets_room_on_a_full_disk(keeper, service, alice, remove, disk
     assert not keeper.make_disk_room(alice.id, 1), "nobody is there any more"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied"),
+        OverflowError("Python int too large to convert to SQLite INTEGER"),  # nobody thought of it
+    ],
+    ids=["of-the-disk", "unexpected"],
+)
 def test_what_cannot_be_looked_after_keeps_nobody_from_it(
-    keeper, accounts, alice, remove, monkeypatch, caplog
+    keeper, accounts, alice, remove, monkeypatch, caplog, error
 ):
     bob = accounts.add("bob", "secret")
     remove(alice, "a", age=8 * DAY)
@@ -331,26 +339,7 @@ def test_what_cannot_be_looked_after_keeps_nobody_from_it(
 
     def opened(directory, **more):
         if directory == alice.home:
-            raise PermissionError(13, "Permission denied")
-        return real(directory, **more)
-
-    monkeypatch.setattr(trash_keeping, "Home", opened)
-    keeper.look()
-    assert names(bob) == set() and len(names(alice)) == 1
-    assert "alice: the trash can't be kept within its limits" in caplog.text
-
-
-def test_what_nobody_has_thought_of_keeps_nobody_from_it_either(
-    keeper, accounts, alice, remove, monkeypatch, caplog
-):
-    bob = accounts.add("bob", "secret")
-    remove(bob, "b", age=8 * DAY)
-    remove(alice, "a", age=8 * DAY)
-    real = trash_keeping.Home
-
-    def opened(directory, **more):
-        if directory == alice.home:
-            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+            raise error
         return real(directory, **more)
 
     monkeypatch.setattr(trash_keeping, "Home", opened)
