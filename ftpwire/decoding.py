@@ -63,7 +63,15 @@ class Family(Generic[M]):
         self._what = what
         self._unknown = unknown
         self._bad = bad
-        usual: Callable[[Payload], M] = msgspec.msgpack.Decoder(kinds).decode
+        usual: Callable[[Payload], M]
+
+        def first(payload: Payload) -> M:
+            # only now: it takes milliseconds, and a client has no use for that of requests
+            nonlocal usual
+            usual = msgspec.msgpack.Decoder(kinds).decode
+            return usual(payload)
+
+        usual = first
 
         def decode(payload: Payload) -> M:  # no method: it is called for every frame
             try:

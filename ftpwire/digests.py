@@ -29,6 +29,23 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
     return blake3(data).digest()
 
 
+_NO_COMMIT = bytes(16)
+
+
+def packed(digest: bytes, size: int, mtime_ns: int) -> bytes:
+    """The value of the attribute that keeps a digest, as by `StoredDigest.pack`."""
+    return _STORED.pack(_VERSION, digest, size, mtime_ns, _NO_COMMIT)
+
+
+def digest_in(value: bytes, size: int, mtime_ns: int) -> bytes | None:
+    """The digest in an attribute's value, if it is true for a file of that size and mtime. As
+    by `StoredDigest.unpack`, which takes longer: this is done for each of many small files."""
+    if len(value) != _STORED.size or value[0] != _VERSION:
+        return None
+    _, stored, its_size, its_mtime_ns, _ = _STORED.unpack(value)
+    return stored if its_size == size and its_mtime_ns == mtime_ns else None
+
+
 class StoredDigest(NamedTuple):
     """A digest, and the size (bytes) and mtime (ns) of the file that it was computed from.
 
@@ -39,11 +56,11 @@ class StoredDigest(NamedTuple):
     digest: bytes
     size: int
     mtime_ns: int
-    commit_id: bytes = bytes(16)
+    commit_id: bytes = _NO_COMMIT
 
     def pack(self) -> bytes:
         """The attribute's value: 65 bytes."""
-        return _STORED.pack(_VERSION, self.digest, self.size, self.mtime_ns, self.commit_id)
+        return _STORED.pack(_VERSION, *self)
 
     @classmethod
     def unpack(cls, value: bytes) -> StoredDigest | None:

@@ -56,6 +56,15 @@ TRASH = "trash"
 `Operation`, `ListTrash`, `Restore`, `Purge`, ``in_trash``, ``final``, and numbered requests."""
 HOLES = "holes"
 """Feature of a server: a `Hole` may stand in an upload, and `Get` has ``holes``."""
+MANY_FILES = "many-files"
+"""Feature of a server: `PutFiles` and `GetFiles`."""
+
+MOST_ITEMS = 1000
+"""Most things that one `PutFiles` or `GetFiles` is about: files, and directories that are named."""
+MOST_BYTES = 256 * 1024
+"""Most bytes that the files of one `PutFiles` or `GetFiles` have together."""
+MOST_TOLD = 64 * 1024
+"""Bytes of a `PutFiles` or `GetFiles` itself that a client keeps to."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -125,7 +134,7 @@ class StreamFor(RequestBase, Generic[R, E], frozen=True):
 # What is told about a file ---------------------------------------------------------------
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file, directory or link.
 
     Attributes:
@@ -700,6 +709,166 @@ class Stored(Message, frozen=True, tag="stored"):
     size: int
 
 
+# Many small files in one request -----------------------------------------------------------
+
+Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
+
+
+class NewFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file of a `PutFiles`; its attributes are those of a `Put` and of its `Sent`.
+
+    Attributes:
+        name: In its directory.
+        digest: Of its bytes.
+    """
+
+    name: Name
+    size: Size
+    mode: Mode
+    mtime_ns: TimeNs
+    digest: Digest
+
+
+class NewFiles(msgspec.Struct, frozen=True, array_like=True):
+    """Files that go to one directory.
+
+    Attributes:
+        path: The directory.
+        make: Make it first, if it is missing, with this mode, as `MakeDir` with ``parents`` and
+            ``fill`` does; None: don't.
+    """
+
+    path: Path
+    files: Annotated[list[NewFile], Meta(max_length=MOST_ITEMS)] = []
+    make: Mode | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True):
+    """A directory that is filled: its mode and time, as by `SetAttributes`."""
+
+    path: Path
+    mode: Mode
+    mtime_ns: TimeNs
+
+
+class PutFiles(StreamFor["NotStored", "FilesStored"], frozen=True, tag="put-files"):
+    """Store many small files: DATA frames follow, with the bytes of one file after another and
+    nothing between them, then END with `Sent` (the sum of their sizes; its digest isn't looked at).
+
+    It is the same as its parts sent one after another, in this order: each of ``directories`` is
+    made, if it says so, and its files are stored; then each of ``finished`` gets its attributes.
+    That is also how they are counted, from 0 on: a directory of ``directories`` itself (also
+    where it isn't made), its files, the next directory, …, and those of ``finished``. There are at
+    most `MOST_ITEMS`, whose files have at most `MOST_BYTES` bytes together. Nothing is done before
+    all bytes came. Zeros may come as a `Hole`.
+
+    Attributes:
+        overwrite, parents: Of all files, as in `Put`.
+
+    Replies: `NotStored` as often as needed, then END with `FilesStored`; or `Failed`, and nothing
+    of it is stored: ``bad-request``, ``verification-failed`` (more or fewer bytes came),
+    ``too-many``, ``cancelled``; ``forbidden`` and ``disk-full`` where nothing can be stored in the
+    whole home.
+    """
+
+    directories: Annotated[list[NewFiles], Meta(max_length=MOST_ITEMS)]
+    finished: Annotated[list[Finished], Meta(max_length=MOST_ITEMS)] = []
+    overwrite: Overwrite = "always"
+    parents: bool = False
+
+
+class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
+    """Why one thing of a `PutFiles` was not done; as in `Failed`.
+
+    Attributes:
+        index: Which one.
+        message, rule: Shortened, and left out, where they don't fit in a message.
+    """
+
+    index: Annotated[int, Meta(ge=0, le=MOST_ITEMS - 1)]
+    code: str
+    message: str
+    needed: int | None = None
+    free: int | None = None
+    what: str | None = None
+    retry_after: int | None = None
+    rule: str | None = None
+
+    def failed(self, path: bytes) -> Failed:
+        """The same as the `Failed` of a request about ``path`` alone."""
+        return Failed(
+            self.code,
+            self.message,
+            self.needed,
+            self.free,
+            self.what,
+            self.retry_after,
+            path,
+            self.rule,
+        )
+
+
+class NotStored(Message, frozen=True, tag="not-stored"):
+    """A part of the answer to `PutFiles`: what failed of it, in the order of the indexes."""
+
+    failures: Annotated[list[ItemFailure], Meta(max_length=MOST_ITEMS)]
+
+
+class FilesStored(Message, frozen=True, tag="files-stored"):
+    """End of the answer to `PutFiles`: all that is not in a `NotStored` was done, and is durable.
+
+    Attributes:
+        done: How many things that is: all that are counted but those in a `NotStored`.
+    """
+
+    done: int
+
+
+class WantedFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file of a `GetFiles`: its name in its directory, and how many bytes it must have."""
+
+    name: Name
+    size: Size
+
+
+class WantedFiles(msgspec.Struct, frozen=True, array_like=True):
+    """Files of one directory."""
+
+    path: Path
+    files: Annotated[list[WantedFile], Meta(max_length=MOST_ITEMS)]
+
+
+class GetFiles(StreamFor["SendingFiles", "Sent"], frozen=True, tag="get-files"):
+    """Ask for many small files: at most `MOST_ITEMS`, directories counted, with at most
+    `MOST_BYTES` bytes together. Links are not followed at their names.
+
+    Replies: `SendingFiles`, one or more, until each file is told of; DATA frames with the bytes of
+    those that come, one after another with nothing between them; END with `Sent`, whose ``size`` is
+    their sum, without a digest. Or `Failed` with ``bad-request``, ``cancelled``.
+    """
+
+    directories: Annotated[list[WantedFiles], Meta(max_length=MOST_ITEMS)]
+
+
+class SentFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file that is sent: it has as many bytes as were asked for."""
+
+    mode: Mode
+    mtime_ns: int
+    digest: Digest
+
+
+class SendingFiles(Message, frozen=True, tag="sending-files"):
+    """A part of the answer to `GetFiles`: the next files, in the order asked for.
+
+    Attributes:
+        files: None for one that doesn't come: it isn't there, is no file, has another size by now,
+            may not be read, is damaged. `Get` tells, or sends it.
+    """
+
+    files: Annotated[list[SentFile | None], Meta(max_length=MOST_ITEMS)]
+
+
 # Changing the tree -------------------------------------------------------------------------
 
 
@@ -1186,6 +1355,8 @@ Request = (
     | Get
     | Put
     | PutPiece
+    | PutFiles
+    | GetFiles
     | MakeDir
     | MakeLink
     | SetAttributes
@@ -1214,6 +1385,8 @@ Reply = (
     | Sending
     | Ready
     | Stored
+    | NotStored
+    | SendingFiles
     | Taken
     | Removed
     | Copied
@@ -1221,10 +1394,15 @@ Reply = (
     | Restored
     | Done
 )
-Ending = Sent | Listed
+Ending = Sent | Listed | FilesStored
 Notice = Progress | Remark | GoingDown | Hole
 
 _OF_TRASH = (ListTrash, Restore, Purge)
+
+
+def needs_many_files(request: RequestBase) -> bool:
+    """Whether a request is only for servers with the feature `MANY_FILES`."""
+    return isinstance(request, PutFiles | GetFiles)
 
 
 def needs_trash(request: RequestBase) -> bool:
@@ -1253,6 +1431,8 @@ ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Mes
     Get: ((Sending,), (Sent,)),
     Put: ((Ready, Stored), _NOTHING),
     PutPiece: ((Taken,), _NOTHING),
+    PutFiles: ((NotStored,), (FilesStored,)),
+    GetFiles: ((SendingFiles,), (Sent,)),
     MakeDir: ((Done,), _NOTHING),
     MakeLink: ((Done,), _NOTHING),
     SetAttributes: ((Done,), _NOTHING),
@@ -1277,6 +1457,8 @@ _hello: Family[Hello] = Family(Hello, "hello")
 decode_request = Family[Request](Request, "request", unknown=UnknownRequest, bad=BadRequest).decode
 """The payload of a REQUEST frame. Raises BadRequest; BadMessage, as all of these do, for what is no
 msgpack, no map, or has no ``op``."""
+
+
 decode_reply = Family[Reply](Reply, "reply", unknown=BadReply, bad=BadReply).decode
 """The payload of a REPLY frame. Raises BadReply."""
 decode_answer = Family[Reply | Failed](
@@ -1293,6 +1475,16 @@ decode_hole = Family[Hole](Hole, "notice", unknown=BadRequest, bad=BadRequest).d
 """The payload of a NOTICE inside an upload. Raises BadRequest."""
 _decode_told_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
 _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
+
+
+def prepare_to_serve() -> None:
+    """Be ready for all that comes from clients: processes that are forked from this one need not
+    make themselves what decodes it."""
+    _hello.decode(encode(Hello()))
+    decode_request(encode(Space()))
+    decode_sent(encode(Sent(0)))
+    decode_hole(encode(Hole(1)))
+    decode_answer(encode(Done()))  # one that was noted is looked at before it is repeated
 
 
 def decode_notice(payload: Payload) -> Notice | None:

@@ -93,6 +93,18 @@ def is_name(name: bytes) -> bool:
     )
 
 
+def are_names(names: list[bytes], longest: int = MAX_NAME) -> bool:
+    """Whether all of these are as `is_name` says, and not longer: in one look at all of them."""
+    together = b"/".join(names)
+    return (
+        together.count(b"/") == max(0, len(names) - 1)
+        and b"\0" not in together
+        and all(names)
+        and max(map(len, names), default=0) <= min(longest, MAX_NAME)
+        and _NO_NAMES.isdisjoint(names)
+    )
+
+
 def join(*parts: bytes) -> RemotePath:
     """An absolute path from components."""
     return RemotePath(b"/" + b"/".join(parts))

@@ -36,12 +36,14 @@ MAX_CONTROL = 128 * 1024
 MAX_DATA = 4 * MIB
 ASK_ABOVE = 4 * MIB
 """Uploads above this ask before they send: only these can be resumed."""
+MANY_THINGS, MANY_BYTES, MANY_TOLD = 1000, 256 * 1024, 64 * 1024
+"""Limits of one request of many files: of what it is about, of their bytes, and of itself."""
 KEPT_FROM = 4 * MIB
 """The server keeps what came of an interrupted upload if it is so much."""
 
 _HEADER = struct.Struct(">IBI")
 _NOT_YET = BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError
-_PARTS = {"page", "kept-uploads", "trash-page", "sending", "ready"}
+_PARTS = {"page", "kept-uploads", "trash-page", "sending", "ready", "not-stored", "sending-files"}
 """Replies after which the final answer is still to come."""
 
 
@@ -521,6 +523,206 @@ class SecondClient:
         sent = {"op": "sent", "size": size, "digest": digest}
         self.write(END, request_id, msgspec.msgpack.encode(sent))
         return self.answer(request_id)
+
+    # many small files --------------------------------------------------------------------
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether many small files may go in one request."""
+        return "many-files" in self.server["features"]
+
+    def put_many(
+        self,
+        files: dict[bytes, bytes],
+        directories: dict[bytes, int] | None = None,
+        *,
+        mode: int = 0o644,
+        mtime_ns: int = 0,
+        **fields: Any,
+    ) -> dict[bytes, str]:
+        """Store small files, and make directories for them before.
+
+        A server that takes files one by one gets them so.
+
+        Args:
+            files: What is in each, by its path.
+            directories: Their modes, by their paths, in the order in which they are to be made.
+            mode, mtime_ns: Of all files; directories get the time as well, when they are filled.
+
+        Returns:
+            The codes of what failed, by path.
+        """
+        directories = directories or {}
+        if not self.takes_many:
+            return self._put_each(files, directories, mode, mtime_ns, fields)
+        things = [(path, b"", b"", made) for path, made in directories.items()]
+        for path, data in files.items():
+            above, _, name = path.rpartition(b"/")
+            things.append((above or b"/", name, data, None))
+        ends = [[path, made, mtime_ns] for path, made in reversed(directories.items())]
+        asked = []
+        for group in _groups(things):
+            asked.append(self._send_many(group, [], mode, mtime_ns, fields))
+        for at in range(0, len(ends), 100):
+            asked.append(self._send_many([], ends[at : at + 100], mode, mtime_ns, fields))
+        failed: dict[bytes, str] = {}
+        for request_id, paths in asked:
+            failed |= self._many_failed(request_id, paths)
+        return failed
+
+    def _send_many(
+        self,
+        group: Sequence[tuple[bytes, bytes, bytes, int | None]],
+        ends: list[Any],
+        mode: int,
+        mtime_ns: int,
+        fields: Message,
+    ) -> tuple[int, list[bytes]]:
+        """Send a `put-files`; returns its id, and the paths that its indexes mean."""
+        told: list[list[Any]] = []
+        paths: list[bytes] = []
+        for above, name, data, made in group:
+            if not told or not name or told[-1][0] != above:
+                told.append([above, [], made])
+                paths.append(above)
+            if name:
+                told[-1][1].append([name, len(data), mode, mtime_ns, digest_of(data)])
+                paths.append(above.rstrip(b"/") + b"/" + name)
+        paths += [path for path, _, _ in ends]
+        request = {"op": "put-files", "directories": told, "finished": ends} | fields
+        whole = b"".join(data for _, _, data, _ in group)
+        return self.send_upload(request, whole, None), paths
+
+    def _many_failed(self, request_id: int, paths: Sequence[bytes]) -> dict[bytes, str]:
+        """Wait for the answer to a `put-files`; returns the codes of what failed."""
+        failed: dict[bytes, str] = {}
+        count, before = 0, -1
+        while (message := self.next(request_id))["op"] == "not-stored":
+            for index, code, *_ in message["failures"]:
+                if index <= before:
+                    raise Broken("the indexes of what failed are not in order")
+                before = index
+                count += 1
+                failed[paths[index]] = code
+        if message["done"] + count != len(paths):
+            raise Broken(f"{message['done']} done and {count} failed of {len(paths)}")
+        return failed
+
+    def _put_each(
+        self,
+        files: dict[bytes, bytes],
+        directories: dict[bytes, int],
+        mode: int,
+        mtime_ns: int,
+        fields: Message,
+    ) -> dict[bytes, str]:
+        made = [
+            (path, self.send("make-dir", path=path, mode=its, parents=True, fill=True))
+            for path, its in directories.items()
+        ]
+        stored = [
+            (path, self.send_small(path, data, mode=mode, mtime_ns=mtime_ns, **fields))
+            for path, data in files.items()
+        ]
+        filled = [
+            (path, self.send("set-attributes", path=path, mode=its, mtime_ns=mtime_ns))
+            for path, its in reversed(directories.items())
+        ]
+        failed: dict[bytes, str] = {}
+        for path, request_id in (*made, *stored, *filled):
+            try:
+                self.answer(request_id)
+            except Ended:
+                raise
+            except Failed as error:
+                failed[path] = error.code
+        return failed
+
+    def get_many(self, sizes: dict[bytes, int]) -> dict[bytes, bytes]:
+        """Download files, by their paths, that were listed with these sizes.
+
+        Raises:
+            Failed: One of them can't be sent.
+        """
+        large = [path for path, size in sizes.items() if size > MANY_BYTES or not self.takes_many]
+        small = []
+        for path in sizes.keys() - set(large):
+            above, _, name = path.rpartition(b"/")
+            small.append((above or b"/", name, bytes(sizes[path]), None))
+        groups = _groups(sorted(small))
+        asked = [self._ask_many(group) for group in groups]
+        got: dict[bytes, bytes] = {}
+        missing = set(large)
+        for request_id, paths in asked:
+            for path, data in zip(paths, self._receive_many(request_id, paths, sizes), strict=True):
+                if data is None:
+                    missing.add(path)  # only `get` tells why
+                else:
+                    got[path] = data
+        for path in missing:
+            got[path] = bytes(self.get(path))
+        return got
+
+    def _ask_many(
+        self, group: Sequence[tuple[bytes, bytes, bytes, int | None]]
+    ) -> tuple[int, list[bytes]]:
+        told: list[list[Any]] = []
+        for above, name, data, _ in group:
+            if not told or told[-1][0] != above:
+                told.append([above, []])
+            told[-1][1].append([name, len(data)])
+        paths = [above.rstrip(b"/") + b"/" + name for above, name, _, _ in group]
+        return self.send("get-files", directories=told), paths
+
+    def _receive_many(
+        self, request_id: int, paths: Sequence[bytes], sizes: dict[bytes, int]
+    ) -> list[bytes | None]:
+        told: list[Any] = []
+        whole = bytearray()
+        while True:
+            part = self.next(request_id)
+            if isinstance(part, bytes):
+                whole += part
+            elif part["op"] == "sending-files" and not whole:
+                told += part["files"]
+            else:
+                break
+        if part["op"] != "sent" or part["size"] != len(whole) or len(told) != len(paths):
+            raise Broken(f"no answer to {len(paths)} files: {part}")
+        found: list[bytes | None] = []
+        at = 0
+        for path, its in zip(paths, told, strict=True):
+            if its is None:
+                found.append(None)
+                continue
+            data = bytes(whole[at : at + sizes[path]])
+            at += sizes[path]
+            if digest_of(data) != its[2]:
+                raise Broken(f"{path!r} has not the bytes that were meant")
+            found.append(data)
+        if at != len(whole):
+            raise Broken(f"{len(whole)} bytes of {at}")
+        return found
+
+
+def _groups(
+    things: Sequence[tuple[bytes, bytes, bytes, int | None]],
+) -> list[list[tuple[bytes, bytes, bytes, int | None]]]:
+    """Cut a list of directory, name and bytes into what one request of many files may have."""
+    groups: list[list[tuple[bytes, bytes, bytes, int | None]]] = [[]]
+    count = told = size = 0
+    for thing in things:
+        above, name, data, _ = thing
+        needs = len(above) + len(name) + 80  # in the request, at most
+        full = count + 2 > MANY_THINGS or told + needs > MANY_TOLD or size + len(data) > MANY_BYTES
+        if full and groups[-1]:
+            groups.append([])
+            count = told = size = 0
+        groups[-1].append(thing)
+        count += 2  # with its directory
+        told += needs
+        size += len(data)
+    return groups if groups[-1] else []
 
 
 # over several connections ----------------------------------------------------------------

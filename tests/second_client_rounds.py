@@ -148,6 +148,79 @@ def small_files(door: Door, count: int = 100) -> None:
             assert sent == {"op": "sent", "size": len(data), "digest": digest_of(data)}
 
 
+def many_files(door: Door, count: int = 1100) -> None:
+    """A tree goes and comes in a few requests, or file by file: it is the same."""
+    rows = random.Random(3)
+    names = [b"/d%d/file %d\xff\n" % (number % 40, number) for number in range(count)]
+    files = {name: rows.randbytes(rows.randrange(2000)) for name in names} | {b"/d0/empty": b""}
+    directories = {b"": 0o750} | {b"/d%d" % number: 0o700 for number in range(40)}
+    for top, many in ((b"/many", True), (b"/each", False)):
+        with door.enter() as client:
+            if not many:
+                client.server["features"].remove("many-files")
+            assert client.takes_many == many
+            its = {top + name: data for name, data in files.items()}
+            dirs = {top + name: mode for name, mode in directories.items()}
+            assert client.put_many(its, dirs, mode=0o640, mtime_ns=10**18) == {}
+            listed, problems = client.listing(top, recursive=True, digest=True)
+            assert not problems and len(listed) == len(files) + 40
+            sizes = {}
+            for path, entry in listed.items():
+                if entry[1] == "dir":
+                    assert entry[3:5] == [0o700, 10**18]
+                    continue
+                data = its[top + b"/" + path]
+                assert entry[1:5] == ["file", len(data), 0o640, 10**18]
+                assert entry[6] in (None, digest_of(data))
+                sizes[top + b"/" + path] = entry[2]
+            assert client.ask("stat", path=top)["entry"][3:5] == [0o750, 10**18]
+            assert client.get_many(sizes) == its
+
+            # what fails fails alone
+            odd = {top + b"/d1": b"a directory", top + b"/new": b"new", top + b"/none/x": b"x"}
+            codes = {top + b"/d1": "is-a-directory", top + b"/none/x": "not-found"}
+            assert client.put_many(odd) == codes
+            assert client.put_many(odd, overwrite="never")[top + b"/new"] == "exists"
+            assert client.put_many({top + b"/none/x": b"x"}, parents=True) == {}
+            # what isn't as it was listed comes by itself, or is told
+            client.put(top + b"/new", b"larger now")
+            got = client.get_many({top + b"/new": 3, top + b"/none/x": 1})
+            assert got == {top + b"/new": b"larger now", top + b"/none/x": b"x"}
+            assert code_of(client.get_many, {top + b"/missing": 3}) == "not-found"
+            assert client.put_many({top + b"/x": bytes(256 * 1024)}) == {}  # the largest
+            assert client.get_many({top + b"/x": 256 * 1024}) == {top + b"/x": bytes(256 * 1024)}
+            client.ask("remove", path=top, recursive=True)
+
+
+def too_many_files(door: Door) -> None:
+    """What is refused as a whole is not done, and the session goes on."""
+    with door.enter() as client:
+        digest = digest_of(b"data")
+        file = [b"refused-file", 4, 0o644, 1, digest]
+        for directories, data, code in (
+            ([[b"/", [file] * 1000]], b"data" * 1000, "bad-request"),
+            ([[b"/", [[b"refused-file", 2**63 - 1, 0o644, 1, digest]]]], b"data", "bad-request"),
+            ([[b"/", [[b"refused-file", 4, 0o644, 1, b"short"]]]], b"data", "bad-request"),
+            ([[b"/", [file]]], b"dat", "verification-failed"),
+            ([[b"/", [file]]], b"data!", "verification-failed"),
+        ):
+            request = {"op": "put-files", "directories": directories}
+            refused = client.send_upload(request, data, None)
+            assert code_of(client.answer, refused) == code
+        request_id = client.send("put-files", directories=[[b"/", [file]]])
+        client.write(DATA, request_id, b"data")
+        client.cancel(request_id)
+        assert code_of(client.answer, request_id) == "cancelled"
+        assert code_of(client.ask, "stat", path=b"/refused-file") == "not-found"
+        wanted = [[b"/", [[b"a", 256 * 1024], [b"b", 1]]]]
+        assert code_of(client.ask, "get-files", directories=wanted) == "bad-request"
+        damaged = {"op": "put-files", "directories": [[b"/", [file]]]}
+        request_id = client.send_upload(damaged, b"tada", None)
+        (part, end) = client.next(request_id), client.answer(request_id)
+        assert part["failures"][0][:2] == [1, "verification-failed"]
+        assert end == {"op": "files-stored", "done": 1}
+
+
 def large_files(door: Door) -> None:
     with door.enter() as client:
         assert client.put(b"/large", LARGE, mtime_ns=5) == 0
@@ -439,6 +512,8 @@ def ends(door: Door) -> None:
 ROUNDS = (
     log_ins,
     small_files,
+    many_files,
+    too_many_files,
     large_files,
     lost_connections,
     kept_uploads,

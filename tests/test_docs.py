@@ -36,6 +36,16 @@ ARRAYS = {"entry": messages.Entry, "problem": messages.Problem, "token": message
 ARRAYS["kept-upload"] = messages.KeptUpload
 ARRAYS["trashed-operation"] = messages.TrashedOperation
 ARRAYS["trash-item"] = messages.TrashItem
+OF_MANY_FILES: dict[str, type[msgspec.Struct]] = {
+    "new-files": messages.NewFiles,
+    "new-file": messages.NewFile,
+    "finished": messages.Finished,
+    "item-failure": messages.ItemFailure,
+    "wanted-files": messages.WantedFiles,
+    "wanted-file": messages.WantedFile,
+    "sent-file": messages.SentFile,
+}
+ARRAYS |= OF_MANY_FILES
 BASES = (
     *(messages.Message, messages.RequestBase),
     *(messages.RequestFor, messages.ChangeFor, messages.StreamFor),
@@ -73,7 +83,16 @@ TYPES = {
     "array of operation name and item name, or nil": messages.InTrash | None,
     "array of [trashed-operation](#trashed-operation)": list[messages.TrashedOperation],
     "array of [trash-item](#trash-item)": list[messages.TrashItem],
+    "bin of 1 to 255 bytes": messages.Name,
+    "str or nil": str | None,
+    "integer from 0 to 999": Annotated[int, msgspec.Meta(ge=0, le=messages.MOST_ITEMS - 1)],
 }
+for name, kind in OF_MANY_FILES.items():
+    most = msgspec.Meta(max_length=messages.MOST_ITEMS)
+    TYPES[f"array of at most 1,000 [{name}](#{name})"] = Annotated[list[kind], most]
+    nothing = f"array of at most 1,000 [{name}](#{name}) or nil"
+    TYPES[nothing] = Annotated[list[kind | None], most]
+
 """What the words of the tables mean. Others are told of in the text of the field."""
 DEFAULTS = {"true": True, "false": False, "nil": None, "empty": (b"", "", [])}
 
@@ -136,6 +155,14 @@ def test_the_protocol_lists_every_element(name):
     elements = [cells[:2] for cells in rows(section(name))]
     fields = [field.name.removesuffix("_ns") for field in msgspec.structs.fields(ARRAYS[name])]
     assert elements == [[str(number), field] for number, field in enumerate(fields)]
+
+
+@pytest.mark.parametrize("name", sorted(OF_MANY_FILES))
+def test_the_protocol_says_what_each_element_of_many_files_is(name):
+    fields = msgspec.structs.fields(OF_MANY_FILES[name])
+    for field, cells in zip(fields, rows(section(name)), strict=True):
+        view = plain if name == "sent-file" else meaning  # what a server tells
+        assert view(TYPES[cells[2]]) == view(field.type), f"{field.name} is no {cells[2]}"
 
 
 def test_the_protocol_has_no_message_that_is_not_spoken():

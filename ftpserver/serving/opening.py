@@ -25,7 +25,7 @@ from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 
 FEATURES = [
     *(messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE),
-    *(messages.IF_SAME, messages.HOLES, messages.TRASH),
+    *(messages.IF_SAME, messages.HOLES, messages.TRASH, messages.MANY_FILES),
 ]
 MAX_REQUESTS = 4096
 MAX_UNANSWERED = 64 * 1024 * 1024

@@ -38,7 +38,7 @@ from tests.second_client_rounds import LARGE, ROUNDS, Door, code_of, end_of
 WAYS = {"parked": {}, "thread-each": {"threads": 0}, "tls": {"plaintext": False}, "unix": {}}
 """Ways of serving in this process; tests/system has the others, with all rounds."""
 
-TELLING = {"log_ins", "lost_connections", "taking_over", "refusals"}
+TELLING = {"log_ins", "many_files", "lost_connections", "taking_over", "refusals"}
 """The rounds that are gone through in each of them."""
 
 
@@ -94,7 +94,9 @@ def test_round(start_server, tmp_path, way, round):
 
 def test_the_server_says_all_of_its_hello(client):
     told = client.server
-    assert told["features"] == ["pieces", "alive", "kept", "alone", "if-same", "holes", "trash"]
+    assert told["features"] == [
+        *("pieces", "alive", "kept", "alone", "if-same", "holes", "trash", "many-files"),
+    ]
     assert (told["max_control"], told["max_data"]) == (128 * 1024, 4 * MIB)
     assert (told["max_requests"], told["max_unanswered"]) == (4096, 64 * MIB)
     assert (told["stall_ms"], told["versions"], told["max_sessions"]) == (60_000, [1], 100)

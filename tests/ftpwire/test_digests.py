@@ -93,3 +93,12 @@ def test_any_value_is_read_or_passed_over(value):
 
 def test_the_attribute_is_the_users():
     assert digests.ATTRIBUTE.startswith("user.")  # no privilege is needed to set it
+
+
+def test_a_kept_digest_holds_for_one_size_and_time_only():
+    value = StoredDigest(b"d" * 32, 5, -1).pack()
+    assert digests.digest_in(value, 5, -1) == b"d" * 32
+    for size, mtime_ns in ((4, -1), (5, 0)):
+        assert digests.digest_in(value, size, mtime_ns) is None
+    for other in (b"", value[:-1], value + b"\0", b"\2" + value[1:]):
+        assert digests.digest_in(other, 5, -1) is None

@@ -143,11 +143,15 @@ def least(kind) -> Message:
         "operation": OPERATION,
     } | dict.fromkeys(["user", "password", "code", "message", "token", "old", "new", "id"], "text")
     values = {
-        field.name: samples.get(field.name, 7)
+        field.name: samples.get(field.name, [] if _is_list(field) else 7)
         for field in msgspec.structs.fields(kind)
         if field.required
     }
     return msgspec.convert({"op": tag(kind)} | values, kind)
+
+
+def _is_list(field: msgspec.structs.FieldInfo) -> bool:
+    return isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.ListType)
 
 
 least_of_each = pytest.mark.parametrize(
@@ -252,6 +256,43 @@ def test_entries_of_newer_peers_are_ignored_beyond_what_is_known():
     )
 
 
+@pytest.mark.parametrize(
+    ("decode", "form", "known"),
+    [
+        pytest.param(
+            messages.decode_request,
+            {"op": "put-files", "directories": [[b"/d", [[b"f", 1, 0o644, 5, bytes(32), 9]], 7, 9]]}
+            | {"finished": [[b"/d", 0o755, 5, {"new": 1}]]},
+            messages.PutFiles(
+                [messages.NewFiles(b"/d", [messages.NewFile(b"f", 1, 0o644, 5, bytes(32))], 7)],
+                [messages.Finished(b"/d", 0o755, 5)],
+            ),
+            id="put-files",
+        ),
+        pytest.param(
+            messages.decode_request,
+            {"op": "get-files", "directories": [[b"/d", [[b"f", 1, "new"]], None]]},
+            messages.GetFiles([messages.WantedFiles(b"/d", [messages.WantedFile(b"f", 1)])]),
+            id="get-files",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "not-stored", "failures": [[0, "c", "m", None, None, None, None, None, "new"]]},
+            messages.NotStored([messages.ItemFailure(0, "c", "m")]),
+            id="not-stored",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "sending-files", "files": [None, [0o644, 5, bytes(32), "new"]]},
+            messages.SendingFiles([None, messages.SentFile(0o644, 5, bytes(32))]),
+            id="sending-files",
+        ),
+    ],
+)
+def test_arrays_of_many_files_may_be_longer(decode, form, known):
+    assert decode(pack(form)) == known
+
+
 # What is refused ---------------------------------------------------------------------------
 
 FORM = {
@@ -267,7 +308,22 @@ FORM = {
     "set-attributes": {"op": "set-attributes", "path": b"/p"},
     "remove": {"op": "remove", "path": b"/p"},
     "restore": {"op": "restore", "operation": OPERATION},
+    "put-files": {"op": "put-files", "directories": [[b"/p", [[b"f", 1, 0o644, 5, bytes(32)]]]]},
+    "get-files": {"op": "get-files", "directories": [[b"/p", [[b"f", 1]]]]},
 }
+NEW = [b"f", 1, 0o644, 5, bytes(32)]
+
+
+def new_file(at: int, value: object) -> dict[str, object]:
+    """A `put-files` of one file, one of whose elements is another one."""
+    return {"directories": [[b"/p", [[*NEW[:at], value, *NEW[at + 1 :]]]]]}
+
+
+def wanted_file(*elements: object) -> dict[str, object]:
+    """A `get-files` of one file."""
+    return {"directories": [[b"/p", [list(elements)]]]}
+
+
 OPTIONAL = {
     "operation": {"op": "operation"},
     "list-trash": {"op": "list-trash"},
@@ -357,6 +413,44 @@ def test_the_forms_that_are_spoiled_below_are_good(form):
             ("stat", "in-trash-three", {"in_trash": [OPERATION, ITEM, "x"]}),
             ("stat", "in-trash-no-item", {"in_trash": [OPERATION, "index"]}),
             ("get", "in-trash-no-operation", {"in_trash": ["..", ITEM]}),
+            ("put-files", "directories-map", {"directories": {b"/p": []}}),
+            ("put-files", "directories-null", {"directories": None}),
+            ("put-files", "directories-too-many", {"directories": [[b"/p"]] * 1001}),
+            ("put-files", "directory-text", {"directories": [["/p"]]}),
+            ("put-files", "directory-empty", {"directories": [[b""]]}),
+            ("put-files", "directory-too-long", {"directories": [[b"/" * 4097]]}),
+            ("put-files", "directory-of-nothing", {"directories": [[]]}),
+            ("put-files", "directory-a-map", {"directories": [{"path": b"/p"}]}),
+            ("put-files", "files-null", {"directories": [[b"/p", None]]}),
+            ("put-files", "files-too-many", {"directories": [[b"/p", [NEW] * 1001]]}),
+            ("put-files", "make-type-bits", {"directories": [[b"/p", [], 0o40755]]}),
+            ("put-files", "make-bool", {"directories": [[b"/p", [], True]]}),
+            ("put-files", "name-empty", new_file(0, b"")),
+            ("put-files", "name-too-long", new_file(0, b"n" * 256)),
+            ("put-files", "name-text", new_file(0, "f")),
+            ("put-files", "size-negative", new_file(1, -1)),
+            ("put-files", "size-beyond-63-bits", new_file(1, 2**63)),
+            ("put-files", "size-null", new_file(1, None)),
+            ("put-files", "mode-with-type-bits", new_file(2, 0o100644)),
+            ("put-files", "mtime-beyond-63-bits", new_file(3, 2**63)),
+            ("put-files", "mtime-null", new_file(3, None)),
+            ("put-files", "digest-short", new_file(4, bytes(31))),
+            ("put-files", "digest-null", new_file(4, None)),
+            ("put-files", "file-cut-short", {"directories": [[b"/p", [NEW[:4]]]]}),
+            ("put-files", "finished-too-many", {"finished": [[b"/p", 0o755, 5]] * 1001}),
+            ("put-files", "finished-cut-short", {"finished": [[b"/p", 0o755]]}),
+            ("put-files", "finished-mode-null", {"finished": [[b"/p", None, 5]]}),
+            ("put-files", "overwrite-unknown", {"overwrite": "sometimes"}),
+            ("put-files", "parents-number", {"parents": 1}),
+            ("get-files", "directories-too-many", {"directories": [[b"/p", []]] * 1001}),
+            ("get-files", "files-left-out", {"directories": [[b"/p"]]}),
+            ("get-files", "files-too-many", {"directories": [[b"/p", [[b"f", 1]] * 1001]]}),
+            ("get-files", "directory-empty", {"directories": [[b"", []]]}),
+            ("get-files", "name-empty", wanted_file(b"", 1)),
+            ("get-files", "name-too-long", wanted_file(b"n" * 256, 1)),
+            ("get-files", "size-negative", wanted_file(b"f", -1)),
+            ("get-files", "size-beyond-63-bits", wanted_file(b"f", 2**63)),
+            ("get-files", "size-left-out", wanted_file(b"f")),
         ]
     ],
 )
@@ -404,6 +498,43 @@ def test_missing_fields(op):
             id="problem-text-path",
         ),
         pytest.param(messages.decode_failed, {"op": "failed", "code": 5}, id="failed-code-number"),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "not-stored", "failures": [[-1, "quota", "full"]]},
+            id="index-negative",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "not-stored", "failures": [[1000, "quota", "full"]]},
+            id="index-too-large",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "not-stored", "failures": [[0, "quota"]]},
+            id="item-failure-cut-short",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "not-stored", "failures": [[0, "quota", "full"]] * 1001},
+            id="failures-too-many",
+        ),
+        pytest.param(messages.decode_reply, {"op": "not-stored"}, id="failures-left-out"),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "sending-files", "files": [[0o100644, 5, bytes(32)]]},
+            id="sent-file-with-type-bits",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "sending-files", "files": [[0o644, 5, None]]},
+            id="sent-file-without-a-digest",
+        ),
+        pytest.param(
+            messages.decode_reply,
+            {"op": "sending-files", "files": [None] * 1001},
+            id="sent-files-too-many",
+        ),
+        pytest.param(messages.decode_ending, {"op": "files-stored"}, id="done-left-out"),
         pytest.param(messages.decode_failed, {"op": "failed", "code": "x"}, id="failed-no-message"),
     ],
 )

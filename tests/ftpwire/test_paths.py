@@ -385,3 +385,14 @@ def test_printable_is_printable_and_settled(text):
 def test_the_reserved_name_fits():
     assert len(STAGING) <= MAX_NAME
     assert paths.PARTIAL_PREFIX and paths.PARTIAL_SUFFIX
+
+
+_ODD = [b"", b".", b"..", b"...", b"a/b", b"/", b"a\0", b"x" * 255, b"x" * 256, *paths.RESERVED]
+
+
+@given(st.lists(st.one_of(st.sampled_from([b"a", b"b", *_ODD]), st.binary(max_size=4))))
+@example([])
+@example([b"", b""])
+@example([b"a", b"..", b"b"])
+def test_names_are_names_together_when_each_of_them_is(names):
+    assert paths.are_names(names) == all(paths.is_name(name) for name in names)

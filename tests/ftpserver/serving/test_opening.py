@@ -29,7 +29,9 @@ def test_hello_says_all_its_fields(server, dial):
         "op": "hello",
         "version": 1,
         "software": SOFTWARE,
-        "features": ["pieces", "alive", "kept", "alone", "if-same", "holes", "trash"],
+        "features": [
+            *("pieces", "alive", "kept", "alone", "if-same", "holes", "trash", "many-files"),
+        ],
         "max_control": frames.MAX_CONTROL,
         "max_data": frames.MAX_DATA,
         "max_requests": MAX_REQUESTS,

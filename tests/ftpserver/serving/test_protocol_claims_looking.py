@@ -20,21 +20,28 @@ from ftpwire.messages import (
     Copy,
     Done,
     Failed,
+    FilesStored,
     Get,
+    GetFiles,
     Hash,
     List,
     Listed,
     Login,
     MakeLink,
     Move,
+    NewFile,
+    NewFiles,
     Page,
     Put,
+    PutFiles,
     Remove,
     Removed,
     Sent,
     SetAttributes,
     Stat,
     Stored,
+    WantedFile,
+    WantedFiles,
 )
 from tests.peer import Peer
 from tests.protocol_document import rows, section
@@ -85,7 +92,7 @@ def test_which_links_are_followed(peer, files):
     ]
     assert named == [
         {"get", "hash", "list", "set-attributes", "stat", "copy"},
-        {"stat", "put", "make-link", "remove", "move", "copy"},
+        {"stat", "put", "make-link", "remove", "move", "copy", "put-files", "get-files"},
     ]
     (files / "dir").mkdir()
     (files / "dir" / "inner").touch()
@@ -128,6 +135,20 @@ def test_which_links_are_followed(peer, files):
     stays()
     assert isinstance(peer.ask(Copy(b"/dir/inner", b"/link")), Copied)
     assert not link.is_symlink() and link.read_bytes() == b""
+    stays()
+    info = file.stat()
+    wanted = [WantedFile(b"link", info.st_size), WantedFile(b"file", info.st_size)]
+    peer.request(GetFiles([WantedFiles(b"/", wanted)]))
+    told = peer.answer().message.files
+    assert [one is None for one in told] == [True, False]
+    while peer.answer().kind != Kind.END:
+        pass
+    new = NewFile(b"link", len(DATA), 0o600, 7, digests.digest(DATA))
+    number = peer.request(PutFiles([NewFiles(b"/", [new])]))
+    peer.frame(Kind.DATA, number, DATA)
+    peer.frame(Kind.END, number, Sent(len(DATA)))
+    assert peer.answer().message == FilesStored(2)
+    assert not link.is_symlink() and link.read_bytes() == DATA
     stays()
     (files / "other").symlink_to("dir")
     assert peer.ask(Stat(b"/other/inner")).entry.type == "file", "before the last part, always"

@@ -38,6 +38,7 @@ from ftpwire.messages import (
     EndTree,
     Failed,
     Get,
+    GetFiles,
     Hash,
     IssueToken,
     List,
@@ -48,10 +49,13 @@ from ftpwire.messages import (
     MakeDir,
     MakeLink,
     Move,
+    NewFile,
+    NewFiles,
     Operation,
     Progress,
     Purge,
     Put,
+    PutFiles,
     PutPiece,
     Ready,
     Remove,
@@ -61,6 +65,8 @@ from ftpwire.messages import (
     SetAttributes,
     Space,
     Stat,
+    WantedFile,
+    WantedFiles,
     WhoAmI,
 )
 from tests.peer import Peer, frame
@@ -88,6 +94,10 @@ SAMPLES = {
     "get": Get(b"/large"),
     "put": Put(b"/new", len(SMALL)),
     "put-piece": PutPiece(bytes(16), 0, 1),
+    "put-files": PutFiles(
+        [NewFiles(b"/", [NewFile(b"new", len(SMALL), 0o644, 7, digests.digest(SMALL))])]
+    ),
+    "get-files": GetFiles([WantedFiles(b"/dir", [WantedFile(b"0", len(SMALL))])]),
     "list-kept": ListKept(),
     "drop-kept": DropKept(),
     "make-dir": MakeDir(b"/new"),
@@ -177,7 +187,8 @@ def test_what_a_row_says_of_the_answers(op):
     answers, ending = messages.ANSWERS[KIND_OF[op]]
     named = re.findall(r"(?:REPLY|END) `([a-z-]+)`", f"{before} {last}")
     assert sorted(named) == sorted(map(tag, (*answers, *ending)))
-    assert last.startswith("END" if ending else "REPLY") and command.ending == bool(ending)
+    assert last.startswith("END" if ending else "REPLY")
+    assert command.ending == (bool(ending) and not command.batched)  # else the batch answers
     assert (batch != NO) == command.batched
     assert (before_login == YES) == command.before_login
 
