@@ -48,6 +48,7 @@ from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
+from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.quota import Books
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class SessionProcess(SessionForServer):
             on_end=self._left_alone,
             name="server",
         )
+        self.syncs = Syncs()
         self._server = server = stand_in(ServerForSession, self._peer)
         self.entrance = RemoteEntrance(server, self._enter)
         self.ledger = stand_in(Books, self._peer)
@@ -182,6 +184,15 @@ class SessionProcess(SessionForServer):
         poll = select.poll()
         poll.register(self.stop_fd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def take_turn(self) -> None:
+        """There is no other session in this process."""
+
+    def pass_turn(self) -> None:
+        """There is no other session in this process."""
+
+    def stand_aside(self) -> None:
+        """There is no other session in this process."""
 
     def before_wait(self) -> None:
         """The server is told of the first time: the client's first record is done with."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ftpserver.serving.connected import Connected
     from ftpserver.serving.parking import Parking
     from ftpserver.settings.table import Settings
+    from ftpserver.storage.group_sync import Syncs
     from ftpserver.storage.quota import Books
     from ftpwire.pacing import Pace
 
@@ -71,6 +72,16 @@ class Sharing(Protocol):
     def parking(self) -> Parking | None:
         """Where idle sessions wait; None: each keeps its thread."""
 
+    def take_turn(self) -> None:
+        """Called by a session's thread before each small step: see `Turns.take`."""
+
+    def pass_turn(self) -> None:
+        """Called by a session's thread between two steps of long work: see `Turns.pass_on`."""
+
+    def stand_aside(self) -> None:
+        """Called by a session's thread: what it does next waits for something, or takes its time.
+        It has neither the turn nor the pool's lead any more."""
+
     @property
     def before_wait(self) -> Callable[[], None] | None:
         """Called by a session's thread each time that it is going to wait for its connection."""
@@ -90,6 +101,10 @@ class Sharing(Protocol):
     @property
     def ledger(self) -> Books:
         """Room."""
+
+    @property
+    def syncs(self) -> Syncs:
+        """What is synced together."""
 
     @property
     def audit(self) -> Recorder:

@@ -96,10 +96,11 @@ class Parking:
         threads: Most sessions that were parked and are served at the same time, those apart that
             take long; the others wait for their turn, first come, first served.
         stop_fd: Readable once the server stops: nobody is parked from then on.
+        before_wait: Called by a thread that waits for sessions to be served.
     """
 
-    def __init__(self, threads: int, stop_fd: int) -> None:
-        self._pool = Pool(threads, "session", self._look)
+    def __init__(self, threads: int, stop_fd: int, before_wait: Callable[[], None]) -> None:
+        self._pool = Pool(threads, "session", self._look, before_wait)
         self._stop_fd = stop_fd
         self._selector = selectors.DefaultSelector()
         self._selector.register(stop_fd, selectors.EVENT_READ, None)

@@ -40,6 +40,7 @@ from ftpwire.messages import ChangeFor, Failed, Message
 
 if TYPE_CHECKING:
     from ftpserver.audit.trail import Trail
+    from ftpserver.storage.batch import Outcome
     from ftpserver.storage.quota import Books
     from ftpserver.workspace.workspace import Workspace
 
@@ -210,7 +211,7 @@ class Repeats:
         if number and workspace is not None:
             self._note(workspace, [(number, reply)])
 
-    def committed(self, workspace: Workspace, outcomes: Sequence[tuple[int, Message]]) -> None:
+    def committed(self, workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
         """The batch is done: note its answers, before they are sent."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -220,7 +221,7 @@ class Repeats:
         for request_id, outcome in outcomes:
             for asked_id, number in rest:
                 if asked_id == request_id:
-                    if number:
+                    if number and isinstance(outcome, Message):
                         answers.append((number, outcome))
                     break
         if answers:
@@ -228,6 +229,7 @@ class Repeats:
 
     def _note(self, workspace: Workspace, answers: Sequence[tuple[int, Message]]) -> None:
         assert self._key is not None
+        self._exchange.stand_aside()  # the books may wait for other processes
         last = [(number, reply) for number, reply in answers if _is_the_last_word(reply)]
         done = {number for number, _ in answers}
         noted = [(number, messages.encode(reply)) for number, reply in last]

@@ -22,11 +22,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ftpserver.serving.turns import OVERDUE_SECONDS
+
 logger = logging.getLogger("ftpd.pool")
 
 Work = Callable[[], None]
 
-_SHORT_SECONDS = 0.005
+_SHORT_SECONDS = OVERDUE_SECONDS
 """Whoever has worked for so long isn't waited for by the others."""
 _LONG_SECONDS = 1.0
 """Whoever has worked for so long doesn't count towards the bound."""
@@ -47,12 +49,21 @@ class Pool:
         name: Of its threads.
         look: Waits until there is something to do, and returns that. Called by one thread at a
             time.
+        before_wait: Called by each thread before it waits for something to do: one that goes
+            from one work to the next keeps its turn.
     """
 
-    def __init__(self, most: int, name: str, look: Callable[[], Sequence[Work]]) -> None:
+    def __init__(
+        self,
+        most: int,
+        name: str,
+        look: Callable[[], Sequence[Work]],
+        before_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self._most = most
         self._name = name
         self._look = look
+        self._before_wait = before_wait
         self._state = threading.Condition(threading.Lock())
         self._waiting: deque[Work] = deque()
         self._busy: dict[threading.Thread, float] = {}
@@ -209,8 +220,10 @@ class Pool:
                         self._call()
                     return work
                 if not self._looking and not self._closed:
+                    self._before_wait()
                     self._waiting.extend(self._looked())
                     continue
+            self._before_wait()
             if not called or (self._closed and not self._waiting):
                 if self._closed:
                     self._state.notify_all()  # those who rest may end as well

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,8 @@ LOCK_NAME = b"lock"
 """In staging: the home's lock."""
 _CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """What keeps staging from being made, and not a home from being looked at."""
+TURN_FILES = 16
+"""Files after which work on many of them calls `OpenHome.take_turn`."""
 _LOCK_AGAIN = 0.02
 """Seconds after which a lock is tried again that others hold."""
 
@@ -45,6 +48,10 @@ def open_staging(home: int) -> int:
     if made:
         give_to_owner(home, fd)
     return fd
+
+
+def _alone() -> None:
+    """No other thread is known of."""
 
 
 def give_to_owner(home: int, fd: int) -> None:
@@ -75,6 +82,9 @@ class OpenHome:
         is_held_alone: Its lock is held alone, by whoever has this.
         read_only: It can be looked at only: its file system is read-only, or full when it is first
             used.
+        take_turn: Called before the first of many small steps, and every `TURN_FILES` of them: of
+            the threads that are at such steps, one at a time goes on.
+        stand_aside: Called before something that may wait: other threads go on.
 
     Raises:
         OSError: It can't be opened.
@@ -93,8 +103,12 @@ class OpenHome:
         patience: float | None = None,
     ) -> None:
         self.durable = durable
+        self.take_turn: Callable[[], None] = _alone
+        self.stand_aside: Callable[[], None] = _alone
         self._patience = patience
-        self._incarnation = incarnation
+        # drawn once: a random number for each of many small files would cost a tenth of the file
+        self._name_prefix = f"{incarnation}-{secrets.token_hex(6)}-".encode()
+        self._name_count = itertools.count()
         self._held = False
         self.is_held_alone = False
         self._exchanges: bool | None = None
@@ -228,8 +242,9 @@ class OpenHome:
             os.fsync(fd)
 
     def new_name(self) -> bytes:
-        """A new name in staging."""
-        return f"{self._incarnation}-{secrets.token_hex(8)}".encode()
+        """A new name in staging: no other home that is open, in whatever process, makes the same.
+        It begins with the incarnation."""
+        return b"%b%x" % (self._name_prefix, next(self._name_count))
 
     # the lock ----------------------------------------------------------------------------
 
@@ -274,15 +289,22 @@ class OpenHome:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def _lock(self, how: int, patience: float | None) -> None:
+        if self._try_lock(how):
+            return
+        # Who has it may wait for the turn: the thread that has the turn doesn't wait for the lock.
+        self.stand_aside()
         if patience is None:
             fcntl.flock(self._lock_fd, how)
             return
         deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(self._lock_fd, how | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(errno.ETIMEDOUT, "the home is locked by others") from None
-                time.sleep(_LOCK_AGAIN)  # flock can't wait with a limit
+        while not self._try_lock(how):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "the home is locked by others")
+            time.sleep(_LOCK_AGAIN)  # flock can't wait with a limit
+
+    def _try_lock(self, how: int) -> bool:
+        try:
+            fcntl.flock(self._lock_fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -34,6 +34,14 @@ class Observer(Protocol):
             total: How many there will be, if that is known.
         """
 
+    def take_turn(self) -> None:
+        """Called before one of many small steps, or every few of them. Of the threads that are at
+        such steps one at a time goes on: they would only get in each other's way."""
+
+    def stand_aside(self) -> None:
+        """What follows waits for the disk or a lock, or takes its time: other threads go on, until
+        the next `take_turn`."""
+
     def remark(self, text: str) -> None:
         """Tell the user something that is no error."""
 
@@ -59,6 +67,12 @@ class Unobserved:
 
     def tell_progress(self, total: int | None) -> Callable[[int], None]:
         return _tell_nobody
+
+    def take_turn(self) -> None:
+        """Nobody else is known of."""
+
+    def stand_aside(self) -> None:
+        """Nobody else is known of."""
 
     def remark(self, text: str) -> None:
         """Nobody listens."""
