@@ -15,19 +15,27 @@ import functools
 import os
 import secrets
 import sqlite3
-from contextlib import closing, suppress
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     URL,
+    ClauseElement,
     Connection,
     Engine,
     ExceptionContext,
+    Pool,
     create_engine,
     event,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from ftpserver import ballast
 from ftpserver.errors import StateError
@@ -37,6 +45,11 @@ from ftpserver.snapshot import open_snapshot
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 from ftpwire.errors import CommandError, DiskFull, Forbidden
 
+_SYNCHRONOUS, _BUSY_TIMEOUT = "synchronous", "busy_timeout"
+"""What a connection's pragma of that name is, in its ``info``."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
+"""Seconds between two looks whether another process still writes; each one is half as long again as
+the one before."""
 _COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
 """Files that are only made where there are accounts."""
 _UNUSABLE = frozenset(
@@ -94,7 +107,7 @@ def open_to_look(directory: Path, *, trying: bool = False) -> Engine:
             raise
         why = str(error)
     refusal = None if trying else lambda: StateError(why)
-    return open_snapshot(directory, refusal, upgrade_copy)
+    return _open_snapshot(directory, refusal)
 
 
 class Opened(NamedTuple):
@@ -121,7 +134,13 @@ def open_to_serve(directory: Path) -> Opened:
         if refusal is None or not (directory / DATABASE).exists():
             raise
         trouble = f"{error}: nothing can be changed until the server is started anew"
-    return Opened(open_snapshot(directory, lambda: refusal, upgrade_copy), trouble)
+    return Opened(_open_snapshot(directory, lambda: refusal), trouble)
+
+
+def _open_snapshot(directory: Path, refusal: Callable[[], Exception] | None) -> Engine:
+    engine = open_snapshot(directory, refusal, upgrade_copy)
+    Writer.of(engine).refusal = refusal
+    return engine
 
 
 def _unwritable(directory: Path) -> CommandError | None:
@@ -166,6 +185,7 @@ def _open_state(directory: Path, upgrade: bool) -> Engine:
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         pool_size=4,
         max_overflow=32,
+        pool_use_lifo=True,  # who has written last still knows the pages
     )
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
@@ -248,6 +268,161 @@ def reading(engine: Engine) -> Engine:
     return engine.execution_options(reading=True)
 
 
+class Writer:
+    """Those who write to an accounts file in this process: one after another, and with one sync for
+    all of them. For all threads; one for each engine and what is made of it (`of`).
+
+    SQLite has whoever finds the file busy sleep and look again, up to a tenth of a second: threads
+    of one process needn't. And as they write over one connection, it still knows the pages.
+
+    Between processes the lock is SQLite's own: so it holds for any program that has the file open,
+    and the kernel takes it back from the dead. But a transaction of a commit is over in a tenth of
+    the millisecond that SQLite sleeps at least, with all that have this turn behind it. So
+    `begin_quickly` looks again sooner.
+
+    In a transaction nothing is waited for but the file itself: no lock, no client, no other
+    process. It is the innermost of all that is held: whoever begins one may hold the home's lock
+    (settling, resuming), and none is taken inside.
+
+    Attributes:
+        refusal: Makes what is raised where nothing can be changed.
+    """
+
+    _known: weakref.WeakKeyDictionary[Pool, Writer] = weakref.WeakKeyDictionary()
+    _making = threading.Lock()
+
+    def __init__(self, path: str | None) -> None:
+        self.refusal: Callable[[], Exception] | None = None
+        self._turn = threading.Lock()
+        self._log = _Log(path)
+
+    @classmethod
+    def of(cls, engine: Engine) -> Writer:
+        """That of an engine."""
+        with cls._making:
+            writer = cls._known.get(engine.pool)
+            if writer is None:
+                writer = cls._known[engine.pool] = cls(engine.url.database)
+                # whoever uses the engine after that has another pool, and another writer
+                event.listen(engine, "engine_disposed", lambda engine: writer.close())
+            return writer
+
+    @contextmanager
+    def begin(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction that writes, when it is this thread's turn. Whoever has waited as long as
+        for another process goes on without, and is told by SQLite that it is locked.
+
+        Args:
+            engine: That engine, maybe with options.
+        """
+        has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        finally:
+            if has_turn:
+                self._turn.release()
+
+    @contextmanager
+    def begin_quickly(self, engine: Engine) -> Iterator[sqlite3.Connection]:
+        """As `begin`, for statements that were compiled once (`Quick`): for what each commit does.
+
+        Raises:
+            DiskFull, StateError: As any transaction, of what is wrong with the file.
+        """
+        has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
+        try:
+            with closing(engine.raw_connection()) as pooled:  # its return rolls back what is left
+                connection = pooled.driver_connection
+                assert isinstance(connection, sqlite3.Connection)
+                _set(pooled.info, connection.execute, _SYNCHRONOUS, "NORMAL")
+                _begin_soon(pooled.info, connection)
+                yield connection
+                connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_READONLY and self.refusal is not None:
+                raise self.refusal() from None
+            told = _told_of(engine.url.database or "", error)
+            if told is None:
+                raise
+            raise told from error
+        finally:
+            if has_turn:
+                self._turn.release()
+
+    def to_sync(self) -> list[int]:
+        """Descriptors of what has to be synced for all commits so far to survive a power cut;
+        nothing, where they do already, or never will: in memory.
+
+        Raises:
+            OSError: It can't be opened.
+        """
+        return self._log.descriptors()
+
+    def close(self) -> None:
+        """Give the descriptors back: nobody writes any more."""
+        self._log.close()
+
+
+class Quick:
+    """A statement that each commit runs, compiled once: what SQLAlchemy does around every single
+    one costs several times the statement.
+
+    Args:
+        statement: Its parameters and results have to be what SQLite has: numbers, text and bytes.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        compiled = statement.compile(dialect=sqlite.dialect())
+        assert isinstance(compiled, SQLCompiler)
+        assert not compiled.prefetch, "defaults of columns aren't filled in: name them"
+        self._text = compiled.string
+        self._defaults = compiled.params
+        self._names = compiled.positiontup or []
+
+    def __call__(self, connection: sqlite3.Connection, **values: object) -> sqlite3.Cursor:
+        """Run it, as a part of the transaction."""
+        defaults = self._defaults
+        found = [values[name] if name in values else defaults[name] for name in self._names]
+        return connection.execute(self._text, found)
+
+
+class _Log:
+    """SQLite's log, which commits go to before they go to the accounts file."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = f"{path}-wal" if path else None
+        self._lock = threading.Lock()
+        self._fds: list[int] = []
+        """The last one is that of today. It stays open, so that it hears of each error."""
+
+    def descriptors(self) -> list[int]:
+        if self._path is None:
+            return []
+        with self._lock:
+            try:
+                there = os.stat(self._path)
+                if not self._fds or not os.path.samestat(there, os.fstat(self._fds[-1])):
+                    # those before stay open: somebody may be about to sync one
+                    self._sync_name(self._path)
+                    self._fds.append(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return []  # all of it is in the accounts file: who removes the log has synced that
+            return self._fds[-1:]
+
+    def _sync_name(self, path: str) -> None:
+        directory = os.open(os.path.dirname(path), OPEN_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+
 def _on_connect(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # transactions begin where _on_begin says
     cursor = connection.cursor()
@@ -267,24 +442,66 @@ def _on_connect_to_new(connection: Any, record: Any) -> None:
 def _on_error(path: Path, context: ExceptionContext) -> None:
     """Turn what is wrong with the file, and not with what was asked, into one clear line."""
     error = context.original_exception
-    if not isinstance(error, sqlite3.DatabaseError):
-        return
+    if isinstance(error, sqlite3.DatabaseError):
+        told = _told_of(path, error)
+        if told is not None:
+            raise told from error
+
+
+def _told_of(database: str | Path, error: sqlite3.DatabaseError) -> DiskFull | StateError | None:
+    """The error to raise for one of SQLite's; None: it is about what was asked, not the file."""
+    path = Path(database)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest are details of it
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (
+        code == sqlite3.SQLITE_IOERR and ballast.is_full(path.parent)
+    ):
         ballast.release(path.parent)  # so that the next try finds some
-        raise DiskFull("the server's disk is full") from None
-    if code == sqlite3.SQLITE_IOERR and ballast.is_full(path.parent):
-        ballast.release(path.parent)
-        raise DiskFull("the server's disk is full") from None
+        return DiskFull("the server's disk is full")
     if code in _UNUSABLE:
-        raise StateError(f"{path}: {error}") from error
+        return StateError(f"{path}: {error}")
+    return None
 
 
 def _on_begin(connection: Connection) -> None:
     options = connection.get_execution_options()
+    pooled, run = connection.connection, connection.exec_driver_sql
+    driver = pooled.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    _set(pooled.info, driver.execute, _BUSY_TIMEOUT, f"{BUSY_SECONDS * 1000:.0f}")
     if options.get("reading", False):
-        connection.exec_driver_sql("BEGIN")
+        run("BEGIN")
         return
-    full = options.get("durable", False)
-    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    wanted = "FULL" if options.get("durable", False) else "NORMAL"
+    _set(pooled.info, run, _SYNCHRONOUS, wanted)
+    run("BEGIN IMMEDIATE")
+
+
+def _begin_soon(known: dict[Any, Any], connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, soon after another process has ended its own.
+
+    Raises:
+        sqlite3.OperationalError: It is busy for as long as any transaction waits.
+    """
+    _set(known, connection.execute, _BUSY_TIMEOUT, "0")
+    pause, deadline = _SHORTEST_PAUSE, 0.0
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            now = time.monotonic()
+            deadline = deadline or now + BUSY_SECONDS
+            if now >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _set(known: dict[Any, Any], run: Callable[[str], object], pragma: str, wanted: str) -> None:
+    """Set a pragma of a connection, unless it is so; ``known`` is what is known of it."""
+    if known.get(pragma) != wanted:
+        known.pop(pragma, None)
+        run(f"PRAGMA {pragma}={wanted}")
+        known[pragma] = wanted

@@ -59,6 +59,10 @@ class SessionBooks(Books):
         own = self._room_for_lease(account_id)
         return self._note(self._ledger.reserve_step(own, size, files))
 
+    def make_durable(self) -> None:
+        self._account()
+        self._ledger.make_durable()
+
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
     ) -> Lease | None:

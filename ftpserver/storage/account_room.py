@@ -8,6 +8,7 @@ Room is taken in one conditional UPDATE, never by looking first.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 
+from ftpserver.database import Quick
 from ftpserver.schema import account, lease
 from ftpserver.storage.quota import BYTES_FOR_A_FILE, FEWEST_FILES, most_files
 from ftpwire.errors import BYTES, FILES, Busy, NotFound, QuotaExceeded
@@ -79,6 +81,8 @@ _HOLD = (
         held_files=account.c.held_files + bindparam("more_files", type_=BigInteger),
     )
 )
+
+_HOLD_QUICKLY = Quick(_HOLD)
 
 
 def hold(connection: Connection, account_id: int, size: int, files: int) -> None:
@@ -134,6 +138,19 @@ def hold_plenty(connection: Connection, account_id: int, size: int, files: int) 
             return STEP, STEP_FILES
     hold(connection, account_id, size, files)
     return size, files
+
+
+def hold_step(connection: sqlite3.Connection, account_id: int) -> bool:
+    """Hold a step of both if that leaves plenty of room; else nothing was changed."""
+    held = _HOLD_QUICKLY(
+        connection,
+        of_account=account_id,
+        more=STEP,
+        more_files=STEP_FILES,
+        needed=STEP * _STEPS_SPARE,
+        needed_files=STEP_FILES * _STEPS_SPARE,
+    )
+    return held.rowcount == 1
 
 
 def is_room(row: Row[Any], size: int, files: int) -> bool:

@@ -35,6 +35,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    event,
     func,
     insert,
     or_,
@@ -42,19 +43,24 @@ from sqlalchemy import (
     update,
 )
 
+from ftpserver.database import Quick
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
 from ftpserver.storage import operations, uncounted
 from ftpserver.storage.account_room import (
+    STEP,
+    STEP_FILES,
     at_least_zero,
     end,
     hold,
     hold_plenty,
+    hold_step,
     is_room,
     sum_of_leases,
     try_hold,
     within,
 )
+from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.quota import (
     Books,
     GivenUp,
@@ -64,6 +70,7 @@ from ftpserver.storage.quota import (
     most_files,
 )
 from ftpserver.storage.runs import KEPT, LEASE_SECONDS, SECONDS_NOW, Runs, now
+from ftpserver.storage.sync_turns import SyncTurns
 from ftpwire.errors import DiskFull, LeaseLost, NotFound
 from ftpwire.messages import Room
 
@@ -72,13 +79,23 @@ logger = logging.getLogger("ftpd.ledger")
 _AT_ONCE = 500
 """Leases that are named in one statement."""
 
-# What each batch asks for, built once: that is most of what a statement costs.
+# What each batch asks for, compiled once.
 
-_DELETE_ONE = (
-    delete(lease)
-    .where(lease.c.id == bindparam("its_id"), lease.c.incarnation == bindparam("its_incarnation"))
-    .returning(lease.c.size, lease.c.files)
+_ITS = lease.c.id == bindparam("its_id"), lease.c.incarnation == bindparam("its_incarnation")
+_BEGIN_COMMIT = Quick(update(lease).where(*_ITS).values(state="committing"))
+_INSERT_STEP = Quick(
+    insert(lease).values(
+        id=bindparam("its_id"),
+        account_id=bindparam("of_account"),
+        node=bindparam("its_node"),
+        incarnation=bindparam("its_incarnation"),
+        state="open",
+        size=bindparam("its_size"),
+        files=bindparam("its_files"),
+        expires=SECONDS_NOW + LEASE_SECONDS,
+    )
 )
+_DELETE_ONE = Quick(delete(lease).where(*_ITS).returning(lease.c.size, lease.c.files))
 _USED = account.c.used + bindparam("more", type_=BigInteger)
 _FILES = account.c.files + bindparam("more_files", type_=BigInteger)
 _TRASH = account.c.trash_bytes + bindparam("more_trash", type_=BigInteger)
@@ -105,8 +122,11 @@ _SETTLE = (
     )
     .returning(account.c.used, account.c.quota, account.c.trash_bytes)
 )
-_KEPT_OF = select(lease.c.staging).where(
-    lease.c.account_id == bindparam("of_account"), lease.c.state == KEPT
+_SETTLE_QUICKLY = Quick(_SETTLE)
+_KEPT_OF = Quick(
+    select(lease.c.staging).where(
+        lease.c.account_id == bindparam("of_account"), lease.c.state == KEPT
+    )
 )
 
 
@@ -140,15 +160,27 @@ def _device(place: Path) -> int | None:
         return None
 
 
+def _syncs_of(engine: Engine, state: Path | None) -> Syncs:
+    """Those of this process, in turns with the other processes that have the same state."""
+    if state is None:
+        return Syncs()
+    turns = SyncTurns(state / "syncs")
+    event.listen(engine, "engine_disposed", lambda engine: turns.close())
+    return Syncs(turns=turns)
+
+
 class Ledger(Runs, Books):
     """The used and held bytes of all accounts. Safe to use from many threads and processes.
 
     Args:
         node, incarnation, keep_seconds, run: See `Runs`.
-        state: Where accounts are marked whose change a full disk keeps from being settled; None:
-            they aren't.
+        state: Where accounts are marked whose change a full disk keeps from being settled, and
+            where processes find their turns at syncing; None: neither.
+        syncs: What is synced together in this process; None: its own, until the engine is disposed
+            of.
 
     Attributes:
+        syncs: What is synced together in this process.
         on_doubt: Called when a home has to be counted.
         on_unmeasured: Given an account in whose trash are trees that weren't counted, or may be
             very many operations.
@@ -164,8 +196,10 @@ class Ledger(Runs, Books):
         keep_seconds: int = 7 * 24 * 3600,
         run: str | None = None,
         state: Path | None = None,
+        syncs: Syncs | None = None,
     ) -> None:
         super().__init__(engine, node, incarnation, keep_seconds, run)
+        self.syncs = _syncs_of(engine, state) if syncs is None else syncs
         self.state = state
         self.on_doubt: Callable[[], None] = lambda: None
         self.on_unmeasured: Callable[[int], None] = lambda account_id: None
@@ -196,7 +230,7 @@ class Ledger(Runs, Books):
             QuotaExceeded: There is less room; nothing is held.
         """
         self.settle_waiting()
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             hold(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files, staging, pieces)
 
@@ -222,7 +256,7 @@ class Ledger(Runs, Books):
             lease.c.staging == staging,
             or_(lease.c.state != "committing", self.is_dead(lease)),  # that one is being stored
         )
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             row = connection.execute(
                 select(lease.c.id, lease.c.size, lease.c.files).where(owned)
             ).first()
@@ -254,7 +288,7 @@ class Ledger(Runs, Books):
 
     def keep(self, held: Lease) -> None:
         """Keep the room of an upload that was interrupted, for whoever resumes it."""
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             connection.execute(
                 update(lease)
                 .where(lease.c.id == held.id)
@@ -265,7 +299,7 @@ class Ledger(Runs, Books):
         """Give back the room of a kept upload, before its staging file is removed. False: a session
         is at it, and it must stay."""
         its = lease.c.account_id == account_id, lease.c.staging == staging
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             end(connection, account_id, *its, lease.c.state == KEPT)
             return connection.execute(select(lease.c.id).where(*its)).first() is None
 
@@ -291,28 +325,49 @@ class Ledger(Runs, Books):
             ]
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
-        """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
+        """See `Books.reserve_step`."""
         self.settle_waiting()
-        with self._durable.begin() as connection:
+        if size < STEP and files < STEP_FILES:
+            with self._writer.begin_quickly(self._engine) as quick:
+                if hold_step(quick, account_id):
+                    made = self._own(account_id, STEP, STEP_FILES)
+                    _INSERT_STEP(
+                        quick,
+                        its_id=made.id,
+                        of_account=account_id,
+                        its_node=self.node,
+                        its_incarnation=self.incarnation,
+                        its_size=made.size,
+                        its_files=made.files,
+                    )
+                    return made
+        with self._writing(self._engine) as connection:
             size, files = hold_plenty(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files)
 
     def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
         """See `Books.extended`."""
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             size, files = hold_plenty(connection, held.account_id, size, files)
             self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
         return replace(held, size=held.size + size, files=held.files + files)
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
-        """Say that renames follow.
-
-        Raises:
-            LeaseLost: One is gone or lapsed: nothing may be stored under them.
-        """
-        with self._engine.begin() as connection:
+        """See `Books.begin_commit`."""
+        with self._writer.begin_quickly(self._engine) as connection:
             for held in leases:
-                self._change(connection, held, state="committing")
+                its = {"its_id": held.id, "its_incarnation": self.incarnation}
+                if not _BEGIN_COMMIT(connection, **its).rowcount:
+                    raise LeaseLost("the reservation was lost")
+
+    def make_durable(self) -> None:
+        """See `Books.make_durable`. The log is synced outside of any transaction: others write
+        meanwhile, and one sync is for all of them."""
+        self.syncs.sync(self._writer.to_sync())
+
+    def to_sync(self) -> Sequence[int]:
+        """See `Books.to_sync`."""
+        return self._writer.to_sync()
 
     def settle(
         self,
@@ -384,27 +439,27 @@ class Ledger(Runs, Books):
         self, leases: Sequence[Lease], changes: _Changes, *, in_doubt: bool = False
     ) -> Settled:
         account_id = leases[0].account_id
-        with self._engine.begin() as connection:
+        with self._writer.begin_quickly(self._engine) as connection:
             lost, size, count = False, 0, 0
             for held in leases:
                 its = {"its_id": held.id, "its_incarnation": self.incarnation}
-                ended = connection.execute(_DELETE_ONE, its).first()
-                if ended is None:
+                ended = _DELETE_ONE(connection, **its).fetchall()
+                if not ended:
                     lost = True
                     # who ended it may have had the home counted before the change, or after
                     in_doubt = in_doubt or bool(held.id and any(changes))
                 else:
-                    size += ended.size
-                    count += ended.files
-            row = connection.execute(
-                _SETTLE, _settling(account_id, changes, size, count, in_doubt=in_doubt)
-            ).first()
-            names = list(connection.execute(_KEPT_OF, {"of_account": account_id}).scalars())
+                    size += ended[0][0]
+                    count += ended[0][1]
+            settling = _settling(account_id, changes, size, count, in_doubt=in_doubt)
+            rows = _SETTLE_QUICKLY(connection, **settling).fetchall()
+            names = [name for (name,) in _KEPT_OF(connection, of_account=account_id)]
         if lost:
             raise LeaseLost("the reservation was lost")
-        if row is None:
+        if not rows:
             return Settled(names)
-        return Settled(names, row.used - row.trash_bytes, row.quota)
+        ((used, quota, trash_bytes),) = rows
+        return Settled(names, used - trash_bytes, quota)
 
     def room(self, account_id: int) -> Room:
         """The account's room. Raises NotFound when the account is gone."""
@@ -439,7 +494,7 @@ class Ledger(Runs, Books):
         """See `Books.turn_into_room`."""
         changes = -freed, -freed_files, 0, 0
         try:
-            with self._engine.begin() as connection:
+            with self._writing(self._engine) as connection:
                 connection.execute(_SETTLE, _settling(held.account_id, changes, 0, 0))
                 if not try_hold(connection, held.account_id, size, files):
                     size, files = min(size, freed), min(files, freed_files)
@@ -458,7 +513,7 @@ class Ledger(Runs, Books):
 
     def operation(self, account_id: int, key: bytes | None) -> str:
         """See `Books.operation`."""
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             name = operations.name_of(connection, account_id, key)
         if int(name[-3:], 16) == 0:  # of the random part: one of 4096, whatever session has it
             self.on_unmeasured(account_id)
@@ -466,7 +521,7 @@ class Ledger(Runs, Books):
 
     def close_operation(self, account_id: int, name: str) -> None:
         """See `Books.close_operation`."""
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             operations.close(connection, account_id, name)
 
     def forget_operation(
@@ -478,7 +533,7 @@ class Ledger(Runs, Books):
         client: bytes | None = None,
     ) -> None:
         """See `Books.forget_operation`."""
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             operations.forget(connection, account_id, name, freed, words, client)
 
     def given_up(self, account_id: int) -> list[GivenUp]:
@@ -500,7 +555,7 @@ class Ledger(Runs, Books):
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
         """See `Books.note_answers`."""
         if answers:
-            with self._engine.begin() as connection:
+            with self._writing(self._engine) as connection:
                 operations.note_answers(connection, account_id, key, answers)
 
     def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
@@ -548,7 +603,7 @@ class Ledger(Runs, Books):
             lease.c.incarnation == self.incarnation,
             lease.c.state != KEPT,  # these lapse at their own time
         )
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             there = connection.execute(select(lease.c.id).where(mine)).scalars().all()
             with self._owning:  # after the rows were read: a new row has its owner before
                 owned = set(self._owned.keys())
@@ -569,7 +624,7 @@ class Ledger(Runs, Books):
         if not marked:
             return
         assert self.state is not None
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             connection.execute(update(account).where(account.c.id.in_(marked)).values(dirty=True))
         for account_id in marked:
             uncounted.unmark(self.state, account_id)
@@ -583,7 +638,7 @@ class Ledger(Runs, Books):
             trash, trash_files: What of it is known to be in the trash; what is above the whole is
                 left out.
         """
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             connection.execute(
                 update(account)
                 .where(account.c.id == account_id)

@@ -205,7 +205,31 @@ class Books(ABC):
     @asked
     @abstractmethod
     def reserve_step(self, account_id: int, size: Amount, files: Amount = 1) -> Lease:
-        """Hold at least so many bytes and files, and whole steps where there is plenty of room."""
+        """Hold at least so many bytes and files, and whole steps where there is plenty of room.
+
+        It survives a power cut once what `to_sync` names was synced, which has to be before the
+        first rename under it: until then it stands for nothing but files in the home's staging,
+        which each start cleans.
+        """
+
+    @asked
+    @abstractmethod
+    def make_durable(self) -> None:
+        """Have all leases so far survive a power cut, so that a crash is noticed later.
+
+        Raises:
+            OSError: The disk can't. Nothing may be left to a later clean-up under them.
+        """
+
+    def to_sync(self) -> Sequence[int]:
+        """Descriptors that have to be synced for all leases so far to survive a power cut: the
+        caller syncs his files at the same time. Books in another process do it themselves.
+
+        Raises:
+            OSError: As `make_durable`.
+        """
+        self.make_durable()
+        return ()
 
     def extend(self, held: Lease, size: int, files: int = 0) -> None:
         """Hold so many bytes and files more, or whole steps where there is plenty of room.
@@ -225,7 +249,7 @@ class Books(ABC):
     @asked
     @abstractmethod
     def begin_commit(self, leases: Leases) -> None:
-        """Say that renames follow.
+        """Say that renames follow. The leases survive a power cut by then (`to_sync`).
 
         Raises:
             LeaseLost: One is gone or lapsed: nothing may be stored under them.

@@ -10,11 +10,12 @@ clock of the database.
 from __future__ import annotations
 
 import secrets
+from contextlib import AbstractContextManager
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, or_, select, update
 
 from ftpserver.clock import RUN
-from ftpserver.database import durable, reading
+from ftpserver.database import Writer, durable, reading
 from ftpserver.schema import SecondsNow, account, lease
 from ftpserver.storage.account_room import end
 
@@ -43,6 +44,7 @@ class Runs:
     ) -> None:
         self.keep_seconds = keep_seconds
         self._engine = engine
+        self._writer = Writer.of(engine)
         self._durable = durable(engine)
         self._reading = reading(engine)
         self.node = node
@@ -51,6 +53,10 @@ class Runs:
         self.others: set[str] = set()
         self._unburied: set[str] = set()
         """Processes of this run that have died, and whose leases could not be ended yet."""
+
+    def _writing(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """A transaction that writes."""
+        return self._writer.begin(engine)
 
     def reap(self) -> list[int]:
         """End the leases of the dead, and mark their accounts dirty.
@@ -66,7 +72,7 @@ class Runs:
             and_(lease.c.state == KEPT, lease.c.expires < now()),
             and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True)),
         )
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             found = list(dirty)
@@ -81,7 +87,7 @@ class Runs:
         with self._reading.connect() as connection:
             if connection.execute(select(lease.c.id).where(too_late)).first() is None:
                 return
-        with self._engine.begin() as connection:
+        with self._writing(self._engine) as connection:
             connection.execute(update(lease).where(too_late).values(expires=latest))
 
     def in_doubt(self) -> set[int]:
@@ -98,7 +104,7 @@ class Runs:
         self._unburied.add(incarnation)
         self.others.discard(incarnation)
         its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
-        with self._durable.begin() as connection:
+        with self._writing(self._durable) as connection:
             self._end_all(connection, and_(its, lease.c.state != KEPT))
         self._unburied.discard(incarnation)
 

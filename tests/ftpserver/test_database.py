@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import struct
+import subprocess
+import sys
 import threading
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, create_engine, insert, select, update
 
 from ftpserver import database
-from ftpserver.database import durable, open_state, reading
+from ftpserver.database import Quick, Writer, durable, open_state, open_to_serve, reading
 from ftpserver.errors import StateError
 from ftpserver.schema import SCHEMA_VERSION, account, schema
+from ftpwire.errors import Forbidden
 
 
 def test_it_is_private_and_opens_again(root):
@@ -196,6 +204,229 @@ def test_what_is_synced(engine, make, level):
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+# those who write ----------------------------------------------------------------------------
+
+_ADD = Quick(
+    insert(account).values(
+        name=bindparam("its_name"),
+        password_hash="",
+        created=bindparam("at"),
+        used=0,
+        held=0,
+        dirty=False,
+    )
+)
+_NAMES = Quick(select(account.c.name).order_by(account.c.id))
+
+
+def _names(engine) -> list[str]:
+    with Writer.of(engine).begin_quickly(engine) as connection:
+        return [name for (name,) in _NAMES(connection)]
+
+
+def test_a_quick_transaction_is_one(engine):
+    writer = Writer.of(engine)
+    with writer.begin_quickly(engine) as connection:
+        assert _ADD(connection, its_name="a", at=0).rowcount == 1
+        assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    with pytest.raises(KeyError), writer.begin_quickly(engine) as connection:
+        _ADD(connection, its_name="b", at=0)
+        raise KeyError
+    assert _names(engine) == ["a"]
+    with reading(engine).connect() as reader:
+        assert reader.execute(select(account.c.name)).scalars().all() == ["a"]
+
+
+def test_a_quick_statement_names_what_has_a_default():
+    with pytest.raises(AssertionError, match="name them"):
+        Quick(insert(account).values(name=bindparam("its_name")))
+
+
+def test_writers_take_turns_over_one_connection(engine):
+    writer, seen = Writer.of(durable(engine)), []
+    assert writer is Writer.of(engine)
+
+    def write(name: str) -> None:
+        with writer.begin_quickly(engine) as connection:
+            _ADD(connection, its_name=name, at=0)
+            seen.append(connection)
+
+    with writer.begin(engine) as first:
+        driver = first.connection.driver_connection
+        threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        first.execute(insert(account).values(name="first", password_hash="", created=0))
+    for thread in threads:
+        thread.join()
+    assert _names(engine)[0] == "first" and sorted(_names(engine)[1:]) == ["a", "b"]
+    assert seen == [driver, driver]
+
+
+def test_who_waits_too_long_for_his_turn_is_told_that_it_is_locked(root, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    engine = open_state(root / ".ftpd")
+    writer, errors = Writer.of(engine), []
+
+    def write() -> None:
+        try:
+            with writer.begin_quickly(engine):
+                pass
+        except StateError as error:
+            errors.append(str(error))
+
+    try:
+        with writer.begin(engine):
+            thread = threading.Thread(target=write)
+            thread.start()
+            thread.join()
+    finally:
+        engine.dispose()
+    assert errors == [f"{root / '.ftpd' / 'state.db'}: database is locked"]
+
+
+# Another process, of any version: it knows SQLite's lock and nothing else.
+_WRITES = """
+import sqlite3, sys
+state = sqlite3.connect(sys.argv[1], isolation_level=None)
+state.execute("BEGIN IMMEDIATE")
+state.execute("UPDATE schema_version SET version = version")
+print("writing", flush=True)
+sys.stdin.readline()
+state.execute("COMMIT")
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def writing_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process in the middle of a transaction; it ends that at a line of input."""
+    command = [sys.executable, "-c", _WRITES, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "writing\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def finding_it_busy(engine, monkeypatch) -> Iterator[tuple[threading.Thread, list[float]]]:
+    """A thread that writes quickly, and has found the file busy three times; how long it has
+    paused after each of them."""
+    paused: list[float] = []
+    thrice = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        paused.append(seconds)
+        if len(paused) == 3:
+            thrice.set()
+        real_sleep(seconds)
+
+    def write() -> None:
+        with Writer.of(engine).begin_quickly(engine) as connection:
+            _ADD(connection, its_name="a", at=0)
+
+    real_sleep = time.sleep
+    monkeypatch.setattr(database.time, "sleep", sleep)
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert thrice.wait(30)
+    assert thread.is_alive()
+    yield thread, paused
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_quick_transaction_follows_that_of_another_process(engine, root, monkeypatch):
+    with writing_process(root / ".ftpd" / "state.db") as other:
+        with finding_it_busy(engine, monkeypatch) as (_, paused):
+            print(file=other.stdin, flush=True)
+            assert other.stdout.readline() == "done\n"
+        assert paused == sorted(paused) and max(paused) <= 0.002
+    assert _names(engine) == ["a"]
+
+
+def test_a_quick_transaction_follows_a_process_that_was_killed_in_its_own(
+    engine, root, monkeypatch
+):
+    with writing_process(root / ".ftpd" / "state.db") as other:
+        with finding_it_busy(engine, monkeypatch):
+            other.send_signal(signal.SIGKILL)
+    assert _names(engine) == ["a"]
+
+
+def test_a_quick_transaction_does_not_wait_for_another_process_for_ever(root, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    engine = open_state(root / ".ftpd")
+    try:
+        with (
+            writing_process(root / ".ftpd" / "state.db"),
+            pytest.raises(StateError, match="locked"),
+        ):
+            _names(engine)
+        assert _names(engine) == []
+    finally:
+        engine.dispose()
+
+
+def test_other_transactions_over_the_same_connection_wait_as_ever(engine):
+    assert _names(engine) == []
+    for options in ({}, {"reading": True}):
+        with engine.execution_options(**options).connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+        assert _names(engine) == []
+
+
+def test_what_has_to_be_synced_for_commits_to_last(root):
+    engine = open_state(root / ".ftpd")
+    log = str(root / ".ftpd" / "state.db-wal")
+    try:
+        for _ in range(2):
+            (fd,) = Writer.of(engine).to_sync()
+            assert os.readlink(f"/proc/self/fd/{fd}") == log
+        engine.dispose()
+        with pytest.raises(OSError):
+            os.fstat(fd)
+        with engine.connect():
+            (fd,) = Writer.of(engine).to_sync()
+            assert os.readlink(f"/proc/self/fd/{fd}") == log
+    finally:
+        engine.dispose()
+
+
+def test_without_a_log_there_is_nothing_to_sync(root):
+    engine = open_state(root / ".ftpd")
+    writer = Writer.of(engine)
+    engine.dispose()  # the last connection: all of it is in the accounts file
+    assert writer.to_sync() == []
+    memory = create_engine("sqlite://")
+    assert Writer.of(memory).to_sync() == []
+    memory.dispose()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_where_nothing_can_be_changed_clients_are_told_why(root, monkeypatch, quick):
+    open_state(root / ".ftpd").dispose()
+    refusal = Forbidden("the server's disk is read-only")
+    monkeypatch.setattr(database, "open_state", Mock(side_effect=StateError("it can't")))
+    monkeypatch.setattr(database, "_unwritable", lambda directory: refusal)
+    engine = open_to_serve(root / ".ftpd").engine
+    writer = Writer.of(engine)
+    try:
+        with pytest.raises(Forbidden, match="read-only"):
+            if quick:
+                with writer.begin_quickly(engine) as connection:
+                    _ADD(connection, its_name="a", at=0)
+            else:
+                with writer.begin(engine) as made:
+                    made.execute(insert(account).values(name="a", password_hash="", created=0))
+    finally:
+        engine.dispose()
 
 
 def test_every_table_has_a_version():

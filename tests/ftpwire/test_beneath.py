@@ -911,6 +911,26 @@ def test_a_nul_byte_ends_no_name_of_a_rename(place, renameat2, names):
 # The rest --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("call", [beneath.begin_writing, beneath.wait_until_written])
+def test_writing_a_file_back(tmp_path, monkeypatch, call):
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        os.write(fd, b"data")
+        call(fd)
+    finally:
+        os.close(fd)
+    with pytest.raises(OSError):
+        call(-1)
+    read, write = os.pipe()  # has nothing to be written back
+    try:
+        call(read)
+    finally:
+        os.close(read)
+        os.close(write)
+    monkeypatch.setattr(beneath, "_sync_file_range", None)
+    call(-1)
+
+
 def test_sync_file_system(place, monkeypatch):
     if beneath._syncfs is not None:
         sync_file_system(place.fd)

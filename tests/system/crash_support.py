@@ -29,7 +29,7 @@ from ftpserver.storage.trash.index import Contents, decode
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import digests
 from ftpwire.errors import FtpError
-from ftpwire.messages import Purge, Removed
+from ftpwire.messages import MANY_FILES, Purge, Removed
 from tests.peer import Peer
 from tests.system import trees
 from tests.system.programs import PATIENCE, STAGING, TRASH, Programs, clean_environment, eventually
@@ -325,8 +325,11 @@ class Worker(threading.Thread):
     """A client at work until the crash. Subclasses say what it does over and over.
 
     Attributes:
+        one_by_one: Each small file goes by a request of its own, as to an older server.
         failure: What went wrong before the crash; nothing should.
     """
+
+    one_by_one = False
 
     def __init__(
         self, port: int, expected: Expected, crash: Crash, source: Path, seed: int
@@ -343,6 +346,8 @@ class Worker(threading.Thread):
         try:
             address = f"{NAME}@127.0.0.1:{self._port}"
             with Client(address, password=PASSWORD, plaintext=True, retries=0) as client:
+                if self.one_by_one:
+                    client.connection.server.features.remove(MANY_FILES)
                 self.prepare(client)
                 while not self.crash.happened.is_set():
                     self.step(client)
@@ -559,6 +564,28 @@ def _check(summary: object) -> None:
     error = getattr(summary, "first_error", None)
     if error is not None:
         raise error
+
+
+class SingleFile(Worker):
+    """One small file after another, each new: several of these share their syncs."""
+
+    def prepare(self, client: Client) -> None:
+        self._count = 0
+        self._tag = b"%x" % self.random.getrandbits(64)
+        self.make_dir(client, self.top)
+
+    def step(self, client: Client) -> None:
+        self._count += 1
+        target = self.top + b"/%s-%d" % (self._tag, self._count)
+        source, digest = self.sources.file("single", self.random.choice([0, 1, 1000, 9000]))
+        self.put(client, [source], target, {target: digest})
+
+
+SINGLE_FILES: tuple[type[Worker], ...] = tuple(
+    type(f"SingleFile{number}", (SingleFile,), {"top": b"/single-of-%d" % number})
+    for number in range(8)
+)
+"""Several clients of that kind, which stay out of each other's directories."""
 
 
 class LargeFiles(Worker):

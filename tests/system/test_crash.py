@@ -18,6 +18,7 @@ import pytest
 from ftpserver.admin import verify
 from tests.system.crash_support import (
     MIB,
+    SINGLE_FILES,
     CannotMount,
     Crash,
     Disk,
@@ -58,12 +59,19 @@ class Rounds:
     Args:
         crash: Ends the server, in whatever way.
         revive: Makes the root usable again, before the next server starts on it.
+        workers: Who may be at work in a round.
     """
 
     def __init__(
-        self, root: Root, crash: Callable[[], None], revive: Callable[[], None], seed: int
+        self,
+        root: Root,
+        crash: Callable[[], None],
+        revive: Callable[[], None],
+        seed: int,
+        workers: tuple[tuple[type[Worker], ...], ...] = WORKERS,
     ) -> None:
         self.root = root
+        self._workers = workers
         self._crash = crash
         self._revive = revive
         self._random = random.Random(seed)
@@ -90,8 +98,10 @@ class Rounds:
                 place / f"{worker.__name__}-{self._count}",
                 self._random.randrange(2**32),
             )
-            for worker in self._random.choice(WORKERS)
+            for worker in self._random.choice(self._workers)
         ]
+        for worker in workers:  # else the files of a tree go together
+            worker.one_by_one = self._count % 3 == 0
         self._work(workers, crash)
         self.root.kill()
         self._revive()
@@ -216,7 +226,9 @@ def plugged_in(place: Path) -> Iterator[Disk]:
         disk.close()
 
 
-def with_a_disk(disk: Disk, root: Root) -> Rounds:
+def with_a_disk(
+    disk: Disk, root: Root, workers: tuple[tuple[type[Worker], ...], ...] = WORKERS
+) -> Rounds:
     def cut() -> None:
         disk.cut()
         root.kill()
@@ -225,7 +237,7 @@ def with_a_disk(disk: Disk, root: Root) -> Rounds:
         disk.unmount()
         disk.mount()
 
-    return Rounds(root, cut, revive, new_seed())
+    return Rounds(root, cut, revive, new_seed(), workers)
 
 
 @FLAGS
@@ -237,6 +249,34 @@ def test_power_cut_at_any_moment(programs, tmp_path, rounds, flags):
         root = Root(place, QUOTA, programs, tmp_path, without_rename_flags=not flags)
         root.make()
         survived(with_a_disk(disk, root), rounds, tmp_path)
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])
+@pytest.mark.parametrize("rounds", rounds(1, 100))
+def test_a_power_cut_where_sessions_share_their_syncs(programs, tmp_path, rounds, options):
+    """Who was acknowledged by the sync of another session has his file, too."""
+    with plugged_in(tmp_path) as disk:
+        root = Root(disk.mount_point / "root", QUOTA, programs, tmp_path, options=options)
+        root.make()
+        survived(with_a_disk(disk, root, (SINGLE_FILES,)), rounds, tmp_path)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("variant", ["late-joiners", "no-lease-sync"])
+def test_a_power_cut_finds_out_where_sessions_share_their_syncs(programs, tmp_path, variant):
+    """The same with a server that tells those who come during a sync that it was for them; and with
+    one whose leases are lost, so that nothing says that the home is to be counted."""
+    with plugged_in(tmp_path) as disk:
+        root = Root(disk.mount_point / "root", QUOTA, programs, tmp_path, variant)
+        root.make()
+        crashes = with_a_disk(disk, root, (SINGLE_FILES,))
+        for number in range(1, 21):
+            if wrong := crashes.run(tmp_path):
+                print(f"{variant}: caught after {number} rounds: {wrong[0]}")
+                break
+        else:
+            pytest.fail("20 power cuts did not notice it")
+        root.kill()
 
 
 @pytest.mark.timeout(3600)  # a round takes ten times longer on a machine that is busy

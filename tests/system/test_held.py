@@ -27,7 +27,7 @@ from tests.system.wall_clock import WallClock
 
 MIB = 1024 * 1024
 ABILITIES = {"PYTHONPATH": str(Path(__file__).parent / "abilities")}
-IMPATIENT = ABILITIES | {"BUSY_SECONDS": "0.2"}
+IMPATIENT = ABILITIES | {"BUSY_SECONDS": "1"}  # also for the turn among threads
 HURRIED = ABILITIES | {"LEASE_SECONDS": "1"}
 
 pytestmark = [

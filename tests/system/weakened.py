@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Sequence
 
 from ftpserver.cli.main import main
+from ftpserver.storage.group_sync import Syncs, _Disk, _Waiting
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import beneath, paths
 
@@ -44,7 +47,8 @@ def _names_only(fd: int) -> None:
 
 
 def weaken(promises: set[str]) -> None:
-    """Leave out the syncs of files, directories or indexes, one by one or all together."""
+    """Leave out the syncs of files, directories, indexes or leases, one by one or all together; or
+    have those who come while one runs be told that it was for them."""
 
     def fsync(fd: int) -> None:
         if ("directory-fsync" if _is_directory(fd) else "file-fsync") not in promises:
@@ -55,7 +59,10 @@ def weaken(promises: set[str]) -> None:
             _fdatasync(fd)
 
     def sync_file_system(fd: int) -> None:
-        if not _is_staging(fd):
+        if not _is_directory(fd):  # files of several sessions, and maybe names
+            if "file-syncfs" in promises:
+                return
+        elif not _is_staging(fd):
             if "directory-syncfs" in promises:
                 return
             if "file-syncfs" in promises:  # it would save the files as well
@@ -67,6 +74,20 @@ def weaken(promises: set[str]) -> None:
 
     os.fsync, os.fdatasync = fsync, fdatasync
     beneath.sync_file_system = sync_file_system
+    if "next-round" in promises:
+        Syncs._hand_on = _hand_on_too_early
+    if "lease" in promises:
+        Ledger.to_sync = lambda ledger: []
+
+
+_hand_on = Syncs._hand_on
+
+
+def _hand_on_too_early(self: Syncs, disk: _Disk, done: Sequence[_Waiting]) -> None:
+    """Have the sync that is over be for those, too, who came while it ran."""
+    with self._lock:
+        late, disk.waiting = disk.waiting, []
+    _hand_on(self, disk, [*done, *late])
 
 
 VARIANTS = {
@@ -78,6 +99,8 @@ VARIANTS = {
     "no-directory-fsync": {"directory-fsync"},
     "no-directory-syncfs": {"directory-syncfs"},
     "no-index-sync": {"index"},
+    "late-joiners": {"next-round"},
+    "no-lease-sync": {"lease"},
 }
 
 if __name__ == "__main__":

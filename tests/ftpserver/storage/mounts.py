@@ -21,6 +21,14 @@ def _mount(*arguments: str | Path) -> None:
         pytest.skip(f"mounting isn't permitted here: {reason}")
 
 
+def _make_ext4(image: Path) -> None:
+    command = ["mkfs.ext4", "-q", "-F", image]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("mkfs.ext4 is not installed (it is in e2fsprogs)")
+
+
 def remount_read_only(point: Path) -> None:
     """What is mounted there can only be read from now on."""
     _mount("-o", "remount,ro", point)
@@ -60,7 +68,7 @@ def mount(tmp_path) -> Iterator[Mount]:
                 image = aside / "image"
                 with open(image, "wb") as file:
                     file.truncate(16 << 20)
-                subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
+                _make_ext4(image)
                 _mount("-o", "loop", image, point)
             else:
                 assert lower is not None

@@ -50,15 +50,9 @@ def refuse_rename_flags() -> None:
 
 def be_impatient(seconds: float) -> None:
     """Wait so long for a database that others write to."""
-    import sqlite3
-    from sqlite3 import dbapi2
+    from ftpserver import migration
 
-    connect = sqlite3.connect
-
-    def quick(*arguments: object, **options: object) -> sqlite3.Connection:
-        return connect(*arguments, **options | {"timeout": seconds})  # type: ignore[arg-type]
-
-    sqlite3.connect = dbapi2.connect = quick  # type: ignore[assignment]
+    migration.BUSY_SECONDS = seconds  # before anything has imported it
 
 
 def hurry(seconds: int) -> None:
