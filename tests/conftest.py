@@ -229,6 +229,7 @@ def start_server(tmp_path, root_of_alice, quick_passwords):
             "plaintext": True,
             "grace": 10.0,
             "durable": False,
+            "workers": 1,  # what runs here is to be seen from here
             "trash_reserve": 0,  # however full the disk of the tests is
         }
         settings = Settings(**values | options)

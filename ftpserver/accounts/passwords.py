@@ -16,7 +16,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from ftpserver.settings.table import cores
+from ftpserver.cpus import cpus
 from ftpwire.errors import BadAccount
 
 MAX_PASSWORD = 1024
@@ -25,7 +25,7 @@ MIN_PASSWORD = 8
 """Fewest characters of a new password (NIST SP 800-63B, 5.1.1.2)."""
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-HASHES_AT_ONCE = max(1, cores() // 2)
+HASHES_AT_ONCE = max(1, cpus() // 2)
 """Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores
 it halved the speed of transfers, even though it gives way (``aside``)."""
 _hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)

@@ -84,6 +84,10 @@ class SessionLimits:
         self._pacing = threading.Lock()
         self._make_pace = make_pace
 
+    def keep_paces_by(self, make_pace: Callable[[int, int], Pace]) -> None:
+        """Have accounts' paces made by something else from now on. Before there are sessions."""
+        self._make_pace = make_pace
+
     def check_enter(self, account: Account, host: str) -> None:
         """Raise TooMany if `enter` would; no place is taken."""
         most = self._most(account)

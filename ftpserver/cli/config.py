@@ -24,7 +24,16 @@ from ftpserver.cli.options import EXIT_DAMAGE, echo, fail, json_option, remark, 
 from ftpserver.errors import StateError
 from ftpserver.settings.file import FILE_NAME, SettingsFile
 from ftpserver.settings.kinds import Kind, Setting
-from ftpserver.settings.table import DEFAULT_ROOT, EVERY, ROOT, TABLE, Settings, cautions, state_of
+from ftpserver.settings.table import (
+    AUTO,
+    DEFAULT_ROOT,
+    EVERY,
+    ROOT,
+    TABLE,
+    Settings,
+    cautions,
+    state_of,
+)
 from ftpwire import likeness
 from ftpwire.paths import printable
 
@@ -150,7 +159,7 @@ def settings_in(ctx: click.Context) -> Settings:
     if (values["certificate"] is None) != (values["key"] is None):
         lacking = "key" if values["key"] is None else "certificate"
         problems.append(f"certificate and key belong together: the {lacking} is not given")
-    if values["workers"] > 1 and values["isolation"] == "process":
+    if values["workers"] not in (AUTO, 1) and values["isolation"] == "process":
         problems.append("workers is for sessions in threads: isolation = process needs none")
     if values["no_tcp"] and values["unix"] is None and "LISTEN_FDS" not in os.environ:
         problems.append("no-tcp: give unix a PATH, or nobody can connect (--unix PATH)")

@@ -52,6 +52,9 @@ def start(ctx: click.Context, /, verbose: bool, as_json: bool, **_: Any) -> None
     What no option says is taken from FTPD_* variables (FTPD_PORT for --port), then from an
     ftpd.toml with the options' names (port = 1234).
     """
+    from ftpserver import light_sqlalchemy
+
+    light_sqlalchemy.load()  # before others do it
     from ftpserver.cli.start import serve
 
     settings = config.settings_in(ctx)

@@ -28,7 +28,7 @@ from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
 from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
-from ftpserver.processes.malloc import return_memory
+from ftpserver.processes.malloc import keep_what_is_there, return_memory
 from ftpserver.settings.table import Settings
 from ftpwire import standard
 from ftpwire.errors import from_oserror
@@ -71,6 +71,7 @@ def serve(
         with server.running():
             _try_to_announce(server, first, as_json)
             notify("READY=1", f"STATUS=listening on {server.address}")
+            keep_what_is_there()
             while not signals.wait_for_end():
                 _reload(server)
             signals.restore()  # a second signal ends the process at once

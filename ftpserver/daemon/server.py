@@ -45,7 +45,7 @@ from ftpserver.serving.listeners import Listener, TcpListener, UnixListener, tcp
 from ftpserver.serving.proxied import Proxied
 from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
-from ftpserver.settings.table import TABLE, Settings, cautions
+from ftpserver.settings.table import AUTO, TABLE, Settings, cautions
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import identify
 from ftpserver.storage.quota import most_files
@@ -190,12 +190,17 @@ class FtpServer:
             from ftpserver.isolation.supervisor import IsolationSupervisor  # of no use to others
 
             self.supervisor = IsolationSupervisor(self)
-        elif settings.workers > 1:
+        elif settings.most_workers == 1:
+            self.service.park_idle()
+        elif settings.workers == AUTO:
+            from ftpserver.processes.growing import GrowingSupervisor  # of no use to others
+
+            self.service.park_idle()
+            self.supervisor = GrowingSupervisor(self, settings.most_workers)
+        else:
             from ftpserver.processes.supervisor import WorkerSupervisor  # of no use to others
 
-            self.supervisor = WorkerSupervisor(self, settings.workers)
-        else:
-            self.service.park_idle()
+            self.supervisor = WorkerSupervisor(self, settings.most_workers)
         holders: list[Holder] = [self.service.ledger, self.service.limits.sessions]
         if self.supervisor is not None:
             stack.callback(self.supervisor.close)

@@ -146,6 +146,7 @@ class IsolatedSession:
             main.keep_seconds,
             main.run,
             state=main.state,
+            syncs=main.syncs,
         )
         self.ledger.on_doubt = main.on_doubt
         self.ledger.on_unmeasured = lambda account_id: main.on_unmeasured(account_id)

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.startups import Starts
 from ftpserver.clock import RUN
+from ftpserver.cpus import cpus
 from ftpserver.isolation.isolated_session import Moved
 from ftpserver.net.addresses import host_of
 from ftpserver.serving import opening
 from ftpserver.serving.awaiting import Awaiting, Cause
 from ftpserver.serving.endings import LAST_WORDS, PASSED_OVER, offence_of
 from ftpserver.serving.session import peer_name
-from ftpserver.settings.table import cores
 from ftpwire import frames, messages, paths
 from ftpwire.channel import TimedOut
 from ftpwire.errors import BadMessage, ConnectionLost, ProtocolError, SessionEnded
@@ -283,7 +283,7 @@ class Newcomers:
         self._close = close
         self._clock = clock
         self._awaiting = Awaiting("newcomers", self._start_some, clock)
-        self._starts = Starts(max(_LEAST_STARTS, 2 * cores()), clock)
+        self._starts = Starts(max(_LEAST_STARTS, 2 * cpus()), clock)
 
     def take(self, request: socket.socket, client_address: Any) -> None:
         """Wait for a connection's first record."""

@@ -26,6 +26,7 @@ from ftpserver.isolation.account_groups import AccountGroups
 from ftpserver.isolation.isolated_session import LAST_WORDS, IsolatedSession
 from ftpserver.isolation.newcomers import Newcomer, Newcomers
 from ftpserver.processes.forkserver import Ended, ForkServer
+from ftpserver.serving.service import TRANSFERS
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
@@ -40,6 +41,8 @@ _LOOK_SECONDS = 1.0
 """That all processes together get to say what goes on."""
 _MEASURED = 0.2
 """Seconds over which speed is measured, when somebody wants to know it."""
+_TRANSFERS = frozenset(str(one.__struct_config__.tag) for one in TRANSFERS)
+"""Their names, as sessions tell them."""
 
 
 class IsolationSupervisor:
@@ -219,7 +222,7 @@ class IsolationSupervisor:
         return Stats(
             len(infos),
             sum(one.user is None for one in infos),
-            sum(one.request in ("get", "put") for one in infos),
+            sum(one.request in _TRANSFERS for one in infos),
             *self._service.moved(),
         )
 

@@ -1,24 +1,25 @@
 """The server's key and certificate, made at first start, and its TLS context.
 
 Lives here: key files and SSLContext.
-Lives elsewhere: the order of ciphers (ciphers.py), TLS on a connection (ftpwire/tls.py).
+Lives elsewhere: making a key (certificates.py), the order of ciphers (ciphers.py), TLS on a
+connection (ftpwire/tls.py).
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import ipaddress
 import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftpserver.errors import StateError
-from ftpserver.net import ciphers
+from ftpserver.net import certificates, ciphers
 from ftpserver.settings.table import Settings
 from ftpwire.errors import ProtocolError
 from ftpwire.tls import fingerprint
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
 _KEY = "key.pem"
 _CERTIFICATE = "cert.pem"
-_YEARS = 20
-"""Clients pin the key, not the dates; a short life would only break them."""
-_SOON = datetime.timedelta(days=14)
+_SOON = 14 * 24 * 3600
+"""Seconds before its end, from which on that is told."""
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
 """A part of a host name (RFC 1123), in the form that is used on the network."""
 
@@ -47,7 +47,10 @@ def ensure_key(state: Path) -> tuple[Path, Path]:
         return certificate, key
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key_pem, certificate_pem = _make()
+        host = socket.gethostname()[:64]
+        key_pem, certificate_pem = certificates.new_key(
+            host if host and host.isascii() else "localhost"
+        )
         _write(key, key_pem, 0o600)
         _write(certificate, certificate_pem, 0o644)
     except OSError as error:
@@ -66,41 +69,6 @@ def files_of(settings: Settings) -> tuple[Path, Path]:
     return ensure_key(settings.state)
 
 
-def _make() -> tuple[bytes, bytes]:
-    # imported here: it takes longer than everything else at start, and is needed once
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    host = socket.gethostname()[:64]
-    if not host or not host.isascii():
-        host = "localhost"
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(host), x509.DNSName("localhost")]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return (
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-        certificate.public_bytes(serialization.Encoding.PEM),
-    )
-
-
 def signing_request(key: Path, names: Sequence[str]) -> bytes:
     """A request to an authority (PKCS #10, RFC 2986), in PEM, signed with a key that is there.
 
@@ -113,7 +81,7 @@ def signing_request(key: Path, names: Sequence[str]) -> bytes:
         StateError: The key can't be read.
         ValueError: A name can't be one.
     """
-    # imported here, as above
+    # imported here: it takes longer than everything else, and is needed by one command
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -207,18 +175,19 @@ def _read(path: Path) -> bytes:
 
 def warnings_about(certificate: Path) -> list[str]:
     """What clients will soon hold against a certificate, or do already. Of a usable one."""
-    from cryptography import x509  # it takes long, and is needed for certificates of one's own
-
-    found = x509.load_pem_x509_certificate(_read(certificate))
-    now = datetime.datetime.now(datetime.UTC)
-    until, since = found.not_valid_after_utc, found.not_valid_before_utc
+    since, until = certificates.dates_of(_read(certificate))
+    now = time.time()
     if until <= now:
-        return [f"{certificate}: expired on {until:%Y-%m-%d}: only clients that pin its key go on"]
+        return [f"{certificate}: expired on {_day(until)}: only clients that pin its key go on"]
     if since > now:
-        return [f"{certificate}: is not valid before {since:%Y-%m-%d %H:%M} UTC"]
+        return [f"{certificate}: is not valid before {_day(since, '%Y-%m-%d %H:%M')} UTC"]
     if until - now < _SOON:
-        return [f"{certificate}: expires on {until:%Y-%m-%d}: renew it, then ftpd reload"]
+        return [f"{certificate}: expires on {_day(until)}: renew it, then ftpd reload"]
     return []
+
+
+def _day(moment: float, form: str = "%Y-%m-%d") -> str:
+    return time.strftime(form, time.gmtime(moment))
 
 
 def fingerprint_of(certificate: Path) -> str:

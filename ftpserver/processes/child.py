@@ -111,7 +111,8 @@ class ChildProcess:
     def _forked(self, done: Future[Carried[int]]) -> None:
         error = done.exception()
         if error is not None:
-            logger.error("%s: can't be started: %s", self.name, error)
+            if not self._over:
+                logger.error("%s: can't be started: %s", self.name, error)
             self.peer.give_up()
             return
         self.pid, descriptors = done.result()

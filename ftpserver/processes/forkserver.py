@@ -15,7 +15,6 @@ nobody is left over.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import os
@@ -33,15 +32,17 @@ from socketserver import BaseServer, ForkingMixIn
 from types import ModuleType
 from typing import Any, Protocol
 
+from ftpserver import light_sqlalchemy
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
 from ftpserver.net.fd_passing import close_all
-from ftpserver.processes.malloc import return_memory
+from ftpserver.processes.malloc import keep_what_is_there, return_memory
 from ftpserver.processes.rpc import MAX_DESCRIPTORS, Peer, PeerGone
 from ftpserver.settings.table import Settings
+from ftpwire import messages
 from ftpwire.errors import FtpError
 
 logger = logging.getLogger("ftpd.forkserver")
@@ -49,6 +50,8 @@ logger = logging.getLogger("ftpd.forkserver")
 _PATIENCE = 30.0
 """Seconds for the fork server to load its modules or a certificate, to take what it is told, and to
 end."""
+_LAST_SECONDS = 2.0
+"""To end for one that couldn't be started, and has no children; then it is killed."""
 
 
 # what both can be asked ---------------------------------------------------------------------
@@ -67,6 +70,11 @@ class Forking(Protocol):
         Raises:
             StateError: The certificate can't be used: the settings before hold.
         """
+
+    @asked
+    def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
+        """Go on as a child, which is told the same as one that was forked. Nothing else can be
+        asked any more."""
 
     @asked
     def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
@@ -136,8 +144,8 @@ class ChildArguments:
 class ForkServer:
     """Has children forked for a server. Safe to use from many threads.
 
-    A fork server that has died is replaced when the next child is asked for; its children live on.
-    ``_lock`` guards the process and the way to it.
+    A fork server that has died, or rests, is started when the next child is asked for; its children
+    live on. ``_lock`` guards the process and the way to it.
 
     Args:
         module: Its ``main`` is called with `ChildArguments` in each child, which ends when it
@@ -145,12 +153,20 @@ class ForkServer:
             are any.
         on_report: Called in a thread of the fork server's own. It must not ask the fork server for
             anything itself: the answer would come to the same thread.
+        resting: Don't start it before there is a child to be forked.
 
     Raises:
         StateError: It can't be started, or the certificate can't be used.
     """
 
-    def __init__(self, module: str, settings: Settings, on_report: Callable[[Ended], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        settings: Settings,
+        on_report: Callable[[Ended], None],
+        *,
+        resting: bool = False,
+    ) -> None:
         self._module = module
         self._settings = settings
         self._on_report = on_report
@@ -158,14 +174,60 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._peer: Peer | None = None
         self._stopping = False
-        with self._lock:
-            self._start()
+        self._resting = resting
+        self._became: list[threading.Thread] = []
+        """For each fork server that has become a child, a thread that waits for its end."""
+        if not resting:
+            with self._lock:
+                self._start()
 
     def configure(self, settings: Settings) -> None:
         """Have further children use other settings. Raises StateError: they don't."""
         with self._lock:
-            self._configure(self._ensure(), settings)
+            if not self._resting:
+                self._configure(self._ensure(), settings)
             self._settings = settings
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether there is a process, or was one that has died."""
+        return self._process is not None
+
+    def rest(self) -> None:
+        """End the fork server until there is another child to be had: it takes as much memory as
+        one. For when there are none, or nobody would hear of their end."""
+        with self._lock:
+            self._resting = True
+            self._end()
+
+    def become(
+        self, number: int, descriptors: Sequence[int], note: bytes = b""
+    ) -> Future[Carried[int]]:
+        """The same as `spawn`, but the fork server itself goes on as the child, which saves a
+        process. For when there are no other children: nobody would hear of their end."""
+        with self._lock:
+            peer = self._ensure()
+            process, self._process, self._peer = self._process, None, None
+            self._resting = True
+            assert process is not None
+            becoming = later(stand_in(Forking, peer).become)
+            became = becoming(number, note, Descriptors(list(descriptors)))
+
+            def wait() -> None:
+                status = process.wait()
+                peer.close()
+                self._on_report(Ended(number, status))
+
+            waiting = threading.Thread(target=wait, name=f"child {number}")
+            try:
+                waiting.start()
+            except RuntimeError as error:  # no more threads
+                process.kill()
+                process.wait()
+                peer.close()
+                raise StateError(f"no process can be started: {error}") from error
+            self._became = [one for one in self._became if one.is_alive()] + [waiting]
+            return became
 
     def spawn(
         self, number: int, descriptors: Sequence[int], note: bytes = b""
@@ -189,9 +251,15 @@ class ForkServer:
 
     def stop(self) -> None:
         """End the fork server; its children are not waited for. Can be called twice."""
+        self._stopping = True
+        starting = self._peer
+        if starting is not None:
+            starting.give_up()  # who waits for its answer, with the lock, hears that it is over
         with self._lock:
-            self._stopping = True
             self._end()
+            became, self._became = self._became, []
+        for thread in became:
+            thread.join(_PATIENCE)
 
     def ended(self, number: int, status: int) -> None:
         """`EndListener.ended`."""
@@ -200,6 +268,10 @@ class ForkServer:
     def _ensure(self) -> Peer:
         if self._stopping:
             raise StateError("the server is stopping")
+        if self._resting:
+            started = self._start()
+            self._resting = False
+            return started
         peer, process = self._peer, self._process
         if peer is not None and not peer.gone and process is not None and process.poll() is None:
             return peer
@@ -237,10 +309,10 @@ class ForkServer:
             peer.start()
             self._configure(peer, self._settings)
         except RuntimeError as error:  # no more threads
-            self._end()
+            self._end(_LAST_SECONDS)
             raise StateError(f"no process can be started: {error}") from error
         except BaseException:
-            self._end()
+            self._end(_LAST_SECONDS)
             raise
         return peer
 
@@ -254,12 +326,12 @@ class ForkServer:
         except (FtpError, OSError, ValueError) as error:
             raise StateError(f"the fork server can't take the settings over: {error}") from error
 
-    def _end(self) -> None:
+    def _end(self, seconds: float = _PATIENCE) -> None:
         if self._peer is not None:
             self._peer.close()
         if self._process is not None:
             try:
-                self._process.wait(_PATIENCE)
+                self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 logger.warning("the fork server is killed: it doesn't end")
                 self._process.kill()
@@ -296,6 +368,8 @@ class _Forker(ForkingMixIn, BaseServer):
         self._key_identity: bytes | None = None
         self.active_children = set()
         self._numbers: dict[int, int] = {}
+        self._becomes: ChildArguments | None = None
+        """What this process goes on as."""
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
@@ -307,8 +381,8 @@ class _Forker(ForkingMixIn, BaseServer):
         return self.peer.fileno()
 
     def run(self) -> None:
-        """Serve until the server is gone."""
-        while not self.peer.gone:
+        """Serve until the server is gone, or has this process go on as a child."""
+        while not (self.peer.gone or self._becomes):
             readable, _, _ = select.select([self.fileno(), self._woken.fileno()], [], [])
             if self._woken.fileno() in readable:
                 self._woken.recv(4096)
@@ -324,10 +398,10 @@ class _Forker(ForkingMixIn, BaseServer):
             RUN.follow(began)
             log_to_stderr(settings.log_format, verbose=self._verbose)
             getattr(self._children, "prepare", _nothing)()
+            messages.prepare_to_serve()
         self._take_key(settings)
         self.settings = settings
-        gc.collect()
-        gc.freeze()  # children share what is there already
+        keep_what_is_there()  # and children share it
 
     def _take_key(self, settings: Settings) -> None:
         """Make the TLS context; the same key stays in the same one, and its tickets good."""
@@ -350,6 +424,24 @@ class _Forker(ForkingMixIn, BaseServer):
         (pid,) = self.active_children - before
         self._numbers[pid] = number
         return Carried(pid, _pidfds_of(pid))
+
+    def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
+        """Have `live_on` be called next."""
+        assert self.settings is not None
+        kept = list(given)
+        given.clear()
+        self._becomes = ChildArguments(number, note, self.settings, self.tls_context, kept)
+        return Carried(os.getpid(), _pidfds_of(os.getpid()))
+
+    def live_on(self) -> None:
+        """Live as the child that this process has become, if it has."""
+        if self._becomes is None:
+            return
+        try:
+            self.finish_request(None, self._becomes)
+        except Exception:
+            self.handle_error(None, self._becomes)
+            sys.exit(1)
 
     # each child (ForkingMixIn) -------------------------------------------------------------
 
@@ -404,9 +496,11 @@ def main(descriptor: str, module: str, level: str) -> None:
     sock = socket.socket(fileno=int(descriptor))
     sock.set_inheritable(False)
     return_memory()
+    light_sqlalchemy.load()  # before the module does it
     forker = _Forker(sock, importlib.import_module(module), verbose=level == "debug")
     try:
         forker.run()
+        forker.live_on()
     finally:  # whoever ends from now on isn't told of by a socket that is closed already
         signal.set_wakeup_fd(-1)
 

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftpserver.interfaces import Carried
 from ftpserver.net.addresses import host_of
@@ -55,17 +55,37 @@ class _Connection:
     worker: WorkerHandle | None = None
 
 
+class Load(NamedTuple):
+    """How many connections there are.
+
+    Attributes:
+        fewest: Of the worker that would get the next one.
+        handed: Of all workers, with those that wait for one.
+    """
+
+    fewest: int
+    handed: int
+
+
 class Handing:
     """Hands connections out. Safe to use from many threads; ``_lock`` guards all of it, and what
     each worker has. Nobody is told anything while it is held.
 
     Args:
         clock: Seconds, of which only differences count.
+        serve_here: Takes a connection that no worker is free for, with its client's address, as a
+            listener's sessions are given them; None: such a connection waits for a worker.
     """
 
-    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        service: Service,
+        clock: Callable[[], float] = time.monotonic,
+        serve_here: Callable[[socket.socket, Any], None] | None = None,
+    ) -> None:
         self._service = service
         self._clock = clock
+        self._serve_here = serve_here
         self._lock = threading.Lock()
         self._workers: list[WorkerHandle] = []
         self._unclaimed: dict[int, _Connection] = {}
@@ -90,7 +110,8 @@ class Handing:
             self._turn_away()
 
     def _advance(self) -> None:
-        """Offer those that wait to workers that are free."""
+        """Offer those that wait to workers that are free; else have them served here."""
+        here: list[_Connection] = []
         with self._lock:
             now, offered = self._clock(), []
             while self._waiting and (worker := self._choose(now)) is not None:
@@ -100,8 +121,16 @@ class Handing:
                 worker.connections[one.number] = one.request
                 worker.owes[one.number] = now
                 offered.append((worker, one.number))
+            if self._serve_here is not None and self._accepting:  # nobody is free for these
+                here = list(self._waiting.values())
+                self._waiting.clear()
+                for one in here:
+                    del self._unclaimed[one.number]
         for worker, number in offered:
             worker.far.offer(number)
+        for one in here:
+            assert self._serve_here is not None
+            self._serve_here(one.request, one.client.address or "")
 
     def _choose(self, now: float) -> WorkerHandle | None:
         free = [
@@ -112,14 +141,23 @@ class Handing:
         ]
         return min(free, key=lambda one: (len(one.connections), one.handed), default=None)
 
+    def load(self) -> Load | None:
+        """How many connections there are; None: no worker would get one."""
+        with self._lock:
+            worker = self._choose(self._clock())
+            if worker is None:
+                return None
+            handed = sum(len(one.connections) for one in self._workers)
+            return Load(len(worker.connections), handed + len(self._waiting))
+
     def look(self) -> None:
-        """Now and then: take back what a worker doesn't claim, while another one is free; turn away
-        what has waited for too long."""
+        """Now and then: take back what a worker doesn't claim, while somebody else can serve it;
+        turn away what has waited for too long."""
         with self._lock:
             now = self._clock()
             silent = [one for one in self._workers if one.is_silent(now)]
             late = [one for one in self._unclaimed.values() if one.worker in silent]
-            if late and self._choose(now) is not None:
+            if late and (self._serve_here is not None or self._choose(now) is not None):
                 for worker, count in Counter(one.worker for one in late).items():
                     logger.warning("%s doesn't answer: others get %d connections", worker, count)
                 self._take_back(late)
@@ -153,8 +191,8 @@ class Handing:
         one.request.close()
         self._service.forget_connection(one.request)
 
-    def drop(self, request: socket.socket) -> None:
-        """Have a connection end that has not logged in."""
+    def drop(self, request: socket.socket) -> bool:
+        """Have a connection end that has not logged in. Returns whether it is known here."""
         with self._lock:
             found = next((one for one in self._unclaimed.values() if one.request is request), None)
             if found is not None:
@@ -172,6 +210,7 @@ class Handing:
             self._end(found)
         for worker, number in having:
             worker.far.drop(number)
+        return bool(found or having)
 
     # workers come and go -----------------------------------------------------------------
 

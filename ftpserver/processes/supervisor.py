@@ -4,7 +4,7 @@ Lives here: starting them and replacing those that die, asking all of them, chan
 all.
 Lives elsewhere: which connection goes to whom (handing.py), what is known of one
 (worker_handle.py), a worker itself (worker.py), what is asked (worker_interfaces.py), forking
-(forkserver.py).
+(forkserver.py), having no more of them than are of use (growing.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -34,6 +34,7 @@ from ftpserver.audit.allowances import FailureRoom
 from ftpserver.errors import StateError
 from ftpserver.interfaces import later
 from ftpserver.processes.asking import ask_all
+from ftpserver.processes.child import Fork
 from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.processes.handing import Handing
 from ftpserver.processes.shared_rate import make_page
@@ -46,6 +47,7 @@ from ftpserver.processes.worker_interfaces import (
     ServerTransfers,
 )
 from ftpserver.serving.stats import SessionInfo, Stats
+from ftpserver.settings.table import AUTO
 from ftpwire.errors import DiskFull, Forbidden, NotFound
 
 if TYPE_CHECKING:
@@ -79,13 +81,19 @@ class WorkerSupervisor:
     while it is held.
 
     Args:
-        count: How many there are.
+        count: How many there are; None: none at first, and whoever inherits from this starts some.
+        serve_here: See `Handing`.
 
     Raises:
         StateError: They can't be started.
     """
 
-    def __init__(self, host: Host, count: int) -> None:
+    def __init__(
+        self,
+        host: Host,
+        count: int | None,
+        serve_here: Callable[[socket.socket, Any], None] | None = None,
+    ) -> None:
         self._host = host
         self._service = host.service
         self._ledger = host.service.ledger
@@ -95,19 +103,21 @@ class WorkerSupervisor:
         self._numbers = itertools.count(1)
         self._ended = Stats()
         """Of workers that are no more."""
-        self._lost: queue.SimpleQueue[WorkerHandle | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        """For the thread that looks after them; None: it ends."""
         self._over = threading.Event()
         self._short_lives = 0
         self._killed: set[int] = set()
         """The numbers of workers whose end is no news."""
-        self._handing = Handing(self._service)
-        self._fork_server = ForkServer(CHILD, self._service.settings, self._reported)
+        self._handing = Handing(self._service, serve_here=serve_here)
+        settings = self._service.settings
+        self._fork_server = ForkServer(CHILD, settings, self._reported, resting=count is None)
         self._page = make_page()
         self._tallies = host.tallies
         self._thread = threading.Thread(target=self._look_after, name="workers")
         self._thread.start()
         try:
-            self._start(count)
+            self._start(count or 0)
         except BaseException:
             self.close()
             raise
@@ -168,6 +178,15 @@ class WorkerSupervisor:
         with self._changed:
             return list(self._workers.values())
 
+    @property
+    def _lasting(self) -> int:
+        """How many are to stay, ready or not."""
+        return sum(one.lasting and not one.retired for one in self._all())
+
+    def _of_workers(self, settings: Settings) -> Settings:
+        """Settings as workers get them: how many there are doesn't change."""
+        return with_changes(settings, workers=AUTO if self._count is None else self._count)
+
     # changes -----------------------------------------------------------------------------
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
@@ -180,9 +199,10 @@ class WorkerSupervisor:
         Raises:
             StateError: It can't be: the ones before go on, as they were.
         """
-        settings = with_changes(settings, workers=self._count)
+        settings = self._of_workers(settings)
         self._fork_server.configure(settings)
         before = self._all()
+        count = self._lasting if self._count is None else self._count
         for worker in [one for one in before if not one.ready]:
             # it hears that before it is offered anything
             later(worker.far.apply_settings)(settings)
@@ -191,7 +211,7 @@ class WorkerSupervisor:
             for worker, why in answers.missing.items():
                 raise StateError(f"{worker} doesn't follow: {why}")
             if new_key:
-                self._start(self._count, tries=2)
+                self._start(count, tries=2)
         except StateError:
             self._take_back()
             raise
@@ -202,7 +222,7 @@ class WorkerSupervisor:
 
     def _take_back(self) -> None:
         """Have the server's own settings hold again, which it keeps, for all that live and come."""
-        settings = with_changes(self._service.settings, workers=self._count)
+        settings = self._of_workers(self._service.settings)
         try:
             self._fork_server.configure(settings)
         except StateError as error:
@@ -271,9 +291,9 @@ class WorkerSupervisor:
         self._over.set()
         self.accept_no_more()
         self._give_up(self._all())
-        self._lost.put(None)  # whoever isn't among all of them any more is in front of this
+        self._fork_server.stop()  # the thread may be waiting for it to start
+        self._tasks.put(None)  # whoever isn't among all of them any more is in front of this
         self._thread.join()
-        self._fork_server.stop()
         page, self._page = self._page, -1
         if page >= 0:
             os.close(page)
@@ -316,6 +336,10 @@ class WorkerSupervisor:
                 raise StateError(_CANT_START)
             return all(one.ready for one in workers)
 
+    def _fork(self) -> Fork:
+        """How the next one is forked."""
+        return self._fork_server.spawn
+
     def _spawn(self, *, lasting: bool) -> WorkerHandle:
         """Have another one forked. Raises StateError."""
         number = next(self._numbers)
@@ -338,7 +362,7 @@ class WorkerSupervisor:
             raise StateError("the server is stopping")
         ledger = self._ledger
         note = ChildNote(ledger.node, ledger.run, worker.incarnation)
-        worker.begin(self._fork_server.spawn, [self._page], msgspec.msgpack.encode(note))
+        worker.begin(self._fork(), [self._page], msgspec.msgpack.encode(note))
         try:
             worker.peer.start()
         except RuntimeError as error:  # no more threads
@@ -351,7 +375,7 @@ class WorkerSupervisor:
         with self._changed:
             del self._workers[worker.number]
             self._ended += Stats(bytes_in=worker.stats.bytes_in, bytes_out=worker.stats.bytes_out)
-            self._lost.put(worker)
+            self._tasks.put(partial(self._put_right, worker))
             self._changed.notify_all()
         had = self._handing.leave(worker)
         if not (worker.said_bye or worker.given_up or self._over.is_set()):
@@ -363,17 +387,21 @@ class WorkerSupervisor:
             logger.error("worker %d: %s", report.number, report.cause)
 
     def _look_after(self) -> None:
-        """Put right what those that ended have left, and replace them."""
-        while (worker := self._lost.get()) is not None:
-            worker.see_ended(_LAST_SECONDS)
-            try:
-                self._reap(worker)
-            except (DiskFull, Forbidden, StateError) as error:
-                logger.error("what %s has left is put right later: %s", worker, error)
-            except Exception:
-                logger.exception("what %s has left could not be put right yet", worker)
-            if worker.is_missed:
-                self._replace(worker)
+        """Do one task after the other, until the end."""
+        while (task := self._tasks.get()) is not None:
+            task()
+
+    def _put_right(self, worker: WorkerHandle) -> None:
+        """Put right what one that has ended has left, and replace it."""
+        worker.see_ended(_LAST_SECONDS)
+        try:
+            self._reap(worker)
+        except (DiskFull, Forbidden, StateError) as error:
+            logger.error("what %s has left is put right later: %s", worker, error)
+        except Exception:
+            logger.exception("what %s has left could not be put right yet", worker)
+        if worker.is_missed:
+            self._replace(worker)
 
     def _reap(self, worker: WorkerHandle) -> None:
         """End what a worker held that has ended."""
@@ -393,7 +421,8 @@ class WorkerSupervisor:
                 return
             except StateError as error:
                 self._short_lives += 1
-                logger.error("no worker can be started in its place: %s", error)
+                if not self._over.is_set():
+                    logger.error("no worker can be started in its place: %s", error)
 
     # what they say -----------------------------------------------------------------------
 
@@ -407,6 +436,7 @@ class WorkerSupervisor:
                 claim=partial(handing.claim, worker),
                 logged_in=partial(handing.logged_in, worker),
                 closed=partial(handing.closed, worker),
+                busy=partial(setattr, worker, "busy"),
                 penalize=limits.penalize,
                 heard_of_ban=limits.heard_of_ban,
                 measure_soon=self._ledger.measure_soon,

@@ -32,6 +32,7 @@ from ftpserver.database import open_to_serve
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.forkserver import ChildArguments
+from ftpserver.processes.malloc import keep_what_is_there
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
@@ -44,9 +45,11 @@ from ftpserver.processes.worker_interfaces import (
     ServerTransfers,
     WorkerForServer,
 )
+from ftpserver.serving.busyness import Busyness
 from ftpserver.serving.heartbeat import Heartbeat
 from ftpserver.serving.listeners import Handed
 from ftpserver.serving.service import Service
+from ftpserver.settings.table import AUTO
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import FtpError, NotFound
 
@@ -101,6 +104,11 @@ class Worker(WorkerForServer):
         self.service.limits.tell_bans(self._server.heard_of_ban)
         self.service.park_idle()
         self._handed = Handed(self.service)
+        self._busyness = Busyness(self.service.sessions)
+        self._busy = 0
+        """What the server was told last."""
+        if arguments.settings.workers == AUTO:  # else there are as many as there are
+            self.service.watcher.on_look = self._look
 
     def _open(self, settings: Settings, note: ChildNote, paces: SharedPaces) -> Service:
         engine, _ = open_to_serve(settings.state)
@@ -151,6 +159,7 @@ class Worker(WorkerForServer):
         service.start()
         self._peer.start()
         self._server.ready()
+        keep_what_is_there()
         self._asked_to_end.wait()
         service.stopping = True
         service.end_sessions()
@@ -170,6 +179,13 @@ class Worker(WorkerForServer):
     def _end_when_done(self) -> None:
         if self._retiring and not (self._claims or self.service.connections):
             self._asked_to_end.set()
+
+    def _look(self, now: float) -> None:
+        """In each round of the account watcher: tell how many are busy, if it has changed."""
+        busy = self._busyness.look(now)
+        if busy != self._busy:
+            self._busy = busy
+            self._server.busy(busy)
 
     # connections -------------------------------------------------------------------------
 
@@ -200,11 +216,7 @@ class Worker(WorkerForServer):
         if client.spared and client.address is not None:
             self.service.limits.spare(client.address[0])
         address = "" if client.address is None else client.address
-        try:
-            self._handed.process_request(request, address)
-        except Exception:  # no more threads
-            self._handed.handle_error(request, address)
-            self._handed.shutdown_request(request)
+        self._handed.take(request, address)
 
     def drop(self, number: int) -> None:
         if number in self._claims:  # it can be told before the answer to the claim comes

@@ -42,6 +42,7 @@ class WorkerHandle(ChildProcess):
         handed: How many connections it has got so far. The same.
         owes: What it was asked and has not answered yet, since when on ``time.monotonic()``.
         stats: The last ones known.
+        busy: So many of its sessions are busy, as it has said last.
         ready: It can serve.
         lasting: When it dies, another one takes its place.
         retired: It gets no more connections, and nobody takes its place.
@@ -62,6 +63,7 @@ class WorkerHandle(ChildProcess):
         self.handed = 0
         self.owes: dict[Hashable, float] = {}
         self.stats = Stats()
+        self.busy = 0
         self.ready = False
         self.lasting = lasting
         self.retired = self.given_up = self.said_bye = False

@@ -121,6 +121,11 @@ class ServerForWorker(Protocol):
         """A connection was closed."""
 
     @told
+    def busy(self, sessions: int) -> None:
+        """So many of its sessions are busy from now on; see `Busyness`. Told where the server
+        decides how many workers there are."""
+
+    @told
     def penalize(self, host: str, offence: Offence) -> None:
         """A connection has ended without a log-in, in a way that costs its address something."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ftpserver.audit.trail import Unusable
 from ftpwire.errors import BadRequest, FtpError
-from ftpwire.messages import Message
+from ftpwire.messages import GetFiles, Message, PutFiles
 
 if TYPE_CHECKING:
     import socket
@@ -138,4 +138,6 @@ def describe(doing: object) -> Doing:
     if not isinstance(doing, Message):
         return Doing()
     path = getattr(doing, "path", None) or getattr(doing, "source", None)
+    if isinstance(doing, PutFiles | GetFiles) and doing.directories:
+        path = doing.directories[0].path
     return Doing(str(type(doing).__struct_config__.tag), path, getattr(doing, "target", None))

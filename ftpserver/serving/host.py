@@ -26,7 +26,8 @@ class Supervisor(Serving, Protocol):
 
     @property
     def workers(self) -> list[int]:
-        """The numbers of the processes that stay; none where each session has one of its own."""
+        """The numbers of the processes that serve and stay; none where each session has one of its
+        own, or the server's own serves alone."""
 
     @property
     def silent(self) -> list[str]:

@@ -70,6 +70,8 @@ class Connections(ThreadingMixIn):
             if session.parked and self.service.parking is not None:
                 self.service.parking.park(session, lambda: self.shutdown_request(request))
                 return
+        finally:
+            self.service.turns.rest()  # this thread ends, however its session did
         self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -87,11 +89,19 @@ class Connections(ThreadingMixIn):
 
 
 class Handed(Connections, BaseServer):
-    """Serves connections that another process has accepted."""
+    """Serves connections that somebody else has accepted: another process, or a supervisor."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         super().__init__("the server", Session)
+
+    def take(self, request: socket.socket, client_address: Any) -> None:
+        """Serve a connection. One that can't be served is closed, and the log tells why."""
+        try:
+            self.process_request(request, client_address)
+        except Exception:  # no more threads
+            self.handle_error(request, client_address)
+            self.shutdown_request(request)
 
 
 class Listener(Stoppable, Connections, TCPServer):

@@ -7,12 +7,12 @@ Lives elsewhere: how values are written (kinds.py), where they come from (cli/co
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ftpserver.cpus import cpus
 from ftpserver.settings.kinds import (
     DAYS,
     FLAG,
@@ -37,6 +37,10 @@ STATE_DIRECTORY = ".ftpd"
 DATABASE = "state.db"
 """In the state directory: the accounts file."""
 MOST_WORKERS = 256
+AUTO: Literal["auto"] = "auto"
+"""How many workers there are is the server's to decide."""
+MOST_AUTO_WORKERS = 8
+"""That it decides for: all change one accounts file, so that more bring less and less."""
 
 
 class Startups(NamedTuple):
@@ -129,20 +133,13 @@ def _show_mode(mode: int) -> str:
     return f"{mode:04o}"
 
 
-def _workers(value: object) -> int:
-    if value == "auto":
-        return cores()
+def _workers(value: object) -> int | Literal["auto"]:
+    if value == AUTO:
+        return AUTO
     try:
         return int(whole(1, MOST_WORKERS).parse(value))
     except ValueError as error:
-        raise ValueError(f"{error}; or auto, the number of cores") from None
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+        raise ValueError(f"{error}; or auto: as many as are of use") from None
 
 
 _WORKERS = Kind(_workers, "N|auto")
@@ -182,8 +179,11 @@ class Settings:
         TEXT,
         "The system user that sessions in processes run as before log-in, if ftpd runs as root.",
     )
-    workers: int = setting(
-        1, _WORKERS, "Processes that serve, so that all cores are used; auto: one for each core."
+    workers: int | Literal["auto"] = setting(
+        AUTO,
+        _WORKERS,
+        "Serve with so many processes; auto: with one, and while several sessions are busy with "
+        "more, up to one for each CPU.",
     )
     plaintext: bool = setting(False, FLAG, "Speak without TLS.")
     certificate: Path | None = setting(
@@ -335,6 +335,20 @@ class Settings:
     def state(self) -> Path:
         """The directory of the server's own state."""
         return state_of(self.root)
+
+    @property
+    def most_workers(self) -> int:
+        """Most processes that serve at the same time; 1: the server's own alone.
+
+        With ``auto`` that is one for each CPU that the server may use. It is one alone where more
+        are of no use (sessions have processes anyway), or where everything shall be as simple as
+        can be (``threads = 0``).
+        """
+        if not isinstance(self.workers, str):
+            return self.workers
+        if self.isolation == "process" or not self.threads:
+            return 1
+        return min(MOST_AUTO_WORKERS, cpus())
 
 
 def cautions(settings: Settings) -> list[str]:

@@ -105,7 +105,13 @@ def server(
 
     with tempfile.TemporaryDirectory(prefix="ftpd-test-", ignore_cleanup_errors=True) as temporary:
         where = Path(temporary, "root") if root is None else Path(root)
-        values: dict[str, Any] = {"host": _HOST, "port": 0, "durable": False, "grace": 1.0}
+        values: dict[str, Any] = {
+            "host": _HOST,
+            "port": 0,
+            "durable": False,
+            "grace": 1.0,
+            "workers": 1,  # what runs here is to be seen from here
+        }
         values.update(settings)
         for name in _PATHS & values.keys():
             values[name] = Path(values[name])

@@ -47,15 +47,20 @@ class Mode:
 THREADED = frozenset({"isolation"})
 """What none of the modes has that are not `process`: once is enough for such a test."""
 
-DEFAULT = Mode("threads", lacks=THREADED)
+ALONE = ("--workers", "1")
+"""One process serves, however many sessions are busy: what a test sees doesn't depend on load."""
+DEFAULT = Mode("threads", ALONE, lacks=THREADED)
 """Idle sessions are parked, and each that has something to do has a thread. TCP, TLS."""
+AUTO = Mode("auto", lacks=THREADED | {"one-process"})
+"""The same without any option: with more processes while several sessions are busy."""
 
 MODES: dict[str, Mode] = {
     mode.name: mode
     for mode in (
         DEFAULT,
+        AUTO,
         Mode("threads-0", ("--threads", "0"), lacks=THREADED),
-        Mode("unix", unix=True, lacks=THREADED | {"tls", "network"}),
+        Mode("unix", ALONE, unix=True, lacks=THREADED | {"tls", "network"}),
         Mode(
             "process",
             ("--isolation", "process"),
@@ -63,7 +68,7 @@ MODES: dict[str, Mode] = {
             lacks=frozenset({"one-process", "workers"}),
         ),
         Mode("workers-2", ("--workers", "2"), lacks=THREADED | {"one-process"}),
-        Mode("plaintext", plaintext=True, lacks=THREADED | {"tls"}),
+        Mode("plaintext", ALONE, plaintext=True, lacks=THREADED | {"tls"}),
     )
 }
 

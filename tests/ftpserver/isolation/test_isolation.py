@@ -35,7 +35,10 @@ from ftpwire.messages import (
     Hello,
     LoggedIn,
     Login,
+    NewFile,
+    NewFiles,
     Put,
+    PutFiles,
     Register,
     Sent,
     Stored,
@@ -326,6 +329,14 @@ def test_what_sessions_do_is_told(server, dial):
     peer.close()
     eventually(lambda: len(server.supervisor.sessions()) == 1)
     eventually(lambda: server.service.moved()[0] > len(data))  # what has ended stays counted
+
+
+@pytest.mark.system
+def test_many_small_files_are_a_transfer(server, dial):
+    peer = dial(server)
+    peer.request(PutFiles([NewFiles(b"/", [NewFile(b"a", 9, 0o644, 0, bytes(32))])]))
+    eventually(lambda: server.serving.session_infos()[0].request == "put-files")
+    assert server.serving.stats().transfers == 1
 
 
 @pytest.mark.system

@@ -24,6 +24,7 @@ from ftpserver.processes import forkserver
 from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.processes.rpc import PeerGone
 from ftpserver.settings.table import Settings
+from tests.peer import eventually
 
 pytestmark = pytest.mark.system  # it starts processes
 
@@ -33,9 +34,11 @@ PATIENCE = 60.0
 class Children:
     """A fork server, and the reports that came from it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, resting: bool = False) -> None:
         self.reports: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        self.fork_server = ForkServer("forkserver_child", settings, self.reports.put)
+        self.fork_server = ForkServer(
+            "forkserver_child", settings, self.reports.put, resting=resting
+        )
 
     def spawn(self, number: int, note: bytes, *descriptors: int) -> int:
         """Have a child, and return its process id."""
@@ -62,8 +65,8 @@ def start(settings, monkeypatch) -> Iterator[Callable[..., Children]]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with ExitStack() as stack:
 
-        def make(**changes) -> Children:
-            made = Children(replace(settings, **changes))
+        def make(*, resting: bool = False, **changes) -> Children:
+            made = Children(replace(settings, **changes), resting=resting)
             stack.callback(made.fork_server.stop)
             return made
 
@@ -353,3 +356,81 @@ def process_of(pidfd: int) -> int:
     lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
     (number,) = [line.removeprefix("Pid:").strip() for line in lines if line.startswith("Pid:")]
     return int(number)
+
+
+# without one, or as a child itself --------------------------------------------------------------
+
+
+def test_one_that_rests_is_started_for_the_first_child(start, settings):
+    made = start(resting=True)
+    assert not made.fork_server.is_awake
+    made.fork_server.configure(replace(settings, grace=3.0))
+    assert not made.fork_server.is_awake
+    made.spawn(7, b"exit 2")
+    assert made.ended() == Ended(7, 2)
+    assert made.fork_server.is_awake
+    made.fork_server.rest()
+    assert not made.fork_server.is_awake
+    made.spawn(8, b"exit 3")
+    assert made.ended() == Ended(8, 3)
+
+
+def test_it_becomes_a_child(start, pipe, settings):
+    """The child has what one has that was forked."""
+    made = start(resting=True)
+    read, write = pipe
+    carried = made.fork_server.become(7, [write], b"tell").result(PATIENCE)
+    carried.close()
+    os.close(write)
+    found = ast.literal_eval(read_all(read).decode())
+    found.pop("open")
+    assert found == {
+        "number": 7,
+        "clock": RUN.began,
+        "root": str(settings.root),
+        "tls": False,
+        "threads": 1,
+        "engine": False,
+        "interrupt": True,
+        "wakeup": -1,
+    }
+    assert made.ended() == Ended(7, 0)
+
+
+@pytest.mark.parametrize(
+    ("note", "status"), [(b"exit 4", 4), (b"signal 9", -9), (b"fail", 1)], ids=str
+)
+def test_how_it_has_ended_as_a_child(start, note, status):
+    made = start()
+    made.fork_server.become(7, [], note).result(PATIENCE).close()
+    assert made.ended() == Ended(7, status)
+    assert not made.fork_server.is_awake
+    made.spawn(8, b"exit 3")
+    assert made.ended() == Ended(8, 3), "the next one is another's"
+
+
+def test_its_descriptor_as_a_child(start, pipe):
+    made = start()
+    with closing_all(made.fork_server.become(1, [pipe[0]], b"wait").result(PATIENCE)) as carried:
+        (pidfd,) = carried.descriptors
+        assert process_of(pidfd) == carried.message
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert made.ended() == Ended(1, -signal.SIGKILL)
+
+
+def test_one_that_hangs_as_it_starts_doesnt_keep_the_server_from_stopping(
+    settings, tmp_path, monkeypatch
+):
+    """Nor is it left behind."""
+    (tmp_path / "hanging.py").write_text("import os; os.kill(os.getpid(), 19)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(forkserver, "_PATIENCE", PATIENCE * 10)
+    fork_server = ForkServer("hanging", settings, lambda ended: None, resting=True)
+    with ThreadPoolExecutor() as others:
+        spawning = others.submit(fork_server.spawn, 1, [])
+        process = eventually(lambda: fork_server._process)
+        eventually(lambda: "State:\tT" in Path(f"/proc/{process.pid}/status").read_text())
+        others.submit(fork_server.stop).result(PATIENCE)
+        with pytest.raises(StateError):
+            spawning.result(PATIENCE)
+    assert process.returncode == -signal.SIGKILL

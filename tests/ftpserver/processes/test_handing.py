@@ -208,6 +208,28 @@ def test_who_has_to_make_room_is_ended_wherever_it_is(server):
     assert other.dropped == [2, 2]
 
 
+@pytest.mark.parametrize("how", ["stopped", "retired", "dead"])
+def test_a_server_that_serves_itself_takes_what_no_worker_is_free_for(how):
+    with ExitStack() as stack:
+        server, here = Server(stack), []
+        server.handing = Handing(server, lambda: server.now, lambda *given: here.append(given))
+        (worker,) = server.hire(1)
+        accepted = server.connect(3)
+        worker.claim(1)
+        assert here == [], "a worker may have them as long as it answers"
+        if how == "stopped":
+            server.passes(LATE)
+            worker.claim()
+        else:  # it ends with the one that it has; another was offered too late
+            worker.retired = how == "retired"
+            worker.die()
+        assert here == [(one, ("192.0.2.1", 5)) for one in accepted[1:]]
+        assert worker.serves == [1]
+        server.handing.accept_no_more()
+        server.connect()
+        assert len(here) == 2, "nobody begins a session at the end"
+
+
 def test_nothing_is_known_of_a_client_but_what_the_server_says(server):
     (worker,) = server.hire(1)
     server.connect()

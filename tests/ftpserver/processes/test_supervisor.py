@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 
 from ftpserver.accounts.registration import Probes, Probing, Throttling
@@ -31,160 +30,23 @@ from ftpserver.accounts.turns import Changing, Queue
 from ftpserver.audit import allowances
 from ftpserver.audit.allowances import FailureAllowances, FailureRoom
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried, later, stand_in
+from ftpserver.interfaces import Carried
 from ftpserver.processes import asking, supervisor
 from ftpserver.processes.forkserver import Ended
-from ftpserver.processes.rpc import Peer
 from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
-    MAX_SIZE,
     AuditLines,
-    ChildNote,
     Client,
     ServerForWorker,
     ServerQueue,
-    WorkerForServer,
 )
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, DiskFull, NotFound
+from tests.ftpserver.processes.fake_workers import PATIENCE, FakeForkServer, FakeWorker
 from tests.peer import eventually
 
-PATIENCE = 60.0
 ADDRESS = ("192.0.2.1", 50_000)
-
-
-class FakeWorker(WorkerForServer):
-    """A worker that does as its test says.
-
-    Attributes:
-        told: What it was told, and not asked, by name; ``serve`` when it has a connection.
-        given: Connections by number, and what is known of their clients.
-        answers: To each kind of question, by name: a result or an error.
-        deaf: It claims nothing that it is offered.
-    """
-
-    def __init__(self, number: int, descriptor: int, note: bytes) -> None:
-        self.number = number
-        self.note = msgspec.msgpack.decode(note, type=ChildNote)
-        self.told: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self.given: dict[int, tuple[Client, socket.socket]] = {}
-        self.followed: list[Settings] = []
-        self.answers: dict[str, Any] = {"stats": Stats(), "session_infos": [], "kick": []}
-        self.deaf = False
-        self.forked: Future[Carried[int]] = Future()
-        self.ended = threading.Event()
-        self.peer = Peer(
-            socket.socket(fileno=descriptor),
-            targets={WorkerForServer: self},
-            max_descriptors=1,
-            max_size=MAX_SIZE,
-            on_end=self.ended.set,
-            name=f"fake worker {number}",
-        )
-        self.server = self.ask(ServerForWorker)
-        self.peer.start()
-
-    def ask(self, interface: type[Any]) -> Any:
-        """To ask the server by that."""
-        return stand_in(interface, self.peer)
-
-    def offer(self, number: int) -> None:
-        if not self.deaf:
-            claimed = later(self.server.claim)(number)
-            claimed.add_done_callback(lambda done: self._claimed(number, done))
-
-    def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
-        if done.exception() is not None:
-            self.told.put(("refused", number))
-            return
-        client, (descriptor,) = done.result()
-        self.given[number] = client, socket.socket(fileno=descriptor)
-        self.told.put(("serve", number))
-
-    def apply_settings(self, settings: Settings) -> None:
-        self.followed.append(settings)
-        self._answer("apply_settings")
-
-    def stats(self) -> Stats:
-        return self._answer("stats")
-
-    def session_infos(self) -> list[SessionInfo]:
-        return self._answer("session_infos")
-
-    def kick(self, session: int | None, user: str | None) -> list[int]:
-        return self._answer("kick")
-
-    def _answer(self, name: str) -> Any:
-        answer = self.answers.get(name)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def drain(self) -> None:
-        self.told.put(("drain",))
-
-    def retire(self) -> None:
-        self.told.put(("retire",))
-
-    def drop(self, number: int) -> None:
-        self.told.put(("drop", number))
-
-    def stop(self, grace: float) -> None:
-        self.told.put(("stop", grace))
-
-    def hear(self) -> tuple[Any, ...]:
-        """What it is told next."""
-        return self.told.get(timeout=PATIENCE)
-
-    def die(self) -> None:
-        """Be no more, without a word."""
-        self.peer.close()
-        for _, connection in self.given.values():
-            connection.close()
-
-
-class FakeForkServer:
-    """Forks nobody. The newest one is ``made``."""
-
-    made: FakeForkServer
-    failures = 0
-    """So many of the next children can't be had."""
-    silent = False
-    """Children don't say that they are ready."""
-
-    def __init__(self, module: str, settings: Settings, on_report: Callable[..., None]) -> None:
-        assert module == "ftpserver.processes.worker"
-        self.settings = [settings]
-        self.refuses: StateError | None = None
-        self.report = on_report
-        self.children: list[FakeWorker] = []
-        self._new: queue.SimpleQueue[FakeWorker] = queue.SimpleQueue()
-        self.stopped = False
-        type(self).made = self
-
-    def configure(self, settings: Settings) -> None:
-        if self.refuses is not None:
-            raise self.refuses
-        self.settings.append(settings)
-
-    def spawn(self, number: int, descriptors: list[int], note: bytes) -> Future[Carried[int]]:
-        if self.failures:
-            self.failures -= 1
-            raise StateError("no process can be started")
-        worker = FakeWorker(number, os.dup(descriptors[0]), note)
-        self.children.append(worker)
-        if not self.silent:
-            worker.server.ready()
-        self._new.put(worker)
-        return worker.forked
-
-    def next(self) -> FakeWorker:
-        """The next one that is forked."""
-        return self._new.get(timeout=PATIENCE)
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 class FakeServer:
