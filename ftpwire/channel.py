@@ -40,6 +40,7 @@ _RECEIVE_LARGE = tls.PIECE
 
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR
+_CLOSED = getattr(select, "POLLRDHUP", 0)
 
 
 class TimedOut(ConnectionLost):
@@ -201,6 +202,14 @@ class Channel(Incoming):
             self._poll.modify(self._fd, select.POLLIN)
             self._mask = select.POLLIN
         return any(fd == self._fd for fd, _ in self._poll.poll(0))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the peer has closed, or the connection was cut, though something may be there of
+        what was sent before. Never where the system doesn't tell until that is read."""
+        poll = select.poll()
+        poll.register(self._fd, _CLOSED)
+        return bool(poll.poll(0))
 
     @property
     def is_amid_record(self) -> bool:

@@ -64,11 +64,14 @@ class TlsPipe:
         """The part of a record's header that came last."""
         self._left = 0
         """Bytes of the current record that are still to come."""
+        name: str | bytes | None = server_name
+        if server_name is not None and server_name.isascii():
+            name = server_name.encode()  # a text takes the tables for names of other alphabets
         self.object = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_side,
-            server_hostname=server_name,
+            server_hostname=name,
             session=session,
         )
 

@@ -26,7 +26,9 @@ EVENTS: dict[type[Message], str] = {
     messages.IssueToken: "token-issue",
     messages.RevokeToken: "token-revoke",
     messages.Get: "get",
+    messages.GetFiles: "get",
     messages.Put: "put",
+    messages.PutFiles: "put",  # as a whole only where all of it is refused, or cut
     messages.MakeDir: "mkdir",
     messages.MakeLink: "link",
     messages.SetAttributes: "attributes",
@@ -61,7 +63,8 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
             bytes are in ``path_b64`` and ``target_b64``.
         size: Bytes, as ``bytes``: of the file, or of what was removed, copied or given up. Of a
             tree that went to the trash they are in a record ``measured`` of its ``operation``.
-        files: How many were removed, copied, restored or given up; in the same way.
+        files: How many were removed, copied, restored or given up; in the same way. How many are
+            not stored, where one reason holds for all of a request.
         operation: Of the trash: what the thing went to, was restored or purged from, or lies in.
         digest: BLAKE3, hexadecimal.
         seconds: How long it took.

@@ -11,7 +11,8 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from binascii import hexlify
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ftpserver.audit.record import (
@@ -28,12 +29,14 @@ from ftpserver.audit.record import (
     timestamp,
     with_paths,
 )
-from ftpwire import messages
+from ftpserver.storage.file_run import FilesOutcome
+from ftpwire import messages, paths
 from ftpwire.errors import BY_CODE, CommandError, Forbidden, LoginRefused, NotLoggedIn, TooMany
 from ftpwire.messages import Failed, Message, Restored, Sent, Stored
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
+    from ftpserver.storage.batch import Outcome
 
 logger = logging.getLogger("ftpd.audit")
 
@@ -46,6 +49,7 @@ SHARES = _LOG_INS, _FILES = "logins", "files"
 _REMOVING = frozenset({"remove", "move", "purge"})
 MOST_NAMED = 20
 """Operations that one record names."""
+_DONE = messages.Done()
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 
@@ -131,6 +135,7 @@ class Trail:
         self._began = 0.0
         self._note: str | None = None
         self._gone: tuple[int, int] | None = None
+        self._files: Sequence[messages.SentFile | None] = ()
         self._tree: bytes | None = None
         self._logged_in: float | None = None
         self._who: tuple[str | None, str] | None = None
@@ -152,6 +157,10 @@ class Trail:
     def removed(self, files: int, size: int) -> None:
         """So much was removed by the request, which fails now with the rest."""
         self._gone = files, size
+
+    def sends_files(self, files: Sequence[messages.SentFile | None]) -> None:
+        """The answer to the request, a `GetFiles`, has these of the files that it asks for."""
+        self._files = files
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
         """So many bytes of these operations in the account's trash were given up, because its
@@ -175,7 +184,10 @@ class Trail:
         """The request is answered."""
         request, self._request = self._request, None
         note, self._note = self._note, None
-        if request is not None and _is_told(request, reply):
+        files, self._files = self._files, ()
+        if type(request) is messages.GetFiles and type(reply) is Sent:
+            self._tell_files(request, files)
+        elif request is not None and _is_told(request, reply):
             digest = reply.digest if isinstance(reply, Sent) else None
             asked = _Asked(self._request_id, request, digest, self._began)
             self._tell([(asked, reply)], note)
@@ -185,10 +197,10 @@ class Trail:
         elif type(request) is messages.EndTree:
             self._tree = None
 
-    def committed(self, outcomes: Sequence[tuple[int, Message]]) -> None:
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
         """The batch is done."""
         waiting, self._waiting = self._waiting, []
-        told: list[tuple[_Asked, Message | None]] = []
+        told: list[tuple[_Asked, Message | FilesOutcome | None]] = []
         rest = iter(waiting)
         for request_id, outcome in outcomes:
             for asked in rest:
@@ -218,7 +230,11 @@ class Trail:
             self._audit.record("logout", self._session, seconds=seconds, reason=self._note)
             self._logged_in = None
 
-    def _tell(self, told: Sequence[tuple[_Asked, Message | None]], note: str | None = None) -> None:
+    def _tell(
+        self,
+        told: Sequence[tuple[_Asked, Message | FilesOutcome | None]],
+        note: str | None = None,
+    ) -> None:
         audit = self._audit
         if not told or not audit.enabled:
             return
@@ -231,6 +247,13 @@ class Trail:
                 took = now - asked.began
                 line = share = None
                 event = _name_of(asked.request)
+                if isinstance(reply, FilesOutcome):
+                    done, failed = self._lines_of_files(stamp, who, asked, reply, took)
+                    if done:
+                        shares.setdefault(share_of(event, user), []).extend(done)
+                    if failed:
+                        shares.setdefault(None, []).extend(failed)
+                    continue
                 if type(reply) is Stored:
                     line = _plain_put(stamp, who, asked, reply, took)
                 elif reply is None or type(reply) is Failed:
@@ -253,6 +276,97 @@ class Trail:
                 audit.append(b"".join(lines), len(lines), share)
         except Exception:
             logger.exception("%s: what it did could not be recorded", self._session)
+
+    def _tell_files(
+        self, request: messages.GetFiles, files: Sequence[messages.SentFile | None]
+    ) -> None:
+        """A line for each file that was sent, as if it had been asked for by itself."""
+        audit = self._audit
+        if not audit.enabled:
+            return
+        try:
+            took = time.monotonic() - self._began
+            lines = self._lines_of_sent(request, iter(files), timestamp(time.time()), took)
+            account = self._session.account
+            user = None if account is None else account.name
+            audit.append(b"".join(lines), len(lines), share_of("get", user))
+        except Exception:
+            logger.exception("%s: what it did could not be recorded", self._session)
+
+    def _lines_of_sent(
+        self,
+        request: messages.GetFiles,
+        files: Iterator[messages.SentFile | None],
+        stamp: str,
+        took: float,
+    ) -> list[bytes]:
+        who, tail = self._who_text(), _tail_of(took)
+        lines: list[bytes] = []
+        for wanted in request.directories:
+            head = _head_of(stamp, "get", who, wanted.path)
+            for file, sent in zip(wanted.files, files, strict=False):
+                if sent is None:
+                    continue
+                name, size, digest = file.name, file.size, sent.digest
+                if head is None or name.translate(None, _PLAIN):
+                    get = messages.Get(paths.child(wanted.path, name))
+                    alone = _Asked(self._request_id, get, digest, self._began)
+                    record = self._record(stamp, alone, Sent(size, digest), took, None)
+                    lines.append(line_of(record))
+                else:
+                    lines.append(_plain_line_of(head, name, size, digest, tail))
+        return lines
+
+    def _lines_of_files(
+        self, stamp: str, who: str, asked: _Asked, outcome: FilesOutcome, took: float
+    ) -> tuple[list[bytes], list[bytes]]:
+        """A line for each thing of a request of many, as it would have alone: of what was done, and
+        of what failed."""
+        done: list[bytes] = []
+        failed: list[bytes] = []
+        request, failures = asked.request, outcome.failures
+        assert isinstance(request, messages.PutFiles)
+
+        def add(index: int, part: Message, reply: Message, digest: bytes | None = None) -> None:
+            failure = failures.get(index)
+            alone = _Asked(asked.request_id, part, digest, asked.began)
+            line = line_of(self._record(stamp, alone, failure or reply, took, None))
+            if failure is None:
+                done.append(line)
+            elif self._audit.may_tell_failure(self._session.account, None, len(line)):
+                failed.append(line)
+
+        tail = _tail_of(took)
+        of_mkdir, of_attributes = (
+            _head(stamp, event, who).encode("ascii") for event in ("mkdir", "attributes")
+        )
+        index = -1
+        for directory in request.directories:
+            index += 1
+            path = directory.path
+            if directory.make is not None:
+                if index in failures or not _is_plain(path):
+                    add(index, messages.MakeDir(path, directory.make, True, True), _DONE)
+                else:
+                    done.append(b'%b%b"%b' % (of_mkdir, path, tail))
+            head = _head_of(stamp, "put", who, path)
+            for file in directory.files:
+                index += 1
+                if head is None or index in failures or file.name.translate(None, _PLAIN):
+                    put = messages.Put(paths.child(path, file.name), file.size)
+                    add(index, put, Stored(file.size), file.digest)
+                else:
+                    done.append(_plain_line_of(head, file.name, file.size, file.digest, tail))
+        for one in request.finished:
+            index += 1
+            if index in failures or not _is_plain(one.path):
+                add(index, messages.SetAttributes(one.path, one.mode, one.mtime_ns), _DONE)
+            else:
+                done.append(
+                    b'%b%b"%b,"details":{"mode":"%o"}}\n'
+                    % (of_attributes, one.path, tail.removesuffix(b"}\n"), one.mode)
+                )
+        return done, failed
 
     def _record(
         self, stamp: str, asked: _Asked, reply: Message | None, took: float, note: str | None
@@ -305,13 +419,40 @@ def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) 
     if type(request) is not messages.Put:
         return None
     path = request.path
-    if path.translate(None, _PLAIN) or b"//" in path or b"/." in path:
+    if not _is_plain(path):
         return None
     digest = "" if asked.digest is None else f',"digest":"{asked.digest.hex()}"'
     return (
-        f'{{"time":"{stamp}","event":"put","outcome":"ok",{who},"path":"{path.decode("ascii")}"'
+        f'{_head(stamp, "put", who)}{path.decode("ascii")}"'
         f',"bytes":{reply.size}{digest},"seconds":{took:.6f}}}\n'
     ).encode("ascii")
+
+
+def _is_plain(path: bytes) -> bool:
+    """Whether a path stands in a line as it is."""
+    return not path.translate(None, _PLAIN) and b"//" not in path and b"/." not in path
+
+
+def _head(stamp: str, event: str, who: str) -> str:
+    """A line of a file that was stored or sent, up to its path."""
+    return f'{{"time":"{stamp}","event":"{event}","outcome":"ok",{who},"path":"'
+
+
+def _head_of(stamp: str, event: str, who: str, directory: bytes) -> bytes | None:
+    """The same for all files in a directory, up to their names; None where these lines can't be
+    made by hand."""
+    base: bytes = paths.child(directory, b"")
+    return _head(stamp, event, who).encode("ascii") + base if _is_plain(base) else None
+
+
+def _tail_of(took: float) -> bytes:
+    """The end of the line of each file of a request."""
+    return f',"seconds":{took:.6f}}}\n'.encode("ascii")
+
+
+def _plain_line_of(head: bytes, name: bytes, size: int, digest: bytes, tail: bytes) -> bytes:
+    """The line of one of many files, whose name is plain."""
+    return b'%b%b","bytes":%d,"digest":"%b"%b' % (head, name, size, hexlify(digest), tail)
 
 
 def who_is(session: Actor) -> Who:
@@ -337,9 +478,15 @@ def _describe(
             invitation of a registration.
     """
     match request:
+        case messages.GetFiles():
+            record.files = sum(len(one.files) for one in request.directories)
         case messages.Put():
             record.path, record.path_b64 = shown(request.path)
             record.size = request.size
+        case messages.PutFiles():  # none of it is done, for one reason
+            if request.directories:
+                record.path, record.path_b64 = shown(request.directories[0].path)
+            record.files = sum(len(one.files) for one in request.directories)
         case messages.Move() | messages.Copy():
             record.path, record.path_b64 = shown(request.source)
             record.target, record.target_b64 = shown(request.target)

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 
 from ftpserver.serving.endings import Idle
 from ftpserver.serving.keep_alive import ChannelGuard, DiskSink, FileSink
+from ftpserver.serving.not_stored import not_stored
 from ftpserver.serving.repeats import Repeats
 from ftpserver.serving.running_transfer import LONG, SHORT
+from ftpserver.storage.file_run import FilesOutcome
+from ftpserver.storage.open_home import TURN_FILES
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, Ready, TimedOut
 from ftpwire.errors import BadMessage, BadRequest, Cancelled, ConnectionLost, VerificationFailed
@@ -231,6 +234,7 @@ class Exchange:
             raise self.channel.ended
         if self._warns:
             self.warn()
+        self._server.pass_turn()
         self._since_look += count
         if self._since_look >= _CANCEL_EVERY:
             self._since_look = 0
@@ -294,6 +298,10 @@ class Exchange:
         if files:
             self._trail.removed(files, size)
 
+    def sends_files(self, told: Sequence[messages.SentFile | None]) -> None:
+        """A `GetFiles` is answered with these: the audit log tells of each, once all of it went."""
+        self._trail.sends_files(told)
+
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
         """So many bytes of the trash were given up for room: the audit log tells that."""
         self._trail.gave_up(size, operations)
@@ -318,6 +326,7 @@ class Exchange:
             TooMany: The account has as many as it may have.
         """
         if size is None or size > LONG:
+            self.stand_aside()  # most of it is done outside of Python's lock
             self._transfer.begin()
             if sends:
                 self.channel.start_slowly()
@@ -382,6 +391,7 @@ class Exchange:
                     data += bytes(header.size)
                 else:
                     self.stream.append_to(data)
+        self.take_turn()  # again, if the client was waited for
         return data, self.sent
 
     def receive_large(
@@ -537,6 +547,7 @@ class Exchange:
         self.stand_aside()
         with self.guard.away():
             outcomes = workspace.commit()
+            self.take_turn()
             self._trail.committed(outcomes)
             self.repeats.committed(workspace, outcomes)
         # the answers come last: a client that has them may leave
@@ -544,14 +555,23 @@ class Exchange:
             self._warn_of_little_room(batch.settled)
         while batch.remarks:
             self.remark(batch.remarks.pop())
-        for request_id, outcome in outcomes:
+        for number, (request_id, outcome) in enumerate(outcomes):
+            if not number % TURN_FILES:
+                self.take_turn()
             self.request_id = request_id
-            self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
+            if isinstance(outcome, FilesOutcome):
+                for page in not_stored(outcome.failures, self.page_size):
+                    self.send(page)
+                done = outcome.total - len(outcome.failures)
+                self.send(messages.FilesStored(done), Kind.END)
+            else:
+                self.send(outcome, Kind.ERROR if isinstance(outcome, Failed) else Kind.REPLY)
         self.request_id = current
 
     def commit_late(self) -> None:
         """The client is gone; what came in whole is stored, so that it need not come again."""
         if self.workspace is not None:
+            self.stand_aside()
             outcomes = self.workspace.commit(late=True)
             self._trail.committed(outcomes)
             self.repeats.committed(self.workspace, outcomes)
@@ -562,10 +582,13 @@ class Exchange:
         if self._nearly_full and not before:
             self.remark(f"{human(settled.used)} of {human(settled.quota or 0)} are used")
 
+    def take_turn(self) -> None:
+        """What follows is small, or one of many small steps: no other thread gets in its way."""
+        self._server.take_turn()
+
     def stand_aside(self) -> None:
         """What follows waits for the disk, or takes its time."""
-        if (parking := self._server.parking) is not None:
-            parking.stand_aside()
+        self._server.stand_aside()
 
     def has_logged_in(self, workspace: Workspace) -> None:
         """From here on, frames may be larger, and no log-in is waited for."""

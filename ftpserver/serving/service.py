@@ -34,7 +34,9 @@ from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.parking import Parking
 from ftpserver.serving.stats import SessionInfo, Stats
+from ftpserver.serving.turns import Turns
 from ftpserver.settings.table import Settings
+from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
 from ftpwire import messages
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd")
 
 _KICKED = "the session was ended by the administrator"
+TRANSFERS = (messages.Get, messages.Put, messages.GetFiles, messages.PutFiles)
+"""The requests that count as transfers under way."""
 _LAST_SECONDS = 5.0
 """That sessions get to end after they were cut off."""
 
@@ -133,6 +137,10 @@ class Service:
         """Those that were accepted and not closed yet, before and after their sessions."""
         self.tls_context: ssl.SSLContext | None = None
         self.parking: Parking | None = None
+        self.turns = Turns(self._end_lead)
+        self.take_turn = self.turns.take
+        self.pass_turn = self.turns.pass_on
+        ledger.syncs.before_wait = self.stand_aside
         self.stopping = False
         self.draining = False
         self.grace = settings.grace
@@ -167,7 +175,7 @@ class Service:
     def park_idle(self) -> None:
         """Let idle sessions wait without a thread, if the settings say so. Before `start`."""
         if self.settings.threads:
-            self.parking = Parking(self.settings.threads, self.stop_fd)
+            self.parking = Parking(self.settings.threads, self.stop_fd, self.turns.rest)
             self._stack.callback(self.parking.close)
 
     def start(self) -> None:
@@ -197,10 +205,27 @@ class Service:
         return self._stop_read
 
     @property
+    def syncs(self) -> Syncs:
+        """What is synced together: with the log of the books, which lies on one disk with homes."""
+        return self.ledger.syncs
+
+    @property
     def before_wait(self) -> Callable[[], None] | None:
-        """Called by a session's thread each time that it is going to wait: others may have its
-        turn."""
-        return None if self.parking is None else self.parking.stand_aside
+        """Called by a session's thread each time that it is going to wait for its connection."""
+        return self._wait_for_client
+
+    def _wait_for_client(self) -> None:
+        self.turns.rest()
+        self._end_lead()
+
+    def stand_aside(self) -> None:
+        """What a session's thread does next waits for something, or takes its time."""
+        self.turns.give_up()
+        self._end_lead()
+
+    def _end_lead(self) -> None:
+        if self.parking is not None:
+            self.parking.stand_aside()
 
     def next_session_id(self, request: socket.socket) -> int:
         """The number of a connection's session, that none of this run had yet."""
@@ -265,7 +290,7 @@ class Service:
     def stats(self) -> Stats:
         """How much goes on in this process."""
         sessions = list(self.sessions)
-        transfers = sum(isinstance(one.doing, (messages.Get, messages.Put)) for one in sessions)
+        transfers = sum(isinstance(one.doing, TRANSFERS) for one in sessions)
         strangers = sum(one.account is None for one in sessions)
         return Stats(len(sessions), strangers, transfers, *self.moved())
 
@@ -309,7 +334,12 @@ class Service:
     # the end -----------------------------------------------------------------------------
 
     def end_sessions(self) -> None:
-        """Have all sessions end: what runs gets the grace time, then it is cut off."""
+        """Have all sessions end: what runs gets the grace time, then it is cut off.
+
+        Can be called again: who comes second has nothing to wait for.
+        """
+        if self._stop_write < 0:
+            return
         os.close(self._stop_write)  # every session that waits wakes up
         self._stop_write = -1
         self._wait_for_sessions(lambda: self.grace, warns=True)

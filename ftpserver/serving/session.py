@@ -72,7 +72,7 @@ MOST_BEFORE_LOGIN = 16
 """Frames after HELLO that a client may send until it is logged in."""
 _LINGER = 0.25
 """Seconds without a request after which a session gives up its thread, while few have one."""
-_TURN = 0.05
+_HAS_THREAD = 0.05
 """Seconds after which a session that was parked lets others have its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
 """Seconds after which an idle session that isn't parked sees that its idle time is another one."""
@@ -119,7 +119,7 @@ class Session(StreamRequestHandler):
     authentication: Authentication
     _trail: Trail
     _transfer: RunningTransfer
-    _turn_ends = math.inf
+    _has_thread_until = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
     _has_spoken = False
     """Whether anything came."""
@@ -205,8 +205,10 @@ class Session(StreamRequestHandler):
                 account,
                 server.ledger,
                 durable=server.settings.durable,
+                syncs=server.syncs,
                 observer=self.exchange,
                 cut=self.lose_upload,
+                check_client=self._check_client,
                 policy=self._trash_policy,
             )
         )
@@ -219,7 +221,7 @@ class Session(StreamRequestHandler):
     def resume(self) -> None:
         """Go on after having been parked, until there is nothing to do again, or the end."""
         self.parked = self.gave_way = self.at_rest = False
-        self._turn_ends = time.monotonic() + _TURN
+        self._has_thread_until = time.monotonic() + _HAS_THREAD
         self._do(self._serve)
 
     def _open_and_serve(self) -> None:
@@ -362,8 +364,13 @@ class Session(StreamRequestHandler):
                 return
             if exchange.workspace is None and time.monotonic() > exchange.login_deadline:
                 raise TimedOut("did not log in in time")
+            self.server.take_turn()
             # never for the first thread, which is this session's own
-            if time.monotonic() >= self._turn_ends and deadline is None and self._turn_is_over():
+            if (
+                time.monotonic() >= self._has_thread_until
+                and deadline is None
+                and self._thread_is_wanted()
+            ):
                 self._quiet()
                 self.parked = self.gave_way = True
                 return
@@ -467,7 +474,7 @@ class Session(StreamRequestHandler):
             return False
         return self.server.parking is not None
 
-    def _turn_is_over(self) -> bool:
+    def _thread_is_wanted(self) -> bool:
         """Whether others wait for the thread that this session has had for some time."""
         if not self._may_park():
             return False
@@ -673,6 +680,11 @@ class Session(StreamRequestHandler):
         """
         text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
         self.channel.end(UploadTakenOver(text, path), wake=False)
+
+    def _check_client(self) -> None:
+        """Raises ConnectionLost when the client has gone, even if not all it sent was read."""
+        if self.channel.is_cut:
+            raise ConnectionLost("the client has gone")
 
     def cut(self) -> None:
         """End the connection at once, from another thread."""

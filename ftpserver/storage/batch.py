@@ -16,17 +16,20 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ftpserver.errors import StateError
 from ftpserver.storage.batch_room import BatchRoom
-from ftpserver.storage.commit import SYNC_EACH, Commit, Staged, lstat, may_replace, target_of
+from ftpserver.storage.commit import Commit, Staged, lstat, may_replace, target_of
+from ftpserver.storage.file_run import FileRun, FilesOutcome, Part, RunStaging
 from ftpserver.storage.file_systems import unlink_if_there
+from ftpserver.storage.group_sync import SYNC_EACH, Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
+from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.piece_table import KEY_SIZE, Contributor
 from ftpserver.storage.places import Place, Places
@@ -38,7 +41,7 @@ from ftpserver.storage.resumable import (
     kept_names,
     target_prefixes,
 )
-from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, dress, verify
+from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, verify, write_small
 from ftpserver.storage.trash.operation import NO_ROOM, Operation
 from ftpserver.storage.upload import Receiving
 from ftpwire import beneath, digests, paths
@@ -49,6 +52,7 @@ from ftpwire.errors import (
     ConnectionLost,
     DiskFull,
     Internal,
+    InvalidPath,
     LeaseLost,
     QuotaExceeded,
     VerificationFailed,
@@ -61,6 +65,7 @@ from ftpwire.messages import (
     MakeLink,
     Message,
     Put,
+    PutFiles,
     PutPiece,
     Remove,
     Sent,
@@ -69,7 +74,6 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import Parts
 from ftpwire.pieces import Piece
-from ftpwire.streams import write_all
 
 logger = logging.getLogger("ftpd.uploads")
 
@@ -80,13 +84,12 @@ SHARES_STEP = 4 * 1024 * 1024
 BATCH_FILES = 1000
 BATCH_BYTES = 64 * 1024 * 1024
 
-_STAGE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _Made = TypeVar("_Made")
 
 Change = MakeDir | MakeLink | SetAttributes | Remove
-Outcome = tuple[int, Message]
-"""A request's id, and the reply or `Failed` to send for it."""
+Outcome = tuple[int, Message | FilesOutcome]
+"""A request's id, and the reply or `Failed` to send for it; or what became of a `PutFiles`."""
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class _Pending:
     change: Change | None = None
     staged: Staged | None = None
     outcome: Message | None = None
+    part: Part | None = None
+    """Of a request of many files: what of it is in this batch."""
 
 
 @dataclass
@@ -103,8 +108,11 @@ class _Batch:
     pending: list[_Pending] = field(default_factory=list)
     size: int = 0
     files: int = 0
+    things: int = 0
+    """What requests of many files are about, which are one each in ``pending``."""
     leases: list[Lease] = field(default_factory=list)
     """What it holds, once it is finished; before, `BatchRoom` has that."""
+    leases_are_durable: bool = True
     places: list[Place] = field(default_factory=list)
     """Where its files are staged."""
     makes_links: bool = False
@@ -120,6 +128,8 @@ class Uploads:
     Args:
         cut: Ends this session, when its client has come again and has taken its upload over.
             Called with the path of that.
+        check_client: Raises when this session's client has gone.
+        syncs: What the sessions of this process sync together; None: this one has its own.
         keep: Called before each commit, also one that want of room brings about: has the home's
             ``operation`` be the one that what goes belongs to.
     """
@@ -131,17 +141,21 @@ class Uploads:
         account_id: int,
         *,
         durable: bool,
+        syncs: Syncs | None = None,
         cut: Callable[[bytes], None] = lambda path: None,
+        check_client: Callable[[], None] = lambda: None,
         keep: Callable[[], None] = lambda: None,
     ) -> None:
         self._cut = cut
+        self._check_client = check_client
         self._keep_what_goes = keep
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
         self._durable = durable
+        self._syncs = Syncs() if syncs is None else syncs
         self._batch = _Batch()
-        self._places = Places(home)
+        self._places = Places(home, lambda: self._room.make_durable())
         self.kept_writing = KeptWriting(home, ledger, account_id, durable=durable)
         self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
         self._receiving = 0
@@ -162,7 +176,7 @@ class Uploads:
     def full(self) -> bool:
         """Whether the batch should be committed before more comes."""
         batch = self._batch
-        return len(batch.pending) >= BATCH_FILES or batch.size >= BATCH_BYTES
+        return len(batch.pending) + batch.things >= BATCH_FILES or batch.size >= BATCH_BYTES
 
     # taking in ---------------------------------------------------------------------------
 
@@ -201,28 +215,23 @@ class Uploads:
         target = self._home.place_of(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
-        self._room.take(len(data), target, request.parents)
-        name = self._home.new_name()
-        place = self._places.of(target[:-1])
+        size = len(data)
+        self._room.take(size, target, request.parents)
+        parent = target[:-1]
+        place = self._places.of(parent)
         try:
-            try:
-                fd = self._write_small(name, request, data, digest, place)
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                fd = self._on_disk(
-                    request, place, lambda: self._write_small(name, request, data, digest, place)
-                )
+            name, fd = self.stage_bytes(data, digest, request.mode, request.mtime_ns, place)
         except BaseException:
-            self._room.give_back(None, len(data))
+            self._room.give_back(None, size)
             raise
         self._add_staged(
             request_id,
             request,
             Staged(
                 name,
-                target,
-                len(data),
+                parent,
+                target[-1],
+                size,
                 request.mtime_ns,
                 request.overwrite,
                 place,
@@ -232,20 +241,74 @@ class Uploads:
             ),
         )
 
-    def _write_small(
-        self, name: bytes, request: Put, data: bytes | bytearray, digest: bytes, place: Place
-    ) -> int:
-        fd = place.open(name, _STAGE)
-        try:
-            write_all(fd, data)
-            dress(fd, request, len(data), digest, place.limits)
-        except BaseException:
-            os.close(fd)
-            self._unlink(name, place)
-            raise
-        return fd
+    def stage_bytes(
+        self,
+        data: bytes | bytearray | memoryview,
+        digest: bytes,
+        mode: int,
+        mtime_ns: int | None,
+        place: Place,
+    ) -> tuple[bytes, int]:
+        """Write a small file into staging: its name there, and its descriptor.
 
-    def _on_disk(self, request: Put, place: Place, step: Callable[[], _Made]) -> _Made:
+        Raises:
+            OSError: Nothing of it is left.
+        """
+        name = self._home.new_name()
+        try:
+            return name, write_small(place, name, data, digest, mode, mtime_ns)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        return name, self._on_disk(
+            place, lambda: write_small(place, name, data, digest, mode, mtime_ns)
+        )
+
+    def stage_files(self, request_id: int, request: PutFiles, data: bytes | bytearray) -> None:
+        """Stage many small files, that came in whole, and make directories for them; what is
+        refused of it is told with the rest, by the `FilesOutcome` of the request.
+
+        Args:
+            data: The bytes of all files, one after another.
+        """
+        run = FileRun(request_id, request, _refused)
+        few = self._batch.files + run.files <= SYNC_EACH
+        taking = RunStaging(
+            *(self, self._home, self._places, self._room, run, data),
+            keeps_open=self._durable and few,
+        )
+        try:
+            last = taking.stage()
+        except BaseException:
+            self._forget_run(run)
+            raise
+        batch = self._batch
+        batch.things += len(last.things)
+        batch.files += len(last.staged)
+        batch.size += sum(one.size for one in last.staged)
+
+    def part_of(self, run: FileRun, index: int) -> Part:
+        """The part of a run that the batch which is open now has; it begins with that index where
+        there is none yet."""
+        pending = self._batch.pending
+        part = pending[-1].part if pending else None
+        if part is None or part.run is not run:
+            part = Part(run, index)
+            pending.append(_Pending(run.request_id, part=part))
+        return part
+
+    def _forget_run(self, run: FileRun) -> None:
+        """The request fails as a whole: nothing more of it is stored."""
+        batch = self._batch
+        for pending in batch.pending:
+            if pending.part is not None and pending.part.run is run:
+                batch.pending.remove(pending)
+                for staged in pending.part.staged:
+                    self._room.give_back(None, staged.size)
+                    self._drop_staged(staged)
+                return
+
+    def _on_disk(self, place: Place, step: Callable[[], _Made]) -> _Made:
         """Make a file in staging; trash is given up where the disk has no room for it, or can't
         take one more file. Raises OSError."""
 
@@ -255,7 +318,7 @@ class Uploads:
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                raise from_oserror(error, paths.show(request.path), request.path) from error
+                raise from_oserror(error, "") from error  # the caller names the path
 
         if place.above is not None:  # another file system, on which there is no trash
             return step()
@@ -307,7 +370,8 @@ class Uploads:
             request,
             Staged(
                 staging.name,
-                target,
+                target[:-1],
+                target[-1],
                 staging.total,
                 request.mtime_ns,
                 receiving.overwrite,
@@ -337,7 +401,7 @@ class Uploads:
         place = self._places.of(target[:-1])  # taking room may have ended the batch
         try:
             staging = self._on_disk(
-                request, place, lambda: Staging.create(self._home.new_name(), request, place)
+                place, lambda: Staging.create(self._home.new_name(), request, place)
             )
             return Receiving(staging, request, lease, self._ledger)
         except (OSError, DiskFull):
@@ -348,6 +412,9 @@ class Uploads:
         with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
             name = self._kept_name(request, target)
             with ResumableStaging.open(self._home, request, name, self._cut, place) as staging:
+                # A request of a client that has gone may have lain here for long: by now its next
+                # connection may have the upload. Who looks at the lock knows, for that came later.
+                self._check_client()
                 staging.key = secrets.token_bytes(KEY_SIZE) if request.pieces else None
                 lease = self._ledger.take_over(self._account_id, name, staging.key)
                 if lease is None:
@@ -457,9 +524,9 @@ class Uploads:
         self._batch.pending.append(_Pending(request_id, outcome=outcome))
 
     def _add_staged(self, request_id: int, request: Put, staged: Staged) -> None:
-        batch = self._batch
         if request.mode & ~MODE_BITS:
             self.remarks.add(DROPPED_BITS)
+        batch = self._batch
         batch.files += 1
         batch.size += staged.size
         if staged.place not in batch.places:
@@ -497,7 +564,7 @@ class Uploads:
         """Make all that was taken in durable and visible; its outcomes wait for `commit`."""
         self._finish_batch()
 
-    def commit_now(self, request_id: int) -> Message:
+    def commit_now(self, request_id: int) -> Message | FilesOutcome:
         """Commit, and return the outcome of one request; the others wait for `commit`."""
         self._finish_batch()
         for at, (one, outcome) in enumerate(self._done):
@@ -544,16 +611,19 @@ class Uploads:
     def _take_batch(self) -> _Batch:
         """What has joined it, with what it holds; the next one begins."""
         batch, self._batch = self._batch, _Batch()
+        batch.leases_are_durable = self._room.is_durable
         batch.leases = self._room.hand_over()
+        for pending in batch.pending:
+            if pending.part is not None:
+                batch.places += [one for one in pending.part.places if one not in batch.places]
         return batch
 
     def _drop_batch(self, batch: _Batch) -> None:
         with ExitStack() as stack:  # all of it, whatever fails of it
             for lease in batch.leases:
                 stack.callback(self._ledger.release, lease)
-            for pending in reversed(batch.pending):
-                if pending.staged is not None:
-                    stack.callback(self._drop_staged, pending.staged)
+            for staged in reversed(_staged_of(batch)):
+                stack.callback(self._drop_staged, staged)
 
     def _drop_staged(self, staged: Staged) -> None:
         try:
@@ -584,12 +654,24 @@ class Uploads:
             except Exception:
                 logger.exception("a batch could not be dropped: the next start cleans up")
             outcomes = [(p.request_id, p.outcome or failure) for p in batch.pending]
-        self._done.extend(outcomes)
+        for pending, outcome in zip(batch.pending, outcomes, strict=True):
+            if pending.part is None:
+                self._done.append(outcome)
+                continue
+            if isinstance(outcome[1], Failed):
+                pending.part.fail(outcome[1])
+            if pending.part.ends:
+                self._done.append((outcome[0], pending.part.run.outcome()))
 
-    def _commit_batch(self, batch: _Batch, *, late: bool) -> list[Outcome]:
+    def _commit_batch(self, batch: _Batch, *, late: bool) -> list[tuple[int, Message]]:
+        self._home.stand_aside()  # the syncs wait for the disk, the books for other processes
         self._keep_what_goes()
+        # what says that the home is to be counted comes to the disk before what it says that of
+        books = () if batch.leases_are_durable else self._ledger.to_sync()
         if self._durable:
-            self._sync_files(_staged_of(batch), batch.places)
+            self._sync_files(_staged_of(batch), batch.places, books)
+        else:
+            self._syncs.sync(books)
         self._begin_commit(batch)
         staged = _staged_of(batch)
         removals = [
@@ -600,15 +682,18 @@ class Uploads:
         failure = None
         # locked until it is settled, or a recount would count it twice
         with self._keeping(removals) as operation, self._locked(batch):
-            commit = Commit(self._home, self._places, keep_times=late, operation=operation)
+            commit = Commit(
+                self._home, self._places, self._syncs, keep_times=late, operation=operation
+            )
+            commit.announce(removals)  # if that fails, nothing was done, and the batch is dropped
             try:
-                commit.announce(removals)
-                outcomes = [(p.request_id, self._apply(commit, p)) for p in batch.pending]
+                outcomes = self._apply_all(commit, batch)
                 commit.finish()
+                self._home.stand_aside()
                 if self._durable:
                     commit.sync()
-            except OSError as error:  # it is visible, but it can't be called durable
-                failure = _failed(error)
+            except Exception as error:  # it is visible, but it can't be called durable
+                failure = _failed(_told(error))
             finally:
                 commit.close()
             try:
@@ -620,7 +705,8 @@ class Uploads:
                         commit.trash,
                         commit.trash_files,
                     )
-                    self._drop_superseded(self.settled.kept, {one.target for one in staged})
+                    if self.settled.kept:
+                        self._drop_superseded(self.settled.kept, {one.target for one in staged})
             except Exception as error:
                 failure = _failed(_told(error))
             finally:
@@ -708,8 +794,6 @@ class Uploads:
 
     def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
         """Drop what is kept of other uploads to these targets."""
-        if not kept:
-            return
         stored = {
             prefix for target in targets for prefix in target_prefixes(self._account_id, target)
         }
@@ -717,8 +801,12 @@ class Uploads:
             if name[: len(name) - 8] in stored:
                 drop_kept(self._home, self._ledger, self._account_id, name)
 
-    def _sync_files(self, staged: list[Staged], places: list[Place]) -> None:
-        """Sync the staged files, few one by one, many together.
+    def _sync_files(self, staged: list[Staged], places: list[Place], books: Sequence[int]) -> None:
+        """Sync the staged files: few together with those of other sessions, many by themselves,
+        with their file system.
+
+        Args:
+            books: Descriptors that are synced as well.
 
         After a failure they are dropped and never synced again: the kernel has forgotten
         the pages that it could not write (PostgreSQL's fsyncgate).
@@ -731,9 +819,9 @@ class Uploads:
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
+            self._syncs.sync(books)
             return
-        for one in staged:
-            os.fsync(one.fd)
+        self._syncs.sync([*books, *(one.fd for one in staged)])
 
     def _one_of_each_disk(self, places: list[Place]) -> list[int]:
         """Something on each file system that files are staged on: each is synced once."""
@@ -750,9 +838,20 @@ class Uploads:
         finally:
             os.close(fd)
 
+    def _apply_all(self, commit: Commit, batch: _Batch) -> list[tuple[int, Message]]:
+        outcomes: list[tuple[int, Message]] = []
+        for number, pending in enumerate(batch.pending):
+            if not number % TURN_FILES:
+                self._home.take_turn()
+            outcomes.append((pending.request_id, self._apply(commit, pending)))
+        return outcomes
+
     def _apply(self, commit: Commit, pending: _Pending) -> Message:
         if pending.outcome is not None:
             return pending.outcome
+        if pending.part is not None:
+            pending.part.apply(commit, self._drop_staged, self._home.take_turn)
+            return _APPLIED
         try:
             if pending.staged is not None:
                 commit.place(pending.staged)
@@ -782,7 +881,13 @@ def _resumable_of(batch: _Batch) -> list[tuple[_Pending, Staged, ResumableStagin
 
 
 def _staged_of(batch: _Batch) -> list[Staged]:
-    return [pending.staged for pending in batch.pending if pending.staged is not None]
+    staged: list[Staged] = []
+    for pending in batch.pending:
+        if pending.staged is not None:
+            staged.append(pending.staged)
+        elif pending.part is not None:
+            staged += pending.part.staged
+    return staged
 
 
 def _told(error: Exception) -> CommandError | OSError:
@@ -792,6 +897,17 @@ def _told(error: Exception) -> CommandError | OSError:
     expected = isinstance(error, StateError)  # which says it in one line
     logger.error("a batch failed: %s", error, exc_info=None if expected else error)
     return Internal("internal error")
+
+
+_APPLIED = Done()
+"""In the place of what became of a part of a `PutFiles`, which knows that itself."""
+
+
+def _refused(error: CommandError | OSError, path: bytes) -> Failed:
+    """As `_failed`, of a part of a request, which has no answer of its own."""
+    if isinstance(error, InvalidPath):  # it may be as long as a path may be
+        return Failed.from_error(error, path)
+    return _failed(error, path)
 
 
 def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:

@@ -9,7 +9,8 @@ is made larger in whole steps where there is plenty of room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Places
@@ -18,6 +19,21 @@ from ftpwire import paths
 from ftpwire.errors import CommandError, QuotaExceeded
 from ftpwire.messages import MakeDir, MakeLink
 from ftpwire.paths import Parts
+
+
+class Wanted(NamedTuple):
+    """Names that are to be added to a directory.
+
+    Attributes:
+        names: How many.
+        is_made: The directory itself is made.
+        with_parents: The missing ones above it as well.
+    """
+
+    directory: Parts
+    names: int
+    is_made: bool
+    with_parents: bool
 
 
 class BatchRoom:
@@ -29,6 +45,7 @@ class BatchRoom:
 
     Attributes:
         leases: What the batch's files hold; those of large ones are their own.
+        is_durable: Whether all of these survive a power cut.
     """
 
     def __init__(
@@ -54,6 +71,7 @@ class BatchRoom:
         """Of the step, what no staged file has taken yet, in bytes."""
         self._unused_files = 0
         """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+        self.is_durable = True
         self._directories: set[Parts] = set()
         """Those that the batch is going to make."""
 
@@ -86,6 +104,49 @@ class BatchRoom:
                 files = self.new_names(target, parents, exactly=True)
             self._extend(size, files)
 
+    def take_together(self, size: int, wanted: Sequence[Wanted]) -> bool:
+        """Take room for many small files at once; False where there isn't enough for all of them,
+        or it can't be asked: each tries it by itself then.
+
+        Args:
+            size: Their bytes.
+        """
+        files, making = 0, set[Parts]()
+        for one in wanted:
+            files += one.names
+            above = one.directory
+            if one.is_made:
+                files += 1
+                making.add(above)
+                above = above[:-1]
+            while one.with_parents and above and not self._is_known(above) and above not in making:
+                if self._exists(above):
+                    break
+                files += 1
+                making.add(above)
+                above = above[:-1]
+        try:
+            if self._step is None or self._unused < size or self._unused_files < files:
+                self._extend(size, files)
+            else:
+                self._unused -= size
+                self._unused_files -= files
+        except CommandError:
+            return False
+        self._directories |= making
+        return True
+
+    def will_make(self, directory: Parts) -> None:
+        """Room for a directory was taken: what is in it finds it there."""
+        self._directories.add(directory)
+
+    def make_durable(self) -> None:
+        """Have what is held survive a power cut, before the commit does that: something is left
+        where no start looks for it unless a lease says so."""
+        if not self.is_durable:
+            self._ledger.make_durable()
+            self.is_durable = True
+
     def take_names(self, change: MakeDir | MakeLink) -> None:
         """Take room for what a change makes."""
         try:
@@ -94,7 +155,7 @@ class BatchRoom:
             return  # the commit refuses it
         if isinstance(change, MakeDir):
             self.take(0, target, change.parents)
-            self._directories.add(target)
+            self.will_make(target)
         else:
             self.take(len(change.target), target)
 
@@ -102,6 +163,7 @@ class BatchRoom:
         step = self._step
         if step is None:
             step = self._step = self._ledger.reserve_step(self._account_id, size, files)
+            self.is_durable = False
             self.leases.append(step)
             self._unused = step.size - size
             self._unused_files = step.files - files
@@ -139,16 +201,22 @@ class BatchRoom:
         if exactly and self._exists(target):
             count = 0
         above = target[:-1]
-        while parents and above and above not in self._directories:
-            if above in self._places.seen or self._exists(above):
+        while parents and above and not self._is_known(above):
+            if self._exists(above):
                 break
             count += 1
             above = above[:-1]
         return count
+
+    def _is_known(self, directory: Parts) -> bool:
+        """Whether it was there when it was looked at, or is going to be made."""
+        return directory in self._directories or directory in self._places.seen
 
     def _exists(self, parts: Parts) -> bool:
         try:
             self._home.stat(parts, follow=False)
         except OSError:
             return False
+        except CommandError:  # a link leads to where other rights hold: the commit says it, unless
+            return True  # something else in the batch replaces that link
         return True

@@ -17,10 +17,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
 from ftpserver.storage.file_systems import acl_limits
+from ftpserver.storage.group_sync import SYNC_EACH, Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import same_as
+from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
@@ -29,7 +33,6 @@ from ftpserver.storage.trash.index import Item, State
 from ftpserver.storage.trash.operation import NO_ROOM, NoRoom, Operation, state_of
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
@@ -44,19 +47,20 @@ from ftpwire.paths import Parts
 
 logger = logging.getLogger("ftpd.uploads")
 
-SYNC_EACH = 8
-"""So many files or directories are synced one by one; from there on their file system is."""
 _OPEN_DIRECTORIES = 32
+_OPENS = 0o500
+"""The bits of a mode by which its owner may open a directory."""
 _WORTH_A_LOOK = 64 * 1024
 _NO_VERSIONS = "what was replaced could not be put into the trash: it is gone for good"
 _KEPT_MODES = "directories of other owners or groups keep their modes and times"
 
 
-@dataclass(slots=True)
-class Staged:
+class Staged(msgspec.Struct):  # one for each of many small files: a dataclass takes longer
     """A verified file in staging, waiting for its batch.
 
     Attributes:
+        name: In staging.
+        parent, leaf: The directory that it goes to, and its name there.
         fd: Open while there are few, to be synced one by one; else -1.
         place: Where it is staged.
         parents: Make the directories that it goes into when they are missing.
@@ -66,7 +70,8 @@ class Staged:
     """
 
     name: bytes
-    target: Parts
+    parent: Parts
+    leaf: bytes
     size: int
     mtime_ns: int | None
     overwrite: Overwrite
@@ -76,6 +81,11 @@ class Staged:
     parents: bool = False
     digest: bytes | None = None
     keep_replaced: bool = True
+
+    @property
+    def target(self) -> Parts:
+        """Where it goes."""
+        return (*self.parent, self.leaf)
 
     def close(self) -> None:
         """Give its descriptor back, and let other sessions have its name. Can be called twice."""
@@ -105,6 +115,7 @@ class Commit:
 
     Args:
         places: Where the batch's files are staged.
+        syncs: What the sessions of this process sync together.
         keep_times: Leave directories with the times that they had. For what comes late: whoever
             sent it may have come again, filled them, and set their times.
         operation: Where what is removed and replaced goes; None: it is gone for good.
@@ -120,6 +131,7 @@ class Commit:
         self,
         home: Home,
         places: Places,
+        syncs: Syncs,
         *,
         keep_times: bool = False,
         operation: Operation | None = None,
@@ -131,6 +143,7 @@ class Commit:
         self.remarks: set[str] = set()
         self._home = home
         self._places = places
+        self._syncs = syncs
         self._operation = operation
         self._announced: dict[int, Item] = {}
         """Lines about what is going to be removed, by the requests' identities."""
@@ -141,34 +154,57 @@ class Commit:
         self._elsewhere: set[Parts] = set()
         """Directories on other file systems than the home's."""
         self._open: OrderedDict[Parts, int] = OrderedDict()
+        self._here: Parts | None = None
+        """The one of these that was asked for last: most files go where the one before them went,
+        with the same tuple, and need not be looked up."""
+        self._here_fd = -1
         self._touched: set[Parts] = set()
+        self._put_to: Parts | None = None
+        """The one of these where a file was put last."""
         self._times: dict[Parts, tuple[int, int]] | None = {} if keep_times else None
 
     def close(self) -> None:
+        self._here = None
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
 
     def _directory(self, parts: Parts) -> int:
+        if parts is self._here:
+            return self._here_fd
         fd = self._open.get(parts)
         if fd is not None:
             self._open.move_to_end(parts)
-            return fd
-        if len(self._open) >= _OPEN_DIRECTORIES:
+        else:
+            fd = self._home.tree.open_dir(parts)
+            self._opened(parts, fd)
+        self._here, self._here_fd = parts, fd
+        return fd
+
+    def _opened(self, parts: Parts, fd: int, info: os.stat_result | None = None) -> None:
+        """Keep the handle of a directory, as long as there aren't many newer ones.
+
+        Args:
+            info: Its state, where that is known.
+        """
+        self._here = None  # it may be the one that is closed
+        before = self._open.pop(parts, None)
+        if before is not None:  # somebody else has removed that directory meanwhile
+            os.close(before)
+        elif len(self._open) >= _OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])
-        fd = self._home.tree.open_dir(parts)
         self._open[parts] = fd
         place = self._places.get(parts)
-        if place is None:
-            elsewhere = os.fstat(fd).st_dev != self._home.device
-        else:
+        if place is not None:
             elsewhere = place.above is not None
+        else:
+            info = info or os.fstat(fd)
+            elsewhere = info.st_dev != self._home.device
         if elsewhere:
             self._elsewhere.add(parts)
         if self._times is not None and parts not in self._times:
-            info = os.fstat(fd)
+            info = info or os.fstat(fd)
             self._times[parts] = info.st_atime_ns, info.st_mtime_ns
-        return fd
 
     def announce(self, requests: Sequence[Remove]) -> None:
         """Write down what is going to be removed, before anything is: in one step for the batch."""
@@ -215,11 +251,8 @@ class Commit:
             with operation.writing(waiting=False):
                 items = [operation.item("replaced", one.path, after=one.after) for one in replaced]
                 operation.announce(items)
-                left = [
-                    one
-                    for one, item in zip(replaced, items, strict=True)
-                    if not self._is_taken(operation, one, item)
-                ]
+                left = self._not_taken(operation, list(zip(replaced, items, strict=True)))
+                self._home.stand_aside()
                 operation.sync()
         except NoRoom:
             pass  # the remark tells it
@@ -233,6 +266,18 @@ class Commit:
                 self.files -= 1
             except OSError as error:
                 logger.error("what was replaced can't be removed: %s", error)
+
+    def _not_taken(
+        self, operation: Operation, replaced: list[tuple[_Replaced, Item]]
+    ) -> list[_Replaced]:
+        """Put what was replaced into the trash; returns those things with which that fails."""
+        failed = []
+        for number, (one, item) in enumerate(replaced):
+            if not number % TURN_FILES:
+                self._home.take_turn()
+            if not self._is_taken(operation, one, item):
+                failed.append(one)
+        return failed
 
     def _is_taken(self, operation: Operation, one: _Replaced, item: Item) -> bool:
         """Put one thing that was replaced into the trash; False where that fails."""
@@ -248,7 +293,9 @@ class Commit:
         return True
 
     def sync(self) -> None:
-        """Make the names durable: few directories one by one, many together."""
+        """Make the names durable: of few directories together with what other sessions sync, of
+        many by themselves, with their file system. The home's lock is held meanwhile: those who are
+        waited for wait for no lock."""
         if self._took and self._operation is not None:
             self._operation.sync()
         one_by_one = self._touched
@@ -258,34 +305,39 @@ class Commit:
                 one_by_one = self._touched & self._elsewhere
             except beneath.Unsupported:
                 pass
+        few: list[int] = []
         for parts in one_by_one:
+            if len(few) >= SYNC_EACH:  # more of them aren't open at the same time
+                self._syncs.sync(few)
+                few = []
             try:
-                os.fsync(self._directory(parts))
+                few.append(self._directory(parts))
             except FileNotFoundError:
                 pass  # a later change of this batch made it go
             except PermissionError:  # its mode forbids to open it
                 beneath.sync_file_system(self._home.fd)
+        self._syncs.sync(few)
 
     def place(self, staged: Staged) -> None:
         """Give a staged file its name."""
-        parent = staged.target[:-1]
-        if staged.parents:
-            self._make_parents(parent)
+        if staged.parents and staged.parent is not self._here:
+            self._make_parents(staged.parent)
         try:
-            placed = self._put_in_place(staged)
+            if self._put_in_place(staged):
+                self.change += staged.size
         except PermissionError:
             if not staged.parents:
                 raise
             # of a tree over several connections: what opens the directory may come later
+            parent = staged.parent
             self._make_writable(parent, self._home.stat(parent, follow=True).st_mode)
-            placed = self._put_in_place(staged)
-        if placed:
-            self.change += staged.size
+            if self._put_in_place(staged):
+                self.change += staged.size
 
     def _put_in_place(self, staged: Staged) -> bool:
         """Whether it has its name; else just the same is there, and may not be replaced."""
-        parent, name, staging = staged.target[:-1], staged.target[-1], staged.place.fd
-        directory = self._directory(parent)
+        parent, name, staging = staged.parent, staged.leaf, staged.place.fd
+        directory = self._here_fd if parent is self._here else self._directory(parent)
         while True:
             try:
                 beneath.rename_new(staging, staged.name, directory, name)
@@ -314,7 +366,9 @@ class Commit:
                     f"{paths.show(paths.join(*parent, name))} lies on another file system than "
                     f"{paths.show(paths.join(paths.STAGING))}, which was mounted or moved meanwhile"
                 ) from None
-        self._touched.add(parent)
+        if parent is not self._put_to:  # else it is known: to look it up takes longer
+            self._put_to = parent
+            self._touched.add(parent)
         return True
 
     def _is_the_same(
@@ -335,15 +389,20 @@ class Commit:
         return digest is not None and digest == digest_by_name(staging, staged, mine)
 
     def _forget(self, link: Parts) -> None:
-        """A link is going to be replaced: what was done through it must not go on through it."""
-        through = [parts for parts in self._open if parts[: len(link)] == link]
-        if not through:
+        """A link is going to be replaced or removed: what was done through it must not go on
+        through it. Of what is no link, nothing is open below."""
+        if not self._open_through(link):
             return
         if self._home.durable:
             self.sync()
         self._touched.clear()
-        for parts in through:
+        self._put_to = None
+        self._here = None
+        for parts in self._open_through(link):  # the sync may have opened and closed some
             os.close(self._open.pop(parts))
+
+    def _open_through(self, link: Parts) -> list[Parts]:
+        return [parts for parts in self._open if parts[: len(link)] == link]
 
     def _replace(self, staged: Staged, directory: int) -> bool:
         """Swap, then measure what came out: what was measured is what went away, or to the trash.
@@ -353,7 +412,7 @@ class Commit:
 
         Returns False when nothing is there any more.
         """
-        staging, name = staged.place.fd, staged.target[-1]
+        staging, name = staged.place.fd, staged.leaf
         try:
             beneath.exchange(staging, staged.name, directory, name)
         except beneath.Unsupported:
@@ -378,7 +437,7 @@ class Commit:
 
     def _replace_by_rename(self, staged: Staged, directory: int) -> None:
         """Replace it where names can't be exchanged: what is kept gets its second name before."""
-        staging, name = staged.place.fd, staged.target[-1]
+        staging, name = staged.place.fd, staged.leaf
         there = lstat(directory, name)
         kept = there is not None and self._link_to_trash(staged, directory, there)
         os.rename(staged.name, name, src_dir_fd=staging, dst_dir_fd=directory)
@@ -392,7 +451,7 @@ class Commit:
 
     def _link_to_trash(self, staged: Staged, directory: int, there: os.stat_result) -> bool:
         """Whether what is going to be replaced has a name in the trash by now."""
-        name, operation = staged.target[-1], self._operation
+        name, operation = staged.leaf, self._operation
         if operation is None or not self._is_kept(staged, directory, name, there):
             return False
         try:
@@ -429,26 +488,30 @@ class Commit:
         """What is put there, to know it again by: by its digest, if it has one."""
         if staged.digest is not None and staged.mtime_ns is not None:
             return State(0, staged.size, staged.mtime_ns, staged.digest.hex())
-        info = os.stat(name or staged.target[-1], dir_fd=directory, follow_symlinks=False)
+        info = os.stat(name or staged.leaf, dir_fd=directory, follow_symlinks=False)
         return state_of(info, staged.digest)
 
     def make_dir(self, request: MakeDir) -> None:
         parts = self._home.place_of(paths.split(request.path))
+        self.make_directory(parts, request.mode, parents=request.parents, fill=request.fill)
+
+    def make_directory(self, parts: Parts, mode: int, *, parents: bool, fill: bool) -> None:
+        """As `make_dir`, of a path that was split, and is known to lead there."""
         if not parts:
-            if request.parents:
+            if parents:
                 return
             raise AlreadyExists("the home itself exists")
         try:
-            self._make_one(parts, request.mode)
+            self._make_one(parts, mode)
         except FileExistsError:
-            if not request.parents:
+            if not parents:
                 raise
-            self._must_be_dir(parts, writable=request.fill)
+            self._must_be_dir(parts, writable=fill)
         except FileNotFoundError:
-            if not request.parents:
+            if not parents:
                 raise
             self._make_parents(parts[:-1])
-            self._make_one(parts, request.mode)
+            self._make_one(parts, mode)
 
     def _make_parents(self, parts: Parts) -> None:
         try:
@@ -477,7 +540,15 @@ class Commit:
             bits = self._bits_for(parts, info, mode)
             if bits is not None:  # the exact mode despite the umask
                 os.chmod(fd, bits)
-        finally:
+        except BaseException:
+            os.close(fd)
+            raise
+        bits = stat.S_IMODE(info.st_mode) if bits is None else bits
+        # what comes next goes into it. By its name it is opened where its mode may forbid that, and
+        # where the account's rules have to be asked where the links above it lead
+        if bits & _OPENS == _OPENS and self._home.tree.on_link is None:
+            self._opened(parts, fd, info)
+        else:
             os.close(fd)
         self._touched.add(parts[:-1])
         self._touched.add(parts)
@@ -581,7 +652,8 @@ class Commit:
             placed = self._put_in_place(
                 Staged(
                     staged,
-                    parts,
+                    parts[:-1],
+                    parts[-1],
                     len(request.target),
                     request.mtime_ns,
                     request.overwrite,
@@ -597,6 +669,7 @@ class Commit:
     def remove(self, request: Remove) -> Removed:
         """Remove a file or link. Raises IsADirectory."""
         parts = target_of(request.path)
+        self._forget(parts)  # it may be a link
         directory, name = self._directory(parts[:-1]), parts[-1]
         check = same_as(request)
         item, operation = self._announced.get(id(request)), self._operation
@@ -621,36 +694,47 @@ class Commit:
         return Removed(1, 0, size)
 
     def set_attributes(self, request: SetAttributes) -> None:
-        parts = self._home.place_of(paths.split(request.path))
+        self.set_attributes_of(self._home.place_of(paths.split(request.path)), request)
+
+    def set_attributes_of(self, parts: Parts, request: SetAttributes) -> None:
+        """As `set_attributes`, of a path that was split, and is known to lead there."""
+        known = self._open.get(parts)
+        if known is not None:  # a directory that was filled just now
+            self._set_open(known, parts, request)
+            return
         try:
             fd = self._home.tree.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except PermissionError:
             self._set_closed(parts, request)
             return
         try:
-            info = os.fstat(fd)
-            if not stat.S_ISDIR(info.st_mode):
-                info = beneath.regular(fd)
-            mode = self._permitted_mode(parts, info, request)
-            try:
-                if request.mtime_ns is not None:
-                    digest = fresh_digest(fd, info)
-                    os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
-                    if digest is not None:  # the bytes are the same: it goes on being true
-                        keep_digest(fd, StoredDigest(digest, info.st_size, request.mtime_ns))
-                if mode is not None:
-                    os.chmod(fd, mode)
-            except PermissionError:
-                if not self._is_left_to_its_owner(info, request):
-                    raise
-            if stat.S_ISDIR(info.st_mode):
-                self._touched.add(parts)
-                if self._times is not None and request.mtime_ns is not None:
-                    self._times[parts] = info.st_atime_ns, request.mtime_ns
-            elif self._home.durable:
-                os.fsync(fd)
+            self._set_open(fd, parts, request)
         finally:
             os.close(fd)
+
+    def _set_open(self, fd: int, parts: Parts, request: SetAttributes) -> None:
+        info = os.fstat(fd)
+        is_dir = stat.S_ISDIR(info.st_mode)
+        if not is_dir:
+            info = beneath.regular(fd)
+        mode = self._permitted_mode(parts, info, request)
+        try:
+            if request.mtime_ns is not None:
+                digest = None if is_dir else fresh_digest(fd, info)
+                os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
+                if digest is not None:  # the bytes are the same: it goes on being true
+                    keep_digest(fd, digest, info.st_size, request.mtime_ns)
+            if mode is not None:
+                os.chmod(fd, mode)
+        except PermissionError:
+            if not self._is_left_to_its_owner(info, request):
+                raise
+        if is_dir:
+            self._touched.add(parts)
+            if self._times is not None and request.mtime_ns is not None:
+                self._times[parts] = info.st_atime_ns, request.mtime_ns
+        elif self._home.durable:
+            os.fsync(fd)
 
     def _permitted_mode(
         self, parts: Parts, info: os.stat_result, request: SetAttributes

@@ -10,7 +10,6 @@ import errno
 import os
 
 from ftpwire import beneath, digests
-from ftpwire.digests import StoredDigest
 
 
 def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
@@ -19,7 +18,7 @@ def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes |
         value = beneath.attribute_at(directory, name, digests.ATTRIBUTE)
     except OSError:
         return None  # none is kept, or the file system keeps none
-    return _still_true(value, info)
+    return digests.digest_in(value, info.st_size, info.st_mtime_ns)
 
 
 def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
@@ -28,22 +27,19 @@ def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
         value = os.getxattr(fd, digests.ATTRIBUTE)
     except OSError:
         return None
-    return _still_true(value, info)
+    return digests.digest_in(value, info.st_size, info.st_mtime_ns)
 
 
-def _still_true(value: bytes, info: os.stat_result) -> bytes | None:
-    stored = StoredDigest.unpack(value)
-    if stored is None or (stored.size, stored.mtime_ns) != (info.st_size, info.st_mtime_ns):
-        return None
-    return stored.digest
+def keep_digest(fd: int, digest: bytes, size: int, mtime_ns: int) -> bool:
+    """Keep a digest beside an open file, where the file system can; whether it is kept.
 
-
-def keep_digest(fd: int, stored: StoredDigest) -> bool:
-    """Keep a digest beside an open file, where the file system can; whether it is kept."""
-    if not -(2**63) <= stored.mtime_ns < 2**63:
+    Args:
+        size, mtime_ns: Of the file that it is true for.
+    """
+    if not -(2**63) <= mtime_ns < 2**63:
         return False  # a time beyond 2262, which the attribute can't hold
     try:
-        os.setxattr(fd, digests.ATTRIBUTE, stored.pack())
+        os.setxattr(fd, digests.ATTRIBUTE, digests.packed(digest, size, mtime_ns))
     except OSError as error:
         if error.errno not in (
             errno.ENOTSUP,

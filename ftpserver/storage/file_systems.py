@@ -209,8 +209,8 @@ def _give_times_back(directory: int, before: os.stat_result) -> None:
     given it its times already."""
     try:
         os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
-    except PermissionError:
-        pass  # it isn't ours, nor are its times
+    except OSError:
+        pass  # it isn't ours, nor are its times; or the disk is full: nothing else fails for that
 
 
 def remove_directory(directory: int, name: bytes) -> None:

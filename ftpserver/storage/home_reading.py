@@ -15,7 +15,7 @@ from msgspec import structs
 
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest
 from ftpserver.storage.home_rights import PermittedHome
-from ftpserver.storage.listing import Item, Walk, make_entry
+from ftpserver.storage.listing import Item, Part, Walk, make_entry
 from ftpserver.storage.permissions import Permissions
 from ftpwire import paths
 from ftpwire.beneath import OPEN_ANY, OPEN_DIRECTORY, Tree, identity_of
@@ -77,6 +77,13 @@ class Readable:
         return make_entry(path, info, digest=stored)
 
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
+        """What `list_parts` tells, one by one."""
+        for part in self.list_parts(path, recursive=recursive, follow=follow, digest=digest):
+            yield from part.items()
+
+    def list_parts(
+        self, path: bytes, *, recursive: bool, follow: bool, digest: bool
+    ) -> Iterator[Part]:
         """List a directory, or the tree below it: each directory whole, then those in it.
 
         Memory is bounded by the depth and the directories that are side by side, descriptors by
@@ -92,8 +99,7 @@ class Readable:
             info = self.stat(parts, follow=False)  # a link that leads nowhere is there, too
         if not stat.S_ISDIR(info.st_mode):
             entry = self.entry(path, follow=follow, digest=digest)
-            yield b"", structs.replace(entry, path=b"")
-            yield b"", None
+            yield Part(b"", [structs.replace(entry, path=b"")], [], complete=True)
             return
         walk = Walk(
             self.tree,

@@ -38,6 +38,15 @@ class PermittedHome(OpenHome):
                 return (*staged, *parts[len(target) :])
         return parts
 
+    def name_apart(self, directory: Parts) -> bytes | None:
+        """The name in a directory that leads to a tree on its way, where the directory itself does
+        not: all other names are where ``place_of`` of the directory says. None: there is none."""
+        if self._redirected is not None:
+            target, _ = self._redirected
+            if target and target[:-1] == directory:
+                return target[-1]
+        return None
+
     def _shown_place(self, parts: Parts) -> Parts:
         """The place that ``place_of`` leads away from."""
         if self._redirected is not None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.permissions import Action, Permissions
@@ -30,8 +33,37 @@ from ftpwire.paths import Parts
 _MAX_WALK_DEPTH = 512
 _ELSEWHERE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
 """Why a directory can't be opened again that was moved."""
+_TOGETHER = 256
+"""Things of one directory that are told together."""
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+_FILE = stat.S_IFREG
+_FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1
+"""Times that a message can have; another one is told as the nearest."""
 Item = tuple[bytes, Entry | Problem | None]
 """A directory of a listing and something in it; None says that the directory is complete."""
+
+
+class Part(NamedTuple):
+    """Some of what is in one directory of a listing.
+
+    Attributes:
+        directory: Relative to what is listed.
+        complete: Nothing more is in it.
+    """
+
+    directory: bytes
+    entries: list[Entry]
+    problems: list[Problem]
+    complete: bool = False
+
+    def items(self) -> Iterator[Item]:
+        """All of it, one by one."""
+        for entry in self.entries:
+            yield self.directory, entry
+        for problem in self.problems:
+            yield self.directory, problem
+        if self.complete:
+            yield self.directory, None
 
 
 class Walk:
@@ -60,7 +92,7 @@ class Walk:
         self._follow = follow
         self._digest = digest
 
-    def run(self, fd: int, parts: Parts) -> Iterator[Item]:
+    def run(self, fd: int, parts: Parts) -> Iterator[Part]:
         """List from an open directory on; ``fd`` is closed at the end."""
         way = Descent(fd)
         stack = [_Level(fd, b"", parts)]
@@ -81,8 +113,7 @@ class Walk:
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 except (OSError, CommandError) as error:
-                    yield path, _problem(b"", error)
-                    yield path, None
+                    yield _unlisted(path, error)
                     continue
                 way.go_down(child)
                 stack.append(_Level(child, path, (*level.parts, name)))
@@ -91,7 +122,7 @@ class Walk:
             way.close()
             os.close(fd)
 
-    def _go_up(self, way: Descent, level: _Level) -> Iterator[Item]:
+    def _go_up(self, way: Descent, level: _Level) -> Iterator[Part]:
         """Go back to a directory; if it was moved, what is left to list in it is a problem."""
         try:
             way.go_up(lambda: self._tree.open_dir(level.parts))
@@ -99,47 +130,51 @@ class Walk:
             if isinstance(error, OSError) and error.errno in _ELSEWHERE:
                 error = SourceChanged("what it is in was moved meanwhile")
             for name in level.below:
-                path = _join(level.path, name)
-                yield path, _problem(b"", error)
-                yield path, None
+                yield _unlisted(_join(level.path, name), error)
             level.below.clear()
 
-    def _entries(self, level: _Level, fd: int) -> Iterator[Item]:
+    def _entries(self, level: _Level, fd: int) -> Iterator[Part]:
         """What is in one directory; those below are noted."""
-        permissions = self._permissions
-        guarded = bool(permissions.rules_below(level.parts))
+        guarded = bool(self._permissions.rules_below(level.parts))
         with os.scandir(fd) as entries:
-            for found in entries:
-                name = os.fsencode(found.name)
-                if name in paths.RESERVED:
-                    continue
-                if guarded and not permissions.shows((*level.parts, name)):
-                    if self._recursive:
-                        yield level.path, _problem(name, self._refusal((*level.parts, name)))
-                    continue
-                try:
-                    info = found.stat(follow_symlinks=False)
-                    if stat.S_ISREG(info.st_mode):
-                        entry = self._file(fd, name, info)
-                    else:
-                        entry = self._look(fd, name, info, (*level.parts, name))
-                except FileNotFoundError:
-                    continue  # removed since the directory was read
-                except (OSError, CommandError) as error:
-                    yield level.path, _problem(name, error)
-                    continue
-                yield level.path, entry
-                if self._recursive and entry.type == "dir":
-                    level.below.append(name)
-        yield level.path, None
+            while (part := self._part(level, fd, islice(entries, _TOGETHER), guarded)) is not None:
+                yield part
+        yield Part(level.path, [], [], complete=True)
 
-    def _file(self, fd: int, name: bytes, info: os.stat_result) -> Entry:
-        # most of what is listed: every step here shows in the time that a large tree takes
-        digest = digest_by_name(fd, name, info) if self._digest else None
-        mode, mtime_ns = info.st_mode & 0o7777, info.st_mtime_ns
-        if not -(2**63) <= mtime_ns < 2**63:
-            mtime_ns = told_time(info)
-        return Entry(name, "file", info.st_size, mode, mtime_ns, None, digest)
+    def _part(
+        self, level: _Level, fd: int, some: Iterator[os.DirEntry[str]], guarded: bool
+    ) -> Part | None:
+        """What is told about some of a directory; None where nothing is left of it."""
+        # most of what is listed are files: each step here shows in the time that a tree takes
+        found = None
+        entries: list[Entry] = []
+        problems: list[Problem] = []
+        add, digests, reserved = entries.append, self._digest, paths.RESERVED
+        for found in some:
+            name = found.name.encode(_ENCODING, _ERRORS)
+            if name in reserved:
+                continue
+            if guarded and not self._permissions.shows((*level.parts, name)):
+                if self._recursive:
+                    problems.append(_problem(name, self._refusal((*level.parts, name))))
+                continue
+            try:
+                info = found.stat(follow_symlinks=False)
+                mode, mtime_ns = info.st_mode, info.st_mtime_ns
+                if stat.S_IFMT(mode) == _FILE and _FIRST_TIME <= mtime_ns <= _LAST_TIME:
+                    digest = digest_by_name(fd, name, info) if digests else None
+                    add(Entry(name, "file", info.st_size, mode & 0o7777, mtime_ns, None, digest))
+                    continue
+                entry = self._look(fd, name, info, (*level.parts, name))
+            except FileNotFoundError:
+                continue  # removed since the directory was read
+            except (OSError, CommandError) as error:
+                problems.append(_problem(name, error))
+                continue
+            add(entry)
+            if self._recursive and entry.type == "dir":
+                level.below.append(name)
+        return None if found is None else Part(level.path, entries, problems)
 
     def _look(self, fd: int, name: bytes, info: os.stat_result, parts: Parts) -> Entry:
         if stat.S_ISLNK(info.st_mode):
@@ -150,7 +185,10 @@ class Walk:
                     # the link is there: left out without a word, a copy would look complete
                     raise NotFound("the link leads nowhere") from None
             return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
-        return make_entry(name, info)
+        digest = None
+        if self._digest and stat.S_ISREG(info.st_mode):
+            digest = digest_by_name(fd, name, info)
+        return make_entry(name, info, digest=digest)
 
     def _refusal(self, parts: Parts) -> CommandError:
         """Why something is not listed."""
@@ -193,6 +231,11 @@ class _Level:
 
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
+
+
+def _unlisted(directory: bytes, error: CommandError | OSError) -> Part:
+    """Of a directory that can't be listed."""
+    return Part(directory, [], [_problem(b"", error)], complete=True)
 
 
 def _problem(path: bytes, error: CommandError | OSError) -> Problem:

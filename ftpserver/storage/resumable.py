@@ -179,7 +179,7 @@ class ResumableStaging(Staging):
                 yield staging
         except BaseException:
             if staging.fd >= 0:  # not even the lease is known
-                if not os.fstat(fd).st_size:
+                if not os.fstat(fd).st_size and not _has_owner(home, name):
                     unlink_if_there(home.staging_fd, name)
                 staging.close()
             raise
@@ -412,6 +412,15 @@ class ResumableStaging(Staging):
         super().close()  # before the checkpoint: who writes behind may be about to leave one
         if self._checkpoint is not None:
             self._checkpoint.close()
+
+
+def _has_owner(home: Home, name: bytes) -> bool:
+    """Whether a session has the upload, or had it and left what came of it."""
+    try:
+        os.stat(checkpoint_name(name), dir_fd=home.staging_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _open_or_create(home: Home, name: bytes, place: Place) -> int:

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import keep_digest
+from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.places import Place
 from ftpwire import holes
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
-from ftpwire.streams import WriteBehind
+from ftpwire.streams import WriteBehind, write_all
 
 MODE_BITS = 0o777
 """Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
@@ -37,6 +38,7 @@ _CANT_COPY = frozenset(
     {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 )
 
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -82,7 +84,7 @@ class Staging:
         digest = self._hashed(progress)
         verify(self._request, self.total, digest, sent)
         self.digest = digest
-        dress(self.fd, self._request, self.total, digest, self.place.limits)
+        self._dress(self.total, digest)
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
         """The digest of all that is there, once it is written."""
@@ -106,7 +108,11 @@ class Staging:
     def seal(self, size: int, digest: bytes) -> None:
         """Take what was written to ``fd`` in any order for the file, and dress it."""
         self.offset, self.digest = size, digest
-        dress(self.fd, self._request, size, digest, self.place.limits)
+        self._dress(size, digest)
+
+    def _dress(self, size: int, digest: bytes) -> None:
+        request = self._request
+        dress(self.fd, size, digest, request.mode, request.mtime_ns, self.place.limits)
 
     def drop(self) -> None:
         """Remove it."""
@@ -199,18 +205,77 @@ def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:
         raise VerificationFailed("what arrived has another digest than what was sent")
 
 
+def write_small(
+    place: Place,
+    name: bytes,
+    data: bytes | bytearray | memoryview,
+    digest: bytes,
+    mode: int,
+    mtime_ns: int | None,
+) -> int:
+    """Make a file in staging that has all its bytes and attributes; returns its descriptor.
+
+    This is done for each of many small files.
+
+    Args:
+        digest: Of the bytes, verified.
+
+    Raises:
+        OSError: Nothing of it is left.
+    """
+    bits = mode & MODE_BITS & place.limits
+    made = 0o600
+    if place.beside is None:
+        # nobody else can reach it there; and what its owner can't write to takes no attribute
+        if bits & stat.S_IWUSR:
+            made = bits
+        fd = os.open(name, _WRITE, made, dir_fd=place.fd)
+    else:
+        fd = place.open(name, _WRITE)
+    try:
+        size = len(data)
+        written = os.write(fd, data)
+        if written != size:
+            write_all(fd, memoryview(data)[written:])
+        _keep_time_and_digest(fd, size, digest, mtime_ns)
+        if made != bits or not _got(fd, bits, place):
+            os.chmod(fd, bits)
+    except BaseException:
+        os.close(fd)
+        unlink_if_there(place.fd, name)
+        raise
+    return fd
+
+
+def _got(fd: int, bits: int, place: Place) -> bool:
+    """Whether what was made with some permission bits has just these."""
+    got = place.gives.get(bits)
+    if got is None:
+        got = place.gives[bits] = stat.S_IMODE(os.fstat(fd).st_mode) == bits
+    return got
+
+
 def dress(
-    fd: int, request: Put, size: int, digest: bytes, limits: int = file_systems.ALL_BITS
+    fd: int,
+    size: int,
+    digest: bytes,
+    mode: int,
+    mtime_ns: int | None,
+    limits: int = file_systems.ALL_BITS,
 ) -> None:
     """Set mtime, digest attribute and mode, in the one order that works (the mode last).
 
     Args:
+        mtime_ns: None leaves it.
         limits: The permission bits that a default ACL leaves.
     """
-    if request.mtime_ns is not None:
-        os.utime(fd, ns=(request.mtime_ns, request.mtime_ns))
-        mtime_ns = request.mtime_ns
+    _keep_time_and_digest(fd, size, digest, mtime_ns)
+    os.chmod(fd, mode & MODE_BITS & limits)
+
+
+def _keep_time_and_digest(fd: int, size: int, digest: bytes, mtime_ns: int | None) -> None:
+    if mtime_ns is not None:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
     else:
         mtime_ns = os.fstat(fd).st_mtime_ns
-    keep_digest(fd, StoredDigest(digest, size, mtime_ns))
-    os.chmod(fd, request.mode & MODE_BITS & limits)
+    keep_digest(fd, digest, size, mtime_ns)

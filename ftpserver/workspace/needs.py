@@ -44,8 +44,10 @@ NEEDS: dict[type[Message], tuple[Need, ...]] = {
     messages.List: _LIST,
     messages.Hash: _READ,
     messages.Get: _READ,
+    messages.GetFiles: (),  # each file is looked at: what may not be read is left out
     messages.Put: _CREATE,
     messages.PutPiece: (),  # its Put was permitted
+    messages.PutFiles: (),  # each of its paths needs what it would need alone: see file_run.py
     messages.MakeDir: _CREATE,
     messages.MakeLink: _CREATE,
     messages.SetAttributes: _CREATE,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from ftpserver.storage.digest_xattr import fresh_digest, keep_digest
 from ftpserver.workspace.observer import Observer
 from ftpwire import digests, growing, holes, paths
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import SourceChanged, StoredFileDamaged
 from ftpwire.messages import Hashed
 from ftpwire.streams import ReadAhead
@@ -136,7 +135,7 @@ class OpenFile:
             self._read_all(source)
             stored = source.digest()
             if not self.has_grown(stored):
-                keep_digest(self.fd, StoredDigest(stored, self.size, self.info.st_mtime_ns))
+                keep_digest(self.fd, stored, self.size, self.info.st_mtime_ns)
         return Hashed(stored, self.size)
 
     def _read_all(self, source: ReadAhead) -> None:

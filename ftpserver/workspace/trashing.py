@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
-from ftpserver.storage.listing import Item as ListingItem
+from ftpserver.storage.listing import Part
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
 from ftpserver.storage.trash import discarding
@@ -82,12 +82,12 @@ class Trash:
             entry = item.entry(path, follow=False, digest=request.digest)
             return replace(entry, path=request.path)
 
-    def listing(self, request: List, where: InTrash) -> Iterator[ListingItem]:
+    def listing(self, request: List, where: InTrash) -> Iterator[Part]:
         """List a directory in the trash. Links are not followed."""
         with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
             path = item.path_of(request.path)
             self.home.require(Action.LIST, paths.split(path))
-            yield from item.list(
+            yield from item.list_parts(
                 path, recursive=request.recursive, follow=False, digest=request.digest
             )
 

@@ -21,10 +21,12 @@ from msgspec.structs import replace
 from ftpserver.accounts.account import Account
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Outcome, Uploads
+from ftpserver.storage.file_run import size_of
+from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import same_as
 from ftpserver.storage.kept import KeptStaging
-from ftpserver.storage.listing import Item
+from ftpserver.storage.listing import Item, Part
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Books
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
@@ -39,6 +41,7 @@ from ftpserver.workspace.keeping import Keeping
 from ftpserver.workspace.moving import MovingByCopy, remove_in_place
 from ftpserver.workspace.observer import Observer, Unobserved, ticker, ticker_on
 from ftpserver.workspace.reading import OpenFile
+from ftpserver.workspace.reading_many import FilesRead, read_many
 from ftpserver.workspace.scope import Scope
 from ftpserver.workspace.trashing import Trash
 from ftpserver.workspace.writer import Writer
@@ -51,6 +54,7 @@ from ftpwire.errors import (
     InvalidPath,
     NotFound,
     SourceChanged,
+    VerificationFailed,
     from_oserror,
 )
 from ftpwire.messages import (
@@ -61,6 +65,7 @@ from ftpwire.messages import (
     EndTree,
     Entry,
     Get,
+    GetFiles,
     Hash,
     Hashed,
     KeptDropped,
@@ -75,6 +80,7 @@ from ftpwire.messages import (
     Operation,
     Purge,
     Put,
+    PutFiles,
     PutPiece,
     Remove,
     Removed,
@@ -111,11 +117,13 @@ class Workspace:
         account: Whose files. Another thread may put a changed account there at any time.
         books: Where room is kept.
         durable: Sync before anything is called done.
+        syncs: What the sessions of this process sync together; None: this one has its own.
         observer: Told how far long work is; may cancel it.
         policy: What holds for the account's trash at the moment; without it there is none.
         patience: Seconds to wait for the home's lock; None: as long as it takes.
         cut: Ends whoever uses the workspace, when the account has come again over another
             connection and needs an upload that this one writes to. Called with that one's path.
+        check_client: Raises when whoever uses the workspace has gone.
 
     Attributes:
         tree: The atomic tree that is under way.
@@ -129,10 +137,12 @@ class Workspace:
         books: Books,
         *,
         durable: bool = True,
+        syncs: Syncs | None = None,
         observer: Observer | None = None,
         policy: Callable[[], Policy] = lambda: NO_TRASH,
         patience: float | None = None,
         cut: Callable[[bytes], None] = lambda path: None,
+        check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.account = account
         self._patience = patience
@@ -146,8 +156,10 @@ class Workspace:
         self.tree: AtomicTree | None = None
         self._books = books
         self._durable = durable
+        self._syncs = Syncs() if syncs is None else syncs
         self._observer = Unobserved() if observer is None else observer
         self._cut = cut
+        self._check_client = check_client
         self._writers: set[Writer] = set()
         """Those that are open."""
         self._home: Home | None = None
@@ -170,6 +182,8 @@ class Workspace:
                 logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
             self._home.obey(self.account.rights)
+            self._home.take_turn = self._observer.take_turn
+            self._home.stand_aside = self._observer.stand_aside
         return self._home
 
     @property
@@ -212,7 +226,9 @@ class Workspace:
             self._room,
             self.account.id,
             durable=self._durable,
+            syncs=self._syncs,
             cut=self._cut,
+            check_client=self._check_client,
             keep=self._keep,
         )
 
@@ -256,10 +272,15 @@ class Workspace:
 
     def list(self, request: List) -> Iterator[Item]:
         """List a directory, or the tree below it; see `Home.list`."""
+        parts = self.list_parts(request)
+        return (item for part in parts for item in part.items())
+
+    def list_parts(self, request: List) -> Iterator[Part]:
+        """What `list` tells, in parts; see `Home.list_parts`."""
         self.require(request)
         if request.in_trash is not None:
             return self._trash.listing(request, request.in_trash)
-        return self.home.list(
+        return self.home.list_parts(
             request.path,
             recursive=request.recursive,
             follow=request.follow,
@@ -295,6 +316,15 @@ class Workspace:
             return self._trash.open(request, request.in_trash)
         fd, info = self.home.tree.open_file(paths.split(request.path))
         return OpenFile(fd, info, request.path, self._observer)
+
+    def get_files(self, request: GetFiles) -> FilesRead:
+        """Read many small files. What isn't so, or may not be read, is left out, not refused.
+
+        Raises:
+            BadRequest: It asks for more than one request may.
+        """
+        self.require(request)
+        return read_many(self.home, request, self._observer)
 
     def space(self, request: Space) -> Room:
         """Total, used, held and free bytes and files, and what the disk has and keeps.
@@ -342,6 +372,43 @@ class Workspace:
         """
         self.require(request)
         self._uploads.stage_small(request_id, request, data, sent)
+
+    def expect_files(self, request: PutFiles) -> int:
+        """Refuse many files before their bytes are received, where that can be known by then.
+
+        Returns:
+            How many bytes they have.
+
+        Raises:
+            BadRequest: It is about too much.
+            Forbidden, DiskFull, Internal: Nothing can be stored in the home at all.
+        """
+        self.require(request)
+        size = size_of(request)
+        if self.batch is None:
+            self._open_batch()
+        return size
+
+    def stage_files(
+        self, request: PutFiles, data: bytes | bytearray, *, request_id: int = 0
+    ) -> None:
+        """Stage many small files, and make directories for them; `commit` places them.
+
+        What is refused of it is told by the outcome, a `FilesOutcome`, with what the commit
+        refuses: the rest is stored. It is the same as its parts one after another.
+
+        Args:
+            data: The bytes of all files, one after another: as many as `expect_files` has said.
+            request_id: To know its outcome by.
+
+        Raises:
+            BadRequest, Forbidden, DiskFull, Internal: As by `expect_files`.
+            VerificationFailed: There are more or fewer bytes.
+        """
+        size = self.expect_files(request)
+        if len(data) != size:
+            raise VerificationFailed(f"{len(data)} bytes arrived, {size} announced")
+        self._uploads.stage_files(request_id, request, data)
 
     def receive(self, request: Put, *, request_id: int = 0) -> AbstractContextManager[Receiving]:
         """Receive an upload bit by bit: a context in which its bytes are written.

@@ -16,7 +16,7 @@ from ftpwire import digests
 from ftpwire.frames import Kind
 from ftpwire.messages import Done, Failed, MakeDir, Put, Ready, Sent, Stored
 from tests.hostile.conftest import Site, each_way
-from tests.peer import Peer, frame
+from tests.peer import Peer, eventually, frame
 
 MIB = 1024 * 1024
 DATA = os.urandom(RESUME_FROM + 2 * MIB)
@@ -140,3 +140,35 @@ def test_ftp_does_not_take_it_back(serve, connect, tmp_path, way):
     assert other.begun is not None
     number, ready = other.begun
     finish(other._other, number, ready.offset)
+
+
+@pytest.mark.parametrize("sent", [0, THERE])
+def test_a_request_of_a_client_that_has_gone_takes_nothing_over(serve, monkeypatch, sent):
+    """It lay here while the session was busy. Its next connection has the upload by now, and would
+    be told that somebody else goes on with it, where nobody does."""
+    site = serve()
+    first, second = site.user(), site.user()
+    began, goes_on, commit = threading.Event(), threading.Event(), Uploads.commit
+
+    def slow(self: Uploads, *, late: bool = False) -> object:
+        if self.pending and not began.is_set():
+            began.set()
+            goes_on.wait()
+        return commit(self, late=late)
+
+    monkeypatch.setattr(Uploads, "commit", slow)
+    first.send(
+        frame(Kind.REQUEST, 1, Put(b"/other", 1)),
+        frame(Kind.DATA, 1, b"x"),
+        frame(Kind.END, 1, Sent(1)),
+        frame(Kind.REQUEST, 2, Put(b"/large", len(DATA), mtime_ns=5, ask=True)),
+    )
+    began.wait()
+    try:
+        first.reset()
+        mine, ready = begin(second)
+        send(second, mine, ready.offset, sent)
+    finally:
+        goes_on.set()
+    eventually(lambda: len(site.server.service.sessions) == 1, "the first session to end")
+    finish(second, mine, max(ready.offset, sent))

@@ -78,8 +78,14 @@ COMMANDS: dict[type[Message], Command] = {
     messages.List: Command(browsing.list_directory, ending=True, quick=True),
     messages.Hash: Command(browsing.hash_file),
     messages.Get: Command(transfers.get, transfers=True, reads=True, ending=True, quick=True),
+    messages.GetFiles: Command(
+        transfers.get_files, transfers=True, reads=True, ending=True, quick=True
+    ),
     messages.Put: Command(transfers.put, transfers=True, batched=True, quick=True, takes_data=True),
     messages.PutPiece: Command(transfers.put_piece, transfers=True, takes_data=True),
+    messages.PutFiles: Command(
+        transfers.put_files, transfers=True, batched=True, quick=True, takes_data=True
+    ),
     messages.MakeDir: Command(changing.change, batched=True, quick=True),
     messages.MakeLink: Command(changing.change, batched=True, quick=True),
     messages.SetAttributes: Command(changing.change, batched=True, quick=True),

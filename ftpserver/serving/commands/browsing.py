@@ -22,6 +22,7 @@ from ftpwire.messages import (
 
 if TYPE_CHECKING:
     from ftpserver.serving.exchange import Exchange
+    from ftpserver.storage.listing import Part
     from ftpserver.workspace.workspace import Workspace
 
 _ENTRY_OVERHEAD = 128
@@ -46,11 +47,8 @@ def space(exchange: Exchange, workspace: Workspace, request: Space) -> Message:
 def list_directory(exchange: Exchange, workspace: Workspace, request: List) -> Message:
     """Stream a listing in pages that fit a control frame."""
     pages = _Pages(exchange)
-    for directory, item in workspace.list(request):
-        if item is None:
-            pages.send(directory, complete=True)
-        else:
-            pages.add(directory, item)
+    for part in workspace.list_parts(request):
+        pages.add(part)
     return Listed()
 
 
@@ -66,13 +64,24 @@ class _Pages:
         self._problems: list[Problem] = []
         self._size = 0
 
-    def add(self, directory: bytes, item: Entry | Problem) -> None:
-        """Append; a page that is full is sent first."""
-        size = _ENTRY_OVERHEAD + len(item.path)
-        if isinstance(item, Entry):
-            size += len(item.target or b"")
+    def add(self, part: Part) -> None:
+        """Append; pages that are full are sent first, and the last one of a directory."""
+        directory, entries, problems, complete = part
+        size = sum([_ENTRY_OVERHEAD + len(one.path) + len(one.target or b"") for one in entries])
+        size += sum([_size_of(one) for one in problems])
+        if self._size + size + len(directory) <= self._exchange.page_size:
+            self._entries += entries
+            self._problems += problems
+            self._size += size
         else:
-            size += len(item.message.encode())
+            items: list[Entry | Problem] = [*entries, *problems]
+            for item in items:
+                self._add_one(directory, item)
+        if complete:
+            self.send(directory, complete=True)
+
+    def _add_one(self, directory: bytes, item: Entry | Problem) -> None:
+        size = _size_of(item)
         if self._size and self._size + size + len(directory) > self._exchange.page_size:
             self.send(directory)
         if isinstance(item, Entry):
@@ -86,6 +95,12 @@ class _Pages:
         self._exchange.send(Page(directory, self._entries, self._problems, complete))
         self._exchange.progressed(self._size)
         self._clear()
+
+
+def _size_of(item: Entry | Problem) -> int:
+    """Most bytes of one thing on a page."""
+    more = item.target or b"" if isinstance(item, Entry) else item.message.encode()
+    return _ENTRY_OVERHEAD + len(item.path) + len(more)
 
 
 def list_kept(exchange: Exchange, workspace: Workspace, request: ListKept) -> Message:

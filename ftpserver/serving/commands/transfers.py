@@ -11,7 +11,19 @@ from ftpwire import digests, holes
 from ftpwire.beneath import told_time
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.holes import Hole
-from ftpwire.messages import Get, Message, Put, PutPiece, Ready, Sending, Sent, Taken
+from ftpwire.messages import (
+    Get,
+    GetFiles,
+    Message,
+    Put,
+    PutFiles,
+    PutPiece,
+    Ready,
+    Sending,
+    SendingFiles,
+    Sent,
+    Taken,
+)
 from ftpwire.streams import ReadAhead, grown
 
 if TYPE_CHECKING:
@@ -21,6 +33,8 @@ if TYPE_CHECKING:
 
 _WHOLE = 128 * 1024
 """Files up to this many bytes are read whole before they are sent."""
+_TOLD = 64
+"""Bytes that one file takes of a `SendingFiles`, at most."""
 
 
 def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
@@ -142,6 +156,20 @@ def _stream(
         return (source.digest() if hashes else None), source.size
 
 
+def get_files(exchange: Exchange, workspace: Workspace, request: GetFiles) -> Message:
+    """Send many small files. All of them are read before: the answer waits for no disk."""
+    told, data = workspace.get_files(request)
+    exchange.transferring(len(data), sends=True)
+    exchange.sends_files(told)
+    most = max(1, exchange.page_size // _TOLD - 1)  # one less: the message's own bytes
+    for start in range(0, len(told), most):
+        exchange.send(SendingFiles(told[start : start + most]))
+    view = memoryview(data)
+    for start in range(0, len(data), exchange.data_size):
+        exchange.send_data(view[start : start + exchange.data_size])
+    return Sent(len(data))
+
+
 def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
     """Receive a file into staging. The batch's commit gives it its name, and answers."""
     workspace.expect(request)  # before it counts, and others give way to it
@@ -167,6 +195,16 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
             after=offset,
         )
         receiving.finish(sent, exchange.tell_progress(request.size))
+
+
+def put_files(exchange: Exchange, workspace: Workspace, request: PutFiles) -> None:
+    """Receive many small files, and stage them. The batch's commit gives them their names, and
+    answers. Nothing is done before all bytes are there."""
+    size = workspace.expect_files(request)
+    data, sent = exchange.receive_small(size)
+    if sent.size != len(data):
+        raise VerificationFailed(f"{len(data)} bytes arrived; {sent.size} were sent")
+    workspace.stage_files(request, data, request_id=exchange.request_id)
 
 
 def put_piece(exchange: Exchange, workspace: Workspace, request: PutPiece) -> Message:

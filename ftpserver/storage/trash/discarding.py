@@ -195,18 +195,20 @@ class _Discarding:
     def run(self, staged: bytes) -> Tally:
         """Remove a directory in staging, and what is in it; returns what became free."""
         fd = os.open(staged, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._home.staging_fd)
-        self._begin()
         try:
-            for name in sorted(things_in(fd)):
-                self._discard(fd, os.fsencode(name))
-                self._pause()
+            self._begin()
             try:
-                os.unlink(INDEX_NAME, dir_fd=fd)
-            except FileNotFoundError:
-                pass  # single items have none
-            os.rmdir(staged, dir_fd=self._home.staging_fd)
+                for name in sorted(things_in(fd)):
+                    self._discard(fd, os.fsencode(name))
+                    self._pause()
+                try:
+                    os.unlink(INDEX_NAME, dir_fd=fd)
+                except FileNotFoundError:
+                    pass  # single items have none
+                os.rmdir(staged, dir_fd=self._home.staging_fd)
+            finally:
+                self._end()
         finally:
-            self._end()
             os.close(fd)
         return self._tally
 

@@ -102,6 +102,12 @@ class MakingRoom(Books):
 
         return self._reserve(step, begin, size, files)
 
+    def make_durable(self) -> None:
+        self._books.make_durable()
+
+    def to_sync(self) -> Sequence[int]:
+        return self._books.to_sync()
+
     def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
         def extend() -> Lease:
             return self._books.extended(held, size, files)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from ftpserver.storage.commit import Commit, lstat
+from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Places
 from ftpserver.storage.quota import Books
@@ -292,7 +293,7 @@ class Restoring:
             held.callback(places.close)
             settle = held.enter_context(self._books.freeing(self._account_id))
             held.enter_context(self._home.alone() if alone else self._home.shared())
-            batch = Batch(alone, Commit(self._home, places))
+            batch = Batch(alone, Commit(self._home, places, Syncs()))
             held.callback(batch.close)
             try:
                 if len(steps) > 1:

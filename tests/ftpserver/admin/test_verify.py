@@ -35,7 +35,7 @@ def store(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     with open(path, "rb") as file:
         info = os.fstat(file.fileno())
-        keep_digest(file.fileno(), StoredDigest(digests.digest(data), len(data), info.st_mtime_ns))
+        keep_digest(file.fileno(), digests.digest(data), len(data), info.st_mtime_ns)
     return path
 
 

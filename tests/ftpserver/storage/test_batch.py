@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
+from ftpserver.schema import lease
 from ftpserver.storage import batch as module
-from ftpserver.storage.account_room import STEP
+from ftpserver.storage.account_room import STEP, end
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
-from ftpserver.storage.commit import SYNC_EACH
+from ftpserver.storage.commit import _OPEN_DIRECTORIES, Commit
+from ftpserver.storage.group_sync import SYNC_EACH
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.places import Place
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
 from ftpserver.storage.walk import Usage
-from ftpwire import beneath, digests, paths, streams
+from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
@@ -46,6 +51,7 @@ from ftpwire.messages import (
     Stored,
 )
 from tests.ftpserver.storage.books import held_files
+from tests.ftpserver.storage.sync_scene import PATIENCE, Scene
 from tests.pairwise import pairwise
 
 MIB = 1024 * 1024
@@ -525,6 +531,39 @@ def test_a_link_that_is_replaced_leads_no_more(alice, session):
     assert os.listdir(alice.files / "two") == ["second"]
 
 
+def test_a_link_that_is_removed_leads_no_more(alice, session):
+    """What comes after it in the batch finds nothing there, or what was made there since."""
+    session.change(MakeDir(b"/one"))
+    session.change(MakeLink(b"/link", b"one"))
+    session.commit()
+    (alice.files / "one").chmod(0o711)
+    session.put(b"/link/first")
+    session.change(Remove(b"/link"))
+    session.put(b"/link/second")
+    session.change(SetAttributes(b"/link", 0o700))
+    session.put(b"/link/third", parents=True)
+    assert codes(session.commit()) == ["done", "done", "not-found", "not-found", "done"]
+    assert os.listdir(alice.files / "one") == ["first"]
+    assert os.listdir(alice.files / "link") == ["third"]
+    assert stat.S_IMODE((alice.files / "one").stat().st_mode) == 0o711
+
+
+def test_a_link_is_replaced_after_many_directories_were_open(alice, session):
+    """What is synced before that is opened again, and others are closed for it."""
+    many = [b"/%d" % number for number in range(_OPEN_DIRECTORIES - 1)]
+    for name in [b"/one", *many]:
+        session.change(MakeDir(name))
+        session.put(name + b"/there")
+    session.change(MakeLink(b"/link", b"one"))
+    session.commit()
+    session.put(many[0] + b"/new")
+    for name in [b"/link", *many[1:]]:
+        session.put(name + b"/there", overwrite="never")
+    session.change(MakeLink(b"/link", many[0][1:]))
+    expected = ["done", *["exists"] * len(many), "done"]
+    assert codes(session.commit()) == expected
+
+
 # directories, links, attributes ------------------------------------------------------------
 
 
@@ -687,7 +726,7 @@ def test_names_that_can_not_be_synced_are_not_acknowledged(alice, session, monke
         session.put(b"/dir-%d/file" % number, b"new content")
 
     def is_directory(fd) -> bool:
-        return os.path.isdir(f"/proc/self/fd/{fd}") and not is_staging(fd)
+        return os.path.isdir(f"/proc/self/fd/{fd}") and not is_staging(fd) and not of_books(fd)
 
     def is_staging(fd) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}").endswith(".ftpd-staging")
@@ -699,13 +738,118 @@ def test_names_that_can_not_be_synced_are_not_acknowledged(alice, session, monke
     assert alice.space == (11 * count, 0)
 
 
+class Committing(threading.Thread):
+    """A session that commits one new file, in a thread of its own."""
+
+    def __init__(self, session: Session, path: bytes) -> None:
+        super().__init__(daemon=True)
+        session.put(path, b"content")
+        self._session = session
+        self.outcomes: list = []
+        self.start()
+
+    def run(self) -> None:
+        self.outcomes = self._session.commit()
+
+    def ended(self) -> list[str]:
+        self.join(PATIENCE)
+        assert not self.is_alive()
+        return codes(self.outcomes)
+
+
+@pytest.fixture
+def together(alice, monkeypatch):
+    """Three sessions that commit a file each: the sync of the first one is under way, the two
+    others are going to be in the next one."""
+    scene = Scene()
+    committing = [Committing(alice.session(syncs=scene.syncs), b"/0")]
+    scene.disk.wait_for(1)
+    for path in (b"/1", b"/2"):
+        committing.append(Committing(alice.session(syncs=scene.syncs), path))
+        scene.wait_for_one_more()
+    yield scene, committing
+    scene.disk.end_all()
+    for one in committing:
+        one.join(PATIENCE)
+
+
+def test_sessions_that_commit_at_the_same_time_share_their_syncs(alice, together):
+    scene, committing = together
+    assert not (alice.files / "1").exists()  # nothing shows before its bytes are safe
+    scene.disk.end()
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in scene.disk.wait_for(2)]
+    assert sum(".ftpd-staging/" in name for name in names) == 2
+    scene.disk.end_all()
+    assert [one.ended() for one in committing] == [["done"]] * 3
+    assert {"0", "1", "2"} <= set(os.listdir(alice.files)) and alice.agrees()
+
+
+def test_a_sync_that_fails_fails_the_sessions_that_it_was_for(alice, together):
+    scene, committing = together
+    scene.disk.end()
+    fds = scene.disk.wait_for(2)
+    # the first one's file is safe, and it may be so quick that its name is in this sync, too
+    first = "disk-failed" if any(stat.S_ISDIR(os.fstat(fd).st_mode) for fd in fds) else "done"
+    scene.disk.end(OSError(errno.EIO, os.strerror(errno.EIO)))
+    scene.disk.end_all()
+    assert [one.ended() for one in committing] == [[first], ["disk-failed"], ["disk-failed"]]
+    assert set(os.listdir(alice.files)) == {".ftpd-staging", "0"} and alice.agrees()
+
+
+def test_a_lease_that_is_gone_fails_its_session_alone(alice, together):
+    scene, committing = together
+    with alice._engine.begin() as connection:  # as if somebody had ended it: the newest one
+        newest = select(lease.c.id).order_by(text("rowid DESC")).limit(1)
+        end(connection, alice.id, lease.c.id == connection.execute(newest).scalar())
+    scene.disk.end_all()
+    assert [one.ended() for one in committing] == [["done"], ["done"], ["lease-lost"]]
+    assert "2" not in os.listdir(alice.files)
+
+
+def test_who_leads_a_sync_and_ends_in_the_middle_of_it_holds_up_nobody(alice, together):
+    scene, committing = together
+    scene.disk.end()
+    scene.disk.wait_for(2)
+    scene.disk.end(MemoryError())
+    scene.disk.end_all()
+    assert [one.ended() for one in committing] == [["done"], ["internal"], ["done"]]
+    assert "1" not in os.listdir(alice.files)
+
+
+def test_a_lease_lasts_before_anything_is_made_beside_where_it_goes(alice, session):
+    """There no start looks by itself."""
+    order = []
+
+    class Beside:
+        def make(self, make):
+            order.append("made")
+            return os.open(os.devnull, os.O_RDONLY)
+
+    made_durable = alice.ledger.make_durable
+    session.uploads._ledger.make_durable = lambda: (order.append("durable"), made_durable())
+    place = Place(-1, Beside(), above=0, before_beside=session.uploads._room.make_durable)
+    Beside.fd = -1
+    session.put(b"/file")
+    for _ in range(2):
+        os.close(place.open(b"name", 0))
+    assert order == ["durable", "made", "made"]  # once for the batch
+    assert codes(session.commit()) == ["done"]
+
+
+def of_books(fd) -> bool:
+    """Whether a descriptor is of the books and not of a home."""
+    path = f"{os.readlink(f'/proc/self/fd/{fd}')}/"
+    return "/.ftpd/" in path
+
+
 def test_no_sync_is_asked_for_without_durability(alice, monkeypatch):
+    """But of the books: after a power cut they have to know which homes to count."""
     session = alice.session(durable=False)
     for number in range(20):
         session.change(MakeDir(b"/dir-%d" % number))
         session.put(b"/dir-%d/file" % number)
     with monkeypatch.context() as patch:
-        Failing(patch, os, "fsync")
+        Failing(patch, os, "fsync", only=lambda fd: not of_books(fd))
         Failing(patch, beneath, "sync_file_system")
         assert set(codes(session.commit())) == {"done"}
 
@@ -728,8 +872,7 @@ def test_a_system_without_syncfs(alice, session, monkeypatch):
 def test_a_disk_that_is_full(alice, session, monkeypatch, size, number):
     session.store(b"/file", b"old")
     with monkeypatch.context() as patch:
-        Failing(patch, module, "write_all", number=number)
-        Failing(patch, streams, "write_all", number=number)
+        Failing(patch, os, "write", number=number)
         with pytest.raises(OSError) as caught:
             session.put(b"/file", b"x" * size, ask=size > SMALL)
     assert caught.value.errno == number
@@ -1089,6 +1232,18 @@ def test_little_is_not_worth_keeping(alice):
 def test_what_failed_otherwise_is_not_kept(alice):
     interrupt(alice.session(), os.urandom(9 * MIB), 8 * MIB, VerificationFailed)
     assert alice.agrees()
+
+
+def test_what_was_done_before_an_error_of_the_server_s_own_is_settled(alice, session, monkeypatch):
+    def fail(self, change):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Commit, "make_link", fail)
+    session.put(b"/a", b"1234")
+    session.change(MakeLink(b"/link", b"a"))
+    assert codes(session.commit()) == ["internal", "internal"]
+    assert (alice.files / "a").read_bytes() == b"1234"
+    assert alice.space == (4, 0)
 
 
 # files, directories and links are counted ---------------------------------------------------

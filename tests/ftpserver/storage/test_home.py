@@ -17,7 +17,6 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Check, Tally
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths
-from ftpwire.digests import StoredDigest
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
@@ -217,7 +216,7 @@ def test_a_kept_digest_is_told_while_it_is_true(home, alice):
     digest = digests.digest(b"12345")
     with path.open("rb") as file:
         info = os.fstat(file.fileno())
-        keep_digest(file.fileno(), StoredDigest(digest, info.st_size, info.st_mtime_ns))
+        keep_digest(file.fileno(), digest, info.st_size, info.st_mtime_ns)
         if fresh_digest(file.fileno(), info) is None:
             pytest.skip("this file system keeps no attributes")
     assert home.entry(b"/file", follow=False, digest=True).digest == digest
@@ -290,6 +289,24 @@ def test_each_directory_is_listed_whole_before_those_in_it(home, alice):
         b"c/3",
         b"e/f/g/5",
     ]
+
+
+def test_a_large_directory_comes_in_parts(home, alice):
+    """What is in one is read together, and never too much of it."""
+    wanted = {b"%d" % number for number in range(600)}
+    for name in wanted:
+        write(alice / "large" / name.decode(), b"")
+    write(alice / "large" / "d" / "below")
+    parts = list(home.list_parts(b"/", **LIST | {"recursive": True}))
+    large = [part for part in parts if part.directory == b"large"]
+    assert [part.complete for part in large] == [False] * (len(large) - 1) + [True]
+    assert max(len(part.entries) for part in large) <= 256
+    assert len(large) == 4, "not one part for each file"
+    found = [entry.path for part in large for entry in part.entries]
+    assert sorted(found) == sorted([*wanted, b"d"])
+    assert [item for part in parts for item in part.items()] == list(
+        home.list(b"/", **LIST | {"recursive": True})
+    )
 
 
 def test_listing_what_is_no_directory(home, alice):

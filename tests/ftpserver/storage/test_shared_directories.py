@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -13,13 +14,24 @@ from pathlib import Path
 import pytest
 
 from ftpserver.isolation.sandbox import set_capabilities
+from ftpserver.storage import places as places_module
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.file_systems import Beside
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
+from ftpserver.workspace.workspace import Workspace
 from ftpwire import beneath, digests
 from ftpwire.errors import Forbidden, NotADirectory
-from ftpwire.messages import MakeDir, MakeLink, Put, Sent, SetAttributes
+from ftpwire.messages import (
+    MakeDir,
+    MakeLink,
+    NewFile,
+    NewFiles,
+    Put,
+    PutFiles,
+    Sent,
+    SetAttributes,
+)
 
 MIB = 1024 * 1024
 GROUP = 33
@@ -432,6 +444,53 @@ def test_a_strangers_reserved_name_is_not_used_in_a_sticky_directory(as_user, th
     as_user(act)
 
 
+@needs_root
+def test_a_batch_for_many_shared_directories_keeps_few_of_them_open(ledger, accounts, root):
+    account = accounts.add("alice", "correct-horse")
+    with ExitStack() as stack:
+        workspace = Workspace(account, ledger, durable=False)
+        stack.callback(workspace.close)
+        home = Path(workspace.account.home)
+        os.listdir(workspace.home.fd)
+        names = [b"%d" % number for number in range(100)]
+        for name in names:
+            directory = home / os.fsdecode(name)
+            directory.mkdir()
+            os.chown(directory, -1, GROUP)
+            directory.chmod(0o2775)
+        file = NewFile(b"a", 1, 0o644, 0, digests.digest(b"x"))
+        directories = [NewFiles(b"/" + name, [file]) for name in [*names, names[0]]]
+        workspace.stage_files(PutFiles(directories[:1]), b"x")
+        workspace.commit()  # the books are open from now on
+        before = len(os.listdir("/proc/self/fd"))
+        workspace.stage_files(PutFiles(directories), b"x" * len(directories))
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * places_module._MOST_BESIDE
+        ((_, outcome),) = workspace.commit()
+        assert not outcome.failures
+        assert len(os.listdir("/proc/self/fd")) == before
+        for name in names:
+            assert os.listdir(home / os.fsdecode(name)) == ["a"]
+            assert (home / os.fsdecode(name) / "a").stat().st_gid == GROUP
+
+
+@needs_root
+def test_a_want_of_descriptors_gives_no_other_group(home, root, monkeypatch):
+    """A directory that can't be looked at just now is not taken for one like staging."""
+    (root / "alice" / "www").mkdir()
+    places = places_module.Places(home)
+
+    def none_left(parts):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home.tree, "open_dir_here", none_left)
+        with pytest.raises(OSError, match="[Tt]oo many"):
+            places.of((b"www",))
+    os.chown(root / "alice" / "www", -1, GROUP)
+    assert places.of((b"www",)).beside is not None
+    places.close()
+
+
 # several sessions in one directory -----------------------------------------------------------
 
 
@@ -458,6 +517,14 @@ def test_another_session_may_remove_the_reserved_name_before_it_is_used(beside, 
     os.rmdir("made", dir_fd=one.fd)
     with pytest.raises(FileNotFoundError):
         one.make(lambda fd: os.rmdir("missing", dir_fd=fd))
+
+
+def test_a_disk_that_gives_no_times_back_undoes_nothing(beside, files, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "utime", full)
+    beside()  # as it is made, and at the end as it goes
 
 
 def test_another_session_may_remove_the_reserved_name_while_it_is_opened(

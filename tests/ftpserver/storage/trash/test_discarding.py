@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from ftpserver.errors import StateError
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.recount import recount
@@ -105,6 +106,21 @@ def test_single_items(bin_: Bin):
     assert bin_.ledger.room(bin_.account.id).trash == 40
     assert bin_.agrees()
     assert gone(bin_, name, [second]) == Tally()
+
+
+def test_books_that_fail_leave_nothing_open(bin_: Bin):
+    """What was claimed by then is removed by the next start, which counts the home."""
+    bin_.put(b"/a", b"123")
+    name = bin_.rm(b"/a")
+
+    def fail() -> None:
+        raise StateError("the books can't be read")
+
+    with trash_of(bin_) as (home, trash):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(StateError):
+            purge(home, bin_.ledger, bin_.account.id, trash, name, settling=fail)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_many_items_are_taken_out_some_at_a_time(bin_: Bin, monkeypatch):
