@@ -839,7 +839,7 @@ class Client(BaseClient):
                 raise advised(error, " (leave --atomic out)") from None
             try:
                 add_all()
-                upload.connection.wait_for_all()
+                upload.settle()
                 upload.check_over()
             except JobOver:
                 upload.connection.cancel_all()

@@ -12,18 +12,20 @@ leaves none: the next one connects anew then.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from types import FrameType, TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+
+from msgspec import structs
 
 from ftpclient import errors
 from ftpclient.connection import forks
@@ -120,8 +122,7 @@ class Guard:
         if not self.turns.held:
             return what(*args)
         try:
-            with self._as_callback():
-                return what(*args)
+            return self._as_callback(what, *args)
         except BaseException as error:
             self._deaf = True
             raise CallbackFailed(error) from None
@@ -136,8 +137,7 @@ class Guard:
         def ask(*args: Any) -> _T:
             if os.getpid() != self._pid:
                 return refuse()
-            with self._as_callback():
-                return what(*args)
+            return self._as_callback(what, *args)
 
         return ask
 
@@ -145,15 +145,20 @@ class Guard:
         """One that hands on to the user's, if there is one."""
         return Listener() if listener is None else _Told(self, listener)
 
-    @contextmanager
-    def _as_callback(self) -> Iterator[None]:
-        before, self._thread.is_telling = self._is_telling, True
-        ctrl_c = self._ctrl_c
+    def _as_callback(self, what: Callable[..., _T], *args: Any) -> _T:
+        # for each file of a transfer: so there is no context manager
+        thread, ctrl_c = self._thread, self._ctrl_c
+        was_telling = getattr(thread, "is_telling", False)
+        was_at_once = ctrl_c is not None and ctrl_c.is_at_once
         try:
-            with nullcontext() if ctrl_c is None else ctrl_c.at_once():
-                yield
+            thread.is_telling = True
+            if ctrl_c is not None:
+                ctrl_c.set_at_once(True)
+            return what(*args)
         finally:
-            self._thread.is_telling = before
+            thread.is_telling = was_telling  # first: Ctrl-C may come in what follows
+            if ctrl_c is not None:
+                ctrl_c.set_at_once(was_at_once)
 
     # one verb ----------------------------------------------------------------------------
 
@@ -328,12 +333,13 @@ class _CtrlC:
     Attributes:
         presses: How often it was asked for.
         interrupt: What to set; None while the verb has not begun.
+        is_at_once: See ``set_at_once``.
     """
 
     def __init__(self) -> None:
         self.presses = 0
         self.interrupt: Interrupt | None = None
-        self._at_once = False
+        self.is_at_once = False
 
     def __enter__(self) -> _CtrlC:
         self._before = signal.signal(signal.SIGINT, self._note)
@@ -352,24 +358,18 @@ class _CtrlC:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.presses += 1
         interrupt = self.interrupt
-        if self._at_once or self.presses > _MOST_PRESSES:
+        if self.is_at_once or self.presses > _MOST_PRESSES:
             raise KeyboardInterrupt
         if interrupt is not None:
             if interrupt.is_at_once:
                 raise KeyboardInterrupt
             interrupt.set()
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Around a function of the user's: there, Ctrl-C is a KeyboardInterrupt as ever."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before, self._at_once = self._at_once, True
-        try:
-            yield
-        finally:
-            self._at_once = before
+    def set_at_once(self, at_once: bool) -> None:
+        """Whether Ctrl-C is a KeyboardInterrupt as ever: in a function of the user's it is. In
+        another thread than the main one, where none ever comes, this does nothing."""
+        if threading.current_thread() is threading.main_thread():
+            self.is_at_once = at_once
 
 
 @contextmanager
@@ -399,7 +399,11 @@ class _Told(Forwarding):
         self._guard.tell(what, *args)
 
     def finished(self, result: Result) -> None:
-        super().finished(public_result(result))
+        told = result if result.error is None else public_result(result)
+        self._guard.tell(self._listener.finished, told)
+
+    def all_stored(self, results: Sequence[Result]) -> None:
+        self._guard.tell(self._listener.all_stored, results)
 
     def lost(self, error: inside.FtpError) -> None:
         super().lost(errors.public(error))
@@ -410,7 +414,7 @@ def public_result(result: Result) -> Result:
     if result.error is None:
         return result
     about = _named_in(str(result.error), (result.target, result.source)) or result.target
-    return replace(result, error=errors.public(result.error, about))
+    return structs.replace(result, error=errors.public(result.error, about))
 
 
 def public_summary(given: _T) -> _T:
@@ -432,21 +436,31 @@ _REMOTE = ("path", "pattern", "source", "sources", "target")
 """What verbs call their arguments that are remote paths."""
 
 
+@functools.cache
+def _signature_of(function: Callable[..., Any]) -> tuple[inspect.Signature, tuple[str, ...]]:
+    """The signature of a verb, and which of its arguments are remote paths.
+
+    It is looked at when there is something to tell: most calls succeed, and a command that is
+    started for one of them would wait for the signatures of all.
+    """
+    signature = inspect.signature(function)
+    return signature, tuple(name for name in signature.parameters if name in _REMOTE)
+
+
 def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
     """For calls of a verb: which of its paths an error is about.
 
     Most errors begin with the path. Else it is the first remote path that was given, or of what
     exists already the last.
     """
-    signature = inspect.signature(function)
     verb, _, _ = function.__name__.partition("_")
     local = {"put": ("source", "sources"), "get": ("target",)}.get(verb, ())
-    named = [name for name in signature.parameters if name in _REMOTE]
-    if "path" in named:
-        named = ["path"]  # a link's target is a text
 
     def of_call(*args: Any, **kwargs: Any) -> Explain:
         def explain(client: Guarded, error: inside.FtpError) -> bytes | None:
+            signature, named = _signature_of(function)
+            if "path" in named:
+                named = ("path",)  # a link's target is a text
             if not named or not isinstance(error, inside.CommandError):
                 return None
             arguments = signature.bind(*args, **kwargs).arguments
@@ -474,11 +488,10 @@ def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
 
 def phraser(function: Callable[..., Any]) -> Callable[..., Words]:
     """For calls of a verb: how each is told to people, as ``Client.remove /x``."""
-    signature = inspect.signature(function)
-    named = [name for name in signature.parameters if name in _REMOTE]
 
     def of_call(client: object, *args: Any, **kwargs: Any) -> Words:
         def words() -> str:
+            signature, named = _signature_of(function)
             arguments = signature.bind(client, *args, **kwargs).arguments
             given = [path for name in named for path in _each(arguments.get(name))]
             verb = f"{type(client).__name__}.{function.__name__.lstrip('_')}"

@@ -34,7 +34,7 @@ from ftpwire import frames, messages
 from ftpwire.channel import Incoming, Ready, TimedOut
 from ftpwire.errors import Cancelled, ConnectionLost, FtpError
 from ftpwire.frames import Kind
-from ftpwire.messages import Put, PutPiece, RequestBase, Sent
+from ftpwire.messages import Put, PutFiles, PutPiece, RequestBase, Sent
 from ftpwire.pacing import Pace
 
 _POST_AT = 64 * 1024
@@ -376,7 +376,7 @@ class ThreadConnection(Connection):
         """Nothing: the loop says it, which knows what goes out between the requests of others."""
 
     def _queue_request(self, call: Call, request: RequestBase, payload: bytes) -> None:
-        opens = isinstance(request, (Put, PutPiece))
+        opens = isinstance(request, (Put, PutPiece, PutFiles))
         forward = Forward(self.channel, request, call)
         self.channel.begin(forward, request, self.operation, opens=opens)
         self._open_upload = call if opens else None

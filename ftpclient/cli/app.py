@@ -7,7 +7,6 @@ Lives elsewhere: parsing options (main.py), the shell's loop (shell/shell.py), t
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import sys
@@ -387,7 +386,7 @@ class App:
 
     def print_json(self, record: dict[str, Any]) -> None:
         """A JSON object as a line, written out at once. Raises ReaderLeft."""
-        sys.stdout.write(json.dumps(record) + "\n")
+        sys.stdout.write(_json(record) + "\n")
         sys.stdout.flush()
 
     def pour(self, path: RemotePath, in_trash: InTrash | None = None) -> None:
@@ -432,7 +431,7 @@ class App:
         """Something that the user should know, from the server or about a log-in, on stderr."""
         self._complaints.flush()
         if self.as_json:
-            print(json.dumps({"remark": printable(text)}), file=sys.stderr)
+            print(_json({"remark": printable(text)}), file=sys.stderr)
         elif not self.quiet:
             print(f"ftp: {printable(text)}", file=sys.stderr)
 
@@ -460,7 +459,7 @@ class App:
 
             line = None if self.shell.where is None else self.shell.where.line
             record = error_record(error, message=text, exit_code=exit_code, line=line)
-            print(json.dumps(record), file=sys.stderr)
+            print(_json(record), file=sys.stderr)
         else:
             self._complaints.add(error, text)
 
@@ -477,3 +476,9 @@ def _read_line() -> str:
             break
         line += byte
     return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+
+
+def _json(record: dict[str, Any]) -> str:
+    import json  # most commands print none
+
+    return json.dumps(record)

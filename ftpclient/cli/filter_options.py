@@ -42,6 +42,9 @@ class SelectingCommand(HintingCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, list(args))  # first: it explains what is wrong
+        if not any(ctx.params[name] for name in (_EXCLUDE, _INCLUDE, _FROM)):
+            ctx.meta[__name__] = []
+            return rest
         values, _, order = self.make_parser(ctx).parse_args(args=args)
         lists = {name: list(values.get(name) or ()) for name in (_EXCLUDE, _INCLUDE, _FROM)}
         ctx.meta[__name__] = [

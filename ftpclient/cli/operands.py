@@ -7,7 +7,6 @@ Lives elsewhere: what is done with them (commands/), the rules of cp (client.py)
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -188,6 +187,8 @@ def _pair(operands: Operands) -> tuple[str, str] | None:
 
 
 def _ambiguous(command: str, pair: tuple[str, str], where: str, both: str, one: str) -> UsageError:
+    import shlex  # only for advice
+
     source, target = (shlex.quote(paths.show(word)) for word in pair)
     return UsageError(
         f'{paths.show(pair[1])} is {where} too: "{command} {source} {target} ./" {both} both, '

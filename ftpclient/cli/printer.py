@@ -1,11 +1,12 @@
 """Results of a transfer as they come: JSON lines, names with -v, complaints.
 
-Lives here: the listener for pipes and for --quiet. Lives elsewhere: bars (bars.py), which listener
+Lives here: the listeners for pipes and for --quiet. Lives elsewhere: bars (bars.py), which listener
 there is (progress.py), texts (render.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ftpclient.cli import records, render
@@ -80,3 +81,16 @@ class Printer(Listener):
 
     def regained(self) -> None:
         self._next_line = _FIRST_LINE
+
+
+class Complaining(Printer):
+    """Prints of single files only what is wrong with them: neither JSON nor -v was asked for."""
+
+    def all_stored(self, results: Sequence[Result]) -> None:
+        if any([result.remark is not None for result in results]):
+            super().all_stored(results)
+            return
+        try:
+            self._app.flush()  # failures before them and after them are no row
+        except standard.ReaderLeft:
+            self.enough = True

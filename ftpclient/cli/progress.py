@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ftpclient.cli.printer import Printer
+from ftpclient.cli.printer import Complaining, Printer
 from ftpclient.transfer.report import Listener
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def listening(app: App, action: str = "", *, typed: bool = False) -> Iterator[Li
         typed: The terminal is busy: what is sent is being typed there.
     """
     if app.quiet or app.as_json or typed or not sys.stderr.isatty():
-        yield Printer(app, action)
+        yield Printer(app, action) if app.as_json or app.verbose else Complaining(app, action)
         return
     from ftpclient.cli.bars import Bars
 

@@ -8,7 +8,8 @@ IDs (ftpwire/trash_names.py), asking the server (transfer/trash.py), objects (re
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from ftpclient.cli import moments, render
 from ftpclient.cli.app import UsageError
@@ -103,7 +104,7 @@ class Renamed(Forwarding):
 
     def finished(self, result: Result) -> None:
         below = result.source[self._length :].rstrip(b"/")
-        super().finished(replace(result, source=self._path.rstrip(b"/") + below))
+        super().finished(structs.replace(result, source=self._path.rstrip(b"/") + below))
 
 
 def is_kept(item: TrashItem) -> bool:

@@ -6,7 +6,6 @@ connecting (connection.py).
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from dataclasses import dataclass
@@ -146,6 +145,8 @@ def _is_ipv6(host: str) -> bool:
 def current_user() -> str:
     """The name of whoever runs this."""
     try:
+        import getpass  # only where no name is given
+
         return getpass.getuser()
     except (OSError, KeyError):
         return "anonymous"

@@ -210,8 +210,9 @@ class Connection(Driver):
         self._wait(write=not flushed, deadline=deadline)
 
     def poll(self) -> None:
-        """Take what has come, without waiting. Raises Interrupted."""
+        """Send and take what is possible, without waiting. Raises Interrupted."""
         self.check()
+        self._try_flush()
         self.take_input()
 
     def take_unasked(self) -> None:

@@ -16,8 +16,9 @@ import select
 import socket
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire.errors import ConnectFailed
@@ -28,8 +29,7 @@ _MOST_NAMES = 64
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """One address of a name, as the socket module has it."""
 
     family: int
@@ -82,7 +82,9 @@ def connect(
 def _look_up(host: str, port: int) -> list[_Target]:
     """The addresses of a host, in the order in which to try them; the families take turns."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # as bytes where they say the same: a text takes the tables for names of other alphabets
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         reason = (error.strerror or str(error)).lower()
         raise ConnectFailed(f"{host}: {reason}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -29,16 +30,22 @@ def directory() -> Path:
 
 
 @cache
-def _directory(*depends_on: str | None) -> Path:
-    import platformdirs  # imported here: most commands of a script need only one small file
+def _directory(config: str | None, home: str | None) -> Path:
+    if sys.platform == "linux":  # the usual case is one line, for which no script need wait
+        if config and os.path.isabs(config):
+            return Path(config, _NAME)
+        if home and os.path.isabs(home):
+            return Path(home, ".config", _NAME)
+    import platformdirs
 
     try:
-        found = Path(platformdirs.user_config_dir("ftp-client", appauthor=False))
+        found = Path(platformdirs.user_config_dir(_NAME, appauthor=False))
     except RuntimeError:  # no HOME, and a user without an entry; older releases give a "~"
         return NOWHERE
     return found if found.is_absolute() else NOWHERE
 
 
+_NAME = "ftp-client"
 NOWHERE = Path("/nonexistent/ftp-client")
 """Where a user without a home has nothing. Nothing is made there."""
 

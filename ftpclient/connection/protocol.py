@@ -167,8 +167,8 @@ class Call:
     def on_done(self) -> None:
         """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
 
-    def end_by(self, error: FtpError) -> None:
-        """Nothing comes for it any more, because of this."""
+    def end_by(self, error: FtpError | None) -> None:
+        """Nothing comes for it any more, because of this; None: it is done."""
         self.error = error
         self.done = True
 
@@ -277,6 +277,8 @@ class ClientProtocol:
         """
         if messages.TRASH not in self.server.features and messages.needs_trash(request):
             raise ProtocolError("this server keeps no trash")
+        if messages.MANY_FILES not in self.server.features and messages.needs_many_files(request):
+            raise ProtocolError("this server takes files one by one")
         call.request_id = next(self.ids) % _MOST_IDS + 1
         call.answers, call.endings = messages.ANSWERS[type(request)]
         call.is_transfer = isinstance(request, _TRANSFERS)
@@ -513,10 +515,16 @@ def outcome_unknown(
     return error.with_text(f"{error}{_MAYBE}")
 
 
-CHANGING = (messages.ChangeFor, messages.Put, messages.BeginTree)
+CHANGING = (messages.ChangeFor, messages.Put, messages.PutFiles, messages.BeginTree)
 """Requests that a server keeps something of, or knows again, by the operation that they are of."""
 _MAYBE = "; it may have been done"
-_TRANSFERS = (messages.Get, messages.Put, messages.PutPiece)
+_TRANSFERS = (
+    messages.Get,
+    messages.Put,
+    messages.PutPiece,
+    messages.PutFiles,
+    messages.GetFiles,
+)
 _REPEATABLE = (
     messages.Stat,
     messages.List,
@@ -524,6 +532,8 @@ _REPEATABLE = (
     messages.Hash,
     messages.Put,
     messages.PutPiece,
+    messages.PutFiles,
+    messages.GetFiles,
     messages.Space,
     messages.WhoAmI,
     messages.ListTokens,

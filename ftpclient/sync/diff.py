@@ -175,7 +175,7 @@ class Comparison:
         """Look at what is here, taking from ``theirs`` what is there as well."""
         policy = self._policy
         rules = here.filter if here.filter.active else None
-        by_time, look = self._quick, self._local.stat
+        by_time, follows, take = self._quick, self._local.follows, theirs.taker
         encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
         unchanged = 0
         with os.scandir(fd) as found:
@@ -183,14 +183,14 @@ class Comparison:
                 if not number & (POLL_EVERY - 1):
                     self._remote.poll()
                 name = item.name.encode(encoding, errors)
-                there = theirs.pop(name)
+                there = take(name, None)
                 try:
-                    info = look(item)
+                    info = item.stat(follow_symlinks=follows)
                 except OSError as error:
+                    if self._local.is_gone(item, error):
+                        continue
                     if rules is None or not rules.excludes(name, is_directory=False):
                         policy.local_trouble(join(here.path, name), error)
-                    continue
-                if info is None:
                     continue
                 mode = info.st_mode
                 if rules is not None and policy.leaves_out(rules, name, info, there):

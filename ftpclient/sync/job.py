@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from ftpclient.connection.connection import Connection
 from ftpclient.sync.apply import Replica
@@ -68,7 +70,7 @@ class SyncSummary(Summary):
         """Count the end of a step."""
         size = self.size
         if result.status == "planned":
-            result = replace(result, status="done")
+            result = structs.replace(result, status="done")
         super().add(result)
         step = result.step
         if step is None or result.status != "done":
@@ -146,7 +148,7 @@ class Sync(Transfer):
             self.totals.unchanged = max(0, plan.unchanged - self.totals.sent)
             if options.dry_run:
                 for step in self._each(plan.steps()):
-                    self._tell(replace(self._result(step, None), status="planned"))
+                    self._tell(structs.replace(self._result(step, None), status="planned"))
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
@@ -333,7 +335,7 @@ class Sync(Transfer):
         elif error is not None:
             self._failed(step, error)
         elif step.why:
-            self._tell(replace(self._result(step, None), removed=removed))
+            self._tell(structs.replace(self._result(step, None), removed=removed))
 
     def _failed(self, step: Step, error: FtpError) -> None:
         """A step failed; what an earlier failure explains is not told again."""
@@ -358,7 +360,7 @@ class Sync(Transfer):
         root = self._route.target(b"").rstrip(b"/")
         step = Step(self._route.verb, result.target[len(root) + 1 :], size=result.size)
         if result.status != "failed" or self._failures.add(step):
-            self._tell(replace(result, step=step))
+            self._tell(structs.replace(result, step=step))
 
 
 class _Failures:

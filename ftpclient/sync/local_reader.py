@@ -68,29 +68,26 @@ class LocalReader:
             for item in found:
                 name = os.fsencode(item.name)
                 try:
-                    info = self.stat(item)
-                    if info is None:
-                        continue
+                    info = item.stat(follow_symlinks=self.follows)
                     local = local_entry(fd, name, info)
                 except OSError as error:
+                    if self.is_gone(item, error):
+                        continue
                     if not (rules.active and rules.excludes(name, is_directory=False)):
                         self._trouble(join(path, name), error)
                     continue
                 if not rules.leaves_out(local):
                     yield local
 
-    def stat(self, item: os.DirEntry[str]) -> os.stat_result | None:
-        """What is found in a directory; None if it was removed since that was read.
+    @property
+    def follows(self) -> bool:
+        """Whether links are followed."""
+        return self._followed is not None
 
-        Raises:
-            OSError: It can't be looked at; or it is a link that is to be followed, to nothing.
-        """
-        try:
-            return item.stat(follow_symlinks=self._followed is not None)
-        except FileNotFoundError:
-            if self._followed is not None and item.is_symlink():
-                raise
-            return None
+    def is_gone(self, item: os.DirEntry[str], error: OSError) -> bool:
+        """Whether something can't be looked at because it was removed since its directory was read.
+        A link that is to be followed, to nothing, is still there."""
+        return isinstance(error, FileNotFoundError) and not (self.follows and item.is_symlink())
 
     def digest(self, path: bytes) -> bytes | None:
         """A file's digest; None when it can't be read, or is no file."""

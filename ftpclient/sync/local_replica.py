@@ -17,6 +17,7 @@ from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
 from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.local_tree import LocalTree
+from ftpclient.transfer.run_size import MOST_EACH
 from ftpwire import beneath, paths
 from ftpwire.errors import CommandError, SourceChanged, from_oserror
 
@@ -82,7 +83,8 @@ class LocalReplica(Replica[Download]):
             transfer.add_below(Item(source, shown, self._tree, parts), entry)
             return
         workers.pool.give(
-            lambda worker: worker.get_for(transfer, top, source, entry, shown, parts, follow=True)
+            lambda worker: worker.get_for(transfer, top, source, entry, shown, parts, follow=True),
+            small=step.size <= MOST_EACH,
         )
 
     def set_attributes(self, step: Step) -> None:

@@ -48,7 +48,8 @@ class RemoteReplica(Replica[Upload]):
     def make_dir(self, step: Step) -> None:
         assert step.mode is not None
         path = self._route.remote_path(step.path)
-        self._ask(step, MakeDir(path, step.mode | 0o700, parents=True, fill=True))
+        request = MakeDir(path, step.mode | 0o700, parents=True, fill=True)
+        self.transfer.change(_StepCall(step, self._done), request)
 
     def remove(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
@@ -61,20 +62,28 @@ class RemoteReplica(Replica[Upload]):
     def rename(self, step: Step) -> None:
         path = self._route.remote_path(step.path)
         move = _StepCall(step, self._done)
-        self._connection.submit(move, Move(self._route.remote_path(step.source), path, "never"))
+        self.transfer.submit(move, Move(self._route.remote_path(step.source), path, "never"))
         if step.mode is not None or step.mtime_ns is not None:
             dressing = _StepCall(Step("attributes", step.path), self._done, after=move)
-            self._connection.submit(dressing, SetAttributes(path, step.mode, step.mtime_ns))
+            self.transfer.submit(dressing, SetAttributes(path, step.mode, step.mtime_ns))
 
     def send(self, step: Step) -> None:
-        self.transfer.add(self._route.local_path(step.path), self._route.remote_path(step.path))
+        transfer = self.transfer
+        source, target = self._route.local_path(step.path), self._route.remote_path(step.path)
+        if step.type == "file" and not transfer.options.copy_links:
+            transfer.add_file(source, target)
+        else:
+            transfer.add(source, target)
 
     def set_attributes(self, step: Step) -> None:
-        path = self._route.remote_path(step.path)
-        self._ask(step, SetAttributes(path, step.mode, step.mtime_ns))
+        request = SetAttributes(self._route.remote_path(step.path), step.mode, step.mtime_ns)
+        if step.type == "dir":
+            self.transfer.change(_StepCall(step, self._done), request)
+        else:
+            self._ask(step, request)
 
     def _ask(self, step: Step, request: Request) -> None:
-        self._connection.submit(_StepCall(step, self._done), request)
+        self.transfer.submit(_StepCall(step, self._done), request)
 
 
 class _StepCall(Call):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import asks_for_holes
 from ftpclient.transfer.file_call import Contents, FileCall, Item
 from ftpclient.transfer.folding import Folding, SameNames
-from ftpclient.transfer.job import Options, Transfer, same_time_and_size
+from ftpclient.transfer.get_files import GetFilesRuns, Wanted
+from ftpclient.transfer.job import Options, Stopped, Transfer, same_time_and_size
 from ftpclient.transfer.listing import find
 from ftpclient.transfer.local_modes import withheld
 from ftpclient.transfer.local_tree import LocalTree
@@ -36,7 +39,7 @@ from ftpwire.errors import (
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import Entry, Get, Sent
+from ftpwire.messages import Entry, Get, Sent, SentFile
 from ftpwire.paths import Parts, RemotePath
 
 _REMOVED_AT_ONCE = 64
@@ -67,13 +70,35 @@ class FileDownload(Transfer):
         """What is here, and is to be removed from the server."""
         self._changed: list[tuple[Item, bool, Contents | None, bool]] = []
         """Files that changed while the server read them, and are to be asked for once more."""
+        self._runs = self._new_runs()
+        """Small files, which are asked for together."""
         self._told_withheld = False
         folding = Folding() if parent is None else parent.same_names.folding
         self.same_names: SameNames = SameNames(folding, self._has)
 
+    def _new_runs(self) -> GetFilesRuns:
+        return GetFilesRuns(self, self.connection, self._get_one, self._not_placed, self._is_placed)
+
+    def send_collected(self) -> None:
+        if not self._runs.has_some:
+            return
+        if self._parent is not None and self._parent.listener.enough:
+            self._runs.drop()  # it has not begun
+            return
+        try:
+            (self._parent or self).go_on()
+        except Stopped:
+            self._runs.drop()  # as above
+            raise
+        self._runs.send()
+
+    def drop_collected(self) -> None:
+        """Leave out what was collected, and not asked for yet."""
+        self._runs.drop()
+
     def settle(self) -> None:
         super().settle()
-        while self._changed or self._fetched:
+        while self._changed or self._fetched or self._runs.singly:
             self._ask_again()
             self._remove_fetched()
             super().settle()
@@ -96,6 +121,7 @@ class FileDownload(Transfer):
         super().go_on_with(connection)
         self._changed.clear()  # all of it is added again
         self._fetched.clear()
+        self._runs = self._new_runs()
 
     def give_back(self) -> None:
         for tree in self._own_trees.values():
@@ -113,6 +139,7 @@ class FileDownload(Transfer):
         *,
         follow: bool,
         goes: bool = False,
+        new: bool = False,
     ) -> None:
         """Get one file of a tree that the parent has met.
 
@@ -120,6 +147,7 @@ class FileDownload(Transfer):
             top: Where the tree goes here.
             follow: Whether that may be a link.
             goes: Whether it is removed from the server then.
+            new: Its directory was made for it: nothing is expected there.
         """
         if parent.listener.enough:
             return
@@ -130,7 +158,7 @@ class FileDownload(Transfer):
                 durable = self.options.remove_source
                 tree = self._own_trees[top] = LocalTree(top, follow=follow, durable=durable)
             self.goes = goes
-            self.add_one(Item(source, shown, tree, parts), entry)
+            self.add_one(Item(source, shown, tree, parts), entry, new=new)
         except (OSError, CommandError) as error:
             self.fail(source, shown, error, tree)
 
@@ -184,18 +212,26 @@ class FileDownload(Transfer):
         return named or self.same_names.may_replace(*item)
 
     def add_one(
-        self, item: Item, entry: Entry, contents: Contents | None = None, *, named: bool = False
+        self,
+        item: Item,
+        entry: Entry,
+        contents: Contents | None = None,
+        *,
+        named: bool = False,
+        new: bool = False,
     ) -> None:
         """Get a file or link.
 
         Args:
             contents: Hears of it while it is on its way.
             named: It was asked for by its name.
+            new: Its directory was made for it: nothing is expected there.
 
         Raises:
             OSError, CommandError: It was not begun.
         """
-        self._ask_again()
+        if self._changed or self._runs.singly:
+            self._ask_again()
         if len(self._fetched) >= _REMOVED_AT_ONCE:
             self._remove_fetched()
         if entry.type == "other":
@@ -206,11 +242,16 @@ class FileDownload(Transfer):
         if entry.type == "link":
             self._make_link(item, entry, named)
             return
-        if self.options.resume and self._is_here(item, entry):
+        if self.options.resume and not new and self._is_here(item, entry):
             return
         if named:
             item.tree.check_replaceable(item.parts)
         replace = self.may_replace(item, named=named)
+        if not named and self._runs.takes(entry.size):
+            if contents is not None:
+                contents.open += 1
+            self._runs.add(Wanted(item, entry.size, replace, contents, self.goes, new))
+            return
         pool = self.workers.for_pieces(entry.size, self.connection)
         if pool is not None:
             self._get_in_pieces(pool, item, replace)
@@ -322,7 +363,33 @@ class FileDownload(Transfer):
         if call.contents is not None:
             call.contents.ended()
 
+    def _get_one(self, wanted: Wanted) -> None:
+        """Get a small file by itself: there were no others, or it is not as it was listed."""
+        item, _, replace, contents, goes, _ = structs.astuple(wanted)
+        call = FileCall(self, item, replace, self._file_ended, contents, goes=goes)
+        try:
+            asks = asks_for_holes(self.connection)
+            self.connection.submit(call, Get(item.source, holes=asks))
+        finally:
+            call.not_sent()
+
+    def _not_placed(self, wanted: Wanted, error: OSError | CommandError) -> None:
+        """A file that came with others can't be placed."""
+        item = wanted.item
+        if isinstance(error, OSError):
+            error = item.tree.failure(error, item.shown)
+        self.end(item.source, item.shown, wanted.size, error=error, local=True)
+        if wanted.contents is not None:
+            wanted.contents.ended()
+
+    def _is_placed(self, wanted: Wanted, sent: SentFile) -> None:
+        """A file that came with others is here for good, and is to be removed from the server."""
+        source = wanted.item.source
+        self._note_fetched(Fetched(source, "file", wanted.size, sent.mtime_ns, sent.digest))
+
     def _ask_again(self) -> None:
+        while self._runs.singly:
+            self._get_one(self._runs.singly.pop())
         while self._changed:
             item, replace, contents, goes = self._changed.pop()
             self.tries_again(item.source)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Asked
+from ftpclient.connection.protocol import Asked, Call
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
@@ -26,9 +26,10 @@ from ftpclient.transfer.job import (
 )
 from ftpclient.transfer.listing import find
 from ftpclient.transfer.pool import ConnectionPool
+from ftpclient.transfer.put_files import FileRuns
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.removal import remove_sent
-from ftpclient.transfer.report import Listener
+from ftpclient.transfer.report import Listener, Result
 from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import beneath, digests, growing, holes, paths
@@ -42,11 +43,26 @@ from ftpwire.errors import (
     SourceChanged,
     from_oserror,
 )
-from ftpwire.messages import HOLES, KEPT, DropKept, KeptDropped, Put, Sent
+from ftpwire.messages import (
+    HOLES,
+    KEPT,
+    DropKept,
+    KeptDropped,
+    NewFile,
+    Put,
+    RequestBase,
+    Sent,
+)
 from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
 
 OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def check_time(source: bytes, info: os.stat_result) -> None:
+    """Refuse a time that no message can carry. Raises CommandError."""
+    if not -(2**63) <= info.st_mtime_ns < 2**63:
+        raise CommandError(f"{paths.show(source)}: its time is beyond what can be sent")
 
 
 class FileUpload(Transfer):
@@ -72,6 +88,37 @@ class FileUpload(Transfer):
         self.index: RemoteIndex | None = None
         self.goes = False
         self.spent: set[tuple[bytes, RemotePath]] = set()
+        self._runs = FileRuns(self)
+
+    def send_collected(self) -> None:
+        self._runs.flush()
+
+    def change(self, call: Call, request: RequestBase) -> None:
+        """Send a request about a directory. It goes along with the files around it."""
+        self._runs.change(call, request)
+
+    def submit(self, call: Call, request: RequestBase, cost: int = 0) -> None:
+        """Send a request after all that was added before it. As `Connection.submit`."""
+        self._runs.flush()
+        self.connection.submit(call, request, cost)
+
+    def settle(self) -> None:
+        if not self._runs.is_empty:
+            try:
+                (self._parent or self).go_on()
+            except BaseException:
+                self._runs.drop()  # it was not begun
+                raise
+            self._runs.flush()
+        super().settle()
+
+    def stop_workers(self) -> None:
+        super().stop_workers()
+        self._runs.drop()
+
+    def go_on_with(self, connection: Connection) -> None:
+        super().go_on_with(connection)
+        self._runs = FileRuns(self)
 
     def send_for(
         self,
@@ -87,7 +134,7 @@ class FileUpload(Transfer):
             return
         parent.go_on()
         self.index = parent.index
-        self._among_others = True
+        self._among_others = self._runs.parents = True
         self.goes = goes
         try:
             self.put(source, target, named)
@@ -113,23 +160,35 @@ class FileUpload(Transfer):
         skipped = isinstance(error, NotRegular) and not named
         self.end(source, target, 0, error=error, skipped=skipped, local=local)
 
-    def put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+    def put(
+        self,
+        source: bytes,
+        target: RemotePath,
+        named: os.stat_result | None,
+        *,
+        follow: bool = True,
+    ) -> None:
         """Send a file.
 
         Args:
             named: What was found at its name, if its links were looked at: nothing else is sent.
+            follow: Follow a link at its name. Else that is an OSError with ``ELOOP``.
         """
+        flags = OPEN_SOURCE if follow else OPEN_SOURCE | os.O_NOFOLLOW
         try:
-            self._put_once(source, target, named)
+            self._put_once(source, target, named, flags)
         except SourceChanged:  # once more: it may be quiet by now, or another file has its name
             self.tries_again(source)
-            self._put_once(source, target, named)
+            self._put_once(source, target, named, flags)
 
-    def _put_once(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
+    def _put_once(
+        self, source: bytes, target: RemotePath, named: os.stat_result | None, flags: int
+    ) -> None:
         """Raises SourceChanged when it was written to meanwhile, other than at its end."""
-        fd = os.open(source, OPEN_SOURCE)
+        fd = os.open(source, flags)
         try:
             info = beneath.regular(fd)
+            check_time(source, info)
             if named is not None and not os.path.samestat(named, info):
                 raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
             first = b"" if info.st_size else os.read(fd, SMALL)
@@ -155,20 +214,16 @@ class FileUpload(Transfer):
         digest = digests.digest(data)
         if len(data) < size or (grew and not growing.begins_with(fd, size, digest)):
             raise SourceChanged(f"{paths.show(source)}: changed while it was read")
-        self.advanced(size)
         if self.index is not None and self.index.has(target, info, digest):
+            self.advanced(size)
             self.end(source, target, size, digest=digest, unchanged=True)
             self._remove_sent(source, target, info)
             return
-        call = PutCall(self, source, target)
-        call.size = size
-        call.digest = digest
-        call.remark = job.grew(size) if grew else None
-        call.then = self._removing(source, target, info)
-        self.connection.submit(call, self._request(target, info), size)
-        if size:
-            self.connection.send_data(call, data)
-        self.connection.send_end(call, Sent(size, digest))
+        name = target[target.rfind(b"/") + 1 :]
+        new = NewFile(name, size, info.st_mode & 0o777, info.st_mtime_ns, digest)
+        remark = job.grew(size) if grew else None
+        told = Result(source, target, size, "done", digest, remark=remark)
+        self._runs.add(new, told, data, self._removing(source, target, info))
 
     def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
         """Whether the server has the same bytes at the target already, from an earlier try."""
@@ -214,9 +269,9 @@ class FileUpload(Transfer):
         target: RemotePath,
         info: os.stat_result,
         *,
-        ask: bool = False,
-        resume: bool = True,
-        pieces: bool = False,
+        ask: bool,
+        resume: bool,
+        pieces: bool,
     ) -> Put:
         return Put(
             target,
@@ -247,7 +302,7 @@ class FileUpload(Transfer):
         pool = self.workers.for_pieces(info.st_size, self.connection) if ask else None
         in_pieces = pool is not None
         request = self._request(target, info, ask=ask, resume=resume, pieces=in_pieces)
-        self.connection.submit(call, request)
+        self.submit(call, request)
         if ask and not call.is_ready():
             return
         self.started(source, info.st_size)
@@ -358,7 +413,7 @@ class FileUpload(Transfer):
             return
         # its answer may get lost: then it is kept, as if this were an older server
         call = Asked[KeptDropped]()
-        self.connection.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
+        self.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
         try:
             self.connection.result(call)
         except (NotFound, Busy):
@@ -381,6 +436,7 @@ class FileUpload(Transfer):
         parents: bool = False,
     ) -> None:
         """Send what can be read from a descriptor until its end; see `send_stream`."""
+        self.send_collected()
         stream = Stream(source, fd, first, info, mode)
         parents = parents or self._among_others
         send_stream(self, stream, target, self.spent, parents=parents)

@@ -142,6 +142,8 @@ class SameNames:
         self.folding = folding
         self._has = has
         self._spellings = Spellings()
+        self._apart: tuple[LocalTree, Parts] | None = None
+        """The directory that was asked about last, if each name in it is one of its own."""
         self._named: set[bytes] = set()
 
     def check_named(self, source: bytes, target: bytes) -> None:
@@ -167,8 +169,12 @@ class SameNames:
         Raises:
             AlreadyExists: It is.
         """
-        above = tree.directory(parts[:-1])
+        directory = tree, parts[:-1]
+        if directory == self._apart:
+            return True
+        above = tree.directory(directory[1])
         if not self.folding.folds(above):
+            self._apart = directory
             return True
         if tree.stat(parts) is None:
             return False  # what has the same name here may be on its way

@@ -32,17 +32,24 @@ def checked_page(page: Page) -> Page:
     """
     if page.directory:
         checked_parts(page.directory)
+    # most pages are all right, and all of a long listing comes by here
+    if not paths.are_names([entry.path for entry in page.entries]):
+        _check_names(page)
+    for entry in [one for one in page.entries if one.type == "link"]:
+        if entry.target is None or b"\0" in entry.target:
+            raise BadMessage(f"the server sent an unusable link: {paths.show(entry.path)}")
+    for problem in page.problems:
+        if problem.path and not paths.is_name(problem.path):
+            raise BadMessage(f"the server sent an unusable name: {paths.show(problem.path)}")
+    return page
+
+
+def _check_names(page: Page) -> None:
     for entry in page.entries:
         name = entry.path
         if not paths.is_name(name) and (name or page.directory):
             checked_parts(name or b"..")
             raise BadMessage(f"the server sent an unusable name: {paths.show(name)}")
-        if entry.type == "link" and (entry.target is None or b"\0" in entry.target):
-            raise BadMessage(f"the server sent an unusable link: {paths.show(name)}")
-    for problem in page.problems:
-        if problem.path and not paths.is_name(problem.path):
-            raise BadMessage(f"the server sent an unusable name: {paths.show(problem.path)}")
-    return page
 
 
 class Listing(Call):
@@ -111,10 +118,8 @@ class Listing(Call):
             following = None
             with closing(Table(Entry)) as entries, closing(Table(Problem)) as problems:
                 while True:
-                    for entry in page.entries:
-                        entries[entry.path] = entry
-                    for problem in page.problems:
-                        problems[problem.path] = problem
+                    entries.update({entry.path: entry for entry in page.entries})
+                    problems.update({problem.path: problem for problem in page.problems})
                     if page.complete:
                         break
                     self.poll()

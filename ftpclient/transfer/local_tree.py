@@ -76,11 +76,14 @@ class LocalTree:
         if fd is not None:
             self._open.move_to_end(parts)
             return fd
+        fd = self._tree.open_dir(parts)
+        self._opened(parts, fd)
+        return fd
+
+    def _opened(self, parts: Parts, fd: int) -> None:
         if len(self._open) >= _OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])
-        fd = self._tree.open_dir(parts)
         self._open[parts] = fd
-        return fd
 
     def make_dir(self, parts: Parts, mode: int) -> bool:
         """Make a directory that can be written into for now; one that exists is taken.
@@ -110,7 +113,19 @@ class LocalTree:
             if info.st_mode & 0o700 != 0o700:
                 chmod(above, parts[-1], stat.S_IMODE(info.st_mode) | 0o700, exactly=True)
             return False
-        chmod(above, parts[-1], (mode & 0o777) | 0o700)
+        # what goes into it comes next, as a rule
+        fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            bits = bits_for(os.fstat(fd), (mode & 0o777) | 0o700)
+            if bits is not None:
+                os.chmod(fd, bits)
+        except BaseException:
+            os.close(fd)
+            raise
+        before = self._open.pop(parts, None)
+        if before is not None:  # somebody else has removed that directory meanwhile
+            os.close(before)
+        self._opened(parts, fd)
         return True
 
     def open_for_owner(self, parts: Parts) -> None:

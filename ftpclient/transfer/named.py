@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+
+import msgspec
 
 from ftpwire import beneath, paths, standard
 from ftpwire.errors import CommandError, Forbidden, NotFound, NotRegular, SourceChanged
@@ -26,8 +27,7 @@ _STREAMS = ("standard input", "standard output", "standard error")
 _DESCRIPTORS = re.compile(rb"/proc/(\d+)(?:/task/\d+)?/fd")
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """What a path that was named leads to.
 
     Attributes:

@@ -18,6 +18,7 @@ from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.placing import partial_name, place, unlink
 from ftpwire.paths import Parts
 from ftpwire.pieces import PIECE
+from ftpwire.streams import write_all
 
 _CONTINUE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -174,6 +175,29 @@ class PartialFile:
         os.close(self.fd)
         os.close(self._above)
         self.fd = -1
+
+
+def place_whole(
+    tree: LocalTree,
+    parts: Parts,
+    data: memoryview | bytes | bytearray,
+    mode: int,
+    mtime_ns: int,
+    *,
+    replace: bool,
+) -> None:
+    """Bring a file to its place of which all bytes are here. Raises OSError, CommandError; nothing
+    of it stays then.
+
+    Args:
+        replace: Whether a file that exists is replaced.
+    """
+    partial = PartialFile(tree, parts, replace=replace)
+    try:
+        write_all(partial.fd, data)
+        partial.place(mode, mtime_ns)
+    finally:
+        partial.drop()
 
 
 def _contiguous(fd: int, size: int) -> int:

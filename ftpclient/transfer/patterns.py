@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ftpwire import paths
 from ftpwire.errors import CommandError
@@ -27,8 +28,7 @@ _LONGEST_NAME = 255
 _CHECK_EACH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(msgspec.Struct, frozen=True):
     """One pattern.
 
     Attributes:

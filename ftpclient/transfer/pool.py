@@ -22,8 +22,10 @@ from ftpwire.messages import PIECES
 LARGE_IN_TREE = 256 * 1024 * 1024
 """Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
 one connection busy when all others are done."""
-_WAITING = 256
-"""Files that are given away and not begun: more would only use memory."""
+_WAITING = 64
+"""Jobs, or groups of them, that are given away and not begun: more would only use memory."""
+_TOGETHER = 32
+"""Small jobs that are given away at once: handing one over costs as much as a small file."""
 _LOOK_SECONDS = 0.2
 
 
@@ -32,6 +34,9 @@ class Worker(Protocol):
 
     @property
     def connection(self) -> Connection: ...
+
+    def send_collected(self) -> None:
+        """Ask now for what would wait for more."""
 
     def settle(self) -> None:
         """Wait for all that is under way."""
@@ -50,7 +55,9 @@ class ConnectionPool(Generic[_Worker]):
     """
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
-        self._jobs: queue.Queue[Callable[[_Worker], None] | None] = queue.Queue(_WAITING)
+        self._jobs: queue.Queue[list[Callable[[_Worker], None]] | None] = queue.Queue(_WAITING)
+        self._kept_back: list[Callable[[_Worker], None]] = []
+        """Small jobs that wait for more. They are the giving thread's alone."""
         self._error: BaseException | None = None
         self._ended = False
         self._workers = workers
@@ -66,20 +73,36 @@ class ConnectionPool(Generic[_Worker]):
         """How many work."""
         return len(self._workers)
 
-    def give(self, job: Callable[[_Worker], None]) -> None:
-        """Have some worker do it. Raises what made a worker fail."""
-        while True:
+    def give(
+        self,
+        job: Callable[[_Worker], None],
+        *,
+        small: bool = False,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have some worker do it. Raises what made a worker fail.
+
+        Args:
+            small: It may wait for others, as long as all workers have something to do.
+            first: What is to be done before a worker gets it, once for all that waited.
+        """
+        self.check()
+        self._kept_back.append(job)
+        if not small or len(self._kept_back) >= _TOGETHER or self._jobs.empty():
+            first()
+            self._give_kept_back()
             self.check()
-            try:
-                self._jobs.put(job, timeout=_LOOK_SECONDS)
-                return
-            except queue.Full:
-                continue
+
+    def _give_kept_back(self) -> None:
+        jobs, self._kept_back = self._kept_back, []
+        self._put(jobs)
 
     def finish(self) -> None:
         """Wait until all is done and answered. Raises what made a worker fail."""
+        if self._kept_back:
+            self._give_kept_back()
         for _ in self._threads:
-            self._end_one()
+            self._put(None)
         self._join()
         self.check()
 
@@ -90,10 +113,11 @@ class ConnectionPool(Generic[_Worker]):
             worker.connection.cut()
         self._join()
 
-    def _end_one(self) -> None:
+    def _put(self, jobs: list[Callable[[_Worker], None]] | None) -> None:
+        """Queue jobs, or the end of one worker, unless a worker has failed."""
         while self._error is None:
             try:
-                self._jobs.put(None, timeout=_LOOK_SECONDS)
+                self._jobs.put(jobs, timeout=_LOOK_SECONDS)
                 return
             except queue.Full:
                 continue
@@ -111,8 +135,10 @@ class ConnectionPool(Generic[_Worker]):
 
     def _run(self, worker: _Worker) -> None:
         try:
-            while (job := self._next(worker)) is not None:
-                job(worker)
+            while (jobs := self._next(worker)) is not None:
+                for job in jobs:
+                    if self._error is None and not self._ended:
+                        job(worker)
             worker.settle()
         except BaseException as error:
             if self._error is None:
@@ -121,17 +147,25 @@ class ConnectionPool(Generic[_Worker]):
         finally:
             worker.give_back()
 
-    def _next(self, worker: _Worker) -> Callable[[_Worker], None] | None:
-        """The next job; replies are taken in meanwhile."""
+    def _next(self, worker: _Worker) -> list[Callable[[_Worker], None]] | None:
+        """The next jobs; replies are taken in meanwhile."""
+        connection = worker.connection
         while self._error is None and not self._ended:
             try:
-                if worker.connection.unanswered:
-                    return self._jobs.get_nowait()
-                worker.connection.check()
+                return self._jobs.get_nowait()
+            except queue.Empty:
+                pass
+            if not connection.unanswered:
+                # while something is unanswered, more comes to go with it until the answer does
+                worker.send_collected()
+            if connection.unanswered:
+                connection.pump()
+                continue
+            connection.check()
+            try:
                 return self._jobs.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                if worker.connection.unanswered:
-                    worker.connection.pump()
+                continue
         return None
 
 

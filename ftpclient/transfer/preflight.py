@@ -53,7 +53,7 @@ def check(room: Room, needed: int, undone: str) -> None:
 def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
     """Count the files and bytes that an upload of ``sources`` will send, at most."""
     files = size = 0
-    selection = options.selection
+    selection, follow = options.selection, options.copy_links
     for source in sources:
         todo = [(source, selection.filter())]
         while todo:
@@ -66,14 +66,14 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
                     with os.scandir(path) as entries:
                         for entry in entries:
                             if rules.active and rules.leaves_out_local(
-                                entry.name, entry.stat(follow_symlinks=options.copy_links)
+                                entry.name, entry.stat(follow_symlinks=follow)
                             ):
                                 continue
-                            if entry.is_dir(follow_symlinks=False):
-                                todo.append((entry.path, rules.below(entry.name)))
-                            elif entry.is_file(follow_symlinks=options.copy_links):
+                            if entry.is_file(follow_symlinks=follow):
                                 files += 1
-                                size += entry.stat(follow_symlinks=options.copy_links).st_size
+                                size += entry.stat(follow_symlinks=follow).st_size
+                            elif entry.is_dir(follow_symlinks=False):
+                                todo.append((entry.path, rules.below(entry.name)))
                 elif stat.S_ISREG(info.st_mode):
                     files += 1
                     size += info.st_size

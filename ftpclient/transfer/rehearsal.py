@@ -17,6 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
 from ftpclient.transfer.download import Download
@@ -95,15 +97,14 @@ class Rehearsal(Transfer):
     def _tell(self, result: Result) -> None:
         if result.step is None:
             step = PlannedStep(self.verb, result.source or result.target, size=result.size)
-            result = replace(result, step=step)
-        key = hash((result.source, result.target))
-        if self._again and key in self._told:
-            return  # before a connection was lost
-        self._told.add(key)
+            result = structs.replace(result, step=step)
+        if self._told.was_before(result.source, result.target):
+            return
+        self._told.add(result.source, result.target)
         if result.status != "planned":
             self.summary.add(result)
         elif result.step is not None and result.step.action == self.verb:
-            self._counted().add(replace(result, status="done"))
+            self._counted().add(structs.replace(result, status="done"))
         self.listener.finished(result)
 
     def _counted(self) -> Summary:
@@ -227,8 +228,15 @@ class UploadRehearsal(Rehearsal, Upload):
             check_permitted(self.connection, target, find(self.connection, target))
         super()._choose(source, target, info)
 
-    def put(self, source: bytes, target: RemotePath, named: os.stat_result | None) -> None:
-        fd = os.open(source, OPEN_SOURCE)
+    def put(
+        self,
+        source: bytes,
+        target: RemotePath,
+        named: os.stat_result | None,
+        *,
+        follow: bool = True,
+    ) -> None:
+        fd = os.open(source, OPEN_SOURCE if follow else OPEN_SOURCE | os.O_NOFOLLOW)
         try:
             info = beneath.regular(fd)
             if self.options.no_empty and not info.st_size:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import heapq
+import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -21,6 +21,7 @@ from ftpwire.errors import DiskFull, FtpError
 from ftpwire.messages import Entry
 
 _IN_MEMORY = 4 * 1024 * 1024
+_COPIED = 256 * 1024
 _RUN = 10_000
 """Entries sorted in memory at a time."""
 _CHUNK = 500
@@ -47,12 +48,16 @@ class SpoolFull(FtpError):
 
 def check_room() -> None:
     """Look whether temporary files may grow. Raises SpoolFull below a tenth of free room."""
+    import tempfile  # here and below: most commands need no temporary file
+
     info = os.statvfs(tempfile.gettempdir())
     if info.f_bavail < info.f_blocks * _LEAST_FREE:
         raise _full()
 
 
 def _full() -> SpoolFull:
+    import tempfile
+
     return SpoolFull(
         f"{tempfile.gettempdir()}: less than 10 % is free, and the listing is long: give another "
         "directory with TMPDIR"
@@ -109,6 +114,7 @@ class TemporaryTable:
 
     def __init__(self, columns: str) -> None:
         import sqlite3
+        import tempfile
 
         self._file = tempfile.NamedTemporaryFile(prefix="ftp-index-")
         self._connection = sqlite3.connect(
@@ -154,19 +160,27 @@ class Table(Generic[_Item]):
         self._few: dict[bytes, _Item] = {}
         self._in_memory = in_memory
         self._stored: TemporaryTable | None = None
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._kind = kind
+        self._decode: Callable[[bytes], _Item]
 
     def __setitem__(self, name: bytes, item: _Item) -> None:
         self._few[name] = item
         if len(self._few) >= self._in_memory:
-            if self._stored is None:
-                self._stored = TemporaryTable("name BLOB PRIMARY KEY, item BLOB")
-            rows: list[tuple[Any, ...]] = [
-                (key, self._encode(one)) for key, one in self._few.items()
-            ]
-            self._stored.add(rows)
-            self._few.clear()
+            self._store()
+
+    def update(self, items: dict[bytes, _Item]) -> None:
+        """Set many at once, as many as are in memory anyway. Raises SpoolFull."""
+        self._few.update(items)
+        if len(self._few) >= self._in_memory:
+            self._store()
+
+    def _store(self) -> None:
+        if self._stored is None:
+            self._stored = TemporaryTable("name BLOB PRIMARY KEY, item BLOB")
+            self._decode = msgspec.msgpack.Decoder(self._kind).decode
+        encode = msgspec.msgpack.Encoder().encode
+        self._stored.add([(key, encode(one)) for key, one in self._few.items()])
+        self._few.clear()
 
     def get(self, name: bytes) -> _Item | None:
         """What has a name."""
@@ -179,8 +193,13 @@ class Table(Generic[_Item]):
     def __contains__(self, name: bytes) -> bool:
         return self.get(name) is not None
 
-    def pop(self, name: bytes) -> _Item | None:
-        """Take what has a name."""
+    @property
+    def taker(self) -> Callable[[bytes, None], _Item | None]:
+        """`pop`, for a loop in which nothing is set: quick where all is in memory."""
+        return self.pop if self._stored is not None else self._few.pop
+
+    def pop(self, name: bytes, default: None = None) -> _Item | None:
+        """Take what has a name; None where nothing has."""
         found = self._few.pop(name, None)
         if self._stored is not None:
             with telling_full():
@@ -222,8 +241,9 @@ class Spool(Generic[_Item]):
     """
 
     def __init__(self, kind: type[_Item], *, in_memory: int = _IN_MEMORY) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory)
+        self._file: IO[bytes] = io.BytesIO()
         self._in_memory = in_memory
+        self._on_disk = False
         self._size = self._looked_at = 0
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode
@@ -239,10 +259,22 @@ class Spool(Generic[_Item]):
         try:
             self._file.seek(0, os.SEEK_END)  # somebody may be reading
             self._file.write(len(data).to_bytes(4, "big") + data)
+            if self._size > self._in_memory and not self._on_disk:
+                self._move_to_disk()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise _full() from None
+
+    def _move_to_disk(self) -> None:
+        import tempfile
+
+        self._on_disk = True
+        in_memory, self._file = self._file, tempfile.TemporaryFile(prefix="ftp-spool-")
+        in_memory.seek(0)
+        while some := in_memory.read(_COPIED):
+            self._file.write(some)
+        in_memory.close()
 
     def __iter__(self) -> Iterator[_Item]:
         at = 0

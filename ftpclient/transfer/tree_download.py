@@ -23,6 +23,7 @@ from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import looking_there
 from ftpclient.transfer.placing import checked_parts
 from ftpclient.transfer.removal import Apart, Fetched, remove_empty_there, remove_fetched
+from ftpclient.transfer.run_size import MOST_EACH
 from ftpclient.transfer.selection import Walk
 from ftpclient.transfer.spool import Spool, Table
 from ftpwire import beneath, paths
@@ -37,15 +38,22 @@ UNDONE = "nothing was fetched"
 class _Directory:
     """A local directory whose contents are under way: its mode and times come last."""
 
-    __slots__ = ("above", "below", "entry", "open", "parts", "refused", "tree")
+    __slots__ = (
+        *("above", "below", "entry", "new", "open", "parts", "refused"),
+        *("shown", "source", "tree"),
+    )
 
     def __init__(
         self, tree: TreeDownload, parts: Parts, entry: Entry, above: _Directory | None
     ) -> None:
         self.refused: bool = above is not None and above.refused
         """Another directory has its place: nothing of it is fetched."""
+        self.new = False
+        """It was made for this: nothing was in it."""
         self.tree = tree
         self.parts = parts
+        self.source, self.shown = tree.places_of(parts)
+        """On the server, and here: what stands before the names in it."""
         self.entry = entry
         self.above = above
         self.below = Table(_Awaited)
@@ -69,11 +77,12 @@ class _Awaited(msgspec.Struct, frozen=True):
 
     entry: Entry
     refused: bool
+    new: bool
 
     def within(self, above: _Directory, name: bytes) -> _Directory:
         """The directory, when they come."""
         found = _Directory(above.tree, (*above.parts, name), self.entry, above)
-        found.refused = self.refused
+        found.refused, found.new = self.refused, self.new
         return found
 
 
@@ -177,6 +186,11 @@ class TreeDownload:
         self._download.goes = False
         return Fetched(self._source, "link", 0, entry.mtime_ns, target=entry.target)
 
+    def places_of(self, parts: Parts) -> tuple[bytes, bytes]:
+        """What stands before the names in a directory of the tree: on the server, and here."""
+        below = b"".join([part + b"/" for part in parts])
+        return paths.child(self._source, below), self._target.rstrip(b"/") + b"/" + below
+
     def _note_emptied(self, parts: Parts) -> None:
         path = paths.child(self._source, b"/".join(parts)) if parts else self._source
         if path != paths.ROOT and path not in self._stays:
@@ -188,6 +202,7 @@ class TreeDownload:
             try:
                 self._get_all(listing, late)
             except Enough:
+                download.drop_collected()
                 download.settle()  # what is under way needs the tree
                 download.workers.finish()
                 raise
@@ -291,6 +306,7 @@ class TreeDownload:
             late: Gets the directories that are to be left when others have got all files.
         """
         stack = [_Directory(self, (), self._root, None)]
+        stack[0].new = self._made_root
         try:
             for page in listing:
                 self._download.connection.check()
@@ -329,20 +345,21 @@ class TreeDownload:
     def _get_entry(self, here: _Directory, entry: Entry) -> None:
         download = self._download
         download.go_on()
-        parts = (*here.parts, *checked_parts(entry.path))
+        name = entry.path
+        if not name:  # all others were checked when they came
+            checked_parts(name)
+        parts = (*here.parts, name)
         if here.refused:
             if entry.type == "dir":
-                here.below[parts[-1]] = _Awaited(entry, True)
+                here.below[name] = _Awaited(entry, True, False)
             return
-        below = b"/".join(parts)
-        path = paths.child(self._source, below)
-        shown = self._target.rstrip(b"/") + b"/" + below
+        path, shown = RemotePath(here.source + name), here.shown + name
         workers, goes = download.workers, download.goes
         try:
             if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
-                here.below[parts[-1]] = _Awaited(entry, False)
+                here.below[name] = _Awaited(entry, False, False)
                 self._make_dir(here, Item(path, shown, self._tree, parts), entry)
             elif workers.pool and not workers.for_pieces(entry.size, download.connection):
                 workers.pool.give(
@@ -355,22 +372,28 @@ class TreeDownload:
                         parts,
                         follow=self._follow,
                         goes=goes,
-                    )
+                        new=here.new,
+                    ),
+                    small=entry.size <= MOST_EACH,
                 )
             else:
-                download.add_one(Item(path, shown, self._tree, parts), entry, here)
+                item = Item(path, shown, self._tree, parts)
+                download.add_one(item, entry, here, new=here.new)
         except (OSError, CommandError) as error:
             download.fail(path, shown, error, self._tree)
 
     def _make_dir(self, here: _Directory, item: Item, entry: Entry) -> None:
         made = self._tree.make_dir(item.parts, entry.mode)
-        if made or self._download.options.overwrite == "never":
+        if made:
+            here.below[item.parts[-1]] = _Awaited(entry, False, True)
+            return
+        if self._download.options.overwrite == "never":
             return
         try:
             self._download.may_replace(item)
         except AlreadyExists:
             # nothing inside may go to the other one
-            here.below[item.parts[-1]] = _Awaited(entry, True)
+            here.below[item.parts[-1]] = _Awaited(entry, True, False)
             raise
 
     def finish(self, parts: Parts, entry: Entry, *, refused: bool) -> None:

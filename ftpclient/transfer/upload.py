@@ -7,6 +7,7 @@ already (remote_index.py).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from functools import partial
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
-from ftpclient.transfer.file_upload import OPEN_SOURCE, FileUpload
+from ftpclient.transfer.file_upload import OPEN_SOURCE, FileUpload, check_time
 from ftpclient.transfer.job import Options, Unrepeatable
 from ftpclient.transfer.listing import find, list_pages
 from ftpclient.transfer.named import Named, look
@@ -23,6 +24,7 @@ from ftpclient.transfer.path_list import looking_here
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.removal import Apart, remove_empty
 from ftpclient.transfer.report import Listener, Summary
+from ftpclient.transfer.run_size import MOST_EACH
 from ftpclient.transfer.selection import Filter, with_ignore_file
 from ftpclient.transfer.spool import Spool
 from ftpwire import paths
@@ -57,6 +59,11 @@ def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
         return entry.is_dir(follow_symlinks=follow)
     except OSError:
         return False  # who looks at it next hears what is wrong with it
+
+
+def _check_length(target: RemotePath) -> None:
+    if len(target) > paths.MAX_PATH:
+        raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
 
 
 class _Change(Call):
@@ -104,6 +111,8 @@ class Upload(FileUpload):
         return FileUpload(connection, self.options, self.listener, self)
 
     def finish(self) -> Summary:
+        if self.workers.pool is not None:
+            self.send_collected()  # directories: what others bring there comes later
         self.workers.finish()
         late, self._late = self._late, []
         for source, target, request, goes in late:
@@ -160,6 +169,24 @@ class Upload(FileUpload):
                 self._look_up(target)
             self._add(source, target, info, (), self._filter())
         except (OSError, CommandError) as error:
+            self.fail(source, target, error)
+
+    def add_file(self, source: bytes, target: RemotePath) -> None:
+        """Send what was a regular file a moment ago, to exactly ``target``. As ``add``, but it is
+        looked at only once, when it is open."""
+        if self.workers.may_share:  # they have to know how large it is
+            self.add(source, target)
+            return
+        self.go_on()
+        try:
+            _check_length(target)
+            self.put(source, target, None, follow=False)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it is a link by now
+                self.add(source, target)
+            else:
+                self.fail(source, target, error)
+        except CommandError as error:
             self.fail(source, target, error)
 
     def add_named(self, source: bytes, target: RemotePath) -> None:
@@ -220,6 +247,7 @@ class Upload(FileUpload):
 
     def _look_up(self, target: RemotePath) -> None:
         """Find out what an earlier try may have stored there already."""
+        self.send_collected()  # what an earlier source brings there is found
         entry = find(self.connection, target, digest=True)
         if entry is None or entry.type != "dir":
             return
@@ -242,10 +270,8 @@ class Upload(FileUpload):
         named: bool = False,
     ) -> None:
         self.go_on()
-        if not -(2**63) <= info.st_mtime_ns < 2**63:
-            raise CommandError(f"{paths.show(source)}: its time is beyond what can be sent")
-        if len(target) > paths.MAX_PATH:
-            raise InvalidPath(f"{paths.show(target[:40])}…: longer than {paths.MAX_PATH} bytes")
+        check_time(source, info)
+        _check_length(target)
         kind = stat.S_IFMT(info.st_mode)
         if kind == stat.S_IFREG:
             workers = self.workers
@@ -256,7 +282,9 @@ class Upload(FileUpload):
             else:
                 goes = self.goes
                 workers.pool.give(
-                    lambda worker: worker.send_for(self, source, target, known, goes=goes)
+                    lambda worker: worker.send_for(self, source, target, known, goes=goes),
+                    small=info.st_size <= MOST_EACH,
+                    first=self.send_collected,  # their directories: or they get any mode
                 )
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above, rules)
@@ -294,9 +322,13 @@ class Upload(FileUpload):
         self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
         follow = self.options.copy_links
         inside: list[os.DirEntry[bytes]] = []
+        prefix = paths.child(target, b"")
+        at_once = not rules.active and not self.workers.may_share
         with os.scandir(source) as entries:  # closed before the next: one is open, however deep
             for entry in entries:
-                if _is_directory(entry, follow=follow):
+                if at_once and entry.is_file(follow_symlinks=False):
+                    self.add_file(entry.path, RemotePath(prefix + entry.name))
+                elif _is_directory(entry, follow=follow):
                     inside.append(entry)
                 else:
                     self._add_entry(entry, target, (*above, identity), rules)
@@ -337,7 +369,7 @@ class Upload(FileUpload):
         count: bool = False,
         then: Callable[[], None] | None = None,
     ) -> None:
-        self.connection.submit(_Change(self, source, target, count, then), request)
+        self.change(_Change(self, source, target, count, then), request)
 
     def _add_node(self, named: Named, target: RemotePath) -> None:
         """Send what comes out of a FIFO, a device or a descriptor until its end."""

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from ftpclient import Client, errors
+from ftpclient import Client, errors, guard
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.transfer.report import Listener, Result
@@ -724,3 +724,18 @@ def test_a_stream_can_be_left_twice():
     turns.leave(hold)
     turns.leave(hold)
     assert not turns.held
+
+
+def test_ctrl_c_right_after_a_callback_does_not_leave_the_thread_within_it() -> None:
+    class Pressed:
+        is_at_once = False
+
+        def set_at_once(self, at_once: bool) -> None:
+            if not at_once:
+                raise KeyboardInterrupt
+
+    inside = object.__new__(guard.Guard)
+    inside._thread, inside._ctrl_c = threading.local(), Pressed()
+    with pytest.raises(KeyboardInterrupt):
+        inside._as_callback(lambda: None)
+    assert not inside._thread.is_telling

@@ -437,7 +437,11 @@ def test_a_result_with_an_end_is_given(fake, connect, monkeypatch):
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["set", "pop", "get"]), st.integers(0, 8), st.integers(1, 9))
+        st.tuples(
+            st.sampled_from(["set", "update", "pop", "take", "get"]),
+            st.integers(0, 8),
+            st.integers(1, 9),
+        )
     ),
     st.integers(1, 4),
 )
@@ -448,6 +452,12 @@ def test_a_table_is_a_dictionary(steps, in_memory):
             name = b"%d" % number
             if step == "set":
                 table[name] = model[name] = Page(b"%d" % value)
+            elif step == "update":
+                many = {name: Page(b"%d" % value), b"%d" % (number + 1): Page(b"many")}
+                table.update(many)
+                model.update(many)
+            elif step == "take":
+                assert table.taker(name, None) == model.pop(name, None)
             elif step == "pop":
                 assert table.pop(name) == model.pop(name, None)
             assert table.get(name) == model.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -136,6 +137,42 @@ def test_help_and_version_need_none_of_this():
     code = "import sys, ftpclient.cli.main; print({'msgspec', 'ssl', 'netrc'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_a_plain_put_and_get_need_none_of_this(server, tmp_path):
+    """Each module takes about a millisecond, which shows where a script puts one file after the
+    other."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("content")
+    address = f"alice@127.0.0.1:{server.server_address[1]}"
+    heavy = {"asyncio", "rich", "prompt_toolkit", "platformdirs", "tempfile", "json", "getpass"}
+    for words in (["put", "-r", "tree", "/tree"], ["get", "-r", "/tree", "back"]):
+        code = (
+            "import sys\n"
+            "from ftpclient.__main__ import main\n"
+            f"sys.argv = ['ftp', '--plaintext', '--server', {address!r}, *{words!r}]\n"
+            "before = set(sys.modules)\n"
+            "try: main()\n"
+            "finally:\n"
+            f"    print({heavy!r} & set(sys.modules) - before, file=sys.stderr)\n"
+        )
+        environment = os.environ | {"FTP_PASSWORD": "secret"}
+        found = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True
+        )
+        assert found.stderr.decode() == "set()\n"
+
+
+def test_at_its_end_a_command_does_not_look_for_what_could_be_freed():
+    code = (
+        "import atexit, gc, sys\n"
+        "from ftpclient.__main__ import main\n"
+        "atexit.register(lambda: print(len(gc.get_objects())))\n"
+        "sys.argv = ['ftp', 'help']\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout.splitlines()[-1]) < 1000, "some ten thousand are left to the process"
 
 
 # at a terminal -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from ftpclient.cli import main
 from ftpclient.shell.running import run_line
 from ftpclient.shell.scripts import run_batch
+from ftpclient.transfer import run_size
 from ftpclient.transfer.job import Enough
 from ftpclient.transfer.report import Listener
 from ftpwire import standard
@@ -152,6 +153,14 @@ def names_of_partials(local, there) -> list[str]:
     ]
 
 
+@pytest.fixture
+def few_together(monkeypatch):
+    """A request of many small files has a few of those in these tests."""
+    for name in ("FIRST", "LEAST", "MOST_BYTES"):
+        monkeypatch.setattr(run_size, name, 4)
+
+
+@pytest.mark.usefixtures("few_together")
 @pytest.mark.parametrize("line", TRANSFERS)
 def test_a_transfer_whose_reader_leaves(app, there, tree, left, capfd, line):
     """What is under way is finished: files are there whole, and nothing is said to have failed."""
@@ -161,7 +170,7 @@ def test_a_transfer_whose_reader_leaves(app, there, tree, left, capfd, line):
     assert main.ended(app, 141) == 141
     assert capfd.readouterr().err == ""
     least = 0 if line.startswith("sync") else 1  # its first line is about a directory
-    assert least <= count(tree, there) <= (FILES if "parallel" in line else 3 * AT_ONCE)
+    assert least <= count(tree, there) <= (FILES if "parallel" in line else 4 * AT_ONCE)
     assert names_of_partials(tree, there) == []
     assert app.client.space().held == 0 and app.client.connected, "the session goes on"
 
@@ -210,6 +219,7 @@ def test_removing_stops_between_two(app, there, left, capfd):
     assert not (there / "dir").exists()
 
 
+@pytest.mark.usefixtures("few_together")
 def test_of_an_own_listener(client, files, tmp_path):
     class Two(Listener):
         done = 0

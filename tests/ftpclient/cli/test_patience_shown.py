@@ -11,8 +11,9 @@ from ftpclient.cli import bars as bars_module
 from ftpclient.cli.app import App
 from ftpclient.cli.bars import Bars
 from ftpclient.cli.main import run as run_command
-from ftpclient.cli.printer import Printer
+from ftpclient.cli.printer import Complaining, Printer
 from ftpclient.transfer import retry
+from ftpclient.transfer.report import Result
 from ftpwire.errors import ConnectionLost
 from tests.system.proxy import Proxy
 
@@ -217,3 +218,13 @@ def test_a_file_that_waits_for_its_answer_alone_has_not_stalled(bars, capsys, mo
         bars._progress.refresh()
         assert "stalled" not in drawn(capsys)
         monkeypatch.undo()
+
+
+def test_of_files_that_were_stored_together_only_remarks_are_shown(made, capsys):
+    printer = Complaining(made)
+    printer.all_stored([Result(b"a", b"/a", 1, "done"), Result(b"b", b"/b", 1, "done")])
+    assert capsys.readouterr() == ("", "")
+    printer.all_stored(
+        [Result(b"a", b"/a", 1, "done"), Result(b"b", b"/b", 1, "done", remark="it grew")]
+    )
+    assert capsys.readouterr() == ("", "ftp: b: it grew\n")

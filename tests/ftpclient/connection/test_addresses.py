@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import replace
 
 import pytest
@@ -152,7 +153,7 @@ def test_what_has_no_password(text):
     ],
 )
 def test_showing(monkeypatch, address, endpoint, shown):
-    monkeypatch.setattr(addresses.getpass, "getuser", lambda: "me")
+    monkeypatch.setattr(getpass, "getuser", lambda: "me")
     assert (address.endpoint, str(address)) == (endpoint, shown)
 
 
@@ -161,7 +162,7 @@ def test_a_user_without_a_name(monkeypatch, error):
     def fail():
         raise error
 
-    monkeypatch.setattr(addresses.getpass, "getuser", fail)
+    monkeypatch.setattr(getpass, "getuser", fail)
     assert ServerAddress("host").login == "anonymous"
 
 

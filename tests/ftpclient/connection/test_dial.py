@@ -33,7 +33,7 @@ def resolves(monkeypatch):
 
     def to(*hosts: str) -> list[str]:
         def look_up(host, port, *, type=0, **_):
-            asked.append(host)
+            asked.append(host.decode())  # as bytes: no tables of other alphabets are needed
             return [(_family(one), type, 6, "", _address(one, port)) for one in hosts]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)

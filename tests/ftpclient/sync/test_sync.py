@@ -410,6 +410,8 @@ def test_any_tree(client, files, tmp_path, direction, first, second, checksum):
     assert summary.failed == 0, told.errors
     # of links, only the target is compared
     found = [line for line in trees.differences(source, target) if not is_about_link(target, line)]
+    if not checksum:  # files of the same size and time are taken for the same
+        found = [line for line in found if not line.endswith(": other bytes")]
     assert not found
     told = Told()
     client.sync(*names, options, listener=told)

@@ -351,9 +351,12 @@ def test_what_has_changed_since_it_was_found_is_not_deleted(ends, monkeypatch):
 def test_several_connections(ends, monkeypatch):
     given_away = []
     give = ConnectionPool.give
-    monkeypatch.setattr(
-        ConnectionPool, "give", lambda pool, job: (given_away.append(job), give(pool, job))
-    )
+
+    def watched(pool, job, **named):
+        given_away.append(job)
+        give(pool, job, **named)
+
+    monkeypatch.setattr(ConnectionPool, "give", watched)
     source, target, sync = ends
     tree = {f"d{n}": {name: File(n + 1, True) for name in "abcd"} for n in range(10)}
     plant(source, tree, b"s")
@@ -378,8 +381,8 @@ def test_the_end_of_the_job_over_several_connections(start_server, connect, tmp_
             over.set()
         return error
 
-    def give_late(pool, job):
-        give(pool, job)
+    def give_late(pool, job, **_):
+        give(pool, job)  # each at once, also small ones
         if next(number) == 20:
             assert over.wait(60)
             give(pool, job)  # which some connection finds to be one too many

@@ -18,10 +18,12 @@ from ftpclient.aio import AsyncClient
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.errors import TABLE
 from ftpclient.sync.plan import Options
-from ftpclient.transfer import file_call
+from ftpclient.transfer import file_call, partial_file
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.local_tree import LocalTree
-from ftpserver.storage import batch, staging
+from ftpclient.transfer.whole_file import WholeFiles
+from ftpserver.storage import staging
+from ftpwire import streams
 from ftpwire.errors import CommandError, DiskFailed, DiskFull, DiskGone, QuotaExceeded, ReadOnly
 from ftpwire.job_end import IN_A_ROW, SMALL, JobEnd
 from tests.ftpclient.sync.test_sync import Told, write
@@ -49,9 +51,9 @@ def ends_with(one: object, other: object) -> list:
     ]
 
 
-def tree(top: Path, count: int = COUNT) -> Path:
+def tree(top: Path, count: int = COUNT, *, times: int = 1) -> Path:
     for number in range(count):
-        write(top / f"d{number % 4}" / f"{number:04}", f"number {number}")
+        write(top / f"d{number % 4}" / f"{number:04}", f"number {number}" * times)
     return top
 
 
@@ -64,12 +66,12 @@ def failing(number: int, good: int, real: Callable) -> Callable:
     """As ``real``, until it was called so often."""
     calls = 0
 
-    def call(*arguments):
+    def call(*arguments, **options):
         nonlocal calls
         calls += 1
         if calls > good:
             raise OSError(number, os.strerror(number))
-        return real(*arguments)
+        return real(*arguments, **options)
 
     return call
 
@@ -79,7 +81,8 @@ def server_disk(monkeypatch):
     """Has the server's disk fail after so many files."""
 
     def fail(number: int, good: int) -> None:
-        monkeypatch.setattr(batch, "dress", failing(number, good, batch.dress))
+        keep = staging._keep_time_and_digest  # of each file, however it comes
+        monkeypatch.setattr(staging, "_keep_time_and_digest", failing(number, good, keep))
 
     return fail
 
@@ -89,8 +92,10 @@ def disk_here(monkeypatch):
     """Has the disk here fail after so many files."""
 
     def fail(number: int, good: int) -> None:
-        real = file_call.write_all
-        monkeypatch.setattr(file_call, "write_all", failing(number, good, real))
+        write = failing(number, good, streams.write_all)
+        monkeypatch.setattr(WholeFiles, "place", lambda *_, **options: False)  # as where it can't
+        for module in (file_call, partial_file):
+            monkeypatch.setattr(module, "write_all", write)
 
     return fail
 
@@ -183,7 +188,8 @@ def test_what_was_under_way_is_not_told_besides(client, files, tmp_path, monkeyp
 
     write(tmp_path / "t" / "d" / "first", "x")
     tree(tmp_path / "t" / "d")
-    monkeypatch.setattr(Commit, "make_dir", failing(errno.ENOSPC, 1, Commit.make_dir))
+    make = failing(errno.ENOSPC, 1, Commit.make_directory)
+    monkeypatch.setattr(Commit, "make_directory", make)
     told = Told()
     summary = client.put([tmp_path / "t"], "/t", recursive=True, listener=told)
     assert summary.exit_code == 7
@@ -194,7 +200,7 @@ def test_what_was_under_way_is_not_told_besides(client, files, tmp_path, monkeyp
 def test_the_status_is_that_of_the_end_whatever_comes_afterwards(
     client, files, tmp_path, disk_here, monkeypatch
 ):
-    tree(files / "t")
+    tree(files / "t", times=2000)  # much more than comes at once
     told, ended = Told(), []
     close, settle = Transfer.close, client.settle_interrupt
 
@@ -270,7 +276,7 @@ def test_the_rest_of_a_large_file_does_not_come(client, files, tmp_path):
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_target_that_is_removed_meanwhile(client, files, tmp_path, sync):
-    tree(files / "t", 600)
+    tree(files / "t", 600, times=100)  # more than come at once
     target = tmp_path / "t"
 
     class Removing(Told):

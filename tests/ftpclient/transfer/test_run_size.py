@@ -1,0 +1,70 @@
+"""How many bytes of small files go in one request of many: the rule alone."""
+
+from __future__ import annotations
+
+from ftpclient.transfer.run_size import FIRST, LEAST, RunSize
+from ftpwire.messages import MOST_BYTES
+from ftpwire.pacing import Pace
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_quick_answers_make_it_larger_up_to_what_a_request_may_have() -> None:
+    size = RunSize()
+    assert size.limit == FIRST
+    seen = []
+    for _ in range(4):
+        size.took(0.1)
+        seen.append(size.limit)
+    assert seen == [2 * FIRST, MOST_BYTES, MOST_BYTES, MOST_BYTES]
+
+
+def test_one_that_took_long_makes_it_smaller_and_one_between_leaves_it() -> None:
+    size = RunSize()
+    size.took(0.5)
+    assert size.limit == FIRST
+    size.took(1.5)
+    assert size.limit == FIRST // 2
+    for _ in range(20):
+        size.took(5)
+    assert size.limit == LEAST
+
+
+def test_a_limit_of_the_rate_is_kept_to_as_it_is_at_the_time() -> None:
+    pace = Pace(20_000)
+    size = RunSize(pace)
+    assert size.limit == 20_000
+    pace.rate = 10
+    size.took(0.1)
+    assert size.limit == LEAST
+    pace.rate = 10**9
+    size.took(0.1)
+    assert size.limit == MOST_BYTES
+
+
+def test_of_several_unanswered_each_took_the_time_since_the_answer_before() -> None:
+    clock = _Clock()
+    size = RunSize(clock=clock)
+    first, second = size.sent(), size.sent()
+    clock.now += 0.9  # as long as the first took the second waited for its turn
+    size.answered(first)
+    assert size.limit == FIRST
+    clock.now += 0.2
+    size.answered(second)
+    assert size.limit == 2 * FIRST
+
+
+def test_a_request_far_below_the_limit_says_nothing_of_a_larger_one() -> None:
+    size = RunSize(clock=lambda: 0.0)
+    size.took(0.1, size.limit // 2 - 1)
+    assert size.limit == FIRST
+    size.took(2.0, 1)
+    assert size.limit == FIRST // 2
+    size.took(0.1, size.limit // 2)
+    assert size.limit == FIRST
