@@ -38,6 +38,7 @@ def options() -> argparse.ArgumentParser:
     add("--size", type=workloads.parse_size, metavar="SIZE", help="of the large file (1GiB)")
     add("--files", type=int, metavar="N", help="small files (10000)")
     add("--sync-files", type=int, metavar="N", help="files of the second sync (100000)")
+    add("--files-each", type=int, metavar="N", help="files of each of several clients (2000)")
     add("--dir", type=Path, metavar="DIR", help="where the data goes: a tmpfs (/dev/shm)")
     add("--calm", type=float, default=0.0, metavar="SECONDS", help="wait so long for quiet moments")
     add("--json", type=Path, metavar="FILE", help="write every round's figures there too")
@@ -52,10 +53,24 @@ def scale_of(given: argparse.Namespace) -> Scale:
         scale = dataclasses.replace(scale, files=given.files, directories=max(1, given.files // 10))
     changes = {
         name: value
-        for name in ("rounds", "size", "sync_files")
+        for name in ("rounds", "size", "sync_files", "files_each")
         if (value := getattr(given, name)) is not None
     }
     return dataclasses.replace(scale, **changes)
+
+
+def needed(scale: Scale, names: list[str]) -> Scale:
+    """What of it these measurements come to."""
+
+    def any_begins(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in names)
+
+    return dataclasses.replace(
+        scale,
+        sync_files=scale.sync_files if any_begins("sync", "trash") else 0,
+        files_each=scale.files_each if any_begins("clients", "stat-beside") else 0,
+        memory_files=scale.memory_files if any_begins("memory") else (),
+    )
 
 
 def families_of(given: argparse.Namespace) -> frozenset[str]:
@@ -94,9 +109,7 @@ def run(given: argparse.Namespace, names: list[str]) -> int:
     try:
         if workloads.file_system(place) != "tmpfs":
             print(f"{parent} is no tmpfs: the disk's noise will be in the figures", file=sys.stderr)
-        only_ours = bool(given.profile) or not any(name.startswith("sync") for name in names)
-        needed = dataclasses.replace(scale, sync_files=0) if only_ours else scale
-        workloads.warm(place, needed.stored)
+        workloads.warm(place, needed(scale, [] if given.profile else names).stored)
         with closing(Bench(place, scale, families_of(given), given.calm)) as bench:
             if given.profile:
                 print(profiles.profile(bench, given.profile, given.profiler))

@@ -119,6 +119,14 @@ class Bench:
         )
 
     @property
+    def each(self) -> Source:
+        """The tree of each of several clients."""
+        count = self.scale.files_each
+        return self.source(
+            "each", lambda path: workloads.small_tree(path, count, max(1, count // 10))
+        )
+
+    @property
     def delayed(self) -> Source:
         count = self.scale.delayed_files
         return self.source(

@@ -15,8 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from benchmarks.processes import Unavailable, clean_environment, last_line
 
@@ -54,27 +56,65 @@ def run(command: Command, log: Path, patience: float) -> Ran:
     Raises:
         Failed: It took longer than ``patience`` seconds, or its status is not 0.
     """
-    late = threading.Event()
-    with open(log, "wb") as out:
+    with _Running(command, log, patience) as one:
+        return one.wait()
+
+
+def run_together(
+    commands: Sequence[Command], logs: Sequence[Path], patience: float
+) -> tuple[float, list[Ran]]:
+    """Run commands at the same time, each with a log of its own.
+
+    Returns:
+        Wall seconds from starting the first to the end of the last, and what each of them took. A
+        command's own seconds go on until those before it in order have ended, too.
+
+    Raises:
+        Failed: As ``run``, of the first in order that failed. The others are stopped then.
+    """
+    with ExitStack() as stack:
         began = time.perf_counter()
-        process = start(command, stdout=out, stderr=subprocess.STDOUT)
-        watch = threading.Timer(patience, _too_late, (late, process))
-        watch.daemon = True
-        watch.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            watch.cancel()
-            if process.returncode is None:
-                kill_group(process)
-                process.wait()
-    if late.is_set():
-        raise Failed(f"took more than {patience:.0f} s, stopped")
-    if process.returncode:
-        raise Failed(f"ended with status {process.returncode}: {last_line(log)}")
-    return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        running = [
+            stack.enter_context(_Running(command, log, patience))
+            for command, log in zip(commands, logs, strict=True)
+        ]
+        rans = [one.wait() for one in running]
+        return time.perf_counter() - began, rans
+
+
+class _Running:
+    """A command that was started. When the context is left, it has ended in any case."""
+
+    def __init__(self, command: Command, log: Path, patience: float) -> None:
+        self._log = log
+        self._patience = patience
+        self._late = threading.Event()
+        with open(log, "wb") as out:
+            self._began = time.perf_counter()
+            self._process = start(command, stdout=out, stderr=subprocess.STDOUT)
+        self._watch = threading.Timer(patience, _too_late, (self._late, self._process))
+        self._watch.daemon = True
+        self._watch.start()
+
+    def wait(self) -> Ran:
+        """Until it has ended. Raises Failed."""
+        _, status, usage = os.wait4(self._process.pid, 0)
+        seconds = time.perf_counter() - self._began
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._late.is_set():
+            raise Failed(f"took more than {self._patience:.0f} s, stopped")
+        if self._process.returncode:
+            raise Failed(f"ended with status {self._process.returncode}: {last_line(self._log)}")
+        return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._watch.cancel()
+        if self._process.returncode is None:
+            kill_group(self._process)
+            self._process.wait()
 
 
 def _too_late(late: threading.Event, process: subprocess.Popen[bytes]) -> None:

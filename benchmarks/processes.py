@@ -219,10 +219,15 @@ class Server:
         self._idle = len(tree(self.pid))
 
     def settle(self) -> list[Stat]:
-        """Its processes, once those of ended sessions are gone."""
+        """Its processes, once those of ended sessions are gone.
+
+        Those that don't go belong to it from now on: a server may start more workers when it has
+        more to do.
+        """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while len(found := tree(self.pid)) > self._idle and time.monotonic() < deadline:
             time.sleep(0.005)
+        self._idle = max(self._idle, len(found))
         return found
 
     def cpu(self) -> float:
@@ -234,15 +239,27 @@ class Server:
         return memory([stat.pid for stat in tree(self.pid)])
 
     def reset_peak(self) -> None:
-        """Begin anew to measure the most that its first process has occupied."""
-        try:
-            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
-        except OSError:
-            pass  # an older kernel: the peak is that of its whole life
+        """Begin anew to measure the most that it has occupied."""
+        for stat in tree(self.pid):
+            try:
+                Path(f"/proc/{stat.pid}/clear_refs").write_text("5")
+            except OSError:
+                pass  # it has ended; or an older kernel, and the peak is that of its whole life
 
     def peak(self) -> int:
-        """The most bytes that its first process had resident since ``reset_peak``."""
-        return parse_kilobytes(Path(f"/proc/{self.pid}/status").read_text(), "VmHWM")
+        """The most bytes that it had resident since ``reset_peak``.
+
+        Of several processes it is the sum of what each had at most, shared pages counted for each:
+        no less than the truth.
+        """
+        found = 0
+        for stat in tree(self.pid):
+            try:
+                status = Path(f"/proc/{stat.pid}/status").read_text()
+            except OSError:
+                continue  # it has just ended
+            found += parse_kilobytes(status, "VmHWM")
+        return found
 
     def stop(self) -> None:
         """End it and whatever it has started. Can be called twice."""

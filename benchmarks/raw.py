@@ -54,6 +54,10 @@ class Session:
         """End it."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Of its socket."""
+        return self._socket.fileno()
+
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._socket.sendall(data)
@@ -116,6 +120,8 @@ class Client:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._session = Session(spec)
+        self._named = 0
+        """Names that have been used."""
 
     def down(self, path: str, seconds: float) -> dict[str, Any]:
         """Get a small file again and again."""
@@ -133,6 +139,21 @@ class Client:
         self._session.send(puts[0] + rest)
         answer = self._session.answer(Kind.REPLY)
         return self._repeat(b"".join(put + rest for put in puts), answer, seconds)
+
+    def one_by_one(self, directory: str, size: int, seconds: float) -> dict[str, Any]:
+        """Put small files under ever new names, each once the one before is answered."""
+        data = bytes(size)
+        rest = frames.frame(Kind.DATA, 1, data)
+        rest += frames.frame(Kind.END, 1, messages.encode(Sent(size, digests.digest(data))))
+        cpu, began = time.process_time(), time.perf_counter()
+        count = 0
+        while (passed := time.perf_counter() - began) < seconds:
+            name = f"{directory}/{self._named}".encode()
+            self._session.send(request(Put(name, size, parents=True)) + rest)
+            self._session.answer(Kind.REPLY)
+            self._named += 1
+            count += 1
+        return {"rate": count / passed, "cores": (time.process_time() - cpu) / passed}
 
     def _repeat(self, batch: bytes, answer: int, seconds: float) -> dict[str, Any]:
         cpu, began = time.process_time(), time.perf_counter()

@@ -1,7 +1,8 @@
 """What is measured, and who takes part.
 
 Lives here: the list of measurements, each a function that returns one table.
-Lives elsewhere: servers and command lines (peers/), how rounds are run (measure.py).
+Lives elsewhere: servers and command lines (peers/), how rounds are run (measure.py), families of
+measurements with a module each (clients.py, engines.py, …).
 """
 
 from __future__ import annotations
@@ -12,9 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks import engines, several, trash, workloads
+from benchmarks import (
+    clients,
+    durable,
+    engines,
+    memory,
+    several,
+    stat_beside,
+    trash,
+    workloads,
+)
 from benchmarks.bench import Bench
 from benchmarks.delay import Link
 from benchmarks.measure import (
@@ -34,7 +45,7 @@ from benchmarks.measure import (
 from benchmarks.peers import Peer
 from benchmarks.peers.ours import PASSWORD, USER, Ours, has_command, program
 from benchmarks.processes import Unavailable, clean_environment, wait_for_calm
-from benchmarks.timed import IN_ALL, PATIENCE, PER_GIB, SECONDS, timed
+from benchmarks.timed import IN_ALL, PATIENCE, PER_GIB, SECONDS, helper, timed
 from benchmarks.workloads import GiB, Source
 
 DELAY = 0.05
@@ -181,13 +192,6 @@ def _sync_entry(bench: Bench, peer: Peer, up: bool, targets: list[Path]) -> Entr
 # sessions ------------------------------------------------------------------------------------
 
 
-def _helper(
-    what: str, amount: float, spec: dict[str, object], module: str = "benchmarks.sessions"
-) -> Command:
-    argv = [sys.executable, "-m", module, what, str(amount), json.dumps(spec)]
-    return Command(argv, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})
-
-
 def idle(bench: Bench, name: str) -> Table:
     count = bench.scale.sessions
     columns = (
@@ -225,9 +229,9 @@ def _idle_attempt(bench: Bench, peer: Peer, count: int) -> Callable[[], Figures]
     def attempt() -> Figures:
         peer.server.settle()
         before = peer.server.memory()
-        command = _helper("idle", next(amounts), peer.session())
+        command = helper("idle", next(amounts), peer.session(), "benchmarks.sessions")
         with open(bench.log(peer), "wb") as log:
-            helper = subprocess.Popen(
+            sessions = subprocess.Popen(
                 command.argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -236,16 +240,16 @@ def _idle_attempt(bench: Bench, peer: Peer, count: int) -> Callable[[], Figures]
                 start_new_session=True,
             )
         try:
-            assert helper.stdout is not None
-            if helper.stdout.readline() != b"ready\n":
+            assert sessions.stdout is not None
+            if sessions.stdout.readline() != b"ready\n":
                 raise Failed("the sessions could not be opened")
             time.sleep(0.3)
             during = peer.server.memory()
-            helper.communicate(timeout=PATIENCE)
+            sessions.communicate(timeout=PATIENCE)
         finally:
-            if helper.poll() is None:
-                kill_group(helper)
-                helper.communicate()
+            if sessions.poll() is None:
+                kill_group(sessions)
+                sessions.communicate()
         return {
             "each": (during.proportional - before.proportional) / 1024 / count,
             "total": during.proportional / MiB,
@@ -280,7 +284,7 @@ def log_ins(bench: Bench, name: str) -> Table:
 
 
 def _log_in_entry(bench: Bench, peer: Peer, name: str, spec: dict[str, object]) -> Entry:
-    command = _helper("log-ins", bench.scale.login_seconds, spec)
+    command = helper("log-ins", bench.scale.login_seconds, spec, "benchmarks.sessions")
 
     def attempt() -> Figures:
         wait_for_calm(bench.calm)
@@ -318,7 +322,7 @@ def timing(bench: Bench, name: str) -> Table:
         peer.admin("user", "add", account, "--password-stdin", *option, given=PASSWORD)
     peer.admin("user", "disable", "disabled")
     spec = {**peer.session(), "cases": REFUSALS}
-    command = _helper("timing", bench.scale.tries, spec, "benchmarks.strangers")
+    command = helper("timing", bench.scale.tries, spec, "benchmarks.strangers")
     wait_for_calm(bench.calm)
     run(command, bench.log(peer), PATIENCE)
     found = json.loads(bench.log(peer).read_text())
@@ -358,7 +362,7 @@ def flood(bench: Bench, name: str) -> Table:
 
 def _flooded(peer: Peer, width: int, attempt: Callable[[], Figures]) -> Callable[[], Figures]:
     def flooded() -> Figures:
-        command = _helper("flood", width, peer.session(), "benchmarks.strangers")
+        command = helper("flood", width, peer.session(), "benchmarks.strangers")
         strangers = subprocess.Popen(
             command.argv,
             stdin=subprocess.PIPE,
@@ -532,21 +536,35 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "flood": flood,
     "first-byte": first_byte,
     "start-up": start_up,
+    **{
+        f"clients-{count}-{way}": partial(clients.together, count=count, up=way == "up")
+        for count in clients.COUNTS
+        for way in ("up", "down")
+    },
+    "stat-beside": stat_beside.stat_beside,
     "trash-overwrite": trash.overwrite,
     "trash-remove": trash.remove,
     "workers-small-down": lambda bench, name: several.small(bench, name, up=False),
     "workers-small-up": lambda bench, name: several.small(bench, name, up=True),
     "workers-large-down": several.large,
+    "durable-files": durable.durable,
     "idle-10000": engines.idle_many,
     "engines-1": lambda bench, name: engines.engines(bench, name, 1),
     "engines-100": lambda bench, name: engines.engines(bench, name, 100),
     "engines-10000": lambda bench, name: engines.engines(bench, name, bench.scale.crowd),
+    "memory-up": lambda bench, name: memory.peaks(bench, name, up=True),
+    "memory-down": lambda bench, name: memory.peaks(bench, name, up=False),
 }
 """All measurements by name, in the order in which they are run."""
+
+NAMED_ONLY = frozenset({"memory-up", "memory-down"})
+"""Those that take minutes and gigabytes: run only by name."""
 
 
 def chosen(names: Sequence[str]) -> list[str]:
     """The measurements that are meant: by name, or by what their names begin with.
+
+    Without a name it is all of them but NAMED_ONLY.
 
     Raises:
         KeyError: Nothing is called that.
@@ -557,5 +575,6 @@ def chosen(names: Sequence[str]) -> list[str]:
     return [
         work
         for work in WORKS
-        if not names or any(work == name or work.startswith(f"{name}-") for name in names)
+        if (not names and work not in NAMED_ONLY)
+        or any(work == name or work.startswith(f"{name}-") for name in names)
     ]

@@ -1,13 +1,18 @@
-"""One timed command of a peer, and the columns that show what it took.
+"""Timed commands of a peer, and the columns that show what they took.
 
 Lives here: what most measurements have in common. Lives elsewhere: what is measured (suite.py,
-trash.py), how rounds are run (measure.py).
+clients.py, trash.py), how rounds are run (measure.py).
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 from benchmarks.bench import Bench
-from benchmarks.measure import Column, Command, Figures, run
+from benchmarks.measure import Column, Command, Figures, run_together
 from benchmarks.peers import Peer
 from benchmarks.processes import busy, wait_for_calm
 
@@ -39,21 +44,39 @@ IN_ALL = (
 
 def timed(bench: Bench, peer: Peer, command: Command, gib: float = 1.0) -> Figures:
     """Run a peer's command; its figures, CPU seconds for each of ``gib``."""
+    return timed_together(bench, peer, [command], [bench.log(peer)], gib)
+
+
+def timed_together(
+    bench: Bench, peer: Peer, commands: Sequence[Command], logs: Sequence[Path], gib: float = 1.0
+) -> Figures:
+    """Run commands of several clients of a peer at the same time; their figures together.
+
+    The client's peak is that of the client that had the highest. Raises Failed.
+    """
     peer.server.reset_peak()
     wait_for_calm(bench.calm)
     before, others = peer.server.cpu(), busy()
-    ran = run(command, bench.log(peer), PATIENCE)
+    seconds, rans = run_together(commands, logs, PATIENCE)
     others = busy() - others
     served = peer.server.cpu() - before
+    cpu = sum(ran.cpu for ran in rans)
     figures = {
-        "others": max(0.0, others - ran.cpu - served) / ran.seconds,
-        "seconds": ran.seconds,
-        "client_cpu": ran.cpu / gib,
+        "others": max(0.0, others - cpu - served) / seconds,
+        "seconds": seconds,
+        "client_cpu": cpu / gib,
         "server_cpu": served / gib,
-        "both_cpu": (ran.cpu + served) / gib,
+        "both_cpu": (cpu + served) / gib,
     }
-    if peer.ours:  # one process each; others spread over several, and share pages
+    if peer.ours:  # others spread over several processes, and share most pages
         # not less than what this process has: the kernel counts that in before the exec
-        figures["client_peak"] = ran.peak / MiB
+        figures["client_peak"] = max(ran.peak for ran in rans) / MiB
         figures["server_peak"] = peer.server.peak() / MiB
     return figures
+
+
+def helper(what: str, amount: float, spec: dict[str, object], module: str) -> Command:
+    """The command of a helper process: a module of this package that is told what, how much, and
+    where, and prints its result."""
+    argv = [sys.executable, "-m", module, what, str(amount), json.dumps(spec)]
+    return Command(argv, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})

@@ -40,13 +40,24 @@ class Scale:
     tries: int = 100
     crowd: int = 10_000
     fetch_size: int = 256 * 1024**2
+    files_each: int = 2_000
+    beside_seconds: float = 5.0
+    memory_files: tuple[int, ...] = (100_000, 1_000_000)
 
     @property
     def stored(self) -> int:
         """An upper bound of the bytes that lie in the data directory at the same time."""
         # a large file: the source, what ours stores twice (TLS and plain), the result
         # small files: a page or two and an inode each, for the source and for everybody
-        return 4 * self.size + self.files * 12_000 * 12 + self.sync_files * 6_000 * 5
+        # of 8 clients: what ours holds with 1 worker and with more, and the results
+        # empty files: an inode, a name and an attribute each, for the source and the result
+        return (
+            4 * self.size
+            + self.files * 12_000 * 12
+            + self.sync_files * 6_000 * 5
+            + self.files_each * 12_000 * 8 * 3
+            + max(self.memory_files, default=0) * 2_000 * 2
+        )
 
 
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -64,6 +75,9 @@ QUICK = Scale(
     *(32 * 1024**2, 500, 50, 2_000, 100, 16 * 1024**2, 20, 0.5, 3, 10),
     crowd=150,
     fetch_size=8 * 1024**2,
+    files_each=100,
+    beside_seconds=0.5,
+    memory_files=(200, 2_000),
 )
 
 
@@ -88,6 +102,30 @@ def small_tree(path: Path, files: int, directories: int, largest: int = 8_000) -
         below.write_bytes(chance.randbytes(chance.randint(100, largest)))
         os.utime(below, (MTIME, MTIME))
     return path
+
+
+def empty_tree(path: Path, files: int, each: int = 1_000) -> Path:
+    """``files`` empty files, ``each`` of them in a directory. Quick to make."""
+    path.mkdir()
+    for first in range(0, files, each):
+        directory = path / f"d{first // each:05}"
+        directory.mkdir()
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for number in range(min(each, files - first)):
+                os.mknod(f"f{number:05}", 0o644, dir_fd=held)
+        finally:
+            os.close(held)
+    return path
+
+
+def count_files(tree: Path) -> int:
+    """How many files a tree has, however many these are. OSError when it can't be read."""
+    count = 0
+    with os.scandir(tree) as entries:
+        for entry in entries:
+            count += count_files(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else 1
+    return count
 
 
 def names(tree: Path) -> list[str]:

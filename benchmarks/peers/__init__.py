@@ -21,6 +21,8 @@ FACTORIES: dict[str, Callable[[Path], Peer]] = {
     "ours-tls": lambda place: Ours(place, tls=True),
     "ours-plain": lambda place: Ours(place, tls=False),
     "ours-unix": lambda place: Ours(place, tls=False, unix=True),
+    "ours-workers-1": lambda place: Ours(place, tls=True, workers="1"),
+    "ours-workers-auto": lambda place: Ours(place, tls=True, workers="auto"),
     "rsync": RsyncDaemon,
     "rsync-ssh": RsyncSsh,
     "sftp": Sftp,

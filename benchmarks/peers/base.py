@@ -60,6 +60,9 @@ class Peer:
 
     Args:
         place: A directory of its own, for its settings and its files.
+
+    Attributes:
+        place: For a copy made by ``as_client``, that client's directory.
     """
 
     name = ""
@@ -120,6 +123,17 @@ class Peer:
         """The same server, reached through a proxy."""
         other = copy.copy(self)
         other.port = port
+        return other
+
+    def as_client(self, number: int) -> Self:
+        """The same server, as one of several clients has it: with settings and logs of its own.
+
+        Raises:
+            Unavailable: It can't be set up.
+        """
+        other = copy.copy(self)
+        other.place = self.place / f"client-{number}"
+        other.place.mkdir(exist_ok=True)
         return other
 
     def versions(self) -> list[str]:

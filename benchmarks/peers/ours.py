@@ -36,19 +36,30 @@ def has_command(name: str) -> bool:
 class Ours(Peer):
     """The product. With TLS as by default, or with --plaintext; by TCP or by a Unix socket.
 
+    Args:
+        workers: What ``--workers`` is given; None leaves it to `ftpd`.
+
     Attributes:
+        user: The account that commands use.
         token: Whether `ftp login` has saved one; commands use it then, as scripts would.
     """
 
     ours = True
 
-    def __init__(self, place: Path, *, tls: bool, unix: bool = False) -> None:
+    def __init__(
+        self, place: Path, *, tls: bool, unix: bool = False, workers: str | None = None
+    ) -> None:
         super().__init__(place)
         self.tls = tls
-        self.unix = unix
+        self.workers = workers
+        self._socket = place / "socket" if unix else None
         kind = "Unix socket" if unix else "TLS" if tls else "plain"
+        if workers is not None:
+            kind = "1 worker" if workers == "1" else f"workers {workers}"
         self.name = self.server_name = f"ours, {kind}"
+        self.user = USER
         self.token = False
+        self._clients: dict[int, Ours] = {}
         self.connections: int | None = None
         """For one large file; None leaves it to `ftp`."""
         self.start_server = program("ftpd")
@@ -81,11 +92,23 @@ class Ours(Peer):
         argv = [*self.start_server, "start", "--host", "127.0.0.1", "--port", str(self.port)]
         if not self.tls:
             argv.append("--plaintext")
-        if self.unix:
-            argv += ["--unix", str(self.place / "socket")]
+        if self._socket is not None:
+            argv += ["--unix", str(self._socket)]
+        if self.workers is not None:
+            argv += ["--workers", self.workers]
         server = self.serve(*argv, "--root", str(self.root), env=self._environment())
         server.wait_for_line("listening on ")
         return server
+
+    def as_client(self, number: int) -> Ours:
+        """An account of its own, with a saved token."""
+        if number not in self._clients:
+            other = super().as_client(number)
+            other.user = f"{USER}-{number}"
+            self.admin("user", "add", other.user, "--password-stdin", given=PASSWORD)
+            other.token = other._save_token()
+            self._clients[number] = other
+        return self._clients[number]
 
     def _save_token(self) -> bool:
         """Log in for good; False when commands still need the password."""
@@ -105,8 +128,8 @@ class Ours(Peer):
         return own | dict(self.environment)
 
     def _address(self) -> str:
-        where = f"unix:{self.place / 'socket'}" if self.unix else f"127.0.0.1:{self.port}"
-        return f"{USER}@{where}"
+        where = f"127.0.0.1:{self.port}" if self._socket is None else f"unix:{self._socket}"
+        return f"{self.user}@{where}"
 
     def _server_name(self) -> dict[str, str]:
         return {"FTP_SERVER": self._address()}
@@ -137,7 +160,7 @@ class Ours(Peer):
         return self.command(verb, *parallel, *paths)
 
     def stored(self, name: str) -> Path:
-        return self.root / USER / name
+        return self.root / self.user / name
 
     def offer(self, source: Path, name: str) -> None:
         self.sources[name] = source
@@ -168,7 +191,7 @@ class Ours(Peer):
     def session(self) -> dict[str, Any]:
         return {
             "kind": "ours",
-            "server": f"{USER}@127.0.0.1:{self.port}",
+            "server": f"{self.user}@127.0.0.1:{self.port}",
             "port": self.port,
             "password": PASSWORD,
             "plaintext": not self.tls,

@@ -1,4 +1,4 @@
-"""vsftpd, with curl for single files and with lftp for trees.
+"""vsftpd, with curl and with lftp.
 
 Log-ins are anonymous, which is all that vsftpd does without the system's accounts: it checks no
 password, so its log-ins are cheaper than they would be for users.
@@ -88,7 +88,7 @@ class Vsftpd(Peer):
 
     @property
     def _curl(self) -> Curl:
-        options: list[str] = ["--ftp-skip-pasv-ip"]
+        options: list[str] = ["--ftp-skip-pasv-ip", "--ftp-create-dirs"]
         if self.tls:
             options += ["--ssl-reqd", "--cacert", str(self._certificate)]
             options += ["--tls13-ciphers", CIPHER, "--ciphers", OLDER_CIPHER]
@@ -99,6 +99,12 @@ class Vsftpd(Peer):
 
     def get_file(self, name: str, target: Path) -> Command:
         return self._curl.get(name, target)
+
+    def put_tree(self, source: Path, name: str) -> Command:
+        return self._curl.put_all(source, name)
+
+    def get_tree(self, name: str, target: Path) -> Command:
+        return self._curl.get_all(self.sources[name], name, target)
 
     def cat(self, name: str) -> Command:
         return self._curl.cat(name)

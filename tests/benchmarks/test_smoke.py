@@ -15,8 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import delay, profiles, report, suite, workloads
-from benchmarks.measure import Column, Command, Entry, Failed, Row, Table, interleave, run
+from benchmarks import __main__ as command_line
+from benchmarks import delay, durable, profiles, report, suite, workloads
+from benchmarks.measure import (
+    Column,
+    Command,
+    Entry,
+    Failed,
+    Row,
+    Table,
+    interleave,
+    run,
+    run_together,
+)
 from benchmarks.processes import Server, Unavailable, parse_busy, parse_kilobytes, parse_stat, tree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -137,7 +148,9 @@ def test_the_document_has_the_marks():
 
 
 def test_names_of_measurements():
-    assert suite.chosen([]) == list(suite.WORKS)
+    assert suite.chosen([]) == [name for name in suite.WORKS if name not in suite.NAMED_ONLY]
+    assert suite.chosen(["memory"]) == ["memory-up", "memory-down"]
+    assert suite.chosen(["clients-8"]) == ["clients-8-up", "clients-8-down"]
     assert suite.chosen(["small-down", "large-plain"]) == [
         "large-plain-down",
         "large-plain-up",
@@ -145,6 +158,15 @@ def test_names_of_measurements():
     ]
     with pytest.raises(KeyError):
         suite.chosen(["larg"])
+
+
+def test_room_is_taken_only_for_what_is_measured():
+    scale = workloads.Scale()
+    plain = command_line.needed(scale, ["small-up"])
+    assert (plain.sync_files, plain.files_each, plain.memory_files) == (0, 0, ())
+    named = command_line.needed(scale, ["trash-remove", "clients-8-up", "memory-down"])
+    assert named == scale
+    assert named.stored > plain.stored
 
 
 # commands, servers, sources ------------------------------------------------------------------
@@ -159,6 +181,53 @@ def test_a_command_that_fails_is_told_with_its_last_line(tmp_path):
     command = Command(["sh", "-c", "echo first; echo because >&2; exit 3"])
     with pytest.raises(Failed, match="status 3: because"):
         run(command, tmp_path / "log", 60)
+
+
+def test_commands_run_at_the_same_time(tmp_path):
+    # each waits until the other is there: one after another they would not end
+    meet = 'touch "$0/$1"; until [ -e "$0/$2" ]; do :; done'
+    commands = [
+        Command(["sh", "-c", meet, str(tmp_path), *names]) for names in (("a", "b"), ("b", "a"))
+    ]
+    logs = [tmp_path / "log-a", tmp_path / "log-b"]
+    seconds, rans = run_together(commands, logs, 60)
+    assert len(rans) == 2
+    assert all(0 < ran.seconds <= seconds for ran in rans)
+
+
+def test_one_of_several_commands_that_fails_is_told(tmp_path):
+    commands = [Command(["true"]), Command(["sh", "-c", "echo because; exit 3"])]
+    with pytest.raises(Failed, match="status 3: because"):
+        run_together(commands, [tmp_path / "one", tmp_path / "two"], 60)
+    commands = [Command(["false"]), Command(["sleep", "600"])]  # is not waited for
+    with pytest.raises(Failed, match="status 1"):
+        run_together(commands, [tmp_path / "one", tmp_path / "two"], 600)
+
+
+def test_the_peak_of_a_command_is_its_own(tmp_path):
+    held = bytearray(b"x") * 200_000_000  # of this process: a child's figure must be without it
+    result = tmp_path / "peak"
+    argv = [sys.executable, "-m", "benchmarks.peak", str(result)]
+    environment = {"PYTHONPATH": str(ROOT)}
+    run(Command([*argv, sys.executable, "-c", "pass"], environment), tmp_path / "log", 60)
+    little = int(result.read_text())
+    assert 0 < little < len(held) // 2
+    code = "b'x' * 100_000_000"
+    run(Command([*argv, sys.executable, "-c", code], environment), tmp_path / "log", 60)
+    assert int(result.read_text()) > little + 90_000_000
+    with pytest.raises(Failed, match="status 3"):
+        run(Command([*argv, "sh", "-c", "exit 3"], environment), tmp_path / "log", 60)
+
+
+@pytest.mark.system
+def test_the_peak_of_a_server_is_that_of_all_its_processes(tmp_path):
+    holds = "import sys; held = b'x' * 50_000_000; print('ready', flush=True); sys.stdin.read()"
+    script = f'sleep 60 | {sys.executable} -c "{holds}"'
+    with Server(["sh", "-c", script], tmp_path / "log") as server:
+        server.wait_for_line("ready")
+        assert server.peak() > 50_000_000
+        server.reset_peak()
+        assert server.peak() > 50_000_000  # it still has them
 
 
 @pytest.mark.system
@@ -192,6 +261,13 @@ def test_sources_are_the_same_every_time_and_results_are_checked(tmp_path):
         one.check(two.path)
     with pytest.raises(Failed, match="nothing arrived"):
         one.check(tmp_path / "three")
+
+
+def test_empty_files_are_made_and_counted(tmp_path):
+    tree = workloads.empty_tree(tmp_path / "tree", 25, each=10)
+    assert workloads.count_files(tree) == 25
+    assert sorted(os.listdir(tree)) == ["d00000", "d00001", "d00002"]
+    assert all((tree / name).stat().st_size == 0 for name in workloads.names(tree))
 
 
 # the link with delay -------------------------------------------------------------------------
@@ -283,15 +359,23 @@ def test_the_proxy_relays_both_ways_in_order_and_passes_the_end_on():
 # all of it -----------------------------------------------------------------------------------
 
 
+RUN_ENDS = 600
+"""Seconds after which a run of the command is ended, with all that it has started."""
+runs_the_command = pytest.mark.timeout(RUN_ENDS + 60)  # it is ended before the test is
+
+
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command as its document says."""
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=RUN_ENDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # killed, it could not stop its servers
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def test_list():
@@ -305,6 +389,7 @@ def test_unknown_name():
 
 
 @pytest.mark.system
+@runs_the_command
 def test_a_small_run_of_ours(tmp_path):
     results = tmp_path / "results.json"
     place = tmp_path / "data"
@@ -322,7 +407,78 @@ def test_a_small_run_of_ours(tmp_path):
     assert not list(place.iterdir())  # nothing is left behind
 
 
+@pytest.mark.system
+@runs_the_command
+def test_a_small_run_with_durable_files(tmp_path):
+    results = tmp_path / "results.json"
+    place = tmp_path / "data"
+    place.mkdir()
+    done = benchmarks(
+        *("--quick", "--only", "durable-files", "--rounds", "1", "--peers", "none"),
+        *("--size", "1MiB", "--dir", str(place), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    (table,) = json.loads(results.read_text())["tables"]
+    assert [row["name"] for row in table["rows"]] == ["1 worker", "2 workers", "workers auto"]
+    assert {"rate", "slowest", "server", "clients"} <= table["rows"][0]["values"].keys()
+    assert table["notes"][0].startswith("on ")
+    assert not list(place.iterdir())
+
+
+def test_durable_files_are_measured_where_no_disk_can_be_mounted(tmp_path, monkeypatch):
+    monkeypatch.setattr(durable.os, "geteuid", lambda: 1000)
+    with pytest.raises(Unavailable, match="only root"), durable.own_disk(tmp_path):
+        pass
+
+
+@pytest.mark.system
+@runs_the_command
+def test_a_small_run_of_several_clients_and_of_many_files(tmp_path):
+    results = tmp_path / "results.json"
+    place = tmp_path / "data"
+    place.mkdir()
+    done = benchmarks(
+        *("--quick", "--only", "clients-2", "memory", "--rounds", "1", "--peers", "none"),
+        *("--files-each", "30", "--files", "40", "--size", "1MiB"),
+        *("--dir", str(place), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    *clients, put, got = json.loads(results.read_text())["tables"]
+    assert [table["name"] for table in clients] == ["clients-2-up", "clients-2-down"]
+    for table in clients:
+        names = [row["name"] for row in table["rows"]]
+        assert names == ["ours, workers auto", "ours, 1 worker", "ours, 1 worker, one client"]
+        (note,) = table["notes"]
+        assert note.startswith("1 worker, 2 clients against 1 client: ")
+    for table in (put, got):
+        assert [row["name"] for row in table["rows"]] == ["ours, 200 files", "ours, 2,000 files"]
+        assert all(row["values"]["client_peak"][0] > 1 for row in table["rows"])
+    assert not list(place.iterdir())
+
+
 @pytest.mark.long
+@runs_the_command
+def test_a_small_run_of_many_clients_against_all(tmp_path):
+    results = tmp_path / "results.json"
+    done = benchmarks(
+        *("--quick", "--only", "clients-8-up", "stat-beside", "--rounds", "1"),
+        *("--files-each", "30", "--files", "40", "--size", "1MiB"),
+        *("--dir", str(tmp_path), "--json", str(results)),
+    )
+    assert done.returncode == 0, done.stderr
+    clients, beside = json.loads(results.read_text())["tables"]
+    assert any("(floor: 1.0 ×)" in note for note in clients["notes"])
+    names = [row["name"] for row in beside["rows"]]
+    assert len(names) == 10
+    for worker in ("ours, 1 worker", "ours, workers auto"):
+        assert f"{worker}, alone" in names
+        assert f"{worker}, beside 8, every 10 ms" in names
+    assert all({"p50", "p99", "max"} <= row["values"].keys() for row in beside["rows"])
+    assert "p99 at most 20 ms" in beside["notes"][0]
+
+
+@pytest.mark.long
+@runs_the_command
 def test_a_small_run_against_strangers(tmp_path):
     results = tmp_path / "results.json"
     done = benchmarks(
@@ -338,6 +494,7 @@ def test_a_small_run_against_strangers(tmp_path):
 
 
 @pytest.mark.long
+@runs_the_command
 def test_a_small_run_with_crowds(tmp_path):
     results = tmp_path / "results.json"
     done = benchmarks(
