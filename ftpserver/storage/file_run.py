@@ -261,15 +261,12 @@ class RunStaging:
         """
         request = self._run.request
         self._part = self._batch.part_of(self._run, 0)
-        directories = [self._look_at(one) for one in request.directories]
-        both = zip(request.directories, directories, strict=True)
-        wanted = [self._wanted(new, directory) for new, directory in both]
+        directories = [(new, self._look_at(new)) for new in request.directories]
+        wanted = [self._wanted(new, directory) for new, directory in directories]
         self._one_by_one = not self._room.take_together(len(self._data), wanted)
-        for new, directory in zip(request.directories, directories, strict=True):
+        for new, directory in directories:
             self._stage_directory(new, directory)
-        known = {
-            new.path: one.parts for new, one in zip(request.directories, directories, strict=True)
-        }
+        known = {new.path: directory.parts for new, directory in directories}
         for finished in request.finished:
             self._finish(finished, known.get(finished.path))
         self._part.ends = True

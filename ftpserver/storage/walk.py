@@ -221,8 +221,8 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
         for name in os.listdir(staging):
             try:
                 tree = os.open(name, _OPEN_BELOW, dir_fd=staging)
-            except NotADirectoryError:
-                continue
+            except (NotADirectoryError, FileNotFoundError):
+                continue  # or removed meanwhile: what a session tries there goes without the lock
             try:
                 raw = os.fsencode(name)
                 if raw.endswith(TRASH_SUFFIX):

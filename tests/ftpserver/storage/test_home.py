@@ -687,6 +687,13 @@ def test_counting_what_is_closed(home, alice, plain_user):
         (alice / "closed").chmod(0o700)
 
 
+def test_counting_while_a_name_in_staging_goes(home, alice, monkeypatch):
+    write(alice / "file")
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda place: [*real(place), "gone-just-now"])
+    assert home.count() == Usage(7, 1)
+
+
 def test_cleaning_staging(home, alice):
     for name in ("dead-1", "live-1", "dead-2"):
         write(alice / STAGING / name)
