@@ -12,6 +12,7 @@ synced (a lost settlement is repaired from the disk) unless the transaction is `
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import secrets
 import sqlite3
@@ -30,6 +31,7 @@ from sqlalchemy import (
     Engine,
     ExceptionContext,
     Pool,
+    PoolProxiedConnection,
     create_engine,
     event,
 )
@@ -45,11 +47,17 @@ from ftpserver.snapshot import open_snapshot
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 from ftpwire.errors import CommandError, DiskFull, Forbidden
 
+logger = logging.getLogger("ftpd.database")
+
 _SYNCHRONOUS, _BUSY_TIMEOUT = "synchronous", "busy_timeout"
 """What a connection's pragma of that name is, in its ``info``."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
 """Seconds between two looks whether another process still writes; each one is half as long again as
 the one before."""
+_WRITTEN_BACK_EVERY = 300
+"""Quick transactions: about the 1,000 pages after which SQLite does it for others."""
+_SHORT_PAUSE = 0.0001
+"""Longer ones aren't made with the turn of the process."""
 _COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
 """Files that are only made where there are accounts."""
 _UNUSABLE = frozenset(
@@ -286,6 +294,9 @@ class Writer:
 
     Attributes:
         refusal: Makes what is raised where nothing can be changed.
+        before_wait: Called by a thread that is going to wait for others that write: it gives up
+            the turn of its process. A transaction is otherwise run with that, or threads would
+            take Python's lock from each other at each of its many system calls.
     """
 
     _known: weakref.WeakKeyDictionary[Pool, Writer] = weakref.WeakKeyDictionary()
@@ -293,7 +304,15 @@ class Writer:
 
     def __init__(self, path: str | None) -> None:
         self.refusal: Callable[[], Exception] | None = None
+        self.before_wait: Callable[[], None] = lambda: None
         self._turn = threading.Lock()
+        self._own: sqlite3.Connection | None = None
+        """That of quick transactions; for who has the turn. The pool knows nothing of it: to ask
+        for one and to give it back there takes longer than what is done with it."""
+        self._own_pragmas: dict[Any, Any] = {}
+        self._unwritten = 0
+        """Of its transactions, how many were made since the log was written back."""
+        self._path = path
         self._log = _Log(path)
 
     @classmethod
@@ -315,6 +334,7 @@ class Writer:
         Args:
             engine: That engine, maybe with options.
         """
+        self.before_wait()  # SQLite may sleep until another process has written
         has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
         try:
             with engine.begin() as connection:
@@ -330,15 +350,32 @@ class Writer:
         Raises:
             DiskFull, StateError: As any transaction, of what is wrong with the file.
         """
-        has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
+        has_turn = self._turn.acquire(blocking=False)
+        if not has_turn:
+            self.before_wait()
+            has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
+        pooled = None
         try:
-            with closing(engine.raw_connection()) as pooled:  # its return rolls back what is left
-                connection = pooled.driver_connection
-                assert isinstance(connection, sqlite3.Connection)
-                _set(pooled.info, connection.execute, _SYNCHRONOUS, "NORMAL")
-                _begin_soon(pooled.info, connection)
+            if not has_turn or self._own is None:
+                pooled = engine.raw_connection()
+                has_own = has_turn and self._keep(pooled)
+                pooled = None if has_own else pooled
+            if pooled is None:
+                assert self._own is not None
+                connection, pragmas = self._own, self._own_pragmas
+            else:
+                assert isinstance(pooled.driver_connection, sqlite3.Connection)
+                connection, pragmas = pooled.driver_connection, pooled.info
+            try:
+                _set(pragmas, connection.execute, _SYNCHRONOUS, "NORMAL")
+                _begin_soon(pragmas, connection, self.before_wait)
                 yield connection
                 connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            if pooled is None:
+                self._has_written(connection)
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_READONLY and self.refusal is not None:
@@ -348,8 +385,46 @@ class Writer:
                 raise
             raise told from error
         finally:
+            if pooled is not None:
+                pooled.close()
             if has_turn:
                 self._turn.release()
+
+    def _keep(self, pooled: PoolProxiedConnection) -> bool:
+        """Take a connection out of the pool for good; False of a database in memory, which ends
+        with its only connection."""
+        connection = pooled.driver_connection
+        if not isinstance(connection, sqlite3.Connection) or self._path is None:
+            return False
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # see `_has_written`
+        self._own_pragmas = dict(pooled.info)
+        pooled.detach()
+        self._own = connection
+        return True
+
+    def _has_written(self, connection: sqlite3.Connection) -> None:
+        """Now and then, have the log written back to the accounts file. SQLite would do so within
+        a transaction, and sync both: by then the process needn't wait for this thread's turn."""
+        self._unwritten += 1
+        if self._unwritten < _WRITTEN_BACK_EVERY:
+            return
+        self._unwritten = 0
+        self.before_wait()
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:  # the transaction is in the log all the same
+            logger.warning("%s: its log can't be written back: %s", self._path, error)
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        """End a transaction that failed; SQLite may have done so by itself."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:  # it can't be told what state it is in: the next one has a new one
+            logger.warning("a connection to the database is given up", exc_info=True)
+            connection.close()
+            if connection is self._own:
+                self._own = None
 
     def to_sync(self) -> list[int]:
         """Descriptors of what has to be synced for all commits so far to survive a power cut;
@@ -362,6 +437,9 @@ class Writer:
 
     def close(self) -> None:
         """Give the descriptors back: nobody writes any more."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
         self._log.close()
 
 
@@ -476,14 +554,19 @@ def _on_begin(connection: Connection) -> None:
     run("BEGIN IMMEDIATE")
 
 
-def _begin_soon(known: dict[Any, Any], connection: sqlite3.Connection) -> None:
+def _begin_soon(
+    known: dict[Any, Any], connection: sqlite3.Connection, before_wait: Callable[[], None]
+) -> None:
     """Begin a transaction that writes, soon after another process has ended its own.
+
+    Args:
+        before_wait: Called once if that takes longer than most transactions of a commit do.
 
     Raises:
         sqlite3.OperationalError: It is busy for as long as any transaction waits.
     """
     _set(known, connection.execute, _BUSY_TIMEOUT, "0")
-    pause, deadline = _SHORTEST_PAUSE, 0.0
+    pause, deadline, waits = _SHORTEST_PAUSE, 0.0, False
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -495,6 +578,9 @@ def _begin_soon(known: dict[Any, Any], connection: sqlite3.Connection) -> None:
             deadline = deadline or now + BUSY_SECONDS
             if now >= deadline:
                 raise
+        if pause > _SHORT_PAUSE and not waits:
+            waits = True
+            before_wait()
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 

@@ -31,6 +31,7 @@ from ftpserver.database import Quick
 from ftpserver.schema import account, lease
 from ftpserver.storage.quota import BYTES_FOR_A_FILE, FEWEST_FILES, most_files
 from ftpwire.errors import BYTES, FILES, Busy, NotFound, QuotaExceeded
+from ftpwire.units import human, needed_and_free
 
 STEP = 16 * 1024 * 1024
 """Bytes reserved at a time for batches of small files."""
@@ -105,9 +106,11 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
         raise NotFound("the account was removed")
     free = None if row.quota is None else max(0, row.quota - row.used - row.held)
     if free is not None and size > free:
-        free, note = _with_trash(size, free, row.trash_bytes)
+        free, beside = _with_trash(size, free, row.trash_bytes)
+        many, few = needed_and_free(size, free)
+        note = f", and {human(beside)} in the trash" if beside else ""
         raise QuotaExceeded(
-            f"the quota is {row.quota} bytes: {size} needed, {free} free{note}",
+            f"{many} needed, {few} of the quota of {human(row.quota)} are free{note}",
             needed=size,
             free=free,
             what=BYTES,
@@ -115,7 +118,8 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
     most = most_files(row.quota, row.max_files)
     left = None if most is None else max(0, most - row.files - row.held_files)
     if left is not None and files > left:
-        left, note = _with_trash(files, left, row.trash_files)
+        left, beside = _with_trash(files, left, row.trash_files)
+        note = f", and {beside} in the trash" if beside else ""
         raise QuotaExceeded(
             f"the limit is {most} files and directories: {files} needed, {left} free{note}",
             needed=files,
@@ -124,11 +128,9 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
         )
 
 
-def _with_trash(needed: int, free: int, trash: int) -> tuple[int, str]:
-    """What to call free, and a note."""
-    if needed > free + trash:
-        return free + trash, ""
-    return free, f", and {trash} in the trash"
+def _with_trash(needed: int, free: int, trash: int) -> tuple[int, int]:
+    """What to call free, and how much is in the trash beside it."""
+    return (free + trash, 0) if needed > free + trash else (free, trash)
 
 
 def hold_plenty(connection: Connection, account_id: int, size: int, files: int) -> tuple[int, int]:

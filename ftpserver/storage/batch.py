@@ -270,6 +270,10 @@ class Uploads:
 
         Args:
             data: The bytes of all files, one after another.
+
+        Raises:
+            StateError: The books can't be used, and nothing of it is stored. Where some of it is,
+                because it took more than one batch, the rest is told as refused, by its index.
         """
         run = FileRun(request_id, request, _refused)
         few = self._batch.files + run.files <= SYNC_EACH
@@ -279,9 +283,13 @@ class Uploads:
         )
         try:
             last = taking.stage()
-        except BaseException:
+        except BaseException as error:
             self._forget_run(run)
-            raise
+            if not run.finished or not isinstance(error, Exception):
+                raise
+            run.fail_rest(_told(error))
+            last = self.part_of(run, run.things)
+            last.ends = True
         batch = self._batch
         batch.things += len(last.things)
         batch.files += len(last.staged)
@@ -587,8 +595,12 @@ class Uploads:
 
     def rest(self) -> None:
         """Nothing is under way for a while: give back the room that was taken for nothing."""
-        if not self.pending:
+        if self.pending:
+            return
+        if self._room.leases:
             self._abandon()
+        else:
+            self._leave_places()
 
     def abandon(self) -> None:
         """Drop what was staged and not committed. For a session, or a request, that failed."""
@@ -660,11 +672,11 @@ class Uploads:
                 continue
             if isinstance(outcome[1], Failed):
                 pending.part.fail(outcome[1])
+            pending.part.finish()
             if pending.part.ends:
                 self._done.append((outcome[0], pending.part.run.outcome()))
 
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[tuple[int, Message]]:
-        self._home.stand_aside()  # the syncs wait for the disk, the books for other processes
         self._keep_what_goes()
         # what says that the home is to be counted comes to the disk before what it says that of
         books = () if batch.leases_are_durable else self._ledger.to_sync()
@@ -672,6 +684,7 @@ class Uploads:
             self._sync_files(_staged_of(batch), batch.places, books)
         else:
             self._syncs.sync(books)
+        self._home.take_turn()  # again, if the disk was waited for: others are at their own commits
         self._begin_commit(batch)
         staged = _staged_of(batch)
         removals = [
@@ -689,13 +702,13 @@ class Uploads:
             try:
                 outcomes = self._apply_all(commit, batch)
                 commit.finish()
-                self._home.stand_aside()
                 if self._durable:
                     commit.sync()
             except Exception as error:  # it is visible, but it can't be called durable
                 failure = _failed(_told(error))
             finally:
                 commit.close()
+            self._home.take_turn()
             try:
                 if batch.leases:
                     self.settled = self._ledger.settle(
@@ -705,10 +718,14 @@ class Uploads:
                         commit.trash,
                         commit.trash_files,
                     )
-                    if self.settled.kept:
-                        self._drop_superseded(self.settled.kept, {one.target for one in staged})
+                    self._drop_superseded(self.settled.kept, {one.target for one in staged})
+            except LeaseLost as error:
+                failure = _failed(error)
             except Exception as error:
-                failure = _failed(_told(error))
+                # what is stored is durable, and is told as that: the lease is there still, and has
+                # the home counted, by this run's next settlement or by the next start
+                self.settled = None
+                logger.error("what was stored is settled later: %s", error)
             finally:
                 for one in staged:
                     one.close()  # its bytes have their name now, or were refused it
@@ -726,6 +743,7 @@ class Uploads:
         if operation is None or (not removals and not operation.is_there):
             yield operation
             return
+        self._home.stand_aside()
         # uploads wait for nobody who restores; what they replace is another operation then
         with self._home.keeping(waiting=bool(removals)) as ready:
             if ready is None:
@@ -735,8 +753,12 @@ class Uploads:
     def _begin_commit(self, batch: _Batch) -> None:
         """Say that renames follow, and take what can be resumed out of the reach of other sessions,
         both in one step of each. Those that were taken over before fail alone."""
+        found = _resumable_of(batch)
+        if not found:
+            self._begin_leases(batch.leases)
+            return
         with ExitStack() as steps:
-            for pending, _, resumable in _resumable_of(batch):
+            for pending, _, resumable in found:
                 try:
                     steps.enter_context(resumable.step())
                 except (CommandError, OSError) as error:
@@ -793,13 +815,19 @@ class Uploads:
         return self._home.alone()
 
     def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
-        """Drop what is kept of other uploads to these targets."""
+        """Drop what is kept of other uploads to these targets. What can't be is dropped in time."""
+        if not kept:
+            return
         stored = {
             prefix for target in targets for prefix in target_prefixes(self._account_id, target)
         }
         for name in kept:
-            if name[: len(name) - 8] in stored:
+            if name[: len(name) - 8] not in stored:
+                continue
+            try:
                 drop_kept(self._home, self._ledger, self._account_id, name)
+            except (OSError, *NOT_NOW) as error:
+                logger.warning("what is kept of an earlier upload is dropped later: %s", error)
 
     def _sync_files(self, staged: list[Staged], places: list[Place], books: Sequence[int]) -> None:
         """Sync the staged files: few together with those of other sessions, many by themselves,
@@ -813,6 +841,7 @@ class Uploads:
         """
         together = any(one.fd < 0 for one in staged)
         if together:
+            self._home.stand_aside()
             try:
                 for fd in self._one_of_each_disk(places):
                     beneath.sync_file_system(fd)

@@ -297,9 +297,11 @@ class Commit:
         many by themselves, with their file system. The home's lock is held meanwhile: those who are
         waited for wait for no lock."""
         if self._took and self._operation is not None:
+            self._home.stand_aside()
             self._operation.sync()
         one_by_one = self._touched
         if len(self._touched) > SYNC_EACH:
+            self._home.stand_aside()
             try:
                 beneath.sync_file_system(self._home.fd)
                 one_by_one = self._touched & self._elsewhere
@@ -315,6 +317,7 @@ class Commit:
             except FileNotFoundError:
                 pass  # a later change of this batch made it go
             except PermissionError:  # its mode forbids to open it
+                self._home.stand_aside()
                 beneath.sync_file_system(self._home.fd)
         self._syncs.sync(few)
 

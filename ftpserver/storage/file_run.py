@@ -11,7 +11,7 @@ middle of it: then a run has a part in each of several batches.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -61,10 +61,12 @@ class FilesOutcome:
     Attributes:
         total: How many things it was about.
         failures: What was not done, by its index.
+        paths: Those of what was not done, as they were asked for, by the same.
     """
 
     total: int
     failures: dict[int, Failed]
+    paths: dict[int, bytes] = field(default_factory=dict, compare=False)
 
 
 class NewDirectory(NamedTuple):
@@ -138,6 +140,10 @@ class Part:
             if thing is not None:
                 self.run.failures[index] = thing if type(thing) is Failed else failure
 
+    def finish(self) -> None:
+        """Its batch is over, whatever became of it."""
+        self.run.finished = self.start + len(self.things)
+
 
 class Tell(Protocol):
     """Makes an error the answer about a path."""
@@ -155,6 +161,8 @@ class FileRun:
         failure: That.
         failures: What was not done, by its index.
         files: How many files it has.
+        things: How many things it is about.
+        finished: So many of these were in batches that are finished.
     """
 
     def __init__(self, request_id: int, request: PutFiles, failed: Tell) -> None:
@@ -162,17 +170,46 @@ class FileRun:
         self.request = request
         self.failures: dict[int, Failed] = {}
         self.files = sum(len(one.files) for one in request.directories)
+        self.things = len(request.directories) + self.files + len(request.finished)
+        self.finished = 0
         self.failure = failed
 
     def outcome(self) -> FilesOutcome:
         """What became of it, when its last part is done."""
         request = self.request
-        total = len(request.directories) + self.files + len(request.finished)
-        return FilesOutcome(total, dict(sorted(self.failures.items())))
+        if not self.failures:
+            return FilesOutcome(self.things, {})
+        failures = dict(sorted(self.failures.items()))
+        return FilesOutcome(
+            self.things,
+            failures,
+            {
+                index: path
+                for index, (path, _) in enumerate(things_of(request))
+                if index in failures
+            },
+        )
+
+    def fail_rest(self, error: CommandError | OSError) -> None:
+        """Nothing of it is done but what was in batches that are finished."""
+        for index, (path, is_asked) in enumerate(things_of(self.request)):
+            if index >= self.finished and is_asked:
+                self.failures[index] = self.failure(error, path)
 
     def failed(self, error: CommandError | OSError, index: int) -> Failed:
         """The answer about the thing of an index."""
         return self.failure(error, path_of(self.request, index))
+
+
+def things_of(request: PutFiles) -> Iterator[tuple[bytes, bool]]:
+    """The paths of all things that it is about, in the order of their indexes, and whether anything
+    was asked for that path."""
+    for directory in request.directories:
+        yield directory.path, directory.make is not None
+        for file in directory.files:
+            yield paths.child(directory.path, file.name), True
+    for finished in request.finished:
+        yield finished.path, True
 
 
 def path_of(request: PutFiles, index: int) -> bytes:

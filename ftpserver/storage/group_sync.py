@@ -30,12 +30,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from ftpserver.storage.sync_costs import SyncCosts
 from ftpserver.storage.sync_turns import SyncTurns
 from ftpwire import beneath
 
 SYNC_EACH = 8
-"""So many files and directories are synced one by one; more of them by their file system
-(docs/decisions/0012)."""
+"""Up to so many files and directories may be synced one by one; more of them are by their file
+system (docs/decisions/0012)."""
 _SLOW = 0.0002
 """Seconds. Where a round lately took longer, other threads needn't wait for who leads one."""
 _LATELY = 8
@@ -70,15 +71,17 @@ class _Disk:
         is_led: Somebody leads a round, or has been told to.
         waiting: Those that are in no round yet, in the order in which they came.
         seconds: What a round takes, lately.
+        costs: What the ways to sync a few things take. For who leads.
     """
 
-    __slots__ = ("device", "is_led", "seconds", "waiting")
+    __slots__ = ("costs", "device", "is_led", "seconds", "waiting")
 
     def __init__(self, device: int) -> None:
         self.device = device
         self.is_led = False
         self.waiting: list[_Waiting] = []
         self.seconds = 0.0
+        self.costs = SyncCosts()
 
     def took(self, seconds: float) -> None:
         """A round is over. A quick one shows that the disk is; one that took long may have waited
@@ -118,7 +121,7 @@ class Syncs:
         sync: Callable[[Sequence[int]], None] | None = None,
         turns: SyncTurns | None = None,
     ) -> None:
-        self._sync = sync_all if sync is None else sync
+        self._sync = sync
         self._turns = turns
         self.before_wait: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -193,7 +196,11 @@ class Syncs:
                 members = disk.begin()
             began = time.perf_counter()
             try:
-                self._sync([fd for one in (mine, *members) for fd in one.fds])
+                fds = [fd for one in (mine, *members) for fd in one.fds]
+                if self._sync is None:
+                    sync_all(fds, disk.costs)
+                else:
+                    self._sync(fds)
             except OSError as failed:
                 error = failed
                 for one in members:
@@ -222,30 +229,39 @@ class Syncs:
             one.turn.release()
 
 
-def sync_all(fds: Sequence[int]) -> None:
-    """Sync open files and directories of one file system: few one by one, many together.
+def sync_all(fds: Sequence[int], costs: SyncCosts | None = None) -> None:
+    """Sync open files and directories of one file system: many together, few as it takes less time.
+
+    Args:
+        costs: What both ways took lately; None: few are synced one by one.
 
     Raises:
         OSError: Of the first that fails; the others may not have been tried.
     """
     things: dict[tuple[int, int], int] = {}
-    for fd in fds:
+    for fd in dict.fromkeys(fds):  # the log of the books is everybody's
         info = os.fstat(fd)
         # a directory that several sessions have open is one thing. Of a file each descriptor hears
         # of errors by itself
         whose = _DIRECTORY if stat.S_ISDIR(info.st_mode) else fd
         things.setdefault((info.st_ino, whose), fd)
-    if len(things) > SYNC_EACH:
+    count, began = len(things), time.perf_counter()
+    if count > SYNC_EACH or (costs is not None and costs.is_better_together(count)):
         try:
             _sync_together(list(things.values()))
-            return
         except beneath.Unsupported:
             pass
+        else:
+            if costs is not None and count <= SYNC_EACH:
+                costs.took_together(time.perf_counter() - began)
+            return
     files = [fd for (_, whose), fd in things.items() if whose != _DIRECTORY]
     if len(files) > 1:
         _write_together(files)
     for fd in things.values():
         os.fsync(fd)
+    if costs is not None:
+        costs.took_each(count, time.perf_counter() - began)
 
 
 def _write_together(files: Sequence[int]) -> None:

@@ -26,6 +26,7 @@ from ftpserver.storage.file_systems import Nature
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY, Tree
 from ftpwire.errors import BYTES, DiskFull, Forbidden
+from ftpwire.units import needed_and_free
 
 LOCK_NAME = b"lock"
 """In staging: the home's lock."""
@@ -177,7 +178,8 @@ class OpenHome:
         """
         free = self.disk_free(fd)
         if free is not None and size > free:
-            text = f"the disk is full: {size} bytes needed, {free} free"
+            many, few = needed_and_free(size, free)
+            text = f"the disk is full: {many} needed, {few} free"
             raise DiskFull(text, needed=size, free=free, what=BYTES)
 
     def check_writable(self) -> None:

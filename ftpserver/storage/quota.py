@@ -386,6 +386,8 @@ class Books(ABC):
             pass  # whoever ended it gave its room back
         except NOT_NOW as error:
             logger.warning("a reservation is given back later: %s", error)
+        except Exception:  # as well; and whoever gives back has something else to tell
+            logger.exception("a reservation is given back later")
 
     @contextmanager
     def freeing(self, account_id: int) -> Iterator[Freed]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ftpserver.cli.main import main
 from ftpserver.storage.group_sync import Syncs, _Disk, _Waiting
 from ftpserver.storage.ledger import Ledger
+from ftpserver.storage.sync_costs import SyncCosts
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpwire import beneath, paths
 
@@ -76,10 +77,14 @@ def weaken(promises: set[str]) -> None:
     beneath.sync_file_system = sync_file_system
     if "next-round" in promises:
         Syncs._hand_on = _hand_on_too_early
+    if promises & _ONE_BY_ONE:  # the file system's sync would save it, whenever that is quicker
+        SyncCosts.is_better_together = lambda costs, things: False
     if "lease" in promises:
         Ledger.to_sync = lambda ledger: []
 
 
+_ONE_BY_ONE = frozenset({"file-fsync", "directory-fsync", "lease"})
+"""What is left out of syncs of single things."""
 _hand_on = Syncs._hand_on
 
 

@@ -22,6 +22,7 @@ from ftpserver.storage.home_staging import StagingHome, Tally, rename_closed
 from ftpserver.storage.open_home import give_to_owner
 from ftpserver.storage.quota import NOT_NOW, Books
 from ftpserver.storage.trash.directory import PATIENCE, Opened, alone
+from ftpserver.storage.trash.evicting import giving_up
 from ftpserver.storage.trash.glance import counted_of, is_a_stranger, is_of, things_in
 from ftpserver.storage.trash.index import Begin, Contents, Gone
 from ftpserver.storage.trash.names import INDEX_NAME
@@ -31,6 +32,8 @@ from ftpwire.errors import Expired
 
 logger = logging.getLogger("ftpd.trash")
 
+_OTHERS = 1.0
+"""Seconds: so long those are waited for who need room and give up trash alone."""
 _PART_SECONDS = 0.05
 """So long is the home's lock held at a time: others wait for no longer."""
 
@@ -64,7 +67,8 @@ def purge(
         tick: Called now and then on the way, while no lock is held. What it raises leaves the rest
             to the clean-up of the next start.
         patience: Seconds that others are waited for who hold the operation.
-        settling: Settles what became free; None: it is free for everybody.
+        settling: Settles what became free, for who gives up trash alone (evicting.py); None: it is
+            free for everybody.
         for_room: It is given up for want of room, which is told who asks for it.
         is_left: It is of an account that is gone, and the whole of it goes: to the one that has the
             home now it is no trash, and takes room all the same.
@@ -75,34 +79,37 @@ def purge(
         Busy: Others hold it.
         OSError: It can't be renamed or removed.
     """
-    staged: list[bytes] = []
-    failed: OSError | None = None
-    with alone(home, trash, name, patience=patience) as held:
-        contents, things = held.contents(), things_in(held.fd)
-        is_own = is_of(contents, account_id)
-        if not (is_own or is_left) or is_a_stranger(contents, things):
-            raise Expired(f"{name}: this operation isn't in the trash any more")
-        if items is None and seen is not None and not things.issubset(seen):
-            items = tuple(seen)
-        if items is None:
-            own = contents if is_own else Contents()
-            staged.append(_claim(home, books, account_id, trash, held, own))
-        else:
-            going = [one for one in dict.fromkeys(items) if one in things]
-            try:
-                for at in range(0, len(going), MOST_AT_ONCE):
-                    some = going[at : at + MOST_AT_ONCE]
-                    staged.append(_claim_items(home, books, account_id, held, contents, some))
-            except OSError as error:  # what was taken out by then goes all the same
-                failed = error
-    discarded = Tally()
-    for one in staged:
-        gone = _Discarding(home, settling or _freeing(books, account_id), tick).run(one)
-        discarded.size += gone.size
-        discarded.files += gone.files
-        discarded.directories += gone.directories
-    if failed is not None:
-        raise failed
+    with ExitStack() as taking_part:
+        if settling is None:  # else whoever gives it up does it alone
+            taking_part.enter_context(giving_up(home, alone=False, patience=_OTHERS))
+        staged: list[bytes] = []
+        failed: OSError | None = None
+        with alone(home, trash, name, patience=patience) as held:
+            contents, things = held.contents(), things_in(held.fd)
+            is_own = is_of(contents, account_id)
+            if not (is_own or is_left) or is_a_stranger(contents, things):
+                raise Expired(f"{name}: this operation isn't in the trash any more")
+            if items is None and seen is not None and not things.issubset(seen):
+                items = tuple(seen)
+            if items is None:
+                own = contents if is_own else Contents()
+                staged.append(_claim(home, books, account_id, trash, held, own))
+            else:
+                going = [one for one in dict.fromkeys(items) if one in things]
+                try:
+                    for at in range(0, len(going), MOST_AT_ONCE):
+                        some = going[at : at + MOST_AT_ONCE]
+                        staged.append(_claim_items(home, books, account_id, held, contents, some))
+                except OSError as error:  # what was taken out by then goes all the same
+                    failed = error
+        discarded = Tally()
+        for one in staged:
+            gone = _Discarding(home, settling or _freeing(books, account_id), tick).run(one)
+            discarded.size += gone.size
+            discarded.files += gone.files
+            discarded.directories += gone.directories
+        if failed is not None:
+            raise failed
     if items is None:
         try:
             said = _said(contents.begin) if for_room else ()

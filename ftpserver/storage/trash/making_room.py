@@ -16,7 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from ftpserver.storage.home_staging import StagingHome
 from ftpserver.storage.quota import Books, GivenUp, Lease, Resumable, Settled
 from ftpserver.storage.trash.directory import open_trash
 from ftpserver.storage.trash.discarding import MOST_AT_ONCE, Settling, purge
+from ftpserver.storage.trash.evicting import giving_up
 from ftpserver.storage.trash.glance import Glance, by_worth, glances
 from ftpserver.storage.trash.measuring import OnMeasured, measure
 from ftpwire.errors import Busy, DiskFull, Expired, QuotaExceeded
@@ -38,6 +39,8 @@ _SHARE = 64
 at one of 100,000 items takes a second, which isn't spent for each small file."""
 _PATIENCE = 1.0
 """Seconds: so long the server may hold an operation that it counts."""
+OTHERS = 30.0
+"""Seconds: so long it is waited for others who give up trash, of which there may be large trees."""
 _A_FILE = 256 * 1024
 """Bytes that a file needs which is written before it is known whether there is room for it."""
 _A_LITTLE = 64 * 1024
@@ -56,6 +59,7 @@ class MakingRoom(Books):
             that room was needed.
         tick: Called now and then while something is removed. May raise, as when that is cancelled.
         on_measured: See `measuring.measure`.
+        others: Seconds that others are waited for who give up trash of the account.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class MakingRoom(Books):
         on_given_up: Callable[[int, list[str]], None] = lambda freed, operations: None,
         tick: Callable[[], None] = lambda: None,
         on_measured: OnMeasured = lambda operation, item, usage: None,
+        others: float = OTHERS,
     ) -> None:
         self.incarnation = books.incarnation
         self._books = books
@@ -76,6 +81,7 @@ class MakingRoom(Books):
         """Of which operations something was given up, the next time that it is told."""
         self._tick = tick
         self._on_measured = on_measured
+        self._others = others
 
     # what needs room ---------------------------------------------------------------------
 
@@ -114,15 +120,17 @@ class MakingRoom(Books):
 
         try:
             return self.until_on_disk(extend)
-        except QuotaExceeded as error:
-            if not self._can_fit(error, size, files):
+        except QuotaExceeded:
+            pass
+        with self._after_others():
+            if not self._can_fit(size, files):
                 return extend()  # for the numbers as they are now
-        with self._told() as given_up:
-            grown = self._grow(held, held.size + size, held.files + files, given_up)
-        if grown.size >= held.size + size and grown.files >= held.files + files:
-            return grown
-        held.size, held.files = grown.size, grown.files  # so much it has, which is not enough
-        return extend()
+            with self._told() as given_up:
+                grown = self._grow(held, held.size + size, held.files + files, given_up)
+            if grown.size >= held.size + size and grown.files >= held.files + files:
+                return grown
+            held.size, held.files = grown.size, grown.files  # so much it has, which is not enough
+            return extend()
 
     def _reserve(
         self,
@@ -138,23 +146,30 @@ class MakingRoom(Books):
         """
         try:
             return self.until_on_disk(lambda: reserve(size, files))
-        except QuotaExceeded as error:
-            if not self._can_fit(error, size, files):
+        except QuotaExceeded:
+            pass
+        with self._after_others():
+            if not self._can_fit(size, files):
                 return reserve(size, files)  # for the numbers as they are now
-        held = begin(0, 0)
-        try:
-            with self._told() as given_up:
-                grown = self._grow(held, size, files, given_up)
-            held.size, held.files = grown.size, grown.files
-        except BaseException:
+            held = begin(0, 0)
+            try:
+                with self._told() as given_up:
+                    grown = self._grow(held, size, files, given_up)
+                held.size, held.files = grown.size, grown.files
+            except BaseException:
+                self._books.release(held)
+                raise
+            if held.size >= size and held.files >= files:
+                return held
             self._books.release(held)
-            raise
-        if held.size >= size and held.files >= files:
-            return held
-        self._books.release(held)
-        return reserve(size, files)
+            return reserve(size, files)
 
-    def _can_fit(self, error: QuotaExceeded, size: int, files: int) -> bool:
+    def _after_others(self) -> AbstractContextManager[None]:
+        """Wait until nobody else gives up trash of the account: what becomes free by that, and
+        isn't needed by whoever does it, is room for this session."""
+        return giving_up(self._home(), alone=True, patience=self._others, tick=self._tick)
+
+    def _can_fit(self, size: int, files: int) -> bool:
         """Whether there is room once all of the trash is given up.
 
         What nobody has counted is counted first, so that nothing is given up in vain.

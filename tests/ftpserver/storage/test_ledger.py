@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from sqlalchemy import BigInteger, bindparam, event, insert, select, update
 
 from ftpserver.admin import verify
+from ftpserver.database import Writer
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
 from ftpserver.storage import account_room, runs
@@ -105,9 +106,9 @@ def test_a_batch_costs_six_statements(ledger, engine, open_account):
     def note(statement: str) -> None:
         seen.append(statement.split()[0])
 
-    held = ledger.reserve_step(alice, 1000)
-    ledger.settle([held], 0)  # what a connection is asked when it is new isn't counted
-    event.listen(engine, "checkout", lambda connection, *_: connection.set_trace_callback(note))
+    with Writer.of(engine).begin_quickly(engine) as connection:  # the one for all of these
+        connection.set_trace_callback(note)
+    seen.clear()
     held = ledger.reserve_step(alice, 1000)
     ledger.begin_commit([held])
     ledger.settle([held], 1000, 1)
