@@ -43,6 +43,7 @@ from ftpserver.serving.heartbeat import Heartbeat, Holder
 from ftpserver.serving.host import Supervisor
 from ftpserver.serving.listeners import Listener, TcpListener, UnixListener, tcp_listener
 from ftpserver.serving.proxied import Proxied
+from ftpserver.serving.quiet import Quiet
 from ftpserver.serving.service import Service
 from ftpserver.serving.stats import Serving
 from ftpserver.settings.table import AUTO, TABLE, Settings, cautions
@@ -99,6 +100,9 @@ class FtpServer:
         """Reads the settings again, for a reload. Raises StateError."""
         self.on_stop_asked: Callable[[], None] = lambda: None
         """Called, from any thread, when the server should be stopped by whoever runs it."""
+        self.on_quiet: Callable[[], None] = lambda: None
+        """Called when the sessions of this process have nothing to do for a while, after they
+        had."""
         self.fingerprint: str | None = None
         self.trouble: list[str] = []
         self._turned_away = 0
@@ -156,7 +160,9 @@ class FtpServer:
         )
         stack.callback(self.service.close)
         self.service.limits.strangers.on_dropped = self._drop_stranger
-        self.service.watcher.on_look = self._looked
+        service = self.service
+        self._quiet = Quiet(service.connections, service.moved, lambda: self.on_quiet())
+        service.watcher.on_look = self._looked
         self.housekeeping = Housekeeping(self.service)
         stack.callback(self.housekeeping.close)
         self.trash = TrashKeeping(self.service, self.housekeeping.own_accounts)
@@ -374,6 +380,7 @@ class FtpServer:
 
     def _looked(self, now: float) -> None:
         """In each round of the account watcher: end what should have ended, by now this server."""
+        self._quiet.look(now)
         if self.supervisor is not None:
             self.supervisor.enforce()
         if self.service.draining and self.is_drained(now):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ftpserver.errors import StateError
 from ftpserver.processes.child import Fork
 from ftpserver.processes.shared_rate import SharedPaces
+from ftpserver.processes.short_lives import SHORT_LIFE
 from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.serving.busyness import Busyness
 from ftpserver.serving.listeners import Handed
@@ -37,8 +38,10 @@ logger = logging.getLogger("ftpd.workers")
 
 _IDLE_SECONDS = 600.0
 """Without a connection, after which a worker ends: starting one again takes a second of CPU."""
+_TRIES = 3
+"""So many that die at their start, one after the other, are enough: the server goes on alone."""
 _PAUSE_SECONDS = 10.0
-"""After no worker could be started, until it is tried again."""
+"""From then until one is tried again at first; each time it is twice as long."""
 
 
 class GrowingSupervisor(WorkerSupervisor):
@@ -58,7 +61,7 @@ class GrowingSupervisor(WorkerSupervisor):
         self._changing = self._closed = False
         """A worker is being started, or the fork server ended."""
         self._grow_at = 0.0
-        """No worker is started before, on ``time.monotonic()``."""
+        """No worker is started before, on ``_clock``."""
         self._paces = SharedPaces(os.dup(self._page))
         self._service.limits.keep_paces_by(self._paces.pace)
 
@@ -123,7 +126,9 @@ class GrowingSupervisor(WorkerSupervisor):
             return
         processes = 1 + len(workers)
         busy += sum(one.busy for one in workers)
-        if busy > processes and processes < self._most and now >= self._grow_at:
+        if self._quiet and any(self._clock() - one.began >= SHORT_LIFE for one in workers):
+            self._do_soon(self._go_on_with_workers)
+        elif busy > processes and processes < self._most and self._clock() >= self._grow_at:
             self._do_soon(self._grow)
         elif self._fork_server.is_awake and not self._all():
             self._do_soon(self._fork_server.rest)
@@ -151,9 +156,42 @@ class GrowingSupervisor(WorkerSupervisor):
         try:
             self._spawn(lasting=True)
         except StateError as error:
-            self._grow_at = time.monotonic() + _PAUSE_SECONDS
-            if not self._over.is_set():
+            if self._over.is_set():
+                return
+            if not self._quiet:
                 logger.error("no worker can be started beside the server: %s", error)
+            self._short_lives.failed(str(error))
+            self._grow_later()
+
+    def _replace(self, worker: WorkerHandle) -> None:
+        """Whether another one is of use is seen in a moment, as if there had been none."""
+        self._short_lives.ended(self._clock() - worker.began, served=worker.ready)
+        self._grow_later()
+
+    def _grow_later(self) -> None:
+        """Start none for a while, where they die again and again."""
+        lives = self._short_lives
+        if lives.count < _TRIES:
+            self._quiet = False
+            self._grow_at = self._clock() + lives.pause()
+            return
+        pause = lives.pause(spared=_TRIES - 1, first=_PAUSE_SECONDS)
+        self._grow_at = self._clock() + pause
+        if not self._quiet and not self._over.is_set():
+            self._quiet = True
+            why = f" ({lives.reason})" if lives.reason else ""
+            logger.error(
+                "%d workers in a row have died at their start%s: the server goes on alone, and "
+                "tries one again every few minutes while more sessions are busy",
+                lives.count,
+                why,
+            )
+
+    def _go_on_with_workers(self) -> None:
+        """One lives: whatever it was is over."""
+        self._quiet = False
+        self._short_lives.count = 0
+        logger.info("there are workers beside the server again")
 
     def _let_go(self, workers: list[WorkerHandle], now: float) -> None:
         """End the workers that have had no connection for long."""

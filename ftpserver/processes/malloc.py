@@ -12,7 +12,9 @@ import gc
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _LARGE_BLOCK = 4 * 1024 * 1024
-_ARENAS = 4
+_ARENAS = 2
+"""Few: what threads leave in each of them stays there, and Python's lock lets hardly two
+of them allocate at the same time."""
 
 
 def return_memory() -> None:
@@ -36,8 +38,15 @@ def keep_what_is_there() -> None:
     A full collection stops all threads while it looks at every object: 20 ms and more, again and
     again where sessions have thousands of small files under way. Most of it were these objects.
     """
+    return_what_is_free()
+    gc.freeze()
+
+
+def return_what_is_free() -> None:
+    """Give back to the system what nobody uses any more: some MiB after a few busy sessions, which
+    glibc keeps in between what is used, and some that waits for Python's collector.
+    """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    gc.freeze()

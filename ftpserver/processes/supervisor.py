@@ -3,8 +3,9 @@
 Lives here: starting them and replacing those that die, asking all of them, changing what holds for
 all.
 Lives elsewhere: which connection goes to whom (handing.py), what is known of one
-(worker_handle.py), a worker itself (worker.py), what is asked (worker_interfaces.py), forking
-(forkserver.py), having no more of them than are of use (growing.py).
+(worker_handle.py), when one that dies again and again is tried again (short_lives.py), a worker
+itself (worker.py), what is asked (worker_interfaces.py), forking (forkserver.py), having no more of
+them than are of use (growing.py).
 
 The server accepts, and hands each connection to the worker that has the fewest. So the load is
 even however few connections there are, and limits for connections are those of one process.
@@ -38,6 +39,7 @@ from ftpserver.processes.child import Fork
 from ftpserver.processes.forkserver import Ended, ForkServer
 from ftpserver.processes.handing import Handing
 from ftpserver.processes.shared_rate import make_page
+from ftpserver.processes.short_lives import ShortLives
 from ftpserver.processes.worker_handle import WorkerHandle
 from ftpserver.processes.worker_interfaces import (
     AuditLines,
@@ -68,10 +70,6 @@ _END_SECONDS = 10.0
 """That workers get to end beyond the grace time, before they are given up."""
 _LAST_SECONDS = 2.0
 """That the process of a worker gets to end once it says nothing more; then it is killed."""
-_SHORT_LIFE = 5.0
-"""A worker that lived no longer than so many seconds is replaced after a while."""
-_FIRST_PAUSE = 0.4
-_LONGEST_PAUSE = 10.0
 
 
 class WorkerSupervisor:
@@ -106,7 +104,13 @@ class WorkerSupervisor:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         """For the thread that looks after them; None: it ends."""
         self._over = threading.Event()
-        self._short_lives = 0
+        self._clock = time.monotonic
+        self._short_lives = ShortLives()
+        """Of workers that were to stay. The thread that looks after workers has it."""
+        self._missing: list[float] = []
+        """When those that have died are replaced, on ``_clock``. That thread's, too."""
+        self._quiet = False
+        """That one dies is no news any more: the log has told it of those before."""
         self._killed: set[int] = set()
         """The numbers of workers whose end is no news."""
         self._handing = Handing(self._service, serve_here=serve_here)
@@ -236,11 +240,13 @@ class WorkerSupervisor:
     def enforce(self) -> None:
         """Look after connections that nobody claims, and workers that never get ready."""
         self._handing.look()
-        began = time.monotonic() - _START_SECONDS
+        began = self._clock() - _START_SECONDS
         for worker in self._all():
             starting = worker.lasting and not (worker.ready or worker.given_up)
             if starting and worker.began < began:
                 self._kill_unready(worker)
+        if any(moment <= self._clock() for moment in self._missing.copy()):
+            self._tasks.put(self._start_missing)
 
     def drain(self) -> None:
         """No more connections come: idle sessions are sent away."""
@@ -346,6 +352,7 @@ class WorkerSupervisor:
         worker = WorkerHandle(
             number, self._ledger, self._targets_for, self._ended_now, lasting=lasting
         )
+        worker.began = self._clock()
         with self._changed:
             self._workers[number] = worker
         try:
@@ -379,12 +386,15 @@ class WorkerSupervisor:
             self._changed.notify_all()
         had = self._handing.leave(worker)
         if not (worker.said_bye or worker.given_up or self._over.is_set()):
-            logger.error("%s has died, and with it %d connections", worker, had)
+            level = logging.DEBUG if self._quiet and not had else logging.ERROR
+            logger.log(level, "%s has died, and with it %d connections", worker, had)
 
     def _reported(self, report: Ended) -> None:
         """The fork server tells of a process."""
         if report.status and report.number not in self._killed:
-            logger.error("worker %d: %s", report.number, report.cause)
+            self._short_lives.reason = report.cause
+            level = logging.DEBUG if self._quiet else logging.ERROR
+            logger.log(level, "worker %d: %s", report.number, report.cause)
 
     def _look_after(self) -> None:
         """Do one task after the other, until the end."""
@@ -412,15 +422,28 @@ class WorkerSupervisor:
             self._host.look_soon()
 
     def _replace(self, worker: WorkerHandle) -> None:
-        """Start another one; after a while, where they die again and again."""
-        lived = time.monotonic() - worker.began
-        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
-        while not (self._over.wait(_pause(self._short_lives)) or self._service.draining):
+        """Start another one; after a while, where they die again and again: the thread that does
+        this has others to put right meanwhile."""
+        self._short_lives.ended(self._clock() - worker.began, served=worker.ready)
+        self._miss_one()
+        self._start_missing()
+
+    def _miss_one(self) -> None:
+        self._missing.append(self._clock() + self._short_lives.pause())
+
+    def _start_missing(self) -> None:
+        """Start those whose time has come."""
+        now = self._clock()
+        due = [moment for moment in self._missing if moment <= now]
+        self._missing = [moment for moment in self._missing if moment > now]
+        for _ in due:
+            if self._over.is_set() or self._service.draining:
+                return
             try:
                 self._spawn(lasting=True)
-                return
             except StateError as error:
-                self._short_lives += 1
+                self._short_lives.failed(str(error))
+                self._miss_one()
                 if not self._over.is_set():
                     logger.error("no worker can be started in its place: %s", error)
 
@@ -497,10 +520,3 @@ class WorkerSupervisor:
         given: Future[str] = Future()
         turn.began.add_done_callback(lambda _: given.set_result(turn.token))
         return given
-
-
-def _pause(short_lives: int) -> float:
-    """Seconds until a worker is replaced, when so many one after the other lived only shortly."""
-    if short_lives < 2:
-        return 0.0
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(16, short_lives - 2))

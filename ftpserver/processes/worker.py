@@ -32,7 +32,7 @@ from ftpserver.database import open_to_serve
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.forkserver import ChildArguments
-from ftpserver.processes.malloc import keep_what_is_there
+from ftpserver.processes.malloc import keep_what_is_there, return_what_is_free
 from ftpserver.processes.rpc import Peer, PeerGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
@@ -48,6 +48,7 @@ from ftpserver.processes.worker_interfaces import (
 from ftpserver.serving.busyness import Busyness
 from ftpserver.serving.heartbeat import Heartbeat
 from ftpserver.serving.listeners import Handed
+from ftpserver.serving.quiet import Quiet
 from ftpserver.serving.service import Service
 from ftpserver.settings.table import AUTO
 from ftpserver.storage.ledger import Ledger
@@ -107,8 +108,10 @@ class Worker(WorkerForServer):
         self._busyness = Busyness(self.service.sessions)
         self._busy = 0
         """What the server was told last."""
-        if arguments.settings.workers == AUTO:  # else there are as many as there are
-            self.service.watcher.on_look = self._look
+        self._grows = arguments.settings.workers == AUTO  # else there are as many as there are
+        service = self.service
+        self._quiet = Quiet(service.connections, service.moved, return_what_is_free)
+        service.watcher.on_look = self._look
 
     def _open(self, settings: Settings, note: ChildNote, paces: SharedPaces) -> Service:
         engine, _ = open_to_serve(settings.state)
@@ -182,6 +185,9 @@ class Worker(WorkerForServer):
 
     def _look(self, now: float) -> None:
         """In each round of the account watcher: tell how many are busy, if it has changed."""
+        self._quiet.look(now)
+        if not self._grows:
+            return
         busy = self._busyness.look(now)
         if busy != self._busy:
             self._busy = busy

@@ -103,6 +103,11 @@ class Authentication:
 
     # log-ins -----------------------------------------------------------------------------
 
+    def send_answers(self) -> None:
+        """Send the answers to what was asked before, which is HELLO: a password takes long to
+        check, and the delay of HELLO tells the client how far away the server is."""
+        self._exchange.flush()
+
     def logged_in(self) -> LoggedIn:
         """What is told of the account that is logged in."""
         own = self.user.max_sessions

@@ -544,7 +544,6 @@ class Exchange:
         if workspace is None or batch is None or not batch.pending:
             return
         current = self.request_id
-        self.stand_aside()
         with self.guard.away():
             outcomes = workspace.commit()
             self.take_turn()
@@ -560,7 +559,7 @@ class Exchange:
                 self.take_turn()
             self.request_id = request_id
             if isinstance(outcome, FilesOutcome):
-                for page in not_stored(outcome.failures, self.page_size):
+                for page in not_stored(outcome.failures, outcome.paths, self.page_size):
                     self.send(page)
                 done = outcome.total - len(outcome.failures)
                 self.send(messages.FilesStored(done), Kind.END)

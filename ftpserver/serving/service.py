@@ -29,6 +29,7 @@ from ftpserver.accounts.tokens import Tokens
 from ftpserver.audit.record import REFUSED, timestamp
 from ftpserver.audit.writer import Audit
 from ftpserver.clock import RUN
+from ftpserver.database import Writer
 from ftpserver.serving.account_watch import AccountWatcher
 from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
@@ -141,6 +142,7 @@ class Service:
         self.take_turn = self.turns.take
         self.pass_turn = self.turns.pass_on
         ledger.syncs.before_wait = self.stand_aside
+        Writer.of(engine).before_wait = self.stand_aside
         self.stopping = False
         self.draining = False
         self.grace = settings.grace

@@ -254,7 +254,6 @@ def test_writers_take_turns_over_one_connection(engine):
             seen.append(connection)
 
     with writer.begin(engine) as first:
-        driver = first.connection.driver_connection
         threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
         for thread in threads:
             thread.start()
@@ -262,7 +261,7 @@ def test_writers_take_turns_over_one_connection(engine):
     for thread in threads:
         thread.join()
     assert _names(engine)[0] == "first" and sorted(_names(engine)[1:]) == ["a", "b"]
-    assert seen == [driver, driver]
+    assert seen[0] is seen[1]
 
 
 def test_who_waits_too_long_for_his_turn_is_told_that_it_is_locked(root, monkeypatch):
@@ -372,6 +371,85 @@ def test_a_quick_transaction_does_not_wait_for_another_process_for_ever(root, mo
         assert _names(engine) == []
     finally:
         engine.dispose()
+
+
+def test_a_quick_transaction_waits_for_no_one_by_way_of_the_pool(engine, monkeypatch):
+    """To ask the pool for a connection takes longer than the transaction."""
+    assert _names(engine) == []
+    monkeypatch.setattr(engine.pool, "connect", Mock(side_effect=AssertionError))
+    assert _names(engine) == []
+
+
+def test_a_connection_that_can_not_roll_back_is_given_up(engine):
+    writer = Writer.of(engine)
+    with pytest.raises(KeyError), writer.begin_quickly(engine) as connection:
+        connection.close()  # as after an error of the disk
+        raise KeyError
+    with pytest.raises(KeyError), writer.begin_quickly(engine) as another:
+        _ADD(another, its_name="a", at=0)
+        raise KeyError
+    assert another is not connection
+    assert _names(engine) == []
+
+
+def test_the_turn_of_the_process_is_given_up_before_anything_is_waited_for(engine, root):
+    """And otherwise not: threads that write would race for Python's lock at each system call."""
+    writer, told = Writer.of(engine), threading.Semaphore(0)
+    writer.before_wait = told.release
+    assert _names(engine) == []
+    assert not told.acquire(blocking=False)
+    thread = threading.Thread(target=_names, args=(engine,))
+    with writer.begin_quickly(engine):
+        thread.start()
+        assert told.acquire(timeout=30)  # another thread writes
+    thread.join(30)
+    with writing_process(root / ".ftpd" / "state.db") as other:
+        thread = threading.Thread(target=_names, args=(engine,))
+        thread.start()
+        assert told.acquire(timeout=30)  # another process does
+        print(file=other.stdin, flush=True)
+        thread.join(30)
+    assert not told.acquire(blocking=False)  # once, however often it looks
+    with writer.begin(engine):  # of which SQLite may sleep
+        assert told.acquire(blocking=False)
+
+
+def test_the_log_is_written_back_without_the_turn(engine, root, monkeypatch):
+    """That syncs two files, and would stop all who ask for something else meanwhile."""
+    writer, asked = Writer.of(engine), []
+    writer.before_wait = lambda: asked.append(len(log_of(root)))
+    monkeypatch.setattr(database, "_WRITTEN_BACK_EVERY", 40)
+    for number in range(200):
+        with writer.begin_quickly(engine) as connection:
+            _ADD(connection, its_name=f"user{number}", at=0)
+    assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    assert len(asked) == 5
+    assert len(log_of(root)) == asked[-1] <= asked[0] * 1.5  # it is used again from its beginning
+    _, pages, written_back = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    assert pages == written_back
+
+
+def log_of(root: Path) -> bytes:
+    return (root / ".ftpd" / "state.db-wal").read_bytes()
+
+
+def test_a_log_that_can_not_be_written_back_fails_nothing(engine, monkeypatch, caplog):
+    monkeypatch.setattr(database, "_WRITTEN_BACK_EVERY", 1)
+    writer = Writer.of(engine)
+    assert _names(engine) == []
+    real, writer._own = writer._own, Mock(wraps=writer._own)
+
+    def execute(statement: str, *arguments: object) -> object:
+        if "checkpoint" in statement:
+            raise sqlite3.OperationalError("disk I/O error")
+        return real.execute(statement, *arguments)
+
+    writer._own.execute = execute
+    with writer.begin_quickly(engine) as connection:
+        _ADD(connection, its_name="a", at=0)
+    writer._own = real
+    assert "can't be written back: disk I/O error" in caplog.text
+    assert _names(engine) == ["a"]
 
 
 def test_other_transactions_over_the_same_connection_wait_as_ever(engine):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 def login(client: Authentication, request: Login) -> Message:
     """Check the password and open the session."""
     ask = client.authenticator
+    client.send_answers()
     return _let_in(
         client,
         request.user,

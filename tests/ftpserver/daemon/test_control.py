@@ -284,6 +284,15 @@ def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd):
     assert last_word(peer) == "the session was ended by the administrator"
 
 
+def test_an_account_without_sessions(root, start_server, ftpd):
+    start_server(root=root).accounts.add("bob", "secret")
+    assert ftpd("kick", "bob") == (0, "bob has no sessions\n", "")
+    status, out, _ = ftpd("kick", "bob", "--json")
+    assert status == 0 and json.loads(out)["ended"] == []
+    status, out, told = ftpd("kick", "nobody")
+    assert (status, out) == (5, "") and "nobody: no such account" in told
+
+
 @pytest.mark.parametrize("who", [{"session": 10**6}, {"user": "nobody"}, {}], ids=str)
 def test_kicking_who_is_not_there(server, state, dial, who):
     peer, stranger = dial(server), dial(server, logged_in=False)

@@ -21,6 +21,7 @@ from ftpserver.errors import RootBusy, StateError
 from ftpserver.schema import account
 from ftpserver.serving import heartbeat as heartbeat_module
 from ftpserver.serving import listeners as module
+from ftpserver.serving import quiet
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage.home import Home
@@ -36,6 +37,15 @@ def plain(root, **options) -> Settings:
 
 def is_served(peer: Peer) -> bool:
     return peer.ask(WhoAmI()) == LoggedIn("alice")
+
+
+def test_who_runs_it_is_told_when_nothing_moves_any_more(server, dial, monkeypatch):
+    monkeypatch.setattr(quiet, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(quiet, "_WORTH_BYTES", 1)
+    told = threading.Event()
+    server.on_quiet = told.set
+    assert is_served(dial(server))
+    assert told.wait(60)
 
 
 # accepting ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.processes.rpc import Peer
+from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
     ChildNote,
@@ -116,6 +118,24 @@ class FakeWorker(WorkerForServer):
         self.peer.close()
         for _, connection in self.given.values():
             connection.close()
+
+
+class FakeClock:
+    """The time of a supervisor, which passes as its test says."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def look_after(crew: WorkerSupervisor) -> None:
+    """Wait until all was put right that was to be by now, and started what is missing by now."""
+    crew.enforce()
+    done = threading.Event()
+    crew._tasks.put(done.set)
+    assert done.wait(PATIENCE)
 
 
 class FakeForkServer:

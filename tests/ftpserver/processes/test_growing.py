@@ -21,13 +21,14 @@ from ftpserver.daemon.server import FtpServer
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, later
 from ftpserver.processes import growing, supervisor
+from ftpserver.processes.forkserver import Ended
 from ftpserver.processes.growing import GrowingSupervisor
 from ftpserver.processes.worker_interfaces import ServerQueue
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings import table
 from ftpwire.errors import NotFound
 from ftpwire.messages import Put, Ready, WhoAmI
-from tests.ftpserver.processes.fake_workers import PATIENCE, FakeForkServer, FakeWorker
+from tests.ftpserver.processes.fake_workers import PATIENCE, FakeClock, FakeForkServer, FakeWorker
 from tests.peer import Peer, eventually
 
 ROUNDS = 3
@@ -216,8 +217,7 @@ def test_a_third_process_comes_when_a_third_session_is_busy(grow):
     assert grown.count == 2, "all CPUs have a process"
 
 
-def test_one_that_cant_be_started_is_tried_again_later(grow, monkeypatch, caplog):
-    monkeypatch.setattr(growing, "_PAUSE_SECONDS", 0.0)
+def test_one_that_cant_be_started_is_tried_again_later(grow, caplog):
     grown = grow(2)
     grown.fork_server.failures = 1
     with caplog.at_level(logging.ERROR):
@@ -232,6 +232,59 @@ def test_one_that_dies_is_replaced(grow):
     grown.worker().die()
     second = grown.worker()
     assert second.number == 2 and grown.count == 1
+
+
+def test_where_workers_die_at_their_start_the_server_goes_on_alone(grow, caplog):
+    grown = grow(2)
+    clock = grown.supervisor._clock = FakeClock()
+    grown.busy(b"/a"), grown.busy(b"/b")
+    pauses = []
+    for number in range(1, 10):
+        worker = grown.fork_server.next()
+        grown.fork_server.report(Ended(number, 1))
+        worker.die()
+        eventually(lambda number=number: grown.supervisor._short_lives.count == number)
+        grown.look()
+        pauses.append(max(0.0, grown.supervisor._grow_at - clock.now))
+        if pauses[-1]:
+            assert len(grown.fork_server.children) == number
+            clock.now = grown.supervisor._grow_at - 0.001
+            grown.look()
+            assert len(grown.fork_server.children) == number, "not before its time"
+            clock.now = grown.supervisor._grow_at
+    assert pauses[0] == 0 and pauses[1:] == pytest.approx([0.4, 10, 20, 40, 80, 160, 300, 300])
+    grown.session()  # it serves all the while
+    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert [one for one in told if "alone" in one] == [
+        "3 workers in a row have died at their start (it ended with status 1): the server goes on "
+        "alone, and tries one again every few minutes while more sessions are busy"
+    ]
+    assert len(told) == 7, "of those that come then nothing is said"
+    worker = grown.worker()
+    grown.look()
+    assert grown.supervisor._quiet, "whether this one lives is not known yet"
+    clock.now += 1000
+    grown.look()
+    worker.die()
+    grown.worker()
+    assert "has died" in caplog.records[-1].getMessage(), "that is news again"
+
+
+def test_where_none_can_be_started_the_server_goes_on_alone(grow, caplog):
+    grown = grow(2)
+    clock = grown.supervisor._clock = FakeClock()
+    grown.fork_server.failures = 5
+    grown.busy(b"/a"), grown.busy(b"/b")
+    for number in range(1, 6):
+        eventually(lambda number=number: grown.supervisor._short_lives.count == number)
+        eventually(lambda: not grown.supervisor._changing)
+        clock.now = max(clock.now, grown.supervisor._grow_at)
+    grown.worker()
+    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+    assert [one.partition(":")[0] for one in told] == [
+        *["no worker can be started beside the server"] * 3,
+        "3 workers in a row have died at their start (no process can be started)",
+    ]
 
 
 @pytest.mark.parametrize("how", ["stopped", "dead"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import queue
 import re
 import select
 import signal
@@ -43,7 +42,13 @@ from ftpserver.processes.worker_interfaces import (
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, DiskFull, NotFound
-from tests.ftpserver.processes.fake_workers import PATIENCE, FakeForkServer, FakeWorker
+from tests.ftpserver.processes.fake_workers import (
+    PATIENCE,
+    FakeClock,
+    FakeForkServer,
+    FakeWorker,
+    look_after,
+)
 from tests.peer import eventually
 
 ADDRESS = ("192.0.2.1", 50_000)
@@ -180,62 +185,76 @@ def left(crew: WorkerSupervisor) -> int:
 # pauses between lives ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("short_lives", "seconds"),
-    [(0, 0), (1, 0), (2, 0.4), (3, 0.8), (4, 1.6), (5, 3.2), (6, 6.4), (7, 10), (10_000, 10)],
-)
-def test_the_pause_grows_up_to_a_limit(short_lives, seconds):
-    assert supervisor._pause(short_lives) == pytest.approx(seconds)
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-class Pauses(threading.Event):
-    """The crew's end, whose waits are told of, and take no time unless ``real``."""
-
-    def __init__(self, *, real: bool = False) -> None:
-        super().__init__()
-        self.waits: queue.SimpleQueue[float] = queue.SimpleQueue()
-        self._real = real
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        self.waits.put(timeout)
-        return super().wait(timeout) if self._real else self.is_set()
-
-    def next(self) -> float:
-        return self.waits.get(timeout=PATIENCE)
-
-
-def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, fork_server, monkeypatch):
-    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
-    crew, (worker,) = hire(1)
-    crew._over = pauses = Pauses()
-    waited = []
-    for _ in range(8):
-        worker.die()
-        worker = fork_server.made.next()
-        waited.append(pauses.next())
-    assert waited == pytest.approx([0, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10])
-    monkeypatch.setattr(supervisor, "_SHORT_LIFE", -1)  # this one has lived long
+def replaced(crew, clock: FakeClock, worker: FakeWorker, fork_server) -> tuple[FakeWorker, float]:
+    """Have one die; the one in its place, and the seconds until that was started."""
+    before = len(fork_server.made.children)
     worker.die()
-    worker = fork_server.made.next()
-    assert pauses.next() == 0
-    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
+    eventually(lambda: crew._missing or len(fork_server.made.children) > before)
+    pause = 0.0
+    if crew._missing:
+        (moment,) = crew._missing
+        pause = moment - clock.now
+        clock.now = moment - 0.001
+        look_after(crew)
+        assert len(fork_server.made.children) == before
+        clock.now = moment
+        look_after(crew)
+    return fork_server.made.next(), pause
+
+
+def after_the_pause(crew, clock: FakeClock, fork_server) -> FakeWorker:
+    """The next one that is started in the place of one that has ended."""
+    eventually(lambda: crew._missing)
+    clock.now = crew._missing[0]
+    crew.enforce()
+    return fork_server.made.next()
+
+
+def test_who_dies_young_again_and_again_is_replaced_later_and_later(hire, fork_server, clock):
+    crew, (worker,) = hire(1)
+    crew._clock = clock
+    pauses = []
+    for _ in range(13):
+        worker, pause = replaced(crew, clock, worker, fork_server)
+        pauses.append(pause)
+    expected = [0, *(0.4 * 2**number for number in range(10)), 300, 300]
+    assert pauses == pytest.approx(expected, abs=1e-3)
+    eventually(lambda: left(crew) == 1)
+    clock.now += 1000  # this one lives long
+    worker, pause = replaced(crew, clock, worker, fork_server)
+    assert pause == 0
     for seconds in (0, 0.4):  # and it all begins again
+        worker, pause = replaced(crew, clock, worker, fork_server)
+        assert pause == pytest.approx(seconds, abs=1e-3)
+
+
+def test_others_are_put_right_while_one_waits_for_its_turn(hire, fork_server, server, clock):
+    crew, (first, second) = hire(2)
+    crew._clock = clock
+    crew._short_lives.count = 9
+    for worker in (first, second):
         worker.die()
-        worker = fork_server.made.next()
-        assert pauses.next() == pytest.approx(seconds)
-    assert len(fork_server.made.children) == 12
+        eventually(lambda worker=worker: ("bury", worker.note.incarnation) in server.done)
+    eventually(lambda: len(crew._missing) == 2)
+    assert len(fork_server.made.children) == 2
+    clock.now += 1000
+    look_after(crew)
+    fork_server.made.next(), fork_server.made.next()
+    assert left(crew) == 2 and not crew._missing
 
 
 @pytest.mark.parametrize("how", ["stop", "close"])
-def test_the_end_does_not_wait_for_a_pause(hire, fork_server, monkeypatch, how):
-    """(It would take an hour.)"""
-    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
-    monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
+def test_the_end_does_not_wait_for_a_pause(hire, fork_server, how):
+    """(It would take minutes.)"""
     crew, (worker,) = hire(1)
-    crew._over = pauses = Pauses(real=True)
+    crew._short_lives.count = 20
     worker.die()
-    assert pauses.next() == 3600
+    eventually(lambda: crew._missing)
     if how == "stop":
         crew.stop(lambda: 0.0)
     crew.close()
@@ -322,9 +341,10 @@ def test_a_worker_that_dies_before_it_is_ready_ends_the_start_at_once(server, fo
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["hangs", "is-not-even-forked"])
 def test_a_replacement_that_never_gets_ready_is_replaced(
-    hire, fork_server, server, monkeypatch, caplog, process, is_known
+    hire, fork_server, server, clock, monkeypatch, caplog, process, is_known
 ):
     crew, (first,) = hire(1)
+    crew._clock = clock
     fork_server.silent = True
     first.die()
     hanging = fork_server.made.next()
@@ -334,8 +354,9 @@ def test_a_replacement_that_never_gets_ready_is_replaced(
     assert not hanging.ended.is_set(), "it still has time"
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.0)
     fork_server.silent = False
+    clock.now += 1
     crew.enforce()
-    third = fork_server.made.next()
+    third = after_the_pause(crew, clock, fork_server)
     assert hanging.ended.wait(PATIENCE)
     eventually(lambda: crew._workers[third.number].ready)
     if is_known:
@@ -348,19 +369,24 @@ def test_a_replacement_that_never_gets_ready_is_replaced(
 
 
 def test_a_fork_server_that_fails_for_a_while_leaves_as_many_workers_as_before(
-    hire, fork_server, server, monkeypatch, caplog
+    hire, fork_server, server, clock, caplog
 ):
-    monkeypatch.setattr(supervisor, "_SHORT_LIFE", float("inf"))
     crew, (worker,) = hire(1)
-    crew._over = pauses = Pauses()
+    crew._clock = clock
     fork_server.made.failures = 3
     worker.die()
+    pauses = []
+    for number in range(1, 4):
+        eventually(lambda number=number: crew._short_lives.count == number + 1 and crew._missing)
+        pauses.append(crew._missing[0] - clock.now)
+        clock.now = crew._missing[0]
+        crew.enforce()
     second = fork_server.made.next()
-    assert [pauses.next() for _ in range(4)] == pytest.approx([0, 0.4, 0.8, 1.6])
+    assert pauses == pytest.approx([0.4, 0.8, 1.6])
     assert caplog.text.count("no worker can be started in its place") == 3
     assert caplog.text.count("has died") == 1, "what never began doesn't die"
     second.die()  # what had come before it would have been looked after before
-    third = fork_server.made.next()
+    third = after_the_pause(crew, clock, fork_server)
     assert fork_server.made.children == [worker, second, third]
     assert left(crew) == 1
     assert server.others == {third.note.incarnation}
@@ -368,10 +394,11 @@ def test_a_fork_server_that_fails_for_a_while_leaves_as_many_workers_as_before(
 
 @pytest.mark.parametrize("what", ["descriptors", "threads"])
 def test_without_descriptors_or_threads_it_is_tried_again(
-    hire, fork_server, monkeypatch, caplog, what
+    hire, fork_server, clock, monkeypatch, caplog, what
 ):
     """Thousands of connections may have taken them all when a worker dies."""
     crew, (worker,) = hire(1)
+    crew._clock = clock
     failed = []
 
     def none_left(*arguments: Any) -> Any:
@@ -389,10 +416,10 @@ def test_without_descriptors_or_threads_it_is_tried_again(
     else:
         monkeypatch.setattr(socket, "socketpair", none_left)
     worker.die()
-    second = fork_server.made.next()
     if what == "threads":
-        assert second.ended.wait(PATIENCE), "nobody would listen to that one"
-        second = fork_server.made.next()
+        unheard = fork_server.made.next()
+        assert unheard.ended.wait(PATIENCE), "nobody would listen to that one"
+    second = after_the_pause(crew, clock, fork_server)
     eventually(lambda: crew._workers[second.number].ready)
     assert failed == [what] and left(crew) == 1
     assert "no worker can be started in its place" in caplog.text
@@ -452,9 +479,9 @@ def test_what_is_known_of_the_client_goes_along(hire, connections):
     ]
 
 
-def test_nobody_dead_gets_a_connection(hire, fork_server, connections, monkeypatch):
-    monkeypatch.setattr(supervisor, "_pause", lambda short_lives: 3600.0)
+def test_nobody_dead_gets_a_connection(hire, fork_server, connections):
     crew, (first, second) = hire(2)
+    crew._short_lives.count = 20
     first.die()
     for _ in range(3):  # whether its end was noticed already, or not
         connect(crew, connections)

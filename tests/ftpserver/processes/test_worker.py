@@ -116,3 +116,13 @@ def test_what_finds_no_room_in_the_process_is_closed(worker, caplog):
     worker.claims[0].set_exception(OSError(24, "Too many open files"))
     assert worker.closed == [7]
     assert "a connection could not be taken: [Errno 24] Too many open files" in caplog.text
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_it_gives_memory_back_however_many_workers_there_are(worker, grows):
+    rounds: list[float] = []
+    worker._quiet = SimpleNamespace(look=rounds.append)
+    worker._busyness, worker._busy = SimpleNamespace(look=lambda now: 0), 0
+    worker._grows = grows
+    worker._look(5.0)
+    assert rounds == [5.0]

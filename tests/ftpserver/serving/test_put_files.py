@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import pytest
 
 from ftpserver.audit.files import FILE_NAME
 from ftpserver.serving.not_stored import not_stored
-from ftpwire import digests, messages
+from ftpwire import digests, messages, paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     MOST_BYTES,
@@ -19,6 +20,7 @@ from ftpwire.messages import (
     Failed,
     FilesStored,
     Finished,
+    GetFiles,
     Hole,
     MakeDir,
     NewFile,
@@ -29,9 +31,12 @@ from ftpwire.messages import (
     Sent,
     SetAttributes,
     Stored,
+    WantedFile,
+    WantedFiles,
     WhoAmI,
 )
 from tests.peer import Peer, eventually, frame
+from tests.test_docs import ROOT
 
 TIME = 1_700_000_000_000_000_000
 
@@ -246,12 +251,52 @@ def test_failures_come_in_messages_that_the_client_takes(server, dial):
 @pytest.mark.parametrize("rule", [None, "/" + "é" * 1000 + "=none"])
 def test_a_failure_is_told_shortened_where_it_takes_a_whole_message(rule):
     failures = {0: Failed("forbidden", "é" * 2000, rule=rule), 1: Failed("quota", "x", free=5)}
-    told = list(not_stored(failures, 1024))
+    told = list(not_stored(failures, {}, 1024))
     assert all(len(messages.encode(one)) <= 1024 for one in told)
     (first, second) = [failure for one in told for failure in one.failures]
     assert first.message.startswith("éééé") and first.message.endswith("…")
     assert second == messages.ItemFailure(1, "quota", "x", free=5)
     assert messages.decode_reply(messages.encode(told[0])) == told[0]
+
+
+def test_the_path_of_what_failed_is_not_repeated(server, dial):
+    """999 failures below a path of 4,000 bytes, of which each byte is shown as four."""
+    directory = b"/" + b"/".join([b"\xff" * 199] * 19)
+    names = [b"%d" % number for number in range(999)]
+    peer = dial(server)
+    request = PutFiles([NewFiles(directory, [new_file(name, b"") for name in names])])
+    number = send(peer, request, b"")
+    size, failures = 0, []
+    while (found := peer.answer()).kind == Kind.REPLY:
+        size += len(found.payload)
+        failures += found.message.failures
+    assert found.request_id == number and found.message == FilesStored(1)
+    assert [one.index for one in failures] == list(range(1, 1000)) and size < 64 * 1024
+    for failure, name in zip(failures, names, strict=True):
+        path = paths.child(directory, name)
+        assert failure.failed(path).message == f"{paths.show(path)}: no such file or directory"
+
+
+def test_what_tells_all_failures_is_bounded():
+    failures = {
+        number: Failed("forbidden", "é" * 4000, rule="/" + "é" * 1000 + "=none")
+        for number in range(999)
+    }
+    failures[999] = Failed("quota", "x", free=5)
+    told = list(not_stored(failures, {}, 64 * 1024))
+    assert sum(len(messages.encode(one)) for one in told) <= 256 * 1024 + 1024
+    items = [failure for one in told for failure in one.failures]
+    assert [one.index for one in items] == list(range(1000))
+    assert all(one.message.startswith("é" * 80) and one.message[-1] == "…" for one in items[:-1])
+    assert items[-1] == messages.ItemFailure(999, "quota", "x", free=5)
+
+
+@pytest.mark.parametrize("path", [b"/d/x", b"/\xff", b"/a: b", b"/"])
+@pytest.mark.parametrize("rest", [": no such file", ":", "", " lies elsewhere", ": /other: no"])
+def test_a_message_is_put_together_again(path, rest):
+    for message in (paths.show(path) + rest, f"other{rest}"):
+        sent = messages.ItemFailure(0, "exists", messages.ItemFailure.behind_path(message, path))
+        assert sent.failed(path).message == message
 
 
 def test_what_a_session_does_is_told_by_its_first_directory(server, dial):
@@ -287,6 +332,39 @@ def lines(server, start_server, dial):
         ]
 
     return read
+
+
+def test_the_guide_shows_what_is_recorded_of_a_request_that_is_refused_or_cut(
+    server, start_server, dial
+):
+    peer = dial(server)
+    listed = [new_file(b"a", b"1"), new_file(b"b", b"2")]
+    number = peer.request(PutFiles([NewFiles(b"/d", listed, 0o755)]))
+    peer.frame(Kind.DATA, number, b"1")
+    peer.frame(Kind.END, number, Sent(1))
+    assert peer.answer().message.code == "verification-failed"
+    wanted = [WantedFile(b"a", 200_000), WantedFile(b"b", 200_000)]
+    refused = peer.ask(GetFiles([WantedFiles(b"/d", wanted)]))
+    assert isinstance(refused, Failed) and refused.code == "bad-request"
+    number = peer.request(PutFiles([NewFiles(b"/d", listed, 0o755)]))
+    peer.frame(Kind.DATA, number, b"1")
+    peer.close()
+    eventually(lambda: not server.service.sessions)
+    start_server.finish(server)
+    text = (server.settings.state / FILE_NAME).read_text()
+    made = [json.loads(line) for line in text.splitlines()]
+    guide = (ROOT / "docs" / "admin.md").read_text()
+    shown = [json.loads(line) for line in re.findall(r'^\{.*"files":2.*\}$', guide, re.M)]
+    differing = {"time", "address", "session", "seconds"}
+
+    def same_each_time(records: list[dict]) -> list[dict]:
+        puts = [one for one in records if one["event"] in ("put", "get")]
+        assert all(differing <= set(one) for one in puts)
+        return [
+            {name: value for name, value in one.items() if name not in differing} for one in puts
+        ]
+
+    assert same_each_time(made) == same_each_time(shown), text
 
 
 NAMES = [b"plain", b".hidden", b"caf\xc3\xa9s", b"no\xff", b'q"uote', b"back\\slash", b"new\nline"]

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec.msgpack import encode as pack
 
+from ftpserver.accounts.accounts import Accounts
 from ftpserver.serving import account_watch, exchange
 from ftpserver.serving.commands import COMMANDS
 from ftpserver.storage.batch import SMALL
@@ -288,6 +289,25 @@ def test_the_small_limit_holds_until_log_in(server, dial):
     stranger.hello()
     stranger.frame(Kind.REQUEST, 1, MakeLink(path, b"y" * 4000))
     assert dropped(stranger).code == "frame-too-big"
+
+
+def test_hello_is_answered_before_a_password_is_looked_at(server, dial, monkeypatch):
+    """Though both came together: its delay tells the client how far away the server is."""
+    told, look = threading.Event(), Accounts.log_in
+
+    def looked_at(self, *args):
+        assert told.wait(30)
+        return look(self, *args)
+
+    monkeypatch.setattr(Accounts, "log_in", looked_at)
+    peer = dial(server, logged_in=False)
+    peer.send(
+        frame(Kind.REQUEST, 0, messages.encode_hello(Hello())),
+        frame(Kind.REQUEST, 1, Login("alice", "secret")),
+    )
+    assert peer.read().request_id == 0
+    told.set()
+    assert peer.read().message == LoggedIn("alice")
 
 
 def test_three_wrong_passwords_end_the_connection(server, dial):

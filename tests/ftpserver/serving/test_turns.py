@@ -435,7 +435,7 @@ def is_free(server) -> bool:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_session_has_it_for_its_small_steps_alone(start_server, dial, monkeypatch, way):
-    """Not while the disk is waited for, nor the database, nor its client."""
+    """Not while it waits for the disk, nor for its client."""
     server = start_server(**way)
     turns, seen = server.service.turns, []
 
@@ -464,7 +464,7 @@ def test_a_session_has_it_for_its_small_steps_alone(start_server, dial, monkeypa
     assert set(seen) == {
         ("staged", True),
         ("renamed", True),
-        ("settled", False),
+        ("settled", True),
         ("hashed", False),
         ("looked", True),
     }
