@@ -1,7 +1,7 @@
-"""Help of `ftpd`: its commands in sections, and hints for who knows other tools.
+"""Hints of `ftpd` for who knows other tools.
 
-Lives here: how commands are listed, what words and options of other tools mean here.
-Lives elsewhere: the commands (the other cli modules), the group that they are in (main.py).
+Lives here: what words and options of other tools mean here. Lives elsewhere: the commands (the
+other cli modules), the group that they are in (main.py), what help shows (pages.py).
 """
 
 from __future__ import annotations
@@ -12,17 +12,7 @@ from typing import Any
 import click
 
 from ftpwire import likeness
-
-SECTIONS = {
-    "Serving": ("start", "config", "service", "fingerprint", "certificate"),
-    "Accounts": ("user", "token", "invite", "why"),
-    "The running server": (
-        *("status", "sessions", "kick", "bans", "unban", "reload", "drain", "stop"),
-    ),
-    "Records, copies, repair": ("log", "trash", "backup", "check", "scrub", "recount"),
-    "Your shell": ("completion",),
-}
-"""Every command, by what it is about."""
+from ftpwire.command_help import Command, Page, RootGroup, offered_names
 
 _MEANT = {
     "adduser": "ftpd user add",
@@ -83,7 +73,7 @@ WORDS = "ftpd.words"
 """In a context's ``meta``: the arguments of its `HintingCommand`."""
 
 
-class HintingCommand(click.Command):
+class HintingCommand(Command):
     """A command that knows what other tools call its options.
 
     Args:
@@ -105,19 +95,15 @@ class HintingCommand(click.Command):
             raise click.UsageError(f"no option {error.option_name}: {hint}", ctx) from None
 
 
-class Commands(click.Group):
-    """All commands of `ftpd`, listed in sections."""
+class Commands(RootGroup):
+    """All commands of `ftpd`."""
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.commands))
-        for title, names in SECTIONS.items():
-            rows = [
-                (name.ljust(width), command.get_short_help_str(formatter.width))
-                for name in names
-                if (command := self.commands.get(name)) is not None
-            ]
-            with formatter.section(title):
-                formatter.write_dl(rows)
+    program = "ftpd"
+
+    def pages(self) -> Mapping[str, Page]:
+        from ftpserver.cli.pages import PAGES
+
+        return PAGES
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -144,8 +130,8 @@ def usage_text(error: click.UsageError) -> str:
     if ctx is None:
         return text
     if isinstance(error, click.NoSuchOption):
-        options = [one for one in ctx.command.get_params(ctx) if not getattr(one, "hidden", False)]
-        names = [name for one in options for name in (*one.opts, *one.secondary_opts)]
+        shown = (one for one in ctx.command.get_params(ctx) if isinstance(one, click.Option))
+        names = [name for one in shown if not one.hidden for name in offered_names(one)]
         text = f"no option {error.option_name}{likeness.hint(error.option_name, names)}"
     name = getattr(error, "command_name", None)  # of NoSuchCommand, which click has since 8.4
     if isinstance(name, str) and isinstance(ctx.command, click.Group):
