@@ -79,8 +79,8 @@ if TYPE_CHECKING:
 
 _AROUND_PATH = 200
 """Bytes of memory that are kept with a path, about."""
-_MAGIC = re.compile(rb"[*?\[]")
-_TAMED = re.compile(rb"\[([*?\[])\]")
+_MAGIC = (b"*", b"?", b"[")
+_TAMED = rb"\[([*?\[])\]"
 """How a pattern writes one of these as such: what was quoted in the shell comes so."""
 
 
@@ -155,15 +155,15 @@ class Client(BaseClient):
         from ftpclient.transfer.spool import held
 
         path = self._resolve(pattern)
-        if not _MAGIC.search(path):
+        if not is_pattern(path):
             return [path]
         if self.find(path, follow=False) is not None:
             return [path]
-        if not _MAGIC.search(_TAMED.sub(b"", path)):
-            return [RemotePath(_TAMED.sub(rb"\1", path))]
+        if not is_pattern(_untamed(path)):
+            return [RemotePath(re.sub(_TAMED, rb"\1", path))]
         found = [paths.ROOT]
         for part in paths.split(path):
-            if _MAGIC.search(part):
+            if is_pattern(part):
                 matches = (match for base in found for match in self._matches(base, part))
                 found = list(held(matches, size_of_path, "name a directory, or fewer files"))
             else:
@@ -1030,7 +1030,11 @@ class Client(BaseClient):
                 in_trash=in_trash,
             )
             told = self._guard.listener(listener)
-            return self._get(named, target, into, options, told, parallel, dry_run=dry_run)
+            try:
+                return self._get(named, target, into, options, told, parallel, dry_run=dry_run)
+            finally:
+                if self._connection is not None:
+                    self._connection.forget_ahead()
 
     def _get(
         self,
@@ -1044,7 +1048,7 @@ class Client(BaseClient):
         literal: bool = False,
         dry_run: bool = False,
     ) -> Summary:
-        from ftpclient.transfer import named, retry
+        from ftpclient.transfer import named, retry, tree_download
         from ftpclient.transfer.download import Download
 
         recursive, copy_links = options.recursive, options.copy_links
@@ -1069,7 +1073,7 @@ class Client(BaseClient):
                 if paths.name_of(typed) in (b".", b".."):
                     contents.update(matches)
                 trashed = options.in_trash is not None
-                if literal or trashed or not _MAGIC.search(_TAMED.sub(b"", typed)):
+                if literal or trashed or not is_pattern(_untamed(typed)):
                     exact.update(matches)
             except NotFound as error:
                 download.end(self._resolve(source), local, 0, error=error)
@@ -1104,6 +1108,8 @@ class Client(BaseClient):
                 try:
                     if several:
                         names.check(path, name, place)
+                    if asks_ahead:
+                        tree_download.ask_ahead(self.connection, options, path, place)
                     entry = self._to_get(path, options.in_trash, follow=not options.links)
                     if exists is False:
                         check_name(local, entry.type == "dir")
@@ -1113,8 +1119,12 @@ class Client(BaseClient):
                 names.add(path, name)
                 if len(found) == 1 and entry.type == "file":
                     download.size = entry.size
+                if asks_ahead and entry.type != "dir":
+                    self.connection.forget_ahead()
                 download.add(path, entry, place, follow=not name, there=there)
 
+        # with -r, what was named in full is a directory most likely
+        asks_ahead = len(found) == 1 and not dry_run and exact.issuperset(found)
         run = retry.Run(self, download, add_all, None if dry_run else note)
         if dry_run:
             pass
@@ -1162,10 +1172,12 @@ class Client(BaseClient):
 
     def _to_get(self, path: RemotePath, in_trash: InTrash | None, *, follow: bool) -> Entry:
         """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
+        from ftpclient.transfer.listing import to_fetch
+
         if in_trash is not None:
             return self.stat(path, follow=follow, digest=True, in_trash=in_trash)
         try:
-            return self.connection.ask(_to_fetch(path, follow)).entry
+            return self.connection.ask(to_fetch(path, follow)).entry
         except NotFound:
             self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
             raise
@@ -1458,13 +1470,11 @@ class Client(BaseClient):
         )
 
 
-def _to_fetch(path: RemotePath, follow: bool) -> messages.Stat:
-    return messages.Stat(path, follow, digest=True)
-
-
 def first_question(path: RemotePath, follow: bool) -> messages.Stat:
     """What `Client.get` asks first about a source, which may be a pattern."""
-    return messages.Stat(path) if is_pattern(path) else _to_fetch(path, follow)
+    from ftpclient.transfer.listing import to_fetch
+
+    return messages.Stat(path) if is_pattern(path) else to_fetch(path, follow)
 
 
 def _check_one_tree(sources: Sequence[object]) -> None:
@@ -1489,7 +1499,12 @@ def size_of_path(path: bytes) -> int:
 
 def is_pattern(path: bytes) -> bool:
     """Whether a path has ``*``, ``?`` or ``[``."""
-    return _MAGIC.search(path) is not None
+    return any(one in path for one in _MAGIC)
+
+
+def _untamed(path: bytes) -> bytes:
+    """A path without those of these that stand in brackets, for themselves."""
+    return re.sub(_TAMED, b"", path) if b"[" in path else path
 
 
 def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemotePath]:
@@ -1499,8 +1514,8 @@ def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemoteP
     """
     if not is_pattern(pattern) or pattern in known:
         return [pattern]
-    if not is_pattern(_TAMED.sub(b"", pattern)):
-        return [RemotePath(_TAMED.sub(rb"\1", pattern))]
+    if not is_pattern(_untamed(pattern)):
+        return [RemotePath(re.sub(_TAMED, rb"\1", pattern))]
     parts = paths.split(pattern)
     matchers = [re.compile(fnmatch.translate(paths.to_text(part))) for part in parts]
     hidden = [part.startswith(b".") for part in parts]

@@ -6,12 +6,10 @@ Lives elsewhere: parsing options (main.py), the shell's loop (shell/shell.py), t
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ftpclient.cli.complaints import Complaints
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
     from ftpwire.messages import InTrash
 
 
-_WITH_COLON = re.compile(r"/(?:[^:]*/)?:/")
+_WITH_COLON = r"/(?:[^:]*/)?:/"
 """What a path becomes that was typed as for sync."""
-_WITH_HOST = re.compile(r"/([^/:@\s]*[A-Za-z][^/:@\s]*):\S")
+_WITH_HOST = r"/([^/:@\s]*[A-Za-z][^/:@\s]*):\S"
 """What a path becomes that was typed with a host that is no saved server."""
 
 
@@ -41,7 +39,6 @@ class UsageError(FtpError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
 class Where:
     """The place of a line that is run.
 
@@ -50,11 +47,11 @@ class Where:
         line: Its number there, from 1 on.
     """
 
-    file: str
-    line: int
+    def __init__(self, file: str, line: int) -> None:
+        self.file = file
+        self.line = line
 
 
-@dataclass(frozen=True)
 class Script:
     """Lines for a shell that don't come from its terminal.
 
@@ -66,18 +63,26 @@ class Script:
         check: Only look for mistakes.
     """
 
-    lines: tuple[str, ...] = ()
-    path: str = ""
-    name: str = ""
-    keep_going: bool = False
-    check: bool = False
+    def __init__(
+        self,
+        lines: tuple[str, ...] = (),
+        *,
+        path: str = "",
+        name: str = "",
+        keep_going: bool = False,
+        check: bool = False,
+    ) -> None:
+        self.lines = lines
+        self.path = path
+        self.name = name
+        self.keep_going = keep_going
+        self.check = check
 
 
 def _any_command(line: str) -> None:
     """What checks aliases where there is no shell."""
 
 
-@dataclass
 class ShellState:
     """What the lines given to one shell share.
 
@@ -99,20 +104,27 @@ class ShellState:
         check_command: Refuses what is not one command. Raises UsageError.
     """
 
-    batch: bool = False
-    on_stdin: bool = False
-    where: Where | None = None
-    depth: int = 0
-    patterns: dict[str, str] = field(default_factory=dict)
-    previous: RemotePath | None = None
-    leaving: bool = False
-    status: int = 0
-    settings: Settings = field(default_factory=Settings)
-    aliases: dict[str, str] = field(default_factory=dict)
-    in_rc: bool = False
-    history: Callable[[], Iterable[str]] = tuple
-    operations: set[bytes] = field(default_factory=set)
-    check_command: Callable[[str], None] = _any_command
+    def __init__(
+        self,
+        *,
+        batch: bool = False,
+        on_stdin: bool = False,
+        check_command: Callable[[str], None] = _any_command,
+    ) -> None:
+        self.batch = batch
+        self.on_stdin = on_stdin
+        self.where: Where | None = None
+        self.depth = 0
+        self.patterns: dict[str, str] = {}
+        self.previous: RemotePath | None = None
+        self.leaving = False
+        self.status = 0
+        self.settings = Settings()
+        self.aliases: dict[str, str] = {}
+        self.in_rc = False
+        self.history: Callable[[], Iterable[str]] = tuple
+        self.operations: set[bytes] = set()
+        self.check_command = check_command
 
 
 def no_shell(app: App, script: Script | None = None) -> int:
@@ -120,7 +132,6 @@ def no_shell(app: App, script: Script | None = None) -> int:
     raise UsageError("there is no shell in this program: start it as ftp or python -m ftpclient")
 
 
-@dataclass
 class App:
     """One run of `ftp`, or one shell.
 
@@ -135,31 +146,40 @@ class App:
         run_shell: Runs a shell at the terminal, or a script; returns the exit status.
     """
 
-    server: str | None = None
-    first_directory: str = ""
-    rc: str = ""
-    accept_new: bool = False
-    accept_key: str | None = None
-    ca: str | None = None
-    plaintext: bool = False
-    no_verify: bool = False
-    as_json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    debug: bool = False
-    password_stdin: bool = False
-    interactive: bool = False
-    interrupt: Interrupt = field(default_factory=Interrupt)
-    shell: ShellState = field(default_factory=ShellState)
-    run_shell: Callable[[App, Script | None], int] = no_shell
-    given_password: str | None = field(default=None, repr=False)
-    _complaints: Complaints = field(init=False)
-    _chosen: Server | None = None
-    _client: Client | None = None
-    _is_closed: bool = False
-    _left: dict[str, tuple[Client, Server]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        server: str | None = None,
+        plaintext: bool = False,
+        accept_new: bool = False,
+        debug: bool = False,
+        interactive: bool = False,
+        shell: ShellState | None = None,
+        run_shell: Callable[[App, Script | None], int] = no_shell,
+        given_password: str | None = None,
+    ) -> None:
+        self.server = server
+        self.first_directory = ""
+        self.rc = ""
+        self.accept_new = accept_new
+        self.accept_key: str | None = None
+        self.ca: str | None = None
+        self.plaintext = plaintext
+        self.no_verify = False
+        self.as_json = False
+        self.quiet = False
+        self.verbose = False
+        self.debug = debug
+        self.password_stdin = False
+        self.interactive = interactive
+        self.interrupt = Interrupt()
+        self.shell = shell or ShellState()
+        self.run_shell = run_shell
+        self.given_password = given_password
+        self._chosen: Server | None = None
+        self._client: Client | None = None
+        self._is_closed = False
+        self._left: dict[str, tuple[Client, Server]] = {}
         self._complaints = Complaints(
             lambda text: print(f"{self._beginning}: {text}", file=sys.stderr)
         )
@@ -375,6 +395,8 @@ class App:
         path = os.path.expanduser(word)
         if os.path.lexists(path):
             return [path]
+        import glob  # only a shell expands words
+
         return sorted(glob.glob(os.path.expanduser(self.pattern(word)))) or [path]
 
     # talking -----------------------------------------------------------------------------
@@ -450,9 +472,9 @@ class App:
 
             print_trace(error)
         text = printable(str(error))
-        if isinstance(error, NotFound) and _WITH_COLON.match(text):
+        if isinstance(error, NotFound) and re.match(_WITH_COLON, text):
             text += " (paths on the server have no colon before them, except in sync)"
-        elif isinstance(error, NotFound) and (found := _WITH_HOST.match(text)):
+        elif isinstance(error, NotFound) and (found := re.match(_WITH_HOST, text)):
             text += f" (a server is named as USER@{found[1]}:PATH or ftpd://{found[1]}/PATH)"
         if self.as_json:
             from ftpclient.cli.records import error_record

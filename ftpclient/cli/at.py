@@ -20,13 +20,13 @@ from ftpwire.paths import RemotePath
 if TYPE_CHECKING:
     from ftpclient.transfer.trash import Version
 
-_NUMBER = re.compile(r"#?([0-9]{1,6})")
+_NUMBER = r"#?([0-9]{1,6})"
 
 at_option = click.option(
     "--at",
     metavar="N|WHEN",
     shell_complete=offers("versions"),
-    help="The N-th version of a file, or what was there then: 2h, yesterday, 2030-12-31.",
+    help="Use the N-th version, or the one of a time: 2h, yesterday, 2030-12-31.",
 )
 
 
@@ -43,7 +43,7 @@ def version_at(app: App, path: RemotePath, at: str) -> Version | None:
     from ftpclient.cli import moments  # they aren't needed without --at
     from ftpclient.transfer.trash import at_time
 
-    number = _NUMBER.fullmatch(at.strip())
+    number = re.fullmatch(_NUMBER, at.strip())
     moment_ns = 0
     if number is None:
         try:

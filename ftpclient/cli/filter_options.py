@@ -70,14 +70,14 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="FILE",
             shell_complete=local_paths,
-            help="Leave out what a file of patterns says, as a .gitignore file.",
+            help="Skip what matches a pattern in FILE, a file like .gitignore.",
         ),
         click.option(
             "--include",
             _INCLUDE,
             multiple=True,
             metavar="PATTERN",
-            help="Don't leave out what matches; the last pattern that matches decides.",
+            help="Keep what matches PATTERN; the last match decides.",
         ),
         click.option(
             "-x",
@@ -85,7 +85,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             _EXCLUDE,
             multiple=True,
             metavar="PATTERN",
-            help="Leave out what matches, by gitignore's rules; repeatable.",
+            help="Skip what matches PATTERN (gitignore rules); repeatable.",
         ),
     ):
         function = option(function)
@@ -111,14 +111,14 @@ def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--null",
             "list_zero",
             is_flag=True,
-            help="With --files-from: a NUL byte ends each path, not a newline.",
+            help="Expect a NUL byte after each path of --files-from.",
         ),
         click.option(
             "--files-from",
             "list_file",
             metavar="FILE",
             shell_complete=local_paths,
-            help="Only the paths in FILE, one a line, below the one SOURCE; - is standard input.",
+            help="Transfer the paths listed in FILE, relative to SOURCE; - reads stdin.",
         ),
     ):
         function = option(function)

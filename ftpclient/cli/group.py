@@ -13,9 +13,19 @@ from typing import Any
 
 import click
 
+from ftpclient import light_imports
 from ftpclient.cli.app import App, UsageError
 from ftpclient.connection.addresses import check_no_password
 from ftpwire import likeness
+from ftpwire.command_help import (
+    Command,
+    Page,
+    RootGroup,
+    called,
+    offered_names,
+    shows_everything,
+    write_sections,
+)
 from ftpwire.errors import FtpError
 from ftpwire.units import parse_size
 
@@ -54,6 +64,10 @@ NOT_IN_RC = {
     **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
 }
 """Commands that an rc file can't have, and why: it runs whenever somebody connects."""
+_WITHOUT_JSON = frozenset({"connect", "edit", "less", "pwd"})
+"""Commands that take --json without saying so: they print nothing, or one line."""
+_ONLY_LISTED_INSIDE = frozenset({"help", "pwd"})
+"""Commands that are of use in the shell, and elsewhere only don't fail."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
@@ -65,12 +79,12 @@ WITHOUT_OUTPUT = {
 def no_option(error: click.NoSuchOption) -> str:
     """What to say of an option that nothing knows."""
     params = [] if error.ctx is None else error.ctx.command.get_params(error.ctx)
-    shown = [one for one in params if not getattr(one, "hidden", False)]
-    known = {name for one in shown for name in (*one.opts, *one.secondary_opts)}
+    shown = [one for one in params if isinstance(one, click.Option) and not one.hidden]
+    known = {name for one in shown for name in offered_names(one)}
     return f"no option {error.option_name}{likeness.hint(error.option_name, known)}"
 
 
-class HintingCommand(click.Command):
+class HintingCommand(Command):
     """A command that knows what other tools call its options."""
 
     @property
@@ -83,14 +97,15 @@ class HintingCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
         try:
-            return super().parse_args(ctx, list(args))
+            with light_imports.without_suggestions():
+                return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
             raise click.UsageError(self._no_option(error, args), ctx) from None
         except click.MissingParameter as error:
             if not isinstance(error.param, click.Argument):
                 raise
             usage = " ".join(part for part in self.collect_usage_pieces(ctx)[1:])
-            text = f"something is missing: {_called(ctx) or self.name} {usage}"
+            text = f"something is missing: {called(ctx) or self.name} {usage}"
             raise click.UsageError(text, ctx) from None
 
     def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
@@ -118,8 +133,15 @@ class HintingCommand(click.Command):
         return next(long, unknown if unknown in self.meant else None)
 
 
-class CommandGroup(click.Group):
+class CommandGroup(RootGroup):
     """A group whose commands are imported when they are used: help and version stay quick."""
+
+    program = "ftp"
+
+    def pages(self) -> Mapping[str, Page]:
+        from ftpclient.cli.pages import PAGES
+
+        return PAGES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         here = MODULE_OF.keys() - (SCRIPT_ONLY if _in_shell(ctx) else SHELL_ONLY)
@@ -134,6 +156,28 @@ class CommandGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In the shell, only what can be typed there: it is too late for options of the program."""
+        if not _in_shell(ctx):
+            super().format_help(ctx, formatter)
+            return
+        self.format_commands(ctx, formatter)
+        from ftpclient.cli.pages import OPERATORS
+
+        write_sections(formatter, {"Lines": OPERATORS})
+        formatter.write_paragraph()
+        if not shows_everything(ctx):
+            formatter.write_text("help --all lists each command.")
+            return
+        from ftpclient.cli.aliases import ALIASES
+
+        others = ", ".join(f"{alias} ({name})" for alias, name in ALIASES.items())
+        formatter.write_text(f"Other names: {others}.")
+
+    def listed(self, ctx: click.Context) -> list[str]:
+        unlisted = frozenset() if _in_shell(ctx) else _ONLY_LISTED_INSIDE
+        return [name for name in super().listed(ctx) if name not in unlisted]
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from ftpclient.cli.offers import server_names
 
@@ -145,6 +189,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        light_imports.load_msgspec()  # before a command does it
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             if _in_shell(ctx) or not _is_server(name):
@@ -251,15 +296,6 @@ _APART = frozenset({"restore", "trash", "undo"})
 """Commands that take back what others have done, and so are no part of the same operation."""
 
 
-def _called(context: click.Context) -> str:
-    """A command's name, after those of the groups that it is in."""
-    names: list[str] = []
-    while context.parent is not None:
-        names.insert(0, context.info_name or "")
-        context = context.parent
-    return " ".join(names)
-
-
 def remote_command(
     name: str,
     cls: type[HintingCommand] = HintingCommand,
@@ -288,7 +324,7 @@ def remote_command(
             keep = final is None or not arguments[final]
             with operations.running(
                 app,
-                lambda: operations.command_line(_called(context), words),
+                lambda: operations.command_line(called(context), words),
                 keep=keep,
                 apart=name in _APART,
             ):
@@ -297,13 +333,30 @@ def remote_command(
         functools.update_wrapper(run, function)
         command = click.command(name, cls=cls)(run)
         command.params += [
-            click.Option(["--json", "as_json_here"], is_flag=True, help="JSON, an object a line."),
-            click.Option(["--accept-new", "accept_new_here"], is_flag=True, hidden=True),
-            click.Option(["-q", "--quiet", "quiet_here"], is_flag=True, hidden=True),
+            click.Option(
+                ["--json", "as_json_here"],
+                is_flag=True,
+                hidden=name in _WITHOUT_JSON,
+                help="Print JSON, one object per line.",
+            ),
+            click.Option(
+                ["--accept-new", "accept_new_here"],
+                is_flag=True,
+                hidden=True,
+                help="Trust an unknown server's key without asking.",
+            ),
+            click.Option(
+                ["-q", "--quiet", "quiet_here"],
+                is_flag=True,
+                hidden=True,
+                help="Print no progress and no remarks.",
+            ),
         ]
         if not any("-v" in param.opts for param in command.params):
             names = ["-v", "--verbose", "verbose_here"]
-            command.params.append(click.Option(names, is_flag=True, hidden=True))
+            command.params.append(
+                click.Option(names, is_flag=True, hidden=True, help="Print the name of every file.")
+            )
         return command
 
     return decorate

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import click
 
+from ftpclient import light_imports
 from ftpclient.cli.app import App, Script, UsageError, no_shell
 from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers
 from ftpwire import __version__, standard
@@ -27,7 +28,8 @@ class _Ftp(CommandGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            with light_imports.without_suggestions():
+                return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             from ftpclient.cli import foreign
 
@@ -41,13 +43,14 @@ class _Ftp(CommandGroup):
     cls=_Ftp,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",
     no_args_is_help=True,
 )
 @click.option(
     "-s",
     "--server",
     metavar="SERVER",
-    help="[USER@]HOST[:PORT], ftpd:// before it or not, or a saved name; else FTP_SERVER.",
+    help="Use this server: [USER@]HOST[:PORT] or a saved name.",
     shell_complete=saved_servers,
 )
 @click.option(
@@ -55,24 +58,39 @@ class _Ftp(CommandGroup):
     "lines",
     metavar="LINE",
     multiple=True,
-    help="Run LINE as in the shell, instead of a COMMAND. Can be given several times.",
+    help="Run LINE as a shell line; repeatable.",
 )
-@click.option("-b", "-f", "batch_file", hidden=True)
-@click.option("--rc", metavar="FILE", default="", help="Run the lines of FILE first, in a shell.")
-@click.option("--accept-new", is_flag=True, help="Trust a server that was never seen before.")
+@click.option(
+    "-b",
+    "-f",
+    "batch_file",
+    metavar="FILE",
+    hidden=True,
+    help="Run the lines in FILE, as batch does.",
+)
+@click.option(
+    "--rc", metavar="FILE", default="", help="Run the shell lines in FILE before the first prompt."
+)
+@click.option("--accept-new", is_flag=True, help="Trust an unknown server's key without asking.")
 @click.option(
     "--accept-key",
     metavar="SHA256:…",
-    help="Trust the server if it has this key, and remember it.",
+    help="Trust the server only if it has this key, and remember it.",
 )
-@click.option("--ca", metavar="FILE", help="Trust the certificates in FILE, not the system's.")
-@click.option("--plaintext", is_flag=True, help="Speak without TLS.")
-@click.option("--no-verify", is_flag=True, help="Take files from a server that sends no digests.")
-@click.option("--password-stdin", is_flag=True, help="Password: the first line of stdin.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no remarks.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every file.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--ca", metavar="FILE", help="Trust the certificates in FILE instead of the system's."
+)
+@click.option("--plaintext", is_flag=True, help="Turn encryption off.")
+@click.option("--no-verify", is_flag=True, help="Accept files from a server that sends no digests.")
+@click.option(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the password from the first line of standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress and no remarks.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the name of every file.")
+@click.option("--debug", is_flag=True, help="Print a traceback with an error.")
 @click.version_option(__version__, prog_name="ftp")
 @click.pass_context
 def remote(
@@ -92,13 +110,8 @@ def remote(
     verbose: bool,
     debug: bool,
 ) -> None:
-    """Move files to and from an ftpd server.
-
-    A path can name its server: USER@HOST:PATH, NAME:PATH for a saved one, or
-    ftpd://[USER@]HOST[:PORT]/PATH. `ftp SERVER` starts a shell there, as `ftp connect SERVER` does.
-
-    Passwords: FTP_PASSWORD, --password-stdin, the token that login saved, netrc, or asked for on a
-    terminal.
+    """Transfer files to and from an ftpd server. A remote path can name its server:
+    USER@HOST:PATH, NAME:PATH or ftpd://HOST:PORT/PATH.
     """
     if isinstance(ctx.obj, App) and ctx.obj.interactive:
         return

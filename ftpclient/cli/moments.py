@@ -14,7 +14,10 @@ from ftpwire.units import parse_duration
 
 _NS = 10**9
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
-_AGO = re.compile(r"([0-9]{1,9})\s*(s|m|min|h|d|w)(?:\s+ago)?")
+_AGO = re.compile(
+    r"([0-9]{1,9})\s*(s|m|min|h|d|w|seconds?|minutes?|hours?|days?|weeks?)(?:\s+ago)?"
+)
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 
 
 def moment(text: str) -> int:
@@ -39,18 +42,22 @@ def moment(text: str) -> int:
 
 
 def past(text: str) -> int:
-    """The same for a moment that is over: also how long ago (``2h``, ``10 min ago``), ``today``
-    and ``yesterday``, which begin at midnight.
+    """The same for a moment that is over: also how long ago (``2h``, ``10 min ago``), a time of
+    today (``18:00``), and ``today`` and ``yesterday``, which begin at midnight.
 
     Raises ValueError.
     """
     text = text.strip()
     if (match := _AGO.fullmatch(text)) is not None:
-        unit = "m" if match[2] == "min" else match[2]
-        return time.time_ns() - parse_duration(match[1] + unit) * _NS
+        return time.time_ns() - parse_duration(match[1] + match[2][0]) * _NS
+    day = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
     if text in ("today", "yesterday"):
-        day = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
         return nanoseconds(day - timedelta(days=text == "yesterday"))
+    if (match := _CLOCK.fullmatch(text)) is not None:
+        hour, minute, second = (int(part or 0) for part in match.groups())
+        return nanoseconds(day.replace(hour=hour, minute=minute, second=second))
+    if text.startswith("@"):
+        return moment(text)
     try:
         return moment(text)
     except ValueError:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from ftpclient.cli import places
 from ftpclient.cli.app import App, UsageError
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from ftpclient.transfer.report import Listener
 
 
-@dataclass(frozen=True)
-class Operands:
+class Operands(msgspec.Struct, frozen=True):
     """What was named.
 
     Attributes:
@@ -66,14 +66,14 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--no-target-directory",
             "exactly",
             is_flag=True,
-            help="TARGET is a name, never a directory to go into.",
+            help="Treat TARGET as a name, never as a directory to go into.",
         ),
         click.option(
             "-t",
             "--target-directory",
             "directory",
             metavar="DIR",
-            help="Go into DIR, which has to exist; every operand is a SOURCE.",
+            help="Put every SOURCE into DIR, which must exist.",
         ),
     ):
         function = option(function)

@@ -44,18 +44,18 @@ retry_for_option = click.option(
     "--retry-for",
     type=seconds,
     metavar="TIME",
-    help="Time without progress after which a lost connection is given up, as 90s or 2h; 0: at "
-    "once. When given, the first connection is tried for so long as well. Default: 15m.",
+    help="Give up after TIME without progress, e.g. 90s or 2h; 0: at once (default: 15m).",
 )
 parallel_option = click.option(
     "-P",
     "--parallel",
     type=_Connections(1, 32),
     metavar="N",
-    help="Connections for a tree, or for a large file. Default: 1, and 4 where a round trip takes "
-    "long.",
+    help="Use N connections (default: 1, or 4 on slow links).",
 )
-retries_option = click.option("--retries", type=click.IntRange(0), hidden=True)
+retries_option = click.option(
+    "--retries", type=click.IntRange(0), hidden=True, help="Give up after N attempts to reconnect."
+)
 
 
 def patient_client(

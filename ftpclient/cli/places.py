@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ftpclient.cli.app import App, UsageError
 from ftpclient.connection.addresses import (
@@ -27,15 +28,14 @@ from ftpwire.errors import FtpError
 from ftpwire.paths import printable
 
 _USER_AND_HOST = r"[^@:/\s]+@(?:\[[^\]\s]+\]|[^@:/\s\[\]]+)"
-_WITH_USER = re.compile(rf"({_USER_AND_HOST}):(.*)", re.DOTALL)
-_WITH_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
-_WITH_PASSWORD = re.compile(r"[^@:/\s]+:[^@]*@[^@:/\s]+:.*", re.DOTALL)
-_PORT = re.compile(r"([0-9]{1,5})(?::(/.*))?", re.DOTALL)
+_WITH_USER = rf"(?s)({_USER_AND_HOST}):(.*)"
+_WITH_NAME = r"(?s)([A-Za-z0-9][A-Za-z0-9._-]*):(.*)"
+_WITH_PASSWORD = r"(?s)[^@:/\s]+:[^@]*@[^@:/\s]+:.*"
+_PORT = r"(?s)([0-9]{1,5})(?::(/.*))?"
 _MAGIC = "*?["
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A server and a path there.
 
     Attributes:
@@ -69,11 +69,11 @@ def read(word: str) -> Place | None:
     scheme, rest = without_scheme(word)
     if scheme is not None:
         return _of_url(word, scheme, rest)
-    if _WITH_PASSWORD.fullmatch(word):
+    if re.fullmatch(_WITH_PASSWORD, word):
         check_no_password(word)
-    if found := _WITH_USER.fullmatch(word):
+    if found := re.fullmatch(_WITH_USER, word):
         return _with_user(word, *found.groups())
-    found = _WITH_NAME.fullmatch(word)
+    found = re.fullmatch(_WITH_NAME, word)
     if found is None or not is_saved(found[1]):
         return None
     return Place(word, found[1], from_home(found[2]), found[2])
@@ -168,7 +168,7 @@ def _of_url(word: str, scheme: str, rest: str) -> Place:
 def _with_user(word: str, server: str, path: str) -> Place:
     if server.endswith("@unix"):
         raise UsageError(f"{word}: a Unix socket is named before the command: ftp -s {word} …")
-    if port := _PORT.fullmatch(path):
+    if port := re.fullmatch(_PORT, path):
         raise UsageError(
             f"{word}: a port is written as {SCHEME}://{server}:{port[1]}{port[2] or '/PATH'} "
             f"(a file of that name: {server}:./{path})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ftpclient.cli import records, render
+from ftpclient.cli import render
 from ftpclient.transfer.report import Listener, Result
 from ftpwire import paths, standard
 from ftpwire.errors import Cancelled, ConnectionLost
@@ -48,6 +48,8 @@ class Printer(Listener):
 
     def _finished(self, result: Result) -> None:
         if self._app.as_json:
+            from ftpclient.cli import records
+
             self._app.print_json(records.result_record(result, self._action))
             return
         if result.remark is not None:

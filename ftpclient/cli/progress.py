@@ -1,4 +1,4 @@
-"""Progress of a transfer, as it runs: bars on a terminal, JSON lines, or complaints only.
+"""Progress of a transfer, as it runs: a line on a terminal, JSON lines, or complaints only.
 
 Lives here: which listener there is. Lives elsewhere: the listeners (printer.py, bars.py), what they
 hear (transfer/report.py).
@@ -6,6 +6,7 @@ hear (transfer/report.py).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ def listening(app: App, action: str = "", *, typed: bool = False) -> Iterator[Li
         action: See `Printer`.
         typed: The terminal is busy: what is sent is being typed there.
     """
-    if app.quiet or app.as_json or typed or not sys.stderr.isatty():
+    draws = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "")
+    if app.quiet or app.as_json or typed or not draws:
         yield Printer(app, action) if app.as_json or app.verbose else Complaining(app, action)
         return
     from ftpclient.cli.bars import Bars

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import records, render
+from ftpclient.cli import render
 from ftpclient.cli.printer import Printer
 from ftpclient.transfer.report import Result, Summary
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ftpclient.cli.app import App
 
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Only show what would be done; change nothing."
+    "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
 )
 
 
@@ -39,6 +39,8 @@ class PlanPrinter(Printer):
 def finish(app: App, summary: Summary) -> None:
     """Print the totals."""
     if app.as_json:
+        from ftpclient.cli import records
+
         app.print_json(records.summary_record(summary, dry_run=True))
     else:
         app.summarize(f"dry run, nothing was done: {render.summary_line(summary)}")

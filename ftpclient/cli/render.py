@@ -11,55 +11,19 @@ from __future__ import annotations
 import math
 import re
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ftpclient.transfer.report import Finding, Summary, SyncStep
 from ftpwire import digests, paths
+from ftpwire.cells import cells
 from ftpwire.messages import Entry, Room
 from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpclient.sync.check import CheckSummary
     from ftpclient.sync.job import SyncSummary
-
-
-def cells(text: str) -> int:
-    """How many columns of a terminal a text takes: Chinese, Japanese and Korean letters take two,
-    accents that are written apart none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
-        for one in text
-    )
-
-
-def padded(text: str, width: int) -> str:
-    """A text with spaces after it, up to so many columns."""
-    return text + " " * (width - cells(text))
-
-
-def begun(text: str, width: int) -> str:
-    """As much of the beginning of a text as so many columns hold."""
-    if cells(text) <= width:
-        return text
-    left = width - 1
-    for count, one in enumerate(text):
-        left -= cells(one)
-        if left < 0:
-            return f"{text[:count]}…"
-    return text
-
-
-def shortened(text: str, width: int) -> str:
-    """A text cut in its middle: the end of a name often tells more than its beginning."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def iso_time(mtime_ns: int) -> str:
@@ -88,7 +52,18 @@ def short_time(mtime_ns: int) -> str:
         return f"{'?':16}"
 
 
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+def local_time(mtime_ns: int) -> str:
+    """A time in full, in ISO 8601, of the user's own zone, as `short_time`."""
+    seconds, nanoseconds = divmod(mtime_ns, 10**9)
+    try:
+        moment = datetime.fromtimestamp(seconds).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return iso_time(mtime_ns)
+    zone = f"{moment:%z}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}{zone[:3]}:{zone[3:5]}"
+
+
+_COLORS = r"\x1b\[[0-9;]*m"
 
 _TYPE_BITS = {
     "file": stat.S_IFREG,
@@ -118,7 +93,7 @@ def columns(names: Iterable[str], width: int) -> Iterator[str]:
     all_names = list(names)
     if not all_names:
         return
-    lengths = [cells(_COLORS.sub("", name)) for name in all_names]
+    lengths = [cells(re.sub(_COLORS, "", name)) for name in all_names]
     widest = max(lengths) + 2
     across = max(1, width // widest)
     rows = -(-len(all_names) // across)
@@ -138,7 +113,7 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
     if entry.type != "dir":
         yield f"  size: {entry.size} ({human(entry.size)})"
     yield f"  mode: {entry.mode:04o}"
-    yield f" mtime: {iso_time(entry.mtime_ns)}"
+    yield f" mtime: {local_time(entry.mtime_ns)}"
     if entry.digest is not None:
         yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
 

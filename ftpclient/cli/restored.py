@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ftpclient.cli import records, trashed
+from ftpclient.cli import proposal, records, trashed
 from ftpclient.cli.app import App
 from ftpclient.cli.group import raise_for
 from ftpclient.connection.client_id import client_id
@@ -61,6 +61,9 @@ class Restoring:
         is_new = one.time_ns > time.time_ns() - _OLD_SECONDS * 10**9
         if yes or self._dry_run or not app.can_ask or (is_ours and is_new):
             return
+        items = [one.item for one in app.client.trash_items(one.name)]
+        things = [(item.path, *trashed.item_texts(item)) for item in items]
+        proposal.show(app, things, max(len(things), one.items))
         reason = "of another client" if not is_ours else "not of the last 10 minutes"
         if not app.yes_or_no(f"It is {reason}. Undo it (yes/no)? "):
             app.say("cancelled: nothing was changed")

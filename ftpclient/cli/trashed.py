@@ -16,6 +16,7 @@ from ftpclient.cli.app import UsageError
 from ftpclient.transfer.report import Forwarding, Listener, Result
 from ftpclient.transfer.trash import Trashed, Version, is_undo
 from ftpwire import paths, trash_names
+from ftpwire.cells import begun, cells, padded
 from ftpwire.errors import NotFound
 from ftpwire.messages import InTrash, TrashedOperation, TrashItem
 from ftpwire.paths import RemotePath
@@ -27,10 +28,10 @@ _NAMED = 3
 """Paths that are named in one line."""
 _WIDEST = 40
 """Columns of commands that are put below each other; longer ones reach out of them."""
-_NARROWEST = 20
+_NARROWEST = 12
 """Columns that a command has at least, however narrow the terminal is."""
-_BESIDES = 52
-"""Columns of a line for what isn't the command, mostly."""
+_AGO = 10
+_GAP = "  "
 
 
 # IDs of operations --------------------------------------------------------------------------
@@ -164,17 +165,29 @@ class Operations:
         """A line for each of some of them.
 
         Args:
-            columns: Of the terminal, for which long commands are cut; None: they are shown whole.
+            columns: Of the terminal, for which long commands and lines are cut; None: all is shown.
         """
         words = [self.words(one) for one in shown]
-        if columns is not None:
-            words = [render.begun(text, max(_NARROWEST, columns - _BESIDES)) for text in words]
-        width = max((each for each in map(render.cells, words) if each <= _WIDEST), default=0)
+        contents = [_contents(one) for one in shown]
+        ends = [moments.until(one.expires) if one.kept and not one.undone else "" for one in shown]
         ids = max((len(self.short[one.name]) for one in shown), default=0)
-        for one, text in zip(shown, words, strict=True):
-            begin = f"{self.short[one.name]:<{ids}}  {moments.ago(one.time_ns):>10}"
-            until = (moments.until(one.expires),) if one.kept and not one.undone else ()
-            yield "  ".join((begin, render.padded(text, width), _contents(one), *until))
+        widest, last = _WIDEST, 0
+        if columns is not None:
+            last = max(map(cells, contents), default=0)
+            until = max(map(len, ends), default=0)
+            left = columns - ids - _AGO - last - 3 * len(_GAP)
+            if until and left - until - len(_GAP) < _NARROWEST:
+                ends = [""] * len(ends)
+            elif until:
+                left -= until + len(_GAP)
+            widest = max(_NARROWEST, left)
+            words = [begun(text, widest) for text in words]
+        width = max((each for each in map(cells, words) if each <= widest), default=0)
+        for one, text, content, end in zip(shown, words, contents, ends, strict=True):
+            begin = f"{self.short[one.name]:<{ids}}  {moments.ago(one.time_ns):>{_AGO}}"
+            fields = (begin, padded(text, width), padded(content, last) if end else content, end)
+            line = _GAP.join(filter(None, fields))
+            yield line if columns is None else begun(line, columns)
 
     def told(self, one: TrashedOperation) -> str:
         """What it was, and when."""
@@ -209,6 +222,12 @@ _WHAT = {"tree": "removed"}
 
 def item_line(item: TrashItem) -> str:
     """One thing that an operation has changed."""
+    name, notes = item_texts(item)
+    return f"{_WHAT.get(item.what, item.what):<10} {name}" + (f"  ({notes})" if notes else "")
+
+
+def item_texts(item: TrashItem) -> tuple[str, str]:
+    """Its name, and what is to be said of it."""
     name = paths.show(item.path) + ("/" if item.type == "dir" else "")
     if item.target is not None:
         name += f" -> {paths.show(item.target)}"
@@ -220,9 +239,7 @@ def item_line(item: TrashItem) -> str:
             notes.append(human(item.size))
         if item.state != "kept":
             notes.append({"restored": "put back", "purged": "gone"}[item.state])
-    return f"{_WHAT.get(item.what, item.what):<10} {name}" + (
-        f"  ({', '.join(notes)})" if notes else ""
-    )
+    return name, ", ".join(notes)
 
 
 def version_line(number: int, version: Version) -> str:

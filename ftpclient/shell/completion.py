@@ -29,6 +29,7 @@ from ftpclient.connection.servers import SavedServers
 from ftpclient.shell.lexer import Place, Typed, Word, split_typed
 from ftpclient.shell.running import expanded
 from ftpwire import paths
+from ftpwire.command_help import offered_names
 from ftpwire.errors import FtpError, Interrupted
 from ftpwire.paths import RemotePath
 
@@ -319,8 +320,7 @@ def _command(app: App, name: str) -> click.Command | None:
 def _options(app: App, command: click.Command) -> Iterator[Name]:
     for parameter in command.get_params(click.Context(command, parent=_context(app))):
         if isinstance(parameter, click.Option) and not parameter.hidden:
-            for name in (*parameter.opts, *parameter.secondary_opts):
-                yield Name(name)
+            yield from map(Name, offered_names(parameter))
 
 
 def _arguments(command: click.Command, words: Sequence[Word]) -> int | str:

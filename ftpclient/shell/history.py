@@ -23,6 +23,16 @@ from ftpclient.shell.lexer import whole_lines
 _GOES_ON = "\r\n"
 _WITH_SERVER = re.compile(r"(\S+@\S+)\t(.*)", re.DOTALL)
 
+_PASSWORD = "(?:password|passwd|passphrase|secret|token|api[_-]?key)"
+_SECRETS = (
+    re.compile(r"://[^\s/@:]*:[^\s/@]+@"),  # of a URL
+    re.compile(rf"(?i)\b\w*{_PASSWORD}=\S"),
+    re.compile(rf"(?i)(?<!\S)--?(?:{_PASSWORD}|pass)[= ]+[^-\s]"),
+    # of curl and others, which are local commands
+    re.compile(r"(?:^\W*!|\|).*(?<!\S)(?:-u|--user|--proxy-user)[= ]?[^\s:]+:\S"),
+)
+"""What a password is written as, in our commands and in those of others (``!curl …``)."""
+
 KEPT = 1000
 """Lines that are kept at least; the file is cut back to them when it has twice as many."""
 
@@ -32,7 +42,10 @@ class LineHistory(History):
 
     Args:
         path: The file; None for the user's own.
-        is_secret: Tells lines that must not be kept.
+        is_secret: Tells lines that must not be kept, besides those that look as if they had a
+            password.
+        is_command: Tells lines that are commands. What is none may be a password that was typed
+            where none was asked for: it can be had back by the arrow keys, and isn't in the file.
         server: The one that lines are given to now; empty for none.
     """
 
@@ -41,6 +54,7 @@ class LineHistory(History):
         path: Path | None = None,
         *,
         is_secret: Callable[[str], bool] = lambda line: False,
+        is_command: Callable[[str], bool] = lambda line: True,
         server: Callable[[], str] = str,
     ) -> None:
         super().__init__()
@@ -48,6 +62,7 @@ class LineHistory(History):
         self._servers: dict[str, set[str]] = {}
         self.path = path or files.directory() / "history"
         self._is_secret = is_secret
+        self._is_command = is_command
 
     def load_history_strings(self) -> Iterable[str]:
         """The lines kept, newest first."""
@@ -74,12 +89,16 @@ class LineHistory(History):
 
     def append_string(self, string: str) -> None:
         """Remember a line. One with a secret is forgotten, and so is one after a blank."""
-        if string.strip() and not string.startswith(" ") and not self._is_secret(string):
+        if not string.strip() or string.startswith(" ") or shows_password(string):
+            return
+        if not self._is_secret(string):
             self._servers.setdefault(string, set()).add(self._server())
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
         """Append to the file: other shells may do so at the same time."""
+        if not self._is_command(string):
+            return
         server = self._server()
         data = "".join(_written(line, server) for _, line in whole_lines(string.split("\n")))
         try:
@@ -90,6 +109,11 @@ class LineHistory(History):
             return
         with os.fdopen(fd, "wb") as file:
             file.write(data.encode("utf-8", "surrogateescape"))
+
+
+def shows_password(line: str) -> bool:
+    """Whether a line looks as if a password were in it."""
+    return any(secret.search(line) for secret in _SECRETS)
 
 
 def _read(line: str) -> tuple[str, str]:

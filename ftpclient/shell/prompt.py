@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 from ftpclient.connection.addresses import DEFAULT_PORT
 from ftpwire import paths
+from ftpwire.cells import CUT, cells
+from ftpwire.cells import shortened as cut_in_the_middle
 
 if TYPE_CHECKING:
     from ftpclient.cli.app import App
     from ftpclient.client import Client
 
-_CUT = "…"
 _LEAST = 12
 """Columns that a directory has in any case."""
+_LEAST_PLACE = 14
+"""The same of user and server."""
 
 
 def parts(app: App, status: int, columns: int) -> list[tuple[str, str]]:
@@ -30,15 +33,15 @@ def parts(app: App, status: int, columns: int) -> list[tuple[str, str]]:
     client = app.known_client
     if client is None:
         return [*ended, ("bold", "(not connected)> ")]
-    most = max(_LEAST, columns // 3) if app.shell.settings["prompt"] == "short" else None
-    return [*ended, ("bold", text(client, most))]
+    short = app.shell.settings["prompt"] == "short"
+    return [*ended, ("bold", text(client, max(_LEAST, columns // 3) if short else None))]
 
 
 def text(client: Client, most: int | None = None) -> str:
     """``alice@host:/docs> ``, with the port where it is not the usual one.
 
     Args:
-        most: Columns that the directory may take.
+        most: Columns that the directory may take, and the user and the server.
     """
     address = client.address
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -46,39 +49,22 @@ def text(client: Client, most: int | None = None) -> str:
         host = "local"
     port = "" if address.port in (DEFAULT_PORT, 0) else f":{address.port}"
     directory = paths.show(client.cwd)
+    place = f"{client.user}@{paths.show(host)}{port}"
     if most is not None:
         directory = shortened(directory, most)
-    return f"{client.user}@{paths.show(host)}{port}:{directory}> "
+        place = cut_in_the_middle(place, max(most, _LEAST_PLACE))
+    return f"{place}:{directory}> "
 
 
 def shortened(path: str, most: int) -> str:
     """A path of at most so many columns: of its directories, those in the middle are left out."""
-    from prompt_toolkit.utils import get_cwidth
-
-    if get_cwidth(path) <= most:
+    if cells(path) <= most:
         return path
     _, first, *others = path.split("/")
     tail = others.pop() if others else ""
-    head = f"/{first}/{_CUT}/"
-    if not tail or get_cwidth(head + tail) > most:
-        return _cut_in_the_middle(path, most)
-    while others and get_cwidth(f"{head}{others[-1]}/{tail}") <= most:
+    head = f"/{first}/{CUT}/"
+    if not tail or cells(head + tail) > most:
+        return cut_in_the_middle(path, most, (most - 1) // 3)
+    while others and cells(f"{head}{others[-1]}/{tail}") <= most:
         tail = f"{others.pop()}/{tail}"
     return head + tail
-
-
-def _cut_in_the_middle(name: str, most: int) -> str:
-    from prompt_toolkit.utils import get_cwidth
-
-    left = most - get_cwidth(_CUT)
-    begin = ""
-    for character in name:
-        if get_cwidth(begin + character) > left // 3:
-            break
-        begin += character
-    end = ""
-    for character in reversed(name):
-        if get_cwidth(begin + character + end) > left:
-            break
-        end = character + end
-    return begin + _CUT + end

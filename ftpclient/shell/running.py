@@ -12,6 +12,7 @@ of it was understood.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted
 
+_FIRST_WORD = re.compile(r"[^\s;|&>]+")
 _READERS = ("put", "source", "sync")
 """Commands that read local files that are named."""
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
@@ -107,6 +109,21 @@ def _check(app: App, pipe: Pipe) -> None:
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
         raise UsageError(f"{name} can't stand before '{operator}': {WITHOUT_OUTPUT[name]}")
+
+
+def begins_with_command(app: App, text: str) -> bool:
+    """Whether a line begins with the name of a command, or is one for the local shell."""
+    line = text.strip().removeprefix("-").lstrip()
+    if line.startswith(("!", "#")):
+        return True
+    found = _FIRST_WORD.match(line)
+    if found is None:
+        return False
+    name = found[0]
+    if name in app.shell.aliases or name in ALIASES:
+        return True
+    context = click.Context(main.remote, info_name="", obj=app)
+    return main.remote.get_command(context, name) is not None
 
 
 def check_command(line: str) -> None:

@@ -17,7 +17,7 @@ from ftpclient.cli import render
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.shell import prompt, scripts
 from ftpclient.shell.lexer import goes_on, whole_lines
-from ftpclient.shell.running import check_command, run_line
+from ftpclient.shell.running import begins_with_command, check_command, run_line
 from ftpwire import standard
 from ftpwire.errors import CommandError, Interrupted
 
@@ -124,7 +124,11 @@ def _session(app: App, completer: ShellCompleter) -> PromptSession[str]:
     def server() -> str:
         return "" if app.known_client is None else str(app.known_client.address)
 
-    history = LineHistory(is_secret=app.holds_password, server=server)
+    history = LineHistory(
+        is_secret=app.holds_password,
+        is_command=lambda line: begins_with_command(app, line),
+        server=server,
+    )
     return PromptSession(
         history=history,
         auto_suggest=FromThisServer(app, history),

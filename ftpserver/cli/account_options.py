@@ -166,13 +166,18 @@ def limits_options(function: _Function) -> _Function:
     """What can be set of an account, the same for every command that does."""
     for option in reversed(
         (
-            click.option("--quota", type=_size, metavar="SIZE", help="Total space: 10MiB, none."),
+            click.option(
+                "--quota",
+                type=_size,
+                metavar="SIZE",
+                help="Limit total space, e.g. 10MiB, or none.",
+            ),
             click.option(
                 "--max-files",
                 type=_count,
                 metavar="N",
-                help="Most files, directories and links: a number, none. With a quota, none is "
-                "one for each 4 KiB of it, at least 1000.",
+                help="Limit files, directories and links: N or none. With a quota, none means one "
+                "per 4 KiB of it, at least 1000.",
             ),
             click.option(
                 "--permit",
@@ -180,8 +185,8 @@ def limits_options(function: _Function) -> _Function:
                 metavar="[PREFIX=]RIGHTS",
                 multiple=True,
                 callback=_permissions,
-                help="all, read-only, upload-only, no-delete or none; for everything, or at and "
-                "below PREFIX. Repeatable; all rules that there were are replaced.",
+                help="Grant all, read-only, upload-only, no-delete or none, everywhere or below "
+                "PREFIX; replaces all rules; repeatable.",
             ),
             click.option(
                 "--network",
@@ -189,52 +194,49 @@ def limits_options(function: _Function) -> _Function:
                 metavar="CIDR",
                 multiple=True,
                 callback=_networks,
-                help="Where log-ins may come from: 10.0.0.0/8, any. Repeatable.",
+                help="Allow log-ins only from this network, e.g. 10.0.0.0/8, or any; repeatable.",
             ),
             click.option(
                 "--expires",
                 type=_moment,
                 metavar="DATE",
-                help="When its time is over (UTC): 2030-12-31, 30d, never.",
+                help="Let the account expire (UTC): 2030-12-31, 30d or never.",
             ),
             click.option(
                 "--max-sessions",
                 type=_count,
                 metavar="N",
-                help="Sessions at the same time: a number, none.",
+                help="Limit sessions at the same time: N or none.",
             ),
             click.option(
                 "--limit-rate",
                 type=_rate,
                 metavar="SIZE",
-                help="Bytes a second that all its sessions may move together: 1MiB, none.",
+                help="Limit the rate of all its sessions together, e.g. 1MiB per second, or none.",
             ),
             click.option(
                 "--peer-user",
                 type=_peer_user,
                 metavar="USER",
-                help="The system user that needs no password over a Unix socket: a name, none.",
+                help="Let this system user log in over a Unix socket without a password, or none.",
             ),
             click.option(
                 "--system-user",
                 type=_unprivileged_user,
                 metavar="USER",
-                help="The system user that its sessions run as under --isolation process: a "
-                "name, none.",
+                help="Run its sessions as this system user (with --isolation process), or none.",
             ),
             click.option(
                 "--trash-days",
                 type=_setting_of("trash_days"),
                 metavar="DAYS",
-                help="How long what it removes or replaces can be restored: days; 0: removals are "
-                "final; default: as the server's settings say.",
+                help="Keep removed files this many days; 0: none; default: as the server.",
             ),
             click.option(
                 "--trash-max",
                 type=_setting_of("trash_max"),
                 metavar="PERCENT",
-                help="Most of its quota that its trash may take, without a quota of the disk: "
-                "percent, default.",
+                help="Limit its trash to PERCENT of the quota (or disk); default: as the server.",
             ),
         )
     ):
@@ -257,10 +259,12 @@ def given(context: click.Context) -> Changes:
 def password_options(function: _Function) -> _Function:
     """How a new password is given, the same for every command that sets one."""
     for option in (
-        click.option("--generate", is_flag=True, help="Make a random password, and print it."),
-        click.option("--weak", is_flag=True, help="Take a password of fewer than 8 characters."),
+        click.option("--generate", is_flag=True, help="Generate a random password and print it."),
+        click.option("--weak", is_flag=True, help="Allow a password of fewer than 8 characters."),
         click.option(
-            "--password-stdin", is_flag=True, help="Read the password from the first line of stdin."
+            "--password-stdin",
+            is_flag=True,
+            help="Read the password from the first line of standard input.",
         ),
     ):
         function = option(function)

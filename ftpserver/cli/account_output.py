@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli import tables
 from ftpserver.cli.options import counted_as
 from ftpserver.cli.records import action_record
 from ftpwire import paths
@@ -54,48 +55,51 @@ def _state(account: Account) -> str:
     return "expired" if account.expired else "open"
 
 
-def _notes(account: Account) -> str:
-    """What is not as usual of an account."""
-    notes = [f"{human(account.trash_bytes)} in the trash"] if account.trash_bytes else []
-    notes += [] if account.permissions.unlimited else [str(account.permissions)]
-    if _state(account) != "open":
-        notes.append(_state(account))
-    return ", ".join(notes)
+def _state_color(state: str) -> str:
+    return "" if state == "open" else tables.RED
 
 
-def account_line(account: Account) -> str:
-    home = paths.show(os.fsencode(account.home))
-    return "  ".join(
-        part for part in (account.name, _space(account), home, _notes(account)) if part
-    )
+COLUMNS = (
+    tables.Column("NAME", is_cut=True),
+    tables.Column("USED", right=True),
+    tables.Column("TRASH", right=True, rank=3),
+    tables.Column("TOTAL", right=True),
+    tables.Column("EXPIRES", rank=2),
+    tables.Column("STATE", rank=1, color=_state_color),
+    tables.Column("PERMISSIONS", rank=4),
+    tables.Column("HOME", rank=5, is_cut=True),
+)
 
 
-def print_table(accounts: Accounts) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for head in ("NAME", "USED", "TRASH", "TOTAL", "EXPIRES", "STATE", "PERMISSIONS", "HOME"):
-        right = head in ("USED", "TRASH", "TOTAL")
-        table.add_column(head, justify="right" if right else "left", overflow="fold")
+def print_accounts(accounts: Accounts) -> None:
+    """All accounts: a table for people, a line with tabs for programs."""
+    if tables.on_terminal():
+        tables.print_table(COLUMNS, map(_row, accounts), "no accounts")
+        return
     for account in accounts:
-        table.add_row(
-            *map(
-                Text,
-                (
-                    account.name,
-                    human(account.stored),
-                    human(account.trash_bytes),
-                    "unlimited" if account.quota is None else human(account.quota),
-                    "never" if account.expires is None else iso(account.expires)[:10],
-                    _state(account),
-                    str(account.permissions),
-                    paths.show(os.fsencode(account.home)),
-                ),
-            )
+        tables.print_fields(
+            account.name,
+            account.stored,
+            account.trash_bytes,
+            account.quota,
+            None if account.expires is None else iso(account.expires),
+            _state(account),
+            account.permissions,
+            paths.show(os.fsencode(account.home)),
         )
-    Console().print(table)
+
+
+def _row(account: Account) -> tuple[str, ...]:
+    return (
+        account.name,
+        human(account.stored),
+        human(account.trash_bytes),
+        "unlimited" if account.quota is None else human(account.quota),
+        "never" if account.expires is None else iso(account.expires)[:10],
+        _state(account),
+        str(account.permissions),
+        paths.show(os.fsencode(account.home)),
+    )
 
 
 def _trash(account: Account) -> str:

@@ -14,21 +14,22 @@ import click
 from ftpserver.cli.config import read_settings
 from ftpserver.cli.options import counted_as, json_option, remark, root_option
 from ftpserver.cli.records import action_record
+from ftpwire.command_help import Command
 from ftpwire.paths import show
 
 if TYPE_CHECKING:
     from ftpserver.settings.table import Settings
 
 
-@click.command(short_help="Copy accounts, keys and settings.")
+@click.command(cls=Command)
 @click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
 @root_option
 @json_option
 def backup(place: Path, root: Path, as_json: bool) -> None:
-    """Copy accounts, keys and settings to DIR, while the server runs or not.
+    """Copy accounts, keys and settings to DIR.
 
-    DIR must be new or empty, and appears when the copy is whole: as DIR/.ftpd, for `ftpd check
-    --root DIR`. The users' files, what is in their trash, and the audit log are not in it.
+    Works while the server runs. DIR must be new or empty, and the copy appears only when it is
+    complete, as DIR/.ftpd. Users' files, their trash and the audit log are not copied.
     """
     from ftpserver.admin.backup import back_up
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import click
 
 from ftpserver.cli.options import echo, fail, json_option, root_option, started
+from ftpwire.command_help import Group
 
 
-@click.group("certificate")
+@click.group("certificate", cls=Group)
 def certificate_group() -> None:
-    """Replace the server's own certificate by one of an authority."""
+    """Request a certificate for the server's key."""
 
 
 @certificate_group.command("request")
@@ -23,11 +24,11 @@ def certificate_group() -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @json_option
 def request(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Print a request for a certificate, which an authority signs.
+    """Print a certificate signing request for the server's key.
 
-    NAME is a host name or address that clients connect to. The request is made with the server's
-    own key. With the certificate for it, clients that know this key are asked nothing: name the
-    certificate and the key, ROOT/.ftpd/tls/key.pem, in ftpd.toml, and run ftpd reload.
+    When the authority has signed it, set certificate to the signed file and key to
+    ROOT/.ftpd/tls/key.pem in ftpd.toml, and run `ftpd reload`. Clients that know the key are not
+    asked again.
     """
     from ftpserver.errors import StateError
     from ftpserver.net import tls

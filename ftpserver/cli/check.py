@@ -30,6 +30,7 @@ from ftpserver.cli.options import (
     root_option,
 )
 from ftpwire import paths
+from ftpwire.command_help import Command
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -42,21 +43,21 @@ if TYPE_CHECKING:
 _NICE = 10
 
 
-@click.command(short_help="Check that the accounts agree with the disk, and files are whole.")
+@click.command(cls=Command)
 @root_option
-@click.option("--read", is_flag=True, help="Read every file, and compare it with its digest.")
-@click.option("--strict", is_flag=True, help="What the next start repairs counts as damage too.")
-@click.option("--user", metavar="USER", help="Check this account only.")
+@click.option("--read", is_flag=True, help="Read every file and compare it with its digest.")
+@click.option(
+    "--strict", is_flag=True, hidden=True, help="Report as damage what the next start repairs."
+)
+@click.option("--user", metavar="USER", help="Check only this account.")
 @json_option
 def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool) -> None:
-    """Check that the ledger agrees with the disk, and that every file is whole.
+    """Check that accounts match the disk and files are complete.
 
-    Changes nothing. One line for each finding; exit status 0: nothing is wrong, 8: damage was
-    found, 1: something could not be checked. While a server runs on the root, its uploads wait
-    as long as the files of their home are counted, and its own leases are left to it.
+    Changes nothing, and prints one line per finding. Works while the server runs; uploads of a
+    user wait while the files of that user are counted.
 
-    Of a copy that `ftpd backup` has made, it is checked that the copy is whole. It holds no files
-    of users; where homes lie beside it, they are checked as well.
+    Of a copy made by `ftpd backup`, check that the copy is complete.
     """
     from ftpserver.admin.backup import BackupVerifier, has_homes, is_backup
     from ftpserver.admin.verify import Verifier, Weight
@@ -101,17 +102,18 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
     sys.exit(status)
 
 
-@click.command(short_help="Read every file, and report what has rotted on the disk.")
+@click.command(cls=Command)
 @click.argument("user", shell_complete=account_names, required=False)
 @root_option
-@click.option("--no-write", is_flag=True, help="Give no digest to files that have none.")
+@click.option(
+    "--no-write", is_flag=True, hidden=True, help="Store no digest for files that have none."
+)
 @json_option
 def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
-    """Read every file of USER, or of all, and report what has rotted on the disk.
+    """Read every file, and report data that changed on disk.
 
-    Rotted is what has another digest than it was stored with, though its size and time are the
-    same. Files without a digest are given one. Works while the server runs. Exit status 8 when
-    something rotted.
+    A file is damaged if its digest differs from the stored one although size and time are the
+    same. Files without a digest get one. Works while the server runs.
     """
     from ftpserver.admin.scrub import Examiner, Verdict
 
@@ -151,14 +153,14 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
     sys.exit(status)
 
 
-@click.command(short_help="Count the used space again, from the disk.")
+@click.command(cls=Command)
 @click.argument("user", shell_complete=account_names, required=False)
 @root_option
 @json_option
 def recount(user: str | None, root: Path, as_json: bool) -> None:
-    """Set the used space of USER, or of all, and the number of files, to what is on the disk.
+    """Recount used space and files from the disk.
 
-    Works while the server runs; uploads of a user wait as long as the files are counted.
+    Works while the server runs; uploads of a user wait while the files of that user are counted.
     """
     from ftpserver.storage.home import Home
     from ftpserver.storage.ledger import Ledger

@@ -35,6 +35,7 @@ from ftpserver.settings.table import (
     state_of,
 )
 from ftpwire import likeness
+from ftpwire.command_help import Command, Group
 from ftpwire.paths import printable
 
 EXIT_CONFIGURATION = 2
@@ -52,7 +53,10 @@ class ConfigError(click.ClickException):
         self.problems = problems
 
     def show(self, file: object = None) -> None:
-        """Tell all of them."""
+        """Show every setting and where its value comes from.
+
+        The output is a valid ftpd.toml. Takes all options of start (see --help --all).
+        """
         _warn(self.problems)
 
 
@@ -92,11 +96,9 @@ class _Root(click.Path):
 
 def _option(name: str, setting: Setting) -> Callable[[_Command], _Command]:
     default, kind, words = getattr(Settings, name), setting.kind, f"--{setting.name}"
-    told = "" if default is None else f"  [default: {kind.tell(default)}]"
     if kind.flag:
         off = setting.name.removeprefix("no-")
         words += f"/--{off if off != setting.name else f'no-{off}'}"
-        told = ""
     return click.option(
         words,
         name,
@@ -104,8 +106,16 @@ def _option(name: str, setting: Setting) -> Callable[[_Command], _Command]:
         envvar=setting.variable,
         default=default,
         metavar=kind.metavar or None,
-        help=setting.help + told,
+        help=_with_default(name, setting),
     )
+
+
+def _with_default(name: str, setting: Setting) -> str:
+    """What help says of a setting; of a flag, whose default is what isn't given, the text alone."""
+    default = getattr(Settings, name)
+    if default is None or setting.kind.flag:
+        return setting.help
+    return f"{setting.help.removesuffix('.')} (default: {setting.kind.tell(default)})."
 
 
 def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -133,10 +143,11 @@ def settings_options(function: _Command, config_variable: str | None = "FTPD_CON
     function = click.option(
         "--config",
         type=click.Path(path_type=Path),
+        metavar="FILE",
         envvar=config_variable,
         is_eager=True,
         callback=_take_config,
-        help="Settings. Default: ROOT/.ftpd/ftpd.toml, if it is there.",
+        help="Read this file (default: ROOT/.ftpd/ftpd.toml).",
     )(function)
     return click.option(
         "--root",
@@ -144,8 +155,7 @@ def settings_options(function: _Command, config_variable: str | None = "FTPD_CON
         envvar="FTPD_ROOT",
         default=DEFAULT_ROOT,
         callback=_take_root,
-        help="Directory of the homes; the server's own state is in its .ftpd."
-        f"  [default: {DEFAULT_ROOT}]",
+        help=f"Keep homes and state here (default: {DEFAULT_ROOT}).",
     )(function)
 
 
@@ -168,7 +178,7 @@ def settings_in(ctx: click.Context) -> Settings:
     return Settings(**values)
 
 
-@click.command()
+@click.command(cls=Command)
 @functools.partial(settings_options, config_variable=None)
 def _no_options() -> None:
     """What commands read that need settings, and have no options for them."""
@@ -219,20 +229,19 @@ def _origin(ctx: click.Context, name: str, setting: Setting) -> tuple[str, str]:
 # the commands --------------------------------------------------------------------------------
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def config_group() -> None:
-    """Settings: check, show."""
+    """Check or show the settings."""
 
 
-@config_group.command(short_help="Check the settings, as ftpd start would take them.")
+@config_group.command()
 @settings_options
 @json_option
 @click.pass_context
 def check(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
-    """Check the settings, as `ftpd start` with the same options would take them.
+    """Check the settings, as `ftpd start` would read them.
 
-    Exit status 2 when something is wrong, 8 when others can read or write what they shouldn't, with
-    a line for each.
+    Prints one line per problem. Takes all options of start (see --help --all).
     """
     from ftpserver import modes
     from ftpserver.net import tls
@@ -269,9 +278,9 @@ def _warn(texts: Iterable[str]) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
-    """Show every setting, and where its value comes from.
+    """Show every setting and where its value comes from.
 
-    What is printed can be used as an ftpd.toml.
+    The output is a valid ftpd.toml. Takes all options of start (see --help --all).
     """
     settings, lines = settings_in(ctx), []
     for name, setting in EVERY.items():

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpserver.cli import records
+from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import asked
 from ftpserver.cli.options import (
     counted_as,
     echo,
     json_option,
+    open_root,
     remark,
     root_option,
     typed,
@@ -30,6 +31,8 @@ from ftpserver.cli.options import (
 from ftpserver.settings.kinds import seconds
 from ftpserver.settings.table import state_of
 from ftpwire import paths
+from ftpwire.command_help import Command
+from ftpwire.errors import NotFound
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -58,11 +61,11 @@ def _running(root: Path) -> Control:
 # looking -----------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(cls=Command)
 @root_option
 @json_option
 def status(root: Path, as_json: bool) -> None:
-    """Show how the running server is."""
+    """Show the server's state."""
     found = _running(root).status()
     if as_json:
         click.echo(json.dumps(records.status_record(found)))
@@ -101,12 +104,12 @@ def status(root: Path, as_json: bool) -> None:
         click.echo(f"{name:<13} {paths.printable(text)}")
 
 
-@click.command(short_help="List the sessions: who, from where, doing what, how fast.")
+@click.command(cls=Command)
 @root_option
-@click.option("--watch", is_flag=True, help="A live table, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show a live table until Ctrl-C.")
 @json_option
 def sessions(root: Path, watch: bool, as_json: bool) -> None:
-    """List the sessions: who, from where, since when, doing what, and how fast."""
+    """List sessions: user, address, activity and rate."""
     if not watch:
         _print_sessions(_look(root), as_json)
         return
@@ -140,14 +143,20 @@ def _print_sessions(answer: Sessions, as_json: bool) -> None:
         for one in found:
             click.echo(json.dumps(records.session_record(one)))
         sys.stdout.flush()
-    elif sys.stdout.isatty():
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        console.print(_table(found, console.width))
+    elif tables.on_terminal():
+        tables.print_table(_COLUMNS, map(_cells, found), "no sessions")
     else:
         for one in found:
-            click.echo("\t".join(_cells(one)))
+            tables.print_fields(
+                one.id,
+                one.user,
+                one.peer,
+                records.iso_of(one.since),
+                _doing(one),
+                one.bytes_in,
+                one.bytes_out,
+                int(one.speed),
+            )
 
 
 def _watch(root: Path) -> None:
@@ -175,6 +184,16 @@ def _summary(answer: Sessions) -> str:
     return f"{told} (Ctrl-C ends this)"
 
 
+_COLUMNS = (
+    tables.Column("ID", right=True),
+    tables.Column("USER", is_cut=True),
+    tables.Column("FROM", rank=4),
+    tables.Column("SINCE", rank=3),
+    tables.Column("DOING", is_cut=True),
+    tables.Column("IN", right=True, rank=2),
+    tables.Column("OUT", right=True, rank=2),
+    tables.Column("SPEED", right=True, rank=1),
+)
 _HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
 _NUMBERS = frozenset({"ID", "IN", "OUT", "SPEED"})
 _WIDE = 90
@@ -229,32 +248,56 @@ def _doing(one: SessionInfo) -> str:
 # acting ------------------------------------------------------------------------------------
 
 
-@click.command(short_help="End a session, or all of a user.")
+@click.command(cls=Command)
 @click.argument("who", shell_complete=account_names, metavar="ID|USER")
 @root_option
-@click.option("--user", "is_user", is_flag=True, help="It is a user's name, also if a number.")
+@click.option(
+    "--user",
+    "is_user",
+    hidden=True,
+    is_flag=True,
+    help="Treat the argument as a user name, even if it is a number.",
+)
 @json_option
 def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
-    """End a session by its ID (see ftpd sessions), or all sessions of USER.
+    """End a session, or all sessions of a user.
 
-    Its client is told so, and doesn't connect again by itself. To keep USER out, disable the
-    account.
+    The client does not reconnect by itself. To keep a user out, run `ftpd user disable`.
     """
     server = _running(root)
     by_id = who.isascii() and who.isdigit() and not is_user
-    answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
+    try:
+        answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
+    except NotFound:
+        if by_id or not _has_none(server, root, who):
+            raise
+        echo(records.action_record("kick", ended=[]), f"{who} has no sessions", as_json)
+        return
     _tell_silent(answer)
     ended = answer.sessions
     record = records.action_record("kick", ended=ended)
     echo(record, f"ended {counted_as(len(ended), 'session')}", as_json)
 
 
-@click.command(short_help="List addresses that are refused.")
+def _has_none(server: Control, root: Path, user: str) -> bool:
+    """Whether an account has no session, as all parts of the server say. Raises NotFound: there is
+    no such account."""
+    from ftpserver.accounts.accounts import Accounts
+
+    Accounts(open_root(root, changing=False), root.absolute()).get(user)
+    answer = server.sessions()
+    return not answer.silent and all(one.user != user for one in answer.sessions)
+
+
+@click.command(cls=Command)
 @root_option
 @json_option
 def bans(root: Path, as_json: bool) -> None:
-    """List addresses that are refused after failed log-ins, some for one account alone, and after
-    too many connections without a log-in."""
+    """List banned addresses.
+
+    An address is banned after failed log-ins (some bans are for one account only), and after too
+    many connections without a log-in.
+    """
     for one in _running(root).bans().bans:
         echo(records.ban_record(one), _told_ban(one), as_json)
 
@@ -265,7 +308,7 @@ def _told_ban(one: BanInfo) -> str:
     return f"{paths.show(one.subject)}  for another {left}, after {why}"
 
 
-@click.command(short_help="Lift bans.")
+@click.command(cls=Command)
 @click.argument("address", required=False)
 @click.argument("account", shell_complete=account_names, required=False)
 @click.option("--all", "everybody", is_flag=True, help="Lift all bans.")
@@ -274,7 +317,10 @@ def _told_ban(one: BanInfo) -> str:
 def unban(
     address: str | None, account: str | None, everybody: bool, root: Path, as_json: bool
 ) -> None:
-    """Lift the bans of ADDRESS, or the one of ADDRESS with ACCOUNT, and forget its failures."""
+    """Lift the bans of an address.
+
+    Its failed log-ins are forgotten.
+    """
     if (address is None) != everybody:
         raise click.UsageError("say which ADDRESS, or --all")
     subject = None if address is None else _text(" ".join(filter(None, (address, account))))
@@ -286,13 +332,13 @@ def unban(
         click.echo(f"lifted {counted_as(len(lifted), 'ban')}")
 
 
-@click.command(short_help="Have the server take over settings and certificate.")
+@click.command(cls=Command)
 @root_option
 @json_option
 def reload(root: Path, as_json: bool) -> None:
-    """Have the server take over what was changed on the disk: certificate, key and settings.
+    """Reload settings and certificate.
 
-    Sessions go on. The same as by SIGHUP, but what goes wrong is told here.
+    Sessions go on. SIGHUP does the same, but the command shows errors.
     """
     lines = _running(root).reload().lines
     if as_json:
@@ -302,36 +348,39 @@ def reload(root: Path, as_json: bool) -> None:
         click.echo(paths.printable(line))
 
 
-@click.command(short_help="Accept nobody any more, and stop when the last session has ended.")
+@click.command(cls=Command)
 @root_option
 @click.option(
     "--timeout",
     type=typed(seconds().parse),
     metavar="DURATION",
-    help="Stop after this time in any case, as 90s or 10m. Default: no limit.",
+    help="Exit after this time at the latest, e.g. 90s or 10m (default: no limit).",
 )
 @json_option
 def drain(root: Path, timeout: float | None, as_json: bool) -> None:
-    """Have the server accept nobody any more, and stop when the last session has ended.
+    """Stop accepting connections; exit after the last session.
 
-    Clients work on until they leave; those that ask for nothing for half a minute are told to
-    go. Returns when the server has ended. Ctrl-C ends only the waiting.
+    Sessions without a request for half a minute are closed. Returns when the server has exited;
+    Ctrl-C only ends the waiting.
     """
     told = "draining: no new connections, waiting for the sessions to end"
     _end(root, lambda server: server.drain(timeout), "drain", as_json, told)
 
 
-@click.command()
+@click.command(cls=Command)
 @root_option
 @click.option(
     "--grace",
     type=typed(seconds().parse),
     metavar="DURATION",
-    help="Time for running transfers, as 90s or 10m. Default: what the server was started with.",
+    help="Allow running transfers this long, e.g. 90s (default: the --grace of start).",
 )
 @json_option
 def stop(root: Path, grace: float | None, as_json: bool) -> None:
-    """Stop the server, in order. Returns when it has ended."""
+    """Shut the server down gracefully.
+
+    Returns when the server has exited.
+    """
     _end(root, lambda server: server.stop(grace), "stop", as_json)
 
 

@@ -18,6 +18,7 @@ import click
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.options import json_option, root_option, size
 from ftpwire import paths
+from ftpwire.command_help import Command
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -29,13 +30,21 @@ if TYPE_CHECKING:
 EXIT_REFUSED = 6
 
 
-@click.command(short_help="Say whether a user may do something, and what decides it.")
+@click.command(cls=Command)
 @click.argument("user", shell_complete=account_names)
 @click.argument("action", type=click.Choice(["login", "put", "get", "ls", "mkdir", "rm", "mv"]))
 @click.argument("details", nargs=-1)
-@click.option("-r", "--recursive", is_flag=True, help="With rm: a directory with its contents.")
-@click.option("--links", is_flag=True, help="With get: ask about a link itself.")
-@click.option("-L", "--copy-links", is_flag=True, hidden=True)
+@click.option(
+    "-r", "--recursive", is_flag=True, help="Ask about a directory with its contents (rm)."
+)
+@click.option("--links", is_flag=True, help="Ask about a symbolic link itself (get).")
+@click.option(
+    "-L",
+    "--copy-links",
+    is_flag=True,
+    hidden=True,
+    help="Do nothing: links are followed in any case.",
+)
 @root_option
 @json_option
 def why(
@@ -48,7 +57,7 @@ def why(
     root: Path,
     as_json: bool,
 ) -> None:
-    """Say whether USER may do something, and which rule, quota, limit or ban decides.
+    """Explain whether a user may do something, and why.
 
     \b
     ftpd why USER login [ADDRESS]
@@ -59,10 +68,8 @@ def why(
     ftpd why USER rm PATH
     ftpd why USER mv PATH NEWPATH
 
-    Nothing is done. It is decided as the server would with the settings of its file, as things
-    are now, with the permissions of whoever asks on the disk. A running server is asked for what
-    only it knows: penalties, connections without a log-in, sessions. Exit status 0: allowed,
-    6: refused.
+    Names the permission, quota, limit or ban that decides. Nothing is done. The answer applies to
+    the current settings file and, if a server runs, to its bans and sessions.
     """
     from ftpserver.cli.users import open_accounts
 

@@ -7,7 +7,6 @@ Lives here: options, what is printed. Lives elsewhere: reading (audit/reader.py)
 from __future__ import annotations
 
 import base64
-import time
 from collections import deque
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -16,25 +15,35 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpserver.cli import tables
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.options import json_option, remark, root_option, started, typed
 from ftpwire import likeness, paths
+from ftpwire.cells import begun, cells, padded, shortened
+from ftpwire.command_help import Command
 from ftpwire.errors import InvalidPath
-from ftpwire.units import human, parse_duration, parse_moment
+from ftpwire.units import human, parse_past
 
 if TYPE_CHECKING:
     from ftpserver.audit.record import Record
 
 _FOLLOWED_LINES = 10
+_LAST_LINES = 50
+"""Records that a terminal shows where it isn't said which."""
+_MIDDLE, _WIDE, _WITH_ADDRESS = 60, 80, 120
+"""Columns of a terminal from which on dates, sizes and addresses have columns of their own."""
+_DATE_AND_TIME, _DAY_AND_TIME, _CLOCK = slice(0, 19), slice(5, 19), slice(11, 16)
+"""Parts of ISO 8601 that there is room for."""
+_ADDRESS, _SIZE = 15, 10
+_SIZE_AT = 4
+_GAP = "  "
+_LEAST_PATH, _LEAST_WORD = 12, 6
 
 
 @typed
 def _moment(text: str) -> float:
     """Seconds since 1970 for a date, or for how long ago."""
-    try:
-        return time.time() - parse_duration(text)
-    except ValueError:
-        return parse_moment(text)
+    return parse_past(text)
 
 
 def _address(text: str) -> str:
@@ -70,17 +79,37 @@ def _known(events: tuple[str, ...]) -> tuple[str, ...]:
     return events
 
 
-@click.command(short_help="Show who did what: the audit log.")
+@click.command(cls=Command)
 @root_option
-@click.option("--user", metavar="USER", help="What this account did, or was done to it.")
-@click.option("--event", "events", multiple=True, metavar="EVENT", help="As login, put, remove.")
-@click.option("--path", metavar="PATH", help="What was done to it, below it, or with it above it.")
-@click.option("--address", metavar="ADDRESS", help="What came from there; also a network.")
-@click.option("--since", type=_moment, metavar="WHEN", help="As 2h, 7d, 2030-12-31.")
-@click.option("--until", type=_moment, metavar="WHEN", help="The same, of the last record.")
-@click.option("--failed", is_flag=True, help="Only what was refused, failed or was cut off.")
-@click.option("-n", "--lines", type=click.IntRange(0), help="The last so many.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--user", metavar="USER", help="Show what this account did, or what was done to it.")
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    metavar="EVENT",
+    help="Show only this event, e.g. login, put or remove; repeatable.",
+)
+@click.option("--path", metavar="PATH", help="Show only what concerns PATH or anything below it.")
+@click.option(
+    "--address", metavar="ADDRESS", help="Show only what came from this address or network."
+)
+@click.option(
+    "--since",
+    type=_moment,
+    metavar="WHEN",
+    help="Show records since then: 2h, yesterday, 2030-12-31.",
+)
+@click.option(
+    "--until",
+    type=_moment,
+    metavar="WHEN",
+    help="Show records until then: 2h, yesterday, 2030-12-31.",
+)
+@click.option("--failed", is_flag=True, help="Show only what was refused, failed or interrupted.")
+@click.option("-n", "--lines", metavar="N", type=click.IntRange(0), help="Show the last N records.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Show new records until Ctrl-C, after the last 10."
+)
 @json_option
 def log(
     root: Path,
@@ -95,14 +124,13 @@ def log(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show who did what: the audit log, from the oldest record on.
+    """Show the audit log: who did what.
 
-    Files of accounts that did more than the common file takes are read as well.
-    --path finds what was done to PATH, and to what is below it; and what was done to a
-    directory above it and took it along: its removal, a move, a copy that made it. Without
-    --user, it is any account's PATH. Times are UTC. With --follow the last 10 records come
-    first, unless --lines or --since says otherwise. --json prints the records as they are
-    stored.
+    Prints all records, oldest first; times are UTC. --path also finds operations on a directory
+    above PATH that included it: a removal, a move, or the copy that created it.
+    A terminal shows the last 50, unless --lines or --since says otherwise. In a pipe, tabs
+    separate time, event, outcome, user, address, path, target, bytes, files, seconds, by,
+    code, reason and details; - stands for nothing.
     """
     from ftpserver.audit.notify import Follower
     from ftpserver.audit.reader import AuditReader, Filter
@@ -121,8 +149,23 @@ def log(
         path=None if path is None else _remote(path),
     )
     state = started(root)
-    if follow and lines is None and since is None:
-        lines = _FOLLOWED_LINES
+    on_terminal = tables.on_terminal() and not as_json
+    is_cut = False
+    if lines is None and since is None:
+        if follow:
+            lines = _FOLLOWED_LINES
+        elif on_terminal and until is None:
+            lines, is_cut = _LAST_LINES + 1, True
+    columns = Columns(tables.width()) if on_terminal else None
+
+    def show(line: bytes, record: Record) -> None:
+        if as_json:
+            click.echo(line)
+        elif columns is None:
+            tables.print_fields(*fields(record))
+        else:
+            click.echo(columns.line(record))
+
     raise_descriptor_limit()  # accounts that do much have files of their own
     with (
         Follower(state) as follower,
@@ -131,12 +174,17 @@ def log(
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)
+            if is_cut and len(there) > _LAST_LINES:
+                there.popleft()
+                remark(f"the last {_LAST_LINES} records: --lines or --since shows more")
+        if columns is not None:
+            click.echo(columns.head())
         for line, record in there:
-            click.echo(line if as_json else told(record))
+            show(line, record)
         if follow:
             try:
                 for line, record in reader.records(wanted, follow=True):
-                    click.echo(line if as_json else told(record))
+                    show(line, record)
             except KeyboardInterrupt:
                 pass  # it has no other end
         if reader.unreadable:
@@ -150,32 +198,132 @@ def _missed() -> None:
     remark(f"{missing} (audit-keep, audit-own-size)")
 
 
-def told(record: Record) -> str:
-    """A record as a line for people: safe to print, whatever names are in it."""
-    words = [f"{paths.show(record.time[:19])}Z", paths.show(record.event), _who(record)]
-    words += [_path(record.path, record.path_b64)] if record.path is not None else []
-    words += ["->", _path(record.target, record.target_b64)] if record.target is not None else []
+class Columns:
+    """Records as aligned columns of a terminal. They are as wide for all records, which come one
+    by one; what has no room is cut.
+
+    Args:
+        width: Of the terminal, in columns.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._is_wide = width >= _WIDE
+        is_narrow = width < _MIDDLE
+        self._time = _CLOCK if is_narrow else _DATE_AND_TIME if self._is_wide else _DAY_AND_TIME
+        self._gap = " " if is_narrow else "  "
+        event, user = (8, 6) if is_narrow else (12, 12) if self._is_wide else (10, 10)
+        time = self._time.stop - self._time.start
+        address = _ADDRESS if width >= _WITH_ADDRESS else 0
+        self._widths = (time, event, user, address, _SIZE if self._is_wide else 0)
+
+    def head(self) -> str:
+        """What the columns are."""
+        time = "TIME (UTC)" if self._width >= _MIDDLE else "UTC"
+        return begun(self._begin(time, "EVENT", "USER", "FROM", "SIZE") + "WHAT", self._width)
+
+    def line(self, record: Record) -> str:
+        """A record as a line: safe to print, whatever names are in it."""
+        begin = self._begin(
+            paths.show(record.time[:19]).replace("T", " ")[self._time],
+            paths.show(record.event),
+            paths.show(record.user or "-"),
+            paths.show(record.address or "-"),
+            "" if record.size is None else human(record.size),
+        )
+        words = _words(record)
+        if record.address and not self._widths[3]:
+            words.append(f"from {paths.show(record.address)}")
+        if record.size is not None and not self._is_wide:
+            words.append(human(record.size))
+        room = self._width - cells(begin)
+        if room <= 0:
+            return begun(begin.rstrip(), self._width)
+        if record.outcome == "ok":
+            return (begin + _fitted(words, room, has_path=record.path is not None)).rstrip()
+        outcome = begun(paths.show(record.outcome), room)
+        room -= cells(outcome) + len(_GAP)
+        end = _fitted(words, room, has_path=record.path is not None)
+        return begin + tables.painted(outcome, tables.RED) + (f"{_GAP}{end}" if end else "")
+
+    def _begin(self, *texts: str) -> str:
+        fields = [
+            padded(shortened(text, wide), wide, right=at == _SIZE_AT)
+            for at, (text, wide) in enumerate(zip(texts, self._widths, strict=True))
+            if wide
+        ]
+        return self._gap.join([*fields, ""])
+
+
+def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
+    """As many of some words as there is room for; what doesn't fit is cut.
+
+    Args:
+        has_path: The first one is a path: it is cut in its middle, and leaves room for a reason.
+    """
+    shown = ""
+    for at, word in enumerate(words):
+        gap = _GAP if shown else ""
+        left = room - cells(shown) - len(gap)
+        if at == 0 and has_path:
+            explains = len(words) > 1 and words[1].startswith("(")
+            word = shortened(word, min(left, max(_LEAST_PATH, left // 2)) if explains else left)
+        if left < min(cells(word), _LEAST_WORD):
+            break
+        shown += gap + begun(word, left)
+        if cells(word) > left:
+            break
+    return begun(shown, max(0, room))
+
+
+def fields(record: Record) -> tuple[object, ...]:
+    """A record for programs: always the same fields."""
+    return (
+        record.time,
+        record.event,
+        record.outcome,
+        record.user,
+        record.address,
+        None if record.path is None else _path(record.path, record.path_b64),
+        None if record.target is None else _path(record.target, record.target_b64),
+        record.size,
+        record.files,
+        record.seconds,
+        record.by,
+        record.code,
+        record.reason,
+        " ".join(_details(record)),
+    )
+
+
+def _words(record: Record) -> list[str]:
+    """What isn't in a column of its own."""
+    words = [_path(record.path, record.path_b64)] if record.path is not None else []
+    reason = paths.printable(record.reason or "")
+    if words:  # most reasons begin with it
+        reason = reason.removeprefix(f"{words[0]}: ")
+    why = ": ".join(part for part in (paths.printable(record.code or ""), reason) if part)
+    if record.target is not None:
+        target = f"-> {_path(record.target, record.target_b64)}"
+        words = [f"{words[0]} {target}" if words else target]
+    words += [f"({why})"] if why else []
     words += [f"{record.files} files"] if record.files not in (None, 1) else []
-    words += [human(record.size)] if record.size is not None else []
-    words += [f"{record.count} others not recorded"] if record.count is not None else []
-    words += [
+    words += _details(record)
+    words += [f"by {paths.show(record.by)}"] if record.by else []
+    return [*words, f"{record.seconds:.3f} s"] if record.seconds is not None else words
+
+
+def _details(record: Record) -> list[str]:
+    """What else there is to say, and who gave a command of administration."""
+    found = [f"{record.count} others not recorded"] if record.count is not None else []
+    found += [
         f"{paths.show(name)}={_detail(value)}" for name, value in (record.details or {}).items()
     ]
-    words += [f"{record.seconds:.3f} s"] if record.seconds is not None else []
-    why = paths.printable(": ".join(part for part in (record.code, record.reason) if part))
-    outcome = "" if record.outcome == "ok" else paths.show(record.outcome)
-    words += [" ".join(filter(None, (outcome, f"({why})" if why else "")))]
-    return "  ".join(filter(None, words))
-
-
-def _who(record: Record) -> str:
-    parts = [record.user or "-", *([f"from {record.address}"] if record.address else [])]
-    parts += [f"by {record.by}"] if record.by else []
     if record.sudo_user:
-        parts.append(f"for {record.sudo_user} (sudo)")
+        found.append(f"for {paths.show(record.sudo_user)} (sudo)")
     if record.login_user and record.login_user != record.sudo_user:
-        parts.append(f"for {record.login_user} (logged in)")
-    return paths.show(" ".join(parts))
+        found.append(f"for {paths.show(record.login_user)} (logged in)")
+    return found
 
 
 def _path(text: str | None, encoded: str | None) -> str:

@@ -35,22 +35,24 @@ from ftpwire import __version__, completion, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="ftpd COMMAND --help explains a command.",
+)
 @click.version_option(__version__, prog_name="ftpd")
 def cli() -> None:
-    """A file server for several users: encrypted, durable, verified."""
+    """Serve files to many users: encrypted, durable, verified."""
 
 
 @cli.command(cls=HintingCommand, hints=START_HINTS)
 @config.settings_options
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log in more detail.")
 @json_option
 @click.pass_context
 def start(ctx: click.Context, /, verbose: bool, as_json: bool, **_: Any) -> None:
-    """Start the server, and serve until Ctrl-C or SIGTERM.
-
-    What no option says is taken from FTPD_* variables (FTPD_PORT for --port), then from an
-    ftpd.toml with the options' names (port = 1234).
+    """Start the server, and serve until Ctrl-C or SIGTERM. Every option can also be set in
+    ftpd.toml (port = 1234) or as a variable (FTPD_PORT).
     """
     from ftpserver import light_sqlalchemy
 
@@ -64,11 +66,14 @@ def start(ctx: click.Context, /, verbose: bool, as_json: bool, **_: Any) -> None
     sys.exit(served)
 
 
-@cli.command(short_help="Print the fingerprint of the server's key.")
+@cli.command()
 @root_option
 @json_option
 def fingerprint(root: Path, as_json: bool) -> None:
-    """Print the fingerprint of the server's key, to compare with what a client shows."""
+    """Print the fingerprint of the server's key.
+
+    Compare it with what a client shows at its first connection.
+    """
     from ftpserver.net import tls
 
     certificate, _ = tls.files_of(config.read_settings(root))
@@ -80,7 +85,7 @@ def fingerprint(root: Path, as_json: bool) -> None:
 @click.argument("shell", type=click.Choice(completion.SHELLS))
 @json_option
 def completion_script(shell: str, as_json: bool) -> None:
-    """Print a script for the Tab key of bash, zsh or fish."""
+    """Print a script for Tab completion in bash, zsh or fish."""
     script = completion.script(cli, "ftpd", shell)
     echo({"script": script}, script.removesuffix("\n"), as_json)
 

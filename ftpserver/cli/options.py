@@ -51,9 +51,8 @@ def root_option(function: _Function) -> _Function:
         "--root",
         type=click.Path(file_okay=False, path_type=Path),
         default=DEFAULT_ROOT,
-        show_default=True,
         envvar="FTPD_ROOT",
-        help="Directory of the homes; the server's own state is in its .ftpd.",
+        help=f"Act on the server in this directory (default: {DEFAULT_ROOT}).",
     )(function)
 
 
@@ -179,4 +178,6 @@ def fail(
     sys.exit(status)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
+)

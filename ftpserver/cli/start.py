@@ -28,7 +28,8 @@ from ftpserver.daemon.server import FtpServer
 from ftpserver.daemon.systemd import inherited_socket, notify
 from ftpserver.errors import StateError
 from ftpserver.logs import log_to_stderr
-from ftpserver.processes.malloc import keep_what_is_there, return_memory
+from ftpserver.processes.malloc import keep_what_is_there, return_memory, return_what_is_free
+from ftpserver.processes.time_slices import lengthen_slices
 from ftpserver.settings.table import Settings
 from ftpwire import standard
 from ftpwire.errors import from_oserror
@@ -56,6 +57,7 @@ def serve(
     for warning in warnings:
         logger.warning("%s", printable(warning))
     return_memory()
+    lengthen_slices()  # before there are other threads, or processes
     signals = _Signals()
     try:
         server = whole_server(settings, inherited_socket())
@@ -67,6 +69,7 @@ def serve(
     with server:
         first = _first_account(settings, server.accounts)
         server.on_stop_asked = signals.ask_to_stop
+        server.on_quiet = return_what_is_free
         server.load_settings = again
         with server.running():
             _try_to_announce(server, first, as_json)

@@ -15,37 +15,43 @@ from ftpserver.cli.config import read_settings
 from ftpserver.cli.options import echo, fail, json_option, remark
 from ftpserver.errors import StateError
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
+from ftpwire.command_help import Command
 from ftpwire.paths import printable
 
 _UNITS = Path("/etc/systemd/system")
 
 
-@click.command(short_help="Print a unit for systemd.")
+@click.command(cls=Command)
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="FTPD_ROOT",
-    help=f"Directory of the homes.  [default: {DEFAULT_ROOT}]",
+    help=f"Serve the homes in this directory (default: {DEFAULT_ROOT}).",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
+    metavar="FILE",
     envvar="FTPD_CONFIG",
-    help="Settings. Default: ROOT/.ftpd/ftpd.toml, if it is there.",
+    help="Read this file (default: ROOT/.ftpd/ftpd.toml).",
 )
-@click.option("--user", metavar="USER", help="System user to run as. Default: whose ROOT is.")
-@click.option("--socket", is_flag=True, help="The socket unit, for socket activation, instead.")
+@click.option(
+    "--user",
+    metavar="USER",
+    help="Run the server as this system user (default: the owner of ROOT).",
+)
+@click.option("--socket", is_flag=True, help="Print the socket unit, for socket activation.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Compare an installed unit and its drop-ins with the settings.",
+    help="Compare the installed unit and its drop-ins with the settings.",
 )
 @click.option(
     "--installed",
     "unit_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help=f"The unit to compare. Default: ftpd.service, with --socket ftpd.socket, in {_UNITS}.",
+    help=f"Compare this unit (default: ftpd.service or ftpd.socket in {_UNITS}).",
 )
 @json_option
 def service(
@@ -57,15 +63,15 @@ def service(
     unit_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Print a systemd unit for this installation, with as few rights as the server can do with.
+    """Print a systemd unit for this installation.
 
     \b
     ftpd service --root /srv/files > /etc/systemd/system/ftpd.service
     systemctl daemon-reload && systemctl enable --now ftpd
 
-    Other settings belong in ROOT/.ftpd/ftpd.toml. When a home is added elsewhere, or the address,
-    the port, the Unix socket or the grace time change, print it again: --check tells, and ends
-    with 1.
+    The unit grants as few rights as possible. Print it again after a change of the address, the
+    port, the Unix socket, the grace time or the home of an account; --check compares. All other
+    settings belong in ROOT/.ftpd/ftpd.toml.
     """
     from ftpserver.daemon.systemd import installed, socket_unit, unit
 

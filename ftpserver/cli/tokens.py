@@ -26,6 +26,7 @@ from ftpserver.cli.options import (
     remark,
     root_option,
 )
+from ftpwire.command_help import Command, Group
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 from ftpwire.units import human, iso, parse_duration
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 NEVER = "never"
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
-    """Tokens that log in instead of a password: list, revoke."""
+    """List or revoke access tokens."""
 
 
 @token.command("list")
@@ -49,7 +50,7 @@ def token() -> None:
 @root_option
 @json_option
 def list_tokens(user: str, root: Path, as_json: bool) -> None:
-    """List the tokens of USER."""
+    """List the tokens of a user."""
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
 
@@ -59,15 +60,15 @@ def list_tokens(user: str, root: Path, as_json: bool) -> None:
         echo(records.token_record(one), _token_line(one), as_json)
 
 
-@token.command("revoke", short_help="Make a token good for nothing.")
+@token.command("revoke")
 @click.argument("token_id", metavar="[ID]", required=False)
-@click.option("--all", "user", metavar="USER", help="All tokens of USER.")
+@click.option("--all", "user", metavar="USER", help="Revoke all tokens of USER.")
 @root_option
 @json_option
 def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bool) -> None:
-    """Make a token good for nothing, and all tokens that were made with it.
+    """Revoke a token, and all tokens made with it.
 
-    Sessions that logged in with one of them end.
+    Sessions that use them end.
     """
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
@@ -103,32 +104,30 @@ def _seconds(text: str) -> int | None:
         raise click.BadParameter(f"{error}; or never") from None
 
 
-@click.command(short_help="Print a code with which somebody can make an account.")
+@click.command(cls=Command)
 @root_option
 @click.option(
     "--quota",
     type=limit,
     metavar="SIZE",
-    help="Of each account made with it. Default: the server's.",
+    help="Limit each new account to SIZE (default: the server's default-quota).",
 )
 @click.option(
     "--uses",
     metavar="N",
     type=click.IntRange(1, 1_000_000),
     default=1,
-    show_default=True,
-    help="How many may register with it.",
+    help="Allow N registrations (default: 1).",
 )
 @click.option(
     "--expires",
     type=_seconds,
     metavar="DURATION",
     default="7d",
-    show_default=True,
-    help="When it ends, as 12h or 7d; or never.",
+    help="Let it expire after this time, e.g. 12h, or never (default: 7d).",
 )
-@click.option("--list", "listing", is_flag=True, help="List the invitations that are good.")
-@click.option("--revoke", metavar="ID", help="Make one good for nothing.")
+@click.option("--list", "listing", is_flag=True, help="List open invitations.")
+@click.option("--revoke", metavar="ID", help="Revoke an invitation.")
 @json_option
 def invite(
     root: Path,
@@ -139,7 +138,10 @@ def invite(
     revoke: str | None,
     as_json: bool,
 ) -> None:
-    """Print a code with which somebody can make an account: ftp register --invite CODE."""
+    """Create an invitation, and print its code.
+
+    A user registers with `ftp register --invite CODE`.
+    """
     from ftpserver.accounts.invitations import Invitations
 
     if listing and revoke is not None:

@@ -32,6 +32,7 @@ from ftpserver.cli.options import (
 )
 from ftpserver.settings.table import state_of
 from ftpwire import paths, trash_names
+from ftpwire.command_help import Group
 from ftpwire.errors import Conflict, ConnectFailed
 from ftpwire.units import human, iso, parse_duration
 
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-@click.group(short_help="What users removed: list, restore, empty.")
+@click.group(cls=Group)
 def trash() -> None:
-    """What users removed and replaced, and what is kept of it: list, restore, empty."""
+    """List, restore or purge what users removed."""
 
 
 def _accounts(root: Path) -> Accounts:
@@ -58,12 +59,12 @@ def _accounts(root: Path) -> Accounts:
 # looking -----------------------------------------------------------------------------------
 
 
-@trash.command("list", short_help="List what is in the trash.")
+@trash.command("list")
 @click.argument("user", shell_complete=account_names, required=False)
 @root_option
 @json_option
 def list_trash(user: str | None, root: Path, as_json: bool) -> None:
-    """List how much is in the trash of each account; of USER, each operation with its ID."""
+    """List the trash of all accounts, or the operations of one."""
     from ftpserver.admin.trash import operations
 
     accounts = _accounts(root)
@@ -117,20 +118,20 @@ def _told_operation(record: dict[str, object], one: Kept) -> str:
 # acting ------------------------------------------------------------------------------------
 
 
-@trash.command("restore", short_help="Take back what an operation removed or replaced.")
+@trash.command("restore")
 @click.argument("user", shell_complete=account_names)
 @click.argument("operation", metavar="ID")
 @root_option
-@click.option("--to", metavar="DIR", help="Restore into this directory of USER's.")
-@click.option("--force", is_flag=True, help="Replace what is in the way: that goes to the trash.")
+@click.option("--to", metavar="DIR", help="Restore into this directory of the user.")
+@click.option("--force", is_flag=True, help="Replace what is in the way; it goes to the trash.")
 @json_option
 def restore_trash(
     user: str, operation: str, root: Path, to: str | None, force: bool, as_json: bool
 ) -> None:
-    """Take back what an operation of USER removed, replaced or moved.
+    """Restore what an operation removed, replaced or moved.
 
-    ID is as `ftpd trash list USER` tells it. What is in the way stays, and is named, unless --force
-    is given: exit status 12 then. The account's quota holds, its permissions don't.
+    Without --force, skip what something is in the way of. The quota of the account applies, its
+    permissions do not.
     """
     from ftpserver.admin.trash import meant
 
@@ -153,24 +154,26 @@ def _told_restored(done: TrashRestored) -> str:
     return f"restored {counted_as(done.items, 'thing')}{already}"
 
 
-@trash.command("empty", short_help="Remove from the trash for good.")
+@trash.command("empty")
 @click.argument("user", shell_complete=account_names, required=False)
 @root_option
-@click.option("--all", "everybody", is_flag=True, help="Of all accounts.")
+@click.option(
+    "--all", "everybody", is_flag=True, help="Purge the trash of all accounts, and of removed ones."
+)
 @click.option(
     "--older",
     type=typed(parse_duration),
     metavar="DURATION",
-    help="Only operations that began before this time, as 3d or 12h.",
+    help="Purge only operations older than this, e.g. 3d or 12h.",
 )
-@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@click.option("-y", "--yes", is_flag=True, help="Purge without asking.")
 @json_option
 def empty_trash(
     user: str | None, root: Path, everybody: bool, older: int | None, yes: bool, as_json: bool
 ) -> None:
-    """Remove what is in the trash of USER, or of all, for good.
+    """Purge the trash of an account, or of all.
 
-    With --all also what accounts have left there that are gone.
+    Purged files are gone for good.
     """
     if (user is None) != everybody:
         raise click.UsageError("say whose trash: USER, or --all")

@@ -21,10 +21,9 @@ from ftpserver.cli.account_names import account_names
 from ftpserver.cli.account_options import given, limits_options, new_password, password_options
 from ftpserver.cli.account_output import (
     account_details,
-    account_line,
+    print_accounts,
     print_done,
     print_record,
-    print_table,
 )
 from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
 from ftpserver.cli.options import (
@@ -42,6 +41,7 @@ from ftpserver.cli.trash import empty as empty_trash
 from ftpserver.cli.trash import told_emptied
 from ftpserver.settings.table import state_of
 from ftpwire import paths
+from ftpwire.command_help import Group
 from ftpwire.units import human, iso
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ _SET_HINTS = ACCOUNT_HINTS | {
 }
 
 
-@click.group(short_help="Accounts: add, list, show, set, passwd, disable, remove, …")
+@click.group(cls=Group)
 def user() -> None:
-    """Accounts: add, list, show, set, passwd, disable, enable, rename, remove, export, import."""
+    """Manage accounts."""
 
 
 def open_accounts(
@@ -86,7 +86,7 @@ def open_accounts(
 @click.option(
     "--home",
     type=click.Path(path_type=Path),
-    help="Another directory than ROOT/NAME; its contents become the user's.",
+    help="Use this directory as the home; its contents become the user's (default: ROOT/NAME).",
 )
 @limits_options
 @json_option
@@ -103,7 +103,7 @@ def add_user(
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Add the account NAME and its home."""
+    """Add an account and its home."""
     from ftpserver.accounts.account import check_name
 
     check_name(name)
@@ -153,16 +153,13 @@ def _ownership(accounts: Accounts, engine: Engine) -> Ownership:
 @root_option
 @json_option
 def list_users(root: Path, as_json: bool) -> None:
-    """List all accounts with their space."""
+    """List all accounts with their used space."""
     accounts, _ = open_accounts(root, changing=False)
     if as_json:
         for account in accounts:
             print_record(account)
-    elif sys.stdout.isatty():
-        print_table(accounts)
     else:
-        for account in accounts:
-            click.echo(account_line(account))
+        print_accounts(accounts)
 
 
 @user.command("show")
@@ -170,7 +167,7 @@ def list_users(root: Path, as_json: bool) -> None:
 @root_option
 @json_option
 def show_user(name: str, root: Path, as_json: bool) -> None:
-    """Show one account."""
+    """Show the settings of an account."""
     from ftpserver.accounts.tokens import Tokens
 
     accounts, engine = open_accounts(root, changing=False)
@@ -203,9 +200,9 @@ def _sessions_of(name: str, root: Path) -> int | None:
 @click.option(
     "--take-home",
     is_flag=True,
-    help="Take the home from the server that it belongs to, which must not use it any more.",
+    help="Take over the home from another server, which must not use it any more.",
 )
-@click.option("-y", "--yes", is_flag=True, help="With --trash-days 0: don't ask.")
+@click.option("-y", "--yes", is_flag=True, help="Empty the trash without asking (--trash-days 0).")
 @json_option
 @click.pass_context
 def set_user(
@@ -218,9 +215,9 @@ def set_user(
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Change the limits of NAME; what isn't named stays. Running sessions follow.
+    """Change settings of an account.
 
-    With --trash-days 0 its trash is emptied at once.
+    Takes effect at once, also for running sessions. --trash-days 0 empties the trash at once.
     """
     changes = given(context)
     if not changes and not take_home:
@@ -264,7 +261,10 @@ def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:
 def change_password(
     name: str, root: Path, password_stdin: bool, weak: bool, generate: bool, as_json: bool
 ) -> None:
-    """Set the password of NAME. Its sessions and tokens end."""
+    """Set the password of an account.
+
+    Its sessions end and its tokens are revoked.
+    """
     accounts, _ = open_accounts(root)
     accounts.get(name)
     password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
@@ -278,7 +278,7 @@ def change_password(
 @root_option
 @json_option
 def disable_user(name: str, root: Path, as_json: bool) -> None:
-    """Refuse log-ins of NAME, and end its sessions."""
+    """Refuse log-ins of an account, and end its sessions."""
     accounts, _ = open_accounts(root)
     print_done("user-disable", accounts.change(name, disabled=True), as_json, f"disabled {name}")
 
@@ -288,32 +288,38 @@ def disable_user(name: str, root: Path, as_json: bool) -> None:
 @root_option
 @json_option
 def enable_user(name: str, root: Path, as_json: bool) -> None:
-    """Let NAME log in again."""
+    """Allow log-ins of an account again."""
     accounts, _ = open_accounts(root)
     account = accounts.change(name, disabled=False)
     over = f"; but it expired on {iso(account.expires or 0)}" if account.expired else ""
     print_done("user-enable", account, as_json, f"enabled {name}{over}")
 
 
-@user.command("rename", short_help="Call an account another way; its home stays.")
+@user.command("rename")
 @click.argument("name", shell_complete=account_names)
 @click.argument("new")
 @root_option
 @json_option
 def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
-    """Call the account NAME another way. Its home stays where it is; its sessions end."""
+    """Rename an account.
+
+    Its home keeps its place; its sessions end.
+    """
     accounts, _ = open_accounts(root)
     print_done("user-rename", accounts.rename(name, new), as_json, f"renamed {name} to {new}")
 
 
-@user.command("remove", short_help="Remove an account; its files stay, unless --delete-home.")
+@user.command("remove")
 @click.argument("name", shell_complete=account_names)
 @root_option
-@click.option("--delete-home", is_flag=True, help="Remove its files too.")
-@click.option("-y", "--yes", is_flag=True, help="Don't ask whether the files are to go.")
+@click.option("--delete-home", is_flag=True, help="Delete the files of the account, too.")
+@click.option("-y", "--yes", is_flag=True, help="Delete the files without asking.")
 @json_option
 def remove_user(name: str, root: Path, delete_home: bool, yes: bool, as_json: bool) -> None:
-    """Remove the account NAME, its tokens and sessions. Its files stay where they are."""
+    """Remove an account, its tokens and its sessions.
+
+    Its files stay, unless --delete-home is given.
+    """
     accounts, engine = open_accounts(root)
     gone = accounts.get(name)
     if delete_home:
@@ -358,14 +364,14 @@ def _remove_home(directory: Path, shown: str, name: str) -> None:
 # many accounts -----------------------------------------------------------------------------
 
 
-@user.command("export", short_help="Print all accounts, as JSON lines.")
+@user.command("export")
 @root_option
-@click.option("--no-passwords", is_flag=True, help="Leave the password hashes out.")
+@click.option("--no-passwords", is_flag=True, help="Leave out the password hashes.")
 @json_option
 def export_users(root: Path, no_passwords: bool, as_json: bool) -> None:
-    """Print all accounts, one JSON object a line, for `ftpd user import`.
+    """Print all accounts as JSON, one per line.
 
-    With the hashes of the passwords: keep it as safe as these.
+    The output contains password hashes: keep it secret.
     """
     from ftpserver.accounts.records import exported
 
@@ -375,15 +381,16 @@ def export_users(root: Path, no_passwords: bool, as_json: bool) -> None:
         click.echo(json.dumps(exported(account, hashed, accounts.root)))
 
 
-@user.command("import", short_help="Add the accounts of an export.")
+@user.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
 @root_option
-@click.option("--update", is_flag=True, help="Change accounts that exist, in what a line names.")
+@click.option("--update", is_flag=True, help="Update existing accounts with what a line names.")
 @json_option
 def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
-    """Add the accounts of an export: all of them, or none when a line is wrong.
+    """Add the accounts of an export.
 
-    Accounts without a password hash can't log in until `ftpd user passwd` gives them one.
+    If a line is wrong, no account is added. Accounts without a password hash can't log in until
+    `ftpd user passwd` sets a password.
     """
     from ftpserver.accounts.records import import_lines
 

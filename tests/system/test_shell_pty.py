@@ -319,21 +319,32 @@ def test_typed_data_that_is_interrupted_takes_no_more_lines(server, alice, termi
     assert terminal.run("cat typed") == ["all of it"]
 
 
-# the bars ------------------------------------------------------------------------------------
+# progress ------------------------------------------------------------------------------------
 
 
-def test_bars_fit_the_terminal_and_go_away(alice, terminal, roomy):
-    """A line that is too long breaks, and what is drawn over it then is one line too high."""
+def test_progress_is_one_line_that_goes_away(alice, terminal, roomy):
+    """A line that is too long would break, and a part of it stay."""
     for name in ("short", "a-name-that-is-longer-than-there-is-any-room-for-beside-its-bar.bin"):
         sparse.make_solid(roomy / name, GIB // 4)
     terminal.enter(f"put -r {roomy} .")
     drawn = plain(terminal.expect("2 files, 512.0 MiB in "))
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line.strip()]
-    assert any("0/2 files" in line for line in lines)
-    assert any("MiB/512.0 MiB" in line for line in lines)
-    assert any(line.startswith("a-name-tha…") for line in lines)
-    assert max(map(len, lines)) <= COLUMNS - 3
+    assert any("% " in line and "0/2 files" in line and "of 512.0 MiB" in line for line in lines)
+    assert max(map(len, lines)) < COLUMNS
+    assert "\n" not in drawn.strip()
     terminal.wait_for_prompt()
+
+
+def test_progress_follows_the_size_of_the_terminal(alice, terminal, big):
+    terminal.enter(f"put --limit-rate 10MiB {big} /")
+    terminal.child.expect(r"\r *\d+%  [^\r]{11}  [^\r]{7}  [^\r]*big\.bin\x1b\[J")
+    narrow, wide = r"[^\r]{8} [^\r]{5}", r"\x1b\[36m━.*bin"
+    for columns, drawn in ((30, r"[^\r]{11}  [^\r]{7}"), (20, narrow), (200, wide)):
+        terminal.child.setwinsize(24, columns)
+        terminal.child.expect(rf"\r *\d+% +{drawn}\x1b\[J")
+    terminal.keys(CTRL_C)
+    terminal.child.expect_exact("\r \x1b[J\r")  # it is taken away first
+    assert "stopped at" in " ".join(terminal.wait_for_prompt())
 
 
 # the server goes away ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import servers_in_reach
 from ftpclient.connection.credentials import PASSWORD, SavedToken, SavedTokens
 from ftpclient.connection.servers import ENVIRONMENT, SavedServers, check_name, choose, key_of
+from ftpwire.command_help import Group
 from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
 from ftpwire.paths import printable
 from ftpwire.units import iso, parse_duration
@@ -38,9 +40,21 @@ def _server(app: App, server: str | None) -> None:
 
 
 _saving = (
-    click.option("--name", metavar="NAME", help="Save the server under a name for -s."),
-    click.option("--token-name", metavar="NAME", help="Of the token. Default: USER@THIS-HOST."),
-    click.option("--expires", type=_duration, metavar="30d", help="How long the token is good."),
+    click.option(
+        "--name", metavar="NAME", help="Save the server under NAME, for -s and NAME:PATH."
+    ),
+    click.option(
+        "--token-name",
+        hidden=True,
+        metavar="NAME",
+        help="Name the token in `token list` (default: you@this-machine).",
+    ),
+    click.option(
+        "--expires",
+        type=_duration,
+        metavar="TIME",
+        help="Let the token expire after TIME (30d).",
+    ),
     click.option("--default", "make_default", is_flag=True, help="Make it the default server."),
 )
 
@@ -52,9 +66,7 @@ def _saving_options(function: Any) -> Any:
 
 
 @remote_command("login")
-@click.argument(
-    "server", metavar="[[USER@]HOST[:PORT]]", required=False, shell_complete=servers_in_reach
-)
+@click.argument("server", metavar="[SERVER]", required=False, shell_complete=servers_in_reach)
 @_saving_options
 def login_command(
     app: App,
@@ -64,9 +76,10 @@ def login_command(
     expires: int | None,
     make_default: bool,
 ) -> None:
-    """Log in once: save an access token, so that commands need no password.
+    """Log in once, and save an access token.
 
-    The first server becomes the default. A later one does with --default, or if you say so.
+    Later commands need no password. The first server becomes the default; a later one only with
+    --default, or after a question.
     """
     _server(app, server)
     if name is not None:
@@ -78,9 +91,11 @@ def login_command(
 
 
 @remote_command("register")
-@click.argument("server", metavar="[[USER@]HOST[:PORT]]", required=False)
-@click.option("--invite", metavar="CODE", help="What the administrator's `ftpd invite` printed.")
-@click.option("--no-save", is_flag=True, help="Save no token, and leave the default server.")
+@click.argument("server", metavar="[SERVER]", required=False)
+@click.option("--invite", metavar="CODE", help="Use this invitation code (see `ftpd invite`).")
+@click.option(
+    "--no-save", is_flag=True, hidden=True, help="Save no token, and keep the default server."
+)
 @_saving_options
 def register_command(
     app: App,
@@ -92,7 +107,7 @@ def register_command(
     expires: int | None,
     make_default: bool,
 ) -> None:
-    """Make an account of your own, where the server lets you, and log in as login does."""
+    """Create an account, and log in."""
     _server(app, server)
     if name is not None:
         check_name(name)
@@ -194,9 +209,12 @@ def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done:
 
 @remote_command("logout")
 @click.argument("server", metavar="[SERVER]", required=False)
-@click.option("--local", is_flag=True, help="Only forget the token here: the server is not asked.")
+@click.option("--local", is_flag=True, help="Delete the local token without contacting the server.")
 def logout_command(app: App, server: str | None, local: bool) -> None:
-    """Revoke the token that login saved, and forget it."""
+    """Revoke and delete the saved token of a server.
+
+    The server stays saved.
+    """
     _server(app, server)
     tokens = SavedTokens()
     saved = tokens.get(app.address)
@@ -224,10 +242,12 @@ def _revoke_saved(app: App, saved: SavedToken) -> None:
 
 
 @remote_command("servers")
-@click.option("--default", "chosen", metavar="NAME", help="Make this the default.")
-@click.option("--remove", metavar="NAME", help="Forget this; its token stays until logout.")
+@click.option("--default", "chosen", metavar="NAME", help="Make NAME the default server.")
+@click.option(
+    "--remove", metavar="NAME", help="Remove a saved server (its token stays valid; use logout)."
+)
 def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
-    """List the servers that login saved."""
+    """List saved servers."""
     saved = SavedServers()
     if chosen is not None:
         saved.make_default(chosen)
@@ -245,15 +265,18 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
             plain = "  plaintext" if server.plaintext else ""
             default = "  (default)" if is_default else ""
             begin = f":{path}" if path else ""
-            where = printable(f"{server.address}{begin}")
-            app.print(f"{printable(name)}  {where}{plain}{default}")
+            where = f"{server.address}{begin}"
+            # to people, not twice what has no name of its own; programs know two fields
+            called = [name] if name == where and sys.stdout.isatty() else [name, where]
+            app.print(f"{printable('  '.join(called))}{plain}{default}")
 
 
 @remote_command("passwd")
 def passwd_command(app: App) -> None:
-    """Set another password. Your other sessions and all tokens end; this one's is renewed.
+    """Change your password.
 
-    With --password-stdin the first line is the old password, and the second the new one.
+    Your other sessions end and all tokens are revoked; the saved token is renewed. With
+    --password-stdin, the first line is the old password and the second the new one.
     """
     old, new = app.known_password, None
     if app.given_password is not None and not app.interactive:
@@ -272,14 +295,14 @@ def passwd_command(app: App) -> None:
     app.tell_done(told, "passwd", user=client.user, server=client.address.endpoint)
 
 
-@click.group("token")
+@click.group("token", cls=Group)
 def token_command() -> None:
-    """List or revoke the account's tokens."""
+    """List or revoke your access tokens."""
 
 
 @remote_command("list")
 def _list_command(app: App) -> None:
-    """List the tokens that log in as you."""
+    """List your access tokens."""
     for token in app.client.tokens():
         if app.as_json:
             app.print_json(records.own_token_record(token))
@@ -290,8 +313,9 @@ def _list_command(app: App) -> None:
 @remote_command("revoke")
 @click.argument("token_id", metavar="ID")
 def _revoke_command(app: App, token_id: str) -> None:
-    """Make a token good for nothing, and all that were made with it. Sessions that logged in with
-    them end; the one that logged in with the token itself goes on.
+    """Revoke a token, and all tokens made with it.
+
+    Sessions that use them end, except this one.
     """
     client = app.client
     client.revoke_token(token_id)

@@ -29,9 +29,12 @@ from ftpwire.paths import RemotePath
 @remote_command("chmod")
 @click.argument("mode")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-@click.option("-R", "recursive", is_flag=True, help="Directories with their contents.")
+@click.option("-R", "recursive", is_flag=True, help="Recurse into directories.")
 def chmod_command(app: App, mode: str, patterns: tuple[str, ...], recursive: bool) -> None:
-    """Set modes: octal as 644, or symbolic as u+x, go-w, a+rX. Links are followed, except by -R."""
+    """Change the modes of files and directories.
+
+    Symbolic links are followed, but not below a directory with -R.
+    """
     try:
         change = ModeChange.parse(mode)
     except ValueError as error:
@@ -118,13 +121,23 @@ def _path_of(entry: Entry) -> bytes:
 
 @remote_command("touch")
 @click.argument("names", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-@click.option("-c", "--no-create", is_flag=True, help="Leave alone what isn't there.")
-@click.option("-d", "--date", metavar="TIME", help="As 2030-12-31, 2030-12-31T18:00Z or @SECONDS.")
-@click.option("-t", "stamp", metavar="[[CC]YY]MMDDhhmm[.ss]", help="The time in touch's own way.")
+@click.option("-c", "--no-create", is_flag=True, help="Do not create missing files.")
 @click.option(
-    "-r", "--reference", cls=RemoteOption, metavar="PATH", help="The time of another remote path."
+    "-d", "--date", metavar="TIME", help="Set this time: 2030-12-31, 2030-12-31T18:00Z or @SECONDS."
 )
-@click.option("-m", "only_mtime", is_flag=True, hidden=True)
+@click.option(
+    "-t", "stamp", metavar="[[CC]YY]MMDDhhmm[.ss]", help="Set this time, in the format of touch."
+)
+@click.option(
+    "-r",
+    "--reference",
+    cls=RemoteOption,
+    metavar="PATH",
+    help="Use the time of another remote path.",
+)
+@click.option(
+    "-m", "only_mtime", is_flag=True, hidden=True, help="Do nothing: there is only one time to set."
+)
 def touch_command(
     app: App,
     names: tuple[str, ...],
@@ -134,13 +147,13 @@ def touch_command(
     reference: str | None,
     only_mtime: bool,
 ) -> None:
-    """Set times, by default to now; make empty files where nothing is."""
+    """Update times (default: now); create missing files."""
     if sum(one is not None for one in (date, stamp, reference)) > 1:
         raise UsageError("-d, -t and -r exclude each other")
     given: int | None = None
     try:
         if date is not None:
-            given = moments.moment(date)
+            given = moments.past(date)
         elif stamp is not None:
             given = _stamp(stamp)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +23,8 @@ from ftpclient.connection.protocol import Asked
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths
+from ftpwire.cells import columns_of
+from ftpwire.command_help import Option
 from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Entry, Failed, Problem, Stat
 from ftpwire.paths import RemotePath
@@ -278,7 +279,7 @@ class _Listing:
         else:
             names = (self._name(directory, entry) for entry in entries)
             while some := list(islice(names, _IN_COLUMNS)):
-                for line in render.columns(some, shutil.get_terminal_size().columns):
+                for line in render.columns(some, columns_of(sys.stdout)):
                     app.print(line)
 
     def _looked_at(
@@ -344,39 +345,58 @@ _COLOR = ("--color", "--colour")
 
 @remote_command("ls", _LsCommand)
 @click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
-@click.option("-l", "long", is_flag=True, help="Modes, sizes and times.")
-@click.option("-a", "-A", "--all", "everything", is_flag=True, help="Names with a dot, too.")
-@click.option("-h", "--human-readable", "human", is_flag=True, help="With -l: sizes for people.")
-@click.option("-t", "order", flag_value="time", help="Newest first.")
-@click.option("-S", "order", flag_value="size", help="Largest first.")
+@click.option("-l", "long", is_flag=True, help="Use the long format: mode, size, time.")
+@click.option(
+    "-a",
+    "--all",
+    "everything",
+    cls=Option,
+    also=("-A",),
+    is_flag=True,
+    help="Include hidden files.",
+)
+@click.option("-h", "--human-readable", "human", is_flag=True, help="Print human-readable sizes.")
+@click.option("-t", "order", flag_value="time", help="Sort by time, newest first.")
+@click.option("-S", "order", flag_value="size", help="Sort by size, largest first.")
 @click.option(
     "--sort",
     "chosen",
     type=click.Choice([*_SORTS, _UNSORTED]),
     help="Sort by name, time, size or extension, or not at all.",
 )
-@click.option("-X", "order", flag_value="ext", hidden=True)
+@click.option("-X", "order", flag_value="ext", hidden=True, help="Sort by extension.")
 @click.option("-U", "order", flag_value=_UNSORTED, help="Do not sort.")
-@click.option("-r", "--reverse", "reverse", is_flag=True, help="The other way round.")
-@click.option("-R", "--recursive", is_flag=True, help="Directories with their contents.")
-@click.option("-1", "single", is_flag=True, help="One name a line.")
-@click.option("-F", "--classify", "marks", is_flag=True, help="Mark links with @, programs with *.")
-@click.option("-C", "across", is_flag=True, help="In columns, also in a pipe.")
-@click.option("-0", "zero", is_flag=True, help="Raw names, each ended by a NUL byte.")
+@click.option("-r", "--reverse", "reverse", is_flag=True, help="Reverse the order.")
+@click.option("-R", "--recursive", is_flag=True, help="Recurse into directories.")
+@click.option("-1", "single", is_flag=True, help="Print one name per line.")
 @click.option(
-    *("-Q", "-b", "--quote-name", "--escape", "quoted"),
-    is_flag=True,
-    help="Quote names, so that they can be pasted into the shell.",
+    "-F", "--classify", "marks", is_flag=True, help="Mark links with @ and programs with *."
 )
-@click.option("-d", "--directory", "itself", is_flag=True, help="A directory itself.")
-@click.option("--digest", is_flag=True, help="Digests that are kept beside the files.")
+@click.option("-C", "across", is_flag=True, hidden=True, help="Print columns even into a pipe.")
+@click.option("-0", "zero", is_flag=True, help="Print raw names, each followed by a NUL byte.")
+@click.option(
+    *("-Q", "--quote-name", "quoted"),
+    cls=Option,
+    also=("-b", "--escape"),
+    is_flag=True,
+    help="Quote names so that they can be pasted into the shell.",
+)
+@click.option(
+    "-d",
+    "--directory",
+    "itself",
+    is_flag=True,
+    help="List directories themselves, not their contents.",
+)
+@click.option("--digest", is_flag=True, help="Show stored BLAKE3 digests (never computes one).")
 @click.option(
     "--color",
-    "--colour",
     "color",
+    cls=Option,
+    also=("--colour",),
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    help="Colour names as LS_COLORS says: always, never, or on a terminal (auto, the default).",
+    help="Color names by LS_COLORS: always, never or auto (default: auto).",
 )
 def ls_command(
     app: App,
@@ -397,7 +417,7 @@ def ls_command(
     digest: bool,
     quoted: bool,
 ) -> None:
-    """List directories. Of several operands, those that are no directories come first."""
+    """List directories and files."""
     listing = _Listing(
         app,
         long=long,
@@ -453,9 +473,9 @@ def ls_command(
 
 @remote_command("stat")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-@click.option("-L", "follow", is_flag=True, help="What a link points to.")
+@click.option("-L", "follow", is_flag=True, help="Follow symbolic links.")
 def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
-    """Show all about a path."""
+    """Show the details of files and directories."""
 
     def show(path: RemotePath) -> None:
         entry = app.client.stat(path, follow=follow, digest=True)
@@ -472,7 +492,7 @@ def stat_command(app: App, patterns: tuple[str, ...], follow: bool) -> None:
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @at_option
 def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
-    """Write files to standard output."""
+    """Print files to standard output."""
     sys.stdout.flush()
     if at is None:
         raise_for(for_each(app, patterns, app.pour))
@@ -491,7 +511,7 @@ def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
 @remote_command("hash")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def hash_command(app: App, patterns: tuple[str, ...]) -> None:
-    """Show the BLAKE3 digests of files."""
+    """Print the BLAKE3 digests of files."""
 
     def show(path: RemotePath) -> None:
         hashed = app.client.hash(path)
@@ -504,9 +524,9 @@ def hash_command(app: App, patterns: tuple[str, ...]) -> None:
 
 
 @remote_command("df")
-@click.option("-h", "human", is_flag=True, hidden=True)
+@click.option("-h", "human", is_flag=True, hidden=True, help="Print human-readable sizes.")
 def df_command(app: App, human: bool) -> None:
-    """Show your space: total, used and free."""
+    """Show total, used and free space."""
     room = app.client.space()
     if app.as_json:
         app.print_json(records.room_record(room))
@@ -517,7 +537,7 @@ def df_command(app: App, human: bool) -> None:
 
 @remote_command("pwd")
 def pwd_command(app: App) -> None:
-    """Show the remote directory."""
+    """Print the remote directory."""
     cwd = app.client.cwd
     if app.as_json:
         app.print_json(records.path_record("path", cwd))
@@ -527,7 +547,7 @@ def pwd_command(app: App) -> None:
 
 @remote_command("whoami")
 def whoami_command(app: App) -> None:
-    """Show the account that you are logged in as."""
+    """Print the name of the account that you are logged in as."""
     name = app.client.whoami()
     if app.as_json:
         app.print_json(records.user_record(name, app.client.address.endpoint))

@@ -17,6 +17,7 @@ from ftpclient.cli.group import RemoteArgument, offers, raise_for, remote_comman
 from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.sources import Sources, check_name, each_once
 from ftpwire import paths
+from ftpwire.command_help import Option
 from ftpwire.errors import (
     AlreadyExists,
     CommandError,
@@ -37,10 +38,14 @@ _Answer = TypeVar("_Answer")
 
 @remote_command("mkdir")
 @click.argument("names", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-@click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
-@click.option("-m", "mode", default="755", metavar="OCTAL", help="Mode. Default: 755.")
+@click.option(
+    "-p", "parents", is_flag=True, help="Create missing parents; accept existing directories."
+)
+@click.option(
+    "-m", "mode", default="755", metavar="OCTAL", help="Set the mode, in octal (default: 755)."
+)
 def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) -> None:
-    """Make directories."""
+    """Create directories."""
     try:
         bits = int(mode, 8)
     except ValueError:
@@ -79,9 +84,11 @@ def _for_each_exactly(
 
 @remote_command("rm", final="purge")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
-@click.option("-r", "-R", "--recursive", is_flag=True, help="Directories with their contents.")
-@click.option("-f", "--force", is_flag=True, help="Pass over what doesn't exist, and ask nothing.")
-@click.option("--purge", is_flag=True, help="For good: not into the trash of the server.")
+@click.option(
+    "-r", "--recursive", cls=Option, also=("-R",), is_flag=True, help="Recurse into directories."
+)
+@click.option("-f", "--force", is_flag=True, help="Ignore paths that do not exist, and never ask.")
+@click.option("--purge", is_flag=True, help="Remove for good, bypassing the trash.")
 @click.option("-y", "--yes", is_flag=True, help="Remove for good without asking.")
 @dry_run_option
 def rm_command(
@@ -93,10 +100,10 @@ def rm_command(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Remove files and empty directories, whole trees with -r, for good with --purge.
+    """Remove files, and directories with -r.
 
-    What is removed can be had back by undo for a while, where the server keeps a trash. If one of
-    several doesn't exist, nothing is removed, except with -f.
+    Removed files go to the trash of the server, where it keeps one: undo brings them back. If one
+    of several paths does not exist, nothing is removed (but see -f).
     """
     found, unseen, missing = _named(app, "rm", patterns)
     changes = Changes(app, "remove")
@@ -147,7 +154,11 @@ def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge:
         return
     if not purge and not _asked(app, lambda: operations.are_final(app)):
         return
-    what = paths.show(found[0]) if len(found) == 1 else f"{len(found)} things"
+    from ftpclient.cli import proposal
+
+    first = [proposal.remote_thing(app, path) for path in sorted(found)[: proposal.SHOWN]]
+    proposal.show(app, first, len(found))
+    what = paths.show(found[0]) if len(found) == 1 else f"{len(found):,} things"
     whole = ", with all that is in them," if recursive and len(found) > 1 else ""
     whole = ", with all that is in it," if recursive and len(found) == 1 else whole
     if not app.yes_or_no(f"Remove {what}{whole} for good (yes/no)? "):
@@ -300,8 +311,10 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     shell_complete=offers("remote_paths"),
 )
 @operands.target_options
-@click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
-@click.option("-f", "--force", is_flag=True, hidden=True)
+@click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files.")
+@click.option(
+    "-f", "--force", is_flag=True, hidden=True, help="Do nothing: files are replaced in any case."
+)
 @dry_run_option
 def mv_command(
     app: App,
@@ -312,7 +325,7 @@ def mv_command(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Rename, or move into a directory."""
+    """Move or rename files and directories on the server."""
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
     changes = Changes(app, "move")
@@ -353,16 +366,22 @@ def mv_command(
 @operands.target_options
 @click.option(
     "-r",
-    "-R",
-    "-a",
     "--recursive",
-    "--archive",
+    cls=Option,
+    also=("-R", "-a", "--archive"),
     is_flag=True,
-    help="Directories with their contents.",
+    help="Recurse into directories.",
 )
-@click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file.")
-@click.option("--links", is_flag=True, help="Copy a link that is named, not where it leads.")
-@click.option("-f", "-p", "--force", is_flag=True, hidden=True)
+@click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files.")
+@click.option("--links", is_flag=True, help="Copy a symbolic link itself, not what it points to.")
+@click.option(
+    "-f",
+    "-p",
+    "--force",
+    is_flag=True,
+    hidden=True,
+    help="Do nothing: files are replaced in any case.",
+)
 @dry_run_option
 def cp_command(
     app: App,
@@ -375,7 +394,7 @@ def cp_command(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Copy on the server."""
+    """Copy files and directories on the server."""
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
     changes = Changes(app, "copy")
@@ -421,18 +440,30 @@ def cp_command(
     required=True,
     shell_complete=offers("remote_paths"),
 )
-@click.option("-s", "--symbolic", is_flag=True, help="Make symbolic links: the only ones here.")
-@click.option("-f", "--force", is_flag=True, help="Replace a file or link that is there.")
 @click.option(
-    "-n", "-T", "--no-dereference", "exactly", is_flag=True, help="NAME exactly, never inside it."
+    "-s",
+    "--symbolic",
+    is_flag=True,
+    help="Make symbolic links (required; there are no hard links).",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace an existing file or link.")
+@click.option(
+    "-n",
+    "--no-dereference",
+    "exactly",
+    cls=Option,
+    also=("-T",),
+    is_flag=True,
+    help="Treat NAME as the link itself, even if it is a directory.",
 )
 def ln_command(
     app: App, arguments: tuple[str, ...], symbolic: bool, force: bool, exactly: bool
 ) -> None:
-    """Make symbolic links to TARGET.
+    """Create symbolic links to TARGET.
 
-    The link is NAME, or goes into the directory NAME. TARGET is stored as it is written, and
-    looked up when the link is used: from its directory, or from your home if it begins with /.
+    The link is called NAME, or goes into the directory NAME. TARGET is stored as written and
+    looked up when the link is used: from the link's directory, or from your home if it begins
+    with /.
     """
     if not symbolic:
         raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")

@@ -23,12 +23,12 @@ from ftpwire import standard
 @click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
 @click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
 @click.option("--size-only", is_flag=True, help="Compare sizes, not digests.")
-@click.option("--one-way", is_flag=True, help="Ignore what only DST has.")
+@click.option("--one-way", is_flag=True, help="Ignore what is only in DST.")
 @filter_options
-@click.option("--ignore-files", is_flag=True, help="Leave out what .ftpignore files in SRC say.")
+@click.option("--ignore-files", is_flag=True, help="Skip what .ftpignore files in SRC exclude.")
 @retry_for_option
 @retries_option
-@click.option("-v", "--verbose", is_flag=True, help="Print what is the same, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print files that are the same, too.")
 def check_command(
     app: App,
     source: str,
@@ -41,11 +41,10 @@ def check_command(
     retries: int | None,
     verbose: bool,
 ) -> None:
-    """Compare SRC and DST, one of which is on the server and begins with a colon, or names it.
+    """Compare a local and a remote directory or file.
 
-    Prints a line for each difference: * differs, + only here, - only on the server, ! can't be
-    read; with -v also = is the same. Times are not compared. Nothing is changed. The exit status is
-    0 when both are equal, else 1.
+    Prints one line per difference: * differs, + only in the local one, - only in the remote one,
+    ! unreadable. Times are not compared. Nothing is changed.
     """
     source, target = checked_roots(app, source, target, "check")
 

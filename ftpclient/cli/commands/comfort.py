@@ -11,6 +11,7 @@ import click
 from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
+from ftpwire.command_help import Command
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
 
@@ -20,10 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9?][A-Za-z0-9_.-]*")
 @remote_command("alias")
 @click.argument("definitions", metavar="[NAME[='COMMAND']]...", nargs=-1)
 def alias_command(app: App, definitions: tuple[str, ...]) -> None:
-    """Define other names of commands, or show them.
+    """Define or show aliases of commands.
 
-    As the first word of a command, NAME stands for COMMAND and its arguments; what follows NAME
-    comes after them. An alias inside COMMAND is not looked up, so that ls can be ls -l.
+    As the first word of a line, NAME stands for COMMAND. An alias inside COMMAND is not expanded,
+    so ls can stand for ls -l.
     """
     aliases = app.shell.aliases
     for definition in definitions:
@@ -62,16 +63,16 @@ def unalias_command(app: App, names: tuple[str, ...]) -> None:
 @click.argument("name", required=False)
 @click.argument("value", required=False)
 def set_command(app: App, name: str | None, value: str | None) -> None:
-    """Show the settings of this shell, or change one.
+    """Show or change the settings of this shell.
 
     \b
     parallel     connections of put, get and sync: auto, or a number
     limit-rate   bytes per second of each command: none, or e.g. 10MiB
-    color        names in listings: auto, always or never
+    color        colors in listings: auto, always or never
     pager        the program that less runs; empty: $PAGER
-    bell         ring when a command ends that took more than 10 seconds
-    suggestions  show what a line may be going to be, from the history
-    prompt       short: cut a long directory in the middle; full: don't
+    bell         ring after a command of more than 10 seconds: on or off
+    suggestions  suggest the rest of a line from the history: on or off
+    prompt       short: shorten a long directory; full: show all of it
     """
     settings = app.shell.settings
     try:
@@ -94,7 +95,7 @@ def set_command(app: App, name: str | None, value: str | None) -> None:
 @remote_command("history")
 @click.argument("count", metavar="[N]", type=click.IntRange(0), required=False)
 def history_command(app: App, count: int | None) -> None:
-    """Show the lines that were given to the shell, or the last N of them."""
+    """Show the lines typed in this shell, or the last N."""
     lines = list(app.shell.history())
     first = 0 if count is None else max(0, len(lines) - count)
     for number, line in enumerate(lines[first:], first + 1):
@@ -112,7 +113,9 @@ def clear_command(app: App) -> None:
 
 
 @click.command(
-    "echo", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+    "echo",
+    cls=Command,
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
 )
 @click.argument("words", metavar="[WORD]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj

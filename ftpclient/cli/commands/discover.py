@@ -30,21 +30,23 @@ _HEADS = ("NAME", "ADDRESS", "VERSION", "KEY FINGERPRINT")
     default=_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for answers.",
+    help="Wait this long for answers.",
 )
 @click.option(
     "--discovery-port",
+    hidden=True,
     type=click.IntRange(1, 65535),
     default=DEFAULT_PORT,
     show_default=True,
     envvar=PORT_VARIABLE,
     metavar="PORT",
-    help=f"UDP port that servers listen at; else {PORT_VARIABLE}.",
+    help="Ask servers on this UDP port (variable: FTP_DISCOVERY_PORT).",
 )
 def discover_command(app: App, timeout: float, discovery_port: int) -> None:
-    """List the servers on the local network that were started with --discoverable.
+    """Find servers on the local network.
 
-    What they tell proves nothing: compare a fingerprint with what `ftpd fingerprint` prints.
+    Only servers that were started with --discoverable answer, and what they say proves nothing:
+    compare the fingerprint with what `ftpd fingerprint` prints on the server.
     """
     from ftpclient.connection.discovery import discover
 

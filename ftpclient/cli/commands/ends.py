@@ -72,7 +72,7 @@ def _count_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @_count_options
 def head_command(app: App, patterns: tuple[str, ...], lines: int | None, count: int | None) -> None:
-    """Print the first lines of files. Above each of several, its name (not with -q)."""
+    """Print the first lines of files."""
     amount = _Amount.of(lines, count)
     printing = _Printing(app, headings=len(patterns) > 1 and not app.quiet)
 
@@ -87,7 +87,7 @@ def head_command(app: App, patterns: tuple[str, ...], lines: int | None, count: 
 @remote_command("tail", _CountCommand)
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 @_count_options
-@click.option("-f", "--follow", is_flag=True, help="Print what is added, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Print what is appended, until Ctrl-C.")
 def tail_command(
     app: App,
     patterns: tuple[str, ...],
@@ -95,10 +95,10 @@ def tail_command(
     count: int | None,
     follow: bool,
 ) -> None:
-    """Print the last lines of files. Above each of several, its name (not with -q).
+    """Print the last lines of files.
 
-    With -f, look for more every second. A file that became shorter, or was replaced, is printed
-    from its beginning; one that was removed is waited for.
+    -f prints a file from its beginning when it became shorter or was replaced, and waits for one
+    that was removed.
     """
     amount = _Amount.of(lines, count)
     printing = _Printing(app, headings=len(patterns) > 1 and not app.quiet)

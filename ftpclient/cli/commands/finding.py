@@ -19,6 +19,7 @@ from ftpclient.cli.removal import Removal
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths, units
+from ftpwire.command_help import Option
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath
 
@@ -27,26 +28,54 @@ _DAY, _MINUTE = 86_400, 60
 
 @remote_command("find", SelectingCommand)
 @click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
-@click.option("-name", metavar="PATTERN", help="Names like *.txt; quote it.")
-@click.option("-iname", metavar="PATTERN", help="The same, in capitals or not.")
-@click.option("-path", "whole", metavar="PATTERN", help="Whole paths like /www/*.txt.")
-@click.option("-type", "kind", metavar="f|d|l", help="Files, directories or links.")
+@click.option("-name", metavar="PATTERN", help="Match the name, e.g. '*.txt' (quoted).")
+@click.option("-iname", metavar="PATTERN", help="Match like -name, ignoring case.")
+@click.option("-path", "whole", metavar="PATTERN", help="Match the whole path, e.g. '/www/*.txt'.")
+@click.option(
+    "-type", "kind", metavar="f|d|l", help="Match files (f), directories (d) or symbolic links (l)."
+)
 @click.option("-empty", "empty", is_flag=True, help="Match empty files and directories.")
 @click.option(
     "-size", metavar="[+-]N", help="Match files larger (+10M) or smaller (-10M); in bytes."
 )
-@click.option("-mtime", "days", metavar="[+-]N", help="Changed N days ago; -7: in the last 7.")
-@click.option("-mmin", "minutes", metavar="[+-]N", help="The same in minutes.")
 @click.option(
-    "-newer", cls=RemoteOption, metavar="PATH", help="Changed after that remote file was."
+    "-mtime", "days", metavar="[+-]N", help="Match what changed N days ago; -7: in the last 7 days."
 )
-@click.option("-maxdepth", type=click.IntRange(0), metavar="N", help="No deeper; PATH itself is 0.")
-@click.option("-mindepth", type=click.IntRange(0), metavar="N", help="At least so deep.")
-@click.option("-l", "-ls", "long", is_flag=True, help="Modes, sizes and times.")
-@click.option("-0", "-print0", "zero", is_flag=True, help="Raw paths, each ended by a NUL byte.")
-@click.option("-print", "printed", is_flag=True, help="With -delete: print what was removed.")
-@click.option("-delete", "delete", is_flag=True, help="Remove what is found, never PATH=/ itself.")
-@click.option("-xdev", "-mount", "always_so", is_flag=True, hidden=True)
+@click.option("-mmin", "minutes", metavar="[+-]N", help="Match like -mtime, in minutes.")
+@click.option(
+    "-newer",
+    cls=RemoteOption,
+    metavar="PATH",
+    help="Match what changed later than the remote file PATH.",
+)
+@click.option(
+    "-maxdepth",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Go down at most N levels (0: only PATH itself).",
+)
+@click.option("-mindepth", type=click.IntRange(0), metavar="N", help="Skip entries above level N.")
+@click.option(
+    "-ls",
+    "long",
+    cls=Option,
+    also=("-l",),
+    is_flag=True,
+    help="Use the long format: mode, size, time.",
+)
+@click.option(
+    "-0", "-print0", "zero", is_flag=True, help="Print raw paths, each followed by a NUL byte."
+)
+@click.option("-print", "printed", is_flag=True, help="Print what -delete removed.")
+@click.option("-delete", "delete", is_flag=True, help="Delete what was found, but never / itself.")
+@click.option(
+    "-xdev",
+    "-mount",
+    "always_so",
+    is_flag=True,
+    hidden=True,
+    help="Do nothing: a search does not leave your home.",
+)
 @filter_options
 def find_command(
     app: App,
@@ -69,10 +98,10 @@ def find_command(
     always_so: bool,
     patterns: Patterns,
 ) -> None:
-    """Find files and directories. All tests must match.
+    """Find files and directories.
 
-    With -delete, what is found is removed when all of it is known: what is in a directory first. A
-    directory in which something is left stays. In the shell, paths begin as PATH was typed.
+    All tests must match. -delete removes what was found after the search, contents before their
+    directory, and keeps directories that are not empty.
     """
     shown = _Shown(app, long=long, zero=zero, at_the_end=delete)
     wanted: list[Criterion] = []  # their patterns are patterns, in quotes or not
@@ -250,11 +279,11 @@ _PLAIN = ("|-- ", "`-- ", "|   ", "    ")
 
 @remote_command("tree")
 @click.argument("patterns", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
-@click.option("-L", "levels", type=click.IntRange(1), metavar="N", help="No deeper than N.")
-@click.option("-a", "everything", is_flag=True, help="Names that start with a dot, too.")
-@click.option("-d", "only_directories", is_flag=True, help="Directories only.")
-@click.option("-s", "sizes", is_flag=True, help="Sizes in bytes.")
-@click.option("-h", "human", is_flag=True, help="Sizes for people.")
+@click.option("-L", "levels", type=click.IntRange(1), metavar="N", help="Go down at most N levels.")
+@click.option("-a", "everything", is_flag=True, help="Include hidden files.")
+@click.option("-d", "only_directories", is_flag=True, help="List directories only.")
+@click.option("-s", "sizes", is_flag=True, hidden=True, help="Print sizes in bytes.")
+@click.option("-h", "human", is_flag=True, help="Print human-readable sizes.")
 def tree_command(
     app: App,
     patterns: tuple[str, ...],
@@ -264,7 +293,7 @@ def tree_command(
     sizes: bool,
     human: bool,
 ) -> None:
-    """Draw directories with their contents. --json has each entry's depth."""
+    """Draw directories as a tree."""
     drawing = _Drawing(app, levels=levels, everything=everything, only_directories=only_directories)
     drawing.sizes = "human" if human else "bytes" if sizes else None
     status = for_each(app, patterns or (".",), drawing.draw)

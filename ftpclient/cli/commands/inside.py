@@ -13,13 +13,14 @@ from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
+from ftpwire.command_help import Command
 from ftpwire.errors import CommandError, from_oserror
 
 
 @remote_command("cd")
 @click.argument("directory", cls=RemoteArgument, default="/", metavar="[DIR]")
 def cd_command(app: App, directory: str) -> None:
-    """Change the remote directory. Without DIR: to /; with -: back to the one before."""
+    """Change the remote directory."""
     client = app.client
     before = client.cwd
     if directory == "-":
@@ -37,13 +38,13 @@ def cd_command(app: App, directory: str) -> None:
 @remote_command("lcd")
 @click.argument("directory", default="~", metavar="[DIR]")
 def lcd_command(app: App, directory: str) -> None:
-    """Change the local directory. Without DIR: to your home."""
+    """Change the local directory."""
     os.chdir(os.path.expanduser(directory))
 
 
 @remote_command("lpwd")
 def lpwd_command(app: App) -> None:
-    """Show the local directory."""
+    """Print the local directory."""
     here = Path.cwd()
     if app.as_json:
         app.print_json(records.path_record("path", os.fsencode(here)))
@@ -52,21 +53,25 @@ def lpwd_command(app: App) -> None:
 
 
 @click.command(
-    "lls", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+    "lls",
+    cls=Command,
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
 )
 @click.argument("arguments", metavar="[PATH]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def lls_command(app: App, arguments: tuple[str, ...]) -> None:
-    """List local directories, with the options of your ls."""
+    """List local directories with the system's ls."""
     words = [match for one in arguments for match in app.expand(one)]
     raise_for(run_program(["ls", *words], with_stdin=False))
 
 
 @remote_command("lmkdir")
 @click.argument("names", metavar="DIR...", nargs=-1, required=True)
-@click.option("-p", "parents", is_flag=True, help="Parents too; content when it exists.")
+@click.option(
+    "-p", "parents", is_flag=True, help="Create missing parents; accept existing directories."
+)
 def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
-    """Make local directories."""
+    """Create local directories."""
     status = 0
     changes = Changes(app, "lmkdir")
     for name in names:
@@ -88,14 +93,14 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
 @remote_command("source")
 @click.argument("file", metavar="FILE")
 def source_command(app: App, file: str) -> None:
-    """Run the lines of a local file here and now, until one fails."""
+    """Run the lines of a local file until one fails."""
     raise_for(app.run_shell(app, Script(path=file)))
 
 
 @remote_command("exit")
 @click.argument("status", metavar="[STATUS]", type=click.IntRange(0, 255), default=0)
 def exit_command(app: App, status: int) -> None:
-    """Leave, with an exit status (0). Also quit, bye, or Ctrl-D."""
+    """Leave the shell; quit, bye and Ctrl-D do the same."""
     app.shell.leaving = True
     app.shell.status = status
     raise_for(status)

@@ -19,12 +19,13 @@ from ftpwire.units import human
 
 @remote_command("kept")
 @click.argument("words", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
-@click.option("--drop", is_flag=True, help="Drop the uploads to each PATH, and free their room.")
+@click.option("--drop", is_flag=True, help="Drop the uploads to each PATH and free their space.")
 @click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool) -> None:
-    """List interrupted uploads that the server keeps.
+    """List interrupted uploads that can be resumed.
 
-    Each holds room of your quota until the same put goes on with it, or its time is over.
+    Each takes part of your quota until you repeat the upload or drop it, or until the server
+    drops it after some days.
     """
     if everything and words:
         raise UsageError("--all means every upload: name no PATH with it")

@@ -20,9 +20,10 @@ from ftpwire.errors import NotFound
 )
 @click.argument("more", nargs=-1, metavar="")
 def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None:
-    """Connect, and give commands in a shell, which begins in PATH.
+    """Start a shell on a server.
 
-    SERVER is [USER@]HOST[:PORT] or a saved name; with a port, a PATH needs ftpd://HOST:PORT/PATH.
+    Without SERVER, use the server of -s or FTP_SERVER, or the default server. `ftp SERVER` is
+    short for `ftp connect SERVER`.
     """
     if server is not None:
         place = places.of_connect(server)
@@ -36,9 +37,9 @@ def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None
 @remote_command("batch")
 @click.argument("file", metavar="FILE|-", shell_complete=local_paths)
 @click.option("--keep-going", is_flag=True, help="Run all lines; exit with 1 if one failed.")
-@click.option("--check", is_flag=True, help="Only look for mistakes, without a connection.")
+@click.option("--check", is_flag=True, help="Check the lines for mistakes without running them.")
 def batch_command(app: App, file: str, keep_going: bool, check: bool) -> None:
-    """Run the lines of FILE as in the shell, until one fails. - is standard input.
+    """Run a file of shell lines until one fails.
 
     A minus before a line ignores its failure.
     """
@@ -58,7 +59,11 @@ def _instead(place: places.Place, more: Sequence[str]) -> str:
 @remote_command("forget")
 @click.argument("server", metavar="SERVER", shell_complete=saved_servers)
 def forget_command(app: App, server: str) -> None:
-    """Forget the pinned key of a server, after you learned why it changed."""
+    """Delete the saved key of a server.
+
+    The next connection asks whether to trust the key that the server has then. Find out first why
+    the key has changed.
+    """
     from ftpclient.connection.known_hosts import KnownHosts
     from ftpclient.connection.servers import choose
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @remote_command("status")
 def status_command(app: App) -> None:
-    """Show the server, the account, its token, and its space."""
+    """Show the server, your account, its token and its space."""
     client = app.client
     client.connection.ask_ahead(ListTokens(), Space())
     token = next((one for one in client.tokens() if one.current), None)

@@ -18,10 +18,10 @@ from ftpwire.errors import CommandError
     "server", metavar="[SERVER[:PATH]]", required=False, shell_complete=servers_in_reach
 )
 def open_command(app: App, server: str | None) -> None:
-    """Go on at another server. If it can't be reached, this one stays.
+    """Switch to another server.
 
-    SERVER is [USER@]HOST[:PORT] or a saved name. Each server keeps its directory until you come
-    back to it. Without SERVER: the one that close has left.
+    Each server keeps its directory until you come back. If SERVER can't be reached, nothing
+    changes.
     """
     if server is None:
         if app.known_client is not None:
@@ -49,7 +49,7 @@ def _tell(app: App) -> None:
 
 @remote_command("close")
 def close_command(app: App) -> None:
-    """Close the connection, and stay in the shell. open goes on."""
+    """Close the connection, and stay in the shell."""
     app.leave_server()
     app.tell_done("", "close")
 
@@ -57,7 +57,10 @@ def close_command(app: App) -> None:
 @remote_command("bookmark")
 @click.argument("name")
 def bookmark_command(app: App, name: str) -> None:
-    """Save this server and directory as NAME: `open NAME` and `ftp connect NAME` lead here."""
+    """Save this server and directory under NAME.
+
+    `open NAME` and `ftp connect NAME` lead here.
+    """
     check_name(name)
     client = app.client
     try:

@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from heapq import nsmallest
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import operations, places, records, render
+from ftpclient.cli import operations, places, proposal, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -36,62 +38,71 @@ from ftpwire.units import human
 if TYPE_CHECKING:
     from ftpclient.sync.plan import Plan, Step
 
-_SHOWN_DELETIONS = 20
-
 
 @remote_command("sync", SelectingCommand, final="no_trash")
 @click.argument("source", metavar="SRC", shell_complete=offers("roots_of_sync"))
 @click.argument("target", metavar="DST", shell_complete=offers("roots_of_sync"))
-@click.option("--delete", is_flag=True, help="Remove from DST what SRC hasn't.")
-@click.option(
-    "--delete-before", is_flag=True, help="Remove it before the transfers, to make room for them."
-)
+@click.option("--delete", is_flag=True, help="Delete what is only in DST, too.")
+@click.option("--delete-before", is_flag=True, help="Delete before the transfers, to make room.")
 @click.option(
     "--max-delete",
     type=click.IntRange(0),
     metavar="N",
-    help="Change nothing when more than N things would be deleted.",
+    help="Change nothing if more than N entries would be deleted.",
 )
-@click.option("--force", is_flag=True, help="Delete also when SRC is empty or unreadable in part.")
-@click.option(
-    "--no-trash", is_flag=True, help="Keep nothing of what is deleted or replaced on the server."
-)
+@click.option("--force", is_flag=True, help="Delete even if SRC is empty or partly unreadable.")
+@click.option("--no-trash", is_flag=True, help="Keep no trash copy of what is deleted or replaced.")
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
 @click.option(
-    "--size-only", is_flag=True, help="Only send files whose sizes differ; of others set the time."
+    "--size-only", is_flag=True, help="Send only files of another size; fix the times of others."
 )
-@click.option("-u", "--update", is_flag=True, help="Leave files alone that are newer in DST.")
-@click.option("--existing", is_flag=True, help="Make nothing new; only bring in line what DST has.")
-@click.option("--ignore-existing", is_flag=True, help="Leave files alone that DST has.")
-@click.option("-L", "--copy-links", is_flag=True, help="Follow the links of SRC.")
+@click.option("-u", "--update", is_flag=True, help="Skip files that are newer in DST.")
+@click.option("--existing", is_flag=True, help="Create nothing; only update what is in DST.")
+@click.option("--ignore-existing", is_flag=True, help="Skip files that are in DST.")
+@click.option("-L", "--copy-links", is_flag=True, help="Follow symbolic links in SRC.")
 @filter_options
 @files_from_options
 @click.option(
     "--min-age",
     type=seconds,
     metavar="TIME",
-    help="Only files that changed so long ago or longer, as 90s or 2d.",
+    help="Transfer only files unchanged for TIME, e.g. 90s or 2d.",
 )
 @click.option(
     "--max-age",
     type=seconds,
     metavar="TIME",
-    help="Only files that changed no longer ago than that.",
+    help="Transfer only files changed within TIME.",
 )
-@click.option("--max-size", type=size, metavar="SIZE", help="No larger files, as 10MiB.")
+@click.option(
+    "--max-size", type=size, metavar="SIZE", help="Skip files larger than SIZE, e.g. 10MiB."
+)
 @click.option(
     "--resume/--no-resume",
     default=True,
-    help="Whether to go on with what an earlier try has left. Default: yes.",
+    help="Start over instead of resuming interrupted transfers.",
 )
 @retry_for_option
 @retries_option
 @parallel_option
-@click.option("--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB.")
-@click.option("-v", "--verbose", is_flag=True, hidden=True)
-@click.option("-a", "-r", "-R", "-t", "-p", "-l", "always_so", is_flag=True, hidden=True)
+@click.option(
+    "--limit-rate", type=size, metavar="SIZE", help="Limit the rate, e.g. 10MiB per second."
+)
+@click.option("-v", "--verbose", is_flag=True, hidden=True, help="Print the name of every file.")
+@click.option(
+    "-a",
+    "-r",
+    "-R",
+    "-t",
+    "-p",
+    "-l",
+    "always_so",
+    is_flag=True,
+    hidden=True,
+    help="Do nothing: trees, times, modes and links are always kept.",
+)
 def sync_command(
     app: App,
     source: str,
@@ -122,11 +133,9 @@ def sync_command(
     verbose: bool,
     always_so: bool,
 ) -> None:
-    """Make DST have what SRC has.
+    """Mirror SRC to DST, one of them on the server.
 
-    One of them is on the server, and begins with a colon: sync ./site :/www. Or it names the
-    server: sync ./site alice@files:www. Files are the same when size and time are. An .ftpignore
-    file in SRC says what to leave out.
+    Files are the same if size and time are. An .ftpignore file in SRC excludes files.
     """
     source, target = checked_roots(app, source, target, "sync")
     delete |= delete_before
@@ -262,17 +271,19 @@ def expanded(path: str) -> str:
 
 def _confirm(app: App, plan: Plan) -> bool:
     """Show what is going to be deleted, and ask."""
-    app.flush()
-    shown = 0
-    for phase in (plan.obstacles, plan.deletions):
-        for step in phase:
-            shown += 1
-            if shown <= _SHOWN_DELETIONS:
-                print(f"  {_named(step)}", file=sys.stderr)
-    if shown > _SHOWN_DELETIONS:
-        print(f"  … and {shown - _SHOWN_DELETIONS} more", file=sys.stderr)
-    count = "1 thing" if plan.doomed == 1 else f"{plan.doomed} things"
-    question = f"Delete {count} ({human(plan.doomed_size)}) (yes/no)? "
+    total = 0
+
+    def steps() -> Iterator[Step]:
+        nonlocal total
+        for step in chain(plan.obstacles, plan.deletions):
+            total += 1
+            yield step
+
+    first = nsmallest(proposal.SHOWN, steps(), key=lambda step: step.path)
+    proposal.show(app, map(_thing, first), total)
+    count = "1 thing" if plan.doomed == 1 else f"{plan.doomed:,} things"
+    answers = "yes/no/list" if total > len(first) else "yes/no"
+    question = f"Delete {count} ({human(plan.doomed_size)}) ({answers})? "
     while True:
         print(question, end="", file=sys.stderr, flush=True)
         with app.interrupt.at_once():
@@ -280,11 +291,21 @@ def _confirm(app: App, plan: Plan) -> bool:
         answer = line.strip().lower()
         if answer in ("yes", "y", "no", "n") or not line:
             return answer in ("yes", "y")
+        if answer in ("list", "l", "?"):
+            from ftpclient.sync.plan import Step
+            from ftpclient.transfer import spool
+
+            everything = spool.sort(steps(), lambda step: step.path, kind=Step)
+            proposal.show_all(map(_thing, everything))
 
 
-def _named(step: Step) -> str:
+def _thing(step: Step) -> tuple[bytes, str, str]:
+    """A deletion, for `proposal.show`."""
     name = paths.show(step.path)
-    return f"{name}/  ({step.count} in all)" if step.type == "dir" else name
+    if step.type == "dir":
+        size = f", {human(step.size)}" if step.size else ""
+        return step.path, f"{name}/", f"{step.count:,} in all{size}"
+    return step.path, name, human(step.size) if step.type == "file" else ""
 
 
 class _Watching(Forwarding):

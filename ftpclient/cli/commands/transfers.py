@@ -8,12 +8,12 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from ftpclient.cli import operands, places, records, rehearsal, render
+from ftpclient.cli import operands, places, rehearsal, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.filter_options import (
@@ -30,6 +30,7 @@ from ftpclient.cli.rehearsal import dry_run_option
 from ftpclient.transfer.named import is_descriptor
 from ftpclient.transfer.report import Listener, Summary
 from ftpwire import paths, standard
+from ftpwire.command_help import Option
 from ftpwire.errors import CommandError, NotFound
 from ftpwire.messages import Overwrite
 
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
 
 
-@dataclass(frozen=True)
-class _Choices:
+class _Choices(msgspec.Struct, frozen=True):
     """What put and get can both be told."""
 
     recursive: bool
@@ -113,15 +113,20 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def function(app: App, **arguments: Any) -> None:
-        chosen = {one.name: arguments.pop(one.name) for one in fields(_Choices)}
+        chosen = {name: arguments.pop(name) for name in _Choices.__struct_fields__}
         command(app, choices=_Choices(**chosen), **arguments)
 
     for option in reversed(
         (
             click.option(
-                "-r", "-R", "-a", "--recursive", "--archive", is_flag=True, help="Directories too."
+                "-r",
+                "--recursive",
+                cls=Option,
+                also=("-R", "-a", "--archive"),
+                is_flag=True,
+                help="Recurse into directories.",
             ),
-            click.option("-n", "--no-clobber", is_flag=True, help="Never replace a file."),
+            click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files."),
             click.option(
                 "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
             ),
@@ -129,36 +134,48 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
                 "-L",
                 "--copy-links",
                 is_flag=True,
-                help="Follow all links: those in directories, and other users' links.",
+                help="Follow all symbolic links, also in directories.",
             ),
             click.option(
-                "--links", is_flag=True, help="Transfer a link that is named, not where it leads."
+                "--links",
+                is_flag=True,
+                help="Transfer a symbolic link itself, not what it points to.",
             ),
             click.option(
-                "-c/ ",
-                "--resume/--no-resume",
+                "resume",
+                " /--no-resume",
+                cls=Option,
+                also=("-c", "--resume"),
                 default=True,
-                help="Whether to go on with what an earlier try has left. Default: yes.",
+                help="Start over instead of resuming an interrupted transfer.",
             ),
             retry_for_option,
             retries_option,
             click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
             parallel_option,
             click.option(
-                "--limit-rate", type=size, metavar="SIZE", help="Bytes a second, as 10MiB."
+                "--limit-rate",
+                type=size,
+                metavar="SIZE",
+                help="Limit the rate, e.g. 10MiB per second.",
             ),
             dry_run_option,
             click.option(
                 "--remove-source",
-                "--remove-source-files",
-                "remove_source",
+                cls=Option,
+                also=("--remove-source-files",),
                 is_flag=True,
-                help="Remove each file from where it came once it has arrived for good, and "
-                "directories that became empty.",
+                help="Remove each source file after its transfer.",
             ),
             filter_options,
             files_from_options,
-            click.option("-p", "preserve", is_flag=True, help="Times and modes are always kept."),
+            click.option(
+                "-p",
+                "preserve",
+                is_flag=True,
+                hidden=True,
+                help="Do nothing: times and modes are always kept.",
+            ),
         )
     ):
         function = option(function)
@@ -167,10 +184,17 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _finish(app: App, summary: Summary) -> None:
     if app.as_json:
+        from ftpclient.cli import records
+
         app.print_json(records.summary_record(summary))
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not _is_one_failure(summary):
         app.summarize(render.summary_line(summary))
     raise_for(summary.exit_code)
+
+
+def _is_one_failure(summary: Summary) -> bool:
+    """Whether all that there is to say was said when the only file failed."""
+    return summary.failed == 1 and not (summary.done or summary.skipped)
 
 
 @remote_command("put", SelectingCommand, final="no_versions")
@@ -186,16 +210,14 @@ def _finish(app: App, summary: Summary) -> None:
 @click.option(
     "--atomic",
     is_flag=True,
-    help="With -r: the directory appears all at once, replacing what is there, or not at all.",
+    help="Replace the whole directory at once, or not at all (with -r).",
 )
-@click.option("--no-empty", is_flag=True, help="Refuse an input without a byte.")
-@click.option(
-    "--no-versions", is_flag=True, help="Keep nothing of what is replaced in the server's trash."
-)
+@click.option("--no-empty", is_flag=True, help="Refuse empty input.")
+@click.option("--no-versions", is_flag=True, help="Keep no trash copy of what is replaced.")
 @click.option(
     "--ignore-files",
     is_flag=True,
-    help="With -r: leave out what .ftpignore files in the tree say, as sync does.",
+    help="Skip what .ftpignore files exclude, as sync does (with -r).",
 )
 def put_command(
     app: App,
@@ -208,9 +230,9 @@ def put_command(
     no_versions: bool,
     ignore_files: bool,
 ) -> None:
-    """Upload files and directories. SOURCE - is standard input.
+    """Upload files and directories.
 
-    A link that is named is followed; a FIFO or device that is named is read to its end.
+    An interrupted upload resumes when you repeat the command. Existing files are replaced.
     """
     named = operands.split(arguments, directory, exactly, default=".").target_taken(app)
     sources, target = named.sources, named.target
@@ -303,9 +325,9 @@ def get_command(
     choices: _Choices,
     at: str | None,
 ) -> None:
-    """Download files and directories. TARGET - is standard output.
+    """Download files and directories.
 
-    A link that is named is followed; bytes go into a FIFO or device that is named as TARGET.
+    An interrupted download resumes when you repeat the command. Existing files are replaced.
     """
     named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from ftpclient import verbs
-from ftpclient.cli import moments, operations, records, render, trashed
+from ftpclient.cli import moments, operations, proposal, records, render, trashed
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.commands.browsing import status_of
@@ -30,6 +29,8 @@ from ftpclient.connection.client_id import client_id
 from ftpclient.transfer import trash
 from ftpclient.transfer.trash import Trashed, Version
 from ftpwire import likeness, paths, trash_names
+from ftpwire.cells import begun, columns_of
+from ftpwire.command_help import Group
 from ftpwire.errors import CommandError, IsADirectory, NotFound
 from ftpwire.messages import InTrash, Removed, TrashedOperation
 from ftpwire.paths import RemotePath
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 def conflict_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what decides about things that are in the way."""
     force = click.option(
-        "--force", is_flag=True, help="Replace what is in the way: it goes to the trash."
+        "--force", is_flag=True, help="Replace what is in the way; it goes to the trash."
     )
     beside = click.option(
         "--beside", is_flag=True, help="Restore as NAME.restored-1 where something is in the way."
@@ -59,7 +60,7 @@ def _conflict(*, force: bool, beside: bool) -> verbs.Conflict:
 # trash --------------------------------------------------------------------------------------
 
 
-class _TrashGroup(click.Group):
+class _TrashGroup(Group):
     """`trash` alone lists; so it does with options, and with an ID."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -83,10 +84,10 @@ class _TrashGroup(click.Group):
 
 @click.group("trash", cls=_TrashGroup)
 def trash_command() -> None:
-    """List what was removed and replaced; get it back, or remove it for good.
+    """List, restore or purge removed and replaced files.
 
-    Alone it does what trash ls does. An operation is what one command has done: its ID stands
-    first in the line that trash ls shows of it.
+    Without a command, list. An operation is what one command did; its ID is the first word of its
+    line in the list.
     """
 
 
@@ -95,11 +96,17 @@ def trash_command() -> None:
     "operation", metavar="[ID [PATH]]", required=False, shell_complete=offers("trash_ids")
 )
 @click.argument("path", cls=RemoteArgument, required=False, metavar="")
-@click.option("-l", "long", is_flag=True, help="Also what each operation has changed.")
+@click.option("-l", "long", is_flag=True, help="Show what each operation changed.")
 @click.option(
-    "--user-path", "below", cls=RemoteOption, metavar="PATH", help="Only what was at or below PATH."
+    "--user-path",
+    "below",
+    cls=RemoteOption,
+    metavar="PATH",
+    help="Show only what was at or below PATH.",
 )
-@click.option("--since", metavar="WHEN", help="Only since then: 2h, yesterday, 2030-12-31.")
+@click.option(
+    "--since", metavar="WHEN", help="Show only operations since then: 2h, yesterday, 2030-12-31."
+)
 def _ls_command(
     app: App,
     operation: str | None,
@@ -108,7 +115,10 @@ def _ls_command(
     below: str | None,
     since: str | None,
 ) -> None:
-    """List operations, the newest first; of ID, what it has changed; of PATH, what is in that."""
+    """List operations, or the files of one.
+
+    The newest operation comes first.
+    """
     if operation is None:
         _list(app, below, _since(since), long=long)
         return
@@ -151,7 +161,7 @@ def _list(app: App, below: str | None, since: float | None, *, long: bool) -> No
     if long:
         for item in client.trash_items(below=below):
             items.get(item.operation, []).append(item)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
     for one, line in zip(found, shown.lines(found, columns), strict=True):
         if long and app.as_json:
             _show_items(app, one, items[one.name])
@@ -191,10 +201,9 @@ def _restore_command(
     force: bool,
     beside: bool,
 ) -> None:
-    """Restore what an operation has removed and replaced, or only each PATH of it.
+    """Restore files that an operation removed or replaced.
 
-    A pattern matches what trash ls ID lists. What is in the way stays, and the rest is restored
-    (exit status 12).
+    Without PATH, restore all of them. If something is in the way of a file, skip the file.
     """
     how = _conflict(force=force, beside=beside)
     one, short = _operation(app, operation)
@@ -221,7 +230,7 @@ def _meant(app: App, one: TrashedOperation, words: Sequence[str]) -> list[Remote
 @click.argument("operation", metavar="ID", shell_complete=offers("trash_ids"))
 @click.argument("words", metavar="[PATH] TARGET", nargs=-1, required=True)
 def _get_command(app: App, operation: str, words: tuple[str, ...]) -> None:
-    """Download something from the trash, and leave it there. TARGET - is standard output."""
+    """Download from the trash, and leave it there."""
     if len(words) > 2:
         raise UsageError("trash get takes an ID, a PATH and a TARGET")
     *path, target = words
@@ -255,7 +264,7 @@ def _get_command(app: App, operation: str, words: tuple[str, ...]) -> None:
 @click.argument("operation", metavar="ID", shell_complete=offers("trash_ids"))
 @click.argument("words", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
 def _cat_command(app: App, operation: str, words: tuple[str, ...]) -> None:
-    """Write files from the trash to standard output."""
+    """Print files from the trash."""
     for word in words or (None,):
         _pour(app, _find(app, operation, word))
 
@@ -303,10 +312,13 @@ def _find(app: App, operation: str, word: str | None) -> _Found:
 
 @remote_command("empty")
 @click.argument("words", metavar="[ID]...", nargs=-1, shell_complete=offers("trash_ids"))
-@click.option("--older", metavar="TIME", help="Only operations that are older, as 3d.")
-@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@click.option("--older", metavar="TIME", help="Purge only operations older than TIME, e.g. 3d.")
+@click.option("-y", "--yes", is_flag=True, help="Purge without asking.")
 def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: bool) -> None:
-    """Remove for good what is in the trash: all of it, or the operations that are named."""
+    """Purge the trash: all operations, or only some.
+
+    Purged files are gone for good.
+    """
     if words and older is not None:
         raise UsageError("--older chooses by age: name no ID with it")
     before = None
@@ -321,7 +333,7 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
         found = list(dict.fromkeys(named))
     elif before is not None:
         found = [one for one in found if one.time_ns < before * 10**9]
-    if found and not yes and app.can_ask and not app.yes_or_no(f"{_question(found)} (yes/no)? "):
+    if found and not yes and app.can_ask and not _agreed(app, found):
         app.say("cancelled: nothing was removed")
         raise_for(1)
     answers: list[Removed] = []
@@ -348,9 +360,20 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     raise_for(status_of(failures, len(found)))
 
 
+def _agreed(app: App, found: Sequence[TrashedOperation]) -> bool:
+    """Show the newest of what is going to be gone, and ask."""
+    width = columns_of(sys.stderr) - 1
+    shown = found[: proposal.SHOWN]
+    for line in trashed.Operations(found).lines(shown, width - 2):
+        print(f"  {begun(line, width - 2)}", file=sys.stderr)
+    if len(found) > len(shown):
+        print(f"  … and {len(found) - len(shown):,} more", file=sys.stderr)
+    return app.yes_or_no(f"{_question(found)} (yes/no)? ")
+
+
 def _question(found: Sequence[TrashedOperation]) -> str:
     """What is asked before these are gone."""
-    what = f"{len(found)} operations" if len(found) != 1 else "1 operation"
+    what = f"{len(found):,} operations" if len(found) != 1 else "1 operation"
     counted = all(one.counted for one in found)
     size = trashed.amount(sum(one.files for one in found), sum(one.size for one in found))
     return f"Remove {what} ({size if counted else f'more than {size}'}) for good"
@@ -366,9 +389,9 @@ for _command in (_ls_command, _restore_command, _get_command, _cat_command, _emp
 @remote_command("versions")
 @click.argument("path", cls=RemoteArgument)
 def versions_command(app: App, path: str) -> None:
-    """List the versions of a file that are kept, the newest first.
+    """List earlier versions of a file, newest first.
 
-    restore, get and cat take one by its number: cat --at 1 PATH.
+    restore, get and cat take the number of a version: cat --at 1 PATH.
     """
     found = app.client.versions(path)
     for number, version in enumerate(found, 1):
@@ -389,9 +412,9 @@ def versions_command(app: App, path: str) -> None:
 @click.argument("path", cls=RemoteArgument)
 @at_option
 def restore_command(app: App, path: str, at: str | None) -> None:
-    """Put back an earlier version of a file, or what was removed. By default the newest one.
+    """Restore an earlier version of a file, or a removed file.
 
-    What is at PATH now becomes a version itself.
+    Without --at, restore the newest one. The current file becomes a version itself.
     """
     place, way_out = app.client.resolve(path), ""
     version: Version | None
@@ -430,29 +453,29 @@ def _removed_at(app: App, path: RemotePath) -> tuple[TrashedOperation, str]:
 
 @remote_command("undo")
 @click.argument("operation", metavar="[ID]", required=False, shell_complete=offers("trash_ids"))
-@click.option("-n", "--dry-run", "dry_run", is_flag=True, help="Only show what it would do.")
+@click.option(
+    "-n", "--dry-run", "dry_run", is_flag=True, help="Show what would be done, and change nothing."
+)
 @conflict_options
-@click.option("-y", "--yes", is_flag=True, help="Don't ask, however old it is.")
+@click.option("-y", "--yes", is_flag=True, help="Undo without asking, however old the command is.")
 def undo_command(
     app: App, operation: str | None, dry_run: bool, force: bool, beside: bool, yes: bool
 ) -> None:
-    """Take back your last command.
+    """Undo your last command.
 
-    What it has removed, replaced or moved is as it was before. Without ID that is the last one of
-    this shell, or else of this machine in the last hour. What is in the way stays, and the rest is
-    taken back (exit status 12).
-
-    A second undo does it again; where something was in the way, it goes on with what is left.
+    Restores what the command removed, replaced or moved. Without ID, undo the last command of this
+    shell, or the last one on this machine within the last hour. If something is in the way, skip
+    it. A second undo redoes the command, or continues where something was in the way. Operations
+    can be undone in any order.
 
     \b
     Not undone:
-      - files and directories that put, cp, sync and mkdir added: they stay
-      - chmod, touch, ln, and what links lead to
-      - what get has replaced on this machine
+      - files and directories that put, cp, sync and mkdir added
+      - chmod, touch and ln, and changes behind symbolic links
+      - local files that `get` replaced
       - accounts, passwords and tokens
-      - what is older than the server keeps it, or was given up for room: trash lists the rest
-      - anything that was removed for good: rm --purge, trash empty
-    Operations can be undone in any order: what is in the way of one is told.
+      - what the server has purged; trash lists the rest
+      - what rm --purge and trash empty removed
     """
     how = _conflict(force=force, beside=beside)
     client = app.client

@@ -48,17 +48,25 @@ _ORDERS: dict[str, Callable[[Sum], object]] = {
 
 @remote_command("du", SelectingCommand)
 @click.argument("tops", cls=RemoteArgument, metavar="[PATH]...", nargs=-1)
-@click.option("-s", "--summarize", "only_sum", is_flag=True, help="Print only each PATH's sum.")
+@click.option(
+    "-s", "--summarize", "only_sum", is_flag=True, help="Print only the sum of each PATH."
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Print files, too.")
 @click.option(
     *("-d", "--max-depth", "depth"),
     type=click.IntRange(0),
     metavar="N",
-    help="Print what is at most N levels below PATH.",
+    help="Print at most N levels below PATH.",
 )
-@click.option("-S", "--separate-dirs", "separate", is_flag=True, help="Don't add subdirectories.")
-@click.option("-c", "--total", is_flag=True, help="Print the sum of all.")
-@click.option("-h", "--human-readable", "human", is_flag=True, help="Print sizes like 1.5 MiB.")
+@click.option(
+    "-S",
+    "--separate-dirs",
+    "separate",
+    is_flag=True,
+    help="Leave subdirectories out of a directory's sum.",
+)
+@click.option("-c", "--total", is_flag=True, help="Print a grand total.")
+@click.option("-h", "--human-readable", "human", is_flag=True, help="Print human-readable sizes.")
 @click.option(
     "--sort", "order", type=click.Choice([*_ORDERS]), help="Sort by name, size or number of files."
 )
@@ -75,9 +83,9 @@ def du_command(
     order: str | None,
     patterns: Patterns,
 ) -> None:
-    """Add up the sizes of files below directories.
+    """Sum up the sizes of files below directories.
 
-    A directory comes after what is in it. What is left out is in no sum.
+    Prints a directory after its contents. Excluded files are in no sum.
     """
     failures = Summary()
     whole = Sum(b"")

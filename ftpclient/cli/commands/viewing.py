@@ -34,7 +34,7 @@ _AT_ONCE_SECONDS = 2.0
 @remote_command("less")
 @click.argument("patterns", cls=RemoteArgument, metavar="PATH...", nargs=-1, required=True)
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
-    """Read files page by page, in $PAGER (less, more). Needs a terminal."""
+    """Show files in a pager, $PAGER or less."""
     if app.as_json:
         raise UsageError("less shows pages, and no JSON: cat writes the file to standard output")
     _need_terminal(app, "less", "cat writes it to standard output")
@@ -51,10 +51,10 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
 @remote_command("edit")
 @click.argument("name", cls=RemoteArgument, metavar="PATH")
 def edit_command(app: App, name: str) -> None:
-    """Change a file in $VISUAL or $EDITOR (vi), and store it again.
+    """Edit a remote file in $VISUAL or $EDITOR.
 
-    It is stored only if you changed it, and if nobody else did meanwhile. When it can't be stored,
-    your copy stays here, and its path is shown. A file that isn't there is made.
+    The file is stored only if you changed it. If someone else changed it meanwhile, or it can't be
+    stored, your version is kept locally and its path is shown. A missing file is created.
     """
     _need_terminal(app, "edit", "get and put do it in two steps")
     editor = _program(("VISUAL", "EDITOR"), ("vi", "nano"))

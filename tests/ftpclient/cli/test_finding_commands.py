@@ -470,7 +470,7 @@ def test_mget_and_mput_with_a_target(run, tree):
 
 
 def test_help_names_the_other_names(run):
-    text = " ".join(run("help")[1])
+    text = " ".join(run("help --all")[1])
     for alias in ALIASES:
         assert f"{alias} (" in text
 

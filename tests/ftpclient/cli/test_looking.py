@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 from blake3 import blake3
@@ -109,3 +110,19 @@ def test_find_prints_absolute_paths_outside_of_the_shell(user):
     (user.on_server / "d").mkdir()
     for words in ((), (".",), ("d", "."), ("./d",)):
         assert {line[0] for line in user.run("find", *words).lines} == {"/"}
+
+
+def test_stat_tells_the_time_as_here_and_now_it_is(user, monkeypatch):
+    """`ls -l` has it without its zone: both are of the same one, and JSON is UTC."""
+    write(user.on_server / "file")
+    monkeypatch.setenv("TZ", "NPT-05:45")
+    time.tzset()
+    try:
+        shown = user.run("stat", "/file").text
+        listed = user.run("ls", "-l", "/file").text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "mtime: 2023-11-15T03:58:20.123456789+05:45\n" in shown
+    assert " 2023-11-15 03:58 " in listed
+    assert user.run("--json", "stat", "/file").records[0]["mtime"].endswith("T22:13:20.123456789Z")

@@ -154,8 +154,42 @@ def test_nobody_there(run):
 def test_help_without_the_shell(run):
     status, out, err = run("help")
     assert (status, err) == (0, "")
-    assert "!COMMAND" not in out and "  Upload files and directories." in out
+    assert out == run("--help")[1]
+    assert "!COMMAND" not in out and "\n  put, get " in out
     assert run("help", "put")[1].startswith("Usage: ftp put ")
+    assert run("help", "trash", "restore")[1].startswith("Usage: ftp trash restore ")
+    assert run("help", "put", "more") == (2, "", "ftp: put has no commands (see ftp put --help)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("--help",), "  put         Upload files and directories."),
+        (("put", "--help"), "--no-versions"),
+        (("put", "--help"), "Also accepted:"),
+        (("ls", "--help"), "Print columns even into a pipe."),
+        (("help", "put"), "--no-versions"),
+        (("trash", "restore", "--help"), "Also accepted:"),
+    ],
+)
+def test_all_of_the_help(run, words, shown):
+    assert shown not in run(*words)[1]
+    for line in ((*words, "--all"), (*words[:-1], "--all", words[-1])):
+        status, out, err = run(*line)
+        assert (status, err) == (0, "") and shown in out
+
+
+def test_all_is_no_option_without_help(run):
+    told = "ftp: no option --all (see ftp put --help)\n"
+    assert run("put", "--all", "x") == (2, "", told)
+    assert run("--all", "ls") == (2, "", "ftp: no option --all (see ftp --help)\n")
+
+
+def test_names_that_are_not_shown_are_taken(run, tmp_path):
+    for name in ("-r", "-R", "-a", "--recursive", "--archive"):
+        for more in ((), ("-p",), ("-c",), ("--resume",)):
+            told = run("put", name, *more, str(tmp_path / "missing"), "/")
+            assert told[0] == 5 and "no such file or directory here" in told[2]
 
 
 @pytest.mark.parametrize("words", [(), ("put",), ("sync",), ("mv",), ("token",), ("connect",)])

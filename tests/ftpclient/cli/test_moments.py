@@ -30,6 +30,9 @@ def now(monkeypatch):
     [
         ("2h", 7200),
         ("2 h ago", 7200),
+        ("2 hours ago", 7200),
+        ("1 day ago", 86400),
+        ("10 minutes", 600),
         ("10min", 600),
         ("10 min ago", 600),
         ("90s", 90),
@@ -47,10 +50,13 @@ def test_days_begin_at_midnight_here(now):
     today = datetime.fromtimestamp(moments.past("today") // NS)
     yesterday = datetime.fromtimestamp(moments.past("yesterday") // NS)
     assert (today.hour, today.minute) == (0, 0) and today - yesterday == timedelta(days=1)
+    assert moments.past("18:30") == moments.past("today") + (18 * 60 + 30) * 60 * NS
     assert moments.past("2030-01-02") == moments.past("2030-01-01T22:00Z")
 
 
-@pytest.mark.parametrize("text", ["", "2", "2x", "-2h", "tomorrow", "2030-13-01", "@x", "h"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2x", "24:00", "-2h", "tomorrow", "2030-13-01", "@x", "h"]
+)
 def test_what_is_no_moment(text):
     with pytest.raises(ValueError, match=r"is no time|after @"):
         moments.past(text)

@@ -99,6 +99,14 @@ def test_what_lies_in_the_trash(saved, tab, client):
     assert tab("ftp cat --at ") == []
 
 
+def test_only_names_that_help_shows_are_offered(tab):
+    offered = {one.split(",")[1] for one in tab("ftp put -")}
+    assert offered >= {"-r", "--recursive", "--no-resume", "--no-versions", "--json", "--help"}
+    assert not offered & {"-R", "-a", "--archive", "-c", "--resume", "-p", "--accept-new", "-q"}
+    assert "plain,put" in tab("ftp pu") and "plain,pwd" not in tab("ftp p")
+    assert tab("ftp hel") == []
+
+
 def test_saved_servers_and_files_here(saved, tab, tmp_path):
     assert tab("ftp cat fi") == ["part,files:"]
     assert "plain,files" in tab("ftp fi")
@@ -111,8 +119,10 @@ def test_saved_servers_and_files_here(saved, tab, tmp_path):
 
 
 def test_options_have_their_help(tab):
-    assert tab("ftp put --atom", "fish")[0].startswith("plain,--atomic\tWith -r: ")
-    assert tab("ftp put --atom", "zsh")[2].startswith("--atomic  -- With -r: ")
+    assert tab("ftp put --atom", "fish")[0].startswith(
+        "plain,--atomic\tReplace the whole directory "
+    )
+    assert tab("ftp put --atom", "zsh")[2].startswith("--atomic  -- Replace the whole directory ")
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,14 @@ import socket
 
 import pytest
 
-from ftpclient.cli import bars as bars_module
 from ftpclient.cli.app import App
-from ftpclient.cli.bars import Bars
 from ftpclient.cli.main import run as run_command
 from ftpclient.cli.printer import Complaining, Printer
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Result
-from ftpwire.errors import ConnectionLost
 from tests.system.proxy import Proxy
 
 MIB = 2**20
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
@@ -47,18 +43,6 @@ def nobody() -> str:
     """An address where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
-def bars(made, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    return Bars(made)
-
-
-def drawn(capsys) -> str:
-    return _ESCAPES.sub("", capsys.readouterr().err)
 
 
 # the option --------------------------------------------------------------------------------
@@ -153,71 +137,6 @@ def test_or_not_at_all(made, capfd, silent):
     setattr(made, silent, True)
     Printer(made).waiting(100.0, 4.0)
     assert capfd.readouterr() == ("", "")
-
-
-def test_on_a_terminal_one_line_counts(bars, capsys):
-    with bars:
-        bars.started(b"film", 10 * MIB)
-        bars.lost(ConnectionLost("gone"))
-        bars.waiting(12.0, 3.4)
-        bars._progress.refresh()
-        bars.waiting(14.0, 0.0)
-        bars._progress.refresh()
-        bars.regained()
-        bars._progress.refresh()
-        text = drawn(capsys)
-    assert "no connection for 12 s, next try in 4 s" in text
-    assert text.rindex("trying now") > text.rindex("next try")
-    assert "no connection" not in text[text.rindex("trying now") :].replace("trying now", "")
-    assert "connecting again" not in text
-
-
-def test_without_a_connection_no_speed_is_shown(bars, capsys):
-    """It would be that of a moment long ago, and the time left by it days."""
-    now = 0.0
-    bars._progress.get_time = lambda: now
-    with bars:
-        bars.started(b"film", 10 * MIB)
-        for seconds in (1.0, 2.0, 3.0):
-            now = seconds
-            bars.advanced(MIB)
-            bars._flush()
-        drawn(capsys)
-        bars._progress.refresh()
-        assert "1.0 MiB/s 0:00:07" in drawn(capsys)
-        bars.waiting(12.0, 3.4)
-        bars._progress.refresh()
-        text = drawn(capsys)
-    assert "MiB/s" not in text and "-:--:--" in text and "3.0 MiB/10.0 MiB" in text
-
-
-def test_bars_say_that_nothing_moves(bars, capsys, monkeypatch):
-    with bars:
-        bars.started(b"film", 10 * MIB)
-        bars.advanced(MIB)
-        moved = bars._moved
-        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 4.0)
-        bars._progress.refresh()
-        assert "stalled" not in drawn(capsys)
-        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 12.5)
-        bars._progress.refresh()
-        assert "stalled 12 s" in drawn(capsys)
-        bars.advanced(MIB)
-        bars._progress.refresh()
-        assert "stalled" not in drawn(capsys).splitlines()[-1]
-        monkeypatch.undo()
-
-
-def test_a_file_that_waits_for_its_answer_alone_has_not_stalled(bars, capsys, monkeypatch):
-    with bars:
-        bars.started(b"film", 10 * MIB)
-        bars.advanced(10 * MIB)
-        bars._flush()
-        moved = bars._moved
-        monkeypatch.setattr(bars_module.time, "monotonic", lambda: moved + 60.0)
-        bars._progress.refresh()
-        assert "stalled" not in drawn(capsys)
-        monkeypatch.undo()
 
 
 def test_of_files_that_were_stored_together_only_remarks_are_shown(made, capsys):

@@ -196,7 +196,7 @@ def test_options_that_exclude_each_other(files):
 
 def test_the_limits_are_in_the_help(user):
     text = user.run("undo", "--help").text
-    for words in ("put, cp, sync and mkdir added", "chmod, touch, ln", "rm --purge", "get"):
+    for words in ("put, cp, sync and mkdir added", "chmod, touch and ln", "rm --purge", "get"):
         assert words in text
 
 

@@ -7,9 +7,10 @@ import time
 import pytest
 from msgspec import structs
 
-from ftpclient.cli import trashed
+from ftpclient.cli import moments, trashed
 from ftpclient.cli.app import UsageError
 from ftpclient.transfer.trash import Trashed, Version, at_time, newest
+from ftpwire.cells import cells
 from ftpwire.errors import Expired, NotFound
 from ftpwire.messages import TrashedOperation, TrashItem
 
@@ -160,9 +161,10 @@ def test_lines_stand_below_each_other_and_fit():
     assert lines[2].startswith("7f3c     1 h ago  rm a         3 files")
     long = [operation("7f3a91c2", words=f"rm {'漢' * 90}")]
     (line,) = trashed.Operations(long).lines(long, 80)
-    assert f"  rm {'漢' * 12}…  3 files" in line
+    assert line.endswith(f"  rm {'漢' * 13}…  3 files, 2.0 KiB  {moments.until(long[0].expires)}")
+    assert cells(line) <= 80
     (line,) = trashed.Operations(long).lines(long, 30)
-    assert f"  rm {'漢' * 8}…  3 files" in line
+    assert f"  rm {'漢' * 4}…" in line and cells(line) <= 30
     (line,) = trashed.Operations(long).lines(long)
     assert "漢" * 90 in line
 

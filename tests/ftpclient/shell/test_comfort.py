@@ -16,7 +16,7 @@ from ftpclient.connection.servers import SavedServers, Server
 from ftpclient.shell import prompt, scripts
 from ftpclient.shell.completion import ShellCompleter
 from ftpclient.shell.history import LineHistory
-from ftpclient.shell.running import check_command
+from ftpclient.shell.running import begins_with_command, check_command
 from ftpwire.errors import ConnectFailed
 
 
@@ -335,6 +335,26 @@ def test_the_prompt_tells_how_the_last_line_ended(app):
     app.shell.settings.set("color", "never")
     assert "…" not in prompt.parts(app, 0, 90)[0][1]
     assert prompt.parts(app, 5, 90)[0] == ("", "[5] ")
+
+
+@pytest.mark.parametrize(
+    ("line", "begins"),
+    [
+        ("ls", True),
+        ("  - rm x", True),
+        ("ls;cd", True),
+        ("ll -a", True),
+        ("!make", True),
+        ("# to do", True),
+        ("dir", True),
+        ("correct-horse", False),
+        ("hunter2 ls", False),
+        (">x", False),
+    ],
+)
+def test_which_lines_begin_with_a_command(app, line, begins):
+    app.shell.aliases["ll"] = "ls -l"
+    assert begins_with_command(app, line) is begins
 
 
 def test_lines_of_another_server_are_not_suggested(tmp_path):

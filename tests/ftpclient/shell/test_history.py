@@ -102,3 +102,56 @@ def test_a_history_that_can_t_be_kept(tmp_path):
     history.append_string("ls")
     assert history.get_strings() == ["ls"]
     assert loaded(tmp_path / "file" / "history") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open ftpd://bob:hunter2@files.example/",
+        "alias x='open ftpd://u:hunter2@h/'",
+        "put --proxy socks5://u:hunter2@h:1 a",
+        "FTP_PASSWORD=hunter2 ls",
+        "!env API_KEY=hunter2 make",
+        "login --password hunter2 bob@h",
+        "login --password=hunter2 bob@h",
+        "!curl -u bob:hunter2 http://x",
+        "!curl -ubob:hunter2 http://x",
+        "!mysql --user root -pxyz --pass hunter2",
+    ],
+)
+def test_a_line_with_a_password_is_kept_nowhere(tmp_path, line):
+    path = tmp_path / "history"
+    history = LineHistory(path)
+    history.append_string("ls")
+    history.append_string(line)
+    assert list(history.get_strings()) == ["ls"]
+    assert path.read_text() == "ls\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "login --password-stdin bob@h",
+        "put a:b user@host:/x",
+        "get ftpd://bob@files.example:1234/a",
+        "ls token passwords/secret=",
+        "token revoke 12ab",
+        "login --token-name laptop",
+        "find . -name 'a:b@c'",
+        "get -u alice@host:/p .",
+    ],
+)
+def test_others_are_kept(tmp_path, line):
+    path = tmp_path / "history"
+    LineHistory(path).append_string(line)
+    assert path.read_text() == f"{line}\n"
+
+
+def test_what_is_no_command_may_be_a_password(tmp_path):
+    """It can be had back with the arrow keys, to mend a slip."""
+    path = tmp_path / "history"
+    history = LineHistory(path, is_command=lambda line: line.startswith("ls"))
+    for line in ("ls a", "correct-horse", "lx b"):
+        history.append_string(line)
+    assert path.read_text() == "ls a\n"
+    assert list(history.get_strings()) == ["ls a", "correct-horse", "lx b"]

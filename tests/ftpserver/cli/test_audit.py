@@ -12,12 +12,13 @@ import pytest
 from ftpserver.accounts.penalties import Offence
 from ftpserver.audit.files import FILE_NAME
 from ftpserver.audit.record import Record
-from ftpserver.cli import main, users
+from ftpserver.cli import main, tables, users
 from ftpserver.cli.audit import AUDITED
-from ftpserver.cli.log import told
+from ftpserver.cli.log import Columns, fields
 from ftpserver.daemon import control
 from ftpserver.errors import StateError
 from ftpwire import standard
+from ftpwire.cells import cells
 
 
 @pytest.fixture
@@ -118,8 +119,11 @@ def test_the_log_is_told_and_filtered(ftpd, root):
     status, out, err = ftpd("log")
     lines = out.splitlines()
     assert (status, err, len(lines)) == (0, "", 3)
-    assert "user-add" in lines[0] and "alice by " in lines[0] and "quota=10485760" in lines[0]
-    assert "failed (not-found: carol: no such account)" in lines[2]
+    first, last = lines[0].split("\t"), lines[2].split("\t")
+    assert first[1:5] == ["user-add", "ok", "alice", "-"] and "quota=10485760" in first[-1]
+    assert len(first) == len(last) == 14
+    assert last[1:4] == ["user-remove", "failed", "carol"]
+    assert last[-3:-1] == ["not-found", "carol: no such account"]
     assert ftpd("log", "--user", "bob")[1].splitlines() == [lines[1]]
     assert ftpd("log", "--event", "user-remove")[1].splitlines() == [lines[2]]
     assert ftpd("log", "--failed")[1].splitlines() == [lines[2]]
@@ -158,59 +162,100 @@ def test_the_file_stays_the_server_s(ftpd, root, monkeypatch):
     assert owners == [(state.st_uid, state.st_gid)]
 
 
-@pytest.mark.parametrize(
-    ("fields", "line"),
-    [
-        pytest.param(
-            {"user": "alice", "address": "10.0.0.1", "path": "/a b", "size": 2048, "seconds": 0.5},
-            "2030-01-01T00:00:00Z  put  alice from 10.0.0.1  /a b  2.0 KiB  0.500 s",
-            id="put",
-        ),
-        pytest.param(
-            {"event": "move", "user": "alice", "path": "/a", "target": "/b"},
-            "2030-01-01T00:00:00Z  move  alice  /a  ->  /b",
-            id="move",
-        ),
-        pytest.param(
-            {"path": "/\x1b[2J\u202e", "outcome": "refused", "code": "quota", "reason": "a\nb"},
-            "2030-01-01T00:00:00Z  put  -  /\\x1b[2J\\u202e  refused (quota: a\\nb)",
-            id="escapes",
-        ),
-        pytest.param(
-            {"path": "/\ufffd", "path_b64": "L/8="},
-            "2030-01-01T00:00:00Z  put  -  /\\xff",
-            id="no-utf-8",
-        ),
-        pytest.param(
-            {"event": "remove", "path": "/d", "files": 12, "size": 0},
-            "2030-01-01T00:00:00Z  remove  -  /d  12 files  0 B",
-            id="tree",
-        ),
-        pytest.param(
-            {"event": "dropped", "count": 7, "outcome": "failed"},
-            "2030-01-01T00:00:00Z  dropped  -  7 others not recorded  failed",
-            id="dropped",
-        ),
-        pytest.param(
-            {"event": "user-set", "by": "ftpd", "sudo_user": "carol", "login_user": "dave"},
-            "2030-01-01T00:00:00Z  user-set  - by ftpd for carol (sudo) for dave (logged in)",
-            id="sudo",
-        ),
-        pytest.param(
-            {"event": "user-set", "by": "ftpd", "sudo_user": "dave", "login_user": "dave"},
-            "2030-01-01T00:00:00Z  user-set  - by ftpd for dave (sudo)",
-            id="sudo-as-logged-in",
-        ),
-        pytest.param(
-            {"event": "user-set", "user": "a", "by": "root", "details": {"x": ["1", "\x07"]}},
-            "2030-01-01T00:00:00Z  user-set  a by root  x=1,\\x07",
-            id="details",
-        ),
-    ],
-)
-def test_a_record_for_people(fields, line):
-    values = {"time": "2030-01-01T00:00:00.000Z", "event": "put", "outcome": "ok"} | fields
-    assert told(Record(**values)) == line
+PEOPLE = [
+    pytest.param(
+        {"user": "alice", "address": "10.0.0.1", "path": "/a b", "size": 2048, "seconds": 0.5},
+        "put           alice         10.0.0.1            2.0 KiB  /a b  0.500 s",
+        "put\tok\talice\t10.0.0.1\t/a b\t-\t2048\t-\t0.5\t-\t-\t-\t-",
+        id="put",
+    ),
+    pytest.param(
+        {"event": "move", "user": "alice", "path": "/a", "target": "/b"},
+        "move          alice         -                            /a -> /b",
+        "move\tok\talice\t-\t/a\t/b\t-\t-\t-\t-\t-\t-\t-",
+        id="move",
+    ),
+    pytest.param(
+        {"path": "/\x1b[2J\u202e\t", "outcome": "refused", "code": "quota", "reason": "a\nb\t"},
+        "put           -             -                            "
+        "refused  /\\x1b[2J\\u202e\\t  (quota: a\\nb\\t)",
+        "put\trefused\t-\t-\t/\\x1b[2J\\u202e\\t\t-\t-\t-\t-\t-\tquota\ta\\nb\\t\t-",
+        id="escapes",
+    ),
+    pytest.param(
+        {"path": "/\ufffd", "path_b64": "L/8="},
+        "put           -             -                            /\\xff",
+        "put\tok\t-\t-\t/\\xff\t-\t-\t-\t-\t-\t-\t-\t-",
+        id="no-utf-8",
+    ),
+    pytest.param(
+        {"event": "remove", "path": "/d", "files": 12, "size": 0},
+        "remove        -             -                       0 B  /d  12 files",
+        "remove\tok\t-\t-\t/d\t-\t0\t12\t-\t-\t-\t-\t-",
+        id="tree",
+    ),
+    pytest.param(
+        {"event": "dropped", "count": 7, "outcome": "failed"},
+        "dropped       -             -                            failed  7 others not recorded",
+        "dropped\tfailed\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t7 others not recorded",
+        id="dropped",
+    ),
+    pytest.param(
+        {"event": "user-set", "by": "ftpd", "sudo_user": "carol", "login_user": "dave"},
+        "user-set      -             -                            "
+        "for carol (sudo)  for dave (logged in)  by ftpd",
+        "user-set\tok\t-\t-\t-\t-\t-\t-\t-\tftpd\t-\t-\tfor carol (sudo) for dave (logged in)",
+        id="sudo",
+    ),
+    pytest.param(
+        {"event": "user-set", "by": "ftpd", "sudo_user": "dave", "login_user": "dave"},
+        "user-set      -             -                            for dave (sudo)  by ftpd",
+        "user-set\tok\t-\t-\t-\t-\t-\t-\t-\tftpd\t-\t-\tfor dave (sudo)",
+        id="sudo-as-logged-in",
+    ),
+    pytest.param(
+        {"event": "user-set", "user": "a", "by": "root", "details": {"x": ["1", "\x07"]}},
+        "user-set      a             -                            x=1,\\x07  by root",
+        "user-set\tok\ta\t-\t-\t-\t-\t-\t-\troot\t-\t-\tx=1,\\x07",
+        id="details",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "line", "raw"), PEOPLE)
+def test_a_record(capsys, monkeypatch, values, line, raw):
+    monkeypatch.setenv("NO_COLOR", "1")
+    stamp = {"time": "2030-01-01T00:00:00.000Z", "event": "put", "outcome": "ok"}
+    record = Record(**(stamp | values))
+    assert Columns(200).line(record) == f"2030-01-01 00:00:00  {line}"
+    tables.print_fields(*fields(record))
+    assert capsys.readouterr().out == f"2030-01-01T00:00:00.000Z\t{raw}\n"
+
+
+@pytest.mark.parametrize("width", [20, 30, 59, 60, 79, 80, 119, 120, 200])
+@pytest.mark.parametrize("name", ["/short", "/" + "long/" * 40, "/日本語" * 20, "/e\u0301" * 90])
+def test_a_record_fits(monkeypatch, width, name):
+    monkeypatch.setenv("NO_COLOR", "1")
+    record = Record(
+        "2030-01-01T00:00:00.000Z",
+        "token-revoke",
+        "refused",
+        user="日本語の名前",
+        address="2001:db8:1234:5678::1",
+        path=name,
+        size=2**40,
+    )
+    columns = Columns(width)
+    assert cells(columns.line(record)) <= width
+    assert cells(columns.head()) <= width
+
+
+def test_what_went_wrong_is_red(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    record = Record("2030-01-01T00:00:00.000Z", "put", "refused", path="/a")
+    assert Columns(80).line(record).endswith("\x1b[31mrefused\x1b[0m  /a")
+    assert "\x1b" not in Columns(30).line(Record("2030-01-01T00:00:00.000Z", "put", "ok"))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +296,7 @@ def test_the_log_is_asked_for_a_path_an_address_and_a_time(ftpd, root, engine):
     def events(*options: str) -> list[str]:
         status, out, err = ftpd("log", *options)
         assert (status, err) == (0, "")
-        return [line.split()[1] for line in out.splitlines()]
+        return [line.split("\t")[1] for line in out.splitlines()]
 
     assert events("--path", "/docs/a") == ["put", "remove"]
     assert events("--path", ":docs/./a/") == ["put", "remove"]

@@ -1,40 +1,10 @@
-"""Help of `ftpd`, and hints for those who know other tools."""
+"""Hints of `ftpd` for those who know other tools. Its pages of help: tests/test_help.py."""
 
 from __future__ import annotations
 
-from itertools import chain
 from types import SimpleNamespace
 
-import click
 import pytest
-
-from ftpserver.cli.help import SECTIONS
-from ftpserver.cli.main import cli
-
-
-def groups(command: click.Command, words: str = "ftpd"):
-    if isinstance(command, click.Group):
-        yield pytest.param(command, id=words)
-        for name, one in command.commands.items():
-            yield from groups(one, f"{words} {name}")
-
-
-def test_every_command_is_in_one_section():
-    assert sorted(chain.from_iterable(SECTIONS.values())) == sorted(cli.commands)
-
-
-@pytest.mark.parametrize("group", list(groups(cli)))
-def test_no_summary_is_cut_off(group):
-    for name, command in group.commands.items():
-        assert not command.get_short_help_str(66).endswith("..."), name
-
-
-def test_help_shows_the_sections(ftpd):
-    status, out, _ = ftpd("--help", with_root=False)
-    assert status == 0
-    for title, names in SECTIONS.items():
-        assert f"{title}:" in out
-        assert all(f"\n  {name} " in out for name in names)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +50,4 @@ def test_durations_have_units(ftpd, monkeypatch, duration, sent):
 
 
 def test_no_option_is_a_double_negation(ftpd):
-    assert "--no-no" not in ftpd("start", "--help")[1]
+    assert "--no-no" not in ftpd("start", "--help", "--all")[1]

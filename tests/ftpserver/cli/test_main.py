@@ -30,7 +30,7 @@ def test_an_account_s_life(ftpd, root):
     status, out, err = ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")
     assert (status, out, err) == (0, "added alice\n", "")
     assert can_log_in(root, "alice", "correct-horse")
-    assert ftpd("user", "list")[1] == f"alice  0 B of unlimited  {root}/alice\n"
+    assert ftpd("user", "list")[1] == f"alice\t0\t0\t-\t-\topen\tall\t{root}/alice\n"
     status, out, err = ftpd("user", "passwd", "alice", "--password-stdin", stdin=b"new-password\n")
     assert (status, err) == (0, "")
     assert can_log_in(root, "alice", "new-password") and not can_log_in(

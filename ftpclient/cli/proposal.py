@@ -1,0 +1,68 @@
+"""What is going to be done, shown before a question is asked about it.
+
+Lives here: the first of many things, sorted, in lines that fit; how many more there are. Lives
+elsewhere: the questions (the commands, restored.py), asking (app.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from heapq import nsmallest
+from itertools import islice
+
+from ftpclient.cli import trashed
+from ftpclient.cli.app import App
+from ftpclient.transfer.listing import list_pages
+from ftpwire import paths
+from ftpwire.cells import columns_of, shortened
+from ftpwire.errors import CommandError
+from ftpwire.messages import List
+from ftpwire.paths import RemotePath
+from ftpwire.units import human
+
+SHOWN = 20
+"""Things that are named before a question."""
+_COUNTED = 100_000
+"""Things of a tree that are counted at most: somebody waits for the question."""
+
+
+def show(app: App, things: Iterable[tuple[bytes, str, str]], total: int) -> None:
+    """Show the first of some things on stderr, by their paths, and how many more there are.
+
+    Args:
+        things: For each its path, how it is shown, and a note on it, which may be empty.
+        total: How many there are: ``things`` may have only the first ones.
+    """
+    app.flush()
+    first = nsmallest(SHOWN, things, key=lambda thing: thing[0])
+    show_all(first)
+    if total > len(first):
+        print(f"  … and {total - len(first):,} more", file=sys.stderr)
+
+
+def show_all(things: Iterable[tuple[bytes, str, str]]) -> None:
+    """Show all of them, in their order."""
+    width = columns_of(sys.stderr) - 1
+    for _, name, note in things:
+        end = f"  ({note})" if note else ""
+        print(f"  {shortened(name, max(8, width - 2 - len(end)))}{end}", file=sys.stderr)
+
+
+def remote_thing(app: App, path: RemotePath) -> tuple[bytes, str, str]:
+    """Something on the server, with how much it is, for `show`."""
+    try:
+        entry = app.client.stat(path)
+        if entry.type != "dir":
+            return path, paths.show(path), human(entry.size) if entry.type == "file" else ""
+        files = size = 0
+        pages = list_pages(app.client.connection, List(path, recursive=True))
+        entries = (entry for page in pages for entry in page.entries)
+        for one in islice(entries, _COUNTED):
+            files += one.type != "dir"
+            size += one.size if one.type == "file" else 0
+        more = "more than " if next(entries, None) is not None else ""
+        name = paths.show(path.rstrip(b"/") + b"/")
+        return path, name, more + trashed.amount(files, size)
+    except CommandError:
+        return path, paths.show(path), ""  # removing it tells what is wrong with it
