@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -234,7 +233,7 @@ class BaseClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the user by name: another process may be another user's
-        address = replace(self.address, user=self.address.login)
+        address = self.address._replace(user=self.address.login)
         state = (self.cwd, self.limit_rate)
         return _unpickled, (type(self), address, self._arguments, *state)
 

@@ -13,7 +13,6 @@ leaves none: the next one connects anew then.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import os
 import signal
@@ -23,11 +22,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from functools import partial, wraps
 from types import FrameType, TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 from msgspec import structs
 
-from ftpclient import errors
 from ftpclient.connection import forks
 from ftpclient.connection.client_id import Operation, in_force
 from ftpclient.connection.connection import Connection
@@ -36,6 +34,11 @@ from ftpclient.transfer.report import Forwarding, Listener, Result, Summary
 from ftpclient.turns import Hold, Turns
 from ftpwire import errors as inside
 from ftpwire import paths
+
+if TYPE_CHECKING:
+    from inspect import Signature
+
+    from ftpclient.errors import FtpError
 
 _CANCEL_SECONDS = 1.0
 """How long Ctrl-C waits for the server to end what is under way; then the connection is dropped."""
@@ -200,7 +203,7 @@ class Guard:
                 if ctrl_c is not None and ctrl_c.presses:
                     raise KeyboardInterrupt
                 if time.monotonic() >= until:
-                    raise errors.timed_out(
+                    raise _timed_out(
                         f"not begun within {timeout:g} seconds: another thread uses the client"
                     )
 
@@ -216,7 +219,7 @@ class Guard:
                 except BaseException as error:
                     instead = self._end(client, ctrl_c, error)
                     if instead is error and isinstance(instead, inside.FtpError):
-                        instead = errors.public(
+                        instead = _public(
                             instead, None if explain is None else explain(client, instead)
                         )
                     raise_plainly(instead)
@@ -268,7 +271,7 @@ class Guard:
             else:
                 connection.forget_ahead()
         if isinstance(error, TimeOver):
-            return errors.timed_out(str(error)).with_traceback(error.__traceback__)
+            return _timed_out(str(error)).with_traceback(error.__traceback__)
         return KeyboardInterrupt() if pressed else cause
 
     def _drop(self, connection: Connection) -> None:
@@ -406,7 +409,21 @@ class _Told(Forwarding):
         self._guard.tell(self._listener.all_stored, results)
 
     def lost(self, error: inside.FtpError) -> None:
-        super().lost(errors.public(error))
+        super().lost(_public(error))
+
+
+def _public(error: inside.FtpError, path: bytes | None = None) -> FtpError:
+    """`errors.public`. Its fifty classes are made for the first error, not for each command."""
+    from ftpclient import errors
+
+    return errors.public(error, path)
+
+
+def _timed_out(text: str) -> FtpError:
+    """`errors.timed_out`, in the same way."""
+    from ftpclient import errors
+
+    return errors.timed_out(text)
 
 
 def public_result(result: Result) -> Result:
@@ -414,7 +431,7 @@ def public_result(result: Result) -> Result:
     if result.error is None:
         return result
     about = _named_in(str(result.error), (result.target, result.source)) or result.target
-    return structs.replace(result, error=errors.public(result.error, about))
+    return structs.replace(result, error=_public(result.error, about))
 
 
 def public_summary(given: _T) -> _T:
@@ -423,7 +440,7 @@ def public_summary(given: _T) -> _T:
         first = given.failures[0].error if given.failures else None
         same = first is given.first_error
         given.failures = [public_result(one) for one in given.failures]
-        given.first_error = given.failures[0].error if same else errors.public(given.first_error)
+        given.first_error = given.failures[0].error if same else _public(given.first_error)
     return given
 
 
@@ -437,12 +454,14 @@ _REMOTE = ("path", "pattern", "source", "sources", "target")
 
 
 @functools.cache
-def _signature_of(function: Callable[..., Any]) -> tuple[inspect.Signature, tuple[str, ...]]:
+def _signature_of(function: Callable[..., Any]) -> tuple[Signature, tuple[str, ...]]:
     """The signature of a verb, and which of its arguments are remote paths.
 
     It is looked at when there is something to tell: most calls succeed, and a command that is
     started for one of them would wait for the signatures of all.
     """
+    import inspect
+
     signature = inspect.signature(function)
     return signature, tuple(name for name in signature.parameters if name in _REMOTE)
 
@@ -596,7 +615,7 @@ def local(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_
         try:
             return function(self, *args, **kwargs)
         except inside.FtpError as error:
-            raise_plainly(errors.public(error, explain(self, *args, **kwargs)(self, error)))
+            raise_plainly(_public(error, explain(self, *args, **kwargs)(self, error)))
 
     return guarded
 

@@ -134,6 +134,8 @@ class Channel(Incoming):
         self._out = bytearray()
         self._unsent: memoryview | None = None  # encrypted or plain, already promised
         self._receive = _RECEIVE_SMALL
+        self._is_drained = False
+        """Whether the kernel had no more than was received last."""
         self._began: int | None = None
         """``bytes_out`` at the beginning of what is sent slowly."""
         self._poll = select.poll()
@@ -246,11 +248,12 @@ class Channel(Incoming):
                 raise self.ended or ConnectionLost("the peer closed the connection")
             self.bytes_in += count
             return count
+        self._is_drained = False
         count = self.tls.read_into(view)
         while not count and self._feed(self.tls):
             count = self.tls.read_into(view)
         try:
-            while 0 < count < len(view) and self._feed(self.tls):
+            while 0 < count < len(view) and not self._is_drained and self._feed(self.tls):
                 count += self.tls.read_into(view[count:])
         except ConnectionLost:
             pass  # what came before the end counts first; the next call tells of the end
@@ -267,6 +270,8 @@ class Channel(Incoming):
             raise ConnectionLost(f"connection lost: {_words(error)}") from None
         if data:
             pipe.feed(data)
+            # much that comes keeps coming while it is decrypted: then it is worth a look
+            self._is_drained = len(data) < self._receive == _RECEIVE_SMALL
             self._receive = _RECEIVE_LARGE if len(data) == self._receive else self._receive
         elif self.ended is not None:
             raise self.ended  # TLS isn't told: it goes on, for the last words

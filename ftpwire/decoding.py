@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import inspect
@@ -27,6 +27,9 @@ _QUOTED = 64
 """Characters of a name that are repeated to who has sent it."""
 _WRONG = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError)
 _PATH = "path"
+
+_FIRST_ONES = 64
+"""So many messages of a family are decoded before it is worth to be ready for all of its kinds."""
 
 Payload = bytes | memoryview
 M = TypeVar("M")
@@ -46,6 +49,7 @@ class Family(Generic[M]):
         unknown, bad: What is raised for a message of another name, and for one with a wrong value.
 
     Attributes:
+        prepare: Be ready for all kinds. It is done by itself when many messages have come.
         decode: One whole message. Raises BadMessage where it is no msgpack, no map with strings as
             keys, or has no ``op``; else ``unknown`` or ``bad``.
     """
@@ -63,15 +67,9 @@ class Family(Generic[M]):
         self._what = what
         self._unknown = unknown
         self._bad = bad
-        usual: Callable[[Payload], M]
-
-        def first(payload: Payload) -> M:
-            # only now: it takes milliseconds, and a client has no use for that of requests
-            nonlocal usual
-            usual = msgspec.msgpack.Decoder(kinds).decode
-            return usual(payload)
-
-        usual = first
+        self._own: dict[str, Callable[[Payload], M]] = {}
+        self._first_ones = 0
+        usual: Callable[[Payload], M] = self._first
 
         def decode(payload: Payload) -> M:  # no method: it is called for every frame
             try:
@@ -80,7 +78,28 @@ class Family(Generic[M]):
                 pass
             return self._look_closely(payload)
 
+        def prepare() -> None:
+            nonlocal usual
+            usual = msgspec.msgpack.Decoder(kinds).decode
+
         self.decode = decode
+        self.prepare = prepare
+
+    def _first(self, payload: Payload) -> M:
+        """One of the first messages, by the decoder of its own kind.
+
+        That of all kinds takes milliseconds to make, and a short command sees three of them.
+        """
+        self._first_ones += 1
+        if self._first_ones > _FIRST_ONES:
+            self.prepare()
+        name = _op(payload).op
+        own = self._own.get(name)
+        if own is None:
+            if name not in self._kinds:
+                raise msgspec.ValidationError(name)
+            own = self._own[name] = msgspec.msgpack.Decoder(self._kinds[name]).decode
+        return own(payload)
 
     def _look_closely(self, payload: Payload) -> M:
         """The same, key by key: without those that are unknown here."""
@@ -125,6 +144,13 @@ def _of_request(error: FtpError, kind: type[Any] | None, path: bytes | None = No
 _map: Callable[[Payload], dict[str, msgspec.Raw]] = msgspec.msgpack.Decoder(
     dict[str, msgspec.Raw]
 ).decode
+
+
+class _Op(msgspec.Struct):
+    op: str
+
+
+_op: Callable[[Payload], _Op] = msgspec.msgpack.Decoder(_Op).decode
 _str: Callable[[Payload], str] = msgspec.msgpack.Decoder(str).decode
 
 
@@ -254,7 +280,7 @@ _SIZED = {
 # the fields of a message -------------------------------------------------------------------
 
 
-class _Field(NamedTuple):
+class _Field(msgspec.Struct):
     """What a key of a message may have."""
 
     decode: Callable[[Any], Any]

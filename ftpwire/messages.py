@@ -11,7 +11,8 @@ still decode.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +32,7 @@ from ftpwire.errors import (
     VersionMismatch,
     facts_of,
 )
-from ftpwire.paths import name_of
+from ftpwire.paths import name_of, show
 
 MAGIC = b"FTPW"
 """What the first frame's payload starts with, before its HELLO."""
@@ -111,6 +112,9 @@ class RequestBase(Message, frozen=True):
 class RequestFor(RequestBase, Generic[R], frozen=True):
     """A request that one REPLY answers, an ``R``."""
 
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # Generic's own takes longer than the class
+
 
 class ChangeFor(RequestFor[R], Generic[R], frozen=True, kw_only=True):
     """A request that changes something, so that it can't be asked again when its answer was lost,
@@ -129,6 +133,9 @@ class ChangeFor(RequestFor[R], Generic[R], frozen=True, kw_only=True):
 
 class StreamFor(RequestBase, Generic[R, E], frozen=True):
     """A request that any number of REPLY frames answer, each an ``R``, and an END with an ``E``."""
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
 
 
 # What is told about a file ---------------------------------------------------------------
@@ -782,7 +789,9 @@ class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         index: Which one.
-        message, rule: Shortened, and left out, where they don't fit in a message.
+        message: As in `Failed`; one that begins with ``": "`` goes behind the path, which both
+            sides know (`behind_path`, `failed`). Shortened where it doesn't fit.
+        rule: Left out where the message has to be shortened.
     """
 
     index: Annotated[int, Meta(ge=0, le=MOST_ITEMS - 1)]
@@ -794,11 +803,18 @@ class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
     retry_after: int | None = None
     rule: str | None = None
 
+    @staticmethod
+    def behind_path(message: str, path: bytes) -> str:
+        """What to send for a message about a path: where it begins with that, only the rest."""
+        shown = show(path)
+        return message[len(shown) :] if message.startswith(f"{shown}: ") else message
+
     def failed(self, path: bytes) -> Failed:
         """The same as the `Failed` of a request about ``path`` alone."""
+        message = self.message
         return Failed(
             self.code,
-            self.message,
+            show(path) + message if message.startswith(": ") else message,
             self.needed,
             self.free,
             self.what,
@@ -1454,24 +1470,26 @@ encode_into = msgspec.msgpack.Encoder().encode_into
 
 _hello: Family[Hello] = Family(Hello, "hello")
 
-decode_request = Family[Request](Request, "request", unknown=UnknownRequest, bad=BadRequest).decode
+_requests: Family[Request] = Family(Request, "request", unknown=UnknownRequest, bad=BadRequest)
+decode_request = _requests.decode
 """The payload of a REQUEST frame. Raises BadRequest; BadMessage, as all of these do, for what is no
 msgpack, no map, or has no ``op``."""
 
 
 decode_reply = Family[Reply](Reply, "reply", unknown=BadReply, bad=BadReply).decode
 """The payload of a REPLY frame. Raises BadReply."""
-decode_answer = Family[Reply | Failed](
-    Reply | Failed, "answer", unknown=BadReply, bad=BadReply
-).decode
+_answers: Family[Reply | Failed] = Family(Reply | Failed, "answer", unknown=BadReply, bad=BadReply)
+decode_answer = _answers.decode
 """An answer that was noted, to be repeated: a `Reply` or `Failed`. Raises BadReply."""
 decode_ending = Family[Ending](Ending, "closing message", unknown=BadReply, bad=BadReply).decode
 """The payload of an END frame. Raises BadReply."""
-decode_sent = Family[Sent](Sent, "closing message", unknown=BadRequest, bad=BadRequest).decode
+_sent: Family[Sent] = Family(Sent, "closing message", unknown=BadRequest, bad=BadRequest)
+decode_sent = _sent.decode
 """The payload of the END that closes an upload. Raises BadRequest."""
 decode_failed = Family[Failed](Failed, "failure", unknown=BadReply, bad=BadReply).decode
 """The payload of an ERROR frame. Raises BadReply."""
-decode_hole = Family[Hole](Hole, "notice", unknown=BadRequest, bad=BadRequest).decode
+_holes: Family[Hole] = Family(Hole, "notice", unknown=BadRequest, bad=BadRequest)
+decode_hole = _holes.decode
 """The payload of a NOTICE inside an upload. Raises BadRequest."""
 _decode_told_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
 _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
@@ -1480,11 +1498,9 @@ _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply
 def prepare_to_serve() -> None:
     """Be ready for all that comes from clients: processes that are forked from this one need not
     make themselves what decodes it."""
-    _hello.decode(encode(Hello()))
-    decode_request(encode(Space()))
-    decode_sent(encode(Sent(0)))
-    decode_hole(encode(Hole(1)))
-    decode_answer(encode(Done()))  # one that was noted is looked at before it is repeated
+    for family in (_hello, _requests, _sent, _holes):
+        family.prepare()
+    _answers.prepare()  # one that was noted is looked at before it is repeated
 
 
 def decode_notice(payload: Payload) -> Notice | None:

@@ -158,20 +158,40 @@ def show(name: bytes | str) -> str:
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(_show_character(character) for character in text)
+    return "".join(_shown(text, at) for at in range(len(text)))
 
 
 def printable(text: str) -> str:
     """A sentence from the other side made safe to print; names in it may be shown already."""
     if text.isprintable():
         return text
-    return "".join(c if c == "\\" else _show_character(c) for c in text)
+    return "".join(c if c == "\\" else _shown(text, at) for at, c in enumerate(text))
 
 
 def printable_lines(text: str) -> str:
     """Lines from the other side made safe to print: control characters are escaped, and lines after
     the first are indented, so that none of them looks like a line of this program's."""
     return "\n    ".join(printable(line) for line in text.split("\n"))
+
+
+def _shown(text: str, at: int) -> str:
+    """A character of a text, made safe to print."""
+    return text[at] if _joins_emoji(text, at) else _show_character(text[at])
+
+
+_JOINER = "\u200d"
+
+
+def _joins_emoji(text: str, at: int) -> bool:
+    """Whether a character joins two pictures to one, as in a family or a flag: it isn't printable,
+    but harmless there. Between letters it would make two names look the same."""
+    if text[at] != _JOINER or at + 1 == len(text):
+        return False
+    import unicodedata
+
+    before = text[:at].rstrip("\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")[-1:]
+    pictures = (before, text[at + 1])
+    return all(one and unicodedata.category(one) == "So" for one in pictures)
 
 
 def _show_character(character: str) -> str:

@@ -13,7 +13,7 @@ No mmap: somebody else's truncate would be a SIGBUS, the end of every session in
 from __future__ import annotations
 
 import os
-import queue
+import queue  # not where it is used: sessions that are confined can load nothing more
 import select
 import threading
 from collections.abc import Callable, Iterator

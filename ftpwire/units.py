@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 
-_SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE)
+_SIZE = r"(?i)([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGT])(?:iB)?|B)?"
 _MAX_DIGITS = 20
 _NEEDS_UNIT = 4096
 """Bare numbers below this are mistakes for MiB, most likely; 0 is not."""
@@ -21,7 +21,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: It is not a size.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: use bytes, or KiB, MiB, GiB, TiB")
     whole, part, letter = match[1], match[2] or "", match[3] or ""
@@ -50,10 +50,17 @@ def human(size: int) -> str:
     """Bytes for people: ``1.5 MiB``."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1023.95:  # what would round to 1024.0 is one of the next
+        # three digits before the dot: it doesn't get wider and narrower while it grows
+        if value < (1024 if unit == "B" else 999.95):
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def needed_and_free(needed: int, free: int) -> tuple[str, str]:
+    """Two sizes for people, of which one is too much: in bytes, where they would look the same."""
+    many, few = human(needed), human(free)
+    return (many, few) if many != few else (f"{needed} bytes", f"{free} bytes")
 
 
 def human_of(done: int, size: int) -> str:
@@ -64,7 +71,7 @@ def human_of(done: int, size: int) -> str:
     return f"{part:.0f} of {number} B" if unit == "B" else f"{part:.1f} of {number} {unit}"
 
 
-_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])", re.IGNORECASE)
+_DURATION = r"(?i)([0-9]{1,9})\s*([smhdw])"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
@@ -74,7 +81,7 @@ def parse_duration(text: str) -> int:
     Raises:
         ValueError: It is not a duration.
     """
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a duration: use a number and s, m, h, d or w, as 30d")
     return int(match[1]) * _SECONDS[match[2].lower()]
@@ -90,7 +97,7 @@ def parse_moment(text: str, now: float | None = None) -> int:
     """
     from datetime import UTC, datetime
 
-    if _DURATION.fullmatch(text.strip()):
+    if re.fullmatch(_DURATION, text.strip()):
         return int(time.time() if now is None else now) + parse_duration(text)
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -102,6 +109,41 @@ def parse_moment(text: str, now: float | None = None) -> int:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (OverflowError, ValueError):
         raise ValueError(f"{text!r} lies beyond all dates") from None
+
+
+_AGO = r"(?i)([0-9]{1,9})\s*(second|minute|hour|day|week)s?\s+ago"
+_CLOCK = r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?"
+
+
+def parse_past(text: str, now: float | None = None) -> float:
+    """Seconds since 1970 for a moment of the past: how long ago (``2h``, ``2 hours ago``), ``now``,
+    ``today`` and ``yesterday`` (their beginnings), a time of today (``18:00``), or what
+    `parse_moment` reads. All of it is UTC.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    moment, typed = time.time() if now is None else now, text.strip().lower()
+    day = 24 * 3600
+    midnight = moment // day * day
+    words = {"now": moment, "today": midnight, "yesterday": midnight - day}
+    if typed in words:
+        return words[typed]
+    if (found := re.fullmatch(_AGO, typed)) is not None:
+        return moment - int(found[1]) * _SECONDS[found[2][0]]
+    if (found := re.fullmatch(_CLOCK, typed)) is not None:
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return midnight + hours * 3600 + minutes * 60 + seconds
+    if re.fullmatch(_DURATION, typed):
+        return moment - parse_duration(typed)
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        if "beyond" in str(error):
+            raise
+        raise ValueError(
+            f"{text!r} is no time: use 2h, yesterday, 18:00, 2030-12-31 or 2030-12-31T18:00"
+        ) from None
 
 
 def iso(seconds: int) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftpwire.errors import FtpError
 
 DEFAULT_PORT = 1234
 
-_ADDRESS = re.compile(
-    r"(?:(?P<user>[^@\s:/]+)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))(?::(?P<port>[0-9]{1,5}))?"
+_ADDRESS = (
+    r"(?:(?P<user>[^@\s:/]+)@)?(?:\[(?P<six>[^\]\s]+)\]|(?P<host>[^@:\s\[\]/]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
 )
 
 
@@ -26,9 +27,9 @@ class BadAddress(FtpError):
     exit_code = 2
 
 
-_LOCAL = re.compile(r"(?:(?P<user>[^@\s:/]+)@)?unix:(?P<path>.+)")
-_SCHEME = re.compile(r"(?!unix:)([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORD = re.compile(r"[^@/:]+:(?!/|[0-9]{1,5}/)[^@]*@")
+_LOCAL = r"(?:(?P<user>[^@\s:/]+)@)?unix:(?P<path>.+)"
+_SCHEME = r"(?!unix:)([A-Za-z][A-Za-z0-9+.-]*)://"
+_PASSWORD = r"[^@/:]+:(?!/|[0-9]{1,5}/)[^@]*@"
 """As before a host; not a path with an @, which begins with a slash, nor a port and a path."""
 SCHEME = "ftpd"
 FORMS = "[USER@]HOST[:PORT], ftpd://[USER@]HOST[:PORT] or [USER@]unix:PATH"
@@ -41,9 +42,10 @@ def check_no_password(text: str) -> None:
 
     Raises BadAddress.
     """
-    scheme = _SCHEME.match(text)
-    rest = text if scheme is None else text[scheme.end() :]
-    if not rest.startswith("unix:") and _PASSWORD.match(rest):
+    _, rest = without_scheme(text)
+    if ":" not in rest.partition("@")[0] or rest.startswith("unix:"):
+        return
+    if re.match(_PASSWORD, rest):
         raise BadAddress(
             "a password does not belong in a server's address: leave it out, and set FTP_PASSWORD, "
             "use --password-stdin, or save a token with ftp login"
@@ -52,12 +54,11 @@ def check_no_password(text: str) -> None:
 
 def without_scheme(text: str) -> tuple[str | None, str]:
     """The scheme of a URL, in lower case, and what follows it; None when there is no scheme."""
-    found = _SCHEME.match(text)
+    found = re.match(_SCHEME, text) if "://" in text else None
     return (None, text) if found is None else (found[1].lower(), text[found.end() :])
 
 
-@dataclass(frozen=True)
-class ServerAddress:
+class ServerAddress(NamedTuple):
     """Where a server is, and as whom to log in (None: as the current user).
 
     Attributes:
@@ -80,11 +81,11 @@ class ServerAddress:
         """
         text = text.strip()
         check_no_password(text)
-        local = _LOCAL.fullmatch(text)
+        local = re.fullmatch(_LOCAL, text) if "unix:" in text else None
         if local is not None:
             return cls("localhost", 0, local["user"], os.path.abspath(local["path"]))
         scheme, place = without_scheme(text)
-        found = _ADDRESS.fullmatch(place if scheme is None else place.removesuffix("/"))
+        found = re.fullmatch(_ADDRESS, place if scheme is None else place.removesuffix("/"))
         if found is None or scheme not in (None, SCHEME):
             raise BadAddress(f"{text!r} is not a server: {_advice(scheme, place)}")
         port = int(found["port"] or DEFAULT_PORT)

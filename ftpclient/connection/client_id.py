@@ -65,7 +65,7 @@ def _kept(path: Path) -> bytes:
 def _read(path: Path) -> bytes | None:
     """The id in a file; None where there is no file, or something else is in it."""
     try:
-        found = bytes.fromhex(path.read_text("ascii").strip())
+        found = bytes.fromhex(path.read_bytes().decode("ascii").strip())
     except (FileNotFoundError, ValueError):
         return None
     return found if len(found) == SIZE else None

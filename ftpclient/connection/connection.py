@@ -51,7 +51,7 @@ class Connection(Driver):
         context: ssl.SSLContext | None = None,
         interrupt: Interrupt | None = None,
     ) -> None:
-        self._ahead: list[tuple[RequestBase, Asked[Any]]] = []
+        self._ahead: list[tuple[RequestBase, Call]] = []
         self._to_cancel: list[Call] = []
         super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
 
@@ -59,12 +59,11 @@ class Connection(Driver):
 
     def ask(self, request: RequestFor[R]) -> R:
         """Ask and wait for the one reply. Raises the typed error when it failed."""
-        call: Asked[R]
-        for index, (asked, call) in enumerate(self._ahead):
-            if asked == request:
-                del self._ahead[index]
-                return self.result(call)
-        call = Asked()
+        if (ahead := self.take_ahead(request)) is not None:
+            assert isinstance(ahead, Asked)
+            known: R = self.result(ahead)
+            return known
+        call: Asked[R] = Asked()
         try:
             self.submit(call, request)
             return self.result(call)
@@ -78,13 +77,33 @@ class Connection(Driver):
         would change an answer; ``forget_ahead`` ends that.
         """
         for request in requests:
-            call = Asked[Any]()
-            self.submit(call, request)
-            self._ahead.append((request, call))
+            self.submit_ahead(Asked[Any](), request)
+
+    def submit_ahead(self, call: Call, request: RequestBase) -> None:
+        """As `ask_ahead`, for a request whose answer has a call of its own. Whoever comes for it
+        gets that by `take_ahead`."""
+        self.submit(call, request)
+        self._ahead.append((request, call))
+
+    def take_ahead(self, request: RequestBase) -> Call | None:
+        """The call of a request that was sent ahead, once; None when it was not."""
+        for index, (asked, call) in enumerate(self._ahead):
+            if asked == request:
+                del self._ahead[index]
+                return call
+        return None
+
+    def is_ahead(self, request: RequestBase) -> bool:
+        """Whether a request was sent ahead, and nobody came for its answer."""
+        return any(asked == request for asked, _ in self._ahead)
 
     def forget_ahead(self) -> None:
         """Answers that nobody has taken are not good any more."""
-        self._ahead.clear()
+        ahead, self._ahead = self._ahead, []
+        for _, call in ahead:
+            if call.streams and not call.done:
+                call.let_go()
+                self.cancel_later(call)
 
     def result(self, call: Asked[R]) -> R:
         """Wait for a call; its reply. Raises its error."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -31,8 +30,7 @@ Password = str | Callable[[], str] | None
 Remark = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """A name, and a password or a token for it; or nothing but who runs this.
 
     Attributes:
@@ -40,9 +38,12 @@ class Credential:
     """
 
     user: str
-    secret: str = field(repr=False)
+    secret: str
     is_token: bool = False
     is_peer: bool = False
+
+    def __repr__(self) -> str:
+        return f"Credential({self.user!r})"  # never the secret
 
     def check(self) -> None:
         """Raises LoginRefused when no server could accept it."""

@@ -16,7 +16,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from random import random
 from types import FrameType
 
 from ftpclient.connection import forks
@@ -162,6 +161,8 @@ def pause(seconds: float, interrupt: Interrupt | None) -> None:
 
 def jittered(seconds: float) -> float:
     """About so many seconds, others for each client."""
+    from random import random  # only after a lost connection
+
     return seconds * (0.5 + random())
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ftpclient.connection import dial, forks, log, peer
+from ftpclient.connection import dial, forks, log
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.advice import advised
 from ftpclient.connection.connection import Connection
@@ -151,10 +151,9 @@ def connect(
         trust: Decides whether it is the server that is meant.
         interrupt: Ends waiting and working when the user wants to stop.
         like: Of an earlier connection to the same server.
-        credential: What `Opened.log_in` will be given, if that is known already. A token goes out
-            together with HELLO, which saves a round trip. A password waits for the server's HELLO,
-            whose delay would tell how long it was hashed otherwise; and so does a token without
-            TLS: it might go to a server that speaks TLS only, for everybody to read.
+        credential: What `Opened.log_in` will be given, if that is known already. It goes out
+            together with HELLO, which saves a round trip. Without TLS it waits for the server's
+            HELLO: it might go to a server that speaks TLS only, for everybody to read.
         on_remark: Told what the server says for the user to know.
 
     Raises:
@@ -162,7 +161,7 @@ def connect(
     """
     plaintext |= address.path is not None  # nobody listens in on this machine
     trust = trust or Trust(KnownHosts())
-    early = credential if credential is not None and credential.is_token and not plaintext else None
+    early = None if plaintext else credential
     for attempt in range(_FIRST_TRIES):
         opening = _Opening(address, trust, interrupt, like)
         if on_remark is not None:
@@ -199,6 +198,8 @@ class _Opening:
         self._like = like
         self._context: ssl.SSLContext | None = None
         self._channel: Channel | None = None
+        self._handshake = math.inf
+        """Seconds that the last TLS handshake took: a round trip, and what both sides computed."""
         self.protocol = ClientProtocol(address.endpoint)
         forks.follow(self)
 
@@ -286,8 +287,10 @@ class _Opening:
             session=self._session_to_resume(context),
         )
         endpoint = self._address.endpoint
+        began = time.monotonic()
         try:
-            channel.handshake(time.monotonic() + CONNECT_SECONDS, hold=True)
+            channel.handshake(began + CONNECT_SECONDS, hold=True)
+            self._handshake = time.monotonic() - began
         except TimedOut:
             raise ConnectFailed(f"{endpoint}: no answer to TLS") from None
         except ConnectionLost as error:
@@ -346,7 +349,8 @@ class _Opening:
             early=None if early is None or call is None else (early, call),
         )
         self._channel = None  # from here on it is the connection's
-        opened.round_trip = opened.moved_at - asked
+        # a server may hash a password that came with HELLO before it answers either
+        opened.round_trip = min(opened.moved_at - asked, self._handshake)
         log.info("%s: connected (%s)", endpoint, _security(channel))
         return opened
 
@@ -417,6 +421,8 @@ def _connect_here(address: ServerAddress, path: str, interrupt: Interrupt | None
             raise ConnectFailed(f"{address.endpoint}: longer than a socket's path can be") from None
         raise _not_connected(address, error) from None
     try:
+        from ftpclient.connection import peer
+
         peer.check(sock, address)
     except BaseException:
         sock.close()

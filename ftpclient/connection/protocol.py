@@ -164,6 +164,9 @@ class Call:
         """Zeros in the place of DATA. Raises BadMessage when none may come."""
         raise BadMessage("the server sent a hole that nobody asked for")
 
+    def let_go(self) -> None:
+        """Nobody wants what still comes of its stream: nothing of that is kept."""
+
     def on_done(self) -> None:
         """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
 

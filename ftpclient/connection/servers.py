@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -28,11 +27,10 @@ ENVIRONMENT = "FTP_SERVER"
 KEY = "FTP_SERVER_KEY"
 """The fingerprint of the key of FTP_SERVER's server."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """A server to use.
 
     Attributes:
@@ -104,7 +102,7 @@ class SavedServers:
         Raises:
             AlreadyExists: The name stands for another server.
         """
-        address = str(replace(server.address, user=user))
+        address = str(server.address._replace(user=user))
         with self._file.changing() as contents:
             there = contents.servers.get(name)
             if there is not None and there.address != address:
@@ -169,7 +167,7 @@ def _saved_as(text: str, contents: _Contents) -> str:
 def check_name(name: str) -> str:
     """Return ``name`` if a server can have it. Raises BadAddress."""
     check_no_password(name)
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise BadAddress(f"{name!r} is no name for a server: use letters, digits, '.', '_' and '-'")
     return name
 

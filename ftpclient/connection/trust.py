@@ -15,10 +15,11 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ftpclient.connection.addresses import BadAddress
 from ftpclient.connection.known_hosts import CA, KnownHosts
@@ -33,7 +34,7 @@ AskTakeover = Callable[[str, str, str, str], bool]
 fingerprint, the new one, and the issuer."""
 Remark = Callable[[str], None]
 
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
 # OpenSSL's X509_V_ERR_*: what is wrong with a certificate that an authority did issue
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _MISMATCHES = frozenset({62, 63, 64})
@@ -41,7 +42,7 @@ _MISMATCHES = frozenset({62, 63, 64})
 
 def check_fingerprint(text: str) -> str:
     """Return ``text`` if it is a key's fingerprint. Raises BadAddress."""
-    if not _FINGERPRINT.fullmatch(text):
+    if not re.fullmatch(_FINGERPRINT, text):
         raise BadAddress(
             f"{text!r} is not a key's fingerprint: it is SHA256: and 43 letters and digits, as "
             "`ftpd fingerprint` prints it"
@@ -49,8 +50,7 @@ def check_fingerprint(text: str) -> str:
     return text
 
 
-@dataclass
-class Trust:
+class Trust(msgspec.Struct):
     """How one client decides whether to trust a server.
 
     Attributes:

@@ -54,7 +54,6 @@ class CheckOptions:
     same: bool = False
 
 
-@dataclass
 class CheckSummary(Summary):
     """The totals of a check: files, directories and links below the two that were compared.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import structs
@@ -47,7 +46,6 @@ _MOST_TOLD = 100_000
 """Failures that are remembered, so that none of them is told twice."""
 
 
-@dataclass
 class SyncSummary(Summary):
     """The totals of a sync, or with a dry run what they would be.
 

@@ -30,7 +30,6 @@ from ftpclient.transfer.put_files import FileRuns
 from ftpclient.transfer.remote_index import RemoteIndex
 from ftpclient.transfer.removal import remove_sent
 from ftpclient.transfer.report import Listener, Result
-from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
 from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import beneath, digests, growing, holes, paths
 from ftpwire.errors import (
@@ -432,11 +431,13 @@ class FileUpload(Transfer):
         source: bytes = b"-",
         first: bytes = b"",
         info: os.stat_result | None = None,
-        mode: int = MODE,
+        mode: int | None = None,
         parents: bool = False,
     ) -> None:
         """Send what can be read from a descriptor until its end; see `send_stream`."""
+        from ftpclient.transfer.stream_upload import MODE, Stream, send_stream
+
         self.send_collected()
-        stream = Stream(source, fd, first, info, mode)
+        stream = Stream(source, fd, first, info, MODE if mode is None else mode)
         parents = parents or self._among_others
         send_stream(self, stream, target, self.spent, parents=parents)

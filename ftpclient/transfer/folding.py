@@ -10,7 +10,6 @@ and lists under another one has a name that it takes for the same.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -49,7 +48,7 @@ class Folding:
 
 def _try(directory: int) -> bool:
     """Make a file of a name that a partial file could have, and look for it by another one."""
-    begin = paths.PARTIAL_PREFIX + secrets.token_hex(8).encode()
+    begin = paths.PARTIAL_PREFIX + os.urandom(8).hex().encode()
     # a file system that knows no é folds letters, if anything
     for letter, other in (("\u00e9".encode(), "e\u0301".encode()), (b"e", b"e")):
         name = begin + letter + paths.PARTIAL_SUFFIX

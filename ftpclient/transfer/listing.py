@@ -8,7 +8,7 @@ Lives elsewhere: what a listing is made for (client.py, the transfers, sync/diff
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 from ftpclient.connection.connection import Connection
@@ -158,33 +158,48 @@ class Listing(Call):
 
 
 class _ListCall(Call):
-    """A listing on its way: pages are handed to ``take``."""
+    """A listing on its way.
+
+    Attributes:
+        pages: Those that came and were not taken yet.
+    """
 
     streams = True
     only_tells = True
 
-    def __init__(self, take: Callable[[Page], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._take = take
+        self.pages: deque[Page] = deque()
+        self._is_wanted = True
 
     def on_reply(self, reply: Page) -> bool:
-        self._take(checked_page(reply))
+        checked_page(reply)
+        if self._is_wanted:
+            self.pages.append(reply)
         return False
 
     def let_go(self) -> None:
-        """Nobody wants the pages that still come."""
-        self._take = lambda page: None
+        self._is_wanted = False
+        self.pages.clear()
+
+
+def list_ahead(connection: Connection, request: List) -> None:
+    """Ask for a listing that `list_pages` is going to take, behind a question whose answer says
+    whether it does: one round trip is enough for both."""
+    connection.submit_ahead(_ListCall(), request)
 
 
 def list_pages(connection: Connection, request: List) -> Iterator[Page]:
     """The pages of a listing, as they come. Raises the listing's error."""
-    waiting: list[Page] = []
-    call = _ListCall(waiting.append)
-    connection.submit(call, request)
+    call = connection.take_ahead(request)
+    if call is None:
+        call = _ListCall()
+        connection.submit(call, request)
+    assert isinstance(call, _ListCall)
     try:
         while True:
-            while waiting:
-                yield waiting.pop(0)
+            while call.pages:
+                yield call.pages.popleft()
             if call.done:
                 break
             connection.pump()
@@ -194,6 +209,11 @@ def list_pages(connection: Connection, request: List) -> Iterator[Page]:
             connection.cancel_later(call)
     if call.error is not None:
         raise call.error
+
+
+def to_fetch(path: RemotePath, follow: bool) -> Stat:
+    """What is asked about something before it is fetched."""
+    return Stat(path, follow, digest=True)
 
 
 def find(

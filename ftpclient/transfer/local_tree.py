@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import time
 from collections import OrderedDict
@@ -235,7 +234,7 @@ class LocalTree:
         try:
             unlink(above, partial)
         except OSError:  # another user's, or a directory
-            partial = partial_name((secrets.token_bytes(16),))
+            partial = partial_name((os.urandom(16),))
         os.symlink(target, partial, dir_fd=above)
         os.utime(partial, ns=(mtime_ns, mtime_ns), dir_fd=above, follow_symlinks=False)
         place(above, partial, name, replace=replace)

@@ -24,7 +24,7 @@ from ftpwire.messages import FileType
 _MOST_LINKS = 40
 """As many as the kernel follows."""
 _STREAMS = ("standard input", "standard output", "standard error")
-_DESCRIPTORS = re.compile(rb"/proc/(\d+)(?:/task/\d+)?/fd")
+_DESCRIPTORS = rb"/proc/(\d+)(?:/task/\d+)?/fd"
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -192,7 +192,7 @@ def _own_descriptor(directory: bytes, name: bytes) -> int | None:
         return None
     fd = os.open(directory, beneath.OPEN_ANY)
     try:
-        found = _DESCRIPTORS.fullmatch(_path_of(fd))
+        found = re.fullmatch(_DESCRIPTORS, _path_of(fd))
         if found is None or found[1] != os.readlink(b"/proc/self"):
             return None
         return int(name)

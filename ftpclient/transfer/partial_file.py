@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -68,7 +67,7 @@ class PartialFile:
         # truncated only once it is locked: somebody may be writing to it
         fd = self._found(flags & ~os.O_TRUNC)
         if fd < 0:
-            self._partial = partial_name((secrets.token_bytes(16),))
+            self._partial = partial_name((os.urandom(16),))
             self._found_again = False
             fd = os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
         try:
@@ -216,7 +215,7 @@ def _contiguous(fd: int, size: int) -> int:
 
 def _owner_here(above: int) -> int:
     """Whose this user's new files in a directory are: some mounts give all files one owner."""
-    name = partial_name((secrets.token_bytes(16),))
+    name = partial_name((os.urandom(16),))
     fd = os.open(name, _CREATE, 0o600, dir_fd=above)
     try:
         return os.fstat(fd).st_uid

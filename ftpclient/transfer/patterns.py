@@ -97,7 +97,7 @@ _CLASSES = {
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
-_NEVER = re.compile(r"(?!)")
+_NEVER = r"(?!)"
 
 
 def _rule(line: str) -> _Rule | None:
@@ -174,7 +174,7 @@ def _part(word: str) -> re.Pattern[str] | None:
                 at += 1
             runs[-1].append(re.escape(char))
     if sum(len(run) for run in runs) > _LONGEST_NAME:
-        return _NEVER
+        return re.compile(_NEVER)
     first, *others = ("".join(run) for run in runs)
     if not others:
         return re.compile(first + r"\Z", re.DOTALL)

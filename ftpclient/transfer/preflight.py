@@ -21,7 +21,7 @@ from ftpwire import paths
 from ftpwire.errors import BYTES, CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room, Space
 from ftpwire.paths import Parts, RemotePath
-from ftpwire.units import human
+from ftpwire.units import needed_and_free
 
 Placed = tuple[bytes, RemotePath]
 """A local source, and the remote path that it is going to have."""
@@ -192,7 +192,5 @@ def _size(path: bytes) -> int:
 
 
 def _words(needed: int, free: int, left: str, undone: str) -> str:
-    many, few = human(needed), human(free)
-    if many == few:  # people would wonder
-        many, few = f"{needed} bytes", f"{free} bytes"
+    many, few = needed_and_free(needed, free)
     return f"needs {many}, {few} {left}: {undone}"

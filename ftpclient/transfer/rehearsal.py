@@ -14,7 +14,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -157,7 +157,9 @@ class UploadRehearsal(Rehearsal, Upload):
         self, connection: Connection, options: Options, listener: Listener, *, whole: bool = False
     ) -> None:
         # what is there is looked up in any case; what is the same is sent all the same, or not
-        super().__init__(connection, replace(options, resume=True, remove_source=False), listener)
+        super().__init__(
+            connection, structs.replace(options, resume=True, remove_source=False), listener
+        )
         self.made: RemotePath | None = None
         """A directory that would be made before."""
         self._whole = Summary() if whole else None
@@ -302,7 +304,7 @@ class DownloadRehearsal(Rehearsal, Download):
     verb = "get"
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
-        super().__init__(connection, replace(options, remove_source=False), listener)
+        super().__init__(connection, structs.replace(options, remove_source=False), listener)
         self.same_names = SameNames(Folding(tries=False), self._has)
 
     def _get_tree(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable
 
@@ -92,7 +91,7 @@ class Apart:
 
 
 def _check_apart(connection: Connection, here: bytes, there: RemotePath) -> None:
-    name = paths.PARTIAL_PREFIX + secrets.token_hex(8).encode() + paths.PARTIAL_SUFFIX
+    name = paths.PARTIAL_PREFIX + os.urandom(8).hex().encode() + paths.PARTIAL_SUFFIX
     try:
         above = os.open(here or b".", beneath.OPEN_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,6 @@ Lives elsewhere: how they are shown (cli/progress.py, cli/render.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -104,8 +103,7 @@ class Finding(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     message: str = ""
 
 
-@dataclass
-class Summary:
+class Summary(msgspec.Struct):
     """The totals of a transfer: ``size`` are the bytes that were sent, ``unchanged`` of the files
     that are done were there already.
 
@@ -123,7 +121,7 @@ class Summary:
     exit_code: int = 0
     """0 when nothing failed; the failures' own status when nothing else happened; else 1."""
     first_error: FtpError | None = None
-    failures: list[Result] = field(default_factory=list)
+    failures: list[Result] = []
 
     def add_stored(self, results: Sequence[Result]) -> None:
         """Count files that are done, and were not there already."""

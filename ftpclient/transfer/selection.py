@@ -15,7 +15,8 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from ftpclient.transfer.path_list import PathList
 from ftpclient.transfer.patterns import (
@@ -30,8 +31,7 @@ from ftpwire import beneath, paths
 from ftpwire.messages import Entry
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What regular files have to be like. Links and directories are not looked at.
 
     Attributes:
@@ -52,8 +52,7 @@ class Limits:
         )
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """What of a tree is meant.
 
     Attributes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import EmptySource, Transfer
@@ -26,8 +27,7 @@ MODE = 0o644
 """Of what comes from no file."""
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """What is read to its end.
 
     Attributes:

@@ -14,11 +14,12 @@ from contextlib import closing
 import msgspec
 from msgspec import structs
 
+from ftpclient.connection.connection import Connection
 from ftpclient.transfer import preflight
 from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.file_download import FileDownload
-from ftpclient.transfer.job import Enough
-from ftpclient.transfer.listing import find, list_pages
+from ftpclient.transfer.job import Enough, Options
+from ftpclient.transfer.listing import find, list_ahead, list_pages, to_fetch
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import looking_there
 from ftpclient.transfer.placing import checked_parts
@@ -107,6 +108,34 @@ def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory and name else directory or name
 
 
+def ask_ahead(connection: Connection, options: Options, source: RemotePath, target: bytes) -> None:
+    """Ask what ``source`` is, by `to_fetch`, and at once for the listing that a `TreeDownload` of
+    it begins with: one round trip is enough for both.
+
+    Nothing is asked where that would not come first.
+    """
+    if (
+        not options.recursive
+        or options.selection.only is not None
+        or options.remove_source
+        or options.in_trash is not None
+    ):
+        return
+    question = to_fetch(source, follow=not options.links)
+    if not connection.is_ahead(question):
+        connection.ask_ahead(question)
+    list_ahead(connection, _listing(options, source, True, digest=_compares(target)))
+
+
+def _listing(options: Options, place: RemotePath, recursive: bool, *, digest: bool) -> List:
+    return List(place, recursive, options.copy_links, digest, options.in_trash)
+
+
+def _compares(target: bytes) -> bool:
+    """Whether what is here already can be compared with the digests that the server keeps."""
+    return os.path.isdir(target)
+
+
 class TreeDownload:
     """One tree, from its listing to the last of its directories.
 
@@ -143,8 +172,7 @@ class TreeDownload:
     def run(self) -> None:
         """Get it. Raises OSError, CommandError when it can't be begun."""
         download = self._download
-        # what is here already can be compared with the digests that are kept there
-        digest = os.path.isdir(self._target)
+        digest = _compares(self._target)
         durable = download.options.remove_source
         link = self._named_link() if durable else None
         if durable and link is None:
@@ -260,7 +288,7 @@ class TreeDownload:
         """A directory of the tree, or all of the tree that it is."""
         options = self._download.options
         place = paths.child(self._source, path) if path else self._source
-        request = List(place, recursive, options.copy_links, digest, options.in_trash)
+        request = _listing(options, place, recursive, digest=digest)
         try:
             for page in list_pages(self._download.connection, request):
                 yield structs.replace(page, directory=_join(path, page.directory)) if path else page

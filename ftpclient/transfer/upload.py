@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
+import msgspec
+
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.protocol import Call
 from ftpclient.transfer.file_upload import OPEN_SOURCE, FileUpload, check_time
@@ -93,13 +95,27 @@ class _Change(Call):
             self._then()
 
 
+class _Filled(msgspec.Struct, frozen=True):
+    """A directory whose contents were sent, and what it gets then.
+
+    Attributes:
+        goes: It is removed here once it is empty.
+    """
+
+    source: bytes
+    target: bytes
+    mode: int
+    mtime_ns: int
+    goes: bool
+
+
 class Upload(FileUpload):
     """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, options, listener)
-        self._late: list[tuple[bytes, RemotePath, SetAttributes, bool]] = []
-        """Attributes of directories, which come when others have filled them."""
+        self._late: Spool[_Filled] | None = None
+        """Directories that get their attributes when others have filled them."""
         self._apart = Apart()
         self._emptied: Spool[bytes] | None = None
         """Directories here that may have become empty, each after those in it."""
@@ -114,9 +130,11 @@ class Upload(FileUpload):
         if self.workers.pool is not None:
             self.send_collected()  # directories: what others bring there comes later
         self.workers.finish()
-        late, self._late = self._late, []
-        for source, target, request, goes in late:
-            self._submit_directory(source, target, request, goes=goes)
+        if self._late is not None:
+            with closing(self._late) as late:
+                self._late = None
+                for one in late:
+                    self._finish_directory(one)
         self.settle()
         self._remove_directories()
         return super().finish()
@@ -138,11 +156,11 @@ class Upload(FileUpload):
                 except OSError as error:
                     self.fail(source, RemotePath(b""), error)
 
-    def _submit_directory(
-        self, source: bytes, target: RemotePath, request: Request, *, goes: bool
-    ) -> None:
-        """The last request about a directory whose contents were sent."""
-        then = partial(self._note_emptied, source) if goes else None
+    def _finish_directory(self, filled: _Filled) -> None:
+        """Send the last request about a directory whose contents were sent."""
+        source, target = filled.source, RemotePath(filled.target)
+        request = SetAttributes(target, filled.mode, filled.mtime_ns)
+        then = partial(self._note_emptied, source) if filled.goes else None
         self._submit_change(source, target, request, then=then)
 
     def _note_emptied(self, source: bytes) -> None:
@@ -152,8 +170,10 @@ class Upload(FileUpload):
 
     def stop_workers(self) -> None:
         super().stop_workers()
-        self._late.clear()
         self._links.clear()
+        if self._late is not None:
+            self._late.close()
+            self._late = None
         if self._emptied is not None:
             self._emptied.close()
             self._emptied = None
@@ -334,11 +354,13 @@ class Upload(FileUpload):
                     self._add_entry(entry, target, (*above, identity), rules)
         while inside:
             self._add_entry(inside.pop(), target, (*above, identity), rules)
-        attributes = SetAttributes(target, mode, info.st_mtime_ns)
+        filled = _Filled(source, target, mode, info.st_mtime_ns, self.goes)
         if self.workers.pool is None:
-            self._submit_directory(source, target, attributes, goes=self.goes)
-        else:
-            self._late.append((source, target, attributes, self.goes))
+            self._finish_directory(filled)
+            return
+        if self._late is None:
+            self._late = Spool(_Filled)
+        self._late.add(filled)
 
     def _add_entry(
         self,

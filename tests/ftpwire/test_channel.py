@@ -326,12 +326,16 @@ def free_tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Counting:
-    """A socket that counts the calls that sent something."""
+    """A socket that counts the calls that sent something, or might have received something."""
 
     def __init__(self, sock: socket.socket, most: int | None = None) -> None:
         self._sock = sock
         self._most = most
-        self.calls = 0
+        self.calls = self.looks = 0
+
+    def recv(self, size: int) -> bytes:
+        self.looks += 1
+        return self._sock.recv(size)
 
     def __getattr__(self, name):
         return getattr(self._sock, name)
@@ -353,6 +357,15 @@ def test_a_header_goes_out_with_its_data(pair):
     assert not client.has_output
     assert counting.calls == 1
     assert receive(server, 40_006) == b"header" + NOISE[:40_000]
+
+
+def test_a_small_request_is_received_by_one_call(sockets):
+    client, server = sockets.channels(secure=True)
+    server.socket = counting = Counting(server.socket)
+    send(client, b"request")
+    server.wait(read=True, deadline=soon())
+    assert server.receive_into(memoryview(bytearray(1000))) == 7
+    assert counting.looks == 1
 
 
 @pytest.mark.parametrize("most", [1, 3, 6, 7, 1000])

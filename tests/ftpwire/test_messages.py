@@ -171,7 +171,7 @@ def test_type_checkers_are_told_the_answers_that_are_checked():
         [base] = kind.__orig_bases__
         changes = typing.get_origin(base) is messages.ChangeFor
         assert changes == (kind in NUMBERED)
-        args = [eval(arg.__forward_arg__, vars(messages)) for arg in typing.get_args(base)]
+        args = [eval(arg, vars(messages)) for arg in typing.get_args(base)]
         kinds = tuple(typing.get_args(arg) or (arg,) for arg in args)
         answers, endings = messages.ANSWERS[kind]
         assert kinds == ((answers, endings) if endings else (answers,)), kind

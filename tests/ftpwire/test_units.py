@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpwire.units import human, iso, parse_duration, parse_moment, parse_size
+from ftpwire.units import human, iso, parse_duration, parse_moment, parse_past, parse_size
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,10 @@ def test_anything_is_a_size_or_refused(text):
         (1023, "1023 B"),
         (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),
-        (2**20 - 100, "1023.9 KiB"),
+        (999 * 1024, "999.0 KiB"),
+        (1000 * 1024, "1.0 MiB"),
         (2**20 - 1, "1.0 MiB"),
+        (1008 * 2**30, "1.0 TiB"),
         (2**20, "1.0 MiB"),
         (5 * 2**30, "5.0 GiB"),
         (2**40, "1.0 TiB"),
@@ -137,3 +139,30 @@ def test_what_is_no_moment(text):
 
 def test_a_moment_beyond_all_calendars_can_be_told():
     assert iso(2**60) == str(2**60)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("now", "2026-11-29T13:10:00Z"),
+        ("today", "2026-11-29T00:00:00Z"),
+        ("Yesterday", "2026-11-28T00:00:00Z"),
+        ("2h", "2026-11-29T11:10:00Z"),
+        ("2 hours ago", "2026-11-29T11:10:00Z"),
+        ("1 day ago", "2026-11-28T13:10:00Z"),
+        ("90 seconds ago", "2026-11-29T13:08:30Z"),
+        ("9:05", "2026-11-29T09:05:00Z"),
+        ("09:05:30", "2026-11-29T09:05:30Z"),
+        ("2026-01-02", "2026-01-02T00:00:00Z"),
+        ("2026-01-02T18:00", "2026-01-02T18:00:00Z"),
+    ],
+)
+def test_moments_of_the_past(text, told):
+    now = parse_moment("2026-11-29T13:10:00Z")
+    assert iso(int(parse_past(text, now=now))) == told
+
+
+@pytest.mark.parametrize("text", ["", "tomorrow", "24:00", "9:60", "2 hours", "ago", "-2h", "1y"])
+def test_what_is_no_moment_of_the_past(text):
+    with pytest.raises(ValueError, match="is no time: use 2h, yesterday, 18:00, 2030-12-31"):
+        parse_past(text)

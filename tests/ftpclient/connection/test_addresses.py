@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -201,7 +200,7 @@ def test_unix_sockets(text, user, path):
     address = ServerAddress.parse(text)
     assert (address.user, address.path) == (user, path)
     assert address.endpoint == f"unix:{path}"
-    assert ServerAddress.parse(str(address)) == replace(address, user=address.login)
+    assert ServerAddress.parse(str(address)) == address._replace(user=address.login)
 
 
 def test_a_relative_socket_is_meant_from_here(tmp_path, monkeypatch):

@@ -239,9 +239,11 @@ def tls_server(start_server):
     return start_server(plaintext=False)
 
 
-def test_a_token_goes_out_with_hello(tls_server, log_in, monkeypatch):
+@pytest.mark.parametrize("password", [None, "secret"])
+def test_the_log_in_goes_out_with_hello(tls_server, log_in, monkeypatch, password):
     """One round trip less: the client has sent both before it reads anything."""
-    save_token(tls_server, plaintext=False)
+    if password is None:
+        save_token(tls_server, plaintext=False)
     log_in(tls_server, password="secret").close()  # pins the key
     flushed = []
     real = opening._Opening._say_hello
@@ -254,13 +256,29 @@ def test_a_token_goes_out_with_hello(tls_server, log_in, monkeypatch):
         return real(self, channel, early)
 
     monkeypatch.setattr(opening._Opening, "_say_hello", counted)
-    client = log_in(tls_server)
+    client = log_in(tls_server, password=password)
     assert client.user == "alice"
-    token = len(messages.encode(LoginToken("alice", "x" * 48)))
-    assert len(flushed) == 1 and flushed[0] > token + len(messages.encode_hello(Hello()))
+    request = LoginToken("alice", "x" * 48) if password is None else Login("alice", password)
+    greeting = len(messages.encode_hello(Hello()))
+    assert len(flushed) == 1 and flushed[0] > len(messages.encode(request)) + greeting
 
 
-def test_without_tls_the_token_waits_for_hello(fake):
+def test_a_server_that_hashes_before_its_hello_is_no_farther_away(tls_server, log_in, monkeypatch):
+    """The TLS handshake tells, too, how far away it is."""
+    start = opening._Opening._start
+
+    def quick(self, context):
+        channel = start(self, context)
+        assert 0 < self._handshake < opening.CONNECT_SECONDS
+        self._handshake = 0.0
+        return channel
+
+    monkeypatch.setattr(opening._Opening, "_start", quick)
+    assert log_in(tls_server, password="secret").connection.round_trip == 0.0
+
+
+@pytest.mark.parametrize("is_token", [True, False])
+def test_without_tls_the_log_in_waits_for_hello(fake, is_token):
     """The server may turn out to speak TLS only, and what was sent could be read by anybody."""
     seen = []
 
@@ -276,12 +294,12 @@ def test_without_tls_the_token_waits_for_hello(fake):
         peer.reply(login, LoggedIn("alice"))
 
     server = fake(script)
-    token = Credential("alice", "ftpt_x", is_token=True)
-    connection = opening.connect(server.address, plaintext=True, credential=token)
-    connection.log_in(token)
+    credential = Credential("alice", "ftpt_x", is_token=is_token)
+    connection = opening.connect(server.address, plaintext=True, credential=credential)
+    connection.log_in(credential)
     assert connection.user == "alice"
     connection.close()
-    assert seen == [LoginToken("alice", "ftpt_x")]
+    assert seen == [credential.request()]
 
 
 def test_nothing_goes_to_a_server_whose_key_has_changed(tls_server, log_in, tmp_path, caplog):
