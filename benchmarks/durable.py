@@ -190,7 +190,9 @@ class Clients:
 
     def open(self, count: int) -> dict[str, Any]:
         """Open so many sessions, each with a directory of its own."""
-        self._clients += [_Client(self._spec, f"/of-{number}") for number in range(count)]
+        first = len(self._clients)
+        numbers = range(first, first + count)
+        self._clients += [_Client(self._spec, f"/of-{number}") for number in numbers]
         return {}
 
     def put(self, size: int, seconds: float) -> dict[str, Any]:

@@ -114,10 +114,14 @@ def profile(bench: Bench, name: str, profiler: str) -> str:
     # a round without the profiler, so that no first touch is profiled; `down` stays stored
     ours.offer(source.path, "down")
     by = {"cprofile": _by_cprofile, "py-spy": _by_py_spy}[profiler]
-    return by(bench, ours, _command(bench, ours, source.path, up))
+    return by(bench, ours, command_of(bench, ours, source.path, up))
 
 
-def _command(bench: Bench, ours: Ours, source: Path, up: bool) -> Command:
+def command_of(bench: Bench, ours: Ours, source: Path, up: bool) -> Command:
+    """The transfer to be profiled: a tree over one connection, so that the profile shows the thread
+    that works, and not how several wait for each other."""
+    if source.is_dir():
+        ours = ours.over(1)
     if up:
         return ours.put_tree(source, "up") if source.is_dir() else ours.put_file(source, "up")
     target = bench.result("down")

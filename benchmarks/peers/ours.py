@@ -61,7 +61,7 @@ class Ours(Peer):
         self.token = False
         self._clients: dict[int, Ours] = {}
         self.connections: int | None = None
-        """For one large file; None leaves it to `ftp`."""
+        """For a large file, or a tree; None leaves it to `ftp`."""
         self.start_server = program("ftpd")
         """How `ftpd` is started; profiles.py puts a profiler around it."""
         self.start_client = program("ftp")
@@ -150,7 +150,7 @@ class Ours(Peer):
         return other
 
     def over(self, connections: int | None) -> Ours:
-        """The same server, over so many connections for each large file."""
+        """The same server, over so many connections for each large file and tree."""
         other = copy.copy(self)
         other.connections = connections
         return other
@@ -174,10 +174,10 @@ class Ours(Peer):
         return self._moving("get", f"/{name}", str(target))
 
     def put_tree(self, source: Path, name: str) -> Command:
-        return self.command("put", "-r", str(source), f"/{name}")
+        return self._moving("put", "-r", str(source), f"/{name}")
 
     def get_tree(self, name: str, target: Path) -> Command:
-        return self.command("get", "-r", f"/{name}", str(target))
+        return self._moving("get", "-r", f"/{name}", str(target))
 
     def sync_up(self, source: Path, name: str) -> Command:
         return self.command("sync", str(source), f":/{name}")

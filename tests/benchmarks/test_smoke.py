@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,6 +30,7 @@ from benchmarks.measure import (
     run,
     run_together,
 )
+from benchmarks.peers.ours import Ours
 from benchmarks.processes import Server, Unavailable, parse_busy, parse_kilobytes, parse_stat, tree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -82,6 +85,19 @@ def test_wrong_size():
 def test_samples_of_py_spy():
     text = profiles.format_samples(["main;read 3", "main;write 1", "main;wait (a.py:1) 9"])
     assert text.splitlines()[1].split() == ["75.0%", "75.0%", "read"]
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_tree_is_profiled_over_one_connection(tmp_path, up):
+    """So the profile shows the thread that works; a file goes as `ftp` sends it."""
+    ours = Ours(tmp_path / "ours", tls=True)
+    tree, file = tmp_path / "tree", tmp_path / "file"
+    tree.mkdir(), file.touch()
+    bench = SimpleNamespace(result=lambda name: tmp_path / name)
+    argv = profiles.command_of(bench, ours, tree, up).argv
+    assert argv[argv.index("put" if up else "get") :][1:4] == ["-P", "1", "-r"]
+    if up:
+        assert "-P" not in profiles.command_of(bench, ours, file, up).argv
 
 
 # figures -------------------------------------------------------------------------------------
@@ -423,6 +439,17 @@ def test_a_small_run_with_durable_files(tmp_path):
     assert {"rate", "slowest", "server", "clients"} <= table["rows"][0]["values"].keys()
     assert table["notes"][0].startswith("on ")
     assert not list(place.iterdir())
+
+
+def test_each_client_of_durable_files_has_a_directory_of_its_own(monkeypatch):
+    """Also of those that come later: files that replace others cost more."""
+    session = Mock()
+    monkeypatch.setattr(durable, "Session", lambda spec: session)
+    clients = durable.Clients(Mock())
+    clients.open(2)
+    clients.open(14)
+    made = [call.args[0] for call in session.send.call_args_list]
+    assert len(set(made)) == len(made) == 16
 
 
 def test_durable_files_are_measured_where_no_disk_can_be_mounted(tmp_path, monkeypatch):
