@@ -13,11 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import (
-    URL,
     Connection,
+    Engine,
     ForeignKey,
     MetaData,
-    create_engine,
     insert,
     inspect,
     select,
@@ -51,9 +50,8 @@ class Outdated(StateError):
     and nothing else does, for an older server may be using it."""
 
 
-def upgrade_copy(path: Path) -> None:
-    """Bring a copy of the accounts file that nobody else has up to this version."""
-    engine = create_engine(URL.create("sqlite", database=str(path)))
+def upgrade_copy(engine: Engine, path: Path) -> None:
+    """Bring a copy of the accounts file at a path, which nobody else has, up to this version."""
     try:
         with engine.begin() as connection:
             version = _version(connection, path)
@@ -61,8 +59,6 @@ def upgrade_copy(path: Path) -> None:
                 _add_what_is_new(connection, version)
     except DatabaseError as error:
         raise StateError(f"{path}: {error.orig}") from error
-    finally:
-        engine.dispose()
 
 
 def _version(connection: Connection, path: Path) -> int | None:

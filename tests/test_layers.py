@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "ftpwire": (
-        ("units", "digests", "errors", "peers", "likeness"),
+        ("units", "digests", "errors", "peers", "likeness", "unloaded", "cells"),
         ("paths", "pacing", "frames", "holes", "trash_names"),
         ("decoding",),
-        ("messages", "discovery", "standard", "job_end", "completion"),
+        ("messages", "discovery", "standard", "job_end", "completion", "command_help"),
         ("tls", "beneath"),
         ("channel", "streams"),
         ("frame_stream", "growing", "pieces"),
@@ -45,6 +45,7 @@ FLOORS = {
         ("cli", "testing"),
     ),
     "ftpclient": (
+        ("light_imports",),
         ("connection",),
         ("transfer",),
         ("sync",),

@@ -110,7 +110,9 @@ def _name(value: object) -> str:
     return name
 
 
-_NAME = Kind(_name, "TEXT")
+_NAME = Kind(_name, "NAME")
+_ADDRESS = dataclasses.replace(TEXT, metavar="ADDRESS")
+_USER = dataclasses.replace(TEXT, metavar="USER")
 
 
 def _root(value: object) -> Path:
@@ -156,179 +158,187 @@ class Settings:
 
     root: Path
     """Directory of the homes; the server's own state is in ``root/.ftpd``."""
-    host: str | None = setting(None, optional(TEXT), "Address to listen on. Default: all.")
-    port: int = setting(DEFAULT_PORT, whole(0, 65535), "0 takes a free one.")
-    unix: Path | None = setting(
-        None, optional(PATH), "A Unix socket to listen on as well, for users of this machine."
-    )
-    unix_mode: int = setting(0o660, _MODE, "Who may connect to it, as permission bits.")
-    no_tcp: bool = setting(False, FLAG, "Don't listen on the network, only with --unix.")
+    host: str | None = setting(None, optional(_ADDRESS), "Listen on this address (default: all).")
+    port: int = setting(DEFAULT_PORT, whole(0, 65535), "Listen on this TCP port; 0: any.")
+    unix: Path | None = setting(None, optional(PATH), "Listen on this Unix socket, too.")
+    unix_mode: int = setting(0o660, _MODE, "Set the permission bits of the Unix socket.")
+    no_tcp: bool = setting(False, FLAG, "Listen on --unix only.")
     threads: int = setting(
         256,
         whole(0),
-        "Sessions served at the same time of those that were idle meanwhile, long transfers "
-        "apart; 0: each session keeps a thread for itself.",
+        "Use N worker threads for short requests; 0: one thread per session.",
     )
     isolation: Literal["thread", "process"] = setting(
         "thread",
         choice({"thread": "thread", "process": "process"}),
-        "process: each session in a process of its own, confined to its home.",
+        "Serve sessions in threads, or each in a process confined to its home.",
     )
     session_user: str = setting(
         "nobody",
-        TEXT,
-        "The system user that sessions in processes run as before log-in, if ftpd runs as root.",
+        _USER,
+        "Run session processes as this system user before log-in, if ftpd runs as root.",
     )
     workers: int | Literal["auto"] = setting(
         AUTO,
         _WORKERS,
-        "Serve with so many processes; auto: with one, and while several sessions are busy with "
-        "more, up to one for each CPU.",
+        "Serve with N processes; auto: one, and up to one per CPU under load.",
     )
-    plaintext: bool = setting(False, FLAG, "Speak without TLS.")
+    plaintext: bool = setting(False, FLAG, "Turn encryption off.")
     certificate: Path | None = setting(
-        None, optional(PATH), "PEM, with its chain. Default: a self-signed one.", live=True
+        None,
+        optional(PATH),
+        "Use this certificate (default: self-signed).",
+        live=True,
     )
     key: Path | None = setting(
-        None, optional(PATH), "PEM, the certificate's private key.", live=True
+        None, optional(PATH), "Use this private key for the certificate.", live=True
     )
     durable: bool = setting(
         True,
         choice({"commit": True, "none": False}),
-        "commit: acknowledge uploads once they are on the disk. none: earlier.",
+        "Acknowledge uploads once they are on disk, or earlier with none.",
         name="durability",
     )
     grace: float = setting(
-        10.0, seconds(), "That running transfers get when the server stops.", live=True
+        10.0, seconds(), "Allow running transfers this long to finish at shutdown.", live=True
     )
     login_grace: float = setting(
-        20.0, seconds(above=True), "From connecting to being logged in.", live=True
+        20.0,
+        seconds(above=True),
+        "Drop a connection that is not logged in after this time.",
+        live=True,
     )
     stall: float = setting(
         60.0,
         seconds(above=True),
-        "That a client may take for 64 KiB of a transfer, or for one message.",
+        "Drop a client that needs longer than this for 64 KiB or one message.",
         live=True,
     )
     idle_timeout: float = setting(
-        0.0, seconds(), "Without a request, after which a session ends; 0: never.", live=True
+        0.0, seconds(), "End a session after this time without a request; 0: never.", live=True
     )
     max_startups: Startups = setting(
         Startups(),
         _STARTUPS,
-        "From BEGIN connections that have not logged in, RATE percent of new ones end the "
-        "oldest of the address that has the most, and all from FULL. An address may have a "
-        "quarter of FULL.",
+        "Limit connections without a log-in: from BEGIN on, RATE percent of new ones replace an "
+        "old one, and from FULL on, all do. One address may have a quarter of FULL.",
         live=True,
     )
     trusted_networks: Networks = setting(
         _LOOPBACK,
         _NETWORKS,
-        "Networks whose addresses have no share of --max-startups and no penalties, as of a "
-        "proxy; none for none.",
+        "Exempt these networks from --max-startups and from penalties, e.g. proxies.",
         live=True,
     )
     proxy_from: Networks = setting(
         Networks(),
         _NETWORKS,
-        "Networks of proxies whose connections begin with a header of PROXY protocol version 2, "
-        "which has the client's address; none for none.",
+        "Expect a PROXY protocol v2 header with the client's address from these networks.",
         live=True,
     )
-    max_sessions: int | None = setting(None, _COUNT, "Sessions of all users together.", live=True)
+    max_sessions: int | None = setting(
+        None, _COUNT, "Limit the sessions of all users together.", live=True
+    )
     max_user_sessions: int | None = setting(
         None,
         _COUNT,
-        "Sessions of a user whose account doesn't say otherwise. Default: 100.",
+        "Limit the sessions per user, unless the account has a limit (default: 100).",
         live=True,
     )
     max_user_transfers: int = setting(
         32,
         whole(1),
-        "Transfers of a user that run at the same time. An upload that is open without bytes "
+        "Limit the running transfers per user; an open upload that receives no data "
         "makes room for another.",
         live=True,
     )
     max_address_sessions: int | None = setting(
-        None, _COUNT, "Sessions from one address.", live=True
+        None, _COUNT, "Limit the sessions per address.", live=True
     )
     ban_after: int = setting(
         10,
         whole(0),
-        "Failed log-ins to an account that have an address refused for it for a time; three "
-        "times as many, to any accounts, for all of them. 0 bans nobody.",
+        "Ban an address from an account after N failed log-ins (from all accounts after "
+        "3 N); 0: never.",
         live=True,
     )
-    ban_time: float = setting(600.0, seconds(1), "That a ban lasts.", live=True)
+    ban_time: float = setting(600.0, seconds(1), "Let a ban last this long.", live=True)
     limit_rate: int | None = setting(
-        None, optional(SIZE), "Bytes a second for each session, as 10MiB.", live=True
+        None, optional(SIZE), "Limit the rate of each session, e.g. 10MiB per second.", live=True
     )
     staging_seconds: int = setting(
-        7 * 24 * 3600, DAYS, "That interrupted uploads wait for a resume.", name="staging-days"
+        7 * 24 * 3600,
+        DAYS,
+        "Keep interrupted uploads for a resume this many days.",
+        name="staging-days",
     )
     trash_days: int = setting(
         7,
         whole(0, 36500),
-        "Days that what was removed or replaced can be restored; 0: removals are final.",
+        "Keep removed files N days; 0: not at all.",
         live=True,
     )
     trash_versions: int = setting(
         5,
         whole(0, 100_000),
-        "Most replaced versions of a file that are kept; 0: what is replaced isn't kept.",
+        "Keep N replaced versions of a file; 0: none.",
         live=True,
     )
     trash_reserve: int = setting(
         5,
         _PERCENT,
-        "Percent of a disk that stays free of trash: where less is free, the oldest trash of all "
-        "accounts is given up.",
+        "Purge the oldest trash where less than N percent of the disk are free.",
         live=True,
     )
     trash_items: int = setting(
         100_000,
         whole(1),
-        "Most things in an account's trash (a tree counts as one); the oldest are given up first.",
+        "Keep at most N entries in the trash of an account; a directory counts as one.",
         live=True,
     )
     trash_max: int | None = setting(
         None,
         optional(_PERCENT),
-        "Percent of its quota that an account's trash may take; without a quota, of the disk.",
+        "Limit the trash to N percent of an account's quota, or of the disk.",
         live=True,
     )
     open_registration: bool = setting(
-        False, FLAG, "Let strangers make accounts, without an invitation.", live=True
+        False, FLAG, "Allow registration without an invitation.", live=True
     )
     default_quota: int | None = setting(
-        None, optional(SIZE), "Space of each account that registers, as 1GiB.", live=True
+        None, optional(SIZE), "Limit each account that registers to SIZE, e.g. 1GiB.", live=True
     )
     audit_size: int = setting(
-        64 * 2**20, SIZE, "From which on the audit log begins another file; 0 writes none."
+        64 * 2**20, SIZE, "Rotate the audit log at this size; 0 turns it off."
     )
-    audit_keep: int = setting(8, whole(0), "Earlier files of the audit log that are kept.")
+    audit_keep: int = setting(8, whole(0), "Keep N rotated audit logs.")
     audit_own_size: int = setting(
         16 * 2**20,
         SIZE,
-        "Size of the audit file that an account with over 10,000 events an hour gets for itself.",
+        "Limit the separate audit log of an account with over 10,000 events per hour.",
     )
     allow_loose_modes: bool = setting(
         False,
         FLAG,
-        "Start also where others can write to ROOT/.ftpd or above it, as on a file system that "
-        "keeps no modes.",
+        "Start even if others can write to ROOT/.ftpd or above it, e.g. on a file system "
+        "without modes.",
     )
     log_format: Literal["text", "json"] = setting(
-        "text", choice({"text": "text", "json": "json"}), "Of the log on stderr."
+        "text",
+        choice({"text": "text", "json": "json"}),
+        "Write the log on standard error as text or JSON.",
     )
-    discoverable: bool = setting(
-        False, FLAG, "Answer who looks for servers on the local network (ftp discover)."
-    )
+    discoverable: bool = setting(False, FLAG, "Answer `ftp discover` on the local network.")
     discovery_port: int = setting(
-        DEFAULT_PORT, whole(0, 65535), "UDP, for --discoverable. 0 takes a free one."
+        DEFAULT_PORT,
+        whole(0, 65535),
+        "Listen on this UDP port with --discoverable; 0: any.",
     )
     name: str | None = setting(
-        None, optional(_NAME), "That discovery tells. Default: the machine's.", live=True
+        None,
+        optional(_NAME),
+        "Set the name shown by `ftp discover` (default: the host name).",
+        live=True,
     )
 
     @property

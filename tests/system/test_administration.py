@@ -73,7 +73,7 @@ def test_who_did_what(server, alice):
     assert "password of" not in (server.root / ".ftpd" / "audit.jsonl").read_text()
 
     told = server.admin.run("log", "--user", "bob", "--since", "1h").lines
-    assert any("refused (quota: " in line for line in told)
+    assert any(line.split("\t")[2] == "refused" and "\tquota\t" in line for line in told)
     assert server.admin.run("log", "--event", "put", "--json").records == [stored, refused]
     server.stop()
     assert audit(server)[-1]["event"] == "stop"

@@ -13,13 +13,17 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from ftpserver.cpus import cpus
 from tests import sparse
 from tests.system import trees
-from tests.system.programs import behind, clean_environment
+from tests.system.modes import AUTO
+from tests.system.programs import behind, clean_environment, eventually
+from tests.system.test_growing import grown
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -259,3 +263,33 @@ def test_flat_in_the_number_of_differences(start_server, roomy):
         measured.run("check", here, f":/{count}", status=1)
         trees.remove(here)
     flat(few, many, 80_000, {"check": 250, "server": 150})
+
+
+@pytest.mark.needs("workers")
+@pytest.mark.skipif(cpus() < 2, reason="one CPU is used by one process")
+def test_idle_processes_are_small(start_server, roomy):
+    """A server that has had much to do, and the worker beside it: what both have for themselves.
+
+    The bound is generous: what shows is a module that has grown large, and memory that is kept.
+    """
+    server = start_server(mode=AUTO)
+    alice = server.first_user()
+    source = make_directory(roomy / "many", 2000)
+    with ExitStack() as stack:
+        grown(server, alice, stack)
+    for number in range(4):
+        alice.run("put", "-rq", source, f"/{number}")
+    eventually(lambda: own_memory_of(server) < 85 * MIB, f"{own_memory_of(server) / MIB:.1f} MiB")
+
+
+def own_memory_of(server) -> int:
+    """Bytes of memory that no file backs, of all its processes together."""
+    processes = list(family_of(server.process.pid))
+    assert len(processes) == 2
+    rollups = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in processes]
+    return sum(
+        int(line.split()[1]) * KIB
+        for rollup in rollups
+        for line in rollup.splitlines()
+        if line.startswith("Pss_Anon:")
+    )

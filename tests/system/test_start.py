@@ -14,6 +14,7 @@ import pytest
 
 from ftpclient import Client
 from ftpclient.connection.known_hosts import KnownHosts
+from ftpserver.processes.time_slices import LONG_NANOSECONDS, scheduling_of
 from ftpwire.errors import ConnectionLost
 from tests.system.programs import (
     PATIENCE,
@@ -82,6 +83,39 @@ def no_longer_accepts(server):
     except OSError:
         return True
     return False
+
+
+def slices_of(process):
+    """The time slices of the threads of a process, and of those that it has started."""
+    slices = set()
+    try:
+        threads = os.listdir(f"/proc/{process}/task")
+    except FileNotFoundError:
+        threads = []
+    for thread in threads:
+        try:
+            slices.add(scheduling_of(int(thread)).slice)
+            with open(f"/proc/{process}/task/{thread}/children") as file:
+                children = file.read().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended just now
+        for child in children:
+            slices |= slices_of(int(child))
+    return slices
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_all_threads_of_all_its_processes_have_long_time_slices(start_server, workers):
+    """Threads that the kernel interrupts keep all others of their process waiting."""
+    try:
+        known = scheduling_of().slice
+    except OSError:
+        known = 0
+    if not known:
+        pytest.skip("this system knows no slices")
+    server = start_server("--workers", workers)
+    server.first_user().run("ls", "/")
+    assert slices_of(server.process.pid) == {LONG_NANOSECONDS}
 
 
 # what it says ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ftpserver.schema import session
 from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions
+from ftpwire.units import human
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed)
     assert record["free"] == 600
     if not allowed:
         assert (record["decided_by"], record["code"]) == ("quota", "quota")
-        assert "600 free" in record["reason"]
+        assert " 600 B of the quota of 1000 B are free" in record["reason"]
     assert accounts.get("alice").held == 400
 
 
@@ -145,7 +146,7 @@ def test_room_on_the_disk(why, stocked):
     allowed, record = why("put", "/new", str(free + 1))
     assert not allowed
     assert (record["decided_by"], record["code"]) == ("disk", "disk-full")
-    assert f"{free + 1} bytes needed" in record["reason"]
+    assert record["reason"].startswith(f"the disk is full: {human(free + 1)} needed, ")
 
 
 def test_room_for_files(why, stocked, accounts, alice):
@@ -238,7 +239,7 @@ def test_for_people(ftpd, alice, accounts):
     status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
     assert status == 6
     first, room, by, advice = out.splitlines()
-    assert first.startswith("refused: the quota is 1048576 bytes: 3221225472 needed")
+    assert first.startswith("refused: 3.0 GiB needed, 1.0 MiB of the quota of 1.0 MiB are free")
     assert (room, by) == ("room: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
     assert advice == "to change it: ftpd user set alice --quota SIZE"
     assert ftpd("why", "alice", "put", "/new")[:2] == (

@@ -250,7 +250,7 @@ def test_every_default_can_be_written(tmp_path, file, shown, name):
 
 
 def test_every_setting_is_an_option_with_help(ftpd):
-    status, out, _ = ftpd("start", "--help")
+    status, out, _ = ftpd("start", "--help", "--all")
     assert status == 0
     for setting in TABLE.values():
         assert f"--{setting.name}" in out
