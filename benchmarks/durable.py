@@ -170,7 +170,7 @@ class _Client:
         self.answered()
 
     def put(self, size: int, rest: bytes) -> None:
-        """Send the next file; ``rest`` is what follows its request."""
+        """Send the next file; ``go_idle`` is what follows its request."""
         name = f"{self._directory}/{self._count}".encode()
         self._count += 1
         self.began = time.perf_counter()

@@ -4,7 +4,7 @@ Lives here: bare connections with names and passwords that aren't right, from ma
 loopback network (127.0.0.0/8), so that no address is slowed down or banned.
 Lives elsewhere: what is made of it (suite.py).
 
-``python -m benchmarks.strangers timing COUNT SPEC`` tries each case of the spec so often, in
+``python -m benchmarks.unauthenticated timing COUNT SPEC`` tries each case of the spec so often, in
 turns, and prints the milliseconds as JSON. ``… flood WIDTH SPEC`` fails to log in on so many
 connections at once, prints ``ready``, goes on until its input ends, and prints how many tries it
 came to.

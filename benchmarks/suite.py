@@ -322,7 +322,7 @@ def timing(bench: Bench, name: str) -> Table:
         peer.admin("user", "add", account, "--password-stdin", *option, given=PASSWORD)
     peer.admin("user", "disable", "disabled")
     spec = {**peer.session(), "cases": REFUSALS}
-    command = helper("timing", bench.scale.tries, spec, "benchmarks.strangers")
+    command = helper("timing", bench.scale.tries, spec, "benchmarks.unauthenticated")
     wait_for_calm(bench.calm)
     run(command, bench.log(peer), PATIENCE)
     found = json.loads(bench.log(peer).read_text())
@@ -362,8 +362,8 @@ def flood(bench: Bench, name: str) -> Table:
 
 def _flooded(peer: Peer, width: int, attempt: Callable[[], Figures]) -> Callable[[], Figures]:
     def flooded() -> Figures:
-        command = helper("flood", width, peer.session(), "benchmarks.strangers")
-        strangers = subprocess.Popen(
+        command = helper("flood", width, peer.session(), "benchmarks.unauthenticated")
+        unauthenticated = subprocess.Popen(
             command.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -372,17 +372,17 @@ def _flooded(peer: Peer, width: int, attempt: Callable[[], Figures]) -> Callable
             start_new_session=True,
         )
         try:
-            assert strangers.stdout is not None
-            if strangers.stdout.readline() != "ready\n":
+            assert unauthenticated.stdout is not None
+            if unauthenticated.stdout.readline() != "ready\n":
                 raise Failed("the flood did not begin")
             began = time.monotonic()
             figures = attempt()
             seconds = time.monotonic() - began
-            out, _ = strangers.communicate(timeout=PATIENCE)
+            out, _ = unauthenticated.communicate(timeout=PATIENCE)
         finally:
-            if strangers.poll() is None:
-                kill_group(strangers)
-                strangers.communicate()
+            if unauthenticated.poll() is None:
+                kill_group(unauthenticated)
+                unauthenticated.communicate()
         return {**figures, "tries": int(out) / seconds}
 
     return flooded

@@ -1,6 +1,6 @@
 """The server's own log on stderr: lines for people, or JSON for whatever collects them.
 
-Lives here: the two formats. Lives elsewhere: what happened to whose files (audit/trail.py).
+Lives here: the two formats. Lives elsewhere: what happened to whose files (audit/context.py).
 """
 
 from __future__ import annotations

@@ -137,9 +137,9 @@ class FrameStream:
                 steady = steady or self.steady()
                 steady.wait(read=True)
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Give back the memory that isn't needed now."""
-        self.reader.rest()
+        self.reader.go_idle()
 
     def steady(self) -> Steady:
         """Waits, from now on, in the middle of a payload."""

@@ -186,7 +186,7 @@ class FrameReader:
             at += HEADER_SIZE + size
         return False
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Give all memory back while nothing is buffered; ``writable`` takes some again."""
         if self._start == self._end:
             self._start = self._end = 0

@@ -46,7 +46,7 @@ class Hole:
         return self.size
 
 
-class Run(NamedTuple):
+class Extent(NamedTuple):
     """Bytes of a file from ``start`` to ``stop``: all in a hole, or none in one that is told."""
 
     start: int
@@ -70,10 +70,10 @@ class Extents:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._last = Run(0, 0, False)
-        self._next_hole = Run(0, 0, True)
+        self._last = Extent(0, 0, False)
+        self._next_hole = Extent(0, 0, True)
 
-    def at(self, offset: int) -> Run:
+    def at(self, offset: int) -> Extent:
         """What is there at ``offset``. Ends nowhere where no hole follows: the file's end isn't
         told."""
         if not self._last.start <= offset < self._last.stop:
@@ -81,21 +81,21 @@ class Extents:
             self._last = known if known.start <= offset < known.stop else self._look(offset)
         return self._last
 
-    def _look(self, offset: int) -> Run:
+    def _look(self, offset: int) -> Extent:
         at = self._data(offset)
         if at - offset >= LEAST:
-            return Run(offset, at, True)
+            return Extent(offset, at, True)
         while at - offset < _LOOK_AHEAD:
             hole = self._hole(at)
             if hole is None:
-                return Run(offset, _FAR, False)
+                return Extent(offset, _FAR, False)
             at = self._data(hole)
             if at - hole >= LEAST:
-                self._next_hole = Run(hole, at, True)
-                return Run(offset, hole, False)
+                self._next_hole = Extent(hole, at, True)
+                return Extent(offset, hole, False)
             if at == hole:  # the file ends there
-                return Run(offset, _FAR, False)
-        return Run(offset, at, False)
+                return Extent(offset, _FAR, False)
+        return Extent(offset, at, False)
 
     def _data(self, offset: int) -> int:
         """Where the next data is, or the file ends."""
@@ -118,7 +118,7 @@ class Extents:
             return None
 
 
-def runs(fd: int, start: int, stop: int, *, sparse: bool = True) -> Iterator[Run]:
+def extents(fd: int, start: int, stop: int, *, sparse: bool = True) -> Iterator[Extent]:
     """The bytes of an open file between two offsets, as what is in holes and what isn't.
 
     Args:
@@ -126,13 +126,13 @@ def runs(fd: int, start: int, stop: int, *, sparse: bool = True) -> Iterator[Run
     """
     if not sparse:
         if start < stop:
-            yield Run(start, stop, False)
+            yield Extent(start, stop, False)
         return
     extents = Extents(fd)
     while start < stop:
         _, end, is_hole = extents.at(start)
         end = min(end, stop, start + MOST if is_hole else _FAR)
-        yield Run(start, end, is_hole)
+        yield Extent(start, end, is_hole)
         start = end
 
 

@@ -372,7 +372,7 @@ class Piece:
         self._flush()
         self._writer.write(self, Hole(count))
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing comes for a while: write what is there, and hold no buffer. Raises as
         ``write``."""
         self._flush()

@@ -5,7 +5,7 @@ releases the GIL, so two cores work. Acts only on descriptors that it is handed.
 Lives elsewhere: sockets (channel.py), where the files are and when they appear.
 
 Buffers grow as the bytes move, and there is no thread before that is worth it: a peer that takes or
-brings nothing costs little. One that stops doing so costs little again after ``rest``.
+brings nothing costs little. One that stops doing so costs little again after ``go_idle``.
 
 No mmap: somebody else's truncate would be a SIGBUS, the end of every session in the process.
 """
@@ -123,7 +123,7 @@ class WriteBehind:
             self.filled(count)
             data = data[count:]
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing comes for a while: write what is there, and hold neither buffers nor a thread."""
         self._stop()
         current, self._current = self._current, None
@@ -266,7 +266,7 @@ class ReadAhead:
                 return
             self._rests = False
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """What was yielded last isn't taken for a while: hold nothing else, and no thread.
 
         For a file, by who iterates. What was read ahead is read again, and hashed as it is then.

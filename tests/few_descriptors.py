@@ -29,7 +29,7 @@ def few_descriptors(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def bury(top: Path, depth: int, name: bytes = b"d", file: bytes | None = b"f") -> None:
+def mark_dead(top: Path, depth: int, name: bytes = b"d", file: bytes | None = b"f") -> None:
     """Make directories in each other, and beside each a second one and a file."""
     fd = os.open(top, OPEN_DIRECTORY)
     for _ in range(depth):

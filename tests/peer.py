@@ -183,7 +183,7 @@ class Peer:
         assert found.request_id == request_id, found
         return found.message
 
-    def rest(self) -> list[Frame]:
+    def go_idle(self) -> list[Frame]:
         """All frames until the connection ends, by whatever end."""
         found = []
         try:

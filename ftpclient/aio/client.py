@@ -999,7 +999,7 @@ class AsyncClient:
                     upstream.end(Sent(call.size, call.digest))
                     await call.end.wait()
         except BaseException:
-            call.superseded = True
+            call.replaced = True
             raise
         finally:
             upstream.cancel()  # closes it unless it has ended; a refused one, too

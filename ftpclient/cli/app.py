@@ -411,7 +411,7 @@ class App:
         sys.stdout.write(_json(record) + "\n")
         sys.stdout.flush()
 
-    def pour(self, path: RemotePath, in_trash: InTrash | None = None) -> None:
+    def cat(self, path: RemotePath, in_trash: InTrash | None = None) -> None:
         """Write a remote file to standard output. Raises ReaderLeft.
 
         Args:

@@ -214,10 +214,10 @@ class CommandGroup(RootGroup):
 
 def _is_server(word: str) -> bool:
     """Whether a word that is no command says where to connect to."""
-    from ftpclient.cli import places
+    from ftpclient.cli import locations
 
     try:
-        return places.read_server(word) is not None
+        return locations.read_server(word) is not None
     except FtpError:
         return False
 
@@ -236,10 +236,10 @@ def _unlike_others(ctx: click.Context, name: str, arguments: list[str], meant: s
 
 def _as_server(word: str) -> str | None:
     """What somebody means who names the server first, as with ssh, scp or a browser."""
-    place = word.partition("://")[2] or word
-    server, colon, path = place.partition(":/")
+    location = word.partition("://")[2] or word
+    server, colon, path = location.partition(":/")
     if "://" in word:
-        server, slash, path = place.partition("/")
+        server, slash, path = location.partition("/")
         colon = slash if path else ""
     if not ("@" in server or "." in server or ":" in server or server == "localhost"):
         return None
@@ -281,9 +281,9 @@ def _without_server(app: App, command: click.Command, arguments: dict[str, Any])
     words = [word for one in given.values() for word in ((one,) if isinstance(one, str) else one)]
     if not any(":" in word for word in words):
         return arguments
-    from ftpclient.cli import places
+    from ftpclient.cli import locations
 
-    paths = iter(places.taken(app, words))
+    paths = iter(locations.taken(app, words))
     return arguments | {
         name: next(paths) if isinstance(one, str) else tuple(next(paths) for _ in one)
         for name, one in given.items()

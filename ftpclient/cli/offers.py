@@ -20,7 +20,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ftpclient.cli import places, trashed
+from ftpclient.cli import locations, trashed
 from ftpclient.client import Client
 from ftpclient.connection import files
 from ftpclient.connection.credentials import Credential, SavedToken, SavedTokens
@@ -42,27 +42,27 @@ _MOST_REFUSED = 20
 
 def remote_paths(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     """Paths on the server that the word names, or on the one that is used anyway; saved servers."""
-    place = _place(begun)
-    if place is None and not _is_path(begun):
+    location = _location(begun)
+    if location is None and not _is_path(begun):
         return []
-    servers = [] if place or "/" in begun or _given(ctx, "server") else _places(begun)
-    return [*_names(ctx, place, begun), *servers]
+    servers = [] if location or "/" in begun or _given(ctx, "server") else _locations(begun)
+    return [*_names(ctx, location, begun), *servers]
 
 
 def local_or_remote(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     """Files here; but paths on a server that the word names, and saved servers where they fit."""
-    place = _place(begun)
-    if place is not None:
-        return _names(ctx, place, begun)
+    location = _location(begun)
+    if location is not None:
+        return _names(ctx, location, begun)
     if begun and not _is_here(begun):
-        if servers := _places(begun):
+        if servers := _locations(begun):
             return servers
     return [CompletionItem(begun, type="file")]
 
 
 def sources_of_get(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     """Paths on a server first; after one of them, also files here."""
-    if ctx.params.get("arguments") and _place(begun) is None and (not begun or _is_here(begun)):
+    if ctx.params.get("arguments") and _location(begun) is None and (not begun or _is_here(begun)):
         return [CompletionItem(begun, type="file")]
     return remote_paths(ctx, param, begun)
 
@@ -99,12 +99,12 @@ def versions(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     path = next((word for word in ctx.args if not word.startswith("-")), "")
 
     def ask(client: Client) -> Iterator[CompletionItem[str]]:
-        for number, version in enumerate(client.versions(places.from_home(path)), 1):
+        for number, version in enumerate(client.versions(locations.from_home(path)), 1):
             if str(number).startswith(begun):
                 told = trashed.version_line(number, version)
                 yield CompletionItem(str(number), help=told)
 
-    return _answers(ctx, ask) if path and _place(path) is None else []
+    return _answers(ctx, ask) if path and _location(path) is None else []
 
 
 def _answers(ctx: click.Context, ask: Callable[[Client], Iterator[CompletionItem[str]]]) -> Offers:
@@ -129,9 +129,9 @@ def server_names(begun: str) -> Offers:
 # servers and names --------------------------------------------------------------------------
 
 
-def _place(begun: str) -> places.Place | None:
+def _location(begun: str) -> locations.Location | None:
     try:
-        return places.read(begun)
+        return locations.read(begun)
     except FtpError:
         return None
 
@@ -151,7 +151,7 @@ def _is_here(begun: str) -> bool:
         return False
 
 
-def _places(begun: str) -> Offers:
+def _locations(begun: str) -> Offers:
     return [CompletionItem(f"{name}:", type=PART) for name in _saved(begun)]
 
 
@@ -162,16 +162,16 @@ def _saved(begun: str) -> list[str]:
         return []  # there is nobody to tell: the command itself will
 
 
-def _names(ctx: click.Context, place: places.Place | None, begun: str) -> Offers:
+def _names(ctx: click.Context, location: locations.Location | None, begun: str) -> Offers:
     """What there is in the directory of a path, with names that begin as its last one."""
-    written = begun if place is None else place.written
+    written = begun if location is None else location.written
     name = written.rpartition("/")[2]
     before = begun[: len(begun) - len(name)]
     directory = written[: len(written) - len(name)]
-    if place is not None and not written and "://" in place.server:
+    if location is not None and not written and "://" in location.server:
         return []  # a slash has to come first
     try:
-        server = choose(_given(ctx, "server")) if place is None else place.find()
+        server = choose(_given(ctx, "server")) if location is None else location.find()
     except (FtpError, OSError):
         return []
 
@@ -198,7 +198,7 @@ def _listed(
     with _logged_in(ctx, server, interrupt) as client:
         if client is None:
             return
-        path = places.from_home(directory)
+        path = locations.from_home(directory)
         for count, entry in enumerate(client.list_dir(path, follow=True)):
             text = paths.to_text(entry.path)
             if count >= _MOST:

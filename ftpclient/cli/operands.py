@@ -16,7 +16,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from ftpclient.cli import places
+from ftpclient.cli import locations
 from ftpclient.cli.app import App, UsageError
 from ftpwire import paths
 from ftpwire.errors import CommandError
@@ -42,19 +42,19 @@ class Operands(msgspec.Struct, frozen=True):
     placed: bool = False
 
     def target_taken(self, app: App) -> Operands:
-        """With the target as a path on the server, which it may name. See `places.taken`."""
-        (target,) = places.taken(app, [self.target])
+        """With the target as a path on the server, which it may name. See `locations.taken`."""
+        (target,) = locations.taken(app, [self.target])
         return replace(self, target=target, placed=target != self.target)
 
     def sources_taken(self, app: App) -> Operands:
         """The same with the sources."""
-        sources = places.taken(app, self.sources)
+        sources = locations.taken(app, self.sources)
         return replace(self, sources=sources, placed=sources != self.sources)
 
     def all_taken(self, app: App) -> Operands:
         """The same with all of them."""
         hint = "get and put move files between a server and here; to copy there, write it in both"
-        *sources, target = places.taken(app, [*self.sources, self.target], hint)
+        *sources, target = locations.taken(app, [*self.sources, self.target], hint)
         return replace(self, sources=sources, target=target)
 
 

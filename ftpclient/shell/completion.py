@@ -26,7 +26,7 @@ from ftpclient.cli.main import remote
 from ftpclient.cli.quoting import Quote, quote
 from ftpclient.cli.trashed import short_ids
 from ftpclient.connection.servers import SavedServers
-from ftpclient.shell.lexer import Place, Typed, Word, split_typed
+from ftpclient.shell.lexer import Typed, Word, WordRole, split_typed
 from ftpclient.shell.running import expanded
 from ftpwire import paths
 from ftpwire.command_help import offered_names
@@ -201,10 +201,10 @@ class ShellCompleter(Completer):
 
     def _fitting(self, text: str) -> tuple[Typed, list[Name]]:
         typed = split_typed(text)
-        if typed.place is Place.LOCAL:
+        if typed.role is WordRole.LOCAL:
             # of a local command, only its arguments: what there is to run is not ours to know
             return typed, self._names(typed, "local") if typed.words else []
-        if typed.place is Place.FILE:
+        if typed.role is WordRole.FILE:
             return typed, self._names(typed, "local")
         if not typed.words:
             return typed, _matching(typed, _commands(self._app))
@@ -259,7 +259,7 @@ def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Co
             text = text if typed.name.startswith("-") else "./" + text
         tail = "/" if name.more else ""
         first = typed.directory in ("", "./")  # a quoted tilde reads as ./~
-        local = typed.place is Place.LOCAL
+        local = typed.role is WordRole.LOCAL
         written = quote(text + tail, typed.quote, close=not name.more, first=first, local=local)
         if len(names) == 1 and not name.more:
             written += " "

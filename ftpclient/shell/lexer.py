@@ -74,7 +74,7 @@ class Token:
     at: int
 
 
-class Place(StrEnum):
+class WordRole(StrEnum):
     """What a word is part of."""
 
     COMMAND = "command"
@@ -92,7 +92,7 @@ class Typed:
         name: What it says after that.
         start: Where in the line the name begins, behind a quote that opens there.
         quote: Which quotes were open there.
-        place: What the current word is part of.
+        role: What the current word is part of.
     """
 
     words: list[Word]
@@ -100,7 +100,7 @@ class Typed:
     name: str
     start: int
     quote: Quote
-    place: Place = Place.COMMAND
+    role: WordRole = WordRole.COMMAND
 
 
 class Mistake(UsageError):
@@ -175,7 +175,7 @@ def split_typed(text: str) -> Typed:
     word = "".join(scanner.text)
     cut = word.rfind("/") + 1
     return Typed(
-        scanner.words, word[:cut], word[cut:], scanner.start, scanner.start_quote, scanner.place
+        scanner.words, word[:cut], word[cut:], scanner.start, scanner.start_quote, scanner.role
     )
 
 
@@ -185,13 +185,13 @@ class _Scanner:
     Attributes:
         line: What it was given.
         words: Those of the current command.
-        place: Where the current word is.
+        role: Where the current word is.
     """
 
     def __init__(self) -> None:
         self.line = ""
         self.words: list[Word] = []
-        self.place = Place.COMMAND
+        self.role = WordRole.COMMAND
         self.quote = Quote.NONE
         self.text: list[str] = []
         self.start = 0
@@ -288,7 +288,7 @@ class _Scanner:
             self._comment = True
         elif not self._begun and not self._in_word and self._opening(character, following):
             pass
-        elif self.place is Place.LOCAL:
+        elif self.role is WordRole.LOCAL:
             self._locally(character, following, at)
         elif character in OPERATORS:
             self._operator(character, following, at)
@@ -307,7 +307,7 @@ class _Scanner:
         self._begun = True
         if character != "!":
             return False
-        self.place, self._whole_rest, self._local_at = Place.LOCAL, True, self._at
+        self.role, self._whole_rest, self._local_at = WordRole.LOCAL, True, self._at
         return True
 
     def _of_word(self, character: str, following: str) -> None:
@@ -334,7 +334,7 @@ class _Scanner:
             self._end_word()
         elif character == ">":
             self._emit(Operator.APPEND if pair == ">>" else Operator.INTO, at)
-            self.place = Place.FILE
+            self.role = WordRole.FILE
         else:
             self._emit_between(pair, at)
 
@@ -347,9 +347,9 @@ class _Scanner:
         known = pair in ("&&", "||")
         operator = Operator(pair if known else pair[0])
         self._emit(operator, at)
-        self.words, self.place = [], Place.COMMAND
+        self.words, self.role = [], WordRole.COMMAND
         if operator is Operator.PIPE:
-            self.place, self._local_at, self._nesting = Place.LOCAL, self._at, 0
+            self.role, self._local_at, self._nesting = WordRole.LOCAL, self._at, 0
 
     def _emit(self, operator: Operator, at: int) -> None:
         self._end_word()
@@ -360,7 +360,7 @@ class _Scanner:
         self._end_word()
         self._end_local(self._at - 1)
         self._tokens.append(Token(Operator.NEWLINE, self._at - 1))
-        self.words, self.place, self.quote = [], Place.COMMAND, Quote.NONE
+        self.words, self.role, self.quote = [], WordRole.COMMAND, Quote.NONE
         self._begun = self._comment = self._whole_rest = False
 
     # for the local shell -------------------------------------------------------------------
@@ -392,7 +392,7 @@ class _Scanner:
             if "\0" in text:
                 self._wrong("a NUL character can't be part of a command", self._local_at)
             self._local_at = -1
-            self.words, self.place = [], Place.COMMAND
+            self.words, self.role = [], WordRole.COMMAND
 
     def _check_nested(self) -> None:
         """Refuse a quote that ends here, but not in the local shell, which quotes anew inside."""
@@ -410,7 +410,7 @@ class _Scanner:
         """Close the current word, if there is one."""
         if self._in_word:
             word = Word("".join(self.text), "".join(self._pattern))
-            if self.place is not Place.LOCAL:
+            if self.role is not WordRole.LOCAL:
                 self._tokens.append(Token(word, self._word_at))
                 if "\0" in word.text:
                     self._wrong("a NUL character can't be part of a command", self._word_at)

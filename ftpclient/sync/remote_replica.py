@@ -64,8 +64,8 @@ class RemoteReplica(Replica[Upload]):
         move = _StepCall(step, self._done)
         self.transfer.submit(move, Move(self._route.remote_path(step.source), path, "never"))
         if step.mode is not None or step.mtime_ns is not None:
-            dressing = _StepCall(Step("attributes", step.path), self._done, after=move)
-            self.transfer.submit(dressing, SetAttributes(path, step.mode, step.mtime_ns))
+            attributes_call = _StepCall(Step("attributes", step.path), self._done, after=move)
+            self.transfer.submit(attributes_call, SetAttributes(path, step.mode, step.mtime_ns))
 
     def send(self, step: Step) -> None:
         transfer = self.transfer

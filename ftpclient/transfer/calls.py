@@ -165,7 +165,7 @@ class PutCall(Call):
         """See `Result`."""
         self.then: Callable[[], None] | None = None
         """Called after its end was told, if it is stored."""
-        self.superseded = False
+        self.replaced = False
         """Another call has taken over the file: this one's end is nobody's business."""
 
     def on_reply(self, reply: Ready | Stored) -> bool:
@@ -213,7 +213,7 @@ class PutCall(Call):
         self._transfer.connection.wait_for(self)
 
     def on_done(self) -> None:
-        if self.superseded:
+        if self.replaced:
             return
         error = self.error
         if not isinstance(error, ConnectionLost):  # that may have broken what failed here

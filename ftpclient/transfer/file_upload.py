@@ -329,7 +329,7 @@ class FileUpload(Transfer):
             if growing.has_grown(fd, info, digest, self._keeping_alive(call)):
                 call.remark = job.grew(info.st_size)
         except SourceChanged as error:
-            if call.superseded:
+            if call.replaced:
                 raise  # of the try that took over
             self._supersede(call)
             self._drop_kept(target, info)
@@ -401,7 +401,7 @@ class FileUpload(Transfer):
         return hasher.digest() == call.ready.digest
 
     def _supersede(self, call: PutCall) -> None:
-        call.superseded = True
+        call.replaced = True
         self.connection.send_cancel(call)
         self.connection.wait_for(call)
 

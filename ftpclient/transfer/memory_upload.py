@@ -93,7 +93,7 @@ def _send(
         if offset and not resume:
             raise BadMessage("the server goes on with what it was to forget")
         if offset > size or (offset and digests.digest(data[:offset]) != call.ready.digest):
-            call.superseded = True
+            call.replaced = True
             connection.send_cancel(call)
             connection.wait_for(call)
             return False

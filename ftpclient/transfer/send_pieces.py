@@ -24,7 +24,7 @@ from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.waiting import KeepAlive
 from ftpwire import digests, holes
 from ftpwire.errors import FtpError, SourceChanged
-from ftpwire.holes import Run
+from ftpwire.holes import Extent
 from ftpwire.messages import PutPiece, Sent
 from ftpwire.pieces import PIECE
 from ftpwire.streams import BUFFER_SIZE
@@ -139,7 +139,7 @@ class Send:
     def _hash(self, hasher: digests.new, start: int, buffer: memoryview) -> None:
         """The whole file's digest comes from one reading in order; workers find it in memory."""
         end = end_of(start, self._call.size)
-        for at, stop, is_hole in holes.runs(self._fd, start, end, sparse=self._sparse):
+        for at, stop, is_hole in holes.extents(self._fd, start, end, sparse=self._sparse):
             if is_hole:
                 holes.hash_zeros(hasher, stop - at)
                 continue
@@ -190,7 +190,7 @@ class Send:
         extents = holes.Extents(fd) if self._sparse else None
         at = start
         while at < end:
-            run = Run(at, end, False) if extents is None else extents.at(at)
+            run = Extent(at, end, False) if extents is None else extents.at(at)
             stop = min(run.stop, end)
             try:
                 count = stop - at if run.is_hole else os.preadv(fd, [buffer[: stop - at]], at)

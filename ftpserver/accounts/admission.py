@@ -12,8 +12,8 @@ from collections.abc import Hashable
 
 from ftpserver.accounts.bans import Bans, duration
 from ftpserver.accounts.penalties import Offence, Penalties
-from ftpserver.accounts.startups import Spared, Strangers, TurnedAway
-from ftpserver.net.addresses import LOCAL, is_in, place_of, source_of
+from ftpserver.accounts.startups import Spared, TurnedAway, UnauthenticatedConnections
+from ftpserver.net.addresses import LOCAL, is_in, network_of, source_of
 from ftpserver.settings.table import Settings
 
 
@@ -22,16 +22,16 @@ class Admission:
 
     Attributes:
         settings: May be replaced while the server runs.
-        strangers: Connections that have not logged in.
+        unauthenticated: Connections that have not logged in.
         penalties: Of addresses from which too many of them came.
     """
 
     def __init__(self, settings: Settings, bans: Bans) -> None:
         self.settings = settings
-        self.strangers = Strangers(settings.max_startups)
+        self.unauthenticated = UnauthenticatedConnections(settings.max_startups)
         self.penalties = Penalties()
         self._bans = bans
-        self._spared = Spared()
+        self._known = Spared()
 
     def admit(self, connection: Hashable, host: str) -> bool:
         """Whether a connection is taken; before it costs a thread.
@@ -41,38 +41,41 @@ class Admission:
         Who is banned, and hasn't, gets one at a time, to be told so; a proxy that tells the
         addresses of its clients goes on bringing them.
         """
-        spared, trusted = host in self._spared, self.is_trusted(host)
-        if not spared and not trusted and self.penalties.refuses(host):
+        known, trusted = host in self._known, self.is_trusted(host)
+        if not known and not trusted and self.penalties.refuses(host):
             return False
-        one_at_a_time = not spared and not self.is_proxy(host) and self._bans.may_be_banned(host)
-        if one_at_a_time and self.strangers.count(host):
+        one_at_a_time = not known and not self.is_proxy(host) and self._bans.may_be_banned(host)
+        if one_at_a_time and self.unauthenticated.count(host):
             return False
-        return self.strangers.take(connection, host, spared=spared, trusted=trusted)
+        return self.unauthenticated.take(connection, host, known=known, trusted=trusted)
 
     def turned_away(self, host: str) -> TurnedAway | None:
         """Why a connection from there would not be taken just now; None if it would. For people.
 
         Whoever is banned gets one, to be told so: `ban_of`.
         """
-        spared, trusted = host in self._spared, self.is_trusted(host)
-        left = 0.0 if spared or trusted else self.penalties.left(host)
+        known, trusted = host in self._known, self.is_trusted(host)
+        left = 0.0 if known or trusted else self.penalties.left(host)
         if left:
             return TurnedAway(
                 "penalty",
                 f"connections from {source_of(host)} are refused for another "
                 f"{duration(math.ceil(left))}: too many ended without a log-in",
             )
-        if self.strangers.has_room(host, spared=spared, trusted=trusted):
+        if self.unauthenticated.has_room(host, known=known, trusted=trusted):
             return None
         return TurnedAway("connections", self.crowd(host) or "too many connections have no log-in")
 
     def crowd(self, host: str) -> str | None:
         """What there is to say of a place that has its share of connections without a log-in."""
-        count, most = self.strangers.count(host), self.strangers.share(self.is_trusted(host))
+        count, most = (
+            self.unauthenticated.count(host),
+            self.unauthenticated.share(self.is_trusted(host)),
+        )
         if count < most:
             return None
         return (
-            f"{place_of(host)} has {count} connections that have not logged in, and {most} are "
+            f"{network_of(host)} has {count} connections that have not logged in, and {most} are "
             "allowed: a new one ends the oldest"
         )
 
@@ -90,10 +93,10 @@ class Admission:
         if not self.is_trusted(host):
             self.penalties.add(host, offence)
 
-    def is_spared(self, host: str) -> bool:
+    def is_known(self, host: str) -> bool:
         """Whether somebody has logged in from there lately."""
-        return host in self._spared
+        return host in self._known
 
     def spare(self, host: str) -> None:
         """Somebody has logged in from there."""
-        self._spared.add(host)
+        self._known.add(host)

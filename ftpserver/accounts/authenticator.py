@@ -28,7 +28,7 @@ _ANOTHERS = (
 )
 
 
-class NoPlace(TooMany):
+class TooManySessions(TooMany):
     """Whoever it is has proved it, and can't come in: there are too many sessions, or the account
     has gone just now."""
 
@@ -39,17 +39,17 @@ class Admission:
 
     Attributes:
         token_id: Of the token that was shown; None for another way.
-        place: Where the session counts for a limit; to be given back. None: it counts nowhere.
+        slot: Where the session counts for a limit; to be given back. None: it counts nowhere.
         invitation: The id of the one that the account was just made with.
     """
 
     account: Account
     token_id: str | None = None
-    place: str | None = None
+    slot: str | None = None
     invitation: str | None = None
 
 
-class Entrance(ABC):
+class Authenticator(ABC):
     """Logging in and registering. ``host`` is always the address that a session comes from."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Entrance(ABC):
 
         Raises:
             RegistrationClosed, NameTaken, BadAccount, Busy: There is no new account.
-            NoPlace: There is.
+            TooManySessions: There is.
         """
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Entrance(ABC):
         """
 
 
-class LocalEntrance(Entrance):
+class LocalAuthenticator(Authenticator):
     """The entrance where the accounts are. Safe to use from many threads."""
 
     def __init__(
@@ -161,7 +161,7 @@ class LocalEntrance(Entrance):
         try:
             return Admission(account, token_id, self._limits.enter(account, host))
         except CommandError as error:
-            raise error.with_text(str(error), NoPlace) from None
+            raise error.with_text(str(error), TooManySessions) from None
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
         return self._limits.delay(host, error)

@@ -82,7 +82,7 @@ class Bans:
         self._lock = threading.Lock()
         self._banned: dict[str, int] = {}
         """Banned addresses that this process has heard of, and until when."""
-        self.on_heard: Callable[[str, int], None] = lambda place, until: None
+        self.on_heard: Callable[[str, int], None] = lambda network, until: None
         """Called with each of them that it finds out by itself."""
 
     # asking ------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ class Bans:
     def check(self, host: str, name: str) -> None:
         """Raises Banned when log-ins from there, or from there to that account, are refused."""
         now = int(self._clock())
-        place = source_of(host)
-        subjects = [_subject(place), _subject(place, name)]
+        network = source_of(host)
+        subjects = [_subject(network), _subject(network, name)]
         refused = select(failure).where(
             failure.c.subject.in_(subjects), failure.c.banned_until > now
         )
@@ -101,11 +101,11 @@ class Bans:
             return
         ban = _ban(rows[0])
         if ban.account is None:
-            self._heard(place, ban.until)
+            self._heard(network, ban.until)
         whom = "" if ban.account is None else f" to {name}"
         left = ban.until - now
         raise Banned(
-            f"too many log-ins{whom} failed from {place}: refused for another {duration(left)}",
+            f"too many log-ins{whom} failed from {network}: refused for another {duration(left)}",
             retry_after=left,
         )
 
@@ -142,18 +142,18 @@ class Bans:
 
     def failed(self, host: str, name: str) -> Sequence[Ban]:
         """Count a failed log-in. Returns the bans that it brought about."""
-        place = source_of(host)
+        network = source_of(host)
         now = int(self._clock())
         with self._engine.begin() as connection:
             made = [
-                self._count(connection, now, Ban(place, None, 0, 0), self.after * ADDRESS_FACTOR),
-                self._count(connection, now, Ban(place, _name(name), 0, 0), self.after),
+                self._count(connection, now, Ban(network, None, 0, 0), self.after * ADDRESS_FACTOR),
+                self._count(connection, now, Ban(network, _name(name), 0, 0), self.after),
             ]
             _bound(connection)
         bans = [ban for ban in made if ban is not None]
         for ban in bans:
             if ban.account is None:
-                self._heard(place, ban.until)
+                self._heard(network, ban.until)
         return bans
 
     def _count(self, connection: Connection, now: int, whose: Ban, most: int) -> Ban | None:
@@ -201,19 +201,19 @@ class Bans:
         """
         given, _, account = subject.strip().partition(" ")
         try:
-            place = given if is_local(given) else source_of(given.partition("/")[0])
+            network = given if is_local(given) else source_of(given.partition("/")[0])
         except ValueError:
             raise NotFound(f"{subject}: not an address") from None
-        only = failure.c.subject == _subject(place, account.strip() or None)
+        only = failure.c.subject == _subject(network, account.strip() or None)
         if not account.strip():
-            only |= failure.c.subject.startswith(place + " ", autoescape=True)
+            only |= failure.c.subject.startswith(network + " ", autoescape=True)
         now = int(self._clock())
         with self._engine.begin() as connection:
             rows = connection.execute(select(failure).where(only)).all()
             connection.execute(delete(failure).where(only))
         with self._lock:
             if not account.strip():
-                self._banned.pop(place, None)
+                self._banned.pop(network, None)
         if not rows:
             raise NotFound(f"{subject}: no ban, and no failed log-ins")
         return [_ban(row) for row in rows if row.banned_until > now]
@@ -239,16 +239,16 @@ class Bans:
                 address: until for address, until in self._banned.items() if until > now
             }
 
-    def _heard(self, place: str, until: int) -> None:
-        self.hear(place, until)
-        self.on_heard(place, until)
+    def _heard(self, network: str, until: int) -> None:
+        self.hear(network, until)
+        self.on_heard(network, until)
 
-    def hear(self, place: str, until: int) -> None:
+    def hear(self, network: str, until: int) -> None:
         """An address is banned."""
         with self._lock:
             if len(self._banned) >= MAX_ROWS:
                 self._banned.clear()  # the table knows them all the same
-            self._banned[place] = until
+            self._banned[network] = until
 
 
 def _bound(connection: Connection) -> None:
@@ -268,8 +268,8 @@ def _is_over(banned_until: int, now: int) -> bool:
     return 0 < banned_until <= now
 
 
-def _subject(place: str, name: str | None = None) -> str:
-    return place if name is None else f"{place} {_name(name)}"
+def _subject(network: str, name: str | None = None) -> str:
+    return network if name is None else f"{network} {_name(name)}"
 
 
 def _name(name: str) -> str:
@@ -280,8 +280,8 @@ def _name(name: str) -> str:
 
 def _ban(row: Row[Any]) -> Ban:
     subject, count, _, until = tuple(row)
-    place, _, account = subject.partition(" ")
-    return Ban(place, account or None, count, until)
+    network, _, account = subject.partition(" ")
+    return Ban(network, account or None, count, until)
 
 
 def duration(seconds: int) -> str:

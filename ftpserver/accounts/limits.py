@@ -71,15 +71,15 @@ class Limits(Admission, SessionLimits):
         self.on_banned: Callable[[Ban], None] = lambda ban: None
         """Called with each ban that failures of this process bring about."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other limits hold from now on."""
         self.settings = settings
-        self.strangers.limits = settings.max_startups
+        self.unauthenticated.limits = settings.max_startups
         self._bans.after, self._bans.seconds = settings.ban_after, settings.ban_time
 
-    def heard_of_ban(self, place: str, until: int) -> None:
+    def heard_of_ban(self, network: str, until: int) -> None:
         """Another process has banned an address."""
-        self._bans.hear(place, until)
+        self._bans.hear(network, until)
 
     def tell_bans(self, tell: Callable[[str, int], None]) -> None:
         """Call something with each address that this process bans, or finds banned, and until
@@ -107,7 +107,7 @@ class Limits(Admission, SessionLimits):
                 self._failed(host, name)
                 raise
             self._bans.succeeded(host, name)
-        self._spared.add(host)
+        self._known.add(host)
         return proved
 
     def turn(self, host: str) -> AbstractContextManager[None]:
@@ -116,7 +116,7 @@ class Limits(Admission, SessionLimits):
         Raises Busy.
         """
         seconds = self.settings.login_grace
-        return self.queue.turn(host, spared=host in self._spared, seconds=seconds)
+        return self.queue.turn(host, known=host in self._known, seconds=seconds)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count it when it is refused.
@@ -133,7 +133,7 @@ class Limits(Admission, SessionLimits):
             self._bans.check(host, name)
             self._failed(host, name)
             raise
-        self._spared.add(host)
+        self._known.add(host)
         return proved
 
     def _failed(self, host: str, name: str) -> None:

@@ -27,7 +27,7 @@ MIN_PASSWORD = 8
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 HASHES_AT_ONCE = max(1, cpus() // 2)
 """Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores
-it halved the speed of transfers, even though it gives way (``aside``)."""
+it halved the speed of transfers, even though it gives way (``in_background``)."""
 _hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 # an unknown name costs the same time as a wrong password
 DUMMY_HASH = (
@@ -68,7 +68,7 @@ def hash_password(password: str) -> str:
     """The argon2id hash to store. Raises BadAccount for one that can't be used."""
     _check_usable(password)
     with _hashing:
-        return aside(lambda: _hasher.hash(password))
+        return in_background(lambda: _hasher.hash(password))
 
 
 def verify_password(stored: str, password: str) -> bool:
@@ -77,7 +77,7 @@ def verify_password(stored: str, password: str) -> bool:
         given = b""
     with _hashing:
         try:
-            return aside(lambda: _hasher.verify(stored, given))
+            return in_background(lambda: _hasher.verify(stored, given))
         except (VerificationError, InvalidHashError):
             return False
 
@@ -88,7 +88,7 @@ def random_password() -> str:
     return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
 
 
-def aside(work: Callable[[], _Result]) -> _Result:
+def in_background(work: Callable[[], _Result]) -> _Result:
     """Do it in a thread that leaves the processor to others; returns what it returns.
 
     A thread can give up its share of the processor, and can't take it back: so it is a new one

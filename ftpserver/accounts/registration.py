@@ -27,7 +27,7 @@ from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN
 from ftpserver.database import reading
 from ftpserver.interfaces import apart, asked, told
-from ftpserver.net.addresses import place_of
+from ftpserver.net.addresses import network_of
 from ftpserver.schema import account
 from ftpserver.schema import invitation as invitation_table
 from ftpwire.errors import BadAccount, Busy, NameTaken, RegistrationClosed
@@ -178,7 +178,7 @@ class Throttle:
 
     def take(self, host: str) -> None:
         """Count one. Raises Busy when there were too many."""
-        place = place_of(host)
+        place = network_of(host)
         now = self._now()
         with self._lock:
             bucket = self._places.of(place, now)

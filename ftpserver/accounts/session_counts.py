@@ -59,7 +59,7 @@ class Counts:
             if not there:
                 self._tokens.pop(account_id, None)
 
-    def bury(self, worker: int) -> None:
+    def mark_dead(self, worker: int) -> None:
         """Forget those of a worker that has ended."""
         with self._lock:
             for account_id, there in list(self._tokens.items()):

@@ -22,7 +22,7 @@ from ftpserver.accounts.account import Account
 from ftpserver.accounts.session_counts import MOST, SessionCounting, SessionCounts
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.transfer_counts import TransferCounting, TransferCounts
-from ftpserver.net.addresses import place_of
+from ftpserver.net.addresses import network_of
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpwire.pacing import Pace
@@ -92,7 +92,7 @@ class SessionLimits:
         """Raise TooMany if `enter` would; no place is taken."""
         most = self._most(account)
         if most != NO_LIMIT:
-            self.sessions.enter(account, place_of(host), most, only_asking=True)
+            self.sessions.enter(account, network_of(host), most, only_asking=True)
 
     def check_cap(self, account: Account) -> None:
         """Raise TooMany if an account has the sessions that it may have without a limit of its own.
@@ -124,8 +124,8 @@ class SessionLimits:
         if most == NO_LIMIT:
             return token
         try:
-            place = place_of(host)
-            slot = self.sessions.enter(account, place, NO_LIMIT if at_any_rate else most)
+            slot = network_of(host)
+            slot = self.sessions.enter(account, slot, NO_LIMIT if at_any_rate else most)
         except BaseException:
             if had is None:
                 self.counts.leave(token)
@@ -141,11 +141,11 @@ class SessionLimits:
             from_address=settings.max_address_sessions,
         )
 
-    def leave(self, place: str | None) -> None:
+    def leave(self, slot: str | None) -> None:
         """Give a place back."""
-        if place is None:
+        if slot is None:
             return
-        token, _, slot = place.partition(_AND)
+        token, _, slot = slot.partition(_AND)
         self.counts.leave(token)
         if slot:
             self.sessions.leave(slot)

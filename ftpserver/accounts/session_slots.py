@@ -26,8 +26,8 @@ from sqlalchemy.exc import IntegrityError
 from ftpserver.accounts.account import Account
 from ftpserver.database import reading
 from ftpserver.schema import session
+from ftpserver.storage.incarnations import LEASE_SECONDS, SECONDS_NOW
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.runs import LEASE_SECONDS, SECONDS_NOW
 from ftpwire.errors import NotFound, TooMany
 
 
@@ -58,7 +58,7 @@ class Sessions:
         self._left: deque[str] = deque()
         """Rows that have to go; a deque is safe between threads."""
 
-    def enter(self, account: Account, place: str, most: Most, *, only_asking: bool = False) -> str:
+    def enter(self, account: Account, slot: str, most: Most, *, only_asking: bool = False) -> str:
         """Take one of the places; returns its name, to give it back by.
 
         Args:
@@ -71,14 +71,14 @@ class Sessions:
         limits = (
             (most.in_all, true(), "the server has"),
             (most.of_account, session.c.account_id == account.id, f"{account.name} has"),
-            (most.from_address, session.c.address == place, f"{place} has"),
+            (most.from_address, session.c.address == slot, f"{slot} has"),
         )
         held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
         taken = secrets.token_hex(8)
         values: dict[str, object] = {
             "id": taken,
             "account_id": account.id,
-            "address": place,
+            "address": slot,
             "node": self._node,
             "incarnation": self._incarnation,
         }
@@ -107,22 +107,22 @@ class Sessions:
         )
         return alive.scalar_subquery()
 
-    def leave(self, place: str) -> None:
+    def leave(self, slot: str) -> None:
         """A session has ended. Where that can't be written down, the heartbeat tries again."""
-        self._left.append(place)
+        self._left.append(slot)
         self._remove_left()
 
     def _remove_left(self) -> None:
         while self._left:
             try:
-                place = self._left.popleft()
+                slot = self._left.popleft()
             except IndexError:
                 return  # another thread has taken it
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(delete(session).where(session.c.id == place))
+                    connection.execute(delete(session).where(session.c.id == slot))
             except BaseException:
-                self._left.append(place)
+                self._left.append(slot)
                 raise
 
     def heartbeat(self) -> None:
@@ -142,7 +142,7 @@ class Sessions:
         with self._engine.begin() as connection:
             connection.execute(delete(session).where(self._ledger.is_dead(session, thorough=True)))
 
-    def bury(self, incarnation: str) -> None:
+    def mark_dead(self, incarnation: str) -> None:
         """Remove the rows of a process of this run that has died."""
         its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
         with self._engine.begin() as connection:

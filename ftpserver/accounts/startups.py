@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ftpserver.net.addresses import place_of
+from ftpserver.net.addresses import network_of
 from ftpserver.settings.table import Startups
 
 SHARE = 4
@@ -43,7 +43,7 @@ class TurnedAway(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Strangers:
+class UnauthenticatedConnections:
     """Connections that have not logged in. When there are many of them, the oldest one of the place
     that has the most makes room.
 
@@ -79,36 +79,36 @@ class Strangers:
 
     def count(self, host: str) -> int:
         """How many there are from a place."""
-        place = place_of(host)
+        network = network_of(host)
         with self._lock:
-            return len(self._common.get(place, ())) + len(self._own.get(place, ()))
+            return len(self._common.get(network, ())) + len(self._own.get(network, ()))
 
-    def take(self, connection: Hashable, host: str, *, spared: bool, trusted: bool = False) -> bool:
+    def take(self, connection: Hashable, host: str, *, known: bool, trusted: bool = False) -> bool:
         """Count a new one, unless there is no room for it.
 
         Args:
-            spared: Only what came from the same place counts against it.
+            known: Only what came from the same place counts against it.
             trusted: Its place may have all there are, instead of a share.
         """
-        place = place_of(host)
+        network = network_of(host)
         with self._lock:
             now = self._clock()
-            has_room, dropped = self._room(place, now, spared=spared, trusted=trusted)
+            has_room, dropped = self._room(network, now, known=known, trusted=trusted)
             if not has_room:
                 return False
             if dropped is not None:
                 self._forget(dropped)
-            places = self._own if spared else self._common
-            places.setdefault(place, {})[connection] = now
-            self._where[connection] = places, place
+            networks = self._own if known else self._common
+            networks.setdefault(network, {})[connection] = now
+            self._where[connection] = networks, network
         if dropped is not None:
             self.on_dropped(dropped)
         return True
 
-    def has_room(self, host: str, *, spared: bool, trusted: bool = False) -> bool:
+    def has_room(self, host: str, *, known: bool, trusted: bool = False) -> bool:
         """Whether `take` would count a new one. Nothing is done."""
         with self._lock:
-            return self._room(place_of(host), self._clock(), spared=spared, trusted=trusted)[0]
+            return self._room(network_of(host), self._clock(), known=known, trusted=trusted)[0]
 
     def share(self, trusted: bool) -> int:
         """How many a place may have."""
@@ -116,17 +116,17 @@ class Strangers:
         return full if trusted else -(-full // SHARE)
 
     def _room(
-        self, place: str, now: float, *, spared: bool, trusted: bool
+        self, network: str, now: float, *, known: bool, trusted: bool
     ) -> tuple[bool, Hashable | None]:
         """Whether there is room for another one, and which one has to make it."""
-        places = self._own if spared else self._common
-        mine = places.get(place, _NONE)
+        networks = self._own if known else self._common
+        mine = networks.get(network, _NONE)
         if len(mine) >= self.share(trusted):
             dropped = _oldest(mine, now - _MOMENT)
             return dropped is not None, dropped
-        if spared or not self._is_crowded():
+        if known or not self._is_crowded():
             return True, None
-        most = max(places.values(), key=_by_size)
+        most = max(networks.values(), key=_by_size)
         dropped = _oldest(most, now - _MOMENT)
         if dropped is None and self._common_count() >= self.limits.full:
             if len(most) <= len(mine) + 1:
@@ -156,8 +156,8 @@ class Strangers:
             self._forget(connection)
 
     def _forget(self, connection: Hashable) -> None:
-        places, place = self._where.pop(connection, (self._common, ""))
-        _drop_from(places, place, connection)
+        networks, network = self._where.pop(connection, (self._common, ""))
+        _drop_from(networks, network, connection)
 
 
 def _by_size(there: dict[Hashable, float]) -> tuple[int, float]:
@@ -186,12 +186,12 @@ class _Ring:
         running = sum(map(len, self.started.values()))
         if running >= at_once:
             return None
-        for place, there in self.waiting.items():
+        for network, there in self.waiting.items():
             connection, trusted = next(iter(there.items()))
-            if place not in self.started:
-                return place, connection
+            if network not in self.started:
+                return network, connection
             if (alone or trusted) and running < at_once - 1:
-                return place, connection
+                return network, connection
         return None
 
 
@@ -221,13 +221,13 @@ class Starts:
         self._common, self._own = _Ring(), _Ring()
         self._where: dict[Hashable, tuple[_Ring, str]] = {}
 
-    def wait(self, connection: Hashable, host: str, *, spared: bool, trusted: bool = False) -> None:
+    def wait(self, connection: Hashable, host: str, *, known: bool, trusted: bool = False) -> None:
         """Count a connection among those that are to be started."""
-        place = place_of(host)
-        ring = self._own if spared else self._common
+        network = network_of(host)
+        ring = self._own if known else self._common
         with self._lock:
-            ring.waiting.setdefault(place, {})[connection] = trusted
-            self._where[connection] = ring, place
+            ring.waiting.setdefault(network, {})[connection] = trusted
+            self._where[connection] = ring, network
 
     def take(self) -> list[Hashable]:
         """The connections that are to be started now. They count as such until `leave`."""
@@ -237,11 +237,11 @@ class Starts:
             self._expire(now - _START_SECONDS)
             for ring in (self._own, self._common):
                 while (found := ring.next(self._at_once, alone=self._is_alone())) is not None:
-                    place, connection = found
-                    _drop_from(ring.waiting, place, connection)
-                    if place in ring.waiting:
-                        ring.waiting.move_to_end(place)
-                    ring.started.setdefault(place, {})[connection] = now
+                    network, connection = found
+                    _drop_from(ring.waiting, network, connection)
+                    if network in ring.waiting:
+                        ring.waiting.move_to_end(network)
+                    ring.started.setdefault(network, {})[connection] = now
                     taken.append(connection)
         return taken
 
@@ -285,20 +285,22 @@ class Starts:
                 self._forget(connection)
 
     def _forget(self, connection: Hashable) -> bool:
-        ring, place = self._where.pop(connection, (self._common, ""))
-        return _drop_from(ring.waiting, place, connection) or _drop_from(
-            ring.started, place, connection
+        ring, network = self._where.pop(connection, (self._common, ""))
+        return _drop_from(ring.waiting, network, connection) or _drop_from(
+            ring.started, network, connection
         )
 
 
-def _drop_from(places: MutableMapping[str, dict[Hashable, Any]], place: str, one: Hashable) -> bool:
+def _drop_from(
+    networks: MutableMapping[str, dict[Hashable, Any]], network: str, one: Hashable
+) -> bool:
     """Whether it was there."""
-    there = places.get(place, {})
+    there = networks.get(network, {})
     if one not in there:
         return False
     del there[one]
     if not there:
-        del places[place]
+        del networks[network]
     return True
 
 
@@ -312,12 +314,12 @@ class Spared:
 
     def add(self, host: str) -> None:
         with self._lock:
-            place = place_of(host)
-            self._until[place] = self._clock() + _SPARED_SECONDS
-            self._until.move_to_end(place)
+            network = network_of(host)
+            self._until[network] = self._clock() + _SPARED_SECONDS
+            self._until.move_to_end(network)
             if len(self._until) > _MAX_SPARED:
                 self._until.popitem(last=False)
 
     def __contains__(self, host: str) -> bool:
         with self._lock:
-            return self._until.get(place_of(host), 0.0) > self._clock()
+            return self._until.get(network_of(host), 0.0) > self._clock()

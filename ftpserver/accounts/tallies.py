@@ -50,10 +50,10 @@ class Tallies:
 
     def free_turns(self, worker: int) -> None:
         """Give back the turns of a worker that has ended: others wait for these."""
-        self.queue.bury(worker)
-        self.changes.bury(worker)
+        self.queue.mark_dead(worker)
+        self.changes.mark_dead(worker)
 
     def forget_sessions(self, worker: int) -> None:
         """Count the sessions and transfers no more of a worker whose process has ended."""
-        self.sessions.bury(worker)
-        self.transfers.bury(worker)
+        self.sessions.mark_dead(worker)
+        self.transfers.mark_dead(worker)

@@ -91,7 +91,7 @@ class TransferCounts(Counts):
         with self._lock:
             self._forget(token)
 
-    def bury(self, worker: int) -> None:
+    def mark_dead(self, worker: int) -> None:
         with self._lock:
             its = [
                 token
@@ -101,7 +101,7 @@ class TransferCounts(Counts):
             ]
             for token in its:
                 self._forget(token)
-        super().bury(worker)
+        super().mark_dead(worker)
 
     def _forget(self, token: str) -> None:
         self._idle.pop(token, None)

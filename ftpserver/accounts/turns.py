@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from ftpserver.interfaces import apart, asked, told
-from ftpserver.net.addresses import place_of
+from ftpserver.net.addresses import network_of
 from ftpwire.errors import Busy
 
 TOO_MANY = "too many log in just now: try again in a moment"
@@ -40,12 +40,12 @@ class Queueing(Protocol):
     """Where turns at hashing a password are given out."""
 
     def turn(
-        self, host: str, *, spared: bool, seconds: float | None = None
+        self, host: str, *, known: bool, seconds: float | None = None
     ) -> AbstractContextManager[None]:
         """Wait for a turn, and have it. Raises Busy: too many wait already, or it took too long.
 
         Args:
-            spared: Somebody has logged in from there lately.
+            known: Somebody has logged in from there lately.
             seconds: To wait, at most.
         """
 
@@ -94,7 +94,7 @@ class Turn:
         began: Done as soon as it is its turn, by the thread that gave its own turn back.
     """
 
-    place: str
+    network: str
     worker: int | None
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     began: Future[None] = field(default_factory=Future)
@@ -123,16 +123,16 @@ class Queue:
         return self._by_place.total()
 
     @contextmanager
-    def turn(self, host: str, *, spared: bool, seconds: float | None = None) -> Iterator[None]:
+    def turn(self, host: str, *, known: bool, seconds: float | None = None) -> Iterator[None]:
         """Wait for a turn, and have it; see `Queueing`."""
-        mine = self.enter(host, spared=spared)
+        mine = self.enter(host, known=known)
         try:
             wait_for(mine.began, seconds)
             yield
         finally:
             self.leave(mine.token)
 
-    def enter(self, host: str, *, spared: bool, worker: int | None = None) -> Turn:
+    def enter(self, host: str, *, known: bool, worker: int | None = None) -> Turn:
         """Take a place in the queue, to be given back by `leave`.
 
         A stranger's address may take only a part of the queue, so that one can't fill it; where
@@ -144,13 +144,13 @@ class Queue:
         Raises:
             Busy: Too many wait already.
         """
-        turn = Turn(place_of(host), worker)
-        most = self.at_once + self._most * (2 if spared else 1)
-        mine = most if spared else self.at_once + self._most // _WAITING_SHARE
+        turn = Turn(network_of(host), worker)
+        most = self.at_once + self._most * (2 if known else 1)
+        mine = most if known else self.at_once + self._most // _WAITING_SHARE
         with self._lock:
-            if self._by_place.total() >= most or self._by_place[turn.place] >= mine:
+            if self._by_place.total() >= most or self._by_place[turn.network] >= mine:
                 raise _too_many()
-            self._by_place[turn.place] += 1
+            self._by_place[turn.network] += 1
             self._waiting[turn.token] = turn
             next_ones = self._advance()
         _begin(next_ones)
@@ -163,7 +163,7 @@ class Queue:
             next_ones = self._advance()
         _begin(next_ones)
 
-    def bury(self, worker: int) -> None:
+    def mark_dead(self, worker: int) -> None:
         """Give back what a worker had that has ended."""
         with self._lock:
             for turn in [*self._waiting.values(), *self._running.values()]:
@@ -175,9 +175,9 @@ class Queue:
     def _remove(self, token: str) -> None:
         turn = self._waiting.pop(token, None) or self._running.pop(token, None)
         if turn is not None:
-            self._by_place[turn.place] -= 1
-            if not self._by_place[turn.place]:
-                del self._by_place[turn.place]
+            self._by_place[turn.network] -= 1
+            if not self._by_place[turn.network]:
+                del self._by_place[turn.network]
 
     def _advance(self) -> list[Turn]:
         """Those that have their turn from now on."""
@@ -223,7 +223,7 @@ class Changes(Changing):
         with self._lock:
             self._changing.pop(account_id, None)
 
-    def bury(self, worker: int) -> None:
+    def mark_dead(self, worker: int) -> None:
         """A worker has ended, and what it was changing with it."""
         with self._lock:
             self._changing = {one: its for one, its in self._changing.items() if its != worker}

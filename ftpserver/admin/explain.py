@@ -324,7 +324,7 @@ class Asking:
 def _looking_at(account: Account) -> Iterator[Home]:
     home = Home(account.home, changing=False)
     try:
-        home.obey(account.rights)
+        home.set_permissions(account.rights)
         yield home
     finally:
         home.close()

@@ -150,7 +150,7 @@ class Examiner:
         hasher = digests.new()
         size = 0
         _forget_cached(fd)
-        for size, stop, is_hole in holes.runs(fd, 0, info.st_size, sparse=holes.may_have(info)):
+        for size, stop, is_hole in holes.extents(fd, 0, info.st_size, sparse=holes.may_have(info)):
             if is_hole:
                 holes.hash_zeros(hasher, stop - size)
                 size = stop

@@ -25,7 +25,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.permissions import Permissions
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.glance import glance
 from ftpserver.storage.trash.thinning import Thinning
 from ftpserver.workspace.observer import Unobserved
@@ -93,7 +93,7 @@ class TrashWork:
     def __init__(
         self,
         accounts: Accounts,
-        books: Books,
+        quota_store: QuotaStore,
         ownership: Ownership,
         settings: Callable[[], Settings],
         *,
@@ -101,7 +101,7 @@ class TrashWork:
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._accounts = accounts
-        self._books = books
+        self._quota_store = quota_store
         self._ownership = ownership
         self._settings = settings
         self._alone = alone
@@ -199,7 +199,7 @@ class TrashWork:
     ) -> None:
         """Remove what accounts that are gone have left in the home."""
         tick = self._observer.look_for_cancel
-        thinning = Thinning(workspace.home, self._books, workspace.account.id, tick)
+        thinning = Thinning(workspace.home, self._quota_store, workspace.account.id, tick)
         thinning.expire_left(there_are, 0, before * 10**9 if before else time.time_ns())
         done.operations += len(thinning.operations)
         done.size += thinning.given_up.size
@@ -225,7 +225,7 @@ class TrashWork:
         settings = self._settings()
         workspace = Workspace(
             replace(account, permissions=Permissions()),
-            self._books,
+            self._quota_store,
             durable=settings.durable,
             observer=self._observer,
             policy=lambda: policy_of(account, settings),

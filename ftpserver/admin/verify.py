@@ -40,11 +40,11 @@ from ftpserver.settings.table import DATABASE, Settings, never_started, state_of
 from ftpserver.snapshot import open_snapshot
 from ftpserver.storage import uncounted
 from ftpserver.storage.home_staging import NOT_STAGED, OWNER_NAME, is_of_a_home
+from ftpserver.storage.incarnations import KEPT
 from ftpserver.storage.open_home import LOCK_NAME
 from ftpserver.storage.ownership import Ownership, identity
 from ftpserver.storage.put_back import Moved, is_note, read_note
 from ftpserver.storage.resumable import staging_of
-from ftpserver.storage.runs import KEPT
 from ftpserver.storage.walk import Found, Usage, stored, walk
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY

@@ -1,6 +1,6 @@
 """How many failures are recorded: who only fails can't push what others did out of the files.
 
-Lives elsewhere: what is recorded when (trail.py), counting what isn't (writer.py).
+Lives elsewhere: what is recorded when (context.py), counting what isn't (writer.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FailureRoom(Protocol):
         """Whether another one of that account, or of a stranger, may be. Counts it if so.
 
         Args:
-            guess: See `trail.guess_of`.
+            guess: See `context.guess_of`.
             size: Bytes of its line.
         """
 
@@ -68,7 +68,7 @@ class FailureAllowances:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._accounts: dict[int, Allowance] = {}
-        self._strangers: dict[str | None, Allowance] = {}
+        self._unauthenticated: dict[str | None, Allowance] = {}
 
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Whether another one may be recorded; see `FailureRoom`."""
@@ -78,7 +78,7 @@ class FailureAllowances:
     def _allowance(self, account_id: int | None, guess: str | None) -> Allowance:
         new = Allowance(_REFUSALS_BURST, _REFUSALS_RATE)
         if account_id is None:
-            return self._strangers.setdefault(guess, new)
+            return self._unauthenticated.setdefault(guess, new)
         if account_id not in self._accounts and len(self._accounts) >= _MAX_ALLOWANCES:
             self._accounts.clear()
         return self._accounts.setdefault(account_id, new)

@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
     """Whole lines, and how many they are; of a ``dropped`` record, how many it tells of.
 
     Attributes:
-        share: Whose share of the common file they count for (`trail.share_of`); None: nobody's.
+        share: Whose share of the common file they count for (`context.share_of`); None: nobody's.
     """
 
     lines: bytes

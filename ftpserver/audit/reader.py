@@ -24,9 +24,9 @@ from typing import Any
 
 import msgspec
 
+from ftpserver.audit.context import SHARES
 from ftpserver.audit.files import FILE_NAME, rotated
 from ftpserver.audit.record import OK, Record
-from ftpserver.audit.trail import SHARES
 from ftpserver.errors import StateError
 from ftpwire import paths
 from ftpwire.errors import FtpError

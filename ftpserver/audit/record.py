@@ -1,6 +1,6 @@
 """One record of the audit log: its fields, and the line that it becomes.
 
-Lives here: the format. Lives elsewhere: which records there are (trail.py), files (files.py).
+Lives here: the format. Lives elsewhere: which records there are (context.py), files (files.py).
 """
 
 from __future__ import annotations

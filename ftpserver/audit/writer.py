@@ -1,7 +1,7 @@
 """Writing the audit log of a running server.
 
 Lives here: the queue and its thread, and counting what can't be written.
-Lives elsewhere: what a record tells (record.py), what a session tells (trail.py), the files
+Lives elsewhere: what a record tells (record.py), what a session tells (context.py), the files
 (files.py), how many failures are recorded (allowances.py), administrators' commands
 (administration.py), reading them for people (cli/log.py).
 
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftpserver.audit.allowances import FailureAllowances, FailureRoom
+from ftpserver.audit.context import Recorder
 from ftpserver.audit.files import Chunk, Files, SharedFiles
 from ftpserver.audit.record import FAILED, Record, line_of, timestamp
-from ftpserver.audit.trail import Recorder
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account

@@ -1,7 +1,7 @@
 """Administration in the audit log: each command that changes something leaves a record.
 
 Lives here: which commands, and what is recorded of them. Lives elsewhere: the record itself
-(audit/trail.py), the commands (the other cli modules).
+(audit/context.py), the commands (the other cli modules).
 
 A record has the options as they were given, so none of them may ever be a secret: passwords come
 from stdin, a terminal or a variable.

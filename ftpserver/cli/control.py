@@ -70,7 +70,7 @@ def status(root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(records.status_record(found)))
         return
-    strangers = f" ({found.strangers} not logged in)" if found.strangers else ""
+    unauthenticated = f" ({found.unauthenticated} not logged in)" if found.unauthenticated else ""
     here = [] if found.unix is None else [f"unix:{found.unix}"]
     where = [found.address, *(one for one in here if one != found.address)]
     lines = {
@@ -78,7 +78,7 @@ def status(root: Path, as_json: bool) -> None:
         "since": f"{records.iso_of(found.since)} ({_span(time.time() - found.since)})",
         "listening on": " and ".join(where),
         "key": found.fingerprint or "none: plaintext",
-        "sessions": f"{found.sessions}{strangers}",
+        "sessions": f"{found.sessions}{unauthenticated}",
         "transfers": f"{found.transfers} under way",
         "moved": f"{human(found.bytes_in)} in, {human(found.bytes_out)} out",
         "accounts": str(found.accounts),

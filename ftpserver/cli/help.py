@@ -14,7 +14,7 @@ import click
 from ftpwire import likeness
 from ftpwire.command_help import Command, Page, RootGroup, offered_names
 
-_MEANT = {
+_SUGGESTIONS = {
     "adduser": "ftpd user add",
     "useradd": "ftpd user add",
     "userdel": "ftpd user remove",
@@ -119,8 +119,10 @@ class Commands(RootGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and args[0] in _MEANT:
-            raise click.UsageError(f"no command {args[0]}: did you mean {_MEANT[args[0]]}?", ctx)
+        if args[0] not in self.commands and args[0] in _SUGGESTIONS:
+            raise click.UsageError(
+                f"no command {args[0]}: did you mean {_SUGGESTIONS[args[0]]}?", ctx
+            )
         return super().resolve_command(ctx, args)
 
 

@@ -1,7 +1,7 @@
 """`ftpd log`: the audit log for people.
 
 Lives here: options, what is printed. Lives elsewhere: reading (audit/reader.py), writing
-(audit/trail.py).
+(audit/context.py).
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def status_record(found: Status) -> dict[str, Any]:
         "fingerprint": found.fingerprint,
         "since": iso_of(found.since),
         "sessions": found.sessions,
-        "not_logged_in": found.strangers,
+        "not_logged_in": found.unauthenticated,
         "transfers": found.transfers,
         "bytes_in": found.bytes_in,
         "bytes_out": found.bytes_out,

@@ -99,7 +99,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         fingerprint: Of its key; None without TLS.
         since: Seconds since 1970.
         sessions: Connections, those that haven't logged in yet included.
-        strangers: Those that haven't logged in yet.
+        unauthenticated: Those that haven't logged in yet.
         transfers: Sessions that are moving a file just now.
         bytes_in: Received since the start.
         bytes_out: Sent since the start.
@@ -119,7 +119,7 @@ class Status(_Tagged, frozen=True, tag="status"):
     fingerprint: str | None
     since: float
     sessions: int
-    strangers: int
+    unauthenticated: int = msgspec.field(name="strangers")
     transfers: int
     bytes_in: int
     bytes_out: int

@@ -195,7 +195,7 @@ class Commands:
             fingerprint=server.fingerprint,
             since=RUN.by_system(server.started),
             sessions=stats.sessions,
-            strangers=stats.strangers,
+            unauthenticated=stats.unauthenticated,
             transfers=stats.transfers,
             bytes_in=stats.bytes_in,
             bytes_out=stats.bytes_out,

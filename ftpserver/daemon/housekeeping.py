@@ -20,8 +20,8 @@ from ftpserver.accounts.account import Account
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.storage.home import Home
+from ftpserver.storage.incarnations import LEASE_SECONDS
 from ftpserver.storage.recount import clean, put_back_all, recount
-from ftpserver.storage.runs import LEASE_SECONDS
 from ftpwire.errors import DiskFull, NotFound
 
 if TYPE_CHECKING:

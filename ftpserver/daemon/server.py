@@ -159,7 +159,7 @@ class FtpServer:
             changes=tallies.changes,
         )
         stack.callback(self.service.close)
-        self.service.limits.strangers.on_dropped = self._drop_stranger
+        self.service.limits.unauthenticated.on_dropped = self._drop_unauthenticated
         service = self.service
         self._quiet = Quiet(service.connections, service.moved, lambda: self.on_quiet())
         service.watcher.on_look = self._looked
@@ -298,11 +298,11 @@ class FtpServer:
                 "%d connections were turned away, one from %s just now; %d have not logged in",
                 self._turned_away,
                 host_of(client_address, request),
-                len(self.service.limits.strangers),
+                len(self.service.limits.unauthenticated),
             )
         return False
 
-    def _drop_stranger(self, request: Hashable) -> None:
+    def _drop_unauthenticated(self, request: Hashable) -> None:
         """End a connection that has not logged in, to make room for another."""
         assert isinstance(request, socket.socket)
         if self.proxied.drop(request):

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Protocol
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.trash_policy import policy_of
 from ftpserver.admin.trash import count_operations, opened
-from ftpserver.audit.trail import evicted
+from ftpserver.audit.context import evicted
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.migration import SHARE_WITHOUT_QUOTA

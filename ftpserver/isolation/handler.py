@@ -1,9 +1,9 @@
 """What the server does for a session's process that asks it: for its own session only.
 
 Lives here: log-in, keys, transfers, records and lines for the log, as one session may ask for them.
-Lives elsewhere: what can be asked (interfaces.py), the books (session_books.py), the processes
-themselves (isolated_session.py), the accounts, tokens and limits that are asked
-(accounts/authenticator.py).
+Lives elsewhere: what can be asked (interfaces.py), the quota store
+(session_quota_store.py), the processes themselves (isolated_session.py), the accounts, tokens and
+limits that are asked (accounts/authenticator.py).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.allowances import Allowance
+from ftpserver.audit.context import MOST_NAMED, guess_of, has_done_something, share_of
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
-from ftpserver.audit.trail import MOST_NAMED, guess_of, has_done_something, share_of
 from ftpserver.interfaces import Carried
 from ftpserver.isolation import homes
 from ftpserver.isolation.interfaces import Admitted, Known, ServerForSession
@@ -128,20 +128,20 @@ class Answers(ServerForSession):
     # log-in ------------------------------------------------------------------------------
 
     def by_password(self, name: str, password: str) -> Carried[Admitted]:
-        entrance = self._service.entrance
-        return self._log_in(lambda host: entrance.by_password(host, name, password))
+        authenticator = self._service.authenticator
+        return self._log_in(lambda host: authenticator.by_password(host, name, password))
 
     def by_token(self, name: str, secret: str) -> Carried[Admitted]:
-        entrance = self._service.entrance
-        return self._log_in(lambda host: entrance.by_token(host, name, secret))
+        authenticator = self._service.authenticator
+        return self._log_in(lambda host: authenticator.by_token(host, name, secret))
 
     def by_peer(self, name: str) -> Carried[Admitted]:
-        entrance, connection = self._service.entrance, self._session.request
-        return self._log_in(lambda host: entrance.by_peer(host, name, peer_uid(connection)))
+        authenticator, connection = self._service.authenticator, self._session.request
+        return self._log_in(lambda host: authenticator.by_peer(host, name, peer_uid(connection)))
 
     def register(self, name: str, password: str, invitation: str | None) -> Carried[Admitted]:
-        entrance = self._service.entrance
-        return self._log_in(lambda host: entrance.register(host, name, password, invitation))
+        authenticator = self._service.authenticator
+        return self._log_in(lambda host: authenticator.register(host, name, password, invitation))
 
     def _log_in(self, prove: Callable[[str], Admission]) -> Carried[Admitted]:
         if self._session.account is not None:
@@ -157,47 +157,47 @@ class Answers(ServerForSession):
         try:
             return self._admit(admission)
         except BaseException:
-            self._service.limits.leave(admission.place)
+            self._service.limits.leave(admission.slot)
             raise
 
     def _admit(self, admission: Admission) -> Carried[Admitted]:
-        place = homes.open_home(admission.account)
+        slot = homes.open_home(admission.account)
         try:
             page = os.dup(self._session.admit(admission))
         except BaseException:
-            os.close(place.fd)
+            os.close(slot.fd)
             raise
         self._invitation = admission.invitation
-        known = Known.of(admission.account, place.seen_as)
-        admitted = Admitted(known, admission.token_id, place.identity, admission.invitation)
-        return Carried(admitted, [place.fd, page])
+        known = Known.of(admission.account, slot.seen_as)
+        admitted = Admitted(known, admission.token_id, slot.identity, admission.invitation)
+        return Carried(admitted, [slot.fd, page])
 
     def delay(self, code: str) -> float:
         kind = BY_CODE.get(code, LoginRefused)
         error = kind("") if issubclass(kind, (LoginRefused, Busy)) else LoginRefused("")
-        return self._service.entrance.delay(self._session.host, error)
+        return self._service.authenticator.delay(self._session.host, error)
 
     # passwords and tokens ----------------------------------------------------------------
 
     def change_password(self, old: str, new: str) -> Known:
         session, account = self._session, self.account()
         with self._renewing():
-            changed = self._service.entrance.change_password(session.host, account, old, new)
+            changed = self._service.authenticator.change_password(session.host, account, old, new)
             session.account, session.token_id = changed, None
             session.token_revoked = False
         return Known.of(changed, homes.seen_as(changed))
 
     def issue_token(self, name: str, seconds: int | None) -> Issued:
         parent = self._session.token_id
-        return self._service.entrance.issue_token(self.account(), name, seconds, parent)
+        return self._service.authenticator.issue_token(self.account(), name, seconds, parent)
 
     def list_tokens(self) -> list[TokenInfo]:
-        return list(self._service.entrance.tokens_of(self.account(), self._session.token_id))
+        return list(self._service.authenticator.tokens_of(self.account(), self._session.token_id))
 
     def revoke_token(self, token_id: str) -> None:
         account = self.account()
         with self._renewing():
-            self._service.entrance.revoke_token(account, token_id)
+            self._service.authenticator.revoke_token(account, token_id)
             if token_id == self._session.token_id:
                 self._session.token_revoked = True
 

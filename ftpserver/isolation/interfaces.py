@@ -1,8 +1,8 @@
-"""What a session's process and its server ask each other, beside `quota.Books`.
+"""What a session's process and its server ask each other, beside `quota.QuotaStore`.
 
 Lives here: the two interfaces, and what of an account travels.
 Lives elsewhere: how messages travel (processes/rpc.py), who answers: the server (handler.py,
-session_books.py), the process (session_process.py).
+session_quota_store.py), the process (session_process.py).
 
 A session says neither whose account it is nor where its client is: the server knows.
 """
@@ -127,7 +127,10 @@ class Admitted:
 
 
 class ServerForSession(Protocol):
-    """What a session's process asks its server; see `Entrance`, `Presence` and `Recorder`."""
+    """What a session's process asks its server.
+
+    See `Authenticator`, `SessionLimiting` and `Recorder`.
+    """
 
     @asked
     def by_password(self, name: Name, password: Secret) -> Carried[Admitted]:
@@ -155,7 +158,7 @@ class ServerForSession(Protocol):
 
     @asked
     def issue_token(self, name: Name, seconds: _Lifetime | None) -> Issued:
-        """See `Entrance.issue_token`."""
+        """See `Authenticator.issue_token`."""
 
     @asked
     def list_tokens(self) -> list[TokenInfo]:
@@ -163,7 +166,7 @@ class ServerForSession(Protocol):
 
     @asked
     def revoke_token(self, token_id: Name) -> None:
-        """See `Entrance.revoke_token`."""
+        """See `Authenticator.revoke_token`."""
 
     @told
     def answered(self) -> None:
@@ -246,23 +249,23 @@ class SessionForServer(Protocol):
         """What goes on?"""
 
     @told
-    def end(self, why: str) -> None:
-        """As `Session.end`."""
+    def close(self, why: str) -> None:
+        """As `Session.close`."""
 
     @told
-    def hasten(self) -> None:
-        """As `Session.hasten`."""
+    def close_now(self) -> None:
+        """As `Session.close_now`."""
 
     @told
-    def dismiss(self) -> None:
-        """As `Session.dismiss`."""
+    def close_idle(self) -> None:
+        """As `Session.close_idle`."""
 
     @told
     def give_way(self, transfer: str) -> None:
         """As `Session.give_way`."""
 
     @told
-    def follow(self, account: Known) -> None:
+    def apply_account(self, account: Known) -> None:
         """The account was changed."""
 
     @told

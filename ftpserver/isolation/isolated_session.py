@@ -3,7 +3,7 @@
 Lives here: having it forked, knowing how it is, ending it, and what is done when it has ended, in
 whatever way. It stands for its session where the server looks at sessions (serving/connected.py).
 Lives elsewhere: all of them together (supervisor.py), the process (processes/child.py), what is
-done for it (handler.py, session_books.py), its side (session_process.py).
+done for it (handler.py, session_quota_store.py), its side (session_process.py).
 
 A process that has ended is noticed by its socket, which closes with it; what the fork server
 reports is only the cause. Whatever it held then ends at once: its place, its leases.
@@ -38,14 +38,14 @@ from ftpserver.isolation.interfaces import (
     ServerForSession,
     SessionForServer,
 )
-from ftpserver.isolation.session_books import SessionBooks
+from ftpserver.isolation.session_quota_store import SessionQuotaStore
 from ftpserver.net.addresses import host_of
 from ftpserver.processes.child import ChildProcess, Fork
 from ftpserver.serving.session import peer_name
 from ftpserver.serving.stats import SessionInfo
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpwire.errors import SessionEnded
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class IsolatedSession:
         self.channel = Moved()
         self.offence: Offence | None = None
         self.is_held_up = False
-        self._place: str | None = None
+        self._slot: str | None = None
         self._cut_at: float | None = None
         self._over = False
         self._seen: Seen | None = None
@@ -152,7 +152,7 @@ class IsolatedSession:
         self.ledger.on_unmeasured = lambda account_id: main.on_unmeasured(account_id)
         self.ledger.on_disk_full = lambda account_id, size: main.on_disk_full(account_id, size)
         self._answers = Answers(self._service, self)
-        self.books = SessionBooks(self.ledger, self._answers.account)
+        self.quota_store = SessionQuotaStore(self.ledger, self._answers.account)
         self._child = ChildProcess(
             number,
             f"session {number}",
@@ -162,11 +162,11 @@ class IsolatedSession:
             patience=_PATIENCE,
             may_log=self._answers.log_allowance.take,
         )
-        self._process = stand_in(SessionForServer, self._child.peer)
+        self._process = stand_in(SessionForServer, self._child.endpoint)
 
     def targets(self) -> dict[type, object]:
         """All that its process may call."""
-        return {Books: self.books, ServerForSession: self._answers}
+        return {QuotaStore: self.quota_store, ServerForSession: self._answers}
 
     def __str__(self) -> str:
         return f"{self.account.name}@{self.peer}" if self.account else self.peer
@@ -211,7 +211,7 @@ class IsolatedSession:
 
     def _run(self) -> None:
         try:
-            self._child.peer.run()
+            self._child.endpoint.run()
         finally:
             self._clear_up()
 
@@ -236,17 +236,17 @@ class IsolatedSession:
             self.is_held_up and self.offence is Offence.TOO_LATE
         ):
             self._service.limits.penalize(self.host, self.offence)
-        self._service.limits.leave(self._place)
+        self._service.limits.leave(self._slot)
         self._service.ledger.take_over_waiting(self.ledger)
-        if self.books.leases:
+        if self.quota_store.leases:
             logger.warning("%s: ended in the middle of its work", self)
-        if self.books.holds:
+        if self.quota_store.holds:
             self._child.end_leases()
             self._server.look_soon()
 
     def heartbeat(self) -> None:
         """Keep its leases alive."""
-        if self.books.holds:
+        if self.quota_store.holds:
             self.ledger.heartbeat()
 
     # what it asks ------------------------------------------------------------------------
@@ -255,8 +255,8 @@ class IsolatedSession:
         """Its client has logged in, and its process hears of it next. Returns the descriptor of the
         page with the account's pace, which stays open."""
         self.account, self.token_id = admission.account, admission.token_id
-        self._place = admission.place
-        self._service.limits.strangers.leave(self.request)
+        self._slot = admission.slot
+        self._service.limits.unauthenticated.leave(self.request)
         self.on_answered()
         return self._groups.join(admission.account.id, self.id)
 
@@ -270,13 +270,13 @@ class IsolatedSession:
         if self.account is not None:  # a stranger's process listens to nobody: it is cut
             tell()
 
-    def end(self, why: str) -> None:
-        """As `Session.end`."""
+    def close(self, why: str) -> None:
+        """As `Session.close`."""
         self.channel.ended = SessionEnded(why)
         if self.account is None:
-            self.cut()
+            self.abort()
         else:
-            self._tell(lambda: self._process.end(why))
+            self._tell(lambda: self._process.close(why))
             self.leaving = True
 
     def warn(self) -> None:
@@ -285,20 +285,20 @@ class IsolatedSession:
     def say_alive(self) -> None:
         """Its own process does."""
 
-    def hasten(self) -> None:
-        """As `Session.hasten`."""
-        self._tell(self._process.hasten)
+    def close_now(self) -> None:
+        """As `Session.close_now`."""
+        self._tell(self._process.close_now)
 
-    def dismiss(self) -> None:
-        """As `Session.dismiss`."""
-        self._tell(self._process.dismiss)
+    def close_idle(self) -> None:
+        """As `Session.close_idle`."""
+        self._tell(self._process.close_idle)
 
     def give_way(self, transfer: str) -> None:
         """As `Session.give_way`."""
         self._tell(lambda: self._process.give_way(transfer))
 
-    def cut(self) -> None:
-        """As `Session.cut`; a process that doesn't end of it is killed soon."""
+    def abort(self) -> None:
+        """As `Session.abort`; a process that doesn't end of it is killed soon."""
         if self._cut_at is None:
             self._cut_at = time.monotonic()
         try:
@@ -306,18 +306,18 @@ class IsolatedSession:
         except OSError:
             pass  # it is over
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         """As `Session.follow`."""
         self.account = account
         known = Known.of(account, homes.seen_as(account))
-        self._tell(lambda: self._process.follow(known))
-        limits, had = self._service.limits, self._place
-        place = limits.enter(account, self.host, at_any_rate=True, had=had)
-        if place != had:
-            self._place = place
+        self._tell(lambda: self._process.apply_account(known))
+        limits, had = self._service.limits, self._slot
+        slot = limits.enter(account, self.host, at_any_rate=True, had=had)
+        if slot != had:
+            self._slot = slot
             if self._over:
-                place, self._place = self._place, None
-                limits.leave(place)
+                slot, self._slot = self._slot, None
+                limits.leave(slot)
 
     def apply_settings(self, settings: Settings) -> None:
         """Other settings hold from now on."""

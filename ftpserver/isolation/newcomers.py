@@ -165,7 +165,7 @@ class Newcomer:
             self._starts.wait(
                 self,
                 self.host,
-                spared=limits.is_spared(self.host),
+                known=limits.is_known(self.host),
                 trusted=limits.is_trusted(self.host),
             )
 
@@ -225,13 +225,13 @@ class Newcomer:
 
     # from other threads ------------------------------------------------------------------
 
-    def end(self, why: str) -> None:
-        """As `Session.end`: a stranger is told nothing."""
+    def close(self, why: str) -> None:
+        """As `Session.close`: a stranger is told nothing."""
         self.channel.ended = SessionEnded(why)
-        self.cut()
+        self.abort()
 
-    def cut(self) -> None:
-        """As `Session.cut`. To whoever waits only for a turn that costs nothing: of many users
+    def abort(self) -> None:
+        """As `Session.abort`. To whoever waits only for a turn that costs nothing: of many users
         behind an address some may have to make room, and no other one is to be refused for it."""
         if self._ready_at is not None:
             self._is_excused = True
@@ -240,12 +240,12 @@ class Newcomer:
         except OSError:
             pass  # it is over
 
-    hasten = dismiss = cut
+    close_now = close_idle = abort
 
     def give_way(self, transfer: str) -> None:
         """It has none."""
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         """It is nobody's."""
 
     def say_alive(self) -> None:

@@ -3,8 +3,8 @@ server.
 
 Lives here: the implementations that ask `ServerForSession`, which doesn't take a session's word for
 whose it is and where its client is.
-Lives elsewhere: the interfaces (accounts/authenticator.py, audit/trail.py, serving/context.py), the
-answers (handler.py). The books need nothing of the kind: see `quota.Books`.
+Lives elsewhere: the interfaces (accounts/authenticator.py, audit/context.py, serving/context.py),
+the answers (handler.py). The books need nothing of the kind: see `quota.QuotaStore`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ftpserver.accounts.account import Account
-from ftpserver.accounts.authenticator import Admission, Entrance, NoPlace
+from ftpserver.accounts.authenticator import Admission, Authenticator, TooManySessions
 from ftpserver.accounts.tokens import Issued
-from ftpserver.audit.trail import Recorder
+from ftpserver.audit.context import Recorder
 from ftpserver.interfaces import Carried
 from ftpserver.isolation.interfaces import Admitted, ServerForSession
 from ftpwire.errors import Busy, LoginRefused, TooMany
@@ -31,7 +31,7 @@ _MOST_LINES = 64 * 1024
 _MOST_TEXT = 16_000
 
 
-class RemoteEntrance(Entrance):
+class RemoteAuthenticator(Authenticator):
     """Asks the server to let its client in.
 
     Args:
@@ -61,7 +61,7 @@ class RemoteEntrance(Entrance):
         try:
             carried = ask()
         except TooMany as error:
-            raise error.with_text(str(error), NoPlace) from None
+            raise error.with_text(str(error), TooManySessions) from None
         except ValueError:  # too long to be sent: nobody has such a name or password
             raise LoginRefused("wrong user name or password") from None
         try:
@@ -134,7 +134,7 @@ class RemoteLog(logging.Handler):
         self._server.log(min(50, record.levelno), record.name[:64], text)
 
 
-class RemotePresence:
+class RemoteSessionLimits:
     """The server counts sessions and transfers; what sessions keep together lies in a page that
     they share."""
 
@@ -148,7 +148,7 @@ class RemotePresence:
         """Counted by the server."""
         return None
 
-    def leave(self, place: str | None) -> None:
+    def leave(self, slot: str | None) -> None:
         """The same."""
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:

@@ -39,17 +39,22 @@ from ftpserver.isolation.interfaces import (
     ServerForSession,
     SessionForServer,
 )
-from ftpserver.isolation.proxies import RemoteAudit, RemoteEntrance, RemoteLog, RemotePresence
+from ftpserver.isolation.proxies import (
+    RemoteAudit,
+    RemoteAuthenticator,
+    RemoteLog,
+    RemoteSessionLimits,
+)
 from ftpserver.isolation.sandbox import Identity
 from ftpserver.processes.forkserver import ChildArguments
-from ftpserver.processes.rpc import Peer
+from ftpserver.processes.rpc import Endpoint
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.serving.connected import Connected, describe
 from ftpserver.serving.keep_alive import KeepAlive
 from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
 from ftpserver.storage.group_sync import Syncs
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 
 if TYPE_CHECKING:
     from ftpserver.accounts.penalties import Offence
@@ -57,7 +62,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.isolation")
 
-interfaces.make_ready(asked=(Books, ServerForSession), answered=(SessionForServer,))
+interfaces.make_ready(asked=(QuotaStore, ServerForSession), answered=(SessionForServer,))
 _decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 
@@ -143,7 +148,7 @@ class SessionProcess(SessionForServer):
         self._note = note
         self._can_change_root = can_change_root
         self._ended = threading.Event()
-        self._peer = Peer(
+        self._endpoint = Endpoint(
             socket.socket(fileno=calls),
             targets={SessionForServer: self},
             max_descriptors=2,
@@ -151,12 +156,12 @@ class SessionProcess(SessionForServer):
             name="server",
         )
         self.syncs = Syncs()
-        self._server = server = stand_in(ServerForSession, self._peer)
-        self.entrance = RemoteEntrance(server, self._enter)
-        self.ledger = stand_in(Books, self._peer)
+        self._server = server = stand_in(ServerForSession, self._endpoint)
+        self.authenticator = RemoteAuthenticator(server, self._enter)
+        self.ledger = stand_in(QuotaStore, self._endpoint)
         self.ledger.incarnation = note.incarnation
         self.audit = RemoteAudit(server, enabled=bool(settings.audit_size))
-        self.limits = RemotePresence(server)
+        self.limits = RemoteSessionLimits(server)
         self._log_to_server()
 
     def _log_to_server(self) -> None:
@@ -191,7 +196,7 @@ class SessionProcess(SessionForServer):
     def pass_turn(self) -> None:
         """There is no other session in this process."""
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """There is no other session in this process."""
 
     def before_wait(self) -> None:
@@ -236,7 +241,7 @@ class SessionProcess(SessionForServer):
             _cant_be_confined(error)
         os.close(carried.descriptors.pop(0))
         self.limits.paces = SharedPaces(os.dup(page))
-        self._peer.start()
+        self._endpoint.start()
         KeepAlive(self.sessions, lambda: self.settings.stall).thread().start()
         return account
 
@@ -269,22 +274,22 @@ class SessionProcess(SessionForServer):
     def apply_settings(self, settings: LiveSettings) -> None:
         self.settings = settings.applied_to(self.settings)
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         for session in list(self.sessions):
-            session.end(why)
+            session.close(why)
 
-    def hasten(self) -> None:
+    def close_now(self) -> None:
         for session in list(self.sessions):
-            session.hasten()
+            session.close_now()
 
-    def dismiss(self) -> None:
+    def close_idle(self) -> None:
         for session in list(self.sessions):
-            session.dismiss()
+            session.close_idle()
 
     def give_way(self, transfer: str) -> None:
         for session in list(self.sessions):
             session.give_way(transfer)
 
-    def follow(self, account: Known) -> None:
+    def apply_account(self, account: Known) -> None:
         for session in list(self.sessions):
-            session.follow(self._account_of(account))
+            session.apply_account(self._account_of(account))

@@ -133,7 +133,7 @@ class IsolationSupervisor:
         """End a session that has not logged in."""
         for session in list(self._service.sessions):
             if session.request is request:
-                session.cut()
+                session.abort()
 
     def _on_report(self, report: Ended) -> None:
         with self._lock:

@@ -53,7 +53,7 @@ def _interface(index: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def place_of(host: str) -> str:
+def network_of(host: str) -> str:
     """What has one share: an IPv4 address, an IPv6 network of 64 bits, or all link-local addresses
     of an interface, of which a single machine may have as many as it likes."""
     if is_local(host):
@@ -68,13 +68,13 @@ def place_of(host: str) -> str:
 
 @lru_cache(maxsize=1024)
 def source_of(host: str) -> str:
-    """What is banned together: as `place_of`, but a link-local address alone. All machines of a
+    """What is banned together: as `network_of`, but a link-local address alone. All machines of a
     local network are in the same /64 there."""
     if not is_local(host):
         parsed = _parse(host)
         if isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL:
             return str(parsed) + _zone_of(host)
-    return place_of(host)
+    return network_of(host)
 
 
 def _zone_of(host: str) -> str:

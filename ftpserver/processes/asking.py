@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
 
 from ftpserver.errors import StateError
-from ftpserver.processes.rpc import PeerGone
+from ftpserver.processes.rpc import EndpointGone
 from ftpserver.processes.worker_handle import ANSWER_SECONDS, WorkerHandle
 from ftpserver.processes.worker_interfaces import WorkerForServer
 from ftpwire.errors import FtpError
@@ -40,7 +40,7 @@ def ask_all(
     for worker, future in futures:
         try:
             answers.given[worker] = future.result(max(0.0, until - time.monotonic()))
-        except PeerGone:
+        except EndpointGone:
             pass  # it is being looked after
         except (FtpError, OSError, StateError) as error:
             answers.missing[worker] = str(error) or "it doesn't answer"

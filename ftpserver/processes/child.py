@@ -19,7 +19,7 @@ from concurrent.futures import Future
 
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
-from ftpserver.processes.rpc import MAX_SIZE, Peer
+from ftpserver.processes.rpc import MAX_SIZE, Endpoint
 from ftpserver.storage.ledger import Ledger
 
 logger = logging.getLogger("ftpd.processes")
@@ -37,9 +37,9 @@ class ChildProcess:
     Args:
         name: For the log and for threads.
         ledger: Its leases are there, under its incarnation.
-        targets: What the process may call; see `Peer`.
+        targets: What the process may call; see `Endpoint`.
         patience: Seconds after which a process that takes nothing of what it is told is given up.
-        may_log: See `Peer`.
+        may_log: See `Endpoint`.
         on_end: Called once, by the thread that reads, when the process says nothing more.
 
     Raises:
@@ -48,7 +48,7 @@ class ChildProcess:
     Attributes:
         number: It is known by.
         incarnation: What its leases, and its names in staging, begin with.
-        peer: To ask it.
+        endpoint: To ask it.
         pid: 0 before it is known.
         began: On ``time.monotonic()``.
     """
@@ -76,7 +76,7 @@ class ChildProcess:
         self.incarnation = incarnation
         self.pid = 0
         self.began = time.monotonic()
-        self.peer = Peer(
+        self.endpoint = Endpoint(
             ours,
             targets=targets,
             patience=patience,
@@ -99,7 +99,7 @@ class ChildProcess:
     def begin(self, fork: Fork, descriptors: Sequence[int], note: bytes) -> None:
         """Have it forked. Its end of the pair of sockets is the first of its descriptors.
 
-        If it can't be forked after all, the log tells why, and `peer` has ended.
+        If it can't be forked after all, the log tells why, and `endpoint` has ended.
 
         Raises:
             StateError: It can't be.
@@ -113,7 +113,7 @@ class ChildProcess:
         if error is not None:
             if not self._over:
                 logger.error("%s: can't be started: %s", self.name, error)
-            self.peer.give_up()
+            self.endpoint.give_up()
             return
         self.pid, descriptors = done.result()
         with self._lock:
@@ -132,7 +132,7 @@ class ChildProcess:
             self._over = True
             if self._pidfd >= 0:
                 _kill(self._pidfd)
-        self.peer.give_up()
+        self.endpoint.give_up()
 
     def see_ended(self, seconds: float = 0.0) -> None:
         """Close everything, and wait until the process has ended; kill it if it hasn't in so many
@@ -141,7 +141,7 @@ class ChildProcess:
         with self._lock:
             self._over = True
             pidfd, self._pidfd = self._pidfd, -1
-        self.peer.close()
+        self.endpoint.close()
         if pidfd < 0:
             return
         try:
@@ -156,7 +156,7 @@ class ChildProcess:
 
         Raises what the ledger raises; it is tried again by `Ledger.reap` then.
         """
-        self._ledger.bury(self.incarnation)
+        self._ledger.mark_dead(self.incarnation)
 
     def forget(self) -> None:
         """It held nothing."""

@@ -40,7 +40,7 @@ from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
 from ftpserver.net.fd_passing import close_all
 from ftpserver.processes.malloc import keep_what_is_there, return_memory
-from ftpserver.processes.rpc import MAX_DESCRIPTORS, Peer, PeerGone
+from ftpserver.processes.rpc import MAX_DESCRIPTORS, Endpoint, EndpointGone
 from ftpserver.settings.table import Settings
 from ftpwire import messages
 from ftpwire.errors import FtpError
@@ -172,7 +172,7 @@ class ForkServer:
         self._on_report = on_report
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._peer: Peer | None = None
+        self._endpoint: Endpoint | None = None
         self._stopping = False
         self._resting = resting
         self._became: list[threading.Thread] = []
@@ -193,7 +193,7 @@ class ForkServer:
         """Whether there is a process, or was one that has died."""
         return self._process is not None
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """End the fork server until there is another child to be had: it takes as much memory as
         one. For when there are none, or nobody would hear of their end."""
         with self._lock:
@@ -206,16 +206,16 @@ class ForkServer:
         """The same as `spawn`, but the fork server itself goes on as the child, which saves a
         process. For when there are no other children: nobody would hear of their end."""
         with self._lock:
-            peer = self._ensure()
-            process, self._process, self._peer = self._process, None, None
+            endpoint = self._ensure()
+            process, self._process, self._endpoint = self._process, None, None
             self._resting = True
             assert process is not None
-            becoming = later(stand_in(Forking, peer).become)
+            becoming = later(stand_in(Forking, endpoint).become)
             became = becoming(number, note, Descriptors(list(descriptors)))
 
             def wait() -> None:
                 status = process.wait()
-                peer.close()
+                endpoint.close()
                 self._on_report(Ended(number, status))
 
             waiting = threading.Thread(target=wait, name=f"child {number}")
@@ -224,7 +224,7 @@ class ForkServer:
             except RuntimeError as error:  # no more threads
                 process.kill()
                 process.wait()
-                peer.close()
+                endpoint.close()
                 raise StateError(f"no process can be started: {error}") from error
             self._became = [one for one in self._became if one.is_alive()] + [waiting]
             return became
@@ -252,7 +252,7 @@ class ForkServer:
     def stop(self) -> None:
         """End the fork server; its children are not waited for. Can be called twice."""
         self._stopping = True
-        starting = self._peer
+        starting = self._endpoint
         if starting is not None:
             starting.give_up()  # who waits for its answer, with the lock, hears that it is over
         with self._lock:
@@ -265,21 +265,26 @@ class ForkServer:
         """`EndListener.ended`."""
         self._on_report(Ended(number, status))
 
-    def _ensure(self) -> Peer:
+    def _ensure(self) -> Endpoint:
         if self._stopping:
             raise StateError("the server is stopping")
         if self._resting:
             started = self._start()
             self._resting = False
             return started
-        peer, process = self._peer, self._process
-        if peer is not None and not peer.gone and process is not None and process.poll() is None:
-            return peer
+        endpoint, process = self._endpoint, self._process
+        if (
+            endpoint is not None
+            and not endpoint.gone
+            and process is not None
+            and process.poll() is None
+        ):
+            return endpoint
         logger.warning("the fork server has ended; another one is started")
         self._end()
         return self._start()
 
-    def _start(self) -> Peer:
+    def _start(self) -> Endpoint:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -298,7 +303,7 @@ class ForkServer:
             except OSError as error:
                 ours.close()
                 raise StateError(f"no process can be started: {error.strerror}") from error
-        self._peer = peer = Peer(
+        self._endpoint = endpoint = Endpoint(
             ours,
             targets={EndListener: self},
             patience=_PATIENCE,
@@ -306,29 +311,29 @@ class ForkServer:
             name="fork server",
         )
         try:
-            peer.start()
-            self._configure(peer, self._settings)
+            endpoint.start()
+            self._configure(endpoint, self._settings)
         except RuntimeError as error:  # no more threads
             self._end(_LAST_SECONDS)
             raise StateError(f"no process can be started: {error}") from error
         except BaseException:
             self._end(_LAST_SECONDS)
             raise
-        return peer
+        return endpoint
 
-    def _configure(self, peer: Peer, settings: Settings) -> None:
+    def _configure(self, endpoint: Endpoint, settings: Settings) -> None:
         try:
-            later(stand_in(Forking, peer).configure)(settings, RUN.began).result(_PATIENCE)
+            later(stand_in(Forking, endpoint).configure)(settings, RUN.began).result(_PATIENCE)
         except TimeoutError:
             raise StateError("the fork server doesn't answer") from None
-        except PeerGone:
+        except EndpointGone:
             raise StateError("the fork server has ended: the log tells why") from None
         except (FtpError, OSError, ValueError) as error:
             raise StateError(f"the fork server can't take the settings over: {error}") from error
 
     def _end(self, seconds: float = _PATIENCE) -> None:
-        if self._peer is not None:
-            self._peer.close()
+        if self._endpoint is not None:
+            self._endpoint.close()
         if self._process is not None:
             try:
                 self._process.wait(seconds)
@@ -336,7 +341,7 @@ class ForkServer:
                 logger.warning("the fork server is killed: it doesn't end")
                 self._process.kill()
                 self._process.wait()
-        self._process = self._peer = None
+        self._process = self._endpoint = None
 
 
 # the fork server's process ------------------------------------------------------------------------
@@ -357,10 +362,10 @@ class _Forker(ForkingMixIn, BaseServer):
 
     def __init__(self, sock: socket.socket, children: ModuleType, *, verbose: bool) -> None:
         super().__init__("the server", _no_handler)
-        self.peer = Peer(
+        self.endpoint = Endpoint(
             sock, targets={Forking: self}, max_descriptors=MAX_DESCRIPTORS, name="server"
         )
-        self._server = stand_in(EndListener, self.peer)
+        self._server = stand_in(EndListener, self.endpoint)
         self._children = children
         self._verbose = verbose
         self.settings: Settings | None = None
@@ -378,17 +383,17 @@ class _Forker(ForkingMixIn, BaseServer):
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
-        return self.peer.fileno()
+        return self.endpoint.fileno()
 
     def run(self) -> None:
         """Serve until the server is gone, or has this process go on as a child."""
-        while not (self.peer.gone or self._becomes):
+        while not (self.endpoint.gone or self._becomes):
             readable, _, _ = select.select([self.fileno(), self._woken.fileno()], [], [])
             if self._woken.fileno() in readable:
                 self._woken.recv(4096)
                 self.collect_children()
             if self.fileno() in readable:
-                self.peer.handle_one()
+                self.endpoint.handle_one()
 
     # what the server asks (Forking) --------------------------------------------------------
 
@@ -450,7 +455,7 @@ class _Forker(ForkingMixIn, BaseServer):
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        self.peer.abandon()
+        self.endpoint.abandon()
         for ours in (self._woken, self._wake):
             ours.close()
         self._children.main(client_address)

@@ -131,7 +131,7 @@ class GrowingSupervisor(WorkerSupervisor):
         elif busy > processes and processes < self._most and self._clock() >= self._grow_at:
             self._do_soon(self._grow)
         elif self._fork_server.is_awake and not self._all():
-            self._do_soon(self._fork_server.rest)
+            self._do_soon(self._fork_server.go_idle)
         self._let_go(workers, now)
 
     def _fork(self) -> Fork:
@@ -175,7 +175,7 @@ class GrowingSupervisor(WorkerSupervisor):
             self._quiet = False
             self._grow_at = self._clock() + lives.pause()
             return
-        pause = lives.pause(spared=_TRIES - 1, first=_PAUSE_SECONDS)
+        pause = lives.pause(known=_TRIES - 1, first=_PAUSE_SECONDS)
         self._grow_at = self._clock() + pause
         if not self._quiet and not self._over.is_set():
             self._quiet = True

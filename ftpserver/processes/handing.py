@@ -99,7 +99,7 @@ class Handing:
         """Have a connection served by the worker that has the fewest."""
         host = host_of(client_address, request)
         address = (host, client_address[1]) if isinstance(client_address, tuple) else None
-        client = Client(address, self._service.limits.is_spared(host))
+        client = Client(address, self._service.limits.is_known(host))
         number = self._service.next_session_id(request)
         one = _Connection(number, request, client, self._clock())
         self._service.connections.add(request)
@@ -136,7 +136,7 @@ class Handing:
         free = [
             one
             for one in self._workers
-            if not (one.retired or one.peer.gone or one.is_silent(now))
+            if not (one.retired or one.endpoint.gone or one.is_silent(now))
             and len(one.owes) < _MOST_OWED
         ]
         return min(free, key=lambda one: (len(one.connections), one.handed), default=None)
@@ -265,4 +265,4 @@ class Handing:
         with self._lock:
             request = worker.connections.get(number)
         if request is not None:
-            limits.strangers.leave(request)
+            limits.unauthenticated.leave(request)

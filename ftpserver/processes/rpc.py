@@ -63,7 +63,7 @@ class _Kind(IntEnum):
     FAILURE = 4
 
 
-class PeerGone(Internal):
+class EndpointGone(Internal):
     """The process at the other end has ended, or was given up."""
 
 
@@ -94,7 +94,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=to_wire)
 _decode_failure = msgspec.msgpack.Decoder(_Failure).decode
 
 
-class Peer:
+class Endpoint:
     """One end of the pair: asks the other end, and answers it. Safe to use from many threads.
 
     Until `start`, who asks also reads: the process may need to stay without other threads. From
@@ -161,7 +161,7 @@ class Peer:
             descriptors: Go along; they stay open here.
 
         Raises:
-            PeerGone: The other end is gone.
+            EndpointGone: The other end is gone.
             FtpError, OSError, StateError: What the other end raised.
         """
         future = self.ask_later(request, message, descriptors)
@@ -176,13 +176,13 @@ class Peer:
         future: Future[Any] = Future()
         with self._lock:
             if self._over:
-                future.set_exception(PeerGone("the other process has ended"))
+                future.set_exception(EndpointGone("the other process has ended"))
                 return future
             number = next(self._numbers) & 0xFFFFFFFF
             self._open[number] = _Open(request, future)
         try:
             self._send(_Kind.ASK, number, message, descriptors)
-        except PeerGone as error:
+        except EndpointGone as error:
             with self._lock:
                 self._open.pop(number, None)
             _fail(future, error)
@@ -196,7 +196,7 @@ class Peer:
         """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
         try:
             self._send(_Kind.TELL, 0, message, descriptors)
-        except PeerGone:
+        except EndpointGone:
             pass
 
     # its life ----------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Peer:
             self._over = True
             waiting, self._open = list(self._open.values()), {}
         for one in waiting:
-            _fail(one.result, PeerGone("the other process has ended"))
+            _fail(one.result, EndpointGone("the other process has ended"))
         self._on_end()
 
     # sending -----------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Peer:
                     left = left[self._socket.send(left) :]
         except OSError as error:  # BlockingIOError, too: it takes nothing
             self.give_up()
-            raise PeerGone("the other process has ended, or doesn't listen") from error
+            raise EndpointGone("the other process has ended, or doesn't listen") from error
 
     def _write_at_once(self, data: bytes, descriptors: Sequence[int]) -> bool:
         """Write a message if there is room for it. Raises PeerGone."""
@@ -296,7 +296,7 @@ class Peer:
             return False
         except OSError as error:
             self.give_up()
-            raise PeerGone("the other process has ended") from error
+            raise EndpointGone("the other process has ended") from error
         finally:
             self._sending.release()
         return True
@@ -329,7 +329,7 @@ class Peer:
             data, descriptors = self._late[0]
             try:
                 self._write(data, descriptors)
-            except PeerGone:
+            except EndpointGone:
                 pass  # nor will it take the others
             close_all(descriptors)
             with self._lock:
@@ -417,7 +417,7 @@ class Peer:
         try:
             result = self._result(request, kind, payload, descriptors)
         except BaseException:
-            _fail(future, PeerGone("the other process answers what is no answer"))
+            _fail(future, EndpointGone("the other process answers what is no answer"))
             raise
         if isinstance(result, Exception):
             _fail(future, result)
@@ -479,7 +479,7 @@ class Peer:
         carried = answer if isinstance(answer, Carried) else Carried(answer, [])
         try:
             self._send(_Kind.ANSWER, number, carried.message, carried.descriptors)
-        except PeerGone:
+        except EndpointGone:
             pass  # nobody waits for it any more
         except Exception as error:  # it can't be sent, as a number that is too large
             self._send_failure(number, error)
@@ -496,7 +496,7 @@ class Peer:
             failure = _Failure("internal error", code=Internal.code)
         try:
             self._send(_Kind.FAILURE, number, failure, [])
-        except PeerGone:
+        except EndpointGone:
             pass  # the same
 
 

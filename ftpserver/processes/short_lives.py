@@ -41,12 +41,12 @@ class ShortLives:
         self.count += 1
         self.reason = reason
 
-    def pause(self, *, spared: int = 1, first: float = _FIRST_PAUSE) -> float:
+    def pause(self, *, known: int = 1, first: float = _FIRST_PAUSE) -> float:
         """Seconds until the next one is to be tried.
 
         Args:
-            spared: So many in a row make no pause.
+            known: So many in a row make no pause.
             first: The pause after one more; each that follows is twice as long.
         """
-        beyond = self.count - spared
+        beyond = self.count - known
         return min(LONGEST_PAUSE, first * 2.0 ** min(16, beyond - 1)) if beyond > 0 else 0.0

@@ -280,7 +280,7 @@ class WorkerSupervisor:
             worker.retired = True
             self._kill(worker)
         for worker in workers:
-            worker.peer.close()
+            worker.endpoint.close()
 
     def _kill(self, worker: WorkerHandle) -> None:
         """End a worker; that is no news for the log."""
@@ -326,7 +326,7 @@ class WorkerSupervisor:
                     workers.remove(worker)
                     worker.retired = True
                     self._kill_unready(worker)
-                    worker.peer.close()  # none of it is left when this returns
+                    worker.endpoint.close()  # none of it is left when this returns
             raise StateError(_CANT_START)
         except BaseException:
             self._give_up(workers)
@@ -336,9 +336,9 @@ class WorkerSupervisor:
         """Whether all are ready in time. Raises StateError: one has died."""
         with self._changed:
             self._changed.wait_for(
-                lambda: all(one.ready or one.peer.gone for one in workers), _START_SECONDS
+                lambda: all(one.ready or one.endpoint.gone for one in workers), _START_SECONDS
             )
-            if any(one.peer.gone for one in workers):
+            if any(one.endpoint.gone for one in workers):
                 raise StateError(_CANT_START)
             return all(one.ready for one in workers)
 
@@ -371,7 +371,7 @@ class WorkerSupervisor:
         note = ChildNote(ledger.node, ledger.run, worker.incarnation)
         worker.begin(self._fork(), [self._page], msgspec.msgpack.encode(note))
         try:
-            worker.peer.start()
+            worker.endpoint.start()
         except RuntimeError as error:  # no more threads
             raise StateError(f"no worker can be started: {error}") from error
 
@@ -417,7 +417,7 @@ class WorkerSupervisor:
         """End what a worker held that has ended."""
         self._tallies.forget_sessions(worker.number)
         worker.end_leases()
-        self._service.limits.sessions.bury(worker.incarnation)
+        self._service.limits.sessions.mark_dead(worker.incarnation)
         if not worker.said_bye:
             self._host.look_soon()
 
@@ -515,8 +515,8 @@ class WorkerSupervisor:
 
     def _turn(self, host: str, worker: int) -> Future[str]:
         """A turn in the queue, when it is there."""
-        spared = self._service.limits.is_spared(host)
-        turn = self._tallies.queue.enter(host, spared=spared, worker=worker)
+        known = self._service.limits.is_known(host)
+        turn = self._tallies.queue.enter(host, known=known, worker=worker)
         given: Future[str] = Future()
         turn.began.add_done_callback(lambda _: given.set_result(turn.token))
         return given

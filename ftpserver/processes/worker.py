@@ -33,7 +33,7 @@ from ftpserver.interfaces import Carried, later, stand_in
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.processes.malloc import keep_what_is_there, return_what_is_free
-from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.rpc import Endpoint, EndpointGone
 from ftpserver.processes.shared_rate import SharedPaces
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
@@ -90,7 +90,7 @@ class Worker(WorkerForServer):
         """Those that the server has not answered, and whether the connection is to be dropped. Only
         the thread that reads changes it."""
         self._stack = ExitStack()
-        self._peer = Peer(
+        self._endpoint = Endpoint(
             socket.socket(fileno=ours),
             targets={WorkerForServer: self},
             max_size=MAX_SIZE,
@@ -98,7 +98,7 @@ class Worker(WorkerForServer):
             on_end=self._server_gone,
             name="server",
         )
-        self._server = stand_in(ServerForWorker, self._peer)
+        self._server = stand_in(ServerForWorker, self._endpoint)
         self._connections = _Connections(self._server, self._end_when_done)
         self.service = self._open(arguments.settings, note, SharedPaces(page))
         self.service.tls_context = arguments.tls_context
@@ -121,7 +121,7 @@ class Worker(WorkerForServer):
         ledger = Ledger(engine, note.node, note.incarnation, keep, note.run, state=settings.state)
         ledger.on_unmeasured = self._server.measure_soon
         ledger.on_disk_full = self._make_disk_room
-        server = self._peer
+        server = self._endpoint
         audit = Audit(
             settings.state,
             size=settings.audit_size,
@@ -160,7 +160,7 @@ class Worker(WorkerForServer):
         heartbeat = Heartbeat(service.ledger, service.limits.sessions, stop_fd=service.stop_fd)
         heartbeat.start()
         service.start()
-        self._peer.start()
+        self._endpoint.start()
         self._server.ready()
         keep_what_is_there()
         self._asked_to_end.wait()
@@ -171,7 +171,7 @@ class Worker(WorkerForServer):
         service.audit.close()
         self._server.bye(service.stats())
         self._leaving = True
-        self._peer.close()
+        self._endpoint.close()
         self._stack.close()
 
     def _server_gone(self) -> None:
@@ -207,7 +207,7 @@ class Worker(WorkerForServer):
             self._serve(number, *done.result())
             if self._claims[number]:
                 self.drop(number)
-        except (NotFound, PeerGone):
+        except (NotFound, EndpointGone):
             pass  # another one has it
         except (FtpError, OSError) as error:  # no more descriptors: it was closed on its way
             logger.error("a connection could not be taken: %s", error)
@@ -219,7 +219,7 @@ class Worker(WorkerForServer):
     def _serve(self, number: int, client: Client, descriptors: list[int]) -> None:
         request = socket.socket(fileno=descriptors.pop())
         self._connections.numbers[request] = number
-        if client.spared and client.address is not None:
+        if client.known and client.address is not None:
             self.service.limits.spare(client.address[0])
         address = "" if client.address is None else client.address
         self._handed.take(request, address)
@@ -318,7 +318,7 @@ class _Failures:
             return self._mine.take(account_id, guess, size) and self._server.take(
                 account_id, guess, size
             )
-        except PeerGone:
+        except EndpointGone:
             return False  # and this process is at its end
 
 

@@ -77,7 +77,7 @@ class WorkerHandle(ChildProcess):
             max_size=MAX_SIZE,
             on_end=lambda: on_end(self),
         )
-        self.far = stand_in(WorkerForServer, self.peer)
+        self.far = stand_in(WorkerForServer, self.endpoint)
 
     @property
     def is_missed(self) -> bool:

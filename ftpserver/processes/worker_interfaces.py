@@ -44,11 +44,11 @@ class Client(msgspec.Struct, frozen=True):
 
     Attributes:
         address: Where it comes from; None for a Unix socket.
-        spared: Somebody has logged in from there lately.
+        known: Somebody has logged in from there lately.
     """
 
     address: tuple[str, int] | None
-    spared: bool
+    known: bool
 
 
 class WorkerForServer(Protocol):
@@ -130,7 +130,7 @@ class ServerForWorker(Protocol):
         """A connection has ended without a log-in, in a way that costs its address something."""
 
     @told
-    def heard_of_ban(self, place: str, until: int) -> None:
+    def heard_of_ban(self, network: str, until: int) -> None:
         """An address is banned, until so many seconds since 1970."""
 
     @told
@@ -169,7 +169,7 @@ class ServerQueue(Protocol):
         """Give a turn back."""
 
     @contextmanager
-    def turn(self, host: str, *, spared: bool, seconds: float | None = None) -> Iterator[None]:
+    def turn(self, host: str, *, known: bool, seconds: float | None = None) -> Iterator[None]:
         """Wait for a turn, and have it. Raises Busy. The server knows itself who is spared."""
         entered = self.enter(host)
         try:

@@ -145,11 +145,11 @@ class AccountWatcher:
         meter = self._meters.get(session)
         return 0.0 if meter is None else meter.speed
 
-    def end(self, session: Connected, why: str) -> None:
+    def close(self, session: Connected, why: str) -> None:
         """End a session with a word of why; it is cut when it doesn't end soon."""
         with self._lock:
             self._ending.setdefault(session, time.monotonic() + _PATIENCE)
-        session.end(why)
+        session.close(why)
 
     def look(self) -> None:
         """One round."""
@@ -171,11 +171,11 @@ class AccountWatcher:
         for session, when in ending:  # when: to cut it
             if now >= when + (_FAREWELL if session.leaving else 0):
                 logger.info("%s: cut off: it could not be ended in order", session)
-                session.cut()
+                session.abort()
                 with self._lock:
                     self._ending[session] = math.inf  # it finds out by itself
             elif not session.leaving:
-                session.hasten()
+                session.close_now()
 
     def _measure(self, sessions: list[Connected], now: float) -> None:
         meters = {}
@@ -195,7 +195,7 @@ class AccountWatcher:
             if session.doing is None and now - session.quiet_since >= _IDLE:
                 with self._lock:
                     self._ending[session] = now + _PATIENCE
-                session.dismiss()
+                session.close_idle()
 
     # accounts and tokens -----------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class AccountWatcher:
             if why is None and not (token_id in good or token_id is None or session.token_revoked):
                 why = "the token that it was opened with was revoked or has expired"
             if why is not None:
-                self.end(session, why)
+                self.close(session, why)
             else:
                 self._have_follow(session, account)
 
@@ -230,7 +230,7 @@ class AccountWatcher:
         fresh = self._accounts[account.id][1]
         if fresh is not account:
             try:
-                session.follow(fresh)
+                session.apply_account(fresh)
             except NotFound:
                 pass  # removed since: the next round ends it
 

@@ -22,8 +22,8 @@ from ftpwire.messages import LoggedIn
 from ftpwire.pacing import Pace
 
 if TYPE_CHECKING:
-    from ftpserver.accounts.authenticator import Admission, Entrance
-    from ftpserver.audit.trail import Trail
+    from ftpserver.accounts.authenticator import Admission, Authenticator
+    from ftpserver.audit.context import AuditContext
     from ftpserver.serving.context import Sharing
     from ftpserver.serving.exchange import Exchange
 
@@ -56,7 +56,7 @@ class Authentication:
     is_closing = False
     is_excused = False
     _failures = 0
-    _place: str | None = None
+    _slot: str | None = None
     """Where the session counts for a limit."""
     _has_left = False
 
@@ -64,7 +64,7 @@ class Authentication:
         self,
         server: Sharing,
         exchange: Exchange,
-        trail: Trail,
+        audit_context: AuditContext,
         *,
         peer: str,
         host: str,
@@ -76,7 +76,7 @@ class Authentication:
         self._peer = peer
         self._server = server
         self._exchange = exchange
-        self._trail = trail
+        self._audit_context = audit_context
         self._on_log_in = on_log_in
 
     def __str__(self) -> str:
@@ -97,9 +97,9 @@ class Authentication:
         return account
 
     @property
-    def authenticator(self) -> Entrance:
+    def authenticator(self) -> Authenticator:
         """Who decides."""
-        return self._server.entrance
+        return self._server.authenticator
 
     # log-ins -----------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Authentication:
 
     def log_in(self, admitted: Admission) -> LoggedIn:
         """The client has proved who it is, and there is room: open the session."""
-        self._place = admitted.place
+        self._slot = admitted.slot
         self.token_id = admitted.token_id
         try:
             self._set_pace(admitted.account)
@@ -126,7 +126,7 @@ class Authentication:
         except BaseException:
             self._give_back()
             raise
-        self._trail.logged_in(admitted.token_id or admitted.invitation)
+        self._audit_context.logged_in(admitted.token_id or admitted.invitation)
         logger.info("%s: logged in", self)
         return self.logged_in()
 
@@ -135,7 +135,7 @@ class Authentication:
         self._failures += 1
         reason = error.reason if isinstance(error, Refused) else str(error)
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), reason)
-        self._trail.note(reason)
+        self._audit_context.note(reason)
         self.hold_back(error)
         self.is_closing = self._failures >= _LOGIN_TRIES or isinstance(error, Banned)
 
@@ -147,7 +147,7 @@ class Authentication:
     def hold_back(self, error: LoginRefused | Busy) -> None:
         """Let the time pass that a refusal takes, unless the server stops or the client leaves."""
         exchange = self._exchange
-        delay = self._server.entrance.delay(self.host, error)
+        delay = self._server.authenticator.delay(self.host, error)
         until = min(time.monotonic() + delay, exchange.login_deadline)
         try:
             with exchange.guard:
@@ -174,17 +174,17 @@ class Authentication:
         self.token_id = None
         self.token_revoked = False
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         """The account was changed by somebody else: what is asked for from now on obeys that.
 
         From another thread.
         """
         self._use(account)
         self._set_pace(account)
-        had = self._place
-        place = self._server.limits.enter(account, self.host, at_any_rate=True, had=had)
-        if place != had:  # a limit is new: this session counts for the next ones
-            self._place = place
+        had = self._slot
+        slot = self._server.limits.enter(account, self.host, at_any_rate=True, had=had)
+        if slot != had:  # a limit is new: this session counts for the next ones
+            self._slot = slot
             if self._has_left:
                 self._give_back()
 
@@ -203,5 +203,5 @@ class Authentication:
         self._give_back()
 
     def _give_back(self) -> None:
-        place, self._place = self._place, None
-        self._server.limits.leave(place)
+        slot, self._slot = self._slot, None
+        self._server.limits.leave(slot)

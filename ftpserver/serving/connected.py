@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ftpserver.audit.trail import Unusable
+from ftpserver.audit.context import Unusable
 from ftpwire.errors import BadRequest, FtpError
 from ftpwire.messages import GetFiles, Message, PutFiles
 
@@ -98,22 +98,22 @@ class Connected(Protocol):
     def quiet_since(self) -> float:
         """Since when it waits for a request, on ``time.monotonic()``."""
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         """End it, and tell its client why. What can't be interrupted is not."""
 
-    def hasten(self) -> None:
-        """End it after `end`, also where it waits for its client to send more."""
+    def close_now(self) -> None:
+        """End it after `close`, also where it waits for its client to send more."""
 
-    def dismiss(self) -> None:
+    def close_idle(self) -> None:
         """End it as if the server stopped; for a session that does nothing."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection at once."""
 
     def give_way(self, transfer: str) -> None:
         """End it if that is its running transfer: another one needs the place."""
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         """The account was changed: what is asked for from now on obeys that. Raises NotFound."""
 
     def say_alive(self) -> None:

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import socket
 
     from ftpserver.accounts.account import Account
-    from ftpserver.accounts.authenticator import Entrance
+    from ftpserver.accounts.authenticator import Authenticator
     from ftpserver.accounts.penalties import Offence
-    from ftpserver.audit.trail import Recorder
+    from ftpserver.audit.context import Recorder
     from ftpserver.serving.connected import Connected
     from ftpserver.serving.parking import Parking
     from ftpserver.settings.table import Settings
     from ftpserver.storage.group_sync import Syncs
-    from ftpserver.storage.quota import Books
+    from ftpserver.storage.quota import QuotaStore
     from ftpwire.pacing import Pace
 
 
-class Presence(Protocol):
+class SessionLimiting(Protocol):
     """Where sessions and transfers count for limits, and what they keep together."""
 
     def enter(
@@ -33,7 +33,7 @@ class Presence(Protocol):
     ) -> str | None:
         """Take one of the places for sessions. ``had``: what the session has of one."""
 
-    def leave(self, place: str | None) -> None:
+    def leave(self, slot: str | None) -> None:
         """Give a place back."""
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
@@ -78,7 +78,7 @@ class Sharing(Protocol):
     def pass_turn(self) -> None:
         """Called by a session's thread between two steps of long work: see `Turns.pass_on`."""
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """Called by a session's thread: what it does next waits for something, or takes its time.
         It has neither the turn nor the pool's lead any more."""
 
@@ -91,15 +91,15 @@ class Sharing(Protocol):
         """Those that there are."""
 
     @property
-    def entrance(self) -> Entrance:
+    def authenticator(self) -> Authenticator:
         """Who is let in."""
 
     @property
-    def limits(self) -> Presence:
+    def limits(self) -> SessionLimiting:
         """Where sessions count."""
 
     @property
-    def ledger(self) -> Books:
+    def ledger(self) -> QuotaStore:
         """Room."""
 
     @property

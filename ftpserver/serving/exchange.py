@@ -32,7 +32,7 @@ from ftpwire.messages import Failed, Hole, Message, Sent
 from ftpwire.units import human
 
 if TYPE_CHECKING:
-    from ftpserver.audit.trail import Trail
+    from ftpserver.audit.context import AuditContext
     from ftpserver.serving.context import Sharing
     from ftpserver.serving.running_transfer import RunningTransfer
     from ftpserver.storage.quota import Settled
@@ -105,7 +105,7 @@ class Exchange:
         server: Sharing,
         channel: Channel,
         transfer: RunningTransfer,
-        trail: Trail,
+        audit_context: AuditContext,
         login_deadline: float,
     ) -> None:
         self.channel = channel
@@ -114,8 +114,8 @@ class Exchange:
         self.login_deadline = login_deadline
         self._server = server
         self._transfer = transfer
-        self._trail = trail
-        self.repeats = Repeats(self, trail, server.ledger)
+        self._audit_context = audit_context
+        self.repeats = Repeats(self, audit_context, server.ledger)
 
     def begin(self, request_id: int) -> None:
         """A request has come: what follows is about it. Its id may be that of an earlier one."""
@@ -296,19 +296,19 @@ class Exchange:
     def has_removed(self, files: int, size: int) -> None:
         """The request fails, and so much was removed by it: the audit log tells that."""
         if files:
-            self._trail.removed(files, size)
+            self._audit_context.removed(files, size)
 
     def sends_files(self, told: Sequence[messages.SentFile | None]) -> None:
         """A `GetFiles` is answered with these: the audit log tells of each, once all of it went."""
-        self._trail.sends_files(told)
+        self._audit_context.sends_files(told)
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
         """So many bytes of the trash were given up for room: the audit log tells that."""
-        self._trail.gave_up(size, operations)
+        self._audit_context.gave_up(size, operations)
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
         """A tree in the trash was counted: the audit log tells how much was removed then."""
-        self._trail.measured(operation, path, size, files)
+        self._audit_context.measured(operation, path, size, files)
 
     # transfers ---------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class Exchange:
             TooMany: The account has as many as it may have.
         """
         if size is None or size > LONG:
-            self.stand_aside()  # most of it is done outside of Python's lock
+            self.will_block()  # most of it is done outside of Python's lock
             self._transfer.begin()
             if sends:
                 self.channel.start_slowly()
@@ -358,7 +358,7 @@ class Exchange:
         if self.on_long_wait is not None:
             self.on_long_wait()
         if self.is_reading and self.workspace is not None and self.workspace.tree is None:
-            self.workspace.rest()  # the file itself is open
+            self.workspace.go_idle()  # the file itself is open
 
     # receiving ---------------------------------------------------------------------------
 
@@ -413,7 +413,7 @@ class Exchange:
                 anything.
         """
         sink, transfer = DiskSink(sink, self.guard), self._transfer
-        self.on_long_wait, self._look = sink.rest, look
+        self.on_long_wait, self._look = sink.go_idle, look
         transfer.await_bytes()
         try:
             with self.guard:
@@ -524,7 +524,7 @@ class Exchange:
                 self.joined()
                 return
             self.commit()
-        self._trail.answered(reply)
+        self._audit_context.answered(reply)
         self.repeats.answered(self.workspace, reply)
         self.send(reply, kind)
 
@@ -534,7 +534,7 @@ class Exchange:
         Args:
             digest: Of the bytes that came with it.
         """
-        self._trail.joined(digest)
+        self._audit_context.joined(digest)
         self.repeats.joined(self.request_id)
 
     def commit(self) -> None:
@@ -547,7 +547,7 @@ class Exchange:
         with self.guard.away():
             outcomes = workspace.commit()
             self.take_turn()
-            self._trail.committed(outcomes)
+            self._audit_context.committed(outcomes)
             self.repeats.committed(workspace, outcomes)
         # the answers come last: a client that has them may leave
         if batch.settled is not None and batch.settled.quota is not None:
@@ -570,9 +570,9 @@ class Exchange:
     def commit_late(self) -> None:
         """The client is gone; what came in whole is stored, so that it need not come again."""
         if self.workspace is not None:
-            self.stand_aside()
+            self.will_block()
             outcomes = self.workspace.commit(late=True)
-            self._trail.committed(outcomes)
+            self._audit_context.committed(outcomes)
             self.repeats.committed(self.workspace, outcomes)
 
     def _warn_of_little_room(self, settled: Settled) -> None:
@@ -585,9 +585,9 @@ class Exchange:
         """What follows is small, or one of many small steps: no other thread gets in its way."""
         self._server.take_turn()
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """What follows waits for the disk, or takes its time."""
-        self._server.stand_aside()
+        self._server.will_block()
 
     def has_logged_in(self, workspace: Workspace) -> None:
         """From here on, frames may be larger, and no log-in is waited for."""

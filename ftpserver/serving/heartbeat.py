@@ -12,7 +12,7 @@ import threading
 from typing import Protocol
 
 from ftpserver.errors import StateError
-from ftpserver.storage.runs import LEASE_SECONDS
+from ftpserver.storage.incarnations import LEASE_SECONDS
 from ftpwire.errors import DiskFull, Forbidden
 
 logger = logging.getLogger("ftpd")

@@ -139,7 +139,7 @@ class FileSink(Sink, Protocol):
     def hole(self, count: int) -> None:
         """So many zeros come next."""
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing comes for a while: hold little."""
 
 
@@ -167,7 +167,7 @@ class DiskSink:
         with self._guard.away():
             self._sink.hole(count)
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing comes for a while: hold little."""
         with self._guard.away():
-            self._sink.rest()
+            self._sink.go_idle()

@@ -71,7 +71,7 @@ class Connections(ThreadingMixIn):
                 self.service.parking.park(session, lambda: self.shutdown_request(request))
                 return
         finally:
-            self.service.turns.rest()  # this thread ends, however its session did
+            self.service.turns.go_idle()  # this thread ends, however its session did
         self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -145,7 +145,7 @@ class Listener(Stoppable, Connections, TCPServer):
     def _serve_proxied(self, request: Any, proxy: Any, client_address: Any) -> None:
         """Serve a connection whose proxy has told the client's address: that is what counts."""
         if client_address != proxy:
-            self.service.limits.strangers.leave(request)
+            self.service.limits.unauthenticated.leave(request)
             if not self._host.admit(request, client_address):
                 self.shutdown_request(request)
                 return

@@ -65,13 +65,13 @@ class Parkable(Protocol):
     def resume(self) -> None:
         """Go on, until there is nothing to do again, or the end."""
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Give back what is open."""
 
     def is_overdue(self, now: float) -> bool:
         """Whether it was idle for too long."""
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         """End it, and tell its client why."""
 
 
@@ -130,9 +130,9 @@ class Parking:
         """Whether one of so many may keep its thread for a moment, waiting for a request."""
         return sessions - len(self._there) <= _FEW and self._pool.has_room
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """Called by a session's thread that is going to wait for something: others needn't."""
-        self._pool.stand_aside()
+        self._pool.will_block()
 
     # coming and going --------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Parking:
             self._selector.register(fd, selectors.EVENT_READ, parked)
         except OSError as error:  # no memory, or more than the system watches for a user
             logger.error("%s: the session can't be parked: %s", session, error)
-            session.end("the server has too many sessions")
+            session.close("the server has too many sessions")
             return False
         self._there[fd] = parked
         if not session.at_rest:
@@ -210,7 +210,7 @@ class Parking:
         """Have a session that is parked give back what it has open."""
         if self._take(parked):
             try:
-                parked.session.rest()
+                parked.session.go_idle()
             except Exception:
                 logger.exception("%s: it could not be put to rest", parked.session)
             self.park(parked.session, parked.on_end)

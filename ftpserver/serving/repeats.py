@@ -39,9 +39,9 @@ from ftpwire.errors import (
 from ftpwire.messages import ChangeFor, Failed, Message
 
 if TYPE_CHECKING:
-    from ftpserver.audit.trail import Trail
+    from ftpserver.audit.context import AuditContext
     from ftpserver.storage.batch import Outcome
-    from ftpserver.storage.quota import Books
+    from ftpserver.storage.quota import QuotaStore
     from ftpserver.workspace.workspace import Workspace
 
 logger = logging.getLogger("ftpd.repeats")
@@ -66,7 +66,7 @@ class Waiting(Protocol):
     def commit(self) -> None:
         """Finish the changes that wait in the batch."""
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """What follows takes its time."""
 
     def look_for_cancel(self) -> None:
@@ -80,13 +80,15 @@ class Repeats:
     """The numbered requests of one session. For its thread.
 
     Args:
-        books: Where answers are noted.
+        quota_store: Where answers are noted.
     """
 
-    def __init__(self, exchange: Waiting, trail: Trail, books: Books) -> None:
+    def __init__(
+        self, exchange: Waiting, audit_context: AuditContext, quota_store: QuotaStore
+    ) -> None:
         self._exchange = exchange
-        self._trail = trail
-        self._books = books
+        self._audit_context = audit_context
+        self._quota_store = quota_store
         self._key: bytes | None = None
         self._numbers: RequestNumbers | None = None
         self._current = 0
@@ -136,11 +138,11 @@ class Repeats:
         if claimed:
             self._keep(number)
         if told is not None:
-            self._trail.repeated()
+            self._audit_context.repeated()
             return told
         self._current = number
         return done_before(
-            workspace.home, lambda: self._books.operation(workspace.account.id, key), request
+            workspace.home, lambda: self._quota_store.operation(workspace.account.id, key), request
         )
 
     def _keep(self, number: int) -> None:
@@ -175,7 +177,7 @@ class Repeats:
         one, and the number is claimed."""
         exchange, pause = self._exchange, _FIRST_PAUSE
         exchange.commit()  # it may wait for one of these in turn
-        exchange.stand_aside()
+        exchange.will_block()
         while not self._claim(workspace, key, number):
             told = self._noted(workspace, key, number)
             if told is not None:
@@ -188,7 +190,7 @@ class Repeats:
 
     def _noted(self, workspace: Workspace, key: bytes, number: int) -> Message | None:
         """The answer that was noted; None without one."""
-        noted = self._books.answer(workspace.account.id, key, number)
+        noted = self._quota_store.answer(workspace.account.id, key, number)
         if noted is None:
             return None
         try:
@@ -229,14 +231,14 @@ class Repeats:
 
     def _note(self, workspace: Workspace, answers: Sequence[tuple[int, Message]]) -> None:
         assert self._key is not None
-        self._exchange.stand_aside()  # the books may wait for other processes
+        self._exchange.will_block()  # the books may wait for other processes
         last = [(number, reply) for number, reply in answers if _is_the_last_word(reply)]
         done = {number for number, _ in answers}
         noted = [(number, messages.encode(reply)) for number, reply in last]
         try:
             for at in range(0, len(noted), _NOTED_AT_ONCE):
                 some = noted[at : at + _NOTED_AT_ONCE]
-                self._books.note_answers(workspace.account.id, self._key, some)
+                self._quota_store.note_answers(workspace.account.id, self._key, some)
         except NOT_NOW as error:  # it is done all the same; the numbers stay claimed
             logger.warning("%s: answers could not be noted: %s", workspace, error)
             done -= {number for number, _ in last}
@@ -247,7 +249,7 @@ class Repeats:
 
     # its end -----------------------------------------------------------------------------
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing was asked for some time: close what is open, if it isn't needed."""
         if not self._kept:
             self._give_back()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 from sqlalchemy import Engine
 
 from ftpserver.accounts.accounts import Accounts
-from ftpserver.accounts.authenticator import LocalEntrance
+from ftpserver.accounts.authenticator import LocalAuthenticator
 from ftpserver.accounts.limits import Limits, LimitsOptions
 from ftpserver.accounts.registration import Probing, Registration, Throttling
 from ftpserver.accounts.tokens import Tokens
@@ -91,7 +91,7 @@ class LocalConnections:
 
     def logged_in(self, request: socket.socket, host: str) -> None:
         """It doesn't count as a stranger's any more."""
-        self._limits.strangers.leave(request)
+        self._limits.unauthenticated.leave(request)
 
     def penalize(self, host: str, offence: Offence) -> None:
         """It costs the address something."""
@@ -99,7 +99,7 @@ class LocalConnections:
 
     def closed(self, request: socket.socket) -> None:
         """It doesn't count as a stranger's any more."""
-        self._limits.strangers.leave(request)
+        self._limits.unauthenticated.leave(request)
 
 
 class Service:
@@ -141,8 +141,8 @@ class Service:
         self.turns = Turns(self._end_lead)
         self.take_turn = self.turns.take
         self.pass_turn = self.turns.pass_on
-        ledger.syncs.before_wait = self.stand_aside
-        Writer.of(engine).before_wait = self.stand_aside
+        ledger.syncs.before_wait = self.will_block
+        Writer.of(engine).before_wait = self.will_block
         self.stopping = False
         self.draining = False
         self.grace = settings.grace
@@ -160,7 +160,7 @@ class Service:
         self.limits = Limits(engine, settings, ledger, **limits)
         self.limits.on_banned = self._record_ban
         self.ownership = Ownership(identity(engine), root)
-        self.entrance = LocalEntrance(
+        self.authenticator = LocalAuthenticator(
             self.accounts, self.tokens, self.registration, self.limits, self.ownership
         )
         self.keep_alive = KeepAlive(self.sessions, lambda: self.settings.stall)
@@ -177,7 +177,7 @@ class Service:
     def park_idle(self) -> None:
         """Let idle sessions wait without a thread, if the settings say so. Before `start`."""
         if self.settings.threads:
-            self.parking = Parking(self.settings.threads, self.stop_fd, self.turns.rest)
+            self.parking = Parking(self.settings.threads, self.stop_fd, self.turns.go_idle)
             self._stack.callback(self.parking.close)
 
     def start(self) -> None:
@@ -217,17 +217,17 @@ class Service:
         return self._wait_for_client
 
     def _wait_for_client(self) -> None:
-        self.turns.rest()
+        self.turns.go_idle()
         self._end_lead()
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """What a session's thread does next waits for something, or takes its time."""
         self.turns.give_up()
         self._end_lead()
 
     def _end_lead(self) -> None:
         if self.parking is not None:
-            self.parking.stand_aside()
+            self.parking.will_block()
 
     def next_session_id(self, request: socket.socket) -> int:
         """The number of a connection's session, that none of this run had yet."""
@@ -274,7 +274,7 @@ class Service:
         if settings.grace != self.settings.grace:
             self.grace = settings.grace
         self.settings = settings
-        self.limits.follow(settings)
+        self.limits.apply_settings(settings)
         self.registration.open = settings.open_registration
         self.registration.default_quota = settings.default_quota
 
@@ -293,8 +293,8 @@ class Service:
         """How much goes on in this process."""
         sessions = list(self.sessions)
         transfers = sum(isinstance(one.doing, TRANSFERS) for one in sessions)
-        strangers = sum(one.account is None for one in sessions)
-        return Stats(len(sessions), strangers, transfers, *self.moved())
+        unauthenticated = sum(one.account is None for one in sessions)
+        return Stats(len(sessions), unauthenticated, transfers, *self.moved())
 
     def session_infos(self) -> list[SessionInfo]:
         """Who is connected to this process, by number."""
@@ -330,7 +330,7 @@ class Service:
             named = user if session is None else session
             raise NotFound(f"{named}: no such session (see ftpd sessions)")
         for one in chosen:
-            self.watcher.end(one, _KICKED)
+            self.watcher.close(one, _KICKED)
         return sorted(one.id for one in chosen)
 
     # the end -----------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class Service:
         self._wait_for_sessions(lambda: self.grace, warns=True)
         for session in list(self.sessions):
             logger.warning("%s: cut off: the grace time is over", session)
-            session.cut()
+            session.abort()
         self._wait_for_sessions(lambda: _LAST_SECONDS)
 
     def _wait_for_sessions(self, seconds: Callable[[], float], *, warns: bool = False) -> None:

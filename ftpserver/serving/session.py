@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.trash_policy import policy_of
-from ftpserver.audit.trail import Unusable
+from ftpserver.audit.context import Unusable
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of, peer_uid
@@ -62,7 +62,7 @@ from ftpwire.messages import Failed, Message
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
-    from ftpserver.audit.trail import Trail
+    from ftpserver.audit.context import AuditContext
     from ftpserver.serving.context import Sharing
     from ftpserver.storage.trash.policy import Policy
 
@@ -117,7 +117,7 @@ class Session(StreamRequestHandler):
     channel: Channel
     exchange: Exchange
     authentication: Authentication
-    _trail: Trail
+    _audit_context: AuditContext
     _transfer: RunningTransfer
     _has_thread_until = math.inf
     """On ``time.monotonic()``; never for the first thread, which is this session's own."""
@@ -181,14 +181,16 @@ class Session(StreamRequestHandler):
             keep_probing(connection)
         self.peer = peer_name(self.client_address)
         self.host = host_of(self.client_address, connection)
-        self._trail = server.audit.trail(self)
+        self._audit_context = server.audit.audit_context(self)
         self._transfer = RunningTransfer(server, self.give_way)
         login_deadline = self.quiet_since + server.settings.login_grace
-        self.exchange = Exchange(server, self.channel, self._transfer, self._trail, login_deadline)
+        self.exchange = Exchange(
+            server, self.channel, self._transfer, self._audit_context, login_deadline
+        )
         self.authentication = Authentication(
             server,
             self.exchange,
-            self._trail,
+            self._audit_context,
             peer=self.peer,
             host=self.host,
             uid=lambda: peer_uid(connection),
@@ -248,7 +250,7 @@ class Session(StreamRequestHandler):
                 self._last_words(error)
         except SessionEnded as error:
             logger.info("%s: ended: %s", self, error)
-            self._trail.note(str(error))
+            self._audit_context.note(str(error))
             self._end_in_order(error)
         except ConnectionLost as error:
             logger.info("%s: %s", self, error)
@@ -321,7 +323,7 @@ class Session(StreamRequestHandler):
             self.authentication.leave()
         except Exception:
             logger.exception("%s: its place is given back later", self)
-        self._trail.close()
+        self._audit_context.close()
         self.channel.close()
 
     def _last_words(self, error: FtpError) -> None:
@@ -493,16 +495,16 @@ class Session(StreamRequestHandler):
             return True
         if self._request_comes(_LINGER):
             return False
-        self.rest()
+        self.go_idle()
         return True
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Give back what is open: nothing was asked for some time. It is opened again when it is
         needed."""
         if self.exchange.workspace is not None:
-            self.exchange.workspace.rest()
-        self.exchange.repeats.rest()
-        self.exchange.stream.rest()
+            self.exchange.workspace.go_idle()
+        self.exchange.repeats.go_idle()
+        self.exchange.stream.go_idle()
         self.at_rest = True
 
     def is_overdue(self, now: float) -> bool:
@@ -532,7 +534,7 @@ class Session(StreamRequestHandler):
         self._transfer.requested(
             None if workspace is None else workspace.account, transfers=command.transfers
         )
-        self._trail.asked(exchange.request_id, request)
+        self._audit_context.asked(exchange.request_id, request)
         reply = self._reply_to(command, request)
         self._transfer.moves_bytes = False
         workspace = exchange.workspace  # a log-in makes it
@@ -568,7 +570,7 @@ class Session(StreamRequestHandler):
         exchange.receiving = command is not None and command.takes_data
         self._unknown = exchange.request_id if command is None else None
         self.doing = request = Unusable(error.request, error.path)
-        self._trail.asked(exchange.request_id, request)
+        self._audit_context.asked(exchange.request_id, request)
         exchange.answer(Failed.from_error(error), Kind.ERROR)
         if exchange.receiving:
             self._pass_over_data()
@@ -597,7 +599,7 @@ class Session(StreamRequestHandler):
             if not command.batched:
                 self.exchange.commit()
             if not command.quick:
-                self.exchange.stand_aside()
+                self.exchange.will_block()
             if command.identify is not None:
                 if not command.before_login and self.account is None:
                     raise NotLoggedIn("log in first")
@@ -648,20 +650,20 @@ class Session(StreamRequestHandler):
         if self.doing is not None and self.account is not None:
             self.exchange.interject_warning()
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         """End the session from another thread, and tell its client why.
 
-        What can't be interrupted, as a frame that the client takes slowly, is not: `hasten` it
+        What can't be interrupted, as a frame that the client takes slowly, is not: `close_now` it
         after a moment, then `cut` it.
         """
         self.channel.end(SessionEnded(why), wake=self.doing is None)
 
-    def hasten(self) -> None:
+    def close_now(self) -> None:
         """End a session that was told to, also where it waits for its client to send more."""
         if self.channel.ended is not None:
             self.channel.end(self.channel.ended, wake=True)
 
-    def dismiss(self) -> None:
+    def close_idle(self) -> None:
         """The same as if the server stopped; for a session that is doing nothing."""
         self.channel.end(Dismissed("the server takes its leave"), wake=True)
 
@@ -686,16 +688,16 @@ class Session(StreamRequestHandler):
         if self.channel.is_cut:
             raise ConnectionLost("the client has gone")
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection at once, from another thread."""
         self.channel.cut()
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         """The account was changed by somebody else: what is asked for from now on obeys that.
 
         From another thread.
         """
-        self.authentication.follow(account)
+        self.authentication.apply_account(account)
 
 
 def _subject(request: messages.Request) -> bytes | None:

@@ -46,14 +46,14 @@ class Stats(msgspec.Struct, frozen=True):
 
     Attributes:
         sessions: Connections, those that haven't logged in yet included.
-        strangers: Those that haven't logged in yet.
+        unauthenticated: Those that haven't logged in yet.
         transfers: Sessions that are moving a file just now.
         bytes_in: Received since the start, also by sessions that have ended.
         bytes_out: Sent since the start.
     """
 
     sessions: int = 0
-    strangers: int = 0
+    unauthenticated: int = 0
     transfers: int = 0
     bytes_in: int = 0
     bytes_out: int = 0

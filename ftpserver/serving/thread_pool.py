@@ -129,7 +129,7 @@ class Pool:
         with self._state:
             self._call()
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """Called by a work that is going to wait for something: others needn't."""
         me = threading.current_thread()
         if me in self._aside or me not in self._busy:

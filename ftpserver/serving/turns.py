@@ -90,7 +90,7 @@ class Turns:
         self._newcomers: deque[_Waiting] = deque()
         self._again: deque[_Waiting] = deque()
         self._spent: set[int] = set()
-        """Threads that have used up a slice since they last called `rest`."""
+        """Threads that have used up a slice since they last called `go_idle`."""
         self._newcomer_was_last = False
 
     @property
@@ -127,7 +127,7 @@ class Turns:
                 if self._holder == get_ident():  # not lost meanwhile
                     self._hand_over()
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Give the turn up: the calling thread waits for its client, or for other work, or ends."""
         me = get_ident()
         if me in self._spent:

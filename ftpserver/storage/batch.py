@@ -33,7 +33,7 @@ from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.piece_table import KEY_SIZE, Contributor
 from ftpserver.storage.places import Place, Places
-from ftpserver.storage.quota import NOT_NOW, Books, Lease, Settled
+from ftpserver.storage.quota import NOT_NOW, Lease, QuotaStore, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
@@ -137,7 +137,7 @@ class Uploads:
     def __init__(
         self,
         home: Home,
-        ledger: Books,
+        ledger: QuotaStore,
         account_id: int,
         *,
         durable: bool,
@@ -186,7 +186,7 @@ class Uploads:
         Raises:
             CommandError, OSError: As the commit would.
         """
-        target = self._home.place_of(target_of(request.path))
+        target = self._home.network_of(target_of(request.path))
         try:
             directory, name = self._home.tree.parent(target)
         except FileNotFoundError:
@@ -212,7 +212,7 @@ class Uploads:
         Raises:
             CommandError, OSError: It is refused; nothing is left of it.
         """
-        target = self._home.place_of(target_of(request.path))
+        target = self._home.network_of(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
         size = len(data)
@@ -347,7 +347,7 @@ class Uploads:
         Raises:
             CommandError, OSError: It is refused.
         """
-        target = self._home.place_of(target_of(request.path))
+        target = self._home.network_of(target_of(request.path))
         receiving = self._begin(request, target)
         staging = receiving.staging
         self._receiving += 1
@@ -503,7 +503,7 @@ class Uploads:
         try:
             return reserve()
         except QuotaExceeded:
-            self._drop_superseded(self._ledger.kept_staging(self._account_id), {target})
+            self._drop_replaced(self._ledger.kept_staging(self._account_id), {target})
             return reserve()
 
     def _check_disk(self, lease: Lease, place: Place) -> None:
@@ -558,12 +558,12 @@ class Uploads:
 
     def is_in_tree(self, path: bytes) -> bool:
         """Whether what is put there now goes to a tree that is on its way."""
-        return paths.STAGING in self._home.place_of(target_of(path))
+        return paths.STAGING in self._home.network_of(target_of(path))
 
     def identity(self, path: bytes) -> tuple[int, int] | None:
         """The device and inode of what is at a path now; None where nothing is."""
         try:
-            info = self._home.stat(self._home.place_of(target_of(path)), follow=False)
+            info = self._home.stat(self._home.network_of(target_of(path)), follow=False)
         except FileNotFoundError:
             return None
         return info.st_dev, info.st_ino
@@ -593,7 +593,7 @@ class Uploads:
         done, self._done = self._done, []
         return done
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Nothing is under way for a while: give back the room that was taken for nothing."""
         if self.pending:
             return
@@ -679,11 +679,11 @@ class Uploads:
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[tuple[int, Message]]:
         self._keep_what_goes()
         # what says that the home is to be counted comes to the disk before what it says that of
-        books = () if batch.leases_are_durable else self._ledger.to_sync()
+        quota_store = () if batch.leases_are_durable else self._ledger.to_sync()
         if self._durable:
-            self._sync_files(_staged_of(batch), batch.places, books)
+            self._sync_files(_staged_of(batch), batch.places, quota_store)
         else:
-            self._syncs.sync(books)
+            self._syncs.sync(quota_store)
         self._home.take_turn()  # again, if the disk was waited for: others are at their own commits
         self._begin_commit(batch)
         staged = _staged_of(batch)
@@ -718,7 +718,7 @@ class Uploads:
                         commit.trash,
                         commit.trash_files,
                     )
-                    self._drop_superseded(self.settled.kept, {one.target for one in staged})
+                    self._drop_replaced(self.settled.kept, {one.target for one in staged})
             except LeaseLost as error:
                 failure = _failed(error)
             except Exception as error:
@@ -743,7 +743,7 @@ class Uploads:
         if operation is None or (not removals and not operation.is_there):
             yield operation
             return
-        self._home.stand_aside()
+        self._home.will_block()
         # uploads wait for nobody who restores; what they replace is another operation then
         with self._home.keeping(waiting=bool(removals)) as ready:
             if ready is None:
@@ -814,7 +814,7 @@ class Uploads:
             return self._home.shared()
         return self._home.alone()
 
-    def _drop_superseded(self, kept: list[bytes], targets: set[Parts]) -> None:
+    def _drop_replaced(self, kept: list[bytes], targets: set[Parts]) -> None:
         """Drop what is kept of other uploads to these targets. What can't be is dropped in time."""
         if not kept:
             return
@@ -829,28 +829,30 @@ class Uploads:
             except (OSError, *NOT_NOW) as error:
                 logger.warning("what is kept of an earlier upload is dropped later: %s", error)
 
-    def _sync_files(self, staged: list[Staged], places: list[Place], books: Sequence[int]) -> None:
+    def _sync_files(
+        self, staged: list[Staged], places: list[Place], quota_store: Sequence[int]
+    ) -> None:
         """Sync the staged files: few together with those of other sessions, many by themselves,
         with their file system.
 
         Args:
-            books: Descriptors that are synced as well.
+            quota_store: Descriptors that are synced as well.
 
         After a failure they are dropped and never synced again: the kernel has forgotten
         the pages that it could not write (PostgreSQL's fsyncgate).
         """
         together = any(one.fd < 0 for one in staged)
         if together:
-            self._home.stand_aside()
+            self._home.will_block()
             try:
                 for fd in self._one_of_each_disk(places):
                     beneath.sync_file_system(fd)
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
-            self._syncs.sync(books)
+            self._syncs.sync(quota_store)
             return
-        self._syncs.sync([*books, *(one.fd for one in staged)])
+        self._syncs.sync([*quota_store, *(one.fd for one in staged)])
 
     def _one_of_each_disk(self, places: list[Place]) -> list[int]:
         """Something on each file system that files are staged on: each is synced once."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Places
-from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.quota import Lease, QuotaStore
 from ftpwire import paths
 from ftpwire.errors import CommandError, QuotaExceeded
 from ftpwire.messages import MakeDir, MakeLink
@@ -51,7 +51,7 @@ class BatchRoom:
     def __init__(
         self,
         home: Home,
-        ledger: Books,
+        ledger: QuotaStore,
         account_id: int,
         places: Places,
         finish_batch: Callable[[], None],
@@ -150,7 +150,7 @@ class BatchRoom:
     def take_names(self, change: MakeDir | MakeLink) -> None:
         """Take room for what a change makes."""
         try:
-            target = self._home.place_of(paths.split(change.path))
+            target = self._home.network_of(paths.split(change.path))
         except CommandError:
             return  # the commit refuses it
         if isinstance(change, MakeDir):

@@ -252,7 +252,7 @@ class Commit:
                 items = [operation.item("replaced", one.path, after=one.after) for one in replaced]
                 operation.announce(items)
                 left = self._not_taken(operation, list(zip(replaced, items, strict=True)))
-                self._home.stand_aside()
+                self._home.will_block()
                 operation.sync()
         except NoRoom:
             pass  # the remark tells it
@@ -297,11 +297,11 @@ class Commit:
         many by themselves, with their file system. The home's lock is held meanwhile: those who are
         waited for wait for no lock."""
         if self._took and self._operation is not None:
-            self._home.stand_aside()
+            self._home.will_block()
             self._operation.sync()
         one_by_one = self._touched
         if len(self._touched) > SYNC_EACH:
-            self._home.stand_aside()
+            self._home.will_block()
             try:
                 beneath.sync_file_system(self._home.fd)
                 one_by_one = self._touched & self._elsewhere
@@ -317,7 +317,7 @@ class Commit:
             except FileNotFoundError:
                 pass  # a later change of this batch made it go
             except PermissionError:  # its mode forbids to open it
-                self._home.stand_aside()
+                self._home.will_block()
                 beneath.sync_file_system(self._home.fd)
         self._syncs.sync(few)
 
@@ -495,7 +495,7 @@ class Commit:
         return state_of(info, staged.digest)
 
     def make_dir(self, request: MakeDir) -> None:
-        parts = self._home.place_of(paths.split(request.path))
+        parts = self._home.network_of(paths.split(request.path))
         self.make_directory(parts, request.mode, parents=request.parents, fill=request.fill)
 
     def make_directory(self, parts: Parts, mode: int, *, parents: bool, fill: bool) -> None:
@@ -636,7 +636,7 @@ class Commit:
             os.close(fd)
 
     def make_link(self, request: MakeLink) -> None:
-        parts = self._home.place_of(target_of(request.path))
+        parts = self._home.network_of(target_of(request.path))
         if not paths.RESERVED.isdisjoint(request.target.split(b"/")):
             raise InvalidPath("a link may not lead to a reserved name")
         if b"\0" in request.target:
@@ -697,7 +697,7 @@ class Commit:
         return Removed(1, 0, size)
 
     def set_attributes(self, request: SetAttributes) -> None:
-        self.set_attributes_of(self._home.place_of(paths.split(request.path)), request)
+        self.set_attributes_of(self._home.network_of(paths.split(request.path)), request)
 
     def set_attributes_of(self, parts: Parts, request: SetAttributes) -> None:
         """As `set_attributes`, of a path that was split, and is known to lead there."""

@@ -2,7 +2,7 @@
 
 Lives here: what of a `PutFiles` goes to which batch, in order, and the outcome of each thing.
 Lives elsewhere: the batch and its commit (batch.py, commit.py), a file's bytes (staging.py), the
-frames (serving/commands/transfers.py), the audit log's lines (audit/trail.py).
+frames (serving/commands/transfers.py), the audit log's lines (audit/context.py).
 
 It means exactly its parts, one after another. A want of room may have the batch committed in the
 middle of it: then a run has a part in each of several batches.
@@ -317,7 +317,7 @@ class RunStaging:
             parts = paths.split(new.path)
         except CommandError as error:
             return _Directory(None, (), self._failure(error, new.path), False)
-        base = self._home.place_of(parts)
+        base = self._home.network_of(parts)
         if new.make is None:
             return _Directory(parts, base, None, False)
         try:
@@ -377,7 +377,7 @@ class RunStaging:
                 if digest_of(its) != digest:
                     raise VerificationFailed("what arrived has another digest than what was sent")
                 if leaf == apart:
-                    target = self._home.place_of((*parts, leaf))
+                    target = self._home.network_of((*parts, leaf))
                     parent, leaf, place = target[:-1], target[-1], None
                 if one_by_one:
                     self._room.take(size, (*parent, leaf), parents)
@@ -445,7 +445,7 @@ class RunStaging:
         except CommandError as error:
             self._refuse(error, finished.path)
         else:
-            self._add(NewAttributes(self._home.place_of(parts), change))
+            self._add(NewAttributes(self._home.network_of(parts), change))
 
     # all of these ------------------------------------------------------------------------
 

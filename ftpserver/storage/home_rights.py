@@ -20,7 +20,7 @@ class PermittedHome(OpenHome):
     """A home in which an account's permissions hold.
 
     Attributes:
-        permissions: What may be done in it; set by ``obey``.
+        permissions: What may be done in it; set by ``set_permissions``.
     """
 
     permissions: Permissions = UNLIMITED
@@ -30,7 +30,7 @@ class PermittedHome(OpenHome):
         """Have changes at or below ``target`` go to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)
 
-    def place_of(self, parts: Parts) -> Parts:
+    def network_of(self, parts: Parts) -> Parts:
         """Where a change at ``parts`` goes: there, unless a tree is on its way to that place."""
         if self._redirected is not None:
             target, staged = self._redirected
@@ -40,7 +40,7 @@ class PermittedHome(OpenHome):
 
     def name_apart(self, directory: Parts) -> bytes | None:
         """The name in a directory that leads to a tree on its way, where the directory itself does
-        not: all other names are where ``place_of`` of the directory says. None: there is none."""
+        not: all other names are where ``network_of`` of the directory says. None: there is none."""
         if self._redirected is not None:
             target, _ = self._redirected
             if target and target[:-1] == directory:
@@ -48,7 +48,7 @@ class PermittedHome(OpenHome):
         return None
 
     def _shown_place(self, parts: Parts) -> Parts:
-        """The place that ``place_of`` leads away from."""
+        """The place that ``network_of`` leads away from."""
         if self._redirected is not None:
             target, staged = self._redirected
             if parts[: len(staged)] == staged:
@@ -63,7 +63,7 @@ class PermittedHome(OpenHome):
                 return target[:-1]
         return parts[:-1]
 
-    def obey(self, permissions: Permissions) -> None:
+    def set_permissions(self, permissions: Permissions) -> None:
         """Keep to these permissions from here on. Those without limits cost nothing."""
         self.permissions = permissions
         self.tree.on_link = None if permissions.unlimited else self._check_link

@@ -11,7 +11,7 @@ import os
 from ftpserver.storage.commit import target_of
 from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.quota import Lease, QuotaStore
 from ftpserver.storage.resumable import (
     Checkpoint,
     checkpoint_name,
@@ -31,7 +31,7 @@ from ftpwire.messages import Put
 class KeptWriting:
     """Of one account, in one home."""
 
-    def __init__(self, home: Home, ledger: Books, account_id: int, *, durable: bool) -> None:
+    def __init__(self, home: Home, ledger: QuotaStore, account_id: int, *, durable: bool) -> None:
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
@@ -44,7 +44,7 @@ class KeptWriting:
         It has its name in staging before its room has: a crash in between removes it.
         """
         staging, home = receiving.staging, self._home
-        target = home.place_of(target_of(request.path))
+        target = home.network_of(target_of(request.path))
         if staging.place.above is not None or home.read_only or paths.STAGING in target:
             return False
         name = kept_name(self._account_id, target, None, None)
@@ -86,7 +86,7 @@ class KeptWriting:
             OSError: It is kept further.
         """
         home = self._home
-        target = home.place_of(target_of(request.path))
+        target = home.network_of(target_of(request.path))
         name = kept_name(self._account_id, target, None, None)
         with home.shared():  # a clean-up takes what no lease owns, holding it alone
             try:

@@ -61,15 +61,15 @@ from ftpserver.storage.account_room import (
     within,
 )
 from ftpserver.storage.group_sync import Syncs
+from ftpserver.storage.incarnations import KEPT, LEASE_SECONDS, SECONDS_NOW, Incarnations, now
 from ftpserver.storage.quota import (
-    Books,
     GivenUp,
     Lease,
+    QuotaStore,
     Resumable,
     Settled,
     most_files,
 )
-from ftpserver.storage.runs import KEPT, LEASE_SECONDS, SECONDS_NOW, Runs, now
 from ftpserver.storage.sync_turns import SyncTurns
 from ftpwire.errors import DiskFull, LeaseLost, NotFound
 from ftpwire.messages import Room
@@ -169,11 +169,11 @@ def _syncs_of(engine: Engine, state: Path | None) -> Syncs:
     return Syncs(turns=turns)
 
 
-class Ledger(Runs, Books):
+class Ledger(Incarnations, QuotaStore):
     """The used and held bytes of all accounts. Safe to use from many threads and processes.
 
     Args:
-        node, incarnation, keep_seconds, run: See `Runs`.
+        node, incarnation, keep_seconds, run: See `Incarnations`.
         state: Where accounts are marked whose change a full disk keeps from being settled, and
             where processes find their turns at syncing; None: neither.
         syncs: What is synced together in this process; None: its own, until the engine is disposed
@@ -325,7 +325,7 @@ class Ledger(Runs, Books):
             ]
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
-        """See `Books.reserve_step`."""
+        """See `QuotaStore.reserve_step`."""
         self.settle_waiting()
         if size < STEP and files < STEP_FILES:
             with self._writer.begin_quickly(self._engine) as quick:
@@ -346,14 +346,14 @@ class Ledger(Runs, Books):
             return self._insert(connection, account_id, size, files)
 
     def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
-        """See `Books.extended`."""
+        """See `QuotaStore.extended`."""
         with self._writing(self._engine) as connection:
             size, files = hold_plenty(connection, held.account_id, size, files)
             self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
         return replace(held, size=held.size + size, files=held.files + files)
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
-        """See `Books.begin_commit`."""
+        """See `QuotaStore.begin_commit`."""
         with self._writer.begin_quickly(self._engine) as connection:
             for held in leases:
                 its = {"its_id": held.id, "its_incarnation": self.incarnation}
@@ -361,12 +361,12 @@ class Ledger(Runs, Books):
                     raise LeaseLost("the reservation was lost")
 
     def make_durable(self) -> None:
-        """See `Books.make_durable`. The log is synced outside of any transaction: others write
+        """See `QuotaStore.make_durable`. The log is synced outside of any transaction: others write
         meanwhile, and one sync is for all of them."""
         self.syncs.sync(self._writer.to_sync())
 
     def to_sync(self) -> Sequence[int]:
-        """See `Books.to_sync`."""
+        """See `QuotaStore.to_sync`."""
         return self._writer.to_sync()
 
     def settle(
@@ -491,7 +491,7 @@ class Ledger(Runs, Books):
     def turn_into_room(
         self, held: Lease, freed: int, freed_files: int, size: int, files: int
     ) -> Lease:
-        """See `Books.turn_into_room`."""
+        """See `QuotaStore.turn_into_room`."""
         changes = -freed, -freed_files, 0, 0
         try:
             with self._writing(self._engine) as connection:
@@ -512,7 +512,7 @@ class Ledger(Runs, Books):
         return replace(held, size=held.size + size, files=held.files + files)
 
     def operation(self, account_id: int, key: bytes | None) -> str:
-        """See `Books.operation`."""
+        """See `QuotaStore.operation`."""
         with self._writing(self._engine) as connection:
             name = operations.name_of(connection, account_id, key)
         if int(name[-3:], 16) == 0:  # of the random part: one of 4096, whatever session has it
@@ -520,7 +520,7 @@ class Ledger(Runs, Books):
         return name
 
     def close_operation(self, account_id: int, name: str) -> None:
-        """See `Books.close_operation`."""
+        """See `QuotaStore.close_operation`."""
         with self._writing(self._engine) as connection:
             operations.close(connection, account_id, name)
 
@@ -532,17 +532,17 @@ class Ledger(Runs, Books):
         words: str = "",
         client: bytes | None = None,
     ) -> None:
-        """See `Books.forget_operation`."""
+        """See `QuotaStore.forget_operation`."""
         with self._writing(self._engine) as connection:
             operations.forget(connection, account_id, name, freed, words, client)
 
     def given_up(self, account_id: int) -> list[GivenUp]:
-        """See `Books.given_up`."""
+        """See `QuotaStore.given_up`."""
         with self._reading.connect() as connection:
             return operations.given_up(connection, account_id)
 
     def was_given_up(self, account_id: int, name: str) -> bool:
-        """See `Books.was_given_up`."""
+        """See `QuotaStore.was_given_up`."""
         with self._reading.connect() as connection:
             return operations.was_given_up(connection, account_id, name)
 
@@ -553,22 +553,22 @@ class Ledger(Runs, Books):
             return operations.given_up_lately(connection)
 
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
-        """See `Books.note_answers`."""
+        """See `QuotaStore.note_answers`."""
         if answers:
             with self._writing(self._engine) as connection:
                 operations.note_answers(connection, account_id, key, answers)
 
     def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
-        """See `Books.answer`."""
+        """See `QuotaStore.answer`."""
         with self._reading.connect() as connection:
             return operations.answer_to(connection, account_id, key, number)
 
     def measure_soon(self, account_id: int) -> None:
-        """See `Books.measure_soon`."""
+        """See `QuotaStore.measure_soon`."""
         self.on_unmeasured(account_id)
 
     def trash_of_all(self, account_id: int) -> int:
-        """See `Books.trash_of_all`."""
+        """See `QuotaStore.trash_of_all`."""
         columns = account.c.id, account.c.home, account.c.trash_bytes
         asking = account.c.id == account_id
         with self._reading.connect() as connection:
@@ -589,7 +589,7 @@ class Ledger(Runs, Books):
         return sum(row.trash_bytes for row in found if disk(row.id, row.home) in own)
 
     def make_disk_room(self, account_id: int, size: int) -> bool:
-        """See `Books.make_disk_room`."""
+        """See `QuotaStore.make_disk_room`."""
         return self.on_disk_full(account_id, size)
 
     # after crashes -----------------------------------------------------------------------

@@ -85,7 +85,7 @@ class OpenHome:
             used.
         take_turn: Called before the first of many small steps, and every `TURN_FILES` of them: of
             the threads that are at such steps, one at a time goes on.
-        stand_aside: Called before something that may wait: other threads go on.
+        will_block: Called before something that may wait: other threads go on.
 
     Raises:
         OSError: It can't be opened.
@@ -105,7 +105,7 @@ class OpenHome:
     ) -> None:
         self.durable = durable
         self.take_turn: Callable[[], None] = _alone
-        self.stand_aside: Callable[[], None] = _alone
+        self.will_block: Callable[[], None] = _alone
         self._patience = patience
         # drawn once: a random number for each of many small files would cost a tenth of the file
         self._name_prefix = f"{incarnation}-{secrets.token_hex(6)}-".encode()
@@ -294,7 +294,7 @@ class OpenHome:
         if self._try_lock(how):
             return
         # Who has it may wait for the turn: the thread that has the turn doesn't wait for the lock.
-        self.stand_aside()
+        self.will_block()
         if patience is None:
             fcntl.flock(self._lock_fd, how)
             return

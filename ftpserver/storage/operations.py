@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from ftpserver.schema import answer, operation
+from ftpserver.storage.incarnations import now
 from ftpserver.storage.quota import GivenUp
-from ftpserver.storage.runs import now
 from ftpserver.storage.trash.names import new_name
 
 DAY = 24 * 3600
@@ -37,7 +37,7 @@ _decode = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 
 
 def name_of(connection: Connection, account_id: int, key: bytes | None) -> str:
-    """See `Books.operation`."""
+    """See `QuotaStore.operation`."""
     if key is not None:
         its = select(operation.c.name).where(
             operation.c.account_id == account_id,
@@ -57,7 +57,7 @@ def name_of(connection: Connection, account_id: int, key: bytes | None) -> str:
 
 
 def close(connection: Connection, account_id: int, name: str) -> None:
-    """See `Books.close_operation`."""
+    """See `QuotaStore.close_operation`."""
     its = operation.c.name == name, operation.c.account_id == account_id
     connection.execute(update(operation).where(*its).values(closed=True))
 
@@ -70,7 +70,7 @@ def forget(
     words: str,
     client: bytes | None,
 ) -> None:
-    """See `Books.forget_operation`."""
+    """See `QuotaStore.forget_operation`."""
     its = operation.c.name == name, operation.c.account_id == account_id
     if freed is None:
         connection.execute(delete(operation).where(*its))
@@ -91,7 +91,7 @@ def forget(
 
 
 def was_given_up(connection: Connection, account_id: int, name: str) -> bool:
-    """See `Books.was_given_up`."""
+    """See `QuotaStore.was_given_up`."""
     its = select(operation.c.name).where(
         operation.c.name == name,
         operation.c.account_id == account_id,
@@ -101,7 +101,7 @@ def was_given_up(connection: Connection, account_id: int, name: str) -> bool:
 
 
 def given_up(connection: Connection, account_id: int) -> list[GivenUp]:
-    """See `Books.given_up`."""
+    """See `QuotaStore.given_up`."""
     columns = (
         *(operation.c.name, operation.c.freed, operation.c.words),
         *(operation.c.key, operation.c.client),
@@ -126,7 +126,7 @@ def given_up_lately(connection: Connection) -> tuple[int, int]:
 def note_answers(
     connection: Connection, account_id: int, key: bytes, answers: list[tuple[int, bytes]]
 ) -> None:
-    """See `Books.note_answers`. One row for all: a batch of removals is one statement."""
+    """See `QuotaStore.note_answers`. One row for all: a batch of removals is one statement."""
     by_number = dict(answers)
     payload = msgspec.msgpack.encode(by_number)
     noted = connection.execute(
@@ -145,7 +145,7 @@ def note_answers(
 
 
 def answer_to(connection: Connection, account_id: int, key: bytes, number: int) -> bytes | None:
-    """See `Books.answer`."""
+    """See `QuotaStore.answer`."""
     near = select(answer.c.payload).where(
         answer.c.account_id == account_id,
         answer.c.key == key,

@@ -2,7 +2,7 @@
 
 Lives here: the interface, what a lease and a settlement are, and what is the same for all books.
 Lives elsewhere: the books in the database (ledger.py), what a session in another process may do
-with them (isolation/session_books.py).
+with them (isolation/session_quota_store.py).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Freed(Protocol):
         before, and stay counted as used. Below 0: so many less are in the trash."""
 
 
-class Books(ABC):
+class QuotaStore(ABC):
     """Reserve, settle, release, for any account.
 
     What is marked can be asked by another process, with the bounds that are written here.

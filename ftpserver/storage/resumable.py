@@ -33,7 +33,7 @@ from ftpserver.storage.piece_table import (
     table_name,
 )
 from ftpserver.storage.places import Place
-from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.quota import Lease, QuotaStore
 from ftpserver.storage.staging import PIECE, Staging
 from ftpserver.storage.upload_locks import (
     TakenOver,
@@ -664,7 +664,7 @@ def is_at(fd: int, directory: int, name: bytes) -> bool:
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
-def drop_kept(home: Home, ledger: Books, account_id: int, name: bytes) -> bool:
+def drop_kept(home: Home, ledger: QuotaStore, account_id: int, name: bytes) -> bool:
     """Drop what is kept under a name, with its room; False while a session has it.
 
     The lease says whether one does. The lock is held from that answer to the removal, so that no
@@ -701,7 +701,7 @@ def hash_range(
         progress: Told the offset that was reached, now and then.
     """
     view = memoryview(bytearray(BUFFER_SIZE))
-    for at, stop, is_hole in holes.runs(fd, start, end, sparse=holes.are_in(fd, end)):
+    for at, stop, is_hole in holes.extents(fd, start, end, sparse=holes.are_in(fd, end)):
         if is_hole:
             holes.hash_zeros(hasher, stop - at)
             at = stop

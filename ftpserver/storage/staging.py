@@ -112,7 +112,7 @@ class Staging:
 
     def _dress(self, size: int, digest: bytes) -> None:
         request = self._request
-        dress(self.fd, size, digest, request.mode, request.mtime_ns, self.place.limits)
+        apply_metadata(self.fd, size, digest, request.mode, request.mtime_ns, self.place.limits)
 
     def drop(self) -> None:
         """Remove it."""
@@ -144,7 +144,7 @@ class Staging:
 
 def _copy_in_kernel(source: int, target: int, size: int, tick: Callable[[int], None]) -> bool:
     moved = False
-    for done, stop, is_hole in holes.runs(source, 0, size, sparse=holes.are_in(source, size)):
+    for done, stop, is_hole in holes.extents(source, 0, size, sparse=holes.are_in(source, size)):
         if is_hole:
             _leave_hole(source, target, done, stop)
             tick(stop - done)
@@ -180,7 +180,7 @@ def copy_range(source: int, target: int, size: int) -> None:
     """
     if _copy_in_kernel(source, target, size, lambda count: None):
         return
-    for done, stop, is_hole in holes.runs(source, 0, size, sparse=holes.are_in(source, size)):
+    for done, stop, is_hole in holes.extents(source, 0, size, sparse=holes.are_in(source, size)):
         if is_hole:
             _leave_hole(source, target, done, stop)
             continue
@@ -255,7 +255,7 @@ def _got(fd: int, bits: int, place: Place) -> bool:
     return got
 
 
-def dress(
+def apply_metadata(
     fd: int,
     size: int,
     digest: bytes,

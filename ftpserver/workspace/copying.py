@@ -233,7 +233,7 @@ class Copying:
         home = self._home
         try:
             group = home.stat((*self._source, *target[len(self._target) :]), follow=False).st_gid
-            fd = home.tree.open_dir(home.place_of(target))
+            fd = home.tree.open_dir(home.network_of(target))
         except OSError:
             return  # the change that follows says what is wrong
         try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.operation import Command, Operation
 from ftpserver.storage.trash.policy import Policy
 from ftpwire import messages
@@ -30,12 +30,12 @@ class Keeping:
 
     def __init__(
         self,
-        books: Books,
+        quota_store: QuotaStore,
         account_id: int,
         user: str,
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._books = books
+        self._quota_store = quota_store
         self._account_id = account_id
         self._user = user
         self._make_room = make_room
@@ -96,7 +96,7 @@ class Keeping:
 
     def _ask_name(self) -> str:
         if self._name is None:
-            self._name = self._books.operation(self._account_id, self._said.id)
+            self._name = self._quota_store.operation(self._account_id, self._said.id)
             self._begun = time.monotonic()
         return self._name
 
@@ -104,7 +104,7 @@ class Keeping:
         """The name of another operation for the same command; for this session only if ``alone``,
         else the other sessions of the command find it as well."""
         if self._name is not None and not alone:
-            self._books.close_operation(self._account_id, self._name)
-        self._name = self._books.operation(self._account_id, None if alone else self._said.id)
+            self._quota_store.close_operation(self._account_id, self._name)
+        self._name = self._quota_store.operation(self._account_id, None if alone else self._said.id)
         self._begun = time.monotonic()
         return self._name

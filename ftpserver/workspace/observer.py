@@ -38,7 +38,7 @@ class Observer(Protocol):
         """Called before one of many small steps, or every few of them. Of the threads that are at
         such steps one at a time goes on: they would only get in each other's way."""
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """What follows waits for the disk or a lock, or takes its time: other threads go on, until
         the next `take_turn`."""
 
@@ -71,7 +71,7 @@ class Unobserved:
     def take_turn(self) -> None:
         """Nobody else is known of."""
 
-    def stand_aside(self) -> None:
+    def will_block(self) -> None:
         """Nobody else is known of."""
 
     def remark(self, text: str) -> None:

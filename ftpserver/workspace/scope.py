@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Books, Freed
+from ftpserver.storage.quota import Freed, QuotaStore
 from ftpserver.workspace.observer import Observer
 
 
@@ -18,16 +18,16 @@ class Scope:
 
     home: Home
     uploads: Uploads
-    books: Books
+    quota_store: QuotaStore
     account_id: int
     observer: Observer
 
     def freeing(self) -> AbstractContextManager[Freed]:
-        """See `Books.freeing`."""
-        return self.books.freeing(self.account_id)
+        """See `QuotaStore.freeing`."""
+        return self.quota_store.freeing(self.account_id)
 
     def tree(self, path: bytes, mode: int, *, elsewhere: bool = False) -> AtomicTree:
         """Begin a hidden tree that is going to be ``path``; see `AtomicTree`."""
         return AtomicTree(
-            self.home, self.books, self.account_id, path, mode=mode, elsewhere=elsewhere
+            self.home, self.quota_store, self.account_id, path, mode=mode, elsewhere=elsewhere
         )

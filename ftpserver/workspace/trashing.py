@@ -18,7 +18,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.listing import Part
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash import discarding
 from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash
 from ftpserver.storage.trash.glance import is_of
@@ -61,8 +61,8 @@ class Trash:
     """
 
     home: Home
-    books: Books
-    room: Books
+    quota_store: QuotaStore
+    room: QuotaStore
     account_id: int
     observer: Observer
 
@@ -71,7 +71,7 @@ class Trash:
     def pages(self, policy: Policy, request: ListTrash) -> Iterator[TrashPage]:
         """See `Workspace.list_trash`."""
         with self._telling_why(request.operation):
-            given_up = self.books.given_up(self.account_id)
+            given_up = self.quota_store.given_up(self.account_id)
             yield from pages(self.home, self.account_id, policy, request, given_up)
 
     def stat(self, request: Stat, where: InTrash) -> Entry:
@@ -105,7 +105,7 @@ class Trash:
         try:
             yield
         except Expired as error:
-            if operation is None or not self.books.was_given_up(self.account_id, operation):
+            if operation is None or not self.quota_store.was_given_up(self.account_id, operation):
                 raise
             raise error.with_text(f"{operation}: this was given up to make room") from None
 
@@ -117,9 +117,9 @@ class Trash:
         command = keeping.command(undoes=request.operation)
 
         def name() -> str:
-            found = self.books.operation(self.account_id, said.id)
+            found = self.quota_store.operation(self.account_id, said.id)
             if found == request.operation:  # nothing can be restored into itself
-                return self.books.operation(self.account_id, None)
+                return self.quota_store.operation(self.account_id, None)
             return found
 
         into = Operation(self.home, command, name)
@@ -192,7 +192,13 @@ class Trash:
         if items is not None and not items:
             return Tally()
         return discarding.purge(
-            self.home, self.books, self.account_id, trash, name, items, ticker_on(self.observer)
+            self.home,
+            self.quota_store,
+            self.account_id,
+            trash,
+            name,
+            items,
+            ticker_on(self.observer),
         )
 
     def _may_go(self, trash: int, name: str, request: Purge) -> list[str] | None:

@@ -28,7 +28,7 @@ from ftpserver.storage.home_staging import same_as
 from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.listing import Item, Part
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
 from ftpserver.storage.trash.index import Item as TrashedItem
 from ftpserver.storage.trash.making_room import MakingRoom
@@ -115,7 +115,7 @@ class Workspace:
 
     Args:
         account: Whose files. Another thread may put a changed account there at any time.
-        books: Where room is kept.
+        quota_store: Where room is kept.
         durable: Sync before anything is called done.
         syncs: What the sessions of this process sync together; None: this one has its own.
         observer: Told how far long work is; may cancel it.
@@ -134,7 +134,7 @@ class Workspace:
     def __init__(
         self,
         account: Account,
-        books: Books,
+        quota_store: QuotaStore,
         *,
         durable: bool = True,
         syncs: Syncs | None = None,
@@ -148,13 +148,13 @@ class Workspace:
         self._patience = patience
         self.policy = policy
         self._room = MakingRoom(
-            books, lambda: self.home, account.id, self._gave_up, on_measured=self._measured
+            quota_store, lambda: self.home, account.id, self._gave_up, on_measured=self._measured
         )
         self._shortened = False
         """Whether the user knows that this command takes room from the trash."""
-        self.keeping = Keeping(books, account.id, account.name, self._room.make_room)
+        self.keeping = Keeping(quota_store, account.id, account.name, self._room.make_room)
         self.tree: AtomicTree | None = None
-        self._books = books
+        self._quota_store = quota_store
         self._durable = durable
         self._syncs = Syncs() if syncs is None else syncs
         self._observer = Unobserved() if observer is None else observer
@@ -175,15 +175,15 @@ class Workspace:
                 self._home = Home(
                     self.account.home,
                     durable=self._durable,
-                    incarnation=self._books.incarnation,
+                    incarnation=self._quota_store.incarnation,
                     patience=self._patience,
                 )
             except OSError as error:
                 logger.error("%s: the home can't be opened: %s", self, error)
                 raise Internal("your home directory can't be opened on the server") from None
-            self._home.obey(self.account.rights)
+            self._home.set_permissions(self.account.rights)
             self._home.take_turn = self._observer.take_turn
-            self._home.stand_aside = self._observer.stand_aside
+            self._home.will_block = self._observer.will_block
         return self._home
 
     @property
@@ -240,7 +240,7 @@ class Workspace:
         """Raise Forbidden unless the account, as it is now, may ask for that."""
         permissions = self.account.rights
         if self._home is not None and self._home.permissions is not permissions:
-            self._home.obey(permissions)
+            self._home.set_permissions(permissions)
         if not permissions.unlimited:
             needs.require(permissions, request)
 
@@ -334,11 +334,11 @@ class Workspace:
         self.require(request)
         if not self.home.read_only:
             self._room.measure(ticker(self._observer))
-        room = self._books.room(self.account.id)
+        room = self._quota_store.room(self.account.id)
         kept = self.home.kept_times(request.times) if request.times else None
         disk_free = self.home.disk_free()
         if disk_free is not None:
-            disk_free += self._books.trash_of_all(self.account.id)
+            disk_free += self._quota_store.trash_of_all(self.account.id)
         return replace(room, disk_free=disk_free, kept_times=kept)
 
     # uploads -----------------------------------------------------------------------------
@@ -467,7 +467,7 @@ class Workspace:
 
     @property
     def _kept(self) -> KeptStaging:
-        return KeptStaging(self.home, self._books, self.account.id)
+        return KeptStaging(self.home, self._quota_store, self.account.id)
 
     # changing ----------------------------------------------------------------------------
 
@@ -502,7 +502,7 @@ class Workspace:
             self.tree.refuse_to_take(request.path)
         self._keep()
         try:
-            with self._books.freeing(self.account.id) as settle:
+            with self._quota_store.freeing(self.account.id) as settle:
                 tally = self.home.remove(
                     request.path,
                     recursive=request.recursive,
@@ -522,7 +522,7 @@ class Workspace:
                 self._observer.remark(f"{paths.show(request.path)}: {NOT_KEPT}")
             return Removed(tally.files, tally.directories, size)
         if request.recursive:
-            self._books.measure_soon(self.account.id)
+            self._quota_store.measure_soon(self.account.id)
         return Removed(tally.files, tally.directories, size, self.keeping.name, trashed=True)
 
     def _is_no_directory(self, path: bytes) -> bool:
@@ -556,7 +556,7 @@ class Workspace:
         replaces = request.overwrite == "always"
         self._keep()
         try:
-            with self._books.freeing(self.account.id) as settle:
+            with self._quota_store.freeing(self.account.id) as settle:
                 self.home.move(
                     request.source,
                     request.target,
@@ -614,7 +614,7 @@ class Workspace:
             error.path = error.path or path
             raise
         if tree.trashed:
-            self._books.measure_soon(self.account.id)
+            self._quota_store.measure_soon(self.account.id)
         where = paths.show(paths.join(*tree.target))
         if tree.is_lost:
             self._observer.remark(f"{where}: {NOT_KEPT}")
@@ -628,7 +628,7 @@ class Workspace:
 
     @property
     def _trash(self) -> Trash:
-        return Trash(self.home, self._books, self._room, self.account.id, self._observer)
+        return Trash(self.home, self._quota_store, self._room, self.account.id, self._observer)
 
     def list_trash(self, request: ListTrash) -> Iterator[TrashPage]:
         """What is in the trash, newest first, as far as the account may list where it was."""
@@ -686,9 +686,9 @@ class Workspace:
     def give_back_room(self) -> None:
         """Nothing is under way for a while: give back room that was taken in advance."""
         if self.batch is not None:
-            self.batch.rest()
+            self.batch.go_idle()
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         """Close what is open; it is opened again when it is needed. Drops an uncommitted batch.
 
         While a `Writer` is open, nothing is closed.
@@ -708,7 +708,7 @@ class Workspace:
         """End it: what wasn't committed is dropped, an atomic tree as well."""
         tree, self.tree = self.tree, None
         with ExitStack() as stack:  # all of it, whatever fails of it; the last first
-            stack.callback(self.rest)
+            stack.callback(self.go_idle)
             if tree is not None:
                 stack.callback(tree.abort, lambda: None)
             stack.callback(self.abandon)

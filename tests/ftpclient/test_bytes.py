@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import pytest
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpclient import AsyncClient, Client
 from ftpclient.transfer import retry
@@ -20,7 +21,6 @@ from ftpwire.errors import (
     VerificationFailed,
 )
 from tests.ftpclient.aio.async_support import Blocking
-from tests.ftpserver.storage.books import held_files
 
 BOTH = [pytest.param(Client, id="threads"), pytest.param(Blocking, id="asyncio")]
 SMALL, MEDIUM, LARGE = 1000, 1_000_000, 6_000_000

@@ -38,7 +38,7 @@ class Loan:
     size: Annotated[int, Meta(ge=0)]
 
 
-class Books(ABC):
+class QuotaStore(ABC):
     """An interface with methods of its own."""
 
     def __init__(self, name: str = "") -> None:
@@ -63,7 +63,7 @@ class Writer(Protocol):
     def write(self, data: bytes, given: Descriptors) -> None: ...
 
 
-class Local(Books):
+class Local(QuotaStore):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Any] = []
@@ -99,14 +99,16 @@ class Wire:
 
 def test_a_stand_in_is_one_like_any_other():
     local = Local()
-    books = stand_in(Books, Wire({Books: local}), "far away")
-    assert isinstance(books, Books)
-    assert books.name == "far away"
-    assert books.reserve(5, b"u-1", files=2) == Loan("a", 5)
-    assert books.reserve(size=6) == Loan("a", 6)
-    assert books.reserve_nothing() == Loan("a", 0)  # its own method asks by one that is marked
-    assert later(books.reserve)(7).result() == Loan("a", 7)
-    books.release([Loan("a", 5)])
+    quota_store = stand_in(QuotaStore, Wire({QuotaStore: local}), "far away")
+    assert isinstance(quota_store, QuotaStore)
+    assert quota_store.name == "far away"
+    assert quota_store.reserve(5, b"u-1", files=2) == Loan("a", 5)
+    assert quota_store.reserve(size=6) == Loan("a", 6)
+    assert quota_store.reserve_nothing() == Loan(
+        "a", 0
+    )  # its own method asks by one that is marked
+    assert later(quota_store.reserve)(7).result() == Loan("a", 7)
+    quota_store.release([Loan("a", 5)])
     assert local.calls == [
         (5, b"u-1", 2),
         (6, None, 1),
@@ -134,15 +136,15 @@ def test_a_stand_in_is_one_like_any_other():
 )
 def test_what_the_interface_does_not_have_is_not_decoded(message):
     with pytest.raises(msgspec.MsgspecError):
-        Dispatcher({Books: Local()}).decode(encode(message))
+        Dispatcher({QuotaStore: Local()}).decode(encode(message))
 
 
 def test_wrong_arguments_are_a_mistake_of_the_caller():
-    books = stand_in(Books, Wire({Books: Local()}))
+    quota_store = stand_in(QuotaStore, Wire({QuotaStore: Local()}))
     with pytest.raises(TypeError):
-        books.reserve()
+        quota_store.reserve()
     with pytest.raises(TypeError):
-        books.reserve(1, size=2)
+        quota_store.reserve(1, size=2)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_two_interfaces_with_one_name_are_refused():
         def reserve(self) -> None: ...
 
     with pytest.raises(TypeError, match="another interface"):
-        Dispatcher({Books: Local(), Other: Local()})
+        Dispatcher({QuotaStore: Local(), Other: Local()})
 
 
 def test_interfaces_with_the_same_names_are_kept_apart():
@@ -181,9 +183,9 @@ def test_interfaces_with_the_same_names_are_kept_apart():
         def reserve(self, size):
             return f"{size} books"
 
-    way = Wire({Books: Local(), Other: Shelf()})
+    way = Wire({QuotaStore: Local(), Other: Shelf()})
     assert stand_in(Other, way).reserve(5) == "5 books"
-    assert stand_in(Books, way).reserve(5) == Loan("a", 5)
+    assert stand_in(QuotaStore, way).reserve(5) == Loan("a", 5)
 
 
 def test_a_class_without_marks_is_refused():
@@ -192,7 +194,7 @@ def test_a_class_without_marks_is_refused():
 
 
 def test_a_message_does_not_show_what_is_in_it():
-    message, _ = requests_of(Books)["reserve"].message((5, b"secret"), {})
+    message, _ = requests_of(QuotaStore)["reserve"].message((5, b"secret"), {})
     assert "secret" not in repr(message)
 
 

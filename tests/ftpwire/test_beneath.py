@@ -32,7 +32,7 @@ from ftpwire.beneath import (
     sync_file_system,
 )
 from ftpwire.errors import NotRegular, from_oserror
-from tests.few_descriptors import bury, few_descriptors
+from tests.few_descriptors import few_descriptors, mark_dead
 from tests.pairwise import pairwise
 from tests.peer import eventually
 
@@ -1041,7 +1041,7 @@ def test_a_link_can_be_refused(place, kernel):
 
 @pytest.fixture
 def deep(place):
-    bury(place.home, 120)
+    mark_dead(place.home, 120)
     return place
 
 
@@ -1088,7 +1088,7 @@ def test_a_directory_that_took_the_place_is_not_gone_into(deep):
     deep.home.joinpath(*["d"] * 60).rename(deep.home / "low")
     names = [b"d"] * 59
     (deep.home / "d").rename(deep.home / "high")
-    bury(deep.home, 70)
+    mark_dead(deep.home, 70)
     for _ in range(40):
         way.go_up(lambda: open_below(deep.fd, names))
     with pytest.raises(OSError) as caught:

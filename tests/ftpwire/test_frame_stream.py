@@ -164,5 +164,5 @@ def test_a_peer_that_leaves_in_the_middle(ends, tmp_path):
 def test_at_rest_it_holds_no_memory(ends):
     ends.send(frame(Kind.REPLY, 1, bytes(5000)))
     ends.stream.payload(ends.stream.header())
-    ends.stream.rest()
+    ends.stream.go_idle()
     assert len(ends.stream.reader._buffer) == 0

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpwire import digests, holes, streams
-from ftpwire.holes import Extents, Hole, Run
+from ftpwire.holes import Extent, Extents, Hole
 from ftpwire.streams import BUFFER_COUNT, BUFFER_SIZE, ReadAhead, WriteBehind
 from tests import sparse
 from tests.sparse import BLOCK, KIB
@@ -57,14 +57,14 @@ def test_runs_are_the_file(layout, choose):
         start = choose.draw(st.integers(0, len(data)))
         stop = choose.draw(st.integers(start, len(data)))
         at = start
-        for run in holes.runs(fd, start, stop):
+        for run in holes.extents(fd, start, stop):
             assert run.start == at < run.stop <= stop
             at = run.stop
             if run.is_hole:
                 assert not any(data[run.start : run.stop])
                 assert run.stop - run.start <= holes.MOST
         assert at == stop
-        told = sum(one.stop - one.start for one in holes.runs(fd, 0, len(data)) if one.is_hole)
+        told = sum(one.stop - one.start for one in holes.extents(fd, 0, len(data)) if one.is_hole)
         there = sum(
             end - begin for begin, end in sparse.holes_of(Path(f"/proc/self/fd/{fd}"), holes.LEAST)
         )
@@ -82,7 +82,7 @@ def test_what_is_read_is_the_file(layout, choose):
             for number, piece in enumerate(source):
                 came.append(piece if isinstance(piece, Hole) else bytes(piece))
                 if number == rests:
-                    source.rest()
+                    source.go_idle()
         assert joined(came) == data[offset:]
         assert source.digest() == digests.digest(data)
 
@@ -104,7 +104,7 @@ def test_a_file_system_that_can_not_tell(monkeypatch):
     with opened([(False, BLOCK), (True, MIB)]) as (fd, data):
         told = Told(errno.EINVAL)
         monkeypatch.setattr(os, "lseek", told)
-        assert [one.is_hole for one in holes.runs(fd, 0, len(data))] == [False]
+        assert [one.is_hole for one in holes.extents(fd, 0, len(data))] == [False]
         os.pwrite(fd, b"x" * 100, MIB // 2)
         holes.leave(fd, BLOCK, MIB)
         assert not any(os.pread(fd, MIB, BLOCK)[: MIB - BLOCK])
@@ -127,7 +127,7 @@ def test_small_holes_are_passed_over_only_so_far(monkeypatch):
     """A file full of them isn't looked through before its first byte is read."""
     monkeypatch.setattr(holes, "_LOOK_AHEAD", 16 * BLOCK)
     with opened([(False, BLOCK), (True, BLOCK)] * 50) as (fd, data):
-        (first, *_) = found = list(holes.runs(fd, 0, len(data)))
+        (first, *_) = found = list(holes.extents(fd, 0, len(data)))
         assert 16 * BLOCK <= first.stop <= 18 * BLOCK
         assert not any(one.is_hole for one in found)
 
@@ -135,9 +135,9 @@ def test_small_holes_are_passed_over_only_so_far(monkeypatch):
 def test_a_file_that_became_shorter_has_no_hole_behind_its_end():
     with opened([(False, MIB), (True, MIB)]) as (fd, _):
         extents = Extents(fd)
-        assert extents.at(0) == Run(0, MIB, False)
+        assert extents.at(0) == Extent(0, MIB, False)
         os.ftruncate(fd, MIB // 2)
-        assert Extents(fd).at(MIB) != Run(MIB, 2 * MIB, True)
+        assert Extents(fd).at(MIB) != Extent(MIB, 2 * MIB, True)
         with ReadAhead(fd, 2 * MIB, sparse=True) as source:
             assert sum(len(piece) for piece in source) == source.size == MIB // 2
 
@@ -166,7 +166,7 @@ def test_what_is_written_is_the_file_whatever_was_there(layout, before, offset, 
                     sink.write(memoryview(data)[at : at + size])
                 at += size
                 if rests:
-                    sink.rest()
+                    sink.go_idle()
             digest = sink.finish()
         assert sink.size == len(data)
         end = offset + len(data)

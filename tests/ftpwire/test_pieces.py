@@ -161,7 +161,7 @@ def test_a_piece_that_rests_holds_no_buffer(fd):
     with Assembly(fd, len(data)) as assembly:
         piece = assembly.open(0, len(data))
         assert len(piece.buffer()) == FIRST_SIZE
-        piece.rest()
+        piece.go_idle()
         for start in range(0, len(data), 30_000):
             left = data[start : start + 30_000]
             while left:
@@ -171,7 +171,7 @@ def test_a_piece_that_rests_holds_no_buffer(fd):
                 piece.filled(count)
                 left = left[count:]
             if start % 7 == 0:
-                piece.rest()
+                piece.go_idle()
                 assert os.fstat(fd).st_size == min(len(data), start + 30_000)
         piece.finish()
         assert assembly.finish() == digest(data)

@@ -158,7 +158,7 @@ def test_a_writer_begins_small_and_rests_small(tmp_path):
         assert held(stream) == FIRST_SIZE
         by_buffer(stream, NOISE[: 3 * THREAD_FROM + 7])
         assert held(stream) == BUFFER_SIZE and working_threads() == ["write-behind"]
-        stream.rest()
+        stream.go_idle()
         assert working_threads() == [] and held(stream) == FIRST_SIZE
         assert os.fstat(file.fileno()).st_size == 3 * THREAD_FROM + 7
         by_buffer(stream, NOISE[3 * THREAD_FROM + 7 :])
@@ -170,7 +170,7 @@ def test_a_writer_begins_small_and_rests_small(tmp_path):
 def test_a_failure_while_a_writer_rests_is_told(failing):
     with WriteBehind(failing) as stream:
         by_write(stream, NOISE[:10])
-        stream.rest()
+        stream.go_idle()
         with pytest.raises(OSError):
             stream.finish()
 
@@ -435,7 +435,7 @@ def test_a_reader_that_rests_holds_no_thread_and_goes_on(noise, every, hashes):
     with ReadAhead(noise, len(NOISE), hashes=hashes) as source:
         for number, view in enumerate(source):
             if number % every == 0:
-                source.rest()
+                source.go_idle()
                 assert working_threads() == []
             found += view
         assert found == NOISE
@@ -452,7 +452,7 @@ def test_what_is_read_again_after_a_rest_is_hashed_as_it_is_then(tmp_path):
         for view in source:
             found += view
             if len(found) > 2 * THREAD_FROM and len(found) % 2 == 0:
-                source.rest()
+                source.go_idle()
                 os.pwrite(file.fileno(), bytes(BUFFER_SIZE), len(found))
         assert found != NOISE
         assert source.digest() == digest(found)
@@ -467,7 +467,7 @@ def test_a_file_that_becomes_shorter_while_its_reader_rests(tmp_path, there):
         for view in source:
             found += view
             if len(found) >= there:
-                source.rest()
+                source.go_idle()
                 os.truncate(path, len(found))
         assert source.size == len(found) and source.digest() == digest(found)
 

@@ -115,7 +115,7 @@ def test_thirty_thousand_successes_do_not_turn_the_log_over(start_server, dial, 
 def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 2)
     monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
-    from ftpserver.audit.trail import guess_of
+    from ftpserver.audit.context import guess_of
 
     log = Audit(tmp_path, size=2**20)
     try:

@@ -69,7 +69,7 @@ def test_addresses_that_have_logged_in_keep_a_share(serve):
     site.user(NEIGHBOUR)
     for last in range(10, 14):
         site.touch(f"127.0.0.{last}")
-    eventually(lambda: len(site.server.service.limits.strangers) == 4)
+    eventually(lambda: len(site.server.service.limits.unauthenticated) == 4)
     assert site.is_served(site.user(NEIGHBOUR))
 
 
@@ -146,7 +146,7 @@ def test_what_a_connection_costs(costly, way):
         with site.knock(ATTACKER) as peer:
             peer.hello()
             peer.send(bytes([0, 0, 0, 0, 99, 0, 0, 0, 0]))
-            peer.rest()
+            peer.go_idle()
     else:
         site.told.append(Offence.PROTOCOL)
     assert cost_of(site) == [Offence.NO_LOGIN, Offence.PROTOCOL]

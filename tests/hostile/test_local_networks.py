@@ -6,7 +6,7 @@ import pytest
 
 from ftpserver.accounts.limits import Limits
 from ftpserver.database import open_state
-from ftpserver.net.addresses import host_of, place_of, source_of
+from ftpserver.net.addresses import host_of, network_of, source_of
 from ftpserver.settings.table import Settings, Startups
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, LoginRefused
@@ -68,4 +68,4 @@ def test_all_of_an_interface_have_one_share(limits):
 )
 def test_addresses_know_their_interface(address, host, place, source):
     assert host_of(address) == host
-    assert (place_of(host), source_of(host)) == (place, source)
+    assert (network_of(host), source_of(host)) == (place, source)

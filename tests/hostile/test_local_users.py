@@ -70,7 +70,7 @@ def test_the_kernel_tells_who_it_is(tmp_path):
             with closing(served):
                 assert addresses.host_of(address, served) == f"local:{os.geteuid()}"
                 assert peer._uid_of(client) == os.geteuid()
-    for of in (addresses.place_of, addresses.source_of):
+    for of in (addresses.network_of, addresses.source_of):
         assert of("local:7") == "local:7" != of("local:8")
     assert addresses.is_in("local:7", ())
 

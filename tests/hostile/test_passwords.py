@@ -125,13 +125,13 @@ def test_the_new_password_is_hashed_in_a_turn_of_its_own(start_server, dial, mon
 
 def test_a_change_that_fails_can_be_tried_again(start_server):
     server = start_server()
-    entrance = server.service.entrance
+    authenticator = server.service.authenticator
     account = server.accounts.get("alice")
-    assert isinstance(entrance, module.LocalEntrance)
+    assert isinstance(authenticator, module.LocalAuthenticator)
     for _ in range(2):
         with pytest.raises(module.LoginRefused):
-            entrance.change_password("192.0.2.1", account, "wrong", "correct-horse")
-    entrance.change_password("192.0.2.1", account, "secret", "correct-horse")
+            authenticator.change_password("192.0.2.1", account, "wrong", "correct-horse")
+    authenticator.change_password("192.0.2.1", account, "secret", "correct-horse")
 
 
 @pytest.mark.long
@@ -184,7 +184,7 @@ def crowded(start_server) -> Iterator[Any]:
 
 def turn_of(server: Any) -> Turn:
     """Have the turn at hashing, once somebody else has given it back."""
-    turn = server.tallies.queue.enter("192.0.2.1", spared=False)
+    turn = server.tallies.queue.enter("192.0.2.1", known=False)
     turn.began.result(PATIENCE)
     return turn
 

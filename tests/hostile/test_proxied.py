@@ -245,7 +245,7 @@ def test_a_proxy_that_was_banned_goes_on_bringing_others(serve):
             site.server.service.limits.by_password(PROXY, f"user{number}", refused)
     assert PROXY in [ban.subject for ban in site.server.service.limits.bans()]
     waiting = site.touch(PROXY)  # has said nothing yet
-    eventually(lambda: site.server.service.limits.strangers.count(PROXY))
+    eventually(lambda: site.server.service.limits.unauthenticated.count(PROXY))
     through(site, CLIENT).log_in()
     again = through(site, None)
     again.hello()

@@ -30,7 +30,7 @@ def another_name(partial: Path, canary: Path) -> None:
     os.link(partial, canary / "kept")
 
 
-def strangers(partial: Path, canary: Path) -> None:
+def unauthenticated(partial: Path, canary: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give files away")
     partial.write_bytes(BEGINNING)
@@ -50,7 +50,7 @@ def a_fifo(partial: Path, canary: Path) -> None:
     os.mkfifo(partial)
 
 
-PLANTED = [another_name, strangers, a_link, a_directory, a_fifo]
+PLANTED = [another_name, unauthenticated, a_link, a_directory, a_fifo]
 
 
 @pytest.fixture

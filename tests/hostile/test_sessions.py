@@ -87,7 +87,7 @@ def test_counts_are_given_back_once_and_with_their_worker(few):
     counts.leave(first)
     assert counts.count(1) == 1
     counts.enter(1, "alice", capped=True, worker=1)
-    counts.bury(1)
+    counts.mark_dead(1)
     assert (counts.count(1), counts.count(2)) == (1, 0)
     for _ in range(FEW - 1):
         counts.enter(1, "alice", capped=True, worker=2)

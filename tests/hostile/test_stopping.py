@@ -48,7 +48,7 @@ def finish(peer: Peer, number: int) -> None:
 def heard(peer: Peer) -> list[Any]:
     """All frames until the server ends the connection; it waits for this end then."""
     with peer:
-        return peer.rest()
+        return peer.go_idle()
 
 
 def is_warning(frame: Any) -> bool:

@@ -172,7 +172,7 @@ def test_transfers_are_given_back_once_and_with_their_worker():
     counts.tell_idle(first, True)
     assert counts.count(1) == 1
     counts.tell_idle(second, True)
-    counts.bury(2)
+    counts.mark_dead(2)
     counts.begin(1, "alice", told, worker=1)
     counts.begin(1, "alice", told, worker=1)
     with pytest.raises(TooMany):

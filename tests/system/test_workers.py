@@ -165,14 +165,14 @@ def test_sessions_of_all_workers_are_seen_and_kicked(server, connections):
         assert [one.user for one in found] == ["alice", "alice", "bob", "bob"]
         assert len({one.id for one in found}) == 4
         told = status(server)
-        assert (told.sessions, told.strangers) == (4, 0)
+        assert (told.sessions, told.unauthenticated) == (4, 0)
         assert told.bytes_in >= sum(one.bytes_in for one in found)
         by_port = {int(one.peer.rpartition(":")[2]): one.id for one in found}
         server.admin.run("kick", str(by_port[port_of(his[1])]))
-        assert his[1].rest()
+        assert his[1].go_idle()
         assert ask(his[0]) == LoggedIn("bob")
         assert server.admin.run("kick", "alice").lines == ["ended 2 sessions"]
-        assert all(peer.rest() for peer in mine)
+        assert all(peer.go_idle() for peer in mine)
         server.admin.run("kick", "alice", status=5)
 
 
@@ -184,7 +184,7 @@ def test_a_change_of_the_account_reaches_all_workers(server):
             eventually(lambda peer=peer: isinstance(peer.ask(messages.MakeDir(b"/d")), Failed))
         server.admin.run("user", "disable", "alice")
         for peer in peers:
-            assert any(b"disabled" in frame.payload for frame in peer.rest())
+            assert any(b"disabled" in frame.payload for frame in peer.go_idle())
 
 
 def test_what_all_do_is_in_one_log_whose_followers_are_woken(server, programs, tmp_path):
@@ -247,11 +247,11 @@ def test_sessions_are_limited_over_all_workers(start_server, connections):
 def test_strangers_are_limited_over_all_workers(start_server, connections):
     server = start_server("--workers", "2", "--max-startups", "3", "--login-grace", "300")
     alice = server.first_user()
-    strangers = [connect(server, connections) for _ in range(3)]
+    unauthenticated = [connect(server, connections) for _ in range(3)]
     with pytest.raises(OSError):
         connect(server, connections).hello()
-    strangers[0].log_in(alice.name, alice.password)
-    strangers[1].close()
+    unauthenticated[0].log_in(alice.name, alice.password)
+    unauthenticated[1].close()
     peer = eventually(lambda: _connected(server, connections), "it is noticed")
     peer.log_in(alice.name, alice.password)
 
@@ -380,7 +380,7 @@ def test_a_worker_that_dies_takes_only_its_own_sessions_along(start_server):
         before = workers_of(server)
         assert len(leases(server)) == 2
         os.kill(worker_of(server, dying), signal.SIGKILL)
-        dying.rest()
+        dying.go_idle()
         eventually(lambda: len(leases(server)) == 1, "its leases end, the others stay")
         eventually(lambda: len(set(workers_of(server)) - set(before)) == 1, "it is replaced")
         eventually(lambda: len(sessions(server)) == 2)
@@ -406,7 +406,7 @@ def test_no_process_outlives_a_server_that_is_killed(start_server):
     with in_both(server, alice) as peers:
         server.kill()
         for peer in peers:
-            peer.rest()
+            peer.go_idle()
         eventually(lambda: not any(_is_alive(process) for process in processes))
     server = start_server("--workers", "2", port=server.port)
     server.user(alice.name, alice.password).run("ls", "/")
@@ -474,7 +474,7 @@ def test_settings_reach_all_workers(start_server, tmp_path):
         settings.write_text("workers = 2\nidle-timeout = 0.5\n")
         assert "idle-timeout: 0.5" in server.admin.run("reload").text
         for peer in peers:
-            assert any(b"nothing was asked for" in frame.payload for frame in peer.rest())
+            assert any(b"nothing was asked for" in frame.payload for frame in peer.go_idle())
         settings.write_text("workers = 3\n")
         assert "workers: 3 takes a restart" in server.admin.run("reload").text
         os.kill(workers_of(server)[0], signal.SIGKILL)

@@ -495,17 +495,17 @@ def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
     """Print files to standard output."""
     sys.stdout.flush()
     if at is None:
-        raise_for(for_each(app, patterns, app.pour))
+        raise_for(for_each(app, patterns, app.cat))
         return
 
-    def pour(path: RemotePath) -> None:
+    def cat(path: RemotePath) -> None:
         version = version_at(app, path, at)
         if version is None:
-            app.pour(path)
+            app.cat(path)
         else:
-            app.pour(version.place, version.in_trash)
+            app.cat(version.place, version.in_trash)
 
-    raise_for(for_each(app, patterns, pour, matches_or_name))  # it may be there no more
+    raise_for(for_each(app, patterns, cat, matches_or_name))  # it may be there no more
 
 
 @remote_command("hash")

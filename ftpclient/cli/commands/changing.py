@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ftpclient.cli import operands, operations, places
+from ftpclient.cli import locations, operands, operations
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.commands.browsing import status_of
@@ -468,7 +468,7 @@ def ln_command(
     if not symbolic:
         raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")
     *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
-    (name,) = places.taken(app, [name])
+    (name,) = locations.taken(app, [name])
     client = app.client
     into = not exactly and _asked(app, lambda: client.is_directory(name))
     if len(targets) > 1 and not into:

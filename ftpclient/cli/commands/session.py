@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from ftpclient.cli import places
+from ftpclient.cli import locations
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.group import local_paths, raise_for, remote_command, saved_servers
 from ftpclient.cli.reachable import servers_in_reach
@@ -26,11 +26,11 @@ def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None
     short for `ftp connect SERVER`.
     """
     if server is not None:
-        place = places.of_connect(server)
+        location = locations.of_connect(server)
         if more:
-            raise UsageError(f"one server, and nothing else: {_instead(place, more)}")
-        app.use(place.server)
-        app.first_directory = place.path or place.start
+            raise UsageError(f"one server, and nothing else: {_instead(location, more)}")
+        app.use(location.server)
+        app.first_directory = location.path or location.start
     raise_for(app.run_shell(app, None))
 
 
@@ -46,14 +46,14 @@ def batch_command(app: App, file: str, keep_going: bool, check: bool) -> None:
     raise_for(app.run_shell(app, Script(path=file, name=file, keep_going=keep_going, check=check)))
 
 
-def _instead(place: places.Place, more: Sequence[str]) -> str:
+def _instead(location: locations.Location, more: Sequence[str]) -> str:
     """What to write who gives connect a server and more."""
     words = shlex.join(more)
     if more[0].isdigit():
-        return f"did you mean {place.server}:{more[0]}?"
-    if place.path:
-        return f"did you mean ftp get {place.word} {words}?"
-    return f"did you mean ftp -s {place.server} {words}?"
+        return f"did you mean {location.server}:{more[0]}?"
+    if location.path:
+        return f"did you mean ftp get {location.word} {words}?"
+    return f"did you mean ftp -s {location.server} {words}?"
 
 
 @remote_command("forget")

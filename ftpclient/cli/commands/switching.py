@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ftpclient.cli import places
+from ftpclient.cli import locations
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import servers_in_reach
@@ -29,11 +29,11 @@ def open_command(app: App, server: str | None) -> None:
         app.reopen()
         _tell(app)
         return
-    place = places.of_connect(server)
-    app.switch(place.server)
+    location = locations.of_connect(server)
+    app.switch(location.server)
     client = app.client
-    if place.path or place.start:
-        client.change_dir(place.path or place.start)
+    if location.path or location.start:
+        client.change_dir(location.path or location.start)
     else:
         try:
             client.change_dir(client.cwd)  # as it was left

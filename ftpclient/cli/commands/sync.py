@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpclient.cli import operations, places, proposal, records, render
+from ftpclient.cli import locations, operations, proposal, records, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.filter_options import (
     Patterns,
@@ -207,7 +207,7 @@ def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str
 
     Raises UsageError.
     """
-    named = [path for path in (source, target) if places.read(path) is not None]
+    named = [path for path in (source, target) if locations.read(path) is not None]
     if len(named) == 2 or named and any(path.startswith(":") for path in (source, target)):
         copies = ", and cp -r copies on a server" if verb == "sync" else ""
         raise UsageError(
@@ -215,7 +215,7 @@ def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str
         )
     if not named:
         return source, target
-    (path,) = places.taken(app, named)
+    (path,) = locations.taken(app, named)
     return (f":{path}", target) if named == [source] else (source, f":{path}")
 
 

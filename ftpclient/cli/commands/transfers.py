@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from ftpclient.cli import operands, places, rehearsal, render
+from ftpclient.cli import locations, operands, rehearsal, render
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.filter_options import (
@@ -268,7 +268,7 @@ def put_command(
         raise UsageError("an empty path")
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
         # before a connection is made; of several, each has its turn
-        places.check_local(sources[0], "get fetches it, and cp copies it there")
+        locations.check_local(sources[0], "get fetches it, and cp copies it there")
         raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
     if ignore_files and not choices.recursive and choices.files_from is None:
         raise UsageError("--ignore-files is about trees: it goes with -r")
@@ -332,7 +332,7 @@ def get_command(
     named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target
     if not os.path.lexists(target):
-        places.check_local(target, "get's last word is a place here, as . for this directory")
+        locations.check_local(target, "get's last word is a place here, as . for this directory")
     choices.check()
     choices.check_one_tree(sources)
     if at is not None:
@@ -391,7 +391,7 @@ def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str)
         if app.as_json:
             raise UsageError("--json and the file's bytes can't both go to standard output")
         sys.stdout.flush()
-        app.pour(place, in_trash)
+        app.cat(place, in_trash)
         return
     if app.interactive:
         target = os.path.expanduser(target)
@@ -431,4 +431,4 @@ def _get_to_stdout(app: App, sources: list[str]) -> None:
     sys.stdout.flush()
     for source in sources:
         for path in app.client.glob(app.pattern(source)):
-            app.pour(path)
+            app.cat(path)

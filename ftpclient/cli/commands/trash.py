@@ -287,7 +287,7 @@ def _pour(app: App, found: _Found) -> None:
         raise UsageError("--json and the file's bytes can't both go to standard output")
     sys.stdout.flush()
     try:
-        app.pour(found.place, found.in_trash)
+        app.cat(found.place, found.in_trash)
     except IsADirectory:  # the server names its place in the trash
         where = paths.show(found.path)
         raise IsADirectory(

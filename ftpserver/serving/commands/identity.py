@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ftpserver.accounts.authenticator import NoPlace
+from ftpserver.accounts.authenticator import TooManySessions
 from ftpserver.accounts.tokens import DEFAULT_SECONDS
 from ftpwire.errors import Busy, CommandError, LoginRefused, NotFound
 from ftpwire.messages import (
@@ -62,7 +62,7 @@ def _let_in(client: Authentication, name: str, prove: Callable[[], Admission]) -
     except LoginRefused as error:
         client.refuse(name, error)
         raise
-    except NoPlace as error:
+    except TooManySessions as error:
         client.turn_away(name, error)
         raise
     except Busy as error:

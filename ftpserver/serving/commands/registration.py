@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ftpserver.accounts.authenticator import NoPlace
+from ftpserver.accounts.authenticator import TooManySessions
 from ftpwire.errors import CommandError
 from ftpwire.messages import Message, Register
 from ftpwire.paths import printable
@@ -24,7 +24,7 @@ def register(client: Authentication, request: Register) -> Message:
         admitted = client.authenticator.register(
             client.host, request.user, request.password, request.invitation
         )
-    except NoPlace as error:
+    except TooManySessions as error:
         client.turn_away(request.user, error)
         raise
     except CommandError as error:

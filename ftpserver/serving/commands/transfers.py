@@ -80,7 +80,7 @@ def _send_piece(
 
 def _send_as_it_is(exchange: Exchange, fd: int, offset: int, count: int, *, sparse: bool) -> None:
     """Send bytes that aren't hashed."""
-    for start, stop, is_hole in holes.runs(fd, offset, offset + count, sparse=sparse):
+    for start, stop, is_hole in holes.extents(fd, offset, offset + count, sparse=sparse):
         if is_hole:
             exchange.send_hole(stop - start)
         elif exchange.is_encrypted:
@@ -143,7 +143,7 @@ def _stream(
     with ReadAhead(
         file.fd, left, offset=offset, hasher=hasher, hashes=hashes, sparse=sparse
     ) as source:
-        exchange.on_long_wait = source.rest
+        exchange.on_long_wait = source.go_idle
         try:
             for piece in source:
                 if isinstance(piece, Hole):

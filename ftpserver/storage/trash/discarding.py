@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 from ftpserver.storage.home_staging import StagingHome, Tally, rename_closed
 from ftpserver.storage.open_home import give_to_owner
-from ftpserver.storage.quota import NOT_NOW, Books
+from ftpserver.storage.quota import NOT_NOW, QuotaStore
 from ftpserver.storage.trash.directory import PATIENCE, Opened, alone
 from ftpserver.storage.trash.evicting import giving_up
 from ftpserver.storage.trash.glance import counted_of, is_a_stranger, is_of, things_in
@@ -46,7 +46,7 @@ Settling = Callable[[], AbstractContextManager[Callable[[int, int], None]]]
 
 def purge(
     home: StagingHome,
-    books: Books,
+    quota_store: QuotaStore,
     account_id: int,
     trash: int,
     name: str,
@@ -93,18 +93,20 @@ def purge(
                 items = tuple(seen)
             if items is None:
                 own = contents if is_own else Contents()
-                staged.append(_claim(home, books, account_id, trash, held, own))
+                staged.append(_claim(home, quota_store, account_id, trash, held, own))
             else:
                 going = [one for one in dict.fromkeys(items) if one in things]
                 try:
                     for at in range(0, len(going), MOST_AT_ONCE):
                         some = going[at : at + MOST_AT_ONCE]
-                        staged.append(_claim_items(home, books, account_id, held, contents, some))
+                        staged.append(
+                            _claim_items(home, quota_store, account_id, held, contents, some)
+                        )
                 except OSError as error:  # what was taken out by then goes all the same
                     failed = error
         discarded = Tally()
         for one in staged:
-            gone = _Discarding(home, settling or _freeing(books, account_id), tick).run(one)
+            gone = _Discarding(home, settling or _freeing(quota_store, account_id), tick).run(one)
             discarded.size += gone.size
             discarded.files += gone.files
             discarded.directories += gone.directories
@@ -113,7 +115,9 @@ def purge(
     if items is None:
         try:
             said = _said(contents.begin) if for_room else ()
-            books.forget_operation(account_id, name, discarded.size if for_room else None, *said)
+            quota_store.forget_operation(
+                account_id, name, discarded.size if for_room else None, *said
+            )
         except NOT_NOW as error:  # its row is dropped after a day all the same
             logger.warning("%s: is gone, which can't be written down: %s", name, error)
     return discarded
@@ -126,12 +130,17 @@ def _said(begin: Begin | None) -> tuple[str, bytes | None]:
     return begin.words, None if begin.client is None else bytes.fromhex(begin.client)
 
 
-def _freeing(books: Books, account_id: int) -> Settling:
-    return lambda: books.freeing(account_id)
+def _freeing(quota_store: QuotaStore, account_id: int) -> Settling:
+    return lambda: quota_store.freeing(account_id)
 
 
 def _claim(
-    home: StagingHome, books: Books, account_id: int, trash: int, held: Opened, contents: Contents
+    home: StagingHome,
+    quota_store: QuotaStore,
+    account_id: int,
+    trash: int,
+    held: Opened,
+    contents: Contents,
 ) -> bytes:
     """Take a whole operation out of the trash; returns its name in staging.
 
@@ -140,7 +149,7 @@ def _claim(
     """
     staged = home.new_name() + TRASH_SUFFIX
     counted = counted_of(held.fd, contents, contents.items)
-    with books.freeing(account_id) as settle, home.shared():
+    with quota_store.freeing(account_id) as settle, home.shared():
         rename_closed(trash, held.name.encode(), home.staging_fd, staged)
         try:
             # first, or a power cut could find it in neither, and nobody would count the home
@@ -153,7 +162,7 @@ def _claim(
 
 def _claim_items(
     home: StagingHome,
-    books: Books,
+    quota_store: QuotaStore,
     account_id: int,
     held: Opened,
     contents: Contents,
@@ -166,7 +175,7 @@ def _claim_items(
     gone: set[str] = set()
     try:
         give_to_owner(home.staging_fd, fd)
-        with books.freeing(account_id) as settle, home.shared():
+        with quota_store.freeing(account_id) as settle, home.shared():
             try:
                 for name in going:
                     raw = os.fsencode(name)

@@ -52,7 +52,7 @@ def giving_up(
     try:
         how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not _try(trash, how):
-            home.stand_aside()
+            home.will_block()
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline and not _try(trash, how):
                 tick()

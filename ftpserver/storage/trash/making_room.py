@@ -2,7 +2,7 @@
 
 Lives here: what is given up then, and trying again. Lives elsewhere: removing it (discarding.py),
 the books themselves (ledger.py), making room on the disk over all accounts (the server's
-housekeeping, which is asked by `Books.make_disk_room`).
+housekeeping, which is asked by `QuotaStore.make_disk_room`).
 
 What becomes free is held for this session in the same transaction in which it is settled: no other
 session takes it. Operations of versions alone go first, then the others; the oldest first, and no
@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ftpserver.storage.home_staging import StagingHome
-from ftpserver.storage.quota import Books, GivenUp, Lease, Resumable, Settled
+from ftpserver.storage.quota import GivenUp, Lease, QuotaStore, Resumable, Settled
 from ftpserver.storage.trash.directory import open_trash
 from ftpserver.storage.trash.discarding import MOST_AT_ONCE, Settling, purge
 from ftpserver.storage.trash.evicting import giving_up
@@ -48,11 +48,11 @@ _A_LITTLE = 64 * 1024
 _T = TypeVar("_T")
 
 
-class MakingRoom(Books):
+class MakingRoom(QuotaStore):
     """The books for uploads of one session. For the thread that has the home.
 
     Args:
-        books: What is asked for everything.
+        quota_store: What is asked for everything.
         home: Returns the account's home.
         account_id: Whose trash is given up.
         on_given_up: Told how many bytes became free, and of which operations, once for each time
@@ -64,7 +64,7 @@ class MakingRoom(Books):
 
     def __init__(
         self,
-        books: Books,
+        quota_store: QuotaStore,
         home: Callable[[], StagingHome],
         account_id: int,
         on_given_up: Callable[[int, list[str]], None] = lambda freed, operations: None,
@@ -72,8 +72,8 @@ class MakingRoom(Books):
         on_measured: OnMeasured = lambda operation, item, usage: None,
         others: float = OTHERS,
     ) -> None:
-        self.incarnation = books.incarnation
-        self._books = books
+        self.incarnation = quota_store.incarnation
+        self._quota_store = quota_store
         self._home = home
         self._account_id = account_id
         self._on_given_up = on_given_up
@@ -95,28 +95,28 @@ class MakingRoom(Books):
         pieces: bytes | None = None,
     ) -> Lease:
         def begin(size: int, files: int) -> Lease:
-            return self._books.reserve(account_id, size, staging, files=files, pieces=pieces)
+            return self._quota_store.reserve(account_id, size, staging, files=files, pieces=pieces)
 
         return self._reserve(begin, begin, size, files)
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
         def begin(size: int, files: int) -> Lease:
-            return self._books.reserve(account_id, size, files=files)
+            return self._quota_store.reserve(account_id, size, files=files)
 
         def step(size: int, files: int) -> Lease:
-            return self._books.reserve_step(account_id, size, files)
+            return self._quota_store.reserve_step(account_id, size, files)
 
         return self._reserve(step, begin, size, files)
 
     def make_durable(self) -> None:
-        self._books.make_durable()
+        self._quota_store.make_durable()
 
     def to_sync(self) -> Sequence[int]:
-        return self._books.to_sync()
+        return self._quota_store.to_sync()
 
     def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
         def extend() -> Lease:
-            return self._books.extended(held, size, files)
+            return self._quota_store.extended(held, size, files)
 
         try:
             return self.until_on_disk(extend)
@@ -157,11 +157,11 @@ class MakingRoom(Books):
                     grown = self._grow(held, size, files, given_up)
                 held.size, held.files = grown.size, grown.files
             except BaseException:
-                self._books.release(held)
+                self._quota_store.release(held)
                 raise
             if held.size >= size and held.files >= files:
                 return held
-            self._books.release(held)
+            self._quota_store.release(held)
             return reserve(size, files)
 
     def _after_others(self) -> AbstractContextManager[None]:
@@ -175,7 +175,7 @@ class MakingRoom(Books):
         What nobody has counted is counted first, so that nothing is given up in vain.
         """
         self.measure(self._tick)
-        room = self._books.room(self._account_id)
+        room = self._quota_store.room(self._account_id)
         if size and room.free is not None and size > room.free:
             return False
         if not files or room.total_files is None or room.used_files is None:
@@ -193,7 +193,7 @@ class MakingRoom(Books):
         def turn(freed: int, freed_files: int) -> None:
             nonlocal grown
             more, more_files = max(0, size - grown.size), max(0, files - grown.files)
-            grown = self._books.turn_into_room(grown, freed, freed_files, more, more_files)
+            grown = self._quota_store.turn_into_room(grown, freed, freed_files, more, more_files)
             given_up.append(freed)
 
         @contextmanager
@@ -204,7 +204,7 @@ class MakingRoom(Books):
             return grown.size >= size and grown.files >= files
 
         def choose(found: Glance) -> list[str] | None:
-            room = self._books.room(self._account_id)
+            room = self._quota_store.room(self._account_id)
             free = 0 if room.free is None else max(0, room.free - room.trash)
             free_files = 0
             if room.total_files is not None and room.used_files is not None:
@@ -219,7 +219,7 @@ class MakingRoom(Books):
     def measure(self, tick: Callable[[], None]) -> None:
         """Count what nobody has counted of the account's trash."""
         measure(
-            *(self._home(), self._books, self._account_id, tick),
+            *(self._home(), self._quota_store, self._account_id, tick),
             patience=_PATIENCE,
             on_measured=self._on_measured,
         )
@@ -246,7 +246,9 @@ class MakingRoom(Books):
 
         with self._told() as given_up:
             self._give_up(is_done, lambda found: None, None, given_up)
-        if not done and not (self._books.make_disk_room(self._account_id, needed) and is_done()):
+        if not done and not (
+            self._quota_store.make_disk_room(self._account_id, needed) and is_done()
+        ):
             return action()
         return done[0]
 
@@ -257,7 +259,7 @@ class MakingRoom(Books):
             few = files.f_files > 0 and files.f_favail < _MANY
             return free is None or free < _PLENTY or few
         self.measure(self._tick)
-        return needed <= error.free + self._books.trash_of_all(self._account_id)
+        return needed <= error.free + self._quota_store.trash_of_all(self._account_id)
 
     def make_room(self) -> bool:
         """Give up one operation of the account, where something else needs a little room on the
@@ -266,7 +268,7 @@ class MakingRoom(Books):
             self._give_up(lambda: bool(given_up), lambda found: None, None, given_up)
         if given_up or self._home().is_held_alone:  # for which the server would have to wait
             return bool(given_up)
-        return self._books.make_disk_room(self._account_id, _A_LITTLE)
+        return self._quota_store.make_disk_room(self._account_id, _A_LITTLE)
 
     # giving up ---------------------------------------------------------------------------
 
@@ -307,7 +309,7 @@ class MakingRoom(Books):
                 try:
                     gone = purge(
                         home,
-                        self._books,
+                        self._quota_store,
                         self._account_id,
                         trash,
                         one.name,
@@ -352,22 +354,22 @@ class MakingRoom(Books):
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
     ) -> Lease | None:
-        return self._books.take_over(account_id, staging, pieces)
+        return self._quota_store.take_over(account_id, staging, pieces)
 
     def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
-        return self._books.find_pieces(account_id, key)
+        return self._quota_store.find_pieces(account_id, key)
 
     def keep(self, held: Lease) -> None:
-        self._books.keep(held)
+        self._quota_store.keep(held)
 
     def drop_kept(self, account_id: int, staging: bytes) -> bool:
-        return self._books.drop_kept(account_id, staging)
+        return self._quota_store.drop_kept(account_id, staging)
 
     def resumable(self, account_id: int) -> list[Resumable]:
-        return self._books.resumable(account_id)
+        return self._quota_store.resumable(account_id)
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
-        self._books.begin_commit(leases)
+        self._quota_store.begin_commit(leases)
 
     def settle(
         self,
@@ -377,24 +379,24 @@ class MakingRoom(Books):
         trash: int = 0,
         trash_files: int = 0,
     ) -> Settled:
-        return self._books.settle(leases, change, files, trash, trash_files)
+        return self._quota_store.settle(leases, change, files, trash, trash_files)
 
     def settle_waiting(self) -> None:
-        self._books.settle_waiting()
+        self._quota_store.settle_waiting()
 
     def turn_into_room(
         self, held: Lease, freed: int, freed_files: int, size: int, files: int
     ) -> Lease:
-        return self._books.turn_into_room(held, freed, freed_files, size, files)
+        return self._quota_store.turn_into_room(held, freed, freed_files, size, files)
 
     def room(self, account_id: int) -> Room:
-        return self._books.room(account_id)
+        return self._quota_store.room(account_id)
 
     def operation(self, account_id: int, key: bytes | None) -> str:
-        return self._books.operation(account_id, key)
+        return self._quota_store.operation(account_id, key)
 
     def close_operation(self, account_id: int, name: str) -> None:
-        self._books.close_operation(account_id, name)
+        self._quota_store.close_operation(account_id, name)
 
     def forget_operation(
         self,
@@ -404,28 +406,28 @@ class MakingRoom(Books):
         words: str = "",
         client: bytes | None = None,
     ) -> None:
-        self._books.forget_operation(account_id, name, freed, words, client)
+        self._quota_store.forget_operation(account_id, name, freed, words, client)
 
     def given_up(self, account_id: int) -> list[GivenUp]:
-        return self._books.given_up(account_id)
+        return self._quota_store.given_up(account_id)
 
     def was_given_up(self, account_id: int, name: str) -> bool:
-        return self._books.was_given_up(account_id, name)
+        return self._quota_store.was_given_up(account_id, name)
 
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
-        self._books.note_answers(account_id, key, answers)
+        self._quota_store.note_answers(account_id, key, answers)
 
     def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
-        return self._books.answer(account_id, key, number)
+        return self._quota_store.answer(account_id, key, number)
 
     def measure_soon(self, account_id: int) -> None:
-        self._books.measure_soon(account_id)
+        self._quota_store.measure_soon(account_id)
 
     def trash_of_all(self, account_id: int) -> int:
-        return self._books.trash_of_all(account_id)
+        return self._quota_store.trash_of_all(account_id)
 
     def make_disk_room(self, account_id: int, size: int) -> bool:
-        return self._books.make_disk_room(account_id, size)
+        return self._quota_store.make_disk_room(account_id, size)
 
 
 def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> list[str] | None:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 
 from ftpserver.storage.open_home import OpenHome
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.directory import Opened, alone, exists, names_in, open_trash
 from ftpserver.storage.trash.glance import glance, glances, has_trees, is_of
 from ftpserver.storage.trash.index import Gone, Item, Measured, decode
@@ -46,7 +46,7 @@ def counted_in(home: OpenHome, account_id: int) -> Usage:
 
 def measure(
     home: OpenHome,
-    books: Books,
+    quota_store: QuotaStore,
     account_id: int,
     tick: Callable[[], None] = lambda: None,
     *,
@@ -74,7 +74,9 @@ def measure(
             if not has_trees(trash, name):
                 continue
             try:
-                done += _measure(home, books, account_id, trash, name, tick, patience, on_measured)
+                done += _measure(
+                    home, quota_store, account_id, trash, name, tick, patience, on_measured
+                )
             except (Busy, Expired):
                 continue
         return done
@@ -84,7 +86,7 @@ def measure(
 
 def _measure(
     home: OpenHome,
-    books: Books,
+    quota_store: QuotaStore,
     account_id: int,
     trash: int,
     name: str,
@@ -113,8 +115,8 @@ def _measure(
         files = sum(one.files or 0 for one in true)
         # settled first: who sees the lines holds nothing, and relies on the books. The outer lease
         # stays until both are done: a crash between them has the home counted
-        with books.freeing(account_id), home.shared():
-            with books.freeing(account_id) as settle:
+        with quota_store.freeing(account_id), home.shared():
+            with quota_store.freeing(account_id) as settle:
                 settle(0, 0, size, files)
             held.append(true)
     items = {item.name: item for item in seen.uncounted}

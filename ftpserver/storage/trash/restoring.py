@@ -22,7 +22,7 @@ from ftpserver.storage.commit import Commit, lstat
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.places import Places
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.directory import Opened, alone, is_gone, looking, open_trash
 from ftpserver.storage.trash.index import Contents, Undone
 from ftpserver.storage.trash.operation import NoRoom, Operation
@@ -52,7 +52,7 @@ class Restoring:
     def __init__(
         self,
         home: Home,
-        books: Books,
+        quota_store: QuotaStore,
         account_id: int,
         request: Restore,
         into: Operation,
@@ -60,7 +60,7 @@ class Restoring:
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
-        self._books = books
+        self._quota_store = quota_store
         self._account_id = account_id
         self._request = request
         self._into = into
@@ -104,7 +104,7 @@ class Restoring:
                             self._close_operation()
                 finally:
                     if self._taking.unmeasured:
-                        self._books.measure_soon(self._account_id)
+                        self._quota_store.measure_soon(self._account_id)
         except NoRoom:
             raise DiskFull("the disk has no room for the notes that restoring takes") from None
         finally:
@@ -126,7 +126,7 @@ class Restoring:
         if part or self._conflicts or by is None or not self._is_ready:
             return
         self._opened.append([Undone(by, time.time_ns())])
-        self._books.close_operation(self._account_id, request.operation)
+        self._quota_store.close_operation(self._account_id, request.operation)
 
     # which things ------------------------------------------------------------------------
 
@@ -284,14 +284,14 @@ class Restoring:
                 missing = self._missing(steps[0].to)
                 try:
                     if missing and steps[0].thing.item.what != "restored":
-                        lease = self._books.reserve(self._account_id, 0, files=missing)
-                        held.callback(self._books.release, lease)
+                        lease = self._quota_store.reserve(self._account_id, 0, files=missing)
+                        held.callback(self._quota_store.release, lease)
                 except CommandError as error:
                     self._tell(error, steps[0].path)
                     return ()
             places = Places(self._home)
             held.callback(places.close)
-            settle = held.enter_context(self._books.freeing(self._account_id))
+            settle = held.enter_context(self._quota_store.freeing(self._account_id))
             held.enter_context(self._home.alone() if alone else self._home.shared())
             batch = Batch(alone, Commit(self._home, places, Syncs()))
             held.callback(batch.close)

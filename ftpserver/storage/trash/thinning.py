@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.home_staging import StagingHome, Tally
-from ftpserver.storage.quota import Books
+from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.directory import names_in, open_trash
 from ftpserver.storage.trash.discarding import purge
 from ftpserver.storage.trash.glance import Glance, by_worth, glance, glances
@@ -46,12 +46,12 @@ class Thinning:
     """
 
     def __init__(
-        self, home: StagingHome, books: Books, account_id: int, tick: Tick = lambda: None
+        self, home: StagingHome, quota_store: QuotaStore, account_id: int, tick: Tick = lambda: None
     ) -> None:
         self.given_up = Tally()
         self.operations: list[str] = []
         self._home = home
-        self._books = books
+        self._quota_store = quota_store
         self._account_id = account_id
         self._tick = tick
 
@@ -196,7 +196,7 @@ class Thinning:
         try:
             gone = purge(
                 self._home,
-                self._books,
+                self._quota_store,
                 self._account_id,
                 trash,
                 found.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpclient.cli import places
+from ftpclient.cli import locations
 from ftpclient.cli.app import App, UsageError
 from ftpclient.connection.addresses import BadAddress, ServerAddress
 from ftpclient.connection.servers import SavedServers, Server
@@ -51,7 +51,7 @@ def app():
     ],
 )
 def test_a_word_that_names_a_server(saved, word, server, path):
-    found = places.read(word)
+    found = locations.read(word)
     assert found is not None
     assert (found.word, found.server, found.path) == (word, server, path)
 
@@ -64,7 +64,7 @@ def test_a_word_that_names_a_server(saved, word, server, path):
     ],
 )
 def test_a_word_that_names_none(saved, word):
-    assert places.read(word) is None
+    assert locations.read(word) is None
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_a_word_that_names_none(saved, word):
 )
 def test_half_a_server_is_refused(saved, word, told):
     with pytest.raises(UsageError, match=told):
-        places.read(word)
+        locations.read(word)
 
 
 @pytest.mark.parametrize(
     "word", ["al:s3cret@host:/d", "files:s3cret@host:d", "ftpd://a:s3cret@h/d"]
 )
-@pytest.mark.parametrize("read", [places.read, places.read_server, places.of_connect])
+@pytest.mark.parametrize("read", [locations.read, locations.read_server, locations.of_connect])
 def test_a_password_is_refused_and_not_repeated(saved, word, read):
     with pytest.raises(BadAddress) as caught:
         read(word)
@@ -107,14 +107,14 @@ def test_a_password_is_refused_and_not_repeated(saved, word, read):
     ],
 )
 def test_what_connect_takes(saved, word, server, path):
-    found = places.of_connect(word)
+    found = locations.of_connect(word)
     assert (found.server, found.path) == (server, path)
 
 
 @pytest.mark.parametrize("word", ["fe80::1", "host:x", "sftp://host/d", "al@host:99999"])
 def test_what_connect_refuses(saved, word):
     with pytest.raises((BadAddress, UsageError)):
-        places.of_connect(word)
+        locations.of_connect(word)
 
 
 # one server for a command -------------------------------------------------------------------
@@ -133,38 +133,38 @@ def test_what_connect_refuses(saved, word):
 def test_the_server_of_a_command(saved, app, words, used, taken):
     if taken is None:
         with pytest.raises(UsageError, match="are on two"):
-            places.taken(app, words)
+            locations.taken(app, words)
     else:
         SavedServers().make_default("two" if used else "files")
-        assert places.taken(app, words) == taken
+        assert locations.taken(app, words) == taken
     assert app.server == used
 
 
 def test_the_other_words_say_it_as_well(saved, app):
     with pytest.raises(UsageError, match="write files:/b for a path there"):
-        places.taken(app, ["files:a", "/b"])
+        locations.taken(app, ["files:a", "/b"])
     app.server = "files"  # then there is no doubt about them
-    assert places.taken(app, ["files:a", "/b"]) == ["/a", "/b"]
+    assert locations.taken(app, ["files:a", "/b"]) == ["/a", "/b"]
 
 
 def test_a_word_against_options_and_environment(saved, app, monkeypatch):
     monkeypatch.setenv("FTP_SERVER", "al@two.net")
-    assert places.taken(app, ["files:a"]) == ["/a"]
+    assert locations.taken(app, ["files:a"]) == ["/a"]
     assert app.server == "files"  # the word wins
     with pytest.raises(UsageError, match="is on another server"):
-        places.taken(app, ["two:a"])
+        locations.taken(app, ["two:a"])
     app.use("two")
     with pytest.raises(UsageError, match="-s names al@two.net:1234, and files:a is on another"):
-        places.taken(app, ["files:a"])
+        locations.taken(app, ["files:a"])
 
 
 def test_in_the_shell(saved, app):
     app.server, app.interactive = "files", True
     app.shell.patterns = {"al@[::1]:*": "al@[[]::1]:[*]", "files:a*b*": "files:a[*]b*"}
-    assert places.taken(app, ["files:a*b*", "c"]) == ["/a*b*", "c"]
+    assert locations.taken(app, ["files:a*b*", "c"]) == ["/a*b*", "c"]
     assert app.pattern("/a*b*") == "/a[*]b*"
     with pytest.raises(UsageError, match="two:x is on another server than this shell's"):
-        places.taken(app, ["two:x"])
+        locations.taken(app, ["two:x"])
 
 
 # on a server --------------------------------------------------------------------------------

@@ -386,7 +386,7 @@ def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
 
     def ask():
         for session in list(server.service.sessions):
-            session.cut()
+            session.abort()
         return "secret"
 
     assert connect(server, password=ask).user == "alice"

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpclient.files import reader, writer
 from ftpclient.files.reader import FIRST, MOST
@@ -26,7 +27,6 @@ from ftpwire.errors import (
     TooMany,
     VerificationFailed,
 )
-from tests.ftpserver.storage.books import held_files
 
 LARGE = HELD + 1234
 

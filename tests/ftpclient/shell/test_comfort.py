@@ -25,9 +25,9 @@ def settings(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("FTP_PASSWORD", raising=False)
     monkeypatch.setenv("SHELL", "/bin/sh")
-    place = tmp_path / "config" / "ftp-client"
-    place.mkdir(parents=True)
-    return place
+    role = tmp_path / "config" / "ftp-client"
+    role.mkdir(parents=True)
+    return role
 
 
 @pytest.fixture

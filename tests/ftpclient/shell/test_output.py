@@ -83,13 +83,13 @@ def test_a_file_appears_whole(app, numbers, local, monkeypatch):
     """While the command runs, the old file is there."""
     (local / "out").write_text("as it was")
     seen = []
-    pour = app.pour
+    cat = app.cat
 
-    def poured(path):
-        pour(path)
+    def cat_and_look(path):
+        cat(path)
         seen.append((local / "out").read_text())
 
-    monkeypatch.setattr(app, "pour", poured)
+    monkeypatch.setattr(app, "cat", cat_and_look)
     assert run_line(app, "cat few > out") == 0
     assert seen == ["as it was"]
     assert (local / "out").read_text() == "3\n1\n2\n"

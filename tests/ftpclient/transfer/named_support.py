@@ -87,7 +87,7 @@ def usable(device: Path) -> bool:
     return True
 
 
-def strangers(link: Path, target: str | Path, *, below: int = 0o777) -> Path:
+def unauthenticated(link: Path, target: str | Path, *, below: int = 0o777) -> Path:
     """A link of somebody else, in a directory that others write to."""
     link.parent.mkdir(exist_ok=True)
     link.parent.chmod(below)

@@ -21,7 +21,13 @@ from ftpclient.transfer import removal, waiting
 from ftpwire import standard
 from tests import sparse
 from tests.conftest import as_plain_user
-from tests.ftpclient.transfer.named_support import Reading, make_null, strangers, usable, writing
+from tests.ftpclient.transfer.named_support import (
+    Reading,
+    make_null,
+    unauthenticated,
+    usable,
+    writing,
+)
 
 TABLE = Path(__file__).parents[3] / "docs" / "copying.md"
 IDS = re.findall(r'^\| <a id="([^"]+)"></a>', TABLE.read_text(), re.M)
@@ -334,7 +340,7 @@ def _(w: World) -> None:
 @row("strangers-link")
 def _(w: World) -> None:
     root_only()
-    strangers(w.here / "in" / "l", w.file("f"))
+    unauthenticated(w.here / "in" / "l", w.file("f"))
     assert "-L follows it" in w.does("put in/l /", 6)
     assert not os.path.lexists(w.there / "l")
     w.does("put -L in/l /")
@@ -594,7 +600,7 @@ def _(w: World) -> None:
 def _(w: World) -> None:
     root_only()
     w.stored("f")
-    strangers(w.here / "in" / "l", w.file("real", b"old"))
+    unauthenticated(w.here / "in" / "l", w.file("real", b"old"))
     w.does("get /f in/l", 6)
     assert is_file(w.here / "real", b"old")
     w.does("get -L /f in/l")

@@ -8,7 +8,7 @@ import pytest
 
 from ftpclient.transfer import local_tree
 from ftpwire.beneath import MOST_OPEN, OPEN_DIRECTORY
-from tests.few_descriptors import bury, few_descriptors
+from tests.few_descriptors import few_descriptors, mark_dead
 
 DEPTH = 90
 MORE = 64
@@ -22,7 +22,7 @@ def names_below(top) -> list[str]:
 def test_every_verb_that_walks(client, files, tmp_path):
     source = tmp_path / "tree"
     source.mkdir()
-    bury(source, DEPTH)
+    mark_dead(source, DEPTH)
     names = names_below(source)
     client.get(["/"], tmp_path / "warm", recursive=True)  # what is opened once, and stays
     with few_descriptors(MORE):
@@ -38,7 +38,7 @@ def test_every_verb_that_walks(client, files, tmp_path):
 def test_a_local_tree_is_removed_with_few_descriptors(tmp_path):
     """As where a sync to here deletes it."""
     (tmp_path / "top").mkdir()
-    bury(tmp_path / "top", 80)
+    mark_dead(tmp_path / "top", 80)
     fd = os.open(tmp_path, OPEN_DIRECTORY)
     try:
         with few_descriptors(MOST_OPEN + 4):
@@ -52,7 +52,7 @@ def test_a_tree_that_is_moved_while_it_is_removed_leads_nowhere(tmp_path, canary
     """What comes into its place stays."""
     top = tmp_path / "top"
     top.mkdir()
-    bury(top, 60)
+    mark_dead(top, 60)
     real = os.rmdir
 
     def rmdir(name, *, dir_fd):

@@ -236,7 +236,7 @@ def test_sync_ends_with_directories(client, files, tmp_path, monkeypatch, number
 def test_cp_ends(client, files, server_disk, monkeypatch, number, kind, status, text):
     tree(files / "t")
     server_disk(number, 100)
-    monkeypatch.setattr(staging, "dress", failing(number, 100, staging.dress))
+    monkeypatch.setattr(staging, "dress", failing(number, 100, staging.apply_metadata))
     with pytest.raises(CommandError) as caught:
         client.copy("/t", "/copy", recursive=True)
     assert type(caught.value) is TABLE[kind] and caught.value.exit_code == status

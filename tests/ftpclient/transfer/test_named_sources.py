@@ -23,7 +23,7 @@ from tests.ftpclient.transfer.named_support import (
     in_thread,
     make_null,
     needs_root,
-    strangers,
+    unauthenticated,
     usable,
     writing,
 )
@@ -178,7 +178,7 @@ def test_links_and_copy_links_exclude_each_other(client, tmp_path):
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777], ids=oct)
 def test_put_follows_no_stranger_s_link_for_root(client, files, tmp_path, mode):
     (tmp_path / "secret").write_bytes(b"secret")
-    link = strangers(tmp_path / "in" / "job", tmp_path / "secret", below=mode)
+    link = unauthenticated(tmp_path / "in" / "job", tmp_path / "secret", below=mode)
     told = Told()
     summary = client.put([link], "/", listener=told)
     assert (summary.failed, summary.exit_code) == (1, 6)
@@ -191,7 +191,7 @@ def test_put_follows_no_stranger_s_link_for_root(client, files, tmp_path, mode):
 @needs_root
 def test_put_follows_no_stranger_s_link_behind_an_own_one(client, files, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret")
-    link = strangers(tmp_path / "in" / "job", tmp_path / "secret")
+    link = unauthenticated(tmp_path / "in" / "job", tmp_path / "secret")
     own = tmp_path / "own"
     own.symlink_to(link)
     told = Told()
@@ -214,7 +214,7 @@ def test_what_a_stranger_s_link_is_for_who_isn_t_root(monkeypatch, tmp_path, mod
     from ftpclient.transfer import named
 
     (tmp_path / "secret").write_bytes(b"secret")
-    link = strangers(tmp_path / "in" / "job", tmp_path / "secret", below=mode)
+    link = unauthenticated(tmp_path / "in" / "job", tmp_path / "secret", below=mode)
     os.chown(link.parent, owner, owner)
     monkeypatch.setattr(os, "geteuid", lambda: 1234)
     if followed:

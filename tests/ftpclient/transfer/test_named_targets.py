@@ -30,7 +30,7 @@ from tests.ftpclient.transfer.named_support import (
     in_thread,
     make_null,
     needs_root,
-    strangers,
+    unauthenticated,
     usable,
 )
 from tests.system.proxy import Proxy
@@ -448,7 +448,7 @@ def test_a_link_replaces_a_link(client, files, tmp_path):
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777], ids=oct)
 def test_no_stranger_s_link_is_written_through_for_root(client, remote, tmp_path, mode):
     (tmp_path / "passwd").write_bytes(b"root")
-    link = strangers(tmp_path / "in" / "report", tmp_path / "passwd", below=mode)
+    link = unauthenticated(tmp_path / "in" / "report", tmp_path / "passwd", below=mode)
     told = Told()
     assert client.get(["/f"], link, listener=told).exit_code == 6
     assert "of another user" in errors(told)[0]

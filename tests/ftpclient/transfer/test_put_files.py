@@ -379,7 +379,7 @@ def test_an_answer_before_the_bytes_came_ends_the_connection(
             else:
                 not_stored(peer, asked, 1)
             answered.set()
-            peer.rest()
+            peer.go_idle()
         return False
 
     class Slow(Listener):

@@ -169,7 +169,7 @@ def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, conn
         if not isinstance(asked.message, Put):
             return False
         peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it", path=b"/x/f0"))
-        peer.rest()
+        peer.go_idle()
         return True
 
     server = fake(LyingServer(ask=ask))

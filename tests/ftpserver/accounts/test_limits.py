@@ -22,14 +22,14 @@ from ftpserver.accounts import limits as module
 from ftpserver.accounts.limits import Limits
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
-from ftpserver.accounts.startups import Strangers
+from ftpserver.accounts.startups import UnauthenticatedConnections
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
 from ftpserver.interfaces import stand_in
 from ftpserver.processes.worker_interfaces import ServerQueue
 from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
-from ftpserver.storage import ledger, runs
+from ftpserver.storage import incarnations, ledger
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound, TooMany
 from ftpwire.frames import HEADER, Kind
@@ -75,11 +75,13 @@ class Crowd:
     def __init__(self, limits: Startups, draw: float = 1.0) -> None:
         self.now = 0.0
         self.dropped: list[object] = []
-        self.strangers = Strangers(limits, draw=lambda: draw, clock=lambda: self.now)
-        self.strangers.on_dropped = self.dropped.append
+        self.unauthenticated = UnauthenticatedConnections(
+            limits, draw=lambda: draw, clock=lambda: self.now
+        )
+        self.unauthenticated.on_dropped = self.dropped.append
 
     def take(self, name: object, host: str, **more: bool) -> bool:
-        return self.strangers.take(name, host, **{"spared": False} | more)
+        return self.unauthenticated.take(name, host, **{"known": False} | more)
 
     def fill(self, count: int, *, each: int = 1, start: int = 0) -> None:
         """So many from an address, from as many addresses as it takes."""
@@ -104,11 +106,11 @@ class Crowd:
 def test_the_oldest_make_room_at_random_and_ever_more_often(there, draw, drops):
     crowd = Crowd(Startups(1000, 100, 1000), draw)
     crowd.fill(there)
-    crowd.strangers.limits = Startups(100, 30, 400)
+    crowd.unauthenticated.limits = Startups(100, 30, 400)
     crowd.now += 2
     assert crowd.take("new", HERE)
     assert crowd.dropped == [0] * drops
-    assert len(crowd.strangers) == there + 1 - drops
+    assert len(crowd.unauthenticated) == there + 1 - drops
 
 
 def test_a_place_has_a_share_and_its_own_oldest_make_room():
@@ -120,7 +122,7 @@ def test_a_place_has_a_share_and_its_own_oldest_make_room():
     crowd.now += 2
     assert crowd.take("later", HERE)
     assert crowd.dropped == [0]
-    assert crowd.strangers.count(HERE) == 100
+    assert crowd.unauthenticated.count(HERE) == 100
 
 
 @pytest.mark.parametrize("full", [1, 2, 3, 5])
@@ -158,25 +160,25 @@ def test_a_trusted_place_has_no_share():
 
 
 def test_who_leaves_makes_room_once():
-    strangers = Strangers(Startups(2, 100, 2))
-    assert strangers.take(1, HERE, spared=False, trusted=True)
-    assert strangers.take(2, HERE, spared=False, trusted=True)
-    assert not strangers.take(3, HERE, spared=False, trusted=True)
-    strangers.leave(1)
-    strangers.leave(1)
-    strangers.leave(3)
-    assert (len(strangers), strangers.count(HERE)) == (1, 1)
-    assert strangers.take(3, HERE, spared=False, trusted=True)
-    assert not strangers.take(4, HERE, spared=False, trusted=True)
+    unauthenticated = UnauthenticatedConnections(Startups(2, 100, 2))
+    assert unauthenticated.take(1, HERE, known=False, trusted=True)
+    assert unauthenticated.take(2, HERE, known=False, trusted=True)
+    assert not unauthenticated.take(3, HERE, known=False, trusted=True)
+    unauthenticated.leave(1)
+    unauthenticated.leave(1)
+    unauthenticated.leave(3)
+    assert (len(unauthenticated), unauthenticated.count(HERE)) == (1, 1)
+    assert unauthenticated.take(3, HERE, known=False, trusted=True)
+    assert not unauthenticated.take(4, HERE, known=False, trusted=True)
 
 
 def test_spared_addresses_suffer_from_nobody_but_themselves():
     crowd = Crowd(Startups(4, 100, 4))
     crowd.fill(4)
     assert not crowd.take("stranger", HERE)
-    assert crowd.take("a", HERE, spared=True)
-    assert not crowd.take("b", HERE, spared=True), "a share of its own is a share"
-    assert crowd.take("b", THERE, spared=True)
+    assert crowd.take("a", HERE, known=True)
+    assert not crowd.take("b", HERE, known=True), "a share of its own is a share"
+    assert crowd.take("b", THERE, known=True)
     crowd.now += 2
     crowd.fill(4, start=10)
     assert set(crowd.dropped) == {0, 1, 2, 3}
@@ -195,12 +197,12 @@ def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
 def test_the_list_of_spared_addresses_is_bounded(monkeypatch):
     monkeypatch.setattr(startups, "_MAX_SPARED", 3)
     now = 0.0
-    spared = startups.Spared(lambda: now)
+    known = startups.Spared(lambda: now)
     for number in range(5):
-        spared.add(f"192.0.2.{number}")
-    assert [f"192.0.2.{number}" in spared for number in range(5)] == [False, False, *[True] * 3]
+        known.add(f"192.0.2.{number}")
+    assert [f"192.0.2.{number}" in known for number in range(5)] == [False, False, *[True] * 3]
     now = 4000.0
-    assert "192.0.2.4" not in spared
+    assert "192.0.2.4" not in known
 
 
 def test_a_banned_address_has_one_connection_to_be_told_so(engine, root):
@@ -210,7 +212,7 @@ def test_a_banned_address_has_one_connection_to_be_told_so(engine, root):
     assert limits.admit(1, HERE)
     assert not limits.admit(2, HERE)
     assert limits.admit(3, THERE)
-    limits.strangers.leave(1)
+    limits.unauthenticated.leave(1)
     assert limits.admit(2, HERE)
 
 
@@ -248,7 +250,7 @@ def waiting(queue: Queue, *hosts: str):
     done, threads = threading.Event(), []
 
     def wait(host: str) -> None:
-        with queue.turn(host, spared=False):
+        with queue.turn(host, known=False):
             assert done.wait(30)
 
     for count, host in enumerate(hosts, 1):
@@ -266,9 +268,9 @@ def waiting(queue: Queue, *hosts: str):
 def test_passwords_that_wait_are_bounded():
     queue = Queue(1, 3)
     with waiting(queue, "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"):
-        with pytest.raises(Busy), queue.turn("192.0.2.5", spared=False):
+        with pytest.raises(Busy), queue.turn("192.0.2.5", known=False):
             pass
-    with queue.turn("192.0.2.5", spared=False):
+    with queue.turn("192.0.2.5", known=False):
         assert len(queue) == 1
     assert len(queue) == 0
 
@@ -276,7 +278,7 @@ def test_passwords_that_wait_are_bounded():
 def test_one_address_does_not_fill_the_queue():
     queue = Queue(1, 4)
     with waiting(queue, HERE, HERE, HERE, THERE):
-        with pytest.raises(Busy), queue.turn(HERE, spared=False):
+        with pytest.raises(Busy), queue.turn(HERE, known=False):
             pass
         assert len(queue) == 4, "there is room for others"
 
@@ -284,12 +286,12 @@ def test_one_address_does_not_fill_the_queue():
 def test_who_has_been_there_lately_finds_a_longer_queue():
     queue = Queue(1, 2)
     with waiting(queue, "192.0.2.3", "192.0.2.4", "192.0.2.5"):
-        with pytest.raises(Busy), queue.turn(HERE, spared=False):
+        with pytest.raises(Busy), queue.turn(HERE, known=False):
             pass
         let_in = threading.Event()
 
         def come() -> None:
-            with queue.turn(HERE, spared=True):
+            with queue.turn(HERE, known=True):
                 let_in.set()
 
         thread = threading.Thread(target=come)
@@ -301,7 +303,7 @@ def test_who_has_been_there_lately_finds_a_longer_queue():
 
 def test_turns_come_in_the_order_in_which_they_were_asked_for():
     queue = Queue(1, 4)
-    turns = [queue.enter(HERE, spared=False) for _ in range(3)]
+    turns = [queue.enter(HERE, known=False) for _ in range(3)]
     queue.leave(turns[1].token)  # it waits no longer
     assert [one.began.done() for one in turns] == [True, False, False]
     for _ in range(2):
@@ -363,7 +365,7 @@ def test_a_good_token_comes_in_from_a_banned_address_and_a_bad_one_counts(limits
 
 
 def test_settings_can_change_while_it_runs(limits, root):
-    limits.follow(Settings(root, ban_after=1, max_startups=Startups(1, 100, 1)))
+    limits.apply_settings(Settings(root, ban_after=1, max_startups=Startups(1, 100, 1)))
     refuse(limits)
     assert limits.ban_of(HERE, "alice")
     assert limits.admit(1, THERE) and not limits.admit(2, THERE)
@@ -447,7 +449,7 @@ def test_sessions_of_the_dead_take_no_place(engine, alice, monkeypatch):
 def set_database_clock(monkeypatch, seconds: int) -> None:
     """The time by which nodes compare what each of them has in the database."""
     now = literal(seconds)
-    for one in (session_slots, ledger, runs):
+    for one in (session_slots, ledger, incarnations):
         monkeypatch.setattr(one, "SECONDS_NOW", now)
 
 
@@ -517,7 +519,7 @@ def test_processes_of_one_run_count_together(engine, alice):
         sessions.reap()
         with pytest.raises(TooMany):
             sessions.enter(alice, HERE, most)
-    first.bury("run-1")
+    first.mark_dead("run-1")
     two.enter(alice, HERE, most)
 
 
@@ -622,7 +624,7 @@ def test_after_too_many_failures_the_right_password_is_refused_too(start_server,
             "banned",
             True,
         )
-        assert peer.rest() == [], "that was the last try"
+        assert peer.go_idle() == [], "that was the last try"
     with dial(server, logged_in=False) as peer:
         assert try_to_log_in(peer, "bob", "secret") == LoggedIn("bob")
     (ban,) = server.service.limits.bans()
@@ -649,7 +651,7 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
 def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
     monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
     server.service.limits.queue = Queue(1, 0)
-    server.service.limits._spared = startups.Spared()
+    server.service.limits._known = startups.Spared()
     with waiting(server.service.limits.queue, HERE), dial(server, logged_in=False) as peer:
         peer.hello()
         began = time.monotonic()
@@ -745,7 +747,7 @@ def test_one_session_too_many(start_server, dial):
         assert peer.ask(Login("alice", "secret")) == Failed(
             "too-many", "too many sessions: alice has 2, and 2 are allowed", retry_after=1
         )
-        assert peer.rest() == []
+        assert peer.go_idle() == []
     peers[0].reset()
     eventually(lambda: counted(server.service.engine) == 1)
     assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
@@ -756,7 +758,7 @@ def test_a_limit_that_is_set_meanwhile_counts_who_is_there(server, dial):
     peers = [dial(server) for _ in range(2)]
     changed = server.accounts.change("alice", max_sessions=2)
     for one in list(server.service.sessions):
-        one.follow(changed)
+        one.apply_account(changed)
     with dial(server, logged_in=False) as peer:
         peer.hello()
         assert peer.ask(Login("alice", "secret")).code == "too-many"
@@ -779,25 +781,25 @@ def test_places_of_the_last_run_are_free_again(start_server, dial):
 
 def test_connections_are_dropped_before_they_cost_a_thread(start_server, dial, caplog):
     server = start_server(max_startups=Startups(3, 100, 3))
-    strangers = [dial(server, logged_in=False) for _ in range(3)]
+    unauthenticated = [dial(server, logged_in=False) for _ in range(3)]
     eventually(lambda: len(server.service.sessions) == 3)
     dropped = dial(server, logged_in=False)
-    assert dropped.rest() == []
+    assert dropped.go_idle() == []
     assert len(server.service.sessions) == 3
     assert "1 connections were turned away, one from 127.0.0.1" in caplog.text
-    strangers[0].log_in()
+    unauthenticated[0].log_in()
     again = dial(server, logged_in=False)
     again.log_in()  # those who have logged in count no more
-    strangers[1].close()
-    eventually(lambda: len(server.service.limits.strangers) == 1)
+    unauthenticated[1].close()
+    eventually(lambda: len(server.service.limits.unauthenticated) == 1)
 
 
 def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path):
     """A close before HELLO means a busy server."""
     server = start_server(max_startups=Startups(1, 100, 1), plaintext=False)
     stranger = dial(server, logged_in=False)
-    eventually(lambda: len(server.service.limits.strangers) == 1)
-    take, refused = server.service.limits.strangers.take, []
+    eventually(lambda: len(server.service.limits.unauthenticated) == 1)
+    take, refused = server.service.limits.unauthenticated.take, []
 
     def taken(*given, **more) -> bool:
         if take(*given, **more):
@@ -805,10 +807,10 @@ def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path)
         refused.append(1)
         if len(refused) == 2:
             stranger.close()
-            eventually(lambda: not len(server.service.limits.strangers))
+            eventually(lambda: not len(server.service.limits.unauthenticated))
         return False
 
-    server.service.limits.strangers.take = taken
+    server.service.limits.unauthenticated.take = taken
     # a key that is not known takes two connections a try, and the first is a stranger for a while
     known_hosts = KnownHosts(tmp_path / "known_hosts")
     known_hosts.add("{}:{}".format(*server.server_address[:2]), server.fingerprint)
@@ -823,7 +825,7 @@ def test_an_idle_session_is_told_and_ended(start_server, dial, caplog):
     peer = dial(server)
     began = time.monotonic()
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
-    (last,) = peer.rest()
+    (last,) = peer.go_idle()
     assert (last.kind, last.request_id) == (Kind.NOTICE, 0)
     assert last.message == GoingDown("nothing was asked for 0.2 seconds")
     assert time.monotonic() - began >= 0.2
@@ -938,26 +940,26 @@ def test_a_rate_that_is_set_meanwhile_holds(server, dial):
     dial(server)
     (one,) = server.service.sessions
     assert one.channel.pace is None
-    one.follow(server.accounts.change("alice", limit_rate=1000))
+    one.apply_account(server.accounts.change("alice", limit_rate=1000))
     assert one.channel.pace.rate == 1000
-    one.follow(server.accounts.change("alice", limit_rate=2000))
+    one.apply_account(server.accounts.change("alice", limit_rate=2000))
     assert one.channel.pace.rate == 2000
-    one.follow(server.accounts.change("alice", limit_rate=None))
+    one.apply_account(server.accounts.change("alice", limit_rate=None))
     assert one.channel.pace is None
 
 
 def test_who_waits_for_a_turn_is_told_after_a_while():
     queue = Queue(1, 3)
     with waiting(queue, HERE):
-        with pytest.raises(Busy), queue.turn(THERE, spared=False, seconds=0.01):
+        with pytest.raises(Busy), queue.turn(THERE, known=False, seconds=0.01):
             pass
         assert len(queue) == 1
-    with queue.turn(THERE, spared=False, seconds=30.0):  # the control
+    with queue.turn(THERE, known=False, seconds=30.0):  # the control
         assert len(queue) == 1
 
 
 def test_a_password_waits_no_longer_than_a_log_in_may_take(limits, monkeypatch):
-    limits.follow(replace(limits.settings, login_grace=0.01))
+    limits.apply_settings(replace(limits.settings, login_grace=0.01))
     monkeypatch.setattr(limits, "queue", Queue(1, 3))
     with waiting(limits.queue, HERE):
         with pytest.raises(Busy):
@@ -968,11 +970,11 @@ def test_a_password_waits_no_longer_than_a_log_in_may_take(limits, monkeypatch):
 
 def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
     queue = Queue(1, 3)
-    stopped = queue.enter(HERE, spared=False, worker=1)
-    other = queue.enter(HERE, spared=False, worker=2)
+    stopped = queue.enter(HERE, known=False, worker=1)
+    other = queue.enter(HERE, known=False, worker=2)
     assert stopped.began.done() and not other.began.done()  # the control
     stopped.since -= turns._LONGEST
-    last = queue.enter(THERE, spared=False, worker=3)
+    last = queue.enter(THERE, known=False, worker=3)
     assert other.began.done() and not last.began.done()
     queue.leave(stopped.token)  # it goes on, and gives back what is another's by now
     assert not last.began.done()
@@ -989,12 +991,12 @@ def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
     asked, told = Future(), []
     its = stand_in(ServerQueue, SimpleNamespace(ask_later=lambda *_: asked, tell=told_to(told)))
     if late:
-        with pytest.raises(Busy), its.turn(HERE, spared=False, seconds=0.01):
+        with pytest.raises(Busy), its.turn(HERE, known=False, seconds=0.01):
             pass
         assert not told
         asked.set_result("x")
     else:
         asked.set_result("x")
-        with its.turn(HERE, spared=False, seconds=30.0):
+        with its.turn(HERE, known=False, seconds=30.0):
             assert not told
     assert told == ["x"]

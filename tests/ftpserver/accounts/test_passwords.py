@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ftpserver.accounts import passwords
-from ftpserver.accounts.passwords import aside
+from ftpserver.accounts.passwords import in_background
 
 
 def niceness() -> int:
@@ -19,15 +19,15 @@ def niceness() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is done in place")
 def test_it_gives_way_and_nobody_else_does():
     before = niceness()
-    assert aside(niceness) == min(19, before + 15)
+    assert in_background(niceness) == min(19, before + 15)
     assert niceness() == before
-    assert aside(threading.get_ident) != threading.get_ident()
+    assert in_background(threading.get_ident) != threading.get_ident()
 
 
 def test_what_it_raises_comes_through():
     with pytest.raises(ZeroDivisionError):
-        aside(lambda: 1 // 0)
-    assert aside(lambda: None) is None
+        in_background(lambda: 1 // 0)
+    assert in_background(lambda: None) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is done in place")

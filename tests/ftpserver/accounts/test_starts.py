@@ -23,7 +23,7 @@ class Line:
     def wait(self, host: str, count: int = 1, **more: bool) -> None:
         """So many connections of a place, known by its address and a number."""
         for number in range(count):
-            self.starts.wait((host, number), host, **{"spared": False} | more)
+            self.starts.wait((host, number), host, **{"known": False} | more)
 
     def take(self) -> list[tuple[str, int]]:
         """Those that are started now."""
@@ -85,7 +85,7 @@ def test_spared_places_have_turns_of_their_own():
     for number in range(10):
         line.wait(f"198.51.100.{number}", 5)
     assert len(line.take()) == 2
-    line.wait(HERE, 2, spared=True)
+    line.wait(HERE, 2, known=True)
     assert line.take() == [(HERE, 0)], "whatever others do"
     line.starts.leave((HERE, 0))
     assert line.take() == [(HERE, 1)]
@@ -135,7 +135,7 @@ def test_a_place_is_a_network_of_ipv6(one, other, same):
 def test_nobody_is_started_twice_or_forgotten_or_too_many_at_once(coming):
     line, running, order = Line(at_once=3), [], []
     for number, (host, answers) in enumerate(coming):
-        line.starts.wait((host, number), host, spared=False)
+        line.starts.wait((host, number), host, known=False)
         running += (taken := line.take())
         order += taken
         assert len(running) <= 3

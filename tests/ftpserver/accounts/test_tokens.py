@@ -174,7 +174,7 @@ def a_session_by_token_is_bound_to_it(server, dial) -> None:
     assert child.expires == made.expires
     of_child = by_token(server, dial, child.token)
     assert peer.ask(RevokeToken()) == Done()
-    (last,) = of_child.rest()
+    (last,) = of_child.go_idle()
     assert "revoked" in last.message.message
     assert peer.ask(IssueToken("another")).code == "forbidden"  # it goes on, and makes no more
     assert peer.ask(RevokeToken()).code == "not-found"

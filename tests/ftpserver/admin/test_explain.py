@@ -278,7 +278,7 @@ def test_the_share_of_an_address(why, start_server):
     """Its oldest connection makes room after a moment; until then there is none."""
     now = 0.0
     limits = start_server(max_startups=Startups(4, 100, 8)).service.limits
-    limits.strangers._clock = lambda: now
+    limits.unauthenticated._clock = lambda: now
     for number in range(2):
         assert why("login", ADDRESS)[1]["note"] is None
         assert limits.admit(number, ADDRESS)
@@ -290,7 +290,7 @@ def test_the_share_of_an_address(why, start_server):
     now = 2.0
     allowed, record = why("login", ADDRESS)
     assert allowed and "a new one ends the oldest" in record["note"]
-    assert limits.strangers.count(ADDRESS) == 2  # asking ended none
+    assert limits.unauthenticated.count(ADDRESS) == 2  # asking ended none
     assert why("login", "192.0.2.2")[1]["note"] is None
 
 

@@ -275,7 +275,7 @@ def test_a_removal_that_ends_midway_tells_what_has_gone(
     if how == "cancelled":
         assert peer.answer().message.code == Cancelled.code
     else:
-        peer.rest()
+        peer.go_idle()
     removed = of(events(peer), "remove")
     left = [path for path in files.rglob("*") if ".ftpd-staging" not in path.parts]
     assert removed["path"] == "/tree" and removed["outcome"] != "ok"
@@ -700,8 +700,8 @@ def test_a_session_that_is_ended_says_why(server, dial, events):
     peer = dial(server)
     (session,) = server.service.sessions
     eventually(lambda: session.doing is None)
-    session.end("kicked by the administrator")
-    peer.rest()
+    session.close("kicked by the administrator")
+    peer.go_idle()
     assert of(events(peer), "logout")["reason"] == "kicked by the administrator"
 
 

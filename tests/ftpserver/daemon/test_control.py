@@ -193,7 +193,7 @@ def test_status(server, state, dial):
     eventually(lambda: len(server.service.sessions) == 2)
     found = running(state).status()
     assert (found.process, found.address, found.fingerprint) == (os.getpid(), server.address, None)
-    assert (found.sessions, found.strangers, found.transfers, found.accounts) == (2, 1, 0, 1)
+    assert (found.sessions, found.unauthenticated, found.transfers, found.accounts) == (2, 1, 0, 1)
     assert found.state == "running"
     assert abs(found.since - time.time()) < 60
     assert found.bytes_in > 0 < found.bytes_out
@@ -241,7 +241,7 @@ def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeyp
 
 
 def last_word(peer: Peer) -> str:
-    (frame,) = peer.rest()
+    (frame,) = peer.go_idle()
     return frame.message.message
 
 

@@ -168,14 +168,14 @@ def test_stopping_waits_for_connections_that_have_only_been_accepted(
     go_on.set()
     assert stopped.wait(30)
     stopping.join()
-    assert peer.rest() == []
+    assert peer.go_idle() == []
 
 
 def test_everybody_who_waits_wakes_up(server, dial):
     """Readable for all of them, and from then on."""
     peers = [dial(server) for _ in range(20)]
     closing = [
-        threading.Thread(target=lambda peer=peer: (peer.rest(), peer.close())) for peer in peers
+        threading.Thread(target=lambda peer=peer: (peer.go_idle(), peer.close())) for peer in peers
     ]
     for thread in closing:
         thread.start()
@@ -212,7 +212,7 @@ def test_the_same_port_again_at_once(tmp_path, dial, start_server):
     first = start_server()
     port = first.server_address[1]
     peer = dial(first)
-    goodbye = threading.Thread(target=lambda: (peer.rest(), peer.close()))
+    goodbye = threading.Thread(target=lambda: (peer.go_idle(), peer.close()))
     goodbye.start()
     start_server.finish(first)
     goodbye.join()

@@ -19,16 +19,16 @@ from sqlalchemy import update
 
 from ftpserver.accounts.account import Account
 from ftpserver.interfaces import Descriptors, Dispatcher, asked, requests_of
-from ftpserver.isolation import handler, isolated_session, session_books
+from ftpserver.isolation import handler, isolated_session, session_quota_store
 from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import ServerForSession, SessionForServer
 from ftpserver.isolation.isolated_session import IsolatedSession
-from ftpserver.isolation.session_books import SessionBooks
+from ftpserver.isolation.session_quota_store import SessionQuotaStore
 from ftpserver.processes import rpc
 from ftpserver.processes.child import ChildProcess
 from ftpserver.schema import account
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import Books, Lease
+from ftpserver.storage.quota import Lease, QuotaStore
 from ftpwire.errors import NotLoggedIn
 from ftpwire.messages import ListTokens, Tokens
 from tests.peer import eventually
@@ -115,12 +115,14 @@ class Taker:
         given.clear()
 
 
-def settle_as_claimed(books: SessionBooks, leases: list[Lease], *changes: int):
+def settle_as_claimed(quota_store: SessionQuotaStore, leases: list[Lease], *changes: int):
     """As a server that believes how large a lease is."""
-    more = sum(one.size - books.leases[one.id].size for one in leases)
-    own = books._account().id
-    settled = books._ledger.settle([books.leases.pop(one.id) for one in leases], *changes)
-    with books._ledger._engine.begin() as connection:
+    more = sum(one.size - quota_store.leases[one.id].size for one in leases)
+    own = quota_store._account().id
+    settled = quota_store._ledger.settle(
+        [quota_store.leases.pop(one.id) for one in leases], *changes
+    )
+    with quota_store._ledger._engine.begin() as connection:
         freed = update(account).where(account.c.id == own).values(held=account.c.held - more)
         connection.execute(freed)
     return settled
@@ -137,7 +139,7 @@ def be_bob(answers: Answers) -> Account:
     return answers._service.accounts.get("bob")
 
 
-def ignore_unasked(peer: rpc.Peer, kind: int, number: int, *rest: Any) -> None:
+def ignore_unasked(peer: rpc.Endpoint, kind: int, number: int, *rest: Any) -> None:
     """As one that doesn't mind an answer to nothing."""
     if number in peer._open:
         peer.settle_before(kind, number, *rest)  # type: ignore[attr-defined]
@@ -179,8 +181,8 @@ def take_descriptors(patch: pytest.MonkeyPatch) -> None:
 
 
 def hear_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rpc.Peer, "settle_before", rpc.Peer._settle, raising=False)
-    patch.setattr(rpc.Peer, "_settle", ignore_unasked)
+    patch.setattr(rpc.Endpoint, "settle_before", rpc.Endpoint._settle, raising=False)
+    patch.setattr(rpc.Endpoint, "_settle", ignore_unasked)
 
 
 # the attacks -------------------------------------------------------------------------------------
@@ -213,31 +215,33 @@ ATTACKS = {
         "books.reserve({bob}, 1000); result = 0",
         "PermissionError",
         lambda scene: scene.held("bob") > HELD,
-        setting(SessionBooks, "_own", lambda books, account_id: account_id),
+        setting(SessionQuotaStore, "_own", lambda quota_store, account_id: account_id),
     ),
     "lease-of-another-session": Attack(
         "books.keep(Lease({lease}, own, 0)); result = 0",
         "LeaseLost",
         lambda scene: scene.server.service.ledger.kept_staging(scene.bob.id),
-        setting(SessionBooks, "keep", lambda books, held: books._ledger.keep(held)),
+        setting(
+            SessionQuotaStore, "keep", lambda quota_store, held: quota_store._ledger.keep(held)
+        ),
     ),
     "larger-size-at-settlement": Attack(
         "held = books.reserve(own, 1000); held.size = 1500; books.settle([held], 0); result = 0",
         "0",
         lambda scene: scene.held("alice") < HELD,
-        setting(SessionBooks, "settle", settle_as_claimed),
+        setting(SessionQuotaStore, "settle", settle_as_claimed),
     ),
     "negative-size": Attack(
         made_up("reserve(self, account_id: int, size: int) -> Any", "reserve(own, -500)"),
         "Expected `int` >= 0",
         lambda scene: scene.held("alice") < HELD,
-        targets_with(Unbounded, lambda session: session.books),
+        targets_with(Unbounded, lambda session: session.quota_store),
     ),
     "too-many-leases": Attack(
         "for _ in range(60): books.reserve(own, 0)\nresult = 0",
         "too many reservations",
-        lambda scene: scene.session is not None and len(scene.session.books.leases) > 50,
-        setting(session_books, "_MOST_LEASES", LARGE),
+        lambda scene: scene.session is not None and len(scene.session.quota_store.leases) > 50,
+        setting(session_quota_store, "_MOST_LEASES", LARGE),
     ),
     "method-that-is-not-marked": Attack(
         made_up(
@@ -259,7 +263,7 @@ ATTACKS = {
         "asked and not told",
         lambda scene: scene.session is not None,
         lambda patch: patch.setattr(
-            rpc.Peer,
+            rpc.Endpoint,
             "_hear",
             lambda peer, kind, number, payload, descriptors: (
                 peer._answer(number, peer._dispatcher.decode(payload), descriptors)
@@ -349,15 +353,15 @@ def strike(hostile, caplog, monkeypatch):
     server = attack.server
     server.taken = taken = []
     sizes: list[int] = []
-    exactly = rpc.Peer._exactly
+    exactly = rpc.Endpoint._exactly
 
-    def measured(peer: rpc.Peer, size: int) -> bytes:
+    def measured(peer: rpc.Endpoint, size: int) -> bytes:
         sizes.append(size)
         if size >= LARGE:
             raise ValueError("enough")
         return exactly(peer, size)
 
-    monkeypatch.setattr(rpc.Peer, "_exactly", measured)
+    monkeypatch.setattr(rpc.Endpoint, "_exactly", measured)
     recorded: list[bytes] = []
     append = server.service.audit.append
 
@@ -366,7 +370,7 @@ def strike(hostile, caplog, monkeypatch):
         append(lines, *rest)
 
     monkeypatch.setattr(server.service.audit, "append", noted)
-    monkeypatch.setattr(session_books, "_MOST_LEASES", 50)
+    monkeypatch.setattr(session_quota_store, "_MOST_LEASES", 50)
     monkeypatch.setattr(handler, "_LOG_BURST", 20)
     bob = server.accounts.get("bob")
     ledger: Ledger = server.service.ledger
@@ -446,7 +450,10 @@ def test_a_stranger_is_answered_nothing_but_log_in(start_server):
         account = token_id = None
 
     answers = Answers(service, Stranger())
-    targets = {ServerForSession: answers, Books: SessionBooks(service.ledger, answers.account)}
+    targets = {
+        ServerForSession: answers,
+        QuotaStore: SessionQuotaStore(service.ledger, answers.account),
+    }
     dispatcher = Dispatcher(targets)
     tried = set()
     for interface in targets:

@@ -75,7 +75,7 @@ class Desk:
             tls_context=object() if tls else None,
             stopping=False,
             sessions=set(),
-            limits=SimpleNamespace(is_spared=lambda _: False, is_trusted=lambda _: False),
+            limits=SimpleNamespace(is_known=lambda _: False, is_trusted=lambda _: False),
             next_session_id=lambda _: next(self._numbers),
             penalize=lambda one, offence: self.told.append(offence),
             forget=lambda one: self.service.sessions.discard(one),
@@ -446,11 +446,11 @@ def test_the_first_one_of_another_place_need_not_wait(desk):
 # the end -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["end", "cut", "hasten", "dismiss"])
+@pytest.mark.parametrize("how", ["close", "abort", "close_now", "close_idle"])
 def test_whoever_looks_after_sessions_can_end_it(desk, how):
     sock = desk.connect()
     (newcomer,) = desk.service.sessions
-    getattr(newcomer, how)(*["why"] * (how == "end"))
+    getattr(newcomer, how)(*["why"] * (how == "close"))
     assert sock.recv(1) == b""
     eventually(lambda: not desk.service.sessions)
 
@@ -467,7 +467,7 @@ def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
     sock.sendall(said)
     desk.settle()
     (newcomer,) = [one for one in desk.service.sessions if one.request is dropped]
-    newcomer.cut()
+    newcomer.abort()
     eventually(lambda: newcomer not in desk.service.sessions and desk.ended)
     assert (desk.ended, desk.told) == ([dropped], cost)
 

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ftpserver.net.addresses import LOCAL, host_of, is_in, place_of
+from ftpserver.net.addresses import LOCAL, host_of, is_in, network_of
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_address_of_a_peer(address, host):
     ],
 )
 def test_what_counts_as_one_place(host, place):
-    assert place_of(host) == place
+    assert network_of(host) == place
 
 
 @pytest.mark.parametrize(

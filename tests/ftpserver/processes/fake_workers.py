@@ -15,7 +15,7 @@ import msgspec
 
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, later, stand_in
-from ftpserver.processes.rpc import Peer
+from ftpserver.processes.rpc import Endpoint
 from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
     MAX_SIZE,
@@ -50,7 +50,7 @@ class FakeWorker(WorkerForServer):
         self.deaf = False
         self.forked: Future[Carried[int]] = Future()
         self.ended = threading.Event()
-        self.peer = Peer(
+        self.endpoint = Endpoint(
             socket.socket(fileno=descriptor),
             targets={WorkerForServer: self},
             max_descriptors=1,
@@ -59,11 +59,11 @@ class FakeWorker(WorkerForServer):
             name=f"fake worker {number}",
         )
         self.server = self.ask(ServerForWorker)
-        self.peer.start()
+        self.endpoint.start()
 
     def ask(self, interface: type[Any]) -> Any:
         """To ask the server by that."""
-        return stand_in(interface, self.peer)
+        return stand_in(interface, self.endpoint)
 
     def offer(self, number: int) -> None:
         if not self.deaf:
@@ -115,7 +115,7 @@ class FakeWorker(WorkerForServer):
 
     def die(self) -> None:
         """Be no more, without a word."""
-        self.peer.close()
+        self.endpoint.close()
         for _, connection in self.given.values():
             connection.close()
 
@@ -198,5 +198,5 @@ class FakeForkServer:
     def is_awake(self) -> bool:
         return not self.resting
 
-    def rest(self) -> None:
+    def go_idle(self) -> None:
         self.resting = True

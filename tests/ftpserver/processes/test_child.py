@@ -77,7 +77,7 @@ def test_kill_ends_it_whatever_it_does(make, forking):
     process.send_signal(signal.SIGSTOP)
     child.kill()
     assert process.wait(30) == -signal.SIGKILL
-    assert child.peer.gone
+    assert child.endpoint.gone
     assert str(child) == f"child 1 (process {process.pid})"
 
 
@@ -112,7 +112,7 @@ def test_who_can_not_be_forked_is_gone(make, forking, caplog):
     child = make()
     child.begin(forking, [], b"")
     forking.asked.set_exception(OSError(11, "Resource temporarily unavailable"))
-    assert child.peer.gone
+    assert child.endpoint.gone
     assert "child 1: can't be started" in caplog.text
 
 

@@ -22,7 +22,7 @@ from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
 from ftpserver.processes import forkserver
 from ftpserver.processes.forkserver import Ended, ForkServer
-from ftpserver.processes.rpc import PeerGone
+from ftpserver.processes.rpc import EndpointGone
 from ftpserver.settings.table import Settings
 from tests.peer import eventually
 
@@ -278,7 +278,7 @@ def test_who_waits_for_a_child_hears_that_the_fork_server_was_killed(start, pipe
     forked = [made.fork_server.spawn(number, [pipe[1]], b"wait") for number in range(3)]
     made.signal(signal.SIGKILL)
     for one in forked:
-        with pytest.raises(PeerGone):
+        with pytest.raises(EndpointGone):
             one.result(PATIENCE)
     assert told(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
 
@@ -292,7 +292,7 @@ def test_a_fork_server_that_is_killed_while_it_forks_leaves_nobody_waiting(start
     results = [one.exception(PATIENCE) or one.result() for one in forked]
     pids = []
     for one in results:
-        assert isinstance(one, Carried | PeerGone)
+        assert isinstance(one, Carried | EndpointGone)
         if isinstance(one, Carried):
             one.close()
             pids.append(one.message)
@@ -369,7 +369,7 @@ def test_one_that_rests_is_started_for_the_first_child(start, settings):
     made.spawn(7, b"exit 2")
     assert made.ended() == Ended(7, 2)
     assert made.fork_server.is_awake
-    made.fork_server.rest()
+    made.fork_server.go_idle()
     assert not made.fork_server.is_awake
     made.spawn(8, b"exit 3")
     assert made.ended() == Ended(8, 3)

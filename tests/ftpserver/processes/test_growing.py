@@ -360,7 +360,7 @@ def test_sessions_of_all_are_told_of_and_kicked(grow):
     stats = serving.stats()
     assert stats.sessions == 3 and stats.bytes_in > 2**40
     assert serving.kick(None, "alice") == [1, 2, 99]
-    first.rest()
+    first.go_idle()
     worker.answers["kick"] = []
     eventually(lambda: grown.server.service.sessions == set())
     with pytest.raises(NotFound):
@@ -410,7 +410,7 @@ def test_all_end_at_the_same_time(grow):
     stopping = threading.Thread(target=grown.server.stop)
     stopping.start()
     assert worker.hear()[0] == "stop"
-    assert idle.rest(), "it is told while the worker is not done"
+    assert idle.go_idle(), "it is told while the worker is not done"
     worker.server.bye(Stats())
     worker.die()
     for peer in (first, second):
@@ -425,15 +425,15 @@ def test_a_stranger_makes_room_here_and_there(grow):
     peer = grown.connect()
     peer.hello()
     (request,) = server.service.connections
-    server._drop_stranger(request)
-    assert peer.rest() == []
+    server._drop_unauthenticated(request)
+    assert peer.go_idle() == []
     grown.busy(b"/a"), grown.busy(b"/b")
     worker = grown.worker()
     before = set(server.service.connections)
     grown.connect()
     _, number = worker.hear()
     (request,) = server.service.connections - before
-    server._drop_stranger(request)
+    server._drop_unauthenticated(request)
     assert worker.hear() == ("drop", number)
 
 
@@ -469,7 +469,7 @@ def test_passwords_are_hashed_by_turns_of_all(grow):
     assert grown.server.service.limits.queue is queue
     grown.busy(b"/a"), grown.busy(b"/b")
     worker = grown.worker()
-    mine = [queue.enter("192.0.2.1", spared=True) for _ in range(queue.at_once)]
+    mine = [queue.enter("192.0.2.1", known=True) for _ in range(queue.at_once)]
     theirs = later(worker.ask(ServerQueue).enter)("192.0.2.2")
     eventually(lambda: len(queue) == queue.at_once + 1)
     assert not theirs.done()

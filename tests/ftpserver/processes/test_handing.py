@@ -40,7 +40,7 @@ class FakeWorker:
         self.handed = 0
         self.owes: dict[int, float] = {}
         self.retired = False
-        self.peer = SimpleNamespace(gone=False)
+        self.endpoint = SimpleNamespace(gone=False)
         self.far = self
         self.offers: list[int] = []
         self.dropped: list[int] = []
@@ -63,7 +63,7 @@ class FakeWorker:
                 self.serves.append(number)
 
     def die(self) -> None:
-        self.peer.gone = True
+        self.endpoint.gone = True
         self.offers.clear()
         self._server.leave(self)
 
@@ -74,7 +74,7 @@ class Server:
     def __init__(self, stack: ExitStack) -> None:
         self.now = 0.0
         self.connections: set[socket.socket] = set()
-        self.limits = self.strangers = self
+        self.limits = self.unauthenticated = self
         self._numbers = itertools.count(1)
         self._stack = stack
         self.handing = Handing(self, clock=lambda: self.now)
@@ -85,7 +85,7 @@ class Server:
     def forget_connection(self, request: socket.socket) -> None:
         self.connections.discard(request)
 
-    def is_spared(self, host: str) -> bool:
+    def is_known(self, host: str) -> bool:
         return False
 
     def hire(self, count: int) -> list[FakeWorker]:

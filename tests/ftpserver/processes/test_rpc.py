@@ -19,7 +19,7 @@ import pytest
 from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
-from ftpserver.processes.rpc import Peer, PeerGone
+from ftpserver.processes.rpc import Endpoint, EndpointGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 from tests.few_descriptors import few_descriptors
 from tests.peer import eventually
@@ -68,8 +68,10 @@ class Pair:
     def __init__(self, *, first=None, second=None, mine=None, theirs=None, **options) -> None:
         self.sockets = socket.socketpair()
         self.mine, self.theirs = mine or Target(), theirs or Target()
-        self.first = Peer(self.sockets[0], targets={Adder: self.mine}, **(options | (first or {})))
-        self.second = Peer(
+        self.first = Endpoint(
+            self.sockets[0], targets={Adder: self.mine}, **(options | (first or {}))
+        )
+        self.second = Endpoint(
             self.sockets[1], targets={Adder: self.theirs}, **(options | (second or {}))
         )
         self.there, self.here = stand_in(Adder, self.first), stand_in(Adder, self.second)
@@ -80,8 +82,8 @@ class Pair:
         return self
 
     def close(self) -> None:
-        for peer in (self.first, self.second):
-            peer.close()
+        for endpoint in (self.first, self.second):
+            endpoint.close()
 
 
 @pytest.fixture
@@ -172,9 +174,9 @@ def test_an_error_that_nobody_foresaw_is_logged_and_tells_nothing(pairs, caplog)
 
 def test_an_answer_of_another_type_ends_the_pair(pairs):
     pair = pairs(theirs=Target(add=lambda a, b: "sum")).start()
-    with pytest.raises(PeerGone, match="no answer"):
+    with pytest.raises(EndpointGone, match="no answer"):
         pair.there.add(1, 2)
-    with pytest.raises(PeerGone):
+    with pytest.raises(EndpointGone):
         pair.there.add(1, 2)
 
 
@@ -258,7 +260,7 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
     pair = pairs(first={"on_end": ended.set}, theirs=never).start()
 
     def ask(number: int) -> str:
-        with pytest.raises(PeerGone):
+        with pytest.raises(EndpointGone):
             pair.there.add(number, 0)
         return "gone"
 
@@ -267,7 +269,7 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
         pair.second.give_up()
         assert [one.result(30) for one in asked] == ["gone"] * 8
     assert ended.wait(30)
-    with pytest.raises(PeerGone):
+    with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
     pair.there.note("too late")  # of which nobody has to know
 
@@ -275,7 +277,7 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
 def test_who_reads_while_it_asks_hears_of_the_end(pairs):
     pair = pairs()
     pair.sockets[1].close()
-    with pytest.raises(PeerGone):
+    with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
     assert pair.first.gone
 
@@ -286,7 +288,7 @@ def test_who_takes_nothing_is_given_up(pairs, caplog, told):
     pair.first.start()
     send = pair.there.note if told else later(pair.there.say)
     send("x" * 1_000_000)  # the kernel holds less
-    with pytest.raises(PeerGone):
+    with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
     assert not caplog.text  # it was not for too much that waits
 
@@ -374,7 +376,7 @@ def test_what_is_wrong_ends_the_pair(pairs, wire):
     pair.first.start()
     pair.sockets[1].sendall(wire)
     assert ended.wait(30)
-    with pytest.raises(PeerGone):
+    with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
 
 

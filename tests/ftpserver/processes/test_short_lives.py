@@ -19,7 +19,7 @@ def test_after_some_in_a_row_it_is_rare_at_once():
     lives, pauses = ShortLives(), []
     for _ in range(9):
         lives.failed("no process")
-        pauses.append(lives.pause(spared=2, first=10.0))
+        pauses.append(lives.pause(known=2, first=10.0))
     assert pauses == [0, 0, 10, 20, 40, 80, 160, 300, 300]
 
 

@@ -67,7 +67,7 @@ class FakeServer:
         self.busy = False
         self._numbers = itertools.count(1)
         self.ledger = self.limits = self.audit = self.registration = self
-        self.sessions = self.strangers = self.throttle = self
+        self.sessions = self.unauthenticated = self.throttle = self
         self.penalize = None
         self.probes, self.failures = Probes(), FailureAllowances()
         self.service = self
@@ -88,7 +88,7 @@ class FakeServer:
     def forget_connection(self, request: socket.socket) -> None:
         self.connections.discard(request)
 
-    def is_spared(self, host: str) -> bool:
+    def is_known(self, host: str) -> bool:
         return host == "192.0.2.77"
 
     def spare(self, host: str) -> None:
@@ -97,7 +97,7 @@ class FakeServer:
     def leave(self, request: socket.socket) -> None:
         self.done.append(("no stranger", request))
 
-    def bury(self, incarnation: str) -> None:
+    def mark_dead(self, incarnation: str) -> None:
         self.done.append(("bury", incarnation))
 
     def look_soon(self) -> None:
@@ -715,7 +715,7 @@ def test_what_cant_be_put_right_now_keeps_nobody_from_being_replaced(
         raise OSError(28, "No space left on device")
 
     _, (worker,) = hire(1)
-    server.bury = fails
+    server.mark_dead = fails
     worker.die()
     fork_server.made.next()
     assert "could not be put right yet" in caplog.text
@@ -857,7 +857,7 @@ def test_one_that_begins_during_a_reload_that_fails_goes_back_too(hire, fork_ser
 
 def test_one_that_dies_meanwhile_holds_up_no_reload(hire, settings):
     crew, (first, second) = hire(2)
-    first.apply_settings = lambda settings: first.peer.give_up()
+    first.apply_settings = lambda settings: first.endpoint.give_up()
     crew.apply_settings(replace(settings, grace=3.0), new_key=False)
     assert second.followed[-1].grace == 3.0
 

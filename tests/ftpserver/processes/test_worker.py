@@ -13,7 +13,7 @@ import pytest
 
 from ftpserver.interfaces import Carried, stand_in
 from ftpserver.processes import worker as worker_module
-from ftpserver.processes.rpc import PeerGone
+from ftpserver.processes.rpc import EndpointGone
 from ftpserver.processes.worker import Worker
 from ftpserver.processes.worker_interfaces import Client, ServerForWorker
 from ftpwire.errors import NotFound
@@ -103,7 +103,7 @@ def test_one_that_is_to_make_room_while_it_is_claimed_does(worker):
         assert ours.recv(1) == b""
 
 
-@pytest.mark.parametrize("error", [NotFound("it is another's"), PeerGone("it has ended")])
+@pytest.mark.parametrize("error", [NotFound("it is another's"), EndpointGone("it has ended")])
 def test_one_that_retires_ends_when_others_have_what_it_was_offered(worker, error):
     worker.offer(7)
     worker.retire()

@@ -69,7 +69,7 @@ def is_served(peer: Peer) -> bool:
 
 def last_word(peer: Peer) -> Failed:
     """The one ERROR that ends the connection."""
-    (frame,) = peer.rest()
+    (frame,) = peer.go_idle()
     assert (frame.kind, frame.request_id) == (Kind.ERROR, 0)
     return frame.message
 
@@ -275,7 +275,7 @@ def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
     (session,) = server.service.sessions
     eventually(lambda: session.exchange.request_id == 2)
     end_all(server)
-    *answers, last = peer.rest()
+    *answers, last = peer.go_idle()
     assert [frame.message for frame in answers] == [Stored(3)]
     assert (last.kind, last.message.message) == (Kind.ERROR, "the reason why")
     assert (files / "a").read_bytes() == b"abc"
@@ -298,7 +298,7 @@ def test_a_download_that_flows_ends_between_two_frames(server, dial, files):
     assert isinstance(peer.answer().message, Sending)
     assert peer.read().kind == Kind.DATA
     end_all(server)
-    *data, last = peer.rest()
+    *data, last = peer.go_idle()
     assert {frame.kind for frame in data} <= {Kind.DATA}
     assert sum(len(frame.payload) for frame in data) < 64 * 2**20
     assert (last.kind, last.message.message) == (Kind.ERROR, "the reason why")
@@ -326,7 +326,7 @@ def test_a_stranger_is_told_nothing(server, dial):
     peer = dial(server, logged_in=False)
     eventually(lambda: server.service.sessions)
     end_all(server)
-    assert peer.rest() == []
+    assert peer.go_idle() == []
 
 
 def test_over_tls_the_last_word_arrives_too(start_server, dial, tls_client_context):
@@ -385,7 +385,7 @@ def test_a_drain_tells_those_to_go_who_ask_for_nothing(server, dial, monkeypatch
     server.on_stop_asked = lambda: stopped.append(1)
     peer = dial(server)
     server.drain()
-    (frame,) = peer.rest()
+    (frame,) = peer.go_idle()
     assert (frame.kind, frame.request_id) == (Kind.NOTICE, 0)
     assert isinstance(frame.message, GoingDown)
     eventually(lambda: stopped)

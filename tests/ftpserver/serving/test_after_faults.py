@@ -21,8 +21,8 @@ from sqlalchemy import literal
 from ftpserver.accounts import session_slots
 from ftpserver.admin import verify
 from ftpserver.errors import StateError
+from ftpserver.storage import incarnations
 from ftpserver.storage import ledger as ledger_module
-from ftpserver.storage import runs
 from ftpserver.storage.batch import SMALL, Uploads
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.resumable import RESUME_FROM
@@ -198,7 +198,7 @@ def test_a_clock_that_jumps(server, dial, monkeypatch, jump):
     eventually(lambda: len(server.service.ledger.resumable(alice)) == 1)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + jump)
-    for one in (ledger_module, runs, session_slots):
+    for one in (ledger_module, incarnations, session_slots):
         monkeypatch.setattr(one, "SECONDS_NOW", literal(int(now() + jump)))
     server.service.ledger.reap()
     assert verify.check(server.settings.root) == []

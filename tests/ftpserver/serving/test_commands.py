@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.batch import SMALL
@@ -44,7 +45,6 @@ from ftpwire.messages import (
     Stat,
     Stored,
 )
-from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 
 MIB = 1024 * 1024
@@ -57,7 +57,7 @@ def peer(server, dial) -> Peer:
     return dial(server)
 
 
-class Books:
+class QuotaStore:
     """What the ledger doesn't know of: links that a test puts there itself, in bytes."""
 
     by_hand = 0
@@ -69,12 +69,12 @@ class Books:
 
 
 @pytest.fixture(autouse=True)
-def books(request):
+def quota_store(request):
     """At the end the ledger says what the disk says."""
     server = None
     if "server" in request.fixturenames:
         server = request.getfixturevalue("server")
-    made = Books()
+    made = QuotaStore()
     yield made
     if server is not None:
         account = server.accounts.get("alice")
@@ -275,11 +275,11 @@ def test_copying_a_file_to_itself(peer, files):
     assert (files / "file").read_bytes() == b"content"
 
 
-def test_copying_links(peer, files, books):
+def test_copying_links(peer, files, quota_store):
     """The source itself is followed, unless ``links`` says otherwise; those below it are copied."""
     store(peer, b"/dir/file", b"content")
-    books.link(files / "link", "dir/file")
-    books.link(files / "dir" / "inner", "/somewhere")
+    quota_store.link(files / "link", "dir/file")
+    quota_store.link(files / "dir" / "inner", "/somewhere")
     assert peer.ask(Copy(b"/link", b"/followed")) == Copied(1, 0, 7)
     assert (files / "followed").read_bytes() == b"content"
     assert not (files / "followed").is_symlink()
@@ -288,7 +288,7 @@ def test_copying_links(peer, files, books):
         assert os.readlink(files / "kept") == "dir/file"
     assert peer.ask(Copy(b"/dir", b"/copy", recursive=True)) == Copied(2, 1, 7)
     assert os.readlink(files / "copy" / "inner") == "/somewhere"
-    books.link(files / "to-dir", "dir")
+    quota_store.link(files / "to-dir", "dir")
     assert peer.ask(Copy(b"/to-dir", b"/of-link", recursive=True)) == Copied(2, 1, 7)
     assert (files / "of-link" / "file").read_bytes() == b"content"
     assert not (files / "of-link").is_symlink()
@@ -353,30 +353,30 @@ def test_copying_into_what_is_there(peer, files):
         (b"/dir", b"/to-dir", True, "invalid-path"),
     ],
 )
-def test_copies_that_make_no_sense(peer, files, source, target, recursive, code, books):
+def test_copies_that_make_no_sense(peer, files, source, target, recursive, code, quota_store):
     """A tree that is copied into itself would grow without end, by whatever path."""
     store(peer, b"/file", b"content")
     store(peer, b"/dir/deep/file", b"content")
-    books.link(files / "to-dir", "dir")
-    books.link(files / "dir" / "deep" / "to-root", "/")
+    quota_store.link(files / "to-dir", "dir")
+    quota_store.link(files / "dir" / "deep" / "to-root", "/")
     answer = peer.ask(Copy(source, target, recursive))
     assert isinstance(answer, Failed) and answer.code == code
     assert peer.ask(Space()).used == 14
 
 
 @pytest.mark.parametrize("target", [b"/dir/x", b"/dir/deep/x", b"/to-dir/deep/x"])
-def test_a_directory_is_not_moved_into_itself(peer, files, target, books):
+def test_a_directory_is_not_moved_into_itself(peer, files, target, quota_store):
     store(peer, b"/dir/deep/file", b"content")
-    books.link(files / "to-dir", "dir")
+    quota_store.link(files / "to-dir", "dir")
     answer = peer.ask(Move(b"/dir", target))
     assert isinstance(answer, Failed) and answer.code == "invalid-path"
     assert answer.message == "/dir: can't be moved into itself"
     assert (files / "dir" / "deep" / "file").read_bytes() == b"content"
 
 
-def test_beside_itself_is_not_into_itself(peer, files, books):
+def test_beside_itself_is_not_into_itself(peer, files, quota_store):
     store(peer, b"/dir/file", b"content")
-    books.link(files / "to-root", "/")
+    quota_store.link(files / "to-root", "/")
     for target in (b"/dir2", b"/to-root/dir3", b"/dir/../dir4"):
         assert peer.ask(Copy(b"/dir", target, recursive=True)) == Copied(1, 1, 7)
     assert peer.ask(Copy(b"/dir", b"/dir2/dir", recursive=True)) == Copied(1, 1, 7)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ftpserver.audit.trail import Unusable
+from ftpserver.audit.context import Unusable
 from ftpserver.serving import account_watch
 from ftpserver.serving.connected import Doing, describe
 from ftpwire.errors import SessionEnded
@@ -43,23 +43,23 @@ class OfAnotherProtocol:
         self.channel = Bytes()
         self.told: list[Any] = []
 
-    def end(self, why: str) -> None:
+    def close(self, why: str) -> None:
         self.channel.ended = SessionEnded(why)
         self.told.append(why)
 
-    def hasten(self) -> None:
-        self.told.append("hasten")
+    def close_now(self) -> None:
+        self.told.append("close_now")
 
-    def dismiss(self) -> None:
-        self.told.append("dismiss")
+    def close_idle(self) -> None:
+        self.told.append("close_idle")
 
-    def cut(self) -> None:
-        self.told.append("cut")
+    def abort(self) -> None:
+        self.told.append("abort")
 
     def give_way(self, transfer: str) -> None:
         self.told.append(transfer)
 
-    def follow(self, account: Account) -> None:
+    def apply_account(self, account: Account) -> None:
         self.account = account
         self.told.append(account)
 
@@ -88,11 +88,11 @@ def test_it_is_told_of_counted_and_kicked(server, session):
     assert (told.id, told.user, told.peer) == (7, "alice", "192.0.2.1:5")
     assert (told.request, told.path, told.bytes_in, told.bytes_out) == ("get", b"/file", 10, 20)
     stats = server.service.stats()
-    assert (stats.sessions, stats.strangers, stats.transfers) == (1, 0, 1)
+    assert (stats.sessions, stats.unauthenticated, stats.transfers) == (1, 0, 1)
     server.service.give_way("its transfer")
     assert server.service.kick(None, "alice") == [7]
     assert session.told[0] == "its transfer" and "administrator" in session.told[1]
-    eventually(lambda: "hasten" in session.told)
+    eventually(lambda: "close_now" in session.told)
     server.service.forget(session)
     assert server.service.moved() == (10, 20), "what it moved stays counted"
 
@@ -109,7 +109,7 @@ def test_an_idle_one_does_not_hold_up_a_drain(server, session):
     session.quiet_since = time.monotonic() - account_watch._IDLE
     server.drain()
     server.service.watcher.look()
-    assert "dismiss" in session.told
+    assert "close_idle" in session.told
 
 
 @pytest.mark.parametrize(

@@ -436,7 +436,7 @@ def test_a_link_that_changes_meanwhile_leads_nowhere_else(open_home, root, kerne
     home = open_home()
     for place in ("own", "own/dir", "in"):
         (root / "alice" / place).mkdir()
-    home.obey(Permissions.parse("/in=upload-only"))
+    home.set_permissions(Permissions.parse("/in=upload-only"))
     home.tree._kernel = kernel
     hidden = (root / "alice" / "in").stat().st_ino
     link, other = root / "alice" / "own" / "link", root / "alice" / "own" / "other"

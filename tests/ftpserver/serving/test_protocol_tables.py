@@ -521,7 +521,7 @@ def test_characters_are_code_points(server, dial, character):
 def test_what_is_no_map_of_strings_ends_the_connection(server, dial, packed):
     peer = dial(server)
     peer.send(bad(packed=packed))
-    last = peer.rest()[-1]
+    last = peer.go_idle()[-1]
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
 
 

@@ -273,8 +273,8 @@ def test_who_waits_hears_that_it_goes_on(come, stocked, held, server):
     assert held.begun.wait(60)
     waits = threading.Event()
     (session,) = [one for one in server.service.sessions if one.doing is None]
-    stand_aside = session.exchange.stand_aside
-    session.exchange.stand_aside = lambda: (stand_aside(), waits.set())
+    will_block = session.exchange.will_block
+    session.exchange.will_block = lambda: (will_block(), waits.set())
     asked = second.request(replace(request, number=1, again=True))
     assert waits.wait(60)
     for _ in range(2):  # nothing moved since the one before
@@ -309,7 +309,7 @@ def test_a_connection_that_ends_gives_its_requests_back(come, stocked, held, mon
     with monkeypatch.context() as patch:
         patch.setattr(Home, "move", fail)
         first.request(replace(request, number=1))
-        assert first.rest() == []
+        assert first.go_idle() == []
     held.go_on.set()
     assert ask_again(second, request) == Done()
 
@@ -478,7 +478,7 @@ def test_nothing_stays_open(come, stocked, server):
     assert ask_again(peer, Move(b"/file", b"/moved")) == Done()
     assert os.listdir(server.settings.root / "alice" / ".ftpd-staging").count("numbers") == 1
     (session,) = server.service.sessions
-    session.exchange.repeats.rest()
+    session.exchange.repeats.go_idle()
     assert session.exchange.repeats._numbers is not None
     assert peer.ask(Operation(b"another!")) == Done()
     assert session.exchange.repeats._numbers is None

@@ -34,11 +34,11 @@ def server(start_server, disk, request):
     started = start_server(durable=True, **request.param)
     syncs = started.service.syncs
     syncs._sync = disk.sync
-    waits, stand_aside = threading.Semaphore(0), syncs.before_wait
+    waits, will_block = threading.Semaphore(0), syncs.before_wait
     started.waits = waits
 
     def before_wait() -> None:
-        stand_aside()
+        will_block()
         waits.release()
 
     syncs.before_wait = before_wait

@@ -76,7 +76,7 @@ class Blocked:
         self.thread = threading.current_thread()
         self.began.set()
         if self._aside is not None:
-            self._aside.stand_aside()
+            self._aside.will_block()
         assert self.may_end.wait(PATIENCE)
 
 
@@ -240,7 +240,7 @@ def test_a_work_that_fails_ends_nobody(make, caplog):
 
 def test_a_thread_that_is_none_of_its_own_may_say_so_too(make):
     pool = make(1)
-    pool.stand_aside()
+    pool.will_block()
     assert threads() == 0
 
 
@@ -330,7 +330,7 @@ def test_nobody_rests_on_after_the_last_work(make, source, monkeypatch):
     last = Blocked()
     pool.submit(last)
     assert last.began.wait(PATIENCE)
-    pool.stand_aside()
+    pool.will_block()
     with pool._state:
         pool._start()
     eventually(lambda: pool._resting == 1)  # it has nothing to do: somebody works already
@@ -367,7 +367,7 @@ def test_everything_is_done_once_whoever_does_it(make, source, monkeypatch, most
     def work(number: int):
         def run() -> None:
             if number % 7 == 0:
-                pool.stand_aside()
+                pool.will_block()
             if number % 11 == 0:
                 beats.wait(0.002)
             done.append(number)

@@ -209,7 +209,7 @@ def test_a_newcomer_that_has_to_wait_has_no_lead(clock, workers):
     one.do(turns.take)
     queue(turns, other, lambda: here.append(threading.get_ident()))
     eventually(lambda: ended, "a lead that has ended")
-    one.do(turns.rest)
+    one.do(turns.go_idle)
     eventually(lambda: here == ended)
 
 
@@ -237,17 +237,17 @@ def test_a_thread_that_has_used_up_a_slice_is_no_newcomer_until_it_waits_for_its
     clock.now += SLICE_SECONDS
     one.do(turns.take, turns.give_up)  # a slice of it is over
     four.do(turns.take)
-    queue(turns, one, lambda: order.append("one"), turns.rest)
-    queue(turns, three, lambda: order.append("three"), turns.rest)
-    four.do(turns.rest)
+    queue(turns, one, lambda: order.append("one"), turns.go_idle)
+    queue(turns, three, lambda: order.append("three"), turns.go_idle)
+    four.do(turns.go_idle)
     eventually(lambda: len(order) == 2)
     assert order == ["three", "one"]
     order.clear()
     eventually(lambda: one.done == one.asked and three.done == three.asked)
     four.do(turns.take)
-    queue(turns, one, lambda: order.append("one"), turns.rest)
-    queue(turns, three, lambda: order.append("three"), turns.rest)
-    four.do(turns.rest)
+    queue(turns, one, lambda: order.append("one"), turns.go_idle)
+    queue(turns, three, lambda: order.append("three"), turns.go_idle)
+    four.do(turns.go_idle)
     eventually(lambda: len(order) == 2)
     assert order == ["one", "three"]
 
@@ -372,7 +372,7 @@ def test_no_thread_waits_for_a_homes_lock_with_the_turn(turns, tmp_path, workers
     one, other = workers(2)
     homes = [Home(tmp_path, durable=False) for _ in range(2)]
     for home in homes:
-        home.take_turn, home.stand_aside = turns.take, turns.give_up
+        home.take_turn, home.will_block = turns.take, turns.give_up
     order: list[str] = []
 
     def commit() -> None:
@@ -399,11 +399,11 @@ def test_a_lock_that_is_free_costs_no_turn(tmp_path):
     asked: list[str] = []
     with open(tmp_path / ".ftpd-staging" / "lock", "rb") as lock:
 
-        def stand_aside() -> None:
+        def will_block() -> None:
             asked.append("aside")
             fcntl.flock(lock, fcntl.LOCK_UN)
 
-        home.stand_aside = stand_aside
+        home.will_block = will_block
         with home.shared():
             pass
         with home.alone():
@@ -527,7 +527,7 @@ def test_a_thread_that_ends_gives_it_back(server, dial, monkeypatch, fails):
 
     monkeypatch.setattr(Session, "handle", handle)
     with dial(server, logged_in=False) as peer:
-        assert peer.rest() == []
+        assert peer.go_idle() == []
     eventually(lambda: not server.service.connections)
     eventually(lambda: is_free(server))
     assert had == [True]
@@ -537,7 +537,7 @@ def test_a_thread_of_the_pool_keeps_it_from_one_session_to_the_next(start_server
     """It gives it up before it waits for work: else each request would cost a hand-over."""
     server = start_server()
     turns, taken = server.service.turns, []
-    pool = Pool(2, "pool", lambda: [], turns.rest)
+    pool = Pool(2, "pool", lambda: [], turns.go_idle)
     done = threading.Event()
 
     def work() -> None:

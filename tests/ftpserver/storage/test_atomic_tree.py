@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.home import Home
@@ -27,7 +28,6 @@ from ftpwire.messages import (
     Stat,
     Stored,
 )
-from tests.ftpserver.storage.books import held_files
 from tests.system.programs import eventually
 
 MIB = 1024 * 1024
@@ -41,7 +41,7 @@ def files(server):
 
 
 @pytest.fixture
-def books(server, files):
+def quota_store(server, files):
     """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
 
     def check() -> None:
@@ -103,21 +103,21 @@ def begin_large(peer) -> int:
     return request_id
 
 
-def test_what_is_interrupted_in_a_tree_is_not_kept(server, dial, books):
+def test_what_is_interrupted_in_a_tree_is_not_kept(server, dial, quota_store):
     """It could not be gone on with: the tree ends with its session."""
     peer = dial(server)
     peer.frame(Kind.CANCEL, begin_large(peer))
     assert peer.answer().message.code == "cancelled"
     assert peer.ask(EndTree(commit=False)) == Done()
-    books()
+    quota_store()
 
 
-def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, books, files):
+def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, quota_store, files):
     peer = dial(server)
     begin_large(peer)
     peer.reset()
     eventually(lambda: not server.service.sessions, "the end of the session")
-    books()
+    quota_store()
     assert not (files / "site").exists()
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_left_of_a_tree_whose_client_has_vanished(server, dial, books
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_a_client_that_vanishes_while_the_rest_is_removed(
-    server, dial, no_trash, site, books, monkeypatch, commit
+    server, dial, no_trash, site, quota_store, monkeypatch, commit
 ):
     """What has begun is finished, and settled to the byte."""
     monkeypatch.setattr(exchange_module, "_PROGRESS_SECONDS", 0.0)
@@ -143,7 +143,7 @@ def test_a_client_that_vanishes_while_the_rest_is_removed(
     peer.request(EndTree(commit))
     eventually(lambda: not server.service.sessions, "the end of the session")
     assert len(list(site.iterdir())) == (1 if commit else MANY)
-    books()
+    quota_store()
 
 
 def test_what_fails_after_the_swap_is_no_failure_of_it(
@@ -177,7 +177,7 @@ def trashed(files) -> list[Path]:
 @pytest.mark.parametrize("kept", [True, False], ids=["trash", "final"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_tree_that_is_there_but_could_not_be_synced(
-    server, dial, site, files, books, monkeypatch, there, kept
+    server, dial, site, files, quota_store, monkeypatch, there, kept
 ):
     """It can't be called durable: the disk's own error is told, and the books are right."""
     target = b"/site" if there else b"/other"
@@ -201,7 +201,7 @@ def test_a_tree_that_is_there_but_could_not_be_synced(
     assert answer.code == "disk-failed"
     assert "input/output error" in answer.message
     assert os.listdir(os.fsencode(files) + target) == [b"new"]
-    books()
+    quota_store()
     assert len(trashed(files)) == in_trash + (kept and there)
     assert peer.ask(BeginTree(target)) == Done()
     assert peer.ask(EndTree(commit=False)) == Done()
@@ -212,7 +212,7 @@ def failing_to_write(self, *arguments):
 
 
 def test_a_trash_that_can_not_be_written_to_leaves_all_as_it_was(
-    server, dial, site, books, files, monkeypatch
+    server, dial, site, quota_store, files, monkeypatch
 ):
     """The kind of the disk's error is told, and that it is about the trash."""
     peer = dial(server)
@@ -224,12 +224,12 @@ def test_a_trash_that_can_not_be_written_to_leaves_all_as_it_was(
     assert answer.code == "disk-failed"
     assert "the trash can't be written to: input/output error" in answer.message
     assert len(os.listdir(site)) == MANY
-    books()
+    quota_store()
 
 
 @pytest.mark.parametrize("step", ["take", "sync"])
 def test_what_can_not_go_to_the_trash_after_the_swap(
-    server, dial, site, books, files, monkeypatch, caplog, step
+    server, dial, site, quota_store, files, monkeypatch, caplog, step
 ):
     """The new tree is there, so it is no failure of it; what can't be renamed is removed."""
     peer = dial(server)
@@ -241,4 +241,4 @@ def test_what_can_not_go_to_the_trash_after_the_swap(
     assert os.listdir(site) == ["new"]
     assert "what a tree replaced" in caplog.text
     assert len(trashed(files)) == (step == "sync")
-    books()
+    quota_store()

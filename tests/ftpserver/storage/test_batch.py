@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.schema import lease
 from ftpserver.storage import batch as module
@@ -50,7 +51,6 @@ from ftpwire.messages import (
     SetAttributes,
     Stored,
 )
-from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.sync_scene import PATIENCE, Scene
 from tests.pairwise import pairwise
 
@@ -85,8 +85,8 @@ class Alice:
     def agrees(self) -> bool:
         """Whether the ledger says what the disk says, and nothing is left over."""
         room = self.ledger.room(self.id)
-        books = (Usage(room.used, room.used_files), room.held, held_files(self._engine))
-        return books == (self._home.count(), 0, 0) and not self.staged
+        quota_store = (Usage(room.used, room.used_files), room.held, held_files(self._engine))
+        return quota_store == (self._home.count(), 0, 0) and not self.staged
 
 
 class Session:

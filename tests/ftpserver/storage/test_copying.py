@@ -20,7 +20,7 @@ def files(server):
 
 
 @pytest.fixture
-def books(server, files):
+def quota_store(server, files):
     """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
 
     def check() -> None:
@@ -41,7 +41,7 @@ def tree(files):
     return files / "from"
 
 
-def test_cancel_stops_a_recursive_copy(server, dial, files, tree, books, monkeypatch):
+def test_cancel_stops_a_recursive_copy(server, dial, files, tree, quota_store, monkeypatch):
     monkeypatch.setattr(exchange_module, "_CANCEL_EVERY", 1)
     peer = dial(server)
     copy = Copy(b"/from", b"/to", recursive=True)
@@ -51,20 +51,22 @@ def test_cancel_stops_a_recursive_copy(server, dial, files, tree, books, monkeyp
     assert answer.message.code == "cancelled"
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
     assert len(list((files / "to").iterdir())) < 11
-    books()
+    quota_store()
 
 
-def test_a_cancelled_copy_of_one_file_leaves_nothing(server, dial, files, tree, books, monkeypatch):
+def test_a_cancelled_copy_of_one_file_leaves_nothing(
+    server, dial, files, tree, quota_store, monkeypatch
+):
     monkeypatch.setattr(exchange_module, "_CANCEL_EVERY", 1)
     peer = dial(server)
     peer.send(frame(Kind.REQUEST, 7, Copy(b"/from/file0", b"/to")), frame(Kind.CANCEL, 7))
     assert peer.answer().message.code == "cancelled"
     assert not (files / "to").exists()
-    books()
+    quota_store()
 
 
 def test_an_error_of_the_servers_own_fails_that_copy_alone(
-    server, dial, files, tree, books, monkeypatch, caplog
+    server, dial, files, tree, quota_store, monkeypatch, caplog
 ):
     """What the copy had staged by then is nobody's, and nobody hears of it."""
     fresh_digest, calls = reading.fresh_digest, []
@@ -86,16 +88,16 @@ def test_an_error_of_the_servers_own_fails_that_copy_alone(
     assert list((files / "to").iterdir()) == []
     assert "RuntimeError: of the server's own" in caplog.text
     caplog.clear()  # the traceback holds the listing, which holds its directories open
-    books()
+    quota_store()
 
     calls.append(None)  # from now on nothing breaks
     reply = peer.ask(Copy(b"/from", b"/to", recursive=True))
     assert reply == Copied(files=11, directories=1, size_bytes=100)
     assert peer.is_silent()
-    books()
+    quota_store()
 
 
-def test_a_file_that_can_not_be_copied_does_not_stop_the_others(server, dial, tree, books):
+def test_a_file_that_can_not_be_copied_does_not_stop_the_others(server, dial, tree, quota_store):
     os.mkfifo(tree / "pipe")
     peer = dial(server)
     reply = peer.ask(Copy(b"/from", b"/to", recursive=True))
@@ -103,4 +105,4 @@ def test_a_file_that_can_not_be_copied_does_not_stop_the_others(server, dial, tr
     assert [(problem.path, problem.code) for problem in reply.problems] == [
         (b"pipe", "not-regular")
     ]
-    books()
+    quota_store()

@@ -15,7 +15,7 @@ from ftpserver.storage.walk import stored, walk
 from ftpwire.beneath import MOST_OPEN, OPEN_DIRECTORY
 from ftpwire.errors import SourceChanged
 from ftpwire.messages import Entry, Problem
-from tests.few_descriptors import bury, few_descriptors
+from tests.few_descriptors import few_descriptors, mark_dead
 
 DEPTH = 150
 MORE = MOST_OPEN + 8
@@ -39,7 +39,7 @@ def listed(items: list[Item]) -> tuple[set[bytes], list[tuple[bytes, Problem]]]:
 
 
 def all_of(depth: int) -> set[bytes]:
-    """The paths of what `bury` makes."""
+    """The paths of what `mark_dead` makes."""
     found = set()
     for count in range(1, depth + 1):
         way = b"/".join([b"d"] * count)
@@ -49,7 +49,7 @@ def all_of(depth: int) -> set[bytes]:
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_deep_listing_holds_few_descriptors(home, alice, follow):
-    bury(alice, DEPTH)
+    mark_dead(alice, DEPTH)
     with few_descriptors(MORE):
         items = list(home.list(b"/", recursive=True, follow=follow, digest=False))
     assert listed(items) == (all_of(DEPTH), [])
@@ -57,12 +57,12 @@ def test_a_deep_listing_holds_few_descriptors(home, alice, follow):
 
 def test_links_on_the_way_down_are_no_way_up(home, alice):
     """The directory that a link leads to lies elsewhere: the way back is looked up again."""
-    bury(alice, DEPTH // 2)
+    mark_dead(alice, DEPTH // 2)
     (alice / "deep").symlink_to("/".join(["d"] * (DEPTH // 2)))
     bottom = alice.joinpath(*["d"] * (DEPTH // 2))
     (bottom / "more").symlink_to("/side")
     (alice / "side").mkdir()
-    bury(alice / "side", 2 * MOST_OPEN)
+    mark_dead(alice / "side", 2 * MOST_OPEN)
     with few_descriptors(MORE):
         items = list(home.list(b"/d", recursive=True, follow=True, digest=False))
     paths, problems = listed(items)
@@ -99,7 +99,7 @@ def test_a_way_back_that_was_moved_is_a_problem(home, alice, canary, trap, monke
     """What comes into its place isn't gone into, and what is left there is told."""
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda place: Sorted(real, place))
-    bury(alice, 60)
+    mark_dead(alice, 60)
     (alice / "elsewhere").mkdir()
     walking = home.list(b"/", recursive=True, follow=False, digest=False)
     items = down_to(walking, 50)
@@ -109,7 +109,7 @@ def test_a_way_back_that_was_moved_is_a_problem(home, alice, canary, trap, monke
     if trap == "link":
         first.symlink_to(canary)
     elif trap == "directory":
-        bury(alice, 40, file=b"trap")
+        mark_dead(alice, 40, file=b"trap")
     items += walking
     paths, problems = listed(items)
     assert {one for one in paths if not one.startswith(b"elsewhere")} == all_of(60)
@@ -121,7 +121,7 @@ def test_a_way_back_that_was_moved_is_a_problem(home, alice, canary, trap, monke
 
 def test_a_tree_that_is_moved_as_a_whole_is_listed_whole(home, alice):
     """The control: the way up is that of the directories, wherever they are."""
-    bury(alice, 60)
+    mark_dead(alice, 60)
     (alice / "elsewhere").mkdir()
     walking = home.list(b"/", recursive=True, follow=False, digest=False)
     items = down_to(walking, 50)
@@ -134,7 +134,7 @@ def test_a_tree_that_is_moved_as_a_whole_is_listed_whole(home, alice):
 
 def test_other_walks_of_a_deep_tree_hold_few_descriptors(home, alice):
     """Counting, removing, checking."""
-    bury(alice, 100)
+    mark_dead(alice, 100)
     with few_descriptors(MORE):
         assert sum(1 for _ in walk(home.fd)) == 3 * 100
         assert stored(home.fd).files == 3 * 100
@@ -148,9 +148,9 @@ def test_a_deep_home_is_handed_over_with_few_descriptors(root):
     """All of it, also what lies under the reserved name."""
     home = root / "bob"
     home.mkdir()
-    bury(home, 100)
-    bury(home, 3, name=b".ftpd-staging")
-    bury(home / "d", 3, name=b".ftpd-staging")
+    mark_dead(home, 100)
+    mark_dead(home, 3, name=b".ftpd-staging")
+    mark_dead(home / "d", 3, name=b".ftpd-staging")
     fd = os.open(home, OPEN_DIRECTORY)
     try:
         with few_descriptors(MORE):

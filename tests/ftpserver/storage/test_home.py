@@ -76,7 +76,7 @@ def make_deep(directory: Path, levels: int, name: bytes = b"d") -> None:
 
 
 @pytest.fixture
-def bury(tmp_path) -> Iterator[None]:
+def mark_dead(tmp_path) -> Iterator[None]:
     """Removes what is too deep for pytest to remove."""
     yield
     home = Home(tmp_path / "root" / "alice", durable=False)
@@ -366,7 +366,7 @@ def test_what_can_not_be_read_does_not_end_a_listing(home, alice, plain_user):
     assert [one.code for one in problem] == ["forbidden"]
 
 
-def test_a_listing_of_any_depth_ends(home, alice, bury):
+def test_a_listing_of_any_depth_ends(home, alice, mark_dead):
     """Deeper than Python's stack, and than a path can say: what is too deep is told."""
     make_deep(alice, 1200)
     found = listed(home, recursive=True)
@@ -375,7 +375,7 @@ def test_a_listing_of_any_depth_ends(home, alice, bury):
     assert len(found) > paths.MAX_DEPTH
 
 
-def test_paths_in_a_listing_fit_a_frame(home, alice, bury):
+def test_paths_in_a_listing_fit_a_frame(home, alice, mark_dead):
     """With the longest names, a deep directory's own path would fill a page."""
     make_deep(alice, 600, b"n" * 255)
     longest = max(len(directory) for directory, _ in home.list(b"/", **LIST | {"recursive": True}))
@@ -669,7 +669,7 @@ def test_what_counts(home, alice):
     assert home.count() == Usage(100 + 20 + 100 + len("a") + 2**32, 7)
 
 
-def test_counting_any_depth(home, alice, bury):
+def test_counting_any_depth(home, alice, mark_dead):
     """Nobody's directories may keep an account from being recounted."""
     make_deep(alice, 1200)
     write(alice / "d" / "file", b"x" * 33)

@@ -195,7 +195,7 @@ def owner_dies(root, ledger: Ledger, account: int, step: str | int, brings: bool
     for fd in (key_read, go_read, go_write):
         os.close(fd)
     died = was_killed(child)
-    ledger.bury(f"{ledger.run}x")
+    ledger.mark_dead(f"{ledger.run}x")
     return died
 
 

@@ -25,12 +25,12 @@ from ftpserver.admin import verify
 from ftpserver.database import Writer
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
-from ftpserver.storage import account_room, runs
+from ftpserver.storage import account_room, incarnations
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage.account_room import STEP, STEP_FILES
+from ftpserver.storage.incarnations import LEASE_SECONDS
 from ftpserver.storage.ledger import LeaseLost, Ledger
 from ftpserver.storage.quota import Lease, most_files
-from ftpserver.storage.runs import LEASE_SECONDS
 from ftpwire.errors import DiskFull, NotFound, QuotaExceeded
 
 SPARE = account_room._STEPS_SPARE * STEP
@@ -45,7 +45,7 @@ def clock(monkeypatch):
         now = 1_000_000
 
     by_database = bindparam("by_database", callable_=lambda: Clock.now, type_=BigInteger())
-    for module in (ledger_module, runs):
+    for module in (ledger_module, incarnations):
         monkeypatch.setattr(module, "now", lambda: Clock.now)
         monkeypatch.setattr(module, "SECONDS_NOW", by_database)
     return Clock
@@ -326,7 +326,7 @@ def test_a_settlement_after_a_recount_counts_nothing_twice(ledger, engine, open_
     alice = open_account(1000)
     held = ledger.reserve(alice, 100)
     ledger.begin_commit([held])
-    ledger.bury(ledger.incarnation)
+    ledger.mark_dead(ledger.incarnation)
     ledger.recounted(alice, 100, 1)
     with pytest.raises(LeaseLost):
         ledger.settle([held], 100, 1)
@@ -531,7 +531,7 @@ def test_a_process_that_died_is_buried_at_once(family, engine, open_account):
     dead.begin_commit([held])
     dead.reserve(alice, 50, b"u-half")
     goes_on = alive.reserve(bob, 7)
-    first.bury(dead.incarnation)
+    first.mark_dead(dead.incarnation)
     assert space(first, alice) == (0, 50, 950)
     assert set(leases_of(engine, alice).values()) == {(50, "kept")}
     assert first.reap() == [alice]
@@ -986,11 +986,11 @@ class LedgerMachine(RuleBasedStateMachine):
     [(15, 30), pytest.param(400, 60, marks=pytest.mark.long)],
     ids=["short", "long"],
 )
-def test_the_ledger_is_what_a_model_says(engine, open_account, clock, runs, steps):
+def test_the_ledger_is_what_a_model_says(engine, open_account, clock, incarnations, steps):
     run_state_machine_as_test(
         lambda: LedgerMachine(engine, open_account, clock),
         settings=settings(
-            deadline=None, database=None, max_examples=runs, stateful_step_count=steps
+            deadline=None, database=None, max_examples=incarnations, stateful_step_count=steps
         ),
     )
 

@@ -10,12 +10,12 @@ from sqlalchemy import bindparam, event, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import BigInteger
 
-from ftpserver.isolation.session_books import SessionBooks
+from ftpserver.isolation.session_quota_store import SessionQuotaStore
 from ftpserver.schema import account as table
 from ftpserver.schema import answer as answers
 from ftpserver.schema import operation as operations_table
+from ftpserver.storage import incarnations, operations
 from ftpserver.storage import ledger as ledger_module
-from ftpserver.storage import operations, runs
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.operations import ANSWER_SECONDS, DAY
 from ftpserver.storage.quota import Lease
@@ -42,9 +42,9 @@ def clock(monkeypatch):
         now = 1_000_000_000
 
     by_database = bindparam("by_database", callable_=lambda: Clock.now, type_=BigInteger())
-    for module in (ledger_module, runs, operations):
+    for module in (ledger_module, incarnations, operations):
         monkeypatch.setattr(module, "now", lambda: Clock.now)
-    for module in (ledger_module, runs):
+    for module in (ledger_module, incarnations):
         monkeypatch.setattr(module, "SECONDS_NOW", by_database)
     return Clock
 
@@ -289,8 +289,8 @@ def test_a_batch_of_answers_is_one_statement(ledger, engine, alice):
 
 
 @pytest.fixture
-def session(ledger, accounts, alice) -> SessionBooks:
-    return SessionBooks(ledger, lambda: accounts.get("alice"))
+def session(ledger, accounts, alice) -> SessionQuotaStore:
+    return SessionQuotaStore(ledger, lambda: accounts.get("alice"))
 
 
 def test_a_session_has_the_trash_of_its_own_account_only(session, alice, bob):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.admin import verify
 from ftpserver.storage import file_systems, in_place
@@ -16,7 +17,6 @@ from ftpwire.errors import InvalidPath, ReadOnly, SourceChanged, VerificationFai
 from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Failed, Move, Remove, Removed
 from tests.ftpserver.storage import mounts as mounting
-from tests.ftpserver.storage.books import held_files
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
 from tests.peer import frame
 
@@ -27,7 +27,7 @@ SIZES = {"empty": 0, "small": 100, "middle": MIB, "large": 9 * MIB}
 
 
 @pytest.fixture
-def books(server, files):
+def quota_store(server, files):
     """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
 
     def check() -> None:
@@ -114,17 +114,17 @@ def image(mount, files, lower, recounted) -> Path:  # noqa: F811
 # uploads -----------------------------------------------------------------------------------
 
 
-def test_uploads_to_a_mount(client, mnt, source, books):
+def test_uploads_to_a_mount(client, mnt, source, quota_store):
     for _ in range(2):  # new, and replaced
         summary = client.put([source], "/mnt", recursive=True)
         assert not summary.failed
         assert content(mnt / "source") == content(source)
-        books()
+        quota_store()
         os.utime(source / "small")
         (source / "small").write_bytes(b"changed")
 
 
-def test_an_upload_that_fails_leaves_nothing_on_a_mount(client, mnt, books, server, dial):
+def test_an_upload_that_fails_leaves_nothing_on_a_mount(client, mnt, quota_store, server, dial):
     from ftpwire import digests
     from ftpwire.messages import Put, Sent
 
@@ -134,16 +134,16 @@ def test_an_upload_that_fails_leaves_nothing_on_a_mount(client, mnt, books, serv
     peer.frame(Kind.END, number, Sent(3, digests.digest(b"xyz")))
     assert isinstance(peer.answer().message.to_error(), VerificationFailed)
     assert os.listdir(mnt) in ([], ["lost+found"])
-    books()
+    quota_store()
 
 
-def test_one_large_upload_in_pieces(client, mnt, source, books):
+def test_one_large_upload_in_pieces(client, mnt, source, quota_store):
     client.put([source / "large"], "/mnt/large", parallel=3)
     assert (mnt / "large").read_bytes() == (source / "large").read_bytes()
-    books()
+    quota_store()
 
 
-def test_what_is_interrupted_on_a_mount_is_not_kept(server, dial, mnt, books):
+def test_what_is_interrupted_on_a_mount_is_not_kept(server, dial, mnt, quota_store):
     """Nor does it come in pieces."""
     from ftpwire.frames import Kind
     from ftpwire.messages import Listed, ListKept, Put, Ready
@@ -158,10 +158,10 @@ def test_what_is_interrupted_on_a_mount_is_not_kept(server, dial, mnt, books):
     assert peer.answer().message.code == "cancelled"
     peer.request(ListKept())
     assert peer.answer().message == Listed()
-    books()
+    quota_store()
 
 
-def test_a_link_to_a_mount_is_followed(client, files, mnt, source, books):
+def test_a_link_to_a_mount_is_followed(client, files, mnt, source, quota_store):
     (files / "in").symlink_to("mnt")
     client.put([source / "small"], "/in/small")
     assert (mnt / "small").read_bytes() == (source / "small").read_bytes()
@@ -177,7 +177,7 @@ def test_a_tree_at_once_is_refused_before_the_first_byte(client, server, dial, m
 # removing and moving -----------------------------------------------------------------------
 
 
-def test_what_is_made_on_a_mount_can_be_removed(client, mnt, source, books):
+def test_what_is_made_on_a_mount_can_be_removed(client, mnt, source, quota_store):
     client.put([source], "/mnt/tree", recursive=True)
     client.make_dir("/mnt/empty")
     assert client.remove("/mnt/tree/middle").size_bytes == SIZES["middle"]
@@ -187,11 +187,11 @@ def test_what_is_made_on_a_mount_can_be_removed(client, mnt, source, books):
     files = sum(SIZES.values()) - SIZES["middle"] + len("inner")
     assert removed.size_bytes == files + len("small")
     assert os.listdir(mnt) in ([], ["lost+found"])
-    books()
+    quota_store()
 
 
 @pytest.mark.parametrize("way", ["in", "out"])
-def test_a_tree_is_moved_between_file_systems(client, files, mnt, source, books, way):
+def test_a_tree_is_moved_between_file_systems(client, files, mnt, source, quota_store, way):
     here, there = ("/tree", "/mnt/moved") if way == "in" else ("/mnt/tree", "/moved")
     client.put([source], here, recursive=True)
     os.chown(files / here[1:] / "small", -1, 12345)
@@ -200,19 +200,21 @@ def test_a_tree_is_moved_between_file_systems(client, files, mnt, source, books,
     assert content(files / there[1:]) == before
     assert (files / there[1:] / "small").stat().st_gid == 12345
     assert not (files / here[1:]).exists()
-    books()
+    quota_store()
 
 
-def test_a_file_is_moved_over_another(client, files, mnt, source, books):
+def test_a_file_is_moved_over_another(client, files, mnt, source, quota_store):
     client.put([source / "small"], "/f")
     client.put([source / "middle"], "/mnt/f")
     client.move("/f", "/mnt/f")
     assert (mnt / "f").read_bytes() == (source / "small").read_bytes()
     assert not (files / "f").exists()
-    books()
+    quota_store()
 
 
-def test_what_comes_while_a_tree_is_moved_stays(client, files, mnt, source, books, monkeypatch):
+def test_what_comes_while_a_tree_is_moved_stays(
+    client, files, mnt, source, quota_store, monkeypatch
+):
     client.put([source], "/tree", recursive=True)
     remove_in_place = moving.remove_in_place
 
@@ -274,7 +276,7 @@ def test_a_mount_is_not_moved(client, mnt):
         client.move("/mnt", "/moved")
 
 
-def test_a_read_only_medium_below(client, files, mount, recounted, source, books):  # noqa: F811
+def test_a_read_only_medium_below(client, files, mount, recounted, source, quota_store):  # noqa: F811
     medium = mount("tmpfs", files / "medium")
     (medium / "dir").mkdir()
     (medium / "dir" / "file").write_bytes(b"x")
@@ -299,7 +301,7 @@ def test_a_read_only_medium_below(client, files, mount, recounted, source, books
             client.move(f"/medium/{name}", "/moved")
     assert not (files / "moved").exists()
     assert client.copy("/medium/dir", "/dir", recursive=True).files == 1
-    books()
+    quota_store()
 
 
 def test_a_copy_to_a_disk_without_room_names_what_did_not_fit(client, files, mount):  # noqa: F811
@@ -316,19 +318,19 @@ def test_a_copy_to_a_disk_without_room_names_what_did_not_fit(client, files, mou
 # overlay -----------------------------------------------------------------------------------
 
 
-def test_a_lower_tree_is_removed(client, image, books):
+def test_a_lower_tree_is_removed(client, image, quota_store):
     (image / "closed").mkdir(mode=0)
     removed = client.remove("/tree", recursive=True)
     assert (removed.files, removed.directories, removed.size_bytes) == (3, 3, 15)
     assert not image.exists()
 
 
-def test_a_lower_tree_is_moved(client, files, image, books):
+def test_a_lower_tree_is_moved(client, files, image, quota_store):
     before = content(image)
     client.move("/tree", "/moved")
     assert content(files / "moved") == before
     assert not image.exists()
-    books()
+    quota_store()
 
 
 def test_a_lower_tree_is_not_replaced_at_once(client, image, source, server, dial):
@@ -339,15 +341,15 @@ def test_a_lower_tree_is_not_replaced_at_once(client, image, source, server, dia
     assert set(os.listdir(image.parent / ".ftpd-staging")) <= {"lock", "owner", "numbers"}
 
 
-def test_an_upper_tree_is_replaced_at_once(client, files, image, source, books):
+def test_an_upper_tree_is_replaced_at_once(client, files, image, source, quota_store):
     for _ in range(2):
         client.put([source], "/new", recursive=True, atomic=True)
     assert content(files / "new") == content(source)
-    books()
+    quota_store()
 
 
 def test_removal_in_place_can_be_cancelled_and_goes_on(
-    server, dial, image, books, recounted, monkeypatch
+    server, dial, image, quota_store, recounted, monkeypatch
 ):
     for number in range(40):
         (image / f"file{number}").write_bytes(b"0123456789")
@@ -360,11 +362,11 @@ def test_removal_in_place_can_be_cancelled_and_goes_on(
     assert answer.message.code == "cancelled"
     left = len(list(image.iterdir()))
     assert 0 < left < 43
-    books()  # each step is settled
+    quota_store()  # each step is settled
     answer = peer.ask(Remove(b"/tree", recursive=True))
     assert isinstance(answer, Removed)
     assert not image.exists()
-    books()
+    quota_store()
 
 
 def test_a_directory_that_is_moved_while_it_is_removed_is_spared(client, files, image, monkeypatch):

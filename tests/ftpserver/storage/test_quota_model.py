@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
@@ -44,7 +45,6 @@ from ftpwire.messages import (
     Space,
     Stored,
 )
-from tests.ftpserver.storage.books import held_files
 from tests.peer import Peer
 from tests.system.programs import eventually
 
@@ -234,7 +234,7 @@ class QuotaMachine(RuleBasedStateMachine):
         from sqlalchemy import select
 
         from ftpserver.schema import lease
-        from ftpserver.storage.runs import KEPT
+        from ftpserver.storage.incarnations import KEPT
 
         account = self.server.accounts.get(self.name)
         with self.server.service.engine.connect() as connection:

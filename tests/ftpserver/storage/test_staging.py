@@ -18,12 +18,13 @@ from ftpserver.admin.verify import check
 from ftpserver.database import open_state
 from ftpserver.schema import lease
 from ftpserver.storage import commit as committing
+from ftpserver.storage import incarnations
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage import resumable as module
-from ftpserver.storage import runs
 from ftpserver.storage import upload_locks as owning
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
+from ftpserver.storage.incarnations import LEASE_SECONDS
 from ftpserver.storage.kept import KeptStaging
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
@@ -33,7 +34,6 @@ from ftpserver.storage.resumable import (
     kept_name,
     kept_names,
 )
-from ftpserver.storage.runs import LEASE_SECONDS
 from ftpserver.storage.upload_locks import TakenOver
 from ftpwire import digests
 from ftpwire.errors import (
@@ -352,7 +352,7 @@ def test_a_commit_drops_what_is_kept_of_its_target(session, root, ledger, alice,
 def test_it_lapses_at_its_own_time_and_not_before(engine, open_home, alice, root, monkeypatch):
     """Heartbeats neither prolong nor shorten the time that it waits for a resume."""
     now = 1_000_000
-    monkeypatch.setattr(runs, "now", lambda: now)
+    monkeypatch.setattr(incarnations, "now", lambda: now)
     monkeypatch.setattr(ledger_module, "now", lambda: now)
     ledger = Ledger(engine, keep_seconds=10 * LEASE_SECONDS)
     data = content(SIZE)
@@ -433,7 +433,7 @@ def end_with(error: Exception | None):
 def goes_on_writing(receiving, data: bytes) -> None:
     for _ in range(3):
         receiving.staging.sink.write(memoryview(bytes(MIB)))
-        receiving.staging.sink.rest()
+        receiving.staging.sink.go_idle()
 
 
 ENDS = {
@@ -459,7 +459,7 @@ def test_the_newer_session_takes_over(session, root, ledger, alice, end):
         with older.receiving(1, put(data, pieces=True)) as receiving:
             receiving.resume(quiet)
             receiving.staging.sink.write(memoryview(data)[: SIZE - 7])
-            receiving.staging.sink.rest()
+            receiving.staging.sink.go_idle()
             receiving.look()
             with newer.receiving(1, put(data)) as taking:
                 assert taking.resume(quiet) == (SIZE - 7, digests.digest(data[: SIZE - 7]))
@@ -755,7 +755,7 @@ def test_a_lock_that_is_not_given_back_costs_no_upload(session, home, alice, roo
     with pytest.raises(Busy), session().receiving(1, put(data)) as receiving:
         receiving.resume(quiet)
         receiving.staging.sink.write(memoryview(data)[: 9 * MIB // 2])
-        receiving.staging.sink.rest()
+        receiving.staging.sink.go_idle()
         fd = os.open(name, os.O_RDWR, dir_fd=home.staging_fd)
         fcntl.flock(fd, fcntl.LOCK_EX)
         monkeypatch.setattr(owning, "PATIENCE", 0.0)

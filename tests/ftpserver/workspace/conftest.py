@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.home import Home
@@ -15,7 +16,6 @@ from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.walk import Usage
 from ftpserver.workspace.workspace import Workspace
-from tests.ftpserver.storage.books import held_files
 
 MIB = 1024 * 1024
 
@@ -41,8 +41,8 @@ class Site:
         try:
             there = (home.count(), 0, 0, set())
             used = Usage(room.used + room.trash, (room.used_files or 0) + room.trash_files)
-            books = used, room.held
-            return (*books, held_files(self.ledger._engine), home.staged()) == there
+            quota_store = used, room.held
+            return (*quota_store, held_files(self.ledger._engine), home.staged()) == there
         finally:
             home.close()
 

@@ -469,7 +469,7 @@ def test_room_is_taken_from_the_trash(site: Site, monkeypatch):
 def test_a_batch_that_want_of_room_ends_keeps_what_goes(site: Site, keeping: Workspace):
     put(keeping, b"/a", b"precious")
     put(keeping, b"/b", b"old")
-    keeping.rest()
+    keeping.go_idle()
     keeping.begin_operation(messages.Operation(b"anotherr", "another command"))
     assert keeping.remove_later(Remove(b"/a"), request_id=1)
     stage(keeping, b"/b", b"newer", None)

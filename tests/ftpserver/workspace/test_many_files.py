@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.file_run import FilesOutcome
@@ -42,7 +43,6 @@ from ftpwire.messages import (
     Sent,
     SetAttributes,
 )
-from tests.ftpserver.storage.books import held_files
 
 TIME = 1_700_000_000_000_000_000
 """Nanoseconds since 1970: the mtime of what is there before."""
@@ -201,8 +201,8 @@ class Side:
         room = self._ledger.room(self.account.id)
         held = held_files(self._ledger._engine, self.account.name)
         staged = set(map(os.fsencode, os.listdir(self.home / ".ftpd-staging"))) - NOT_STAGED
-        books = room.used, room.used_files, room.trash, room.trash_files, room.held, held
-        return books, staged, _tree(self.home)
+        quota_store = room.used, room.used_files, room.trash, room.trash_files, room.held, held
+        return quota_store, staged, _tree(self.home)
 
 
 def _tree(home: Path) -> dict[str, tuple]:

@@ -266,7 +266,7 @@ def test_resting_closes_what_is_open_and_no_more(site: Site):
         put(workspace, b"/a")
         workspace.commit()
         before = len(os.listdir("/proc/self/fd"))
-        workspace.rest()
+        workspace.go_idle()
         assert len(os.listdir("/proc/self/fd")) < before
         assert workspace.stat(Stat(b"/a")).size == len(DATA)
 

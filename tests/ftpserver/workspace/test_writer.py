@@ -169,7 +169,7 @@ def test_other_verbs_go_on_meanwhile(site: Site):
         assert is_there(workspace, b"/d")
         ((number, _),) = workspace.commit()
         assert number == 5
-        workspace.rest()  # it is open: nothing is closed
+        workspace.go_idle()  # it is open: nothing is closed
         writer.write(4, b"!")
         workspace.move(Move(b"/f", b"/g"))
         writer.close()

@@ -57,9 +57,9 @@ def be_impatient(seconds: float) -> None:
 
 def hurry(seconds: int) -> None:
     """Have leases last so long."""
-    from ftpserver.storage import runs
+    from ftpserver.storage import incarnations
 
-    runs.LEASE_SECONDS = seconds  # before anything has imported it
+    incarnations.LEASE_SECONDS = seconds  # before anything has imported it
 
 
 def die_between_renames() -> None:

@@ -124,8 +124,8 @@ class Bin:
             with home.alone():
                 counted = home.count(), counted_in(home, self.account.id)
             used = Usage(room.used + room.trash, (room.used_files or 0) + room.trash_files)
-            books = used, Usage(room.trash, room.trash_files)
-            return (books, room.held, home.staged()) == (counted, 0, set())
+            quota_store = used, Usage(room.trash, room.trash_files)
+            return (quota_store, room.held, home.staged()) == (counted, 0, set())
         finally:
             home.close()
 

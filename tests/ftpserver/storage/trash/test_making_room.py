@@ -35,14 +35,14 @@ class Saving:
     def __init__(self, bin_: Bin) -> None:
         self.bin = bin_
         self.told: list[int] = []
-        self.books = MakingRoom(
+        self.quota_store = MakingRoom(
             bin_.ledger,
             lambda: self.session.home,
             bin_.account.id,
             lambda freed, operations: self.told.append(freed),
         )
         self.session: Workspace = bin_.open()
-        self.session._room = self.books
+        self.session._room = self.quota_store
 
     def put(self, path: bytes, size: int) -> None:
         data = bytes(size)
@@ -378,7 +378,7 @@ def test_who_waits_for_another_s_giving_up_waits_for_a_while_only(bin_: Bin, mon
     bin_.rm(b"/a")
     limit(bin_, quota=300 * KIB)
     first, second = Saving(bin_), Saving(bin_)
-    second.books._others = 0.0
+    second.quota_store._others = 0.0
     held = Held(monkeypatch)
     doing = held.begin(lambda: first.put(b"/first", 100 * KIB))
     with pytest.raises(QuotaExceeded):
@@ -398,7 +398,7 @@ def test_who_waits_can_be_cancelled(bin_: Bin, monkeypatch):
     def tick() -> None:
         raise Cancelled("by its client")
 
-    second.books._tick = tick
+    second.quota_store._tick = tick
     held = Held(monkeypatch)
     doing = held.begin(lambda: first.put(b"/first", 100 * KIB))
     with pytest.raises(Cancelled):
@@ -412,13 +412,13 @@ def test_a_lease_that_could_not_grow_enough_is_settled_whole(bin_: Bin, saving: 
     bin_.put(b"/a", bytes(100 * KIB))
     bin_.rm(b"/a")
     limit(bin_, quota=100 * KIB)
-    held = saving.books.reserve(bin_.account.id, 50 * KIB)
+    held = saving.quota_store.reserve(bin_.account.id, 50 * KIB)
     assert held.size == 50 * KIB
     with pytest.raises(QuotaExceeded):
-        saving.books.extend(held, 51 * KIB)
-    saving.books.extend(held, 50 * KIB)
+        saving.quota_store.extend(held, 51 * KIB)
+    saving.quota_store.extend(held, 50 * KIB)
     assert (held.size, room(bin_).held) == (100 * KIB, 100 * KIB)
-    saving.books.release(held)
+    saving.quota_store.release(held)
     assert bin_.agrees()
 
 
@@ -510,10 +510,10 @@ def test_a_little_room_for_the_trash_itself(bin_: Bin, saving: Saving):
     for number in range(2):
         bin_.put(b"/%d" % number, b"x")
         names.append(bin_.rm(b"/%d" % number))
-    assert saving.books.make_room()
+    assert saving.quota_store.make_room()
     assert kept(bin_) == names[1:]
-    assert saving.books.make_room()
-    assert not saving.books.make_room()
+    assert saving.quota_store.make_room()
+    assert not saving.quota_store.make_room()
 
 
 def count_looks(monkeypatch) -> list[str]:

@@ -49,7 +49,7 @@ def mixed(bin_) -> str:
     bin_.put(b"/version", b"new")
     session.move(Move(b"/moved", b"/elsewhere"))
     name = session.keeping.name
-    session.rest()
+    session.go_idle()
     os.rmdir(bin_.files / "deep" / "er")  # by somebody else
     return name
 
@@ -132,13 +132,13 @@ def test_what_was_exchanged_when_the_kill_came_is_finished(bin_, root, ledger):
     conflict."""
     bin_.put(b"/a", b"old")
     name = bin_.over(b"/a", b"new")
-    bin_.session.rest()
+    bin_.session.go_idle()
     child = os.fork()
     if not child:
         try:
             trash_operation.Operation.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-            books = Ledger(open_state(root / ".ftpd"))
-            with Workspace(bin_.account, books, policy=Policy) as session:
+            quota_store = Ledger(open_state(root / ".ftpd"))
+            with Workspace(bin_.account, quota_store, policy=Policy) as session:
                 session.restore(Restore(name))
         finally:
             os._exit(1)

@@ -61,7 +61,7 @@ def run(bin_, step, content: bytes) -> None:
 )
 @given(commands=commands)
 def test_undoing_all_commands_gives_the_first_tree(bin_, commands):
-    bin_.session.rest()
+    bin_.session.go_idle()
     fill(bin_)
     states, names = [bin_.tree()], []
     for number, command in enumerate(commands):
@@ -116,7 +116,7 @@ restores = st.lists(
 def test_nothing_is_lost_whatever_is_restored(bin_, commands, restores):
     """In any order, over anything, in parts, to other places: each content is somewhere, the books
     say what is there, and looking has told what is done."""
-    bin_.session.rest()
+    bin_.session.go_idle()
     fill(bin_)
     names = []
     for number, command in enumerate(commands):

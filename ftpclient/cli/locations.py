@@ -35,7 +35,7 @@ _PORT = r"(?s)([0-9]{1,5})(?::(/.*))?"
 _MAGIC = "*?["
 
 
-class Place(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True):
     """A server and a path there.
 
     Attributes:
@@ -57,7 +57,7 @@ class Place(msgspec.Struct, frozen=True):
         return SavedServers().find(self.server)
 
 
-def read(word: str) -> Place | None:
+def read(word: str) -> Location | None:
     """The place that a word means; None for a path without a server.
 
     Raises:
@@ -76,29 +76,29 @@ def read(word: str) -> Place | None:
     found = re.fullmatch(_WITH_NAME, word)
     if found is None or not is_saved(found[1]):
         return None
-    return Place(word, found[1], from_home(found[2]), found[2])
+    return Location(word, found[1], from_home(found[2]), found[2])
 
 
-def read_server(word: str) -> Place | None:
+def read_server(word: str) -> Location | None:
     """The same for a word that may be a server alone: ``USER@HOST``, a saved name, a URL."""
     saved = SavedServers()
     if word in saved.names():
-        return Place(word, word, start=saved.start_of(word))
+        return Location(word, word, start=saved.start_of(word))
     check_no_password(word)
     scheme, rest = without_scheme(word)
     if scheme == SCHEME and "/" not in rest:
-        return Place(word, word)
+        return Location(word, word)
     if "@" in word.partition(":")[0]:
         try:
             ServerAddress.parse(word)
         except BadAddress:
             pass
         else:
-            return Place(word, word)
+            return Location(word, word)
     return read(word)
 
 
-def of_connect(word: str) -> Place:
+def of_connect(word: str) -> Location:
     """What `connect` and `open` take: SERVER, SERVER:PATH, or a URL. Raises BadAddress."""
     found = read_server(word)
     if found is not None:
@@ -110,8 +110,8 @@ def of_connect(word: str) -> Place:
         if not path.startswith(("/", "~")) or path.startswith("//"):
             raise
         ServerAddress.parse(host)
-        return Place(word, host, from_home(path), path)
-    return Place(word, word)
+        return Location(word, host, from_home(path), path)
+    return Location(word, word)
 
 
 def is_saved(name: str) -> bool:
@@ -129,21 +129,27 @@ def taken(app: App, words: Sequence[str], hint: str = "") -> list[str]:
         UsageError: They name two servers, or another than -s does, or than the shell has.
     """
     found = [read(word) for word in words]
-    named = [place for place in found if place is not None]
+    named = [location for location in found if location is not None]
     if not named:
         return list(words)
     first, server = named[0], named[0].find()
-    for place in named[1:]:
-        if not _is_at(place.find(), server) and not _is_at(server, place.find()):
-            raise UsageError(f"a command has one server: {first.word} and {place.word} are on two")
-    without = next((word for word, place in zip(words, found, strict=True) if not place), None)
+    for location in named[1:]:
+        if not _is_at(location.find(), server) and not _is_at(server, location.find()):
+            raise UsageError(
+                f"a command has one server: {first.word} and {location.word} are on two"
+            )
+    without = next(
+        (word for word, location in zip(words, found, strict=True) if not location), None
+    )
     if without is not None and app.server is None and not app.interactive:
         hint = hint or f"write {first.server}{_separator(first)}{without} for a path there"
         raise UsageError(f"{first.word} names a server, and {without} doesn't: {hint}")
     _use(app, first, server)
-    for place in named:
-        _keep_pattern(app, place)
-    return [place.path if place else word for word, place in zip(words, found, strict=True)]
+    for location in named:
+        _keep_pattern(app, location)
+    return [
+        location.path if location else word for word, location in zip(words, found, strict=True)
+    ]
 
 
 def check_local(word: str, instead: str) -> None:
@@ -154,7 +160,7 @@ def check_local(word: str, instead: str) -> None:
         )
 
 
-def _of_url(word: str, scheme: str, rest: str) -> Place:
+def _of_url(word: str, scheme: str, rest: str) -> Location:
     check_no_password(word)
     server, slash, path = rest.partition("/")
     if scheme != SCHEME:
@@ -162,10 +168,10 @@ def _of_url(word: str, scheme: str, rest: str) -> Place:
             f"{word}: the scheme is {SCHEME}://, as {SCHEME}://{server}/{path} (a file of that very"
             f" name: ./{word})"
         )
-    return Place(word, f"{SCHEME}://{server}", "/" + path, slash + path)
+    return Location(word, f"{SCHEME}://{server}", "/" + path, slash + path)
 
 
-def _with_user(word: str, server: str, path: str) -> Place:
+def _with_user(word: str, server: str, path: str) -> Location:
     if server.endswith("@unix"):
         raise UsageError(f"{word}: a Unix socket is named before the command: ftp -s {word} …")
     if port := re.fullmatch(_PORT, path):
@@ -173,7 +179,7 @@ def _with_user(word: str, server: str, path: str) -> Place:
             f"{word}: a port is written as {SCHEME}://{server}:{port[1]}{port[2] or '/PATH'} "
             f"(a file of that name: {server}:./{path})"
         )
-    return Place(word, server, from_home(path), path)
+    return Location(word, server, from_home(path), path)
 
 
 def from_home(path: str) -> str:
@@ -183,8 +189,8 @@ def from_home(path: str) -> str:
     return path if path.startswith("/") else "/" + path
 
 
-def _separator(place: Place) -> str:
-    return "/" if place.server.startswith(f"{SCHEME}://") else ":"
+def _separator(location: Location) -> str:
+    return "/" if location.server.startswith(f"{SCHEME}://") else ":"
 
 
 def _is_at(named: Server, other: Server) -> bool:
@@ -193,33 +199,33 @@ def _is_at(named: Server, other: Server) -> bool:
     return here.endpoint == there.endpoint and here.user in (None, there.login)
 
 
-def _use(app: App, place: Place, server: Server) -> None:
+def _use(app: App, location: Location, server: Server) -> None:
     if app.server is None and not app.interactive:
         try:
             usual = choose(None)
         except FtpError:
             usual = None  # FTP_SERVER is no address, and is not needed
         if usual is None or not _is_at(server, usual):
-            app.use(place.server)
+            app.use(location.server)
         return
     if _is_at(server, app.chosen):
         return
     current = printable(str(app.address))
     if app.interactive:
         raise UsageError(
-            f"{place.word} is on another server than this shell's, {current}: open {place.server} "
-            "goes there"
+            f"{location.word} is on another server than this shell's, {current}: "
+            f"open {location.server} goes there"
         )
-    raise UsageError(f"-s names {current}, and {place.word} is on another server: leave one out")
+    raise UsageError(f"-s names {current}, and {location.word} is on another server: leave one out")
 
 
-def _keep_pattern(app: App, place: Place) -> None:
+def _keep_pattern(app: App, location: Location) -> None:
     """Of a quoted pattern in the shell: quoted it stays."""
-    pattern = app.shell.patterns.get(place.word)
+    pattern = app.shell.patterns.get(location.word)
     if pattern is None:
         return
     at = 0
-    for character in place.word[: len(place.word) - len(place.written)]:
+    for character in location.word[: len(location.word) - len(location.written)]:
         quoted = character in _MAGIC and pattern.startswith(f"[{character}]", at)
         at += 3 if quoted else 1
-    app.shell.patterns[place.path] = from_home(pattern[at:])
+    app.shell.patterns[location.path] = from_home(pattern[at:])

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import Books, GivenUp, Lease, Resumable, Settled
+from ftpserver.storage.quota import GivenUp, Lease, QuotaStore, Resumable, Settled
 from ftpwire.errors import Busy, LeaseLost
 from ftpwire.messages import Room
 
 _MOST_LEASES = 10_000
 
 
-class SessionBooks(Books):
+class SessionQuotaStore(QuotaStore):
     """The books for one session. For the thread that reads what its process asks.
 
     Args:

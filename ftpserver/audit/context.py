@@ -119,7 +119,7 @@ class _Asked(NamedTuple):
     began: float
 
 
-class Trail:
+class AuditContext:
     """What one session is asked, until it is answered. For the session's thread.
 
     Requests that join a batch are answered later, in the same order. The lines are made here and
@@ -588,9 +588,9 @@ class Recorder(ABC):
 
     enabled: bool
 
-    def trail(self, session: Actor) -> Trail:
+    def audit_context(self, session: Actor) -> AuditContext:
         """To follow one session with."""
-        return Trail(self, session)
+        return AuditContext(self, session)
 
     def record(
         self,

@@ -25,7 +25,7 @@ KEPT = "kept"
 """State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
 
 
-class Runs:
+class Incarnations:
     """The leases of this run of the server, and of others.
 
     Args:
@@ -51,7 +51,7 @@ class Runs:
         self.incarnation = incarnation or secrets.token_hex(8)
         self.run = run or self.incarnation
         self.others: set[str] = set()
-        self._unburied: set[str] = set()
+        self._marked_dead: set[str] = set()
         """Processes of this run that have died, and whose leases could not be ended yet."""
 
     def _writing(self, engine: Engine) -> AbstractContextManager[Connection]:
@@ -67,7 +67,7 @@ class Runs:
         Returns:
             Ids of all accounts that have to be recounted.
         """
-        unburied = set(self._unburied)  # first: who dies now is left to the next time
+        marked_dead = set(self._marked_dead)  # first: who dies now is left to the next time
         dead = or_(
             and_(lease.c.state == KEPT, lease.c.expires < now()),
             and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True)),
@@ -76,7 +76,7 @@ class Runs:
             self._end_all(connection, dead)
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
             found = list(dirty)
-        self._unburied -= unburied
+        self._marked_dead -= marked_dead
         return found
 
     def bound_kept(self) -> None:
@@ -98,15 +98,15 @@ class Runs:
             owners = connection.execute(select(lease.c.account_id).where(dead)).scalars()
             return {*dirty, *owners}
 
-    def bury(self, incarnation: str) -> None:
+    def mark_dead(self, incarnation: str) -> None:
         """End the leases of a process of this run that has died, as `reap` does, which does it
         later where this fails."""
-        self._unburied.add(incarnation)
+        self._marked_dead.add(incarnation)
         self.others.discard(incarnation)
         its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
         with self._writing(self._durable) as connection:
             self._end_all(connection, and_(its, lease.c.state != KEPT))
-        self._unburied.discard(incarnation)
+        self._marked_dead.discard(incarnation)
 
     def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
         """End leases whose owners are no more; what can be resumed is kept."""
@@ -140,7 +140,7 @@ class Runs:
         ]
         if thorough and self.incarnation == self.run:
             dead.append(and_(here, its.not_in([self.incarnation, *self.others]), lapsed))
-            dead.append(and_(here, its.in_(list(self._unburied))))
+            dead.append(and_(here, its.in_(list(self._marked_dead))))
         return or_(*dead)
 
     def live_incarnations(self) -> set[str]:
