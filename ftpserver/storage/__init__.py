@@ -1,1 +1,1 @@
-"""Files: homes, uploads from staging to commit, quotas. Knows no session and no socket."""
+"""Files: homes, uploads from staging to commit, quotas. Nothing here uses a session or a socket."""

@@ -1,9 +1,10 @@
-"""Room in an account: taking it and giving it back, in a transaction that somebody else begins.
+"""Quota reservations of one account: making and returning them, in the caller's transaction.
 
-Lives here: the statements that change what is held, and why there is no room.
-Lives elsewhere: leases, and settling what they stood for (ledger.py).
+Lives here: the statements that change what an account holds, and the reasons for a refusal.
+Lives elsewhere: leases, and settling the changes made under them (ledger.py).
 
-Room is taken in one conditional UPDATE, never by looking first.
+Quota is reserved in one conditional UPDATE. Reading first and writing afterwards would let two
+sessions reserve the same bytes.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ from ftpwire.errors import BYTES, FILES, Busy, NotFound, QuotaExceeded
 from ftpwire.units import human, needed_and_free
 
 STEP = 16 * 1024 * 1024
-"""Bytes reserved at a time for batches of small files."""
+"""Bytes reserved at a time for batches of small files: one step."""
 STEP_FILES = 1000
-"""Files, directories and links reserved along with them."""
+"""Files, directories and links reserved along with a step."""
 _STEPS_SPARE = 8
-"""Steps are taken only while this many would still be free."""
+"""A whole step is reserved only while this many steps are free."""
 _TRIES = 10
-"""Times that room is looked for, where others give some back between two looks."""
+"""Attempts to reserve, when other sessions return quota between an attempt and its diagnosis."""
 
 
 def at_least_zero(count: ColumnElement[int]) -> ColumnElement[int]:
-    """A count that the table takes, whatever an earlier version has left in it."""
+    """Return a count of at least 0, as the table requires, even if an earlier version left less."""
     return case((count < 0, 0), else_=count)
 
 
 def within(count: ColumnElement[int], most: ColumnElement[int]) -> ColumnElement[int]:
-    """A count that is never below 0, and never above another one that it is part of."""
+    """Return a count limited to the range from 0 to ``most``, the total that it is part of."""
     return case((count < 0, 0), (count > most, at_least_zero(most)), else_=count)
 
 
@@ -58,9 +59,9 @@ _MOST_FILES = func.coalesce(
     account.c.max_files,
     case((_OF_QUOTA > FEWEST_FILES, _OF_QUOTA), (_OF_QUOTA.is_not(None), FEWEST_FILES)),
 )
-"""As `most_files`."""
+"""The same limit as `most_files` computes, in SQL."""
 
-# What each batch asks for, built once: that is most of what a statement costs.
+# Every batch runs this statement. It is built once: building costs more than running it.
 
 _HOLD = (
     update(account)
@@ -69,7 +70,7 @@ _HOLD = (
         or_(
             account.c.quota.is_(None),
             account.c.used + account.c.held + bindparam("needed") <= account.c.quota,
-            bindparam("more", type_=BigInteger) == 0,  # who is over the quota may still remove
+            bindparam("more", type_=BigInteger) == 0,  # a user over the quota may still remove
         ),
         or_(
             _MOST_FILES.is_(None),
@@ -87,19 +88,19 @@ _HOLD_QUICKLY = Quick(_HOLD)
 
 
 def hold(connection: Connection, account_id: int, size: int, files: int) -> None:
-    """Hold so much. Raises QuotaExceeded, NotFound."""
+    """Hold ``size`` bytes and ``files``. Raises QuotaExceeded, NotFound, Busy."""
     for _ in range(_TRIES):
         if try_hold(connection, account_id, size, files):
             return
         _refuse(connection, account_id, size, files)
-    raise Busy("the account's room changes all the time: try again in a moment", retry_after=1)
+    raise Busy("the account's free space keeps changing: try again in a moment", retry_after=1)
 
 
 def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
-    """Raise why there is no room, unless some came free since it was looked for.
+    """Raise the reason for a refusal, unless enough quota has become free since the attempt.
 
-    What is in the trash counts as free: it is given up before anything is refused. Where that can't
-    be done just now, because somebody is at it, the refusal tells what is free beside it.
+    The trash counts as free, because it is evicted before anything is refused. Where it can't be
+    evicted now, because another session is using it, the error also names the bytes in the trash.
     """
     row = connection.execute(select(account).where(account.c.id == account_id)).first()
     if row is None:
@@ -129,12 +130,16 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
 
 
 def _with_trash(needed: int, free: int, trash: int) -> tuple[int, int]:
-    """What to call free, and how much is in the trash beside it."""
+    """Return what to report as free, and what to report as being in the trash besides."""
     return (free + trash, 0) if needed > free + trash else (free, trash)
 
 
 def hold_plenty(connection: Connection, account_id: int, size: int, files: int) -> tuple[int, int]:
-    """Hold steps where they leave plenty of room, else what is needed; what is held now."""
+    """Hold whole steps if plenty of quota is free, else exactly what is needed.
+
+    Returns:
+        The bytes and files that are held now.
+    """
     if size < STEP and files < STEP_FILES:
         if try_hold(connection, account_id, STEP, STEP_FILES, _STEPS_SPARE):
             return STEP, STEP_FILES
@@ -143,7 +148,7 @@ def hold_plenty(connection: Connection, account_id: int, size: int, files: int) 
 
 
 def hold_step(connection: sqlite3.Connection, account_id: int) -> bool:
-    """Hold a step of both if that leaves plenty of room; else nothing was changed."""
+    """Hold one step of bytes and files if plenty of quota is free. False: nothing was changed."""
     held = _HOLD_QUICKLY(
         connection,
         of_account=account_id,
@@ -156,10 +161,10 @@ def hold_step(connection: sqlite3.Connection, account_id: int) -> bool:
 
 
 def is_room(row: Row[Any], size: int, files: int) -> bool:
-    """Whether an account has room for so much, once its trash is given up.
+    """Return whether an account has this much free once its trash is evicted.
 
     Args:
-        row: With the account's columns.
+        row: A row with the account's columns.
     """
     if size and row.quota is not None:
         if row.used - row.trash_bytes + row.held + size > row.quota:
@@ -171,7 +176,7 @@ def is_room(row: Row[Any], size: int, files: int) -> bool:
 def try_hold(
     connection: Connection, account_id: int, size: int, files: int, times: int = 1
 ) -> bool:
-    """Hold so much if ``times`` as much is free."""
+    """Hold ``size`` and ``files`` if ``times`` that much is free. False: nothing was changed."""
     values = {
         "of_account": account_id,
         "more": size,
@@ -182,19 +187,19 @@ def try_hold(
     return bool(connection.execute(_HOLD, values).rowcount)
 
 
-def _delete(connection: Connection, *whose: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
-    """Delete leases; what they held, of each that was there.
+def _delete(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Row[Any, Any]]:
+    """Delete leases; return what each deleted one held.
 
-    What is given back is what the statement itself has deleted: whoever ends a lease at the same
-    time finds nothing any more, and gives nothing back.
+    Only what this statement itself deleted is returned to the account. A session that ends the
+    same lease at the same time finds no row, and returns nothing: no lease is returned twice.
     """
-    statement = delete(lease).where(*whose).returning(lease.c.size, lease.c.files)
+    statement = delete(lease).where(*which).returning(lease.c.size, lease.c.files)
     return connection.execute(statement).all()
 
 
-def end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) -> None:
-    """Delete leases of one account, and give back what they held."""
-    ended = _delete(connection, *whose)
+def end(connection: Connection, account_id: int, *which: ColumnElement[bool]) -> None:
+    """Delete leases of one account, and return what they held to it."""
+    ended = _delete(connection, *which)
     if not ended:
         return
     connection.execute(
@@ -207,7 +212,7 @@ def end(connection: Connection, account_id: int, *whose: ColumnElement[bool]) ->
     )
 
 
-def sum_of_leases(what: ColumnElement[int]) -> ScalarSelect[int]:
-    """What all leases of an account hold together."""
-    total = select(func.coalesce(func.sum(what), 0)).where(lease.c.account_id == account.c.id)
+def sum_of_leases(column: ColumnElement[int]) -> ScalarSelect[int]:
+    """Return a subquery for the total of a column over all leases of an account."""
+    total = select(func.coalesce(func.sum(column), 0)).where(lease.c.account_id == account.c.id)
     return total.correlate(account).scalar_subquery()

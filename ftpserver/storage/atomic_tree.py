@@ -1,8 +1,8 @@
-"""Atomic trees: a directory that is uploaded aside and then appears, all of it at once.
+"""Atomic trees: a directory that is uploaded into staging and then appears as a whole, in one step.
 
-Lives here: the hidden tree of one session, its swap into place, its end without one.
-Lives elsewhere: what is put into it (batch.py, commit.py, which know nothing of it: the home
-leads their paths there), the client's side (ftpclient/client.py).
+Lives here: the hidden tree of one session, its exchange with the target, its removal.
+Lives elsewhere: what is put into it (batch.py and commit.py, which don't know about it: the home
+redirects their paths to it), the client's side (ftpclient/client.py).
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ logger = logging.getLogger("ftpd.trees")
 
 
 class AtomicTree:
-    """A directory under way to ``path``: everything put at or below that goes to it meanwhile.
+    """An upload of a whole directory to ``path``: whatever is put at or below it goes to staging.
 
-    Its files count as used from the start, and what it replaces does until it is gone. The
+    Its files count as used from the start, and so does what it replaces until that is gone. The
     lease says that the account has to be recounted if the server dies before the end.
 
     Args:
-        mode: What its directory is made with. Its last one is set later, where that can be done.
-        elsewhere: Where the path lies on another file system than the home, have the tree under
-            the reserved name beside it, and replace nothing. Otherwise that is refused: what is
-            there couldn't be replaced at once.
+        mode: The mode that its directory is made with. The final mode is set later, if possible.
+        elsewhere: True to put the tree under the reserved name beside its target, and to replace
+            nothing, if the path is on another file system than the home. Otherwise such a path is
+            refused: what exists there couldn't be replaced in one step.
 
     Raises:
-        NotFound and other OSError: The parent directory isn't there.
-        InvalidPath: It couldn't be put in the place of what is there at once.
+        NotFound and other OSError: The parent directory doesn't exist or can't be opened.
+        InvalidPath: The tree couldn't replace what exists there in one step.
 
     Attributes:
-        target: Where it is to appear.
-        fresh: Once it is there: how many files and links went with what it replaced, although they
-            had been stored or changed since the tree was begun, unless these are in the trash.
-        trashed: What it replaced is in the trash.
-        is_lost: What it replaced should be there, and is gone for good: the trash has no room, or
-            can't be written to.
+        target: The path at which it is to appear.
+        fresh: After the commit: how many files and links of what it replaced had been stored or
+            changed since the tree was begun, and are not in the trash.
+        trashed: True if what it replaced is in the trash.
+        is_lost: True if what it replaced should be in the trash but is gone for good, because the
+            trash has no space or can't be written.
     """
 
     fresh = 0
@@ -78,18 +78,18 @@ class AtomicTree:
         self._elsewhere = elsewhere
         self._note: bytes | None = None
         self._trash = (0, 0)
-        """What of that came into the trash, and is known: bytes, and files."""
+        """Bytes and files of what it replaced that are now in the trash, as far as known."""
         self._mode: int | None = None
-        """Of what is there, if that had to be changed to move it."""
+        """The mode of what it replaces, if that had to be changed to move it."""
         self._replaces: os.stat_result | None = None
-        """What is there when it is begun."""
+        """The state of what existed at the target when the tree was begun."""
         self._name = home.new_name()
         self._staging = home.staging_fd
         directory, name = home.tree.parent(self.target)
         try:
             nature = home.nature_of(directory)
             self._check(directory, name, nature)
-            self._lease = ledger.reserve(account_id, 0, files=1)  # its own directory
+            self._lease = ledger.reserve(account_id, 0, files=1)  # one file: the tree's directory
             try:
                 self._make(directory, nature, mode & MODE_BITS | 0o700)
             except BaseException:
@@ -99,7 +99,7 @@ class AtomicTree:
             os.close(directory)
 
     def _check(self, directory: int, name: bytes, nature: Nature) -> None:
-        """Raise what forbids to put a tree there at once, without moving what is there."""
+        """Raise if a tree can't be put there in one step; what exists there isn't moved."""
         home = self._home
         there = self._replaces = lstat(directory, name)
         target = paths.join(*self.target)
@@ -112,21 +112,21 @@ class AtomicTree:
             return
         if nature.other:
             raise InvalidPath(
-                f"{shown} lies on another file system than {_SHOWN_STAGING}: a tree can't be put "
-                "there at once",
+                f"{shown} is on another file system than {_SHOWN_STAGING}: a tree can't be put "
+                "there at once",  # clients look for this ending, and advise to leave out --atomic
                 path=target,
             )
         if there is not None and not can_be_moved(
             directory, name, home.staging_fd, home.new_name()
         ):
             raise InvalidPath(
-                f"{shown} can't be moved to {_SHOWN_STAGING} by its file system: it can't be "
-                "replaced at once",
+                f"the file system of {shown} can't move it to {_SHOWN_STAGING}: it can't be "
+                "replaced at once",  # as above
                 path=target,
             )
 
     def _make(self, directory: int, nature: Nature, mode: int) -> None:
-        """Make its directory: where it gets the group and the ACL of that which it goes to."""
+        """Make the tree's directory, with the group and the ACL that its parent will pass on."""
         home = self._home
         staged: Parts = (paths.STAGING, self._name)
         if nature.other or nature.inherits:
@@ -143,26 +143,26 @@ class AtomicTree:
         else:
             os.mkdir(self._name, mode, dir_fd=home.staging_fd)
         info = os.stat(self._name, dir_fd=self._staging, follow_symlinks=False)
-        self._begun_ns = info.st_ctime_ns  # by the clock that stamps what is stored
+        self._begun_ns = info.st_ctime_ns  # by the clock of the file system, which stamps files
         home.redirect(self.target, staged)
 
     def refuse_to_move(self, source: bytes, target: bytes) -> None:
-        """Raise what forbids to move something, links resolved, until the tree has ended.
+        """Raise if something, links resolved, may not be moved until the tree has ended.
 
-        A move goes to what is there. At or below the tree's path that is removed at the end, and
-        what was moved would be with it.
+        A move goes to what exists now, not to staging. What exists at or below the tree's target is
+        removed at the end, and something moved there would be removed with it.
         """
         self.refuse_to_take(source)
         parts = paths.split(target)
         if parts[: len(self.target)] == self.target or self._is_replaced(parts):
             raise CommandError(
-                f"{paths.show(target)}: nothing can be moved there while a tree is on its way to "
+                f"{paths.show(target)}: nothing can be moved there during the atomic upload to "
                 f"{paths.show(paths.join(*self.target))}",
                 path=target,
             )
 
     def refuse_to_take(self, path: bytes) -> None:
-        """Raise what forbids to move or remove ``path``, because the tree is to appear in it."""
+        """Raise if ``path`` may not be moved or removed because the tree's target is in it."""
         parts, home = paths.split(path), self._home
         if not parts:
             return  # the home itself can't be moved or removed in any case
@@ -171,16 +171,16 @@ class AtomicTree:
                 return
             taken = home.is_inside(self.target[:-1], parts)
         except OSError:
-            return  # what is asked for fails in the same way
+            return  # the request itself fails in the same way
         if taken:
             raise CommandError(
-                f"{paths.show(path)}: a tree is on its way to "
-                f"{paths.show(paths.join(*self.target))}, which is in it",
+                f"{paths.show(path)}: contains {paths.show(paths.join(*self.target))}, the target "
+                "of a running atomic upload",
                 path=path,
             )
 
     def _is_replaced(self, parts: Parts) -> bool:
-        """Whether a path leads by links to what the tree replaces, or to something in that."""
+        """Return whether a path leads, by links, to what the tree replaces or into it."""
         home = self._home
         try:
             parent = home.stat(parts[:-1], follow=True)
@@ -193,11 +193,14 @@ class AtomicTree:
             return False
 
     def commit(self, tick: Callable[[], None]) -> None:
-        """Put the tree in the place of whatever is there, at once; then remove that, or put it
-        into the trash.
+        """Exchange the tree with whatever exists at its target, in one step; then remove that, or
+        put it into the trash.
+
+        Args:
+            tick: Called now and then during the removal.
 
         Raises:
-            OSError: Nothing was changed; or it is there, but can't be called durable.
+            OSError: Nothing was changed; or the tree is in place, but may not be durable.
         """
         home = self._home
         if home.durable:
@@ -210,41 +213,41 @@ class AtomicTree:
                 replaced = self._swap(directory, name)
                 try:
                     home.sync_dir(directory)
-                finally:  # also where that failed, or it would be removed
+                finally:  # also after a failed sync: otherwise it would be removed below
                     if replaced and operation is not None and item is not None:
                         self._put_into_trash(operation, item)
                 home.sync_dir(home.staging_fd)
                 if self._note is not None:
                     forget_note(home, self._note)
                     self._note = None
-                if self.trashed:  # its own directory counts now
+                if self.trashed:  # the tree's own directory counts from now on
                     home.redirect(None)
                     self._settle(0, -1)
                     return
             finally:
                 os.close(directory)
-        # from here on it is done: what still goes wrong is put right by a recount
+        # The tree is in place. What fails from here on is corrected by a recount.
         home.redirect(None)
         self.is_lost = replaced and self._is_kept(old)
-        tally = Tally(directories=-1)  # its own, which counts now
+        tally = Tally(directories=-1)  # the tree's own directory, which counts from now on
         if old is not None and stat.S_ISDIR(old.st_mode):
             before = self._replaces
             is_same = before is not None and os.path.samestat(old, before)
-            tally.since_ns = self._begun_ns if is_same else 0  # else all of it has come
-        elif old is not None:  # a file's own time became another one with its name
+            tally.since_ns = self._begun_ns if is_same else 0  # 0: all of it is fresh
+        elif old is not None:  # its ctime from before the exchange, which has changed that
             self.fresh = int(old.st_ctime_ns >= self._begun_ns)
         with home.settled(tally, self._settle):
             try:
                 if replaced:
                     self._discard(tally, tick)
             except OSError as error:
-                logger.error("what a tree replaced could not be removed: %s", error)
+                logger.error("what an atomic upload replaced could not be removed: %s", error)
             self.fresh += tally.fresh
             self._leave()
 
     @contextmanager
     def _keeping(self) -> Iterator[Operation | None]:
-        """Where what is replaced goes. Nothing is made where nothing is there."""
+        """Make the operation ready that receives what is replaced, if anything exists there."""
         home = self._home
         try:
             there = home.stat(self.target, follow=False)
@@ -257,14 +260,14 @@ class AtomicTree:
             yield ready
 
     def _is_kept(self, there: os.stat_result | None) -> bool:
-        """Whether something in that state is kept when it is replaced, as far as that can be."""
+        """Return whether something in this state should go to the trash when it is replaced."""
         operation = self._home.operation
         if operation is None or self._elsewhere or there is None:
             return False
         return stat.S_ISDIR(there.st_mode) or operation.keep_replaced
 
     def _announce(self, operation: Operation | None) -> Item | None:
-        """Write down what is going to be replaced, as long as nothing is."""
+        """Record in the trash's index what is going to be replaced, before that happens."""
         try:
             there = self._home.stat(self.target, follow=False)
         except OSError:
@@ -281,22 +284,23 @@ class AtomicTree:
         return item
 
     def _put_into_trash(self, operation: Operation, item: Item) -> None:
-        """Rename what came out of the swap into the trash. Where that fails it stays in staging."""
+        """Rename what was replaced into the trash. If that fails, it stays in staging."""
         try:
             info = operation.take(self._staging, self._name, item)
         except (NoRoom, OSError) as error:
-            logger.error("what a tree replaced can't be put into the trash: %s", error or "no room")
+            reason = str(error) or "no space"
+            logger.error("what an atomic upload replaced can't be put into the trash: %s", reason)
             return
         self.trashed = True
-        if not stat.S_ISDIR(info.st_mode):  # what is in a tree is counted later
+        if not stat.S_ISDIR(info.st_mode):  # the contents of a tree are measured later
             self._trash = (counted_size(info), 1)
         try:
             operation.sync()
-        except OSError as error:  # the new tree is there in any case
-            logger.error("what a tree replaced is in the trash, but can't be synced: %s", error)
+        except OSError as error:  # the new tree is in place in any case
+            logger.error("the trash of what an atomic upload replaced can't be synced: %s", error)
 
     def _sync(self) -> None:
-        """Files were synced as they were committed; this makes sure of their directories."""
+        """Sync the tree's directories. Its files were synced when they were committed."""
         fd = self._home.tree.open_dir(self.target[:-1] if self._elsewhere else ())
         try:
             beneath.sync_file_system(fd)
@@ -310,7 +314,7 @@ class AtomicTree:
             return self._exchange(directory, name)
         except PermissionError:
             pass
-        # moving a directory rewrites its "..", which its own mode may forbid
+        # renaming a directory rewrites its "..", which its own mode may forbid
         opened = [open_closed(self._staging, self._name)]
         try:
             there = lstat(directory, name)
@@ -340,14 +344,16 @@ class AtomicTree:
         return True
 
     def _require_replace(self) -> None:
-        """All of what is there goes away: no rule for a part of it may forbid that."""
+        """Raise Forbidden unless all of what exists there may be replaced: no rule for a part of it
+        may forbid that."""
         self._home.require(Action.REPLACE, self.target, whole=True)
 
     def _swap_in_two(self, directory: int, name: bytes) -> None:
-        """Where two names can't be exchanged: the old tree is away for a moment.
+        """Replace the old tree in two renames, where two names can't be exchanged.
 
-        A note says so before it goes, or a crash in that moment would lose both trees: the
-        clean-up at the next start takes all of staging that has no owner.
+        In between, nothing exists at the target. A note on the disk says so beforehand. Without it,
+        a crash in that moment would lose both trees, because the clean-up at the next start removes
+        everything in staging that has no owner.
         """
         home, staging = self._home, self._staging
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -362,15 +368,15 @@ class AtomicTree:
                 os.rename(aside, name, src_dir_fd=staging, dst_dir_fd=directory)
                 raise
         except BaseException:
-            if lstat(staging, aside) is None:  # else the next clean-up puts it back
+            if lstat(staging, aside) is None:  # else the note is needed: the clean-up puts it back
                 forget_note(home, note)
             raise
         self._name, self._note = aside, note
 
     def abort(self, tick: Callable[[], None]) -> None:
-        """Remove the tree: what was there stays."""
+        """Remove the tree. What exists at its target stays."""
         self._home.redirect(None)
-        tally = Tally(directories=-1)  # its own, which never counted
+        tally = Tally(directories=-1)  # the tree's own directory, which never counted as used
         with self._home.settled(tally, self._settle):
             try:
                 self._discard(tally, tick)
@@ -385,7 +391,7 @@ class AtomicTree:
         try:
             info = os.stat(self._name, dir_fd=self._staging, follow_symlinks=False)
         except FileNotFoundError:
-            return  # it has its place already, where nothing was: syncing that failed
+            return  # it was renamed to a free target, and syncing that failed
         if stat.S_ISDIR(info.st_mode):
             elsewhere = [self._staging] if self._elsewhere else []
             self._home.discard_tree(self._name, tally, tick, *elsewhere)
@@ -394,7 +400,7 @@ class AtomicTree:
             self._home.drop_staged(self._name, self._staging)
 
     def _leave(self) -> None:
-        """Close the staging that isn't the home's, and remove its name. Can be called twice."""
+        """Close and remove the staging directory beside the target. Can be called twice."""
         if self._staging == self._home.staging_fd:
             return
         os.close(self._staging)
@@ -402,7 +408,7 @@ class AtomicTree:
         try:
             directory = self._home.tree.open_dir(self.target[:-1])
         except OSError:
-            return  # it has gone, and the name with it
+            return  # the directory was removed, and staging with it
         try:
             leave_beside(directory)
         finally:

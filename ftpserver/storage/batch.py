@@ -1,13 +1,13 @@
 """Uploads: batches of verified files, and the commit that makes them durable and visible.
 
-Lives here: what happens to an upload between its first byte and its acknowledgement, in order.
-Lives elsewhere: the frames the bytes come in (serving/session.py), the file they go to
-(staging.py), the names it gets (commit.py), room (batch_room.py, ledger.py).
+Lives here: the steps of an upload from its first byte to its acknowledgement, in order.
+Lives elsewhere: the frames that carry the bytes (serving/session.py), the file they are written to
+(staging.py), the renames (commit.py), quota (batch_room.py, ledger.py).
 
-The order, in which a crash at any point is repaired by the next start: reserve room → write
+The steps are ordered so that the next start repairs a crash at any point: reserve quota → write
 and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
-mark the lease as committing → rename → sync the directories → settle → acknowledge. All of it
-after the writing is done once for a batch, so that many small uploads share each sync.
+mark the lease as committing → rename → sync the directories → settle → acknowledge. All steps
+after the writing are done once per batch, so that many small uploads share each sync.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ from ftpwire.pieces import Piece
 logger = logging.getLogger("ftpd.uploads")
 
 SMALL = 256 * 1024
-"""Uploads up to this many bytes are taken in memory and staged at once."""
+"""Uploads up to this many bytes are buffered in memory and staged when complete."""
 SHARES_STEP = 4 * 1024 * 1024
-"""Uploads up to this many bytes take their room from a lease that the batch shares."""
+"""Uploads up to this many bytes take their quota from a lease that the batch shares."""
 BATCH_FILES = 1000
 BATCH_BYTES = 64 * 1024 * 1024
 
@@ -89,7 +89,7 @@ _Made = TypeVar("_Made")
 
 Change = MakeDir | MakeLink | SetAttributes | Remove
 Outcome = tuple[int, Message | FilesOutcome]
-"""A request's id, and the reply or `Failed` to send for it; or what became of a `PutFiles`."""
+"""A request's id, and the reply or `Failed` to send for it, or the outcome of a `PutFiles`."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class _Pending:
     staged: Staged | None = None
     outcome: Message | None = None
     part: Part | None = None
-    """Of a request of many files: what of it is in this batch."""
+    """The part of a `PutFiles` that is in this batch."""
 
 
 @dataclass
@@ -109,29 +109,29 @@ class _Batch:
     size: int = 0
     files: int = 0
     things: int = 0
-    """What requests of many files are about, which are one each in ``pending``."""
+    """The number of items of `PutFiles` requests, each of which is one entry of ``pending``."""
     leases: list[Lease] = field(default_factory=list)
-    """What it holds, once it is finished; before, `BatchRoom` has that."""
+    """The leases it holds once it is closed. While it is open, `BatchRoom` has them."""
     leases_are_durable: bool = True
     places: list[Place] = field(default_factory=list)
-    """Where its files are staged."""
+    """The directories where its files are staged."""
     makes_links: bool = False
     looks: bool = False
-    """Whether something is removed only if it is what was said."""
+    """True if something is removed only if it is in the state that the client expects."""
 
 
 class Uploads:
-    """The uploads of one session: a batch that fills up, and is then committed. One thread.
+    """The uploads of one session: a batch is filled, and then committed. For one thread.
 
-    What is staged or asked for here is done, and answered, by ``commit``, in order.
+    Everything staged or requested here is applied and answered by ``commit``, in order.
 
     Args:
-        cut: Ends this session, when its client has come again and has taken its upload over.
-            Called with the path of that.
-        check_client: Raises when this session's client has gone.
-        syncs: What the sessions of this process sync together; None: this one has its own.
-        keep: Called before each commit, also one that want of room brings about: has the home's
-            ``operation`` be the one that what goes belongs to.
+        cut: Ends this session, because its client has reconnected and taken its upload over.
+            Called with the path of the upload.
+        check_client: Raises if this session's client has disconnected.
+        syncs: Groups the syncs of the sessions of this process; None: this session has its own.
+        keep: Called before each commit, also one forced by lack of quota. Sets the home's
+            ``operation`` to the one that receives what is removed and replaced.
     """
 
     def __init__(
@@ -160,33 +160,33 @@ class Uploads:
         self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
         self._receiving = 0
         self._contributor: Contributor | None = None
-        """Open for the next piece of the same upload."""
+        """The upload that received the last piece, open for its next one."""
         self.remarks: set[str] = set()
-        """What the user should know about the last commits."""
+        """Warnings for the user about the last commits."""
         self._done: list[Outcome] = []
         self.settled: Settled | None = None
-        """What the last commit has found in the ledger."""
+        """The account's state after the last commit."""
 
     @property
     def pending(self) -> bool:
-        """Whether a commit would answer something."""
+        """True if a commit would produce replies."""
         return bool(self._batch.pending or self._done)
 
     @property
     def full(self) -> bool:
-        """Whether the batch should be committed before more comes."""
+        """True if the batch should be committed before it takes more."""
         batch = self._batch
         return len(batch.pending) + batch.things >= BATCH_FILES or batch.size >= BATCH_BYTES
 
     # taking in ---------------------------------------------------------------------------
 
     def check(self, request: Put) -> Parts:
-        """Refuse early what a commit would refuse late. For uploads that ask first.
+        """Check early what the commit checks late, for uploads that ask before they send.
 
         Raises:
-            CommandError, OSError: As the commit would.
+            CommandError, OSError: The commit would refuse the upload.
         """
-        target = self._home.network_of(target_of(request.path))
+        target = self._home.redirected(target_of(request.path))
         try:
             directory, name = self._home.tree.parent(target)
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class Uploads:
             there = lstat(directory, name)
             if there is not None:
                 may_replace(there, request.overwrite, request.mtime_ns)
-                # one of that size and time may have the same bytes, which the commit finds out
+                # a file of the same size and time may have the same bytes: the commit compares them
                 if (there.st_size, there.st_mtime_ns) != (request.size, request.mtime_ns):
                     self._home.require(Action.REPLACE, target)
         finally:
@@ -207,12 +207,12 @@ class Uploads:
     def stage_small(
         self, request_id: int, request: Put, data: bytes | bytearray, sent: Sent
     ) -> None:
-        """Stage an upload that came in whole.
+        """Stage an upload that was received completely.
 
         Raises:
             CommandError, OSError: It is refused; nothing is left of it.
         """
-        target = self._home.network_of(target_of(request.path))
+        target = self._home.redirected(target_of(request.path))
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
         size = len(data)
@@ -249,7 +249,10 @@ class Uploads:
         mtime_ns: int | None,
         place: Place,
     ) -> tuple[bytes, int]:
-        """Write a small file into staging: its name there, and its descriptor.
+        """Write a small file into staging.
+
+        Returns:
+            Its name there, and its descriptor.
 
         Raises:
             OSError: Nothing of it is left.
@@ -265,15 +268,16 @@ class Uploads:
         )
 
     def stage_files(self, request_id: int, request: PutFiles, data: bytes | bytearray) -> None:
-        """Stage many small files, that came in whole, and make directories for them; what is
-        refused of it is told with the rest, by the `FilesOutcome` of the request.
+        """Stage a run of small files that was received completely, and the directories for it.
+
+        Items that are refused are part of the `FilesOutcome` of the request.
 
         Args:
             data: The bytes of all files, one after another.
 
         Raises:
-            StateError: The books can't be used, and nothing of it is stored. Where some of it is,
-                because it took more than one batch, the rest is told as refused, by its index.
+            StateError: The quota store can't be used, and no file is stored. If some were already
+                stored, because the run took more than one batch, the rest is reported as refused.
         """
         run = FileRun(request_id, request, _refused)
         few = self._batch.files + run.files <= SYNC_EACH
@@ -296,8 +300,8 @@ class Uploads:
         batch.size += sum(one.size for one in last.staged)
 
     def part_of(self, run: FileRun, index: int) -> Part:
-        """The part of a run that the batch which is open now has; it begins with that index where
-        there is none yet."""
+        """Return the part of a run that is in the open batch; add one that begins at ``index`` if
+        there is none."""
         pending = self._batch.pending
         part = pending[-1].part if pending else None
         if part is None or part.run is not run:
@@ -306,7 +310,7 @@ class Uploads:
         return part
 
     def _forget_run(self, run: FileRun) -> None:
-        """The request fails as a whole: nothing more of it is stored."""
+        """Discard the run's part in the open batch: the request fails as a whole."""
         batch = self._batch
         for pending in batch.pending:
             if pending.part is not None and pending.part.run is run:
@@ -317,8 +321,8 @@ class Uploads:
                 return
 
     def _on_disk(self, place: Place, step: Callable[[], _Made]) -> _Made:
-        """Make a file in staging; trash is given up where the disk has no room for it, or can't
-        take one more file. Raises OSError."""
+        """Make a file in staging. If the disk has no space or no inode left, evict trash and try
+        again. Raises OSError."""
 
         def make() -> _Made:
             try:
@@ -326,9 +330,9 @@ class Uploads:
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                raise from_oserror(error, "") from error  # the caller names the path
+                raise from_oserror(error, "") from error  # the caller adds the path
 
-        if place.above is not None:  # another file system, on which there is no trash
+        if place.above is not None:  # another file system: evicting trash would not help
             return step()
         try:
             return self._ledger.until_on_disk(make)
@@ -339,15 +343,16 @@ class Uploads:
 
     @contextmanager
     def receiving(self, request_id: int, request: Put) -> Iterator[Receiving]:
-        """Receive an upload that comes in pieces; leaving the context without an error has the
-        next commit place it. Its room is reserved first, if its size is known.
+        """Receive an upload whose bytes arrive over time. A context manager.
 
-        Of one that was interrupted, what is worth it is kept for a resume; else nothing is.
+        Leaving the context without an error adds the upload to the batch. Its quota is reserved
+        first, if its size is known. An interrupted upload is kept for a resume if it is large
+        enough; anything else that fails is discarded.
 
         Raises:
-            CommandError, OSError: It is refused.
+            CommandError, OSError: The upload is refused.
         """
-        target = self._home.network_of(target_of(request.path))
+        target = self._home.redirected(target_of(request.path))
         receiving = self._begin(request, target)
         staging = receiving.staging
         self._receiving += 1
@@ -357,7 +362,7 @@ class Uploads:
             finally:
                 self._receiving -= 1
             if not receiving.verified:
-                raise VerificationFailed("the upload was not finished")
+                raise VerificationFailed("the upload is incomplete")
         except BaseException as error:
             interrupted = isinstance(error, (Cancelled, ConnectionLost)) or type(error) is Busy
             try:
@@ -394,7 +399,7 @@ class Uploads:
 
     def _begin(self, request: Put, target: Parts) -> Receiving:
         size = request.size
-        hidden = paths.STAGING in target  # in a tree on its way, which ends with its session
+        hidden = paths.STAGING in target  # in an atomic tree, which ends with its session
         place = self._places.of(target[:-1])
         resumable = size is not None and request.ask and size > RESUME_FROM
         if resumable and not hidden and place.above is None:
@@ -406,7 +411,7 @@ class Uploads:
             files = self._room.new_names(target, request.parents, exactly=True)
             lease = self._room.reserve(size or 0, files)
             self._check_disk(lease, place)
-        place = self._places.of(target[:-1])  # taking room may have ended the batch
+        place = self._places.of(target[:-1])  # taking quota may have committed the batch
         try:
             staging = self._on_disk(
                 place, lambda: Staging.create(self._home.new_name(), request, place)
@@ -417,11 +422,14 @@ class Uploads:
             raise
 
     def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
-        with self._home.shared():  # a clean-up takes what no lease owns, holding it alone
+        # Shared: a clean-up, which holds the lock alone, removes whatever no lease owns. None must
+        # run between opening the staging file and reserving its lease.
+        with self._home.shared():
             name = self._kept_name(request, target)
             with ResumableStaging.open(self._home, request, name, self._cut, place) as staging:
-                # A request of a client that has gone may have lain here for long: by now its next
-                # connection may have the upload. Who looks at the lock knows, for that came later.
+                # A request of a client that has disconnected may have waited here for long, while
+                # the client reconnected and resumed the upload. Check only now that the file's lock
+                # is held: the other connection came later.
                 self._check_client()
                 staging.key = secrets.token_bytes(KEY_SIZE) if request.pieces else None
                 lease = self._ledger.take_over(self._account_id, name, staging.key)
@@ -433,7 +441,7 @@ class Uploads:
         return Receiving(staging, request, lease, self._ledger)
 
     def _begin_anew(self, staging: ResumableStaging, request: Put, target: Parts) -> Lease:
-        """Have room for an upload of which nothing is kept. Raises QuotaExceeded, DiskFull."""
+        """Reserve quota for an upload of which nothing is kept. Raises QuotaExceeded, DiskFull."""
         try:
             staging.own()
             staging.start_over()
@@ -446,7 +454,7 @@ class Uploads:
             raise
 
     def _go_on_with(self, staging: ResumableStaging, request: Put, lease: Lease) -> None:
-        """Make the files this session's, as the lease is by now."""
+        """Take the staging files over, after their lease, and start over unless it is a resume."""
         try:
             staging.own()
             if not request.resume:
@@ -457,26 +465,26 @@ class Uploads:
             raise
 
     def _kept_name(self, request: Put, target: Parts) -> bytes:
-        """The staging name of an upload that can be kept."""
+        """Return the staging name of an upload that can be kept."""
         name, before = kept_names(self._account_id, target, request.size, request.mtime_ns)
         if lstat(self._home.staging_fd, before) is not None:
             mine = self._ledger.resumable(self._account_id)
             if any(one.staging == before for one in mine):
-                return before  # an earlier version has kept it for this account
+                return before  # an earlier version of the server has kept it for this account
         return name
 
     def open_piece(self, request: PutPiece) -> Piece:
-        """Begin a piece of what another session of the account uploads.
+        """Begin to receive a piece of a file that another session of the account uploads.
 
         Raises:
-            CommandError: That is not under way, or needs no such piece.
+            CommandError: That upload isn't running, or needs no such piece.
         """
         open_one = self._contributor
         if open_one is None or open_one.key != request.key:
             self._forget_pieces()
             name = self._ledger.find_pieces(self._account_id, request.key)
             if name is None:
-                raise LeaseLost("no upload is open that this piece belongs to")
+                raise LeaseLost("no running upload accepts this piece")
             open_one = Contributor.open(self._home.staging_fd, name, request.key)
             self._contributor = open_one
         try:
@@ -493,7 +501,8 @@ class Uploads:
     def _reserve_for(
         self, size: int, files: int, target: Parts, staging: ResumableStaging
     ) -> Lease:
-        """Room for an upload that can be kept; what is kept of others to its target gives way."""
+        """Reserve quota for a resumable upload. If there is too little, discard what is kept of
+        other uploads to the same target, and try again."""
 
         def reserve() -> Lease:
             return self._ledger.reserve(
@@ -507,20 +516,24 @@ class Uploads:
             return reserve()
 
     def _check_disk(self, lease: Lease, place: Place) -> None:
-        """Give the room back when the quota has it and the disk hasn't. Raises DiskFull."""
+        """Release the lease if its bytes are within the quota but not free on the disk.
+
+        Raises:
+            DiskFull: They are not free, even after trash was evicted.
+        """
         try:
             if place.above is None:
                 self._ledger.until_on_disk(lambda: self._home.check_disk(lease.size))
-            else:  # another file system, on which there is no trash
+            else:  # another file system: evicting trash would not help
                 self._home.check_disk(lease.size, place.above)
         except DiskFull:
             self._ledger.release(lease)
             raise
 
     def add_change(self, request_id: int, change: Change) -> None:
-        """Have a change made, in its turn, by the commit."""
+        """Add a change to the batch. The commit makes it in its turn."""
         if isinstance(change, Remove):
-            self._room.take(0, None)  # what frees room holds a lease too
+            self._room.take(0, None)  # removing needs a lease too (see ledger.py)
             self._batch.looks |= change.only_if_same
         elif not isinstance(change, SetAttributes):
             self._room.take_names(change)
@@ -528,7 +541,7 @@ class Uploads:
         self._batch.pending.append(_Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
-        """Answer a request in its turn among those of the batch."""
+        """Add a request whose outcome is known, so that its reply keeps its turn."""
         self._batch.pending.append(_Pending(request_id, outcome=outcome))
 
     def _add_staged(self, request_id: int, request: Put, staged: Staged) -> None:
@@ -544,57 +557,58 @@ class Uploads:
         batch.pending.append(_Pending(request_id, request.path, staged=staged))
 
     def _keep(self, lease: Lease) -> None:
-        """Keep the room of an upload that was interrupted."""
+        """Keep the lease of an interrupted upload."""
         try:
             self._ledger.keep(lease)
-        except NOT_NOW as error:  # nobody has it now, so the next heartbeat keeps it
+        except NOT_NOW as error:
+            # the lease is no longer referenced, so the next heartbeat keeps it
             logger.warning("a reservation is kept later: %s", error)
 
     def _unlink(self, name: bytes, place: Place | None = None) -> None:
-        """Remove something from staging, unless it was placed already."""
+        """Remove a file from staging, unless it was renamed to its target already."""
         unlink_if_there(self._home.staging_fd if place is None else place.fd, name)
 
-    # files that are written in any order -------------------------------------------------
+    # files written in any order ----------------------------------------------------------
 
     def is_in_tree(self, path: bytes) -> bool:
-        """Whether what is put there now goes to a tree that is on its way."""
-        return paths.STAGING in self._home.network_of(target_of(path))
+        """Return whether a file put at this path goes to an atomic tree that is being uploaded."""
+        return paths.STAGING in self._home.redirected(target_of(path))
 
     def identity(self, path: bytes) -> tuple[int, int] | None:
-        """The device and inode of what is at a path now; None where nothing is."""
+        """Return the device and inode of what exists at a path; None if nothing does."""
         try:
-            info = self._home.stat(self._home.network_of(target_of(path)), follow=False)
+            info = self._home.stat(self._home.redirected(target_of(path)), follow=False)
         except FileNotFoundError:
             return None
         return info.st_dev, info.st_ino
 
     def finish(self) -> None:
-        """Make all that was taken in durable and visible; its outcomes wait for `commit`."""
+        """Make the batch durable and visible. `commit` returns its outcomes later."""
         self._finish_batch()
 
     def commit_now(self, request_id: int) -> Message | FilesOutcome:
-        """Commit, and return the outcome of one request; the others wait for `commit`."""
+        """Commit, and return the outcome of one request. `commit` returns the others later."""
         self._finish_batch()
         for at, (one, outcome) in enumerate(self._done):
             if one == request_id:
                 del self._done[at]
                 return outcome
-        raise AssertionError(f"nothing was asked for under {request_id}")
+        raise AssertionError(f"request {request_id} is not pending")
 
     # commit ------------------------------------------------------------------------------
 
     def commit(self, *, late: bool = False) -> list[Outcome]:
-        """Make all that was taken in durable and visible; returns every answer, in order.
+        """Make the batch durable and visible, and return all outcomes in order.
 
         Args:
-            late: The client is gone, and may be back over another connection already.
+            late: True if the client has disconnected. It may have reconnected already.
         """
         self._finish_batch(late=late)
         done, self._done = self._done, []
         return done
 
     def go_idle(self) -> None:
-        """Nothing is under way for a while: give back the room that was taken for nothing."""
+        """Release quota that nothing uses, because the session is idle for a while."""
         if self.pending:
             return
         if self._room.leases:
@@ -603,7 +617,7 @@ class Uploads:
             self._leave_places()
 
     def abandon(self) -> None:
-        """Drop what was staged and not committed. For a session, or a request, that failed."""
+        """Discard what was staged and not committed, because the session or a request failed."""
         self._forget_pieces()
         self._abandon()
 
@@ -616,12 +630,12 @@ class Uploads:
             self._leave_places()
 
     def _leave_places(self) -> None:
-        """Close what is open of other directories, unless something is staged there."""
+        """Close the handles of other staging directories, unless something is staged there."""
         if not self._receiving and not self._batch.pending:
             self._places.close()
 
     def _take_batch(self) -> _Batch:
-        """What has joined it, with what it holds; the next one begins."""
+        """Close the open batch and return it with its leases; open an empty one."""
         batch, self._batch = self._batch, _Batch()
         batch.leases_are_durable = self._room.is_durable
         batch.leases = self._room.hand_over()
@@ -631,7 +645,7 @@ class Uploads:
         return batch
 
     def _drop_batch(self, batch: _Batch) -> None:
-        with ExitStack() as stack:  # all of it, whatever fails of it
+        with ExitStack() as stack:  # each step runs, even if another one fails
             for lease in batch.leases:
                 stack.callback(self._ledger.release, lease)
             for staged in reversed(_staged_of(batch)):
@@ -659,12 +673,12 @@ class Uploads:
             return
         try:
             outcomes = self._commit_batch(batch, late=late)
-        except Exception as error:  # whatever it is, nobody is left without an answer
+        except Exception as error:  # whatever the error is, each request must get a reply
             failure = _failed(_told(error))
             try:
                 self._drop_batch(batch)
             except Exception:
-                logger.exception("a batch could not be dropped: the next start cleans up")
+                logger.exception("a batch could not be discarded: the next start cleans up")
             outcomes = [(p.request_id, p.outcome or failure) for p in batch.pending]
         for pending, outcome in zip(batch.pending, outcomes, strict=True):
             if pending.part is None:
@@ -678,13 +692,14 @@ class Uploads:
 
     def _commit_batch(self, batch: _Batch, *, late: bool) -> list[tuple[int, Message]]:
         self._keep_what_goes()
-        # what says that the home is to be counted comes to the disk before what it says that of
-        quota_store = () if batch.leases_are_durable else self._ledger.to_sync()
+        # The leases must be on the disk before the first rename under them: after a power cut they
+        # are the only sign that this home has to be recounted.
+        quota_fds = () if batch.leases_are_durable else self._ledger.to_sync()
         if self._durable:
-            self._sync_files(_staged_of(batch), batch.places, quota_store)
+            self._sync_files(_staged_of(batch), batch.places, quota_fds)
         else:
-            self._syncs.sync(quota_store)
-        self._home.take_turn()  # again, if the disk was waited for: others are at their own commits
+            self._syncs.sync(quota_fds)
+        self._home.take_turn()  # again: syncing may have waited, and other sessions commit now
         self._begin_commit(batch)
         staged = _staged_of(batch)
         removals = [
@@ -693,18 +708,19 @@ class Uploads:
             if isinstance(pending.change, Remove) and not pending.change.final
         ]
         failure = None
-        # locked until it is settled, or a recount would count it twice
+        # The lock is held until the settlement: a recount in between would count the changes, and
+        # the settlement would count them again.
         with self._keeping(removals) as operation, self._locked(batch):
             commit = Commit(
                 self._home, self._places, self._syncs, keep_times=late, operation=operation
             )
-            commit.announce(removals)  # if that fails, nothing was done, and the batch is dropped
+            commit.announce(removals)  # a failure here changes nothing: the batch is discarded
             try:
                 outcomes = self._apply_all(commit, batch)
                 commit.finish()
                 if self._durable:
                     commit.sync()
-            except Exception as error:  # it is visible, but it can't be called durable
+            except Exception as error:  # the changes are visible, but may not be durable
                 failure = _failed(_told(error))
             finally:
                 commit.close()
@@ -722,13 +738,13 @@ class Uploads:
             except LeaseLost as error:
                 failure = _failed(error)
             except Exception as error:
-                # what is stored is durable, and is told as that: the lease is there still, and has
-                # the home counted, by this run's next settlement or by the next start
+                # What is stored is durable, and is reported as stored. The lease still exists: it
+                # makes this run's next settlement, or the next start, recount the home.
                 self.settled = None
-                logger.error("what was stored is settled later: %s", error)
+                logger.error("a settlement failed, and is retried later: %s", error)
             finally:
                 for one in staged:
-                    one.close()  # its bytes have their name now, or were refused it
+                    one.close()  # it has its name now, or was refused
         self.remarks |= commit.remarks
         if failure is not None:
             return [(p.request_id, p.outcome or failure) for p in batch.pending]
@@ -736,23 +752,29 @@ class Uploads:
 
     @contextmanager
     def _keeping(self, removals: list[Remove]) -> Iterator[Operation | None]:
-        """Have the place ready where what is removed goes, before the home's lock is taken: who
-        restores from there waits for that lock. Where things are replaced at most, it isn't known
-        yet whether anything is going there, and nothing is made, nor made again."""
+        """Make the operation ready that receives what is removed, before the home's lock is taken.
+
+        A restore holds the operation and then waits for the home's lock, so the order must be the
+        same here. A batch that can only replace files doesn't know yet whether it needs the
+        operation: one that doesn't exist is not made for it.
+        """
         operation = self._home.operation
         if operation is None or (not removals and not operation.is_there):
             yield operation
             return
         self._home.will_block()
-        # uploads wait for nobody who restores; what they replace is another operation then
+        # An upload never waits for a restore: what it replaces then goes to a new operation.
         with self._home.keeping(waiting=bool(removals)) as ready:
             if ready is None:
                 self.remarks.add(NO_ROOM)
             yield ready
 
     def _begin_commit(self, batch: _Batch) -> None:
-        """Say that renames follow, and take what can be resumed out of the reach of other sessions,
-        both in one step of each. Those that were taken over before fail alone."""
+        """Mark the leases as committing, and withdraw resumable files from other sessions.
+
+        The files' locks are held across both, so that no session can take a file over in between.
+        Uploads that were taken over before then fail by themselves, not with the batch.
+        """
         found = _resumable_of(batch)
         if not found:
             self._begin_leases(batch.leases)
@@ -776,8 +798,11 @@ class Uploads:
             self._ledger.begin_commit(leases)
 
     def _fail_those_without_lease(self, batch: _Batch) -> None:
-        """Have those fail alone whose lease another session has, but not their files: it has died,
-        or a full disk has stopped it, in between. They stay for whoever has their room next."""
+        """Fail only the uploads whose lease another session has taken over without their file.
+
+        That session died in between, or a full disk stopped it. The files stay for the next owner
+        of the lease.
+        """
         owned = {one.staging for one in self._ledger.resumable(self._account_id)}
         for pending, staged, resumable in _resumable_of(batch):
             if resumable.lease is None or staged.name not in owned:
@@ -800,13 +825,15 @@ class Uploads:
         resumable.close()
         if lease is not None:
             batch.leases.remove(lease)
-            self._keep(lease)  # unless it is another session's by now
+            self._keep(lease)  # unless another session has taken it over
 
     def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
-        """Hold the home's lock for a batch: alone where it may replace something, and two names
-        can't be exchanged, and where it looks at something before it removes it: nothing comes in
-        between then. From its start: a lock that is held shared can't become one that is held alone
-        without letting others in between."""
+        """Return the home's lock for a batch: shared, or exclusive if the batch needs that.
+
+        Exclusive if the batch may replace something where two names can't be exchanged, or checks
+        something before removing it: no other change may come in between. The lock is exclusive
+        from the start, because upgrading a shared lock would let other sessions in.
+        """
         places = list(batch.places)
         if batch.makes_links:
             places.append(self._places.of(()))
@@ -815,7 +842,7 @@ class Uploads:
         return self._home.alone()
 
     def _drop_replaced(self, kept: list[bytes], targets: set[Parts]) -> None:
-        """Drop what is kept of other uploads to these targets. What can't be is dropped in time."""
+        """Discard what is kept of other uploads to these targets, or leave it to expire."""
         if not kept:
             return
         stored = {
@@ -827,18 +854,18 @@ class Uploads:
             try:
                 drop_kept(self._home, self._ledger, self._account_id, name)
             except (OSError, *NOT_NOW) as error:
-                logger.warning("what is kept of an earlier upload is dropped later: %s", error)
+                logger.warning("the rest of an earlier upload is discarded later: %s", error)
 
     def _sync_files(
-        self, staged: list[Staged], places: list[Place], quota_store: Sequence[int]
+        self, staged: list[Staged], places: list[Place], quota_fds: Sequence[int]
     ) -> None:
-        """Sync the staged files: few together with those of other sessions, many by themselves,
-        with their file system.
+        """Sync the staged files: few of them one by one, in a group with other sessions' files;
+        many of them by syncing their whole file system.
 
         Args:
-            quota_store: Descriptors that are synced as well.
+            quota_fds: Descriptors of the quota store to sync as well.
 
-        After a failure they are dropped and never synced again: the kernel has forgotten
+        Files whose sync failed are discarded and never synced again: the kernel has forgotten
         the pages that it could not write (PostgreSQL's fsyncgate).
         """
         together = any(one.fd < 0 for one in staged)
@@ -850,12 +877,12 @@ class Uploads:
             except beneath.Unsupported:
                 for one in staged:
                     self._sync_by_name(one)
-            self._syncs.sync(quota_store)
+            self._syncs.sync(quota_fds)
             return
-        self._syncs.sync([*quota_store, *(one.fd for one in staged)])
+        self._syncs.sync([*quota_fds, *(one.fd for one in staged)])
 
     def _one_of_each_disk(self, places: list[Place]) -> list[int]:
-        """Something on each file system that files are staged on: each is synced once."""
+        """Return one descriptor for each file system with staged files: each is synced once."""
         found: dict[int, int] = {}
         for place in places:
             fd = self._home.staging_fd if place.above is None else place.above
@@ -922,21 +949,21 @@ def _staged_of(batch: _Batch) -> list[Staged]:
 
 
 def _told(error: Exception) -> CommandError | OSError:
-    """The error to tell the client; one of the server's own is logged."""
+    """Return the error to report to the client; log it if it is the server's own."""
     if isinstance(error, (CommandError, OSError)):
         return error
-    expected = isinstance(error, StateError)  # which says it in one line
+    expected = isinstance(error, StateError)  # its text says enough without a traceback
     logger.error("a batch failed: %s", error, exc_info=None if expected else error)
     return Internal("internal error")
 
 
 _APPLIED = Done()
-"""In the place of what became of a part of a `PutFiles`, which knows that itself."""
+"""Stands for the outcome of a part of a `PutFiles`, which records its outcomes itself."""
 
 
 def _refused(error: CommandError | OSError, path: bytes) -> Failed:
-    """As `_failed`, of a part of a request, which has no answer of its own."""
-    if isinstance(error, InvalidPath):  # it may be as long as a path may be
+    """Return what `_failed` does, for an item of a request, which has no reply of its own."""
+    if isinstance(error, InvalidPath):  # the path may be too long to repeat in the text
         return Failed.from_error(error, path)
     return _failed(error, path)
 

@@ -1,10 +1,10 @@
-"""Room for the files, directories and links of a batch, taken in steps before it is needed.
+"""Quota for the files, directories and links of a batch, reserved in steps before it is needed.
 
-Lives here: how much a change needs, what small ones share, what is left of it.
-Lives elsewhere: the account's room (ledger.py), what the batch does with it (batch.py).
+Lives here: how much a change needs, the lease that small files share, what is left of it.
+Lives elsewhere: the account's quota (ledger.py), what the batch does with it (batch.py).
 
-A statement for each small file would cost more than the file. So small ones share a lease, which
-is made larger in whole steps where there is plenty of room.
+A database statement for each small file would cost more than the file. So small files share a
+lease, which grows in whole steps while plenty of quota is free.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ftpwire.paths import Parts
 
 
 class Wanted(NamedTuple):
-    """Names that are to be added to a directory.
+    """Names that a request adds to a directory.
 
     Attributes:
-        names: How many.
-        is_made: The directory itself is made.
-        with_parents: The missing ones above it as well.
+        names: The number of names.
+        is_made: True if the directory itself is made too.
+        with_parents: True if its missing parents are made too.
     """
 
     directory: Parts
@@ -37,15 +37,16 @@ class Wanted(NamedTuple):
 
 
 class BatchRoom:
-    """What one session's batch holds: for one batch after another. One thread.
+    """The quota held by one session's batches, one batch after another. For one thread.
 
     Args:
-        places: Knows directories that are there.
-        finish_batch: Commits what there is, which gives back what it holds and doesn't need.
+        places: The directories that are known to exist.
+        finish_batch: Commits the open batch, which returns the quota that it holds and doesn't
+            need.
 
     Attributes:
-        leases: What the batch's files hold; those of large ones are their own.
-        is_durable: Whether all of these survive a power cut.
+        leases: The leases that the batch's files hold. A large file has a lease of its own.
+        is_durable: True if all of these survive a power cut.
     """
 
     def __init__(
@@ -66,30 +67,30 @@ class BatchRoom:
     def _begin(self) -> None:
         self.leases: list[Lease] = []
         self._step: Lease | None = None
-        """The one of them that small files share."""
+        """The one of ``leases`` that small files share."""
         self._unused = 0
-        """Of the step, what no staged file has taken yet, in bytes."""
+        """Bytes of the step that no staged file has taken yet."""
         self._unused_files = 0
-        """Of the step, what nothing in the batch has taken yet, in files, directories and links."""
+        """Files, directories and links of the step that nothing in the batch has taken yet."""
         self.is_durable = True
         self._directories: set[Parts] = set()
-        """Those that the batch is going to make."""
+        """The directories that the batch is going to make."""
 
     def hand_over(self) -> list[Lease]:
-        """What the batch holds, which is settled or released now; the next batch begins."""
+        """Return the leases, for the caller to settle or release, and start an empty batch."""
         leases = self.leases
         self._begin()
         return leases
 
     def take(self, size: int, target: Parts | None, parents: bool = False) -> None:
-        """Take room for something small from the step, or make that larger.
+        """Take quota for something small from the step, or enlarge the step.
 
         Args:
-            target: The name that it adds; None for none.
-            parents: Its missing parent directories are made.
+            target: The path that it adds; None if it adds none.
+            parents: True if missing parent directories are made.
 
         Raises:
-            QuotaExceeded: There is none, even after the batch was committed.
+            QuotaExceeded: There is too little, even after the open batch was committed.
         """
         files = 0 if target is None else self.new_names(target, parents)
         if self._step is not None and self._unused >= size and self._unused_files >= files:
@@ -105,11 +106,14 @@ class BatchRoom:
             self._extend(size, files)
 
     def take_together(self, size: int, wanted: Sequence[Wanted]) -> bool:
-        """Take room for many small files at once; False where there isn't enough for all of them,
-        or it can't be asked: each tries it by itself then.
+        """Take quota for many small files at once.
 
         Args:
-            size: Their bytes.
+            size: The bytes of all files.
+
+        Returns:
+            False if there isn't enough for all of them, or the store can't be used: then each file
+            takes its own.
         """
         files, making = 0, set[Parts]()
         for one in wanted:
@@ -137,22 +141,25 @@ class BatchRoom:
         return True
 
     def will_make(self, directory: Parts) -> None:
-        """Room for a directory was taken: what is in it finds it there."""
+        """Note that quota for a directory was taken, and that entries may be added to it."""
         self._directories.add(directory)
 
     def make_durable(self) -> None:
-        """Have what is held survive a power cut, before the commit does that: something is left
-        where no start looks for it unless a lease says so."""
+        """Make the leases survive a power cut before the commit does that.
+
+        Needed when something is about to be left where a start looks for leftovers only if a lease
+        says so.
+        """
         if not self.is_durable:
             self._ledger.make_durable()
             self.is_durable = True
 
     def take_names(self, change: MakeDir | MakeLink) -> None:
-        """Take room for what a change makes."""
+        """Take quota for the name that a change adds."""
         try:
-            target = self._home.network_of(paths.split(change.path))
+            target = self._home.redirected(paths.split(change.path))
         except CommandError:
-            return  # the commit refuses it
+            return  # the commit reports the invalid path
         if isinstance(change, MakeDir):
             self.take(0, target, change.parents)
             self.will_make(target)
@@ -174,7 +181,10 @@ class BatchRoom:
         self._unused_files += step.files - files_before - files
 
     def reserve(self, size: int, files: int) -> Lease:
-        """Room for one large file, exactly: its own, until it is added to ``leases``."""
+        """Reserve exactly this much for one large file, with a lease of its own.
+
+        The caller adds it to ``leases`` once the file is staged.
+        """
         try:
             return self._ledger.reserve(self._account_id, size, files=files)
         except QuotaExceeded:
@@ -184,18 +194,22 @@ class BatchRoom:
         return self._ledger.reserve(self._account_id, size, files=files)
 
     def give_back(self, lease: Lease | None, size: int) -> None:
-        """Of an upload that failed: its own lease, or, without, its bytes of the step."""
+        """Return the quota of an upload that failed.
+
+        Args:
+            lease: The upload's own lease; None if it took ``size`` bytes of the step.
+        """
         if lease is None:
             self._unused += size
         else:
             self._ledger.release(lease)
 
     def new_names(self, target: Parts, parents: bool, *, exactly: bool = False) -> int:
-        """How many names a change adds: its own, and with ``parents`` the missing ones above.
+        """Count the names that a change adds: its own, and with ``parents`` the missing parents.
 
         Args:
-            exactly: Don't count its own where something is there already. Otherwise that is
-                not looked for, and what was taken too much comes back with the batch's lease.
+            exactly: True to look whether the target exists, and not to count it then. False is
+                faster: quota taken in excess comes back when the batch's lease is settled.
         """
         count = 1
         if exactly and self._exists(target):
@@ -209,7 +223,7 @@ class BatchRoom:
         return count
 
     def _is_known(self, directory: Parts) -> bool:
-        """Whether it was there when it was looked at, or is going to be made."""
+        """Return whether a directory has been seen, or is going to be made by this batch."""
         return directory in self._directories or directory in self._places.seen
 
     def _exists(self, parts: Parts) -> bool:
@@ -217,6 +231,6 @@ class BatchRoom:
             self._home.stat(parts, follow=False)
         except OSError:
             return False
-        except CommandError:  # a link leads to where other rights hold: the commit says it, unless
-            return True  # something else in the batch replaces that link
+        except CommandError:  # a link leads to where other permissions apply. The commit reports
+            return True  # that, unless another change of the batch replaces the link first
         return True

@@ -1,9 +1,9 @@
 """The visible part of a commit: renames and changes under the home's lock.
 
-Lives here: giving staged files their names, making directories and links, setting attributes,
-removing files, and syncing the directories that this touched.
-Lives elsewhere: what is committed when (batch.py), bytes before that (staging.py), what is kept of
-what goes (trash/).
+Lives here: renaming staged files to their targets, making directories and links, setting
+attributes, removing files, and syncing the directories that were changed.
+Lives elsewhere: when a batch is committed (batch.py), the bytes before that (staging.py), the
+contents of the trash (trash/).
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ logger = logging.getLogger("ftpd.uploads")
 
 _OPEN_DIRECTORIES = 32
 _OPENS = 0o500
-"""The bits of a mode by which its owner may open a directory."""
+"""The mode bits that let its owner open a directory."""
 _WORTH_A_LOOK = 64 * 1024
-_NO_VERSIONS = "what was replaced could not be put into the trash: it is gone for good"
-_KEPT_MODES = "directories of other owners or groups keep their modes and times"
+_NO_VERSIONS = "replaced files could not be put into the trash: they are gone for good"
+_KEPT_MODES = "directories of another owner or group keep their mode and times"
 
 
-class Staged(msgspec.Struct):  # one for each of many small files: a dataclass takes longer
-    """A verified file in staging, waiting for its batch.
+class Staged(msgspec.Struct):  # not a dataclass: it is made for each small file, and this is faster
+    """A verified file in staging, waiting for the commit of its batch.
 
     Attributes:
-        name: In staging.
+        name: Its name in staging.
         parent, leaf: The directory that it goes to, and its name there.
-        fd: Open while there are few, to be synced one by one; else -1.
-        place: Where it is staged.
-        parents: Make the directories that it goes into when they are missing.
-        digest: Of its bytes; None for a link.
-        keep_replaced: Keep what it replaces, if the trash is used.
-        resumable: What holds it against other sessions, if it has a name that they find.
+        fd: Its descriptor, open while the batch has few files, to be synced one by one; else -1.
+        place: The staging directory that it is in.
+        parents: True to make missing parent directories.
+        digest: The digest of its bytes; None for a link.
+        keep_replaced: True to put what it replaces into the trash, if the trash is used.
+        resumable: The lock that keeps other sessions from it, if they can find it by its name.
     """
 
     name: bytes
@@ -84,11 +84,11 @@ class Staged(msgspec.Struct):  # one for each of many small files: a dataclass t
 
     @property
     def target(self) -> Parts:
-        """Where it goes."""
+        """The path that it is renamed to."""
         return (*self.parent, self.leaf)
 
     def close(self) -> None:
-        """Give its descriptor back, and let other sessions have its name. Can be called twice."""
+        """Close its descriptor, and let other sessions open it. Can be called twice."""
         if self.resumable is not None:
             self.resumable.close()
             self.resumable = None
@@ -99,7 +99,7 @@ class Staged(msgspec.Struct):  # one for each of many small files: a dataclass t
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """What came out of an exchange, and waits in staging to go to the trash."""
+    """A file that was exchanged, and waits in staging to go to the trash."""
 
     name: bytes
     path: Parts
@@ -108,23 +108,24 @@ class _Replaced:
 
 
 class Commit:
-    """One batch becoming visible. Use it while holding the home's lock shared.
+    """One batch becoming visible. Use it while holding the home's lock.
 
-    Directory handles live as long as this, and no longer: a directory that was moved or
-    discarded meanwhile would swallow what is put into it.
+    Directory handles are kept only for the life of this object: a file that is put through the
+    handle of a directory that was moved or removed would be lost.
 
     Args:
-        places: Where the batch's files are staged.
-        syncs: What the sessions of this process sync together.
-        keep_times: Leave directories with the times that they had. For what comes late: whoever
-            sent it may have come again, filled them, and set their times.
-        operation: Where what is removed and replaced goes; None: it is gone for good.
+        places: The directories where the batch's files are staged.
+        syncs: Groups the syncs of the sessions of this process.
+        keep_times: True to leave directories their times. For a commit after the client has
+            disconnected: it may have reconnected, filled the directories and set their times.
+        operation: The operation in the trash for what is removed and replaced; None: it is gone for
+            good.
 
     Attributes:
-        change: Bytes that are stored more (or fewer) than before.
-        files: Files, directories and links that are there more (or fewer).
-        trash, trash_files: Of these, what is in the trash more.
-        remarks: What the user should know, each once.
+        change: Bytes stored in addition; negative if fewer are stored.
+        files: Files, directories and links stored in addition; negative if fewer are.
+        trash, trash_files: The bytes and files of these that are in the trash.
+        remarks: Warnings for the user, each one once.
     """
 
     def __init__(
@@ -146,21 +147,21 @@ class Commit:
         self._syncs = syncs
         self._operation = operation
         self._announced: dict[int, Item] = {}
-        """Lines about what is going to be removed, by the requests' identities."""
+        """The announced items of the trash, by the identity of their requests."""
         self._replaced: list[_Replaced] = []
         self._took = False
-        """Whether something was renamed into the trash."""
+        """True if something was renamed into the trash."""
         self._limits: dict[Parts, int] = {}
         self._elsewhere: set[Parts] = set()
         """Directories on other file systems than the home's."""
         self._open: OrderedDict[Parts, int] = OrderedDict()
         self._here: Parts | None = None
-        """The one of these that was asked for last: most files go where the one before them went,
-        with the same tuple, and need not be looked up."""
+        """The open directory that was asked for last. Most files go to the same directory as the
+        file before, with the identical tuple, and then it need not be looked up."""
         self._here_fd = -1
         self._touched: set[Parts] = set()
         self._put_to: Parts | None = None
-        """The one of these where a file was put last."""
+        """The touched directory that received a file last."""
         self._times: dict[Parts, tuple[int, int]] | None = {} if keep_times else None
 
     def close(self) -> None:
@@ -182,14 +183,14 @@ class Commit:
         return fd
 
     def _opened(self, parts: Parts, fd: int, info: os.stat_result | None = None) -> None:
-        """Keep the handle of a directory, as long as there aren't many newer ones.
+        """Keep the handle of a directory, and close the oldest one if too many are open.
 
         Args:
-            info: Its state, where that is known.
+            info: The directory's state, if known.
         """
-        self._here = None  # it may be the one that is closed
+        self._here = None  # its handle may be the one that is closed
         before = self._open.pop(parts, None)
-        if before is not None:  # somebody else has removed that directory meanwhile
+        if before is not None:  # another session has removed and remade that directory meanwhile
             os.close(before)
         elif len(self._open) >= _OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])
@@ -207,7 +208,7 @@ class Commit:
             self._times[parts] = info.st_atime_ns, info.st_mtime_ns
 
     def announce(self, requests: Sequence[Remove]) -> None:
-        """Write down what is going to be removed, before anything is: in one step for the batch."""
+        """Record in the trash's index what is going to be removed, in one write for the batch."""
         operation = self._operation
         if operation is None:
             return
@@ -216,7 +217,7 @@ class Commit:
             try:
                 parts = target_of(request.path)
             except CommandError:
-                continue  # its turn will tell
+                continue  # `remove` reports the invalid path
             items[id(request)] = operation.item("removed", parts, number=request.number)
         if not items:
             return
@@ -228,8 +229,8 @@ class Commit:
         self._announced = items
 
     def finish(self) -> None:
-        """All changes are made: put what was replaced into the trash, and give directories their
-        times back, where that was asked for."""
+        """Put what was replaced into the trash, and restore directory times if that was asked for.
+        Call it after all changes."""
         self._keep_replaced()
         for parts, times in (self._times or {}).items():
             if parts not in self._touched:
@@ -237,11 +238,10 @@ class Commit:
             try:
                 os.utime(self._directory(parts), ns=times)
             except (FileNotFoundError, PermissionError):
-                pass  # a later change of this batch made it go, or its mode forbids to open it
+                pass  # a later change of this batch removed it, or its mode forbids opening it
 
     def _keep_replaced(self) -> None:
-        """Put what came out of exchanges into the trash. Whatever fails of it, what was put in its
-        place is stored."""
+        """Put exchanged files into the trash. A failure here doesn't fail the files stored."""
         replaced, self._replaced = self._replaced, []
         operation = self._operation
         if not replaced or operation is None:
@@ -255,9 +255,9 @@ class Commit:
                 self._home.will_block()
                 operation.sync()
         except NoRoom:
-            pass  # the remark tells it
-        except Exception as error:  # whatever it is, the batch is visible, and is settled
-            logger.error("what was replaced can't be put into the trash: %s", error)
+            pass  # the remark below reports it
+        except Exception as error:  # whatever the error is, the batch is visible and gets settled
+            logger.error("replaced files can't be put into the trash: %s", error)
         if left:
             self.remarks.add(_NO_VERSIONS)
         for one in left:
@@ -265,12 +265,12 @@ class Commit:
                 self.change -= self._home.drop_staged(one.name)
                 self.files -= 1
             except OSError as error:
-                logger.error("what was replaced can't be removed: %s", error)
+                logger.error("a replaced file can't be removed: %s", error)
 
     def _not_taken(
         self, operation: Operation, replaced: list[tuple[_Replaced, Item]]
     ) -> list[_Replaced]:
-        """Put what was replaced into the trash; returns those things with which that fails."""
+        """Put what was replaced into the trash; return those for which that failed."""
         failed = []
         for number, (one, item) in enumerate(replaced):
             if not number % TURN_FILES:
@@ -280,22 +280,25 @@ class Commit:
         return failed
 
     def _is_taken(self, operation: Operation, one: _Replaced, item: Item) -> bool:
-        """Put one thing that was replaced into the trash; False where that fails."""
+        """Put one replaced file into the trash. False: that failed."""
         try:
             operation.take_file(self._home.staging_fd, one.name, item)
         except NoRoom:
             return False
         except OSError as error:
-            logger.error("what was replaced can't be put into the trash: %s", error)
+            logger.error("a replaced file can't be put into the trash: %s", error)
             return False
         self.trash += counted_size(one.info)
         self.trash_files += 1
         return True
 
     def sync(self) -> None:
-        """Make the names durable: of few directories together with what other sessions sync, of
-        many by themselves, with their file system. The home's lock is held meanwhile: those who are
-        waited for wait for no lock."""
+        """Make the renames durable: sync few directories in a group with other sessions, many by
+        syncing their whole file system.
+
+        The home's lock is held meanwhile. That can't deadlock: the sessions that share a group sync
+        wait for no lock while they sync.
+        """
         if self._took and self._operation is not None:
             self._home.will_block()
             self._operation.sync()
@@ -309,20 +312,20 @@ class Commit:
                 pass
         few: list[int] = []
         for parts in one_by_one:
-            if len(few) >= SYNC_EACH:  # more of them aren't open at the same time
+            if len(few) >= SYNC_EACH:  # only this many stay open at a time
                 self._syncs.sync(few)
                 few = []
             try:
                 few.append(self._directory(parts))
             except FileNotFoundError:
-                pass  # a later change of this batch made it go
-            except PermissionError:  # its mode forbids to open it
+                pass  # a later change of this batch removed it
+            except PermissionError:  # its mode forbids opening it
                 self._home.will_block()
                 beneath.sync_file_system(self._home.fd)
         self._syncs.sync(few)
 
     def place(self, staged: Staged) -> None:
-        """Give a staged file its name."""
+        """Rename a staged file to its target, and make missing parents if it asks for that."""
         if staged.parents and staged.parent is not self._here:
             self._make_parents(staged.parent)
         try:
@@ -331,14 +334,14 @@ class Commit:
         except PermissionError:
             if not staged.parents:
                 raise
-            # of a tree over several connections: what opens the directory may come later
+            # an upload over several connections may have set the directory's final mode already
             parent = staged.parent
             self._make_writable(parent, self._home.stat(parent, follow=True).st_mode)
             if self._put_in_place(staged):
                 self.change += staged.size
 
     def _put_in_place(self, staged: Staged) -> bool:
-        """Whether it has its name; else just the same is there, and may not be replaced."""
+        """Rename to the target. False: the identical file is there, and may not be replaced."""
         parent, name, staging = staged.parent, staged.leaf, staged.place.fd
         directory = self._here_fd if parent is self._here else self._directory(parent)
         while True:
@@ -349,7 +352,7 @@ class Commit:
             except FileExistsError:
                 there = lstat(directory, name)
                 if there is None:
-                    continue  # it went away just now
+                    continue  # it was removed just now: try again
                 may_replace(there, staged.overwrite, staged.mtime_ns)
                 try:
                     self._home.require(Action.REPLACE, (*parent, name))
@@ -366,10 +369,10 @@ class Commit:
                 if error.errno != errno.EXDEV:
                     raise
                 raise InvalidPath(
-                    f"{paths.show(paths.join(*parent, name))} lies on another file system than "
-                    f"{paths.show(paths.join(paths.STAGING))}, which was mounted or moved meanwhile"
+                    f"{paths.show(paths.join(*parent, name))} is not on the same file system as "
+                    f"{paths.show(paths.join(paths.STAGING))}: it was mounted or moved meanwhile"
                 ) from None
-        if parent is not self._put_to:  # else it is known: to look it up takes longer
+        if parent is not self._put_to:  # else it is in the set: comparing is faster than hashing
             self._put_to = parent
             self._touched.add(parent)
         return True
@@ -377,8 +380,8 @@ class Commit:
     def _is_the_same(
         self, directory: int, name: bytes, there: os.stat_result, staging: int, staged: bytes
     ) -> bool:
-        """Whether what is there is just what is staged: from an earlier try, of which the answer
-        was lost maybe. Of a file the digest has to be kept, or it can't be told."""
+        """Return whether the existing file equals the staged one: an earlier attempt may have
+        stored it, and its reply was lost. A file without a stored digest doesn't count as equal."""
         mine = os.stat(staged, dir_fd=staging, follow_symlinks=False)
         if (stat.S_IFMT(mine.st_mode), mine.st_size, mine.st_mtime_ns) != (
             stat.S_IFMT(there.st_mode),
@@ -392,8 +395,9 @@ class Commit:
         return digest is not None and digest == digest_by_name(staging, staged, mine)
 
     def _forget(self, link: Parts) -> None:
-        """A link is going to be replaced or removed: what was done through it must not go on
-        through it. Of what is no link, nothing is open below."""
+        """Sync and close the directories that were opened through a link, which is about to be
+        replaced or removed: later changes must not go through it. For anything else than a link,
+        no open directory is below it."""
         if not self._open_through(link):
             return
         if self._home.durable:
@@ -408,18 +412,19 @@ class Commit:
         return [parts for parts in self._open if parts[: len(link)] == link]
 
     def _replace(self, staged: Staged, directory: int) -> bool:
-        """Swap, then measure what came out: what was measured is what went away, or to the trash.
+        """Exchange the two names, then measure what came out: exactly that is what went away.
 
-        Where names can't be swapped it is measured first, and the batch holds the home's lock
-        alone: nobody else of ours replaces it in between.
+        Where names can't be exchanged, the existing file is measured first. That is safe because
+        the batch holds the home's lock alone then: no other session replaces the file in between.
 
-        Returns False when nothing is there any more.
+        Returns:
+            False if nothing exists at the target any more.
         """
         staging, name = staged.place.fd, staged.leaf
         try:
             beneath.exchange(staging, staged.name, directory, name)
         except beneath.Unsupported:
-            self._home.cannot_exchange(staging)  # from the next batch on, if this one didn't know
+            self._home.cannot_exchange(staging)  # remembered: later batches lock the home alone
             self._replace_by_rename(staged, directory)
             return True
         except FileNotFoundError:
@@ -427,19 +432,19 @@ class Commit:
                 raise
             return False
         came_out = os.stat(staged.name, dir_fd=staging, follow_symlinks=False)
-        if stat.S_ISDIR(came_out.st_mode):  # put there since we looked: give it back
+        if stat.S_ISDIR(came_out.st_mode):  # a directory appeared since the check: put it back
             beneath.exchange(staging, staged.name, directory, name)
             raise IsADirectory("a directory is there")
         if self._is_kept(staged, staging, staged.name, came_out):
             after = self._state_of(staged, directory)
             self._replaced.append(_Replaced(staged.name, staged.target, came_out, after))
-            self.files += 1  # both are there
+            self.files += 1  # both exist: the new file, and the replaced one in the trash
         else:
             self.change -= self._home.drop_staged(staged.name, staging)
         return True
 
     def _replace_by_rename(self, staged: Staged, directory: int) -> None:
-        """Replace it where names can't be exchanged: what is kept gets its second name before."""
+        """Replace a file where names can't be exchanged: link what is kept into the trash first."""
         staging, name = staged.place.fd, staged.leaf
         there = lstat(directory, name)
         kept = there is not None and self._link_to_trash(staged, directory, there)
@@ -453,7 +458,7 @@ class Commit:
             self.trash_files += 1
 
     def _link_to_trash(self, staged: Staged, directory: int, there: os.stat_result) -> bool:
-        """Whether what is going to be replaced has a name in the trash by now."""
+        """Link the file that is about to be replaced into the trash. False: that failed."""
         name, operation = staged.leaf, self._operation
         if operation is None or not self._is_kept(staged, directory, name, there):
             return False
@@ -470,11 +475,11 @@ class Commit:
         return True
 
     def _is_kept(self, staged: Staged, directory: int, name: bytes, info: os.stat_result) -> bool:
-        """Whether what is replaced goes to the trash: unless it has the same contents, or lies on
-        another file system.
+        """Return whether a replaced file goes to the trash: not if its contents are the same, or if
+        it is on another file system.
 
-        Of a small file that has another time its digest isn't read: that would cost more than to
-        keep it until the trash is thinned, which gives up what equals its successor.
+        The digest of a small file with another mtime isn't read. That would cost more than keeping
+        the file until the trash is thinned, which discards versions equal to their successor.
         """
         operation = self._operation
         if operation is None or not operation.keep_replaced or not staged.keep_replaced:
@@ -488,18 +493,18 @@ class Commit:
         return digest_by_name(directory, name, info) != staged.digest
 
     def _state_of(self, staged: Staged, directory: int, name: bytes | None = None) -> State:
-        """What is put there, to know it again by: by its digest, if it has one."""
+        """Return the state of the new file, by which a restore recognizes it."""
         if staged.digest is not None and staged.mtime_ns is not None:
             return State(0, staged.size, staged.mtime_ns, staged.digest.hex())
         info = os.stat(name or staged.leaf, dir_fd=directory, follow_symlinks=False)
         return state_of(info, staged.digest)
 
     def make_dir(self, request: MakeDir) -> None:
-        parts = self._home.network_of(paths.split(request.path))
+        parts = self._home.redirected(paths.split(request.path))
         self.make_directory(parts, request.mode, parents=request.parents, fill=request.fill)
 
     def make_directory(self, parts: Parts, mode: int, *, parents: bool, fill: bool) -> None:
-        """As `make_dir`, of a path that was split, and is known to lead there."""
+        """Do what `make_dir` does, for a path already split and redirected."""
         if not parts:
             if parents:
                 return
@@ -534,21 +539,21 @@ class Commit:
             if lstat(directory, parts[-1]) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._home.require(Action.CREATE, parts)
-        # 0700: its contents come next. Group, setgid and ACL are what the kernel hands down here
+        # 0700, as its contents come next. The kernel adds the group, setgid and ACL of the parent.
         os.mkdir(parts[-1], mode & MODE_BITS | 0o700, dir_fd=directory)
         self.files += 1
         fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
             info = os.fstat(fd)
             bits = self._bits_for(parts, info, mode)
-            if bits is not None:  # the exact mode despite the umask
+            if bits is not None:  # set the exact mode, which mkdir has combined with the umask
                 os.chmod(fd, bits)
         except BaseException:
             os.close(fd)
             raise
         bits = stat.S_IMODE(info.st_mode) if bits is None else bits
-        # what comes next goes into it. By its name it is opened where its mode may forbid that, and
-        # where the account's rules have to be asked where the links above it lead
+        # Keep the handle: its contents come next. Not if its mode would forbid opening it by name,
+        # nor if the account's permissions depend on where the links above it lead.
         if bits & _OPENS == _OPENS and self._home.tree.on_link is None:
             self._opened(parts, fd, info)
         else:
@@ -565,14 +570,14 @@ class Commit:
         exact: bool = False,
         setgid: bool | None = None,
     ) -> int | None:
-        """What to set so that something in state ``info`` has a mode; None: leave it.
+        """Return the mode to set on something in state ``info``; None to leave it.
 
-        Of directories sticky stays, and setgid unless something else is asked for. Other programs
-        rely on these to share a directory, and the kernel has handed setgid down.
+        A directory keeps its sticky bit, and its setgid bit unless the request changes that. Other
+        programs rely on these to share a directory, and setgid came from the parent directory.
 
         Raises:
             Forbidden: The kernel would clear the setgid bit.
-            NotADirectory: Something else can't have it.
+            NotADirectory: Setgid was asked for something else than a directory.
         """
         there = stat.S_IMODE(info.st_mode)
         bits = there & MODE_BITS
@@ -600,7 +605,7 @@ class Commit:
         return bits
 
     def _limits_in(self, parent: Parts) -> int:
-        """The permission bits that a directory's default ACL leaves to what is in it."""
+        """Return the permission bits that a directory's default ACL leaves to its contents."""
         limits = self._limits.get(parent)
         if limits is None:
             place = self._places.get(parent)
@@ -610,7 +615,7 @@ class Commit:
                 try:
                     found = acl_limits(self._directory(parent))
                 except PermissionError:
-                    found = None  # its mode forbids to open it
+                    found = None  # its mode forbids opening it
                 limits = MODE_BITS if found is None else found
             self._limits[parent] = limits
         return limits
@@ -623,9 +628,10 @@ class Commit:
             self._make_writable(parts, mode)
 
     def _make_writable(self, parts: Parts, mode: int) -> None:
-        """Open a directory to its owner until what fills it sets its own mode, as cp and rsync do.
+        """Make a directory writable for its owner until the client sets its final mode, as cp and
+        rsync do.
 
-        One that isn't ours stays as it is: whether something can be put there will show.
+        A directory of another owner is left as it is; writing into it may still work.
         """
         fd = self._home.tree.open(parts, beneath.OPEN_ANY)
         try:
@@ -636,11 +642,11 @@ class Commit:
             os.close(fd)
 
     def make_link(self, request: MakeLink) -> None:
-        parts = self._home.network_of(target_of(request.path))
+        parts = self._home.redirected(target_of(request.path))
         if not paths.RESERVED.isdisjoint(request.target.split(b"/")):
-            raise InvalidPath("a link may not lead to a reserved name")
+            raise InvalidPath("the target of a link may not contain a reserved name")
         if b"\0" in request.target:
-            raise InvalidPath("a link's target has a NUL byte")
+            raise InvalidPath("the target of a link may not contain a NUL byte")
         staged = self._home.new_name()
         place = self._places.of(parts[:-1])
         place.symlink(request.target, staged)
@@ -697,12 +703,12 @@ class Commit:
         return Removed(1, 0, size)
 
     def set_attributes(self, request: SetAttributes) -> None:
-        self.set_attributes_of(self._home.network_of(paths.split(request.path)), request)
+        self.set_attributes_of(self._home.redirected(paths.split(request.path)), request)
 
     def set_attributes_of(self, parts: Parts, request: SetAttributes) -> None:
-        """As `set_attributes`, of a path that was split, and is known to lead there."""
+        """Do what `set_attributes` does, for a path already split and redirected."""
         known = self._open.get(parts)
-        if known is not None:  # a directory that was filled just now
+        if known is not None:  # a directory that this batch has filled
             self._set_open(known, parts, request)
             return
         try:
@@ -725,7 +731,7 @@ class Commit:
             if request.mtime_ns is not None:
                 digest = None if is_dir else fresh_digest(fd, info)
                 os.utime(fd, ns=(info.st_atime_ns, request.mtime_ns))
-                if digest is not None:  # the bytes are the same: it goes on being true
+                if digest is not None:  # the bytes are unchanged, so the digest is still valid
                     keep_digest(fd, digest, info.st_size, request.mtime_ns)
             if mode is not None:
                 os.chmod(fd, mode)
@@ -742,10 +748,10 @@ class Commit:
     def _permitted_mode(
         self, parts: Parts, info: os.stat_result, request: SetAttributes
     ) -> int | None:
-        """The mode to set; None: none. Raises Forbidden for files that may not be changed.
+        """Return the mode to set; None for none. Raises Forbidden for a file that may not change.
 
-        Who may only add to a directory may set its times and mode, as after filling it, but not
-        close it to the others who do.
+        A user who may only add to a directory may set its times and mode, as after filling it, but
+        not close it to other users who add to it.
         """
         replaces = self._home.permits(Action.REPLACE, parts)
         if not replaces and not stat.S_ISDIR(info.st_mode):
@@ -756,8 +762,8 @@ class Commit:
         return self._bits_for(parts, info, mode, exact=request.exact, setgid=request.setgid)
 
     def _is_left_to_its_owner(self, info: os.stat_result, request: SetAttributes) -> bool:
-        """A directory that others own is filled all the same, as its group may: its mode and time
-        stay. What was asked for by itself fails."""
+        """Return whether a refused change is only remarked on: a directory of another owner was
+        filled, and keeps its mode and times. A change that was requested explicitly fails."""
         filled = request.mode is not None and request.mtime_ns is not None and not request.exact
         if not filled or not stat.S_ISDIR(info.st_mode):
             return False
@@ -765,7 +771,7 @@ class Commit:
         return True
 
     def _set_closed(self, parts: Parts, request: SetAttributes) -> None:
-        """As ``set_attributes``, of what its own mode forbids to open, though not its owner."""
+        """Do what ``set_attributes`` does, for a file that its own mode forbids to open."""
         fd = self._home.tree.open(parts, beneath.OPEN_ANY)
         try:
             info = os.fstat(fd)
@@ -787,7 +793,7 @@ class Commit:
 
 
 def target_of(path: bytes) -> Parts:
-    """The components of a path that a file can have. Raises IsADirectory for the home."""
+    """Split the path of a file. Raises IsADirectory for the home itself."""
     parts = paths.split(path)
     if not parts:
         raise IsADirectory("/: the home itself is a directory")
@@ -795,7 +801,7 @@ def target_of(path: bytes) -> Parts:
 
 
 def lstat(directory: int, name: bytes) -> os.stat_result | None:
-    """What is at a name, links not followed; None when nothing is."""
+    """Return the state of what has a name, without following links; None if nothing has it."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -803,10 +809,10 @@ def lstat(directory: int, name: bytes) -> os.stat_result | None:
 
 
 def may_replace(there: os.stat_result, overwrite: Overwrite, mtime_ns: int | None) -> None:
-    """Raises what forbids to replace ``there`` by a file with that mtime."""
+    """Raise if ``there`` may not be replaced by a file with this mtime."""
     if stat.S_ISDIR(there.st_mode):
         raise IsADirectory("a directory is there")
     if overwrite == "never":
-        raise AlreadyExists("it exists, and it is not to be replaced")
+        raise AlreadyExists("it exists already, and the request forbids replacing it")
     if overwrite == "older" and mtime_ns is not None and there.st_mtime_ns >= mtime_ns:
-        raise NotNewer("what is there is as new")
+        raise NotNewer("the existing file is as new or newer")

@@ -1,7 +1,7 @@
-"""The digest kept beside a file, in an extended attribute.
+"""The digest stored with a file, in an extended attribute.
 
-Lives here: reading it, whether it is still true, keeping it. Lives elsewhere: its bytes
-(ftpwire/digests.py).
+Lives here: reading the attribute, checking that it is still valid, writing it. Lives elsewhere: the
+format of its value (ftpwire/digests.py).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from ftpwire import beneath, digests
 
 
 def digest_by_name(directory: int, name: bytes, info: os.stat_result) -> bytes | None:
-    """The digest kept beside a file that isn't open, if it is still true."""
+    """Return the digest stored with a file that isn't open; None if there is no valid one."""
     try:
         value = beneath.attribute_at(directory, name, digests.ATTRIBUTE)
     except OSError:
-        return None  # none is kept, or the file system keeps none
+        return None  # there is none, or the file system has no attributes
     return digests.digest_in(value, info.st_size, info.st_mtime_ns)
 
 
 def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
-    """The digest kept beside an open file in state ``info``, if it is still true."""
+    """Return the digest stored with an open file in state ``info``; None if none is valid."""
     try:
         value = os.getxattr(fd, digests.ATTRIBUTE)
     except OSError:
@@ -31,10 +31,13 @@ def fresh_digest(fd: int, info: os.stat_result) -> bytes | None:
 
 
 def keep_digest(fd: int, digest: bytes, size: int, mtime_ns: int) -> bool:
-    """Keep a digest beside an open file, where the file system can; whether it is kept.
+    """Store a digest with an open file.
 
     Args:
-        size, mtime_ns: Of the file that it is true for.
+        size, mtime_ns: The state of the file for which the digest is valid.
+
+    Returns:
+        False if the file system can't store it.
     """
     if not -(2**63) <= mtime_ns < 2**63:
         return False  # a time beyond 2262, which the attribute can't hold
@@ -50,5 +53,5 @@ def keep_digest(fd: int, digest: bytes, size: int, mtime_ns: int) -> bool:
             errno.EROFS,
         ):
             raise
-        return False  # without it, the digest is computed when it is asked for
+        return False  # then the digest is computed whenever it is needed
     return True

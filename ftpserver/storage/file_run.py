@@ -1,11 +1,11 @@
-"""Many small files of one request: taking them in, and what becomes of each.
+"""The small files of one `PutFiles` request: staging them, and the outcome of each.
 
-Lives here: what of a `PutFiles` goes to which batch, in order, and the outcome of each thing.
-Lives elsewhere: the batch and its commit (batch.py, commit.py), a file's bytes (staging.py), the
-frames (serving/commands/transfers.py), the audit log's lines (audit/context.py).
+Lives here: the order in which a run of files joins the batch, and the outcome of each of its items.
+Lives elsewhere: the batch and its commit (batch.py, commit.py), the bytes of a file (staging.py),
+the frames (serving/commands/transfers.py), the records of the audit log (audit/context.py).
 
-It means exactly its parts, one after another. A want of room may have the batch committed in the
-middle of it: then a run has a part in each of several batches.
+The request means the same as its items would mean one after another. Lack of quota may force a
+commit in the middle of a run: then it has a part in each of several batches.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from ftpwire.paths import Parts
 
 
 def size_of(request: PutFiles) -> int:
-    """How many bytes follow it.
+    """Return how many bytes of data follow a request.
 
     Raises:
-        BadRequest: It is about too much. Nothing was made room for.
+        BadRequest: It has too many items or bytes. No memory was allocated for them.
     """
     size, items = 0, len(request.finished)
     for directory in request.directories:
@@ -56,12 +56,12 @@ def size_of(request: PutFiles) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FilesOutcome:
-    """What became of a `PutFiles`.
+    """The outcome of a `PutFiles`.
 
     Attributes:
-        total: How many things it was about.
-        failures: What was not done, by its index.
-        paths: Those of what was not done, as they were asked for, by the same.
+        total: The number of its items.
+        failures: The items that failed, by index.
+        paths: The paths of these as the client wrote them, by index.
     """
 
     total: int
@@ -70,32 +70,32 @@ class FilesOutcome:
 
 
 class NewDirectory(NamedTuple):
-    """A directory to be made, where it leads."""
+    """A directory to be made, with its path already redirected."""
 
     parts: Parts
     mode: int
 
 
 class NewAttributes(NamedTuple):
-    """A directory that is filled, where it leads."""
+    """A directory to be given its attributes, with its path already redirected."""
 
     parts: Parts
     request: SetAttributes
 
 
 Thing = Staged | NewDirectory | NewAttributes | Failed | None
-"""What is left to do about one thing of a run; `Failed`: nothing, it is refused. None: nothing."""
+"""The work left for one item of a run. `Failed`: nothing, it is refused. None: nothing."""
 
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """What of a run is in one batch: things that follow one another.
+    """The items of a run that are in one batch. They are consecutive.
 
     Attributes:
-        start: The index of the first.
-        staged: The files among them.
-        places: Where these are staged.
-        ends: It is the run's last one.
+        start: The index of the first item.
+        staged: The files among the items.
+        places: The staging directories of these files.
+        ends: True for the last part of a run.
     """
 
     run: FileRun
@@ -108,10 +108,10 @@ class Part:
     def apply(
         self, commit: Commit, refused: Callable[[Staged], None], take_turn: Callable[[], None]
     ) -> None:
-        """Do what it is about.
+        """Make the changes that its items ask for.
 
         Args:
-            refused: Called with a file that can't be put in its place.
+            refused: Called with each staged file that can't be renamed to its target.
             take_turn: See `OpenHome`.
         """
         index = self.start - 1
@@ -134,35 +134,35 @@ class Part:
                 self.run.failures[index] = self.run.failed(error, index)
 
     def fail(self, failure: Failed) -> None:
-        """None of it is called done, for one reason; a directory of which nothing was asked has
-        not failed."""
+        """Record one failure for all items, because the batch failed. A directory for which nothing
+        was requested has not failed."""
         for index, thing in enumerate(self.things, self.start):
             if thing is not None:
                 self.run.failures[index] = thing if type(thing) is Failed else failure
 
     def finish(self) -> None:
-        """Its batch is over, whatever became of it."""
+        """Record that its batch is finished, with whatever outcome."""
         self.run.finished = self.start + len(self.things)
 
 
 class Tell(Protocol):
-    """Makes an error the answer about a path."""
+    """Makes a reply about a path from an error."""
 
     def __call__(self, error: CommandError | OSError, path: bytes) -> Failed: ...
 
 
 class FileRun:
-    """One `PutFiles`, from when all its bytes are there.
+    """One `PutFiles` of which all bytes were received.
 
     Args:
-        failed: Makes an error the answer about a path.
+        failed: Makes a reply about a path from an error.
 
     Attributes:
-        failure: That.
-        failures: What was not done, by its index.
-        files: How many files it has.
-        things: How many things it is about.
-        finished: So many of these were in batches that are finished.
+        failure: The argument ``failed``.
+        failures: The items that failed, by index.
+        files: The number of its files.
+        things: The number of its items: files and directories.
+        finished: How many of its items were in batches that are finished.
     """
 
     def __init__(self, request_id: int, request: PutFiles, failed: Tell) -> None:
@@ -175,7 +175,7 @@ class FileRun:
         self.failure = failed
 
     def outcome(self) -> FilesOutcome:
-        """What became of it, when its last part is done."""
+        """Return the outcome, once the last part is finished."""
         request = self.request
         if not self.failures:
             return FilesOutcome(self.things, {})
@@ -191,19 +191,19 @@ class FileRun:
         )
 
     def fail_rest(self, error: CommandError | OSError) -> None:
-        """Nothing of it is done but what was in batches that are finished."""
+        """Record one failure for all items that were not in a finished batch."""
         for index, (path, is_asked) in enumerate(things_of(self.request)):
             if index >= self.finished and is_asked:
                 self.failures[index] = self.failure(error, path)
 
     def failed(self, error: CommandError | OSError, index: int) -> Failed:
-        """The answer about the thing of an index."""
+        """Return the reply about the item with this index."""
         return self.failure(error, path_of(self.request, index))
 
 
 def things_of(request: PutFiles) -> Iterator[tuple[bytes, bool]]:
-    """The paths of all things that it is about, in the order of their indexes, and whether anything
-    was asked for that path."""
+    """Yield the paths of all items in the order of their indexes, and for each True if anything was
+    requested for that path."""
     for directory in request.directories:
         yield directory.path, directory.make is not None
         for file in directory.files:
@@ -213,7 +213,7 @@ def things_of(request: PutFiles) -> Iterator[tuple[bytes, bool]]:
 
 
 def path_of(request: PutFiles, index: int) -> bytes:
-    """The path of the thing that has an index."""
+    """Return the path of the item with this index."""
     for directory in request.directories:
         if not index:
             return directory.path
@@ -224,27 +224,28 @@ def path_of(request: PutFiles, index: int) -> bytes:
 
 
 class Batch(Protocol):
-    """The batch that a run goes to, as far as this module knows it."""
+    """The parts of the open batch that this module uses."""
 
     remarks: set[str]
 
     def part_of(self, run: FileRun, index: int) -> Part:
-        """The part of a run that is in the batch which is open now; it begins with that index where
-        there is none yet."""
+        """Return the part of a run in the open batch; add one that begins at ``index`` if there is
+        none."""
 
     def stage_bytes(
         self, data: memoryview, digest: bytes, mode: int, mtime_ns: int | None, place: Place
     ) -> tuple[bytes, int]:
-        """Write a file into staging: its name there, and its descriptor. Raises OSError."""
+        """Write a file into staging; return its name there and its descriptor. Raises OSError."""
 
 
 class _Directory(NamedTuple):
     """One of a run's directories, as far as it is known before anything is staged.
 
     Attributes:
-        parts: As its path says; None where that is no path.
-        base: Where that leads.
-        made: It is going to be made.
+        parts: Its path; None if that is invalid.
+        base: The same, redirected.
+        failure: The reason why it can't be made; None if there is none.
+        made: True if it is going to be made.
     """
 
     parts: Parts | None
@@ -254,11 +255,11 @@ class _Directory(NamedTuple):
 
 
 class RunStaging:
-    """Takes the things of a run in. For one thread.
+    """Stages the items of a run. For one thread.
 
     Args:
         data: The bytes of all files, one after another.
-        keeps_open: Leave files open until the commit, which syncs them one by one.
+        keeps_open: True to leave files open until the commit, which syncs them one by one.
     """
 
     def __init__(
@@ -280,21 +281,21 @@ class RunStaging:
         self._keeps_open = keeps_open
         self._data = memoryview(data)
         self._at = 0
-        """Where the bytes of the next file begin."""
+        """The offset of the next file's bytes."""
         self._limited = not home.permissions.unlimited
         self._one_by_one = False
-        """Whether each takes its own room: there isn't enough for all of them."""
+        """True if each item takes its own quota, because there isn't enough for all of them."""
         self._index = 0
         self._part: Part
 
     def stage(self) -> Part:
-        """Stage all files; what is refused is an outcome by itself.
+        """Stage all files. An item that is refused doesn't affect the others.
 
         Returns:
-            The part that is in the batch which is open now.
+            The last part, which is in the open batch.
 
         Raises:
-            StateError: The books can't be read.
+            StateError: The quota store can't be read.
         """
         request = self._run.request
         self._part = self._batch.part_of(self._run, 0)
@@ -312,12 +313,12 @@ class RunStaging:
     # directories -------------------------------------------------------------------------
 
     def _look_at(self, new: NewFiles) -> _Directory:
-        """Split a directory's path, once for all of its files."""
+        """Split a directory's path and check it, once for all of its files."""
         try:
             parts = paths.split(new.path)
         except CommandError as error:
             return _Directory(None, (), self._failure(error, new.path), False)
-        base = self._home.network_of(parts)
+        base = self._home.redirected(parts)
         if new.make is None:
             return _Directory(parts, base, None, False)
         try:
@@ -337,7 +338,8 @@ class RunStaging:
                 self._at += file.size
                 self._add(directory.failure)
             return
-        # a longer name makes no path, nor does any where that is too deep: the error tells which
+        # Longer names exceed the longest path, and any name does in a directory that is too deep.
+        # They are split in full below, where the error says which limit is exceeded.
         longest = paths.MAX_PATH - len(new.path.rstrip(b"/")) - 1
         if len(directory.parts) >= paths.MAX_DEPTH:
             longest = 0
@@ -345,14 +347,16 @@ class RunStaging:
             self._stage_files(new, directory.parts, directory.base, longest)
 
     def _stage_files(self, new: NewFiles, parts: Parts, base: Parts, longest: int) -> None:
-        """Stage the files of one directory. What is done here is done for each of very many: all
-        that is the same for all of them was found out before.
+        """Stage the files of one directory.
+
+        The loop runs for each of very many files: whatever is the same for all of them is computed
+        before it.
 
         Args:
-            parts, base: The directory, as its path says and where it leads.
-            longest: Bytes of the longest name that its path leaves room for.
+            parts, base: The path of the directory, and the same redirected.
+            longest: The longest name in bytes that its path leaves space for.
         """
-        # a name that leads elsewhere: to a tree that is on its way to just there
+        # the one name that is redirected although its directory is not: the target of a tree
         apart = self._home.name_apart(parts)
         limited, one_by_one = self._limited, self._one_by_one
         batch, part, data, end = self._batch, self._part, self._data, self._at
@@ -373,21 +377,21 @@ class RunStaging:
                     paths.split(paths.child(new.path, paths.check_name(leaf)))
                 if limited:
                     self._permitted((*parts, leaf))
-                its = data[start:end]
-                if digest_of(its) != digest:
-                    raise VerificationFailed("what arrived has another digest than what was sent")
+                content = data[start:end]
+                if digest_of(content) != digest:
+                    raise VerificationFailed("the data does not match the digest sent with it")
                 if leaf == apart:
-                    target = self._home.network_of((*parts, leaf))
+                    target = self._home.redirected((*parts, leaf))
                     parent, leaf, place = target[:-1], target[-1], None
                 if one_by_one:
                     self._room.take(size, (*parent, leaf), parents)
                     part = self._next_part()
-                    place = None  # the batch may have ended, and what it held open
+                    place = None  # taking quota may have committed the batch and closed its handles
                 if place is None:
                     place = self._places.of(parent)
                     part.places.append(place)
                 try:
-                    name, fd = stage_bytes(its, digest, file.mode, file.mtime_ns, place)
+                    name, fd = stage_bytes(content, digest, file.mode, file.mtime_ns, place)
                 except BaseException:
                     self._room.give_back(None, size)
                     raise
@@ -398,7 +402,7 @@ class RunStaging:
             if not keeps_open:
                 os.close(fd)
                 fd = -1
-            # by position: with names it takes twice as long
+            # positional arguments: by keyword this takes twice as long
             staged = Staged(
                 name,
                 parent,
@@ -438,25 +442,30 @@ class RunStaging:
                 self._add(NewDirectory(directory.base, new.make))
 
     def _finish(self, finished: Finished, parts: Parts | None) -> None:
-        """Args: ``parts``: Its path, if that was split already."""
+        """Add the request's final attributes of a directory.
+
+        Args:
+            parts: Its path, if that was split already.
+        """
         change = SetAttributes(finished.path, finished.mode, finished.mtime_ns)
         try:
             parts = self._permitted(paths.split(finished.path) if parts is None else parts)
         except CommandError as error:
             self._refuse(error, finished.path)
         else:
-            self._add(NewAttributes(self._home.network_of(parts), change))
+            self._add(NewAttributes(self._home.redirected(parts), change))
 
     # all of these ------------------------------------------------------------------------
 
     def _permitted(self, parts: Parts) -> Parts:
-        """Raises Forbidden unless something may be made there."""
+        """Return ``parts``. Raises Forbidden unless something may be made there."""
         if self._limited:
             self._home.require(Action.CREATE, parts)
         return parts
 
     def _next_part(self) -> Part:
-        """The part to go on with. Room was taken: the batch may have been committed for it."""
+        """Return the part that takes the next item. It is a new one if taking quota has committed
+        the batch."""
         self._part = self._batch.part_of(self._run, self._index)
         return self._part
 

@@ -1,14 +1,14 @@
-"""What directories and file systems below a home give to new files, and what they can't do.
+"""Directories and file systems below a home: what new files inherit there, what is possible.
 
-Lives here: whether a directory needs staging of its own, the reserved name in such a directory,
-default ACLs, whether two names can be exchanged, what is mounted below a directory.
-Lives elsewhere: the staging directory of the home itself (home_staging.py), which place a batch
-stages in (places.py).
+Lives here: whether a directory needs a staging directory of its own, the reserved name in such a
+directory, default ACLs, whether two names can be exchanged, mounts below a directory.
+Lives elsewhere: the staging directory of the home itself (home_staging.py), the choice of a staging
+directory for a batch (places.py).
 
 A file gets its group, its setgid bit (directories) and its ACL from the directory that it is made
-in, and a rename changes none of these. So what goes to a directory that gives something else than
-the home's staging is made under the reserved name in that directory. Only the kernel can do that:
-a server that is not in the group may not give a file that group afterwards.
+in, and a rename changes none of these. So files for a directory that passes on something else than
+the home's staging are made under the reserved name in that directory. Only the kernel can do that:
+a server that isn't in the group may not give a file to it afterwards.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _ACL_VERSION = struct.Struct("<I")
 _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x04, 0x10, 0x20
 _NO_NAME = b"no-such-name"
-"""Nothing in staging has this name: those there begin with an incarnation or ``u-``."""
+"""A name that never exists in staging: names there begin with an incarnation or with ``u-``."""
 _OPEN_BESIDE = OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
 class Nature:
-    """What a directory gives to what is made in it, compared with the home's staging.
+    """The properties that new files inherit from a directory, compared with the home's staging.
 
     Attributes:
-        other: It lies on another mount: nothing can be renamed there from the home's staging.
-        inherits: A file made in it may get another group or ACL than one made in staging.
+        other: True if it is on another mount: nothing can be renamed to it from the home's staging.
+        inherits: True if a new file may get another group or ACL than one made in staging.
         limits: The permission bits that its default ACL leaves; all of them without one.
     """
 
@@ -59,10 +59,12 @@ _AS_STAGING = Nature()
 def nature_of(
     directory: int, staging: int, like: os.stat_result, *, one_mount: bool = False
 ) -> Nature:
-    """Look at an open directory. ``like`` is the state of ``staging``.
+    """Return the nature of an open directory.
 
     Args:
-        one_mount: Both are known to be on one mount.
+        staging: The home's staging directory.
+        like: The state of ``staging``.
+        one_mount: True if both are known to be on one mount.
     """
     info = os.fstat(directory)
     limits = acl_limits(directory)
@@ -76,15 +78,16 @@ def nature_of(
 def _gives_another_group(info: os.stat_result, like: os.stat_result) -> bool:
     if info.st_gid == like.st_gid:
         return bool(info.st_mode & ~like.st_mode & stat.S_ISGID)
-    # without setgid on either, both give the group of this process
+    # without setgid on either, files in both get the group of this process
     plain = not (info.st_mode | like.st_mode) & stat.S_ISGID
     return not (plain and info.st_gid == os.getegid())
 
 
 def on_one_mount(one: int, other: int) -> bool:
-    """Whether names can be renamed between two directories, without renaming any.
+    """Return whether files can be renamed between two directories, without renaming any.
 
-    A bind mount has the same device. The kernel compares mounts before it looks for names.
+    Device numbers don't tell: a bind mount has the same. The kernel compares the mounts before it
+    looks for the names, so a rename of a missing name fails with EXDEV if they differ.
     """
     try:
         os.rename(_NO_NAME, _NO_NAME, src_dir_fd=one, dst_dir_fd=other)
@@ -94,20 +97,20 @@ def on_one_mount(one: int, other: int) -> bool:
 
 
 def acl_limits(directory: int) -> int | None:
-    """The permission bits that a directory's default ACL leaves to what is made in it.
+    """Return the permission bits that a directory's default ACL leaves to new files in it.
 
-    Setting a mode cut down to these gives what open(2) and mkdir(2) give there: both act on the
-    owner's entry, the mask (or the group's entry without one) and that of the others.
+    A mode masked with these is what open(2) and mkdir(2) would set there: both apply the mode to
+    the owner's entry, to the mask (or the group's entry without a mask), and to that of others.
 
     Returns:
-        None when it has no default ACL.
+        None if it has no default ACL.
     """
     try:
         raw = os.getxattr(directory, _DEFAULT_ACL)
     except OSError:
-        return None  # none, or the file system has no ACLs
+        return None  # there is none, or the file system has no ACLs
     except AttributeError:
-        return None  # nor has the system
+        return None  # the operating system has no extended attributes
     entries: dict[int, int] = {
         tag: rights & 7
         for tag, rights, _ in _ACL_ENTRY.iter_unpack(raw[_ACL_VERSION.size :])
@@ -121,16 +124,16 @@ def acl_limits(directory: int) -> int | None:
 
 
 class Beside:
-    """The reserved name in an open directory, for what is made in it. For one thread.
+    """The reserved name in an open directory, as a staging directory. For one thread.
 
-    Others who may write to the directory may stage there, too, and see no name of it. Each removes
-    it when it is done, and that succeeds when nothing is staged there at that moment.
+    Other processes that may write to the directory may stage files there, too; they can't list it.
+    Each of them removes it when done, which succeeds only if nothing is staged there at that time.
 
     Attributes:
-        fd: The reserved name, open; another one after `make` had to make it again.
+        fd: The staging directory, open. It is another one after `make` had to recreate it.
 
     Raises:
-        Forbidden: In a directory where entries belong to their owners, it is a stranger's.
+        Forbidden: The directory is sticky, and the reserved name in it belongs to another user.
         OSError
     """
 
@@ -139,14 +142,15 @@ class Beside:
         self.fd = _open_beside(directory)
 
     def make(self, make: Callable[[int], _Made]) -> _Made:
-        """Have something made in it: ``make`` is given its descriptor. Raises what that does."""
+        """Call ``make`` with the descriptor, and return its result. Recreates the directory if
+        another process has removed it while it was empty."""
         while True:
             try:
                 return make(self.fd)
             except FileNotFoundError:
                 if self._is_there():
                     raise
-            fd = _open_beside(self._directory)  # somebody has removed it, empty as it was
+            fd = _open_beside(self._directory)  # another process has removed it
             os.close(self.fd)
             self.fd = fd
 
@@ -158,7 +162,7 @@ class Beside:
         return os.path.samestat(there, os.fstat(self.fd))
 
     def close(self) -> None:
-        """Close it, and remove the name unless something is staged there."""
+        """Close the descriptor, and remove the directory unless something is staged there."""
         os.close(self.fd)
         leave_beside(self._directory)
 
@@ -176,14 +180,15 @@ def _open_beside(directory: int) -> int:
             fd = os.open(paths.STAGING, _OPEN_BESIDE, dir_fd=directory)
             break
         except FileNotFoundError:
-            continue  # whoever has made it has removed it just now
+            continue  # another process has removed it just now
     try:
         info = os.fstat(fd)
         if made and above.st_mode & 0o022 and _keeps_setgid(info):
             shared = (above.st_mode & 0o022) | (above.st_mode & 0o022) >> 1  # write and search
             beneath.chmod_pinned(fd, 0o1700 | shared | info.st_mode & stat.S_ISGID)
         elif above.st_mode & stat.S_ISVTX and info.st_uid not in (0, os.geteuid(), above.st_uid):
-            raise Forbidden(f"{paths.show(paths.STAGING)} there belongs to another user")
+            shown = paths.show(paths.STAGING)
+            raise Forbidden(f"{shown} in this directory belongs to another user")
     except BaseException:
         os.close(fd)
         raise
@@ -200,21 +205,23 @@ def leave_beside(directory: int) -> None:
     try:
         os.rmdir(paths.STAGING, dir_fd=directory)
     except OSError:
-        return  # others stage there, or have removed it
+        return  # another process is staging there, or has removed it
     _give_times_back(directory, before)
 
 
 def _give_times_back(directory: int, before: os.stat_result) -> None:
-    """The reserved name comes and goes without a trace: what was put into the directory may have
-    given it its times already."""
+    """Restore a directory's times, so that the reserved name comes and goes without a trace.
+
+    The client may already have set the times of a directory that it has filled.
+    """
     try:
         os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
     except OSError:
-        pass  # it isn't ours, nor are its times; or the disk is full: nothing else fails for that
+        pass  # the directory has another owner, or the disk is full: this alone fails nothing
 
 
 def remove_directory(directory: int, name: bytes) -> None:
-    """rmdir(2), also of a directory in which only an empty reserved name is left."""
+    """Call rmdir(2), also for a directory that contains nothing but an empty reserved name."""
     try:
         os.rmdir(name, dir_fd=directory)
         return
@@ -230,8 +237,10 @@ def remove_directory(directory: int, name: bytes) -> None:
 
 
 def require_empty(directory: int, name: bytes) -> None:
-    """Raise what rmdir(2) would of a directory that isn't empty, which is left as it is; an empty
-    reserved name in it doesn't count, and goes."""
+    """Raise what rmdir(2) would raise for a directory that isn't empty; don't remove it.
+
+    An empty reserved name in it doesn't count, and is removed.
+    """
     fd = open_as_it_is(directory, name)
     try:
         leave_beside(fd)
@@ -246,13 +255,13 @@ def require_empty(directory: int, name: bytes) -> None:
 
 
 def can_be_moved(directory: int, name: bytes, staging: int, probe: bytes) -> bool:
-    """Whether what is at a name could be renamed into staging. It is not moved.
+    """Return whether something could be renamed into staging. It isn't moved.
 
-    It is renamed onto a directory that isn't empty: that fails, and with EXDEV where the file
-    system can't move it at all (another mount; a lower directory of overlay).
+    It is renamed onto a directory that isn't empty. That always fails, with EXDEV if the file
+    system can't move it at all (another mount; a directory in a lower layer of overlayfs).
 
     Args:
-        probe: A new name in staging.
+        probe: An unused name in staging.
     """
     os.mkdir(probe, 0o700, dir_fd=staging)
     try:
@@ -273,10 +282,12 @@ _MOUNTS = "/proc/self/mountinfo"
 
 
 def mounted_below(directory: int, name: bytes) -> bytes | None:
-    """Where a file system is mounted at or below a name: the path from there on, empty for the
-    name itself; None: nowhere.
+    """Return where a file system is mounted at or below a name.
 
-    Where /proc can't be seen, as in a session's own process, all directories are looked at.
+    Returns:
+        The path from the name on, empty for the name itself; None if nothing is mounted there.
+
+    Where /proc can't be read, as in an isolated session process, all directories are examined.
     """
     try:
         top = os.readlink(b"/proc/self/fd/%d" % directory).rstrip(b"/") + b"/" + name
@@ -296,7 +307,7 @@ def _mounted_as_walked(directory: int, name: bytes) -> bytes | None:
     try:
         top = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     except OSError:
-        return None  # no directory, or one that can't be looked into
+        return None  # not a directory, or one that can't be read
     try:
         for found in walk(top, lambda path, error: None):
             if found.entry.is_dir(follow_symlinks=False) and _is_mounted(
@@ -309,7 +320,7 @@ def _mounted_as_walked(directory: int, name: bytes) -> bytes | None:
 
 
 def _is_mounted(directory: int, name: bytes) -> bool:
-    """Whether a name in a directory leads to another mount."""
+    """Return whether a name in a directory is on another mount than the directory."""
     try:
         fd = Tree(directory, follow=False).open_dir_here([name])
         if fd is not None:
@@ -325,8 +336,8 @@ def _is_mounted(directory: int, name: bytes) -> bool:
 
 
 def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
-    """Raise InvalidPath when a file system is mounted at a name or below it: that can't be
-    removed, and would be out of sight in staging."""
+    """Raise InvalidPath if a file system is mounted at a name or below it: that can't be removed,
+    and would be hidden in staging."""
     inside = mounted_below(directory, name)
     if inside is None:
         return
@@ -336,7 +347,7 @@ def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
 
 
 def unlink_if_there(directory: int, name: bytes) -> None:
-    """Remove a file or link from an open directory, unless it has gone already. Raises OSError."""
+    """Remove a file or link from an open directory, if it exists. Raises OSError."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:

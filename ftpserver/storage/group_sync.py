@@ -1,25 +1,25 @@
-"""Syncs that the sessions of a process share: who waits for the disk waits together.
+"""Group syncs: the sessions of a process that wait for the same disk share one sync.
 
-Lives here: which files and directories are synced in one round, who of those that wait does it,
-who is told of an error. Lives elsewhere: what has to be synced when (batch.py, commit.py,
+Lives here: which files and directories are synced in one round, which waiting thread leads the
+round, who gets an error. Lives elsewhere: what has to be synced when (batch.py, commit.py,
 ledger.py), the system calls (ftpwire/beneath.py).
 
-A sync costs a journal commit, whatever is in it. So while one is under way, those who come wait,
-and the next one is for all of them: a round. Who comes alone syncs at once, in his own thread, and
-nobody waits for a timer. Each disk has rounds of its own, so that nobody waits for another one.
+A sync costs a journal commit, however little is in it. So while one is running, other threads wait,
+and the next one, called a round, serves all of them. A thread that comes alone syncs immediately
+and by itself; there is no timer. Each disk has its own rounds, so that none waits for another disk.
 
-What must hold, and where:
+Invariants, and where they are kept:
 
-- **A round begins after all that it is for was written.** It is for those who waited when it
-  began (`_Disk.begin`). Who comes while it runs is in the next one: the disk may have passed over
-  his bytes already.
-- **An error is everybody's** who was in the round, and nothing of it is synced again: the kernel
-  has forgotten the pages that it could not write.
-- **Nobody waits for somebody who isn't there any more.** Whoever leads a round hands the disk on,
-  however that ends; an exception that is no answer of the disk ends him alone.
-- **Nobody holds up others by a lock.** Who leads does system calls only. So whoever waits here may
-  hold a home's lock, if he holds it shared. The turn of his process, where several have the same
-  disk (sync_turns.py), he waits for no longer than is said.
+- **A round begins after everything that it serves was written.** It serves the threads that were
+  waiting when it began (`_Disk.begin`). A thread that comes later is in the next round, because the
+  disk may have passed over its bytes already.
+- **An error belongs to every thread in the round**, and nothing of the round is synced again: the
+  kernel has forgotten the pages that it could not write.
+- **No thread waits for one that has ended.** The leader of a round hands the disk on, however the
+  round ends. An exception that doesn't come from the disk ends the leader alone.
+- **No thread delays others by a lock.** A leader makes system calls only. So a thread may wait here
+  while it holds a home's lock, if it holds it shared. Where several processes use the same disk
+  (sync_turns.py), a leader waits for the turn of its process only for a limited time.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ from ftpserver.storage.sync_turns import SyncTurns
 from ftpwire import beneath
 
 SYNC_EACH = 8
-"""Up to so many files and directories may be synced one by one; more of them are by their file
-system (docs/decisions/0012)."""
+"""Maximum files and directories that are synced one by one. More are synced by their file system
+(docs/decisions/0012)."""
 _SLOW = 0.0002
-"""Seconds. Where a round lately took longer, other threads needn't wait for who leads one."""
+"""Seconds. A leader lets other threads run if recent rounds have taken longer."""
 _LATELY = 8
 _DIRECTORY = -1
-"""In the place of a descriptor."""
+"""Stands in the key of a directory for the descriptor, which only distinguishes files."""
 
 
 class _Waiting:
-    """Somebody who waits for a round. All but ``turn`` is guarded by the lock of `Syncs`.
+    """A thread that waits for a round. The lock of `Syncs` guards all but ``turn``.
 
     Attributes:
-        turn: Released once there is something to see: it is his to lead, or it is over.
-        is_told: That was done.
-        leads: Whether he leads the next round.
-        error: What the round has ended with.
+        fds: The descriptors to sync.
+        turn: A lock that is released once the thread has to lead, or its round is over.
+        is_told: True once ``turn`` is about to be released.
+        leads: True if the thread leads the next round.
+        error: The error that the round has ended with.
     """
 
     __slots__ = ("error", "fds", "is_told", "leads", "turn")
@@ -65,13 +66,13 @@ class _Waiting:
 
 
 class _Disk:
-    """One file system. Guarded by the lock of `Syncs`.
+    """One file system. The lock of `Syncs` guards it.
 
     Attributes:
-        is_led: Somebody leads a round, or has been told to.
-        waiting: Those that are in no round yet, in the order in which they came.
-        seconds: What a round takes, lately.
-        costs: What the ways to sync a few things take. For who leads.
+        is_led: True if a thread leads a round, or has been chosen to.
+        waiting: The threads that are in no round yet, in the order of their arrival.
+        seconds: How long a round takes, measured lately.
+        costs: How long each way to sync a few files takes. Only the leader uses it.
     """
 
     __slots__ = ("costs", "device", "is_led", "seconds", "waiting")
@@ -84,18 +85,18 @@ class _Disk:
         self.costs = SyncCosts()
 
     def took(self, seconds: float) -> None:
-        """A round is over. A quick one shows that the disk is; one that took long may have waited
-        for the interpreter."""
+        """Record how long a round has taken. A short time counts at once, because it shows that the
+        disk is fast; a long one gradually, because it may be a wait for the interpreter."""
         longer = max(0.0, seconds - self.seconds) / _LATELY
         self.seconds = min(seconds, self.seconds) + longer
 
     def begin(self) -> list[_Waiting]:
-        """Those that the round is for which begins now, beside him who leads it."""
+        """Return the threads, except the leader, that a round beginning now serves."""
         members, self.waiting = self.waiting, []
         return members
 
     def hand_on(self) -> _Waiting | None:
-        """Who leads the next round; None: nobody waits."""
+        """Return the thread that leads the next round; None if none is waiting."""
         if not self.waiting:
             self.is_led = False
             return None
@@ -105,15 +106,15 @@ class _Disk:
 
 
 class Syncs:
-    """The syncs of the sessions of one process. For all threads.
+    """The syncs of all sessions of one process. For all threads.
 
     Args:
-        sync: Does one: of open files and directories on one file system. Raises OSError.
-        turns: What it shares with other processes that sync the same disks; None: nothing.
+        sync: Syncs open files and directories on one file system. Raises OSError.
+        turns: The turns shared with other processes that sync the same disks; None: there are none.
 
     Attributes:
-        before_wait: Called by a thread that is going to wait for a disk that isn't quick: others
-            may have its turn.
+        before_wait: Called by a thread that is about to wait for a disk that isn't fast, so that
+            other threads may have its turn.
     """
 
     def __init__(
@@ -125,19 +126,19 @@ class Syncs:
         self._turns = turns
         self.before_wait: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
-        """Held for moments only, never while anybody waits."""
+        """Never held while waiting or syncing."""
         self._disks: dict[int, _Disk] = {}
 
     def sync(self, fds: Sequence[int]) -> None:
-        """Have the disk keep what was written to open files, and the names in open directories;
-        together with what others ask for meanwhile.
+        """Make the bytes of open files and the names in open directories durable, in a round with
+        those of other threads.
 
         Args:
-            fds: Of few: whoever has many syncs their file system.
+            fds: A few descriptors. A caller with many syncs their file system instead.
 
         Raises:
-            OSError: Writing failed, of one of these or of what was synced with them. They are not
-                to be synced again.
+            OSError: Writing failed, for one of these or for something in the same round. They must
+                not be synced again.
         """
         if not fds:
             return
@@ -165,25 +166,27 @@ class Syncs:
         self._lead(disk, mine)
 
     def _wait(self, disk: _Disk, mine: _Waiting) -> bool:
-        """Wait for a round; whether it is ours to lead it."""
+        """Wait for a round. Returns True if this thread has to lead it."""
         try:
             self.before_wait()
             mine.turn.acquire()
-        except BaseException:  # this thread ends, in whatever way: nobody is left waiting for it
+        # This thread ends, for whatever reason. If it was in no round yet, it leaves the queue; if
+        # it was chosen to lead, it hands the disk on: the others must not wait for it.
+        except BaseException:
             with self._lock:
                 is_told, waits = mine.is_told, mine in disk.waiting
                 if waits:
                     disk.waiting.remove(mine)
             if not waits:
                 if not is_told:
-                    mine.turn.acquire()  # until then its descriptors are in use
+                    mine.turn.acquire()  # the round is using its descriptors until then
                 if mine.leads:
                     self._hand_on(disk, ())
             raise
         return mine.leads
 
     def _lead(self, disk: _Disk, mine: _Waiting) -> None:
-        """Sync for all who wait now, and hand the disk on. Raises OSError."""
+        """Sync for all threads that wait now, and hand the disk on. Raises OSError."""
         members: Sequence[_Waiting] = ()
         error: OSError | None = None
         turns = self._turns if disk.seconds > _SLOW else None
@@ -191,7 +194,7 @@ class Syncs:
             if disk.seconds > _SLOW:
                 self.before_wait()
             if turns is not None:
-                turns.take(disk.device)  # who comes meanwhile is in this round
+                turns.take(disk.device)  # threads that come while this waits are in the round
             with self._lock:
                 members = disk.begin()
             began = time.perf_counter()
@@ -206,70 +209,71 @@ class Syncs:
                 for one in members:
                     one.error = failed
             disk.took(time.perf_counter() - began)
-        except BaseException:  # no answer of the disk: the others go on without this thread
+        except BaseException:  # not an error of the disk: the others go back to the queue
             with self._lock:
                 disk.waiting[:0] = members
             members = ()
             raise
         finally:
-            if turns is not None:  # before another thread here may take it
+            if turns is not None:  # before another thread of this process may take it
                 turns.give_back(disk.device)
             self._hand_on(disk, members)
         if error is not None:
             raise error
 
     def _hand_on(self, disk: _Disk, done: Sequence[_Waiting]) -> None:
-        """Have the next round begin, and those go on whose round is over."""
+        """Choose the next leader, and wake the threads whose round is over."""
         with self._lock:
             following = disk.hand_on()
-            told = [*done] if following is None else [following, *done]
-            for one in told:
+            woken = [*done] if following is None else [following, *done]
+            for one in woken:
                 one.is_told = True
-        for one in told:  # who leads first: the disk is what all others wait for
+        for one in woken:  # the leader first: all the others wait for the disk
             one.turn.release()
 
 
 def sync_all(fds: Sequence[int], costs: SyncCosts | None = None) -> None:
-    """Sync open files and directories of one file system: many together, few as it takes less time.
+    """Sync open files and directories of one file system: many by their file system, few in the way
+    that takes less time.
 
     Args:
-        costs: What both ways took lately; None: few are synced one by one.
+        costs: How long both ways took lately; None: few are synced one by one.
 
     Raises:
-        OSError: Of the first that fails; the others may not have been tried.
+        OSError: The first one that failed; the others may not have been tried.
     """
-    things: dict[tuple[int, int], int] = {}
-    for fd in dict.fromkeys(fds):  # the log of the books is everybody's
+    unique: dict[tuple[int, int], int] = {}
+    for fd in dict.fromkeys(fds):  # several sessions give the same log of the quota store
         info = os.fstat(fd)
-        # a directory that several sessions have open is one thing. Of a file each descriptor hears
-        # of errors by itself
-        whose = _DIRECTORY if stat.S_ISDIR(info.st_mode) else fd
-        things.setdefault((info.st_ino, whose), fd)
-    count, began = len(things), time.perf_counter()
+        # A directory that several sessions have open is synced once. A file is synced through each
+        # of its descriptors, because the kernel reports an error once per descriptor.
+        which = _DIRECTORY if stat.S_ISDIR(info.st_mode) else fd
+        unique.setdefault((info.st_ino, which), fd)
+    count, began = len(unique), time.perf_counter()
     if count > SYNC_EACH or (costs is not None and costs.is_better_together(count)):
         try:
-            _sync_together(list(things.values()))
+            _sync_together(list(unique.values()))
         except beneath.Unsupported:
             pass
         else:
             if costs is not None and count <= SYNC_EACH:
                 costs.took_together(time.perf_counter() - began)
             return
-    files = [fd for (_, whose), fd in things.items() if whose != _DIRECTORY]
+    files = [fd for (_, which), fd in unique.items() if which != _DIRECTORY]
     if len(files) > 1:
         _write_together(files)
-    for fd in things.values():
+    for fd in unique.values():
         os.fsync(fd)
     if costs is not None:
         costs.took_each(count, time.perf_counter() - began)
 
 
 def _write_together(files: Sequence[int]) -> None:
-    """Have the bytes of several files on the disk before the first of them is synced.
+    """Write the bytes of several files to the disk before the first of them is synced.
 
-    Where a new file's bytes lie is known when they are written. Were each written by its own sync,
-    after that of the one before, that would be a journal commit for each. So all of it is in the
-    first one's, and the others find nothing left to do. An error is told here as by the sync.
+    A new file's blocks are allocated when its bytes are written. If each file were written by its
+    own sync, each would need a journal commit. This way the first sync commits all of them, and the
+    others find nothing left to do. Errors are reported here as by the sync.
     """
     for fd in files:
         beneath.begin_writing(fd)
@@ -280,8 +284,8 @@ def _write_together(files: Sequence[int]) -> None:
 def _sync_together(fds: Sequence[int]) -> None:
     """Sync the file system that all of these are on.
 
-    An error of one file may have been told to somebody else already, who has synced the file
-    system before: so each descriptor is asked, which has heard of it if it was its own file.
+    The kernel may have reported an error of a file already to another thread that synced the file
+    system before. So each descriptor is checked, which gets the errors of its own file.
     """
     beneath.sync_file_system(fds[0])
     for fd in fds:

@@ -2,11 +2,11 @@
 
 Lives here: moving and removing what is in a home.
 Lives elsewhere: its descriptors and its lock (open_home.py), the account's permissions
-(home_rights.py), looking (home_reading.py), its staging directory (home_staging.py), bytes on their
-way in (batch.py), the trash (trash/), confinement itself (ftpwire/beneath.py), quotas (ledger.py:
-what a removal freed is returned to the caller), what each request needs of the account's
-permissions (workspace/needs.py). Here only what shows on the way is checked by these: whether
-something is replaced.
+(home_rights.py), reading (home_reading.py), its staging directory (home_staging.py), uploads
+(batch.py), the trash (trash/), confinement itself (ftpwire/beneath.py), quotas (ledger.py: what a
+removal freed is returned to the caller), what each request needs of the account's permissions
+(workspace/needs.py). The only permission checked here is the one to replace something, because
+whether a request replaces something shows only while it is carried out.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ from ftpwire.paths import Parts
 class Home(ReadableHome, StagingHome):
     """The directory tree of one user, as one session sees it. For one thread.
 
-    Its arguments, and what it raises, are those of `OpenHome`.
+    For its arguments and errors, see `OpenHome`.
 
     Attributes:
-        operation: Where what is removed and replaced goes; None: it is gone for good.
+        operation: The operation in the trash for what is removed and replaced; None: it is gone for
+            good.
     """
 
     operation: Operation | None = None
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         if self.operation is not None:
             self.operation.close()
         super().close()
@@ -64,18 +65,23 @@ class Home(ReadableHome, StagingHome):
         final: bool = False,
         number: int = 0,
     ) -> Tally:
-        """Remove a file, a link, an empty directory or a tree: into the trash, if there is an
-        ``operation``; returns what went.
+        """Remove a file, a link, an empty directory or a tree; put it into the trash if there is an
+        ``operation``.
 
         Args:
-            tick: Called now and then on the way.
-            check: Raises what keeps something in this state from being removed.
-            final: It doesn't go to the trash.
-            number: Of the request, by which it is known when it comes again.
+            recursive: True to remove a directory with its contents.
+            tick: Called now and then during a long removal.
+            settle: Settles what became free or went to the trash.
+            check: Raises if something in the given state may not be removed.
+            final: True to bypass the trash.
+            number: The request's number, which identifies it when it is retried.
+
+        Returns:
+            A count of what was removed.
 
         Raises:
-            OSError: EXDEV: its file system can't move it to staging, and nothing was removed; it
-                can be removed in place (in_place.py).
+            OSError: With EXDEV, nothing was removed, because the file system can't move it to
+                staging; it can be removed in place (in_place.py).
             InvalidPath: A file system is mounted there.
         """
         tally = Tally()
@@ -106,12 +112,12 @@ class Home(ReadableHome, StagingHome):
                         self._remove_empty(directory, name, settle)
                     tally.directories += 1
                     return tally
-                with self.alone():  # only for the moment in which it goes
+                with self.alone():  # only while it is moved to staging
                     staged = self._take_tree(directory, name)
                 with self.settled(tally, settle):
                     self.discard_tree(staged, tally, tick)
                 return tally
-            # what is looked at can't be replaced by others before it goes
+            # alone if it is checked first: no other session can replace it before it is removed
             with self.shared() if check is None else self.alone(), self.settled(tally, settle):
                 tally.size += self.discard(directory, name, check)
                 tally.files += 1
@@ -123,22 +129,23 @@ class Home(ReadableHome, StagingHome):
     def _trash_directory(
         self, directory: int, parts: Parts, recursive: bool, settle: Freed, number: int
     ) -> Tally:
-        """Put a directory into the trash; without ``recursive`` if it is empty. Raises NoRoom."""
+        """Put a directory into the trash. Without ``recursive`` it must be empty. Raises NoRoom."""
         assert self.operation is not None
         name = parts[-1]
         with self.operation.writing() as operation:
             item = operation.item("tree" if recursive else "removed", parts, number=number)
             operation.announce([item])
-            with self.alone():  # only for the moment in which it goes
+            with self.alone():  # only while it is renamed
                 if not recursive:
                     file_systems.require_empty(directory, name)
                 info = operation.take(directory, name, item)
                 try:
-                    operation.sync()  # first, or a power cut could find it in neither
+                    # sync the trash first, or after a power cut the directory could be in neither
+                    operation.sync()
                     self.sync_dir(directory)
-                finally:  # before a recount can find it
+                finally:  # under the lock: a recount must not count it before it is settled
                     if recursive:
-                        settle(0, 0)  # it is counted later, whatever it is by now
+                        settle(0, 0)  # a tree is measured later
                     else:
                         settle(0, 0, counted_size(info), 1)
         return Tally(directories=0 if recursive else 1, trashed=True)
@@ -151,11 +158,12 @@ class Home(ReadableHome, StagingHome):
         with self.operation.writing() as operation:
             item = operation.item("removed", parts, number=number)
             operation.announce([item])
-            # what is looked at can't be replaced by others before it goes
+            # alone if it is checked first: no other session can replace it before it is removed
             with self.shared() if check is None else self.alone():
                 info = self.take(operation, directory, parts[-1], item, check)
                 try:
-                    operation.sync()  # first, or a power cut could find it in neither
+                    # sync the trash first, or after a power cut the file could be in neither
+                    operation.sync()
                     self.sync_dir(directory)
                 finally:
                     settle(0, 0, counted_size(info), 1)
@@ -169,13 +177,13 @@ class Home(ReadableHome, StagingHome):
         item: Item,
         check: Check | None = None,
     ) -> os.stat_result:
-        """Rename a file or link into the trash, as an item that was announced; what it is.
+        """Rename a file or link into the trash, as an item that was announced; return its state.
 
         Args:
-            check: As of `discard`.
+            check: As for `discard`.
 
         Raises:
-            IsADirectory: It is one by now, and stays.
+            IsADirectory: A directory is there by now, and stays.
         """
         info = operation.take(directory, name, item)
         try:
@@ -183,13 +191,13 @@ class Home(ReadableHome, StagingHome):
                 raise IsADirectory("a directory is there")
             if check is not None:
                 check(info)
-        except CommandError:  # it was replaced just now
+        except CommandError:  # it was replaced after the caller looked: put it back
             operation.give_back(item, directory, name)
             raise
         return info
 
     def _remove_empty(self, directory: int, name: bytes, settle: Freed) -> None:
-        """Remove an empty directory, and settle it before a recount can find that it has gone."""
+        """Remove an empty directory, and settle that before a recount can come between."""
         file_systems.remove_directory(directory, name)
         try:
             self.sync_dir(directory)
@@ -197,8 +205,10 @@ class Home(ReadableHome, StagingHome):
             settle(0, 1)
 
     def _take_tree(self, directory: int, name: bytes) -> bytes:
-        """Move a tree into staging; returns its name there, under which a recount counts all of it:
-        it is settled when it is removed."""
+        """Move a tree into staging; return its name there.
+
+        The name's suffix makes a recount count all of it: it is settled only when it is removed.
+        """
         staged = self.new_name() + STORED_SUFFIX
         rename_closed(directory, name, self.staging_fd, staged)
         self.sync_dir(directory)
@@ -213,10 +223,12 @@ class Home(ReadableHome, StagingHome):
         settle: Freed = settle_nothing,
         number: int = 0,
     ) -> Tally:
-        """Rename; returns what was replaced.
+        """Rename something; return a count of what was replaced.
 
         Args:
-            number: Of the request, by which it is known when it comes again.
+            replace: True to replace a file at ``target``.
+            settle: Settles what became free or went to the trash.
+            number: The request's number, which identifies it when it is retried.
 
         Raises:
             AlreadyExists, IsADirectory, InvalidPath, OSError
@@ -254,14 +266,17 @@ class Home(ReadableHome, StagingHome):
 
     @contextmanager
     def keeping(self, *, waiting: bool = True) -> Iterator[Operation | None]:
-        """Have the ``operation`` ready; None where nothing is kept: there is none, or the disk has
-        no room for it. Take it before the home's lock: who restores from it waits for that.
+        """Make the ``operation`` ready. A context manager, which yields None if there is none or
+        the disk is full.
+
+        Enter it before taking the home's lock: a restore holds the operation, and waits for the
+        lock.
 
         Args:
             waiting: See `Operation.writing`.
 
         Raises:
-            Busy: Others hold it for too long.
+            Busy: Other sessions hold it for too long.
             CommandError: It can't be made.
         """
         with ExitStack() as held:
@@ -312,15 +327,17 @@ class Home(ReadableHome, StagingHome):
         operation: Operation,
         item: Item,
     ) -> bool:
-        """Replace a file at once, and keep it in the trash, where it gets a second name before. So
-        no crash leaves the target without a file, and none loses the old one.
+        """Replace a file in one step, and keep it in the trash.
+
+        It is linked into the trash first. So a crash never leaves the target without a file, and
+        never loses the old one.
 
         Returns:
-            False where there can't be a second name; nothing was done.
+            False if a second link can't be made; nothing was done.
         """
         try:
             operation.link(target_dir, target, item)
-        except OSError:  # no hard links, or another file system
+        except OSError:  # hard links are not supported, or it is another file system
             return False
         try:
             operation.sync()
@@ -333,11 +350,12 @@ class Home(ReadableHome, StagingHome):
     def _move_to_itself(
         self, source_dir: int, source: bytes, target_dir: int, target: bytes
     ) -> Tally:
-        """Move something to a name that it has already: rename(2) does nothing then.
+        """Move something to a name that it has already, for which rename(2) does nothing.
 
-        A second link goes, as with mv(1). Without RENAME_NOREPLACE a move makes one, and a crash
-        may leave it: the same command goes on. The same name in other letters, which some file
-        systems take for it, is given to it.
+        If source and target are two hard links of one file, the source is removed, as mv(1) does. A
+        crash during a move without RENAME_NOREPLACE can leave these two links; repeating the
+        command then completes it. If the names differ only in case, on a file system that ignores
+        case, the new spelling is applied.
         """
         if os.path.sameopenfile(source_dir, target_dir) and source == target:
             return Tally()
@@ -356,10 +374,10 @@ class Home(ReadableHome, StagingHome):
         target: bytes,
         there: os.stat_result,
     ) -> int:
-        """Replace a file at once; returns its bytes, measured after it was replaced.
+        """Replace a file in one step; return its bytes, measured after it was replaced.
 
-        Exchanging the two and removing what came out would be two steps: a crash between them
-        would leave both names, swapped.
+        Exchanging the two names and removing what came out would be two steps: a crash between
+        them would leave the two files swapped.
         """
         replaced = self.new_name()
         try:
@@ -370,7 +388,7 @@ class Home(ReadableHome, StagingHome):
                 dst_dir_fd=self.staging_fd,
                 follow_symlinks=False,
             )
-        except OSError:  # there are no hard links: the lock keeps others of ours from it
+        except OSError:  # no hard links: holding the lock alone keeps other sessions from it
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
             return counted_size(there)
         try:
@@ -381,7 +399,7 @@ class Home(ReadableHome, StagingHome):
         return self.drop_staged(replaced)
 
     def check_move(self, source: bytes, target: bytes, *, replace: bool) -> None:
-        """Raise what `move` would, as things are now; nothing is changed."""
+        """Raise what `move` would raise in the current state. Nothing is changed."""
         source_parts, target_parts = _movable(source, target)
         info = self.stat(source_parts, follow=False)
         with _about(target):
@@ -396,7 +414,7 @@ class Home(ReadableHome, StagingHome):
     def _check_replacing(
         self, info: os.stat_result, there: os.stat_result, path: Parts, replace: bool
     ) -> None:
-        """Raise what forbids to move something in state ``info`` over what is there."""
+        """Raise if something in state ``info`` may not replace what exists at ``path``."""
         target = paths.join(*path)
         shown = paths.show(target)
         if not replace:
@@ -413,7 +431,8 @@ class Home(ReadableHome, StagingHome):
 def _note_move(
     operation: Operation, source: Parts, target_dir: int, target: Parts, number: int
 ) -> None:
-    """Write where something was moved, so that it can go back: nothing is kept, nor synced."""
+    """Record where something was moved, so that it can be moved back. Not synced: nothing is lost
+    without the record."""
     info = os.stat(target[-1], dir_fd=target_dir, follow_symlinks=False)
     item = operation.item("moved", source, target=target, after=state_of(info), number=number)
     operation.note(item)
@@ -431,7 +450,7 @@ def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:
 
 @contextmanager
 def _about(path: bytes) -> Iterator[None]:
-    """Have file-system errors name this path, not the first one of the request."""
+    """Make file-system errors name this path, not the first one of the request."""
     try:
         yield
     except OSError as error:
@@ -440,7 +459,7 @@ def _about(path: bytes) -> Iterator[None]:
 
 @contextmanager
 def _not_into_itself(source: bytes) -> Iterator[None]:
-    """Say what rename(2) means by EINVAL: the target is below the directory that is to be moved."""
+    """Report EINVAL of rename(2) by its meaning: the target is below the directory to be moved."""
     try:
         yield
     except OSError as error:

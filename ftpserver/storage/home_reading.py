@@ -1,8 +1,8 @@
-"""Looking at what is in a home: the state of a path, what is told about it, listings.
+"""Reading a home: the state of a path, the entry that describes it to a client, listings.
 
-Lives here: what each question opens, and what it reads of that.
-Lives elsewhere: the order of a listing, and what it may tell (listing.py), walks for whoever counts
-(walk.py), which tree the trash has these read (trash/reading.py).
+Lives here: what each request opens, and what it reads from that.
+Lives elsewhere: the order of a listing, and which entries it shows (listing.py), walks that count
+(walk.py), reading the trees in the trash with this (trash/reading.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ftpwire.paths import Parts
 
 
 class Readable:
-    """A tree that can be looked at.
+    """A tree that can be read.
 
     Attributes:
         fd: Its top directory.
-        tree: Opens what is in it.
-        permissions: What a listing may tell.
+        tree: Opens paths in it.
+        permissions: Decide which entries a listing shows.
     """
 
     fd: int
@@ -37,7 +37,7 @@ class Readable:
     permissions: Permissions
 
     def stat(self, parts: Parts, *, follow: bool) -> os.stat_result:
-        """The state of what the path names, or of what it links to. Raises OSError."""
+        """Return the state of a path; with ``follow``, of what it links to. Raises OSError."""
         fd = self.tree.open(parts, OPEN_ANY | (0 if follow else os.O_NOFOLLOW))
         try:
             return os.fstat(fd)
@@ -45,7 +45,7 @@ class Readable:
             os.close(fd)
 
     def entry(self, path: bytes, *, follow: bool, digest: bool) -> Entry:
-        """What is told about one path."""
+        """Return the entry that describes a path to a client."""
         parts = paths.split(path)
         if not parts:
             return make_entry(path, os.fstat(self.fd))
@@ -77,17 +77,17 @@ class Readable:
         return make_entry(path, info, digest=stored)
 
     def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
-        """What `list_parts` tells, one by one."""
+        """Yield the items of `list_parts` one by one."""
         for part in self.list_parts(path, recursive=recursive, follow=follow, digest=digest):
             yield from part.items()
 
     def list_parts(
         self, path: bytes, *, recursive: bool, follow: bool, digest: bool
     ) -> Iterator[Part]:
-        """List a directory, or the tree below it: each directory whole, then those in it.
+        """List a directory, or the tree below it: each directory completely, then those in it.
 
-        Memory is bounded by the depth and the directories that are side by side, descriptors by
-        a constant. What can't be read is a `Problem`.
+        Memory is bounded by the depth and by the number of sibling directories, descriptors by a
+        constant. What can't be read is reported as a `Problem`.
 
         Raises:
             OSError, CommandError: ``path`` itself can't be listed.
@@ -96,7 +96,7 @@ class Readable:
         try:
             info = self.stat(parts, follow=True) if parts else os.fstat(self.fd)
         except FileNotFoundError:
-            info = self.stat(parts, follow=False)  # a link that leads nowhere is there, too
+            info = self.stat(parts, follow=False)  # a dangling link is listed, too
         if not stat.S_ISDIR(info.st_mode):
             entry = self.entry(path, follow=follow, digest=digest)
             yield Part(b"", [structs.replace(entry, path=b"")], [], complete=True)
@@ -113,12 +113,12 @@ class Readable:
 
 
 class ReadableHome(Readable, PermittedHome):
-    """A home that can be looked at."""
+    """A home that can be read."""
 
     def is_inside(self, parts: Parts, directory: Parts) -> bool:
-        """Whether a path, of which the end may be missing, leads to a directory or below it.
+        """Return whether a path leads to a directory or below it. The end of it may be missing.
 
-        Links are resolved: a tree that is copied into itself would grow while it is copied.
+        Links are resolved. Needed because a tree copied into itself would grow endlessly.
         """
         wanted = self.stat(directory, follow=True)
         for count in range(len(parts), -1, -1):
@@ -130,7 +130,7 @@ class ReadableHome(Readable, PermittedHome):
         try:
             top, here, below = identity_of(self.fd), identity_of(fd), None
             while here != (wanted.st_dev, wanted.st_ino):
-                if here in (top, below):  # the home's top, or that of the system
+                if here in (top, below):  # the top of the home, or the root directory
                     return False
                 above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
                 os.close(fd)

@@ -1,6 +1,6 @@
-"""What may be done at which path of a home, while a tree may be on its way to its place.
+"""The account's permissions on paths of a home, and the redirection of an atomic upload.
 
-Lives here: the account's permissions held against a path, and where a redirected path leads.
+Lives here: checking a path against the permissions, and where a redirected path leads.
 Lives elsewhere: the rules themselves (permissions.py), what each request needs of them
 (workspace/needs.py), building a tree in staging (atomic_tree.py).
 """
@@ -17,21 +17,22 @@ from ftpwire.paths import Parts
 
 
 class PermittedHome(OpenHome):
-    """A home in which an account's permissions hold.
+    """A home to which an account's permissions apply.
 
     Attributes:
-        permissions: What may be done in it; set by ``set_permissions``.
+        permissions: The permissions; set by ``set_permissions``.
     """
 
     permissions: Permissions = UNLIMITED
     _redirected: tuple[Parts, Parts] | None = None
 
     def redirect(self, target: Parts | None, staged: Parts = ()) -> None:
-        """Have changes at or below ``target`` go to a directory in staging; None ends that."""
+        """Send changes at or below ``target`` to a directory in staging; None ends that."""
         self._redirected = None if target is None else (target, staged)
 
-    def network_of(self, parts: Parts) -> Parts:
-        """Where a change at ``parts`` goes: there, unless a tree is on its way to that place."""
+    def redirected(self, parts: Parts) -> Parts:
+        """Return the path that a change at ``parts`` goes to: another one at or below the target of
+        an atomic upload, else the same."""
         if self._redirected is not None:
             target, staged = self._redirected
             if parts[: len(target)] == target:
@@ -39,8 +40,10 @@ class PermittedHome(OpenHome):
         return parts
 
     def name_apart(self, directory: Parts) -> bytes | None:
-        """The name in a directory that leads to a tree on its way, where the directory itself does
-        not: all other names are where ``network_of`` of the directory says. None: there is none."""
+        """Return the one name in a directory that is redirected although the directory is not.
+
+        All other names are where ``redirected`` the directory says. None: there is no such name.
+        """
         if self._redirected is not None:
             target, _ = self._redirected
             if target and target[:-1] == directory:
@@ -48,7 +51,7 @@ class PermittedHome(OpenHome):
         return None
 
     def _shown_place(self, parts: Parts) -> Parts:
-        """The place that ``network_of`` leads away from."""
+        """Return the path that ``redirected`` redirects to ``parts``."""
         if self._redirected is not None:
             target, staged = self._redirected
             if parts[: len(staged)] == staged:
@@ -56,7 +59,7 @@ class PermittedHome(OpenHome):
         return parts
 
     def parent_of(self, parts: Parts) -> Parts:
-        """The directory that something is in; of a tree on its way, that which it goes to."""
+        """Return the directory of a path; for the top of an atomic upload, that of its target."""
         if self._redirected is not None:
             target, staged = self._redirected
             if parts == staged:
@@ -64,13 +67,13 @@ class PermittedHome(OpenHome):
         return parts[:-1]
 
     def set_permissions(self, permissions: Permissions) -> None:
-        """Keep to these permissions from here on. Those without limits cost nothing."""
+        """Apply these permissions from now on. Unlimited ones cost nothing."""
         self.permissions = permissions
         self.tree.on_link = None if permissions.unlimited else self._check_link
 
     def _check_link(self, parts: Sequence[bytes], resolved: Sequence[bytes]) -> None:
         if paths.STAGING in parts or paths.STAGING in resolved:
-            raise Forbidden("links in a tree that is on its way are not followed")
+            raise Forbidden("links are not followed in an atomic upload")
         if paths.TRASH in parts or paths.TRASH in resolved:
             raise Forbidden("links into the trash are not followed")
         self.permissions.check_link(tuple(parts), tuple(resolved))
@@ -81,10 +84,10 @@ class PermittedHome(OpenHome):
             self.permissions.require(action, self._shown_place(parts), whole=whole)
 
     def permits(self, action: Action, parts: Parts, *, whole: bool = False) -> bool:
-        """Whether the permissions let something be done there, and to ``whole`` of what is below.
+        """Return whether the permissions allow an action on a path, with ``whole`` on all below it.
 
-        For a tree on its way to its place, its place decides; what was put into it meanwhile is
-        nobody's yet, and can be replaced.
+        For an atomic upload, its target decides. What was put into it meanwhile isn't visible yet,
+        and can always be replaced.
         """
         if self.permissions.unlimited:
             return True

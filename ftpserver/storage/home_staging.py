@@ -1,9 +1,9 @@
-"""A home's staging directory: what is on its way into the home, and what is on its way out.
+"""A home's staging directory: files on their way into the home, and on their way out.
 
 Lives here: moving files and trees out of the home into staging, removing them there, measuring what
-became free, and cleaning up what a crash left.
-Lives elsewhere: opening the directory (open_home.py), an upload's file in it (staging.py), who owns
-which name (ledger.py).
+became free, and cleaning up after a crash.
+Lives elsewhere: opening the directory (open_home.py), an upload's file in it (staging.py), the
+owners of the names in it (ledger.py).
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from ftpwire.messages import Remove
 from ftpwire.paths import Parts
 
 OWNER_NAME = b"owner"
-"""In staging: which server's it is (ownership.py)."""
+"""A file in staging: the id of the server that owns the home (ownership.py)."""
 NUMBERS_NAME = b"numbers"
-"""In staging: which numbered requests are under way (request_numbers.py)."""
+"""A file in staging: the numbered requests that are being processed (request_numbers.py)."""
 NOT_STAGED = frozenset({LOCK_NAME, OWNER_NAME, NUMBERS_NAME})
-"""What lies in staging and is on its way to nowhere."""
+"""Files in staging that are not staged: they stay there."""
 
 _TICKS = 256
-"""Things that are removed between two ticks."""
+"""Files or directories removed between two ticks."""
 Check = Callable[[os.stat_result], None]
 
 
 def settle_nothing(freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
-    """Nobody keeps books."""
+    """Settle nothing. For a caller without a quota store."""
 
 
 def same_as(request: Remove) -> Check | None:
-    """Raises unless something is what a request says; None where it doesn't say that."""
+    """Return a check that a file is in the state that a request expects; None if it expects none.
+    The check raises IsADirectory or SourceChanged."""
     if not request.only_if_same:
         return None
 
@@ -52,21 +53,22 @@ def same_as(request: Remove) -> Check | None:
         if (request.size is not None and request.size != info.st_size) or (
             request.mtime_ns is not None and request.mtime_ns != beneath.told_time(info)
         ):
-            raise SourceChanged("it is another file by now")
+            raise SourceChanged("the file has changed meanwhile")
 
     return check
 
 
 @dataclass
 class Tally:
-    """What a walk or a removal met.
+    """A count of what a walk or a removal has found.
 
     Attributes:
-        staged: Bytes below the reserved name in some directory: leases hold these.
-        since_ns: Files and links that were stored or changed from then on are ``fresh``, by the
-            file system's clock; None: that isn't looked at.
-        fresh: How many these are.
-        trashed: All of it is in the trash, and nothing became free. A tree isn't counted then.
+        staged: Bytes below reserved names in other directories. Leases hold these.
+        since_ns: Files and links stored or changed since this time, by the file system's clock, are
+            ``fresh``; None: that isn't examined.
+        fresh: The number of fresh files and links.
+        trashed: True if all of it is in the trash, and nothing became free. Trees aren't counted
+            then.
     """
 
     files: int = 0
@@ -81,7 +83,7 @@ class Tally:
         """Add a file or link in state ``info``.
 
         Args:
-            fresh: It is that in any case, as all that is in a directory that came.
+            fresh: True if it is fresh whatever its time, because its directory was moved there.
         """
         self.files += 1
         self.size += counted_size(info)
@@ -89,18 +91,18 @@ class Tally:
             self.fresh += 1
 
     def has_come(self, info: os.stat_result) -> bool:
-        """Whether a directory in state ``info`` was moved to where it is meanwhile. That leaves its
-        mtime alone, which what is put into it does not."""
+        """Return whether a directory in state ``info`` was moved to where it is since ``since_ns``.
+        A move changes its ctime but not its mtime; adding a file to it changes both."""
         since = self.since_ns
         return since is not None and info.st_ctime_ns >= since > info.st_mtime_ns
 
 
 class StagingHome(OpenHome):
-    """A home of which things are moved to staging, and removed there."""
+    """A home whose files can be moved to staging and removed there."""
 
     @contextmanager
     def settled(self, tally: Tally, settle: Freed) -> Iterator[None]:
-        """Hold the lock shared while something is removed, and settle what became free of it."""
+        """Hold the lock shared while something is removed, and settle what became free."""
         with self.shared():
             try:
                 yield
@@ -108,16 +110,16 @@ class StagingHome(OpenHome):
                 settle(tally.size, tally.files + tally.directories)
 
     def discard(self, directory: int, name: bytes, check: Check | None = None) -> int:
-        """Remove a file or link; returns the bytes that became free.
+        """Remove a file or link; return the bytes that became free.
 
-        It is moved away first, then measured: what was measured is what is removed.
+        It is moved to staging first and measured there: so exactly what was measured is removed.
 
         Args:
-            check: Raises what keeps something in this state from being removed. Hold the lock alone
-                then: what came in between would be lost by a crash before it is given back. Who
-                isn't ours, and knows no lock, can still do that.
+            check: Raises if something in the given state may not be removed. Hold the lock alone
+                then: a file stored in between would be in staging until it is moved back, and a
+                crash would lose it. Other programs, which don't use the lock, still can.
         """
-        if check is not None:  # as a rule, what may not go needn't be moved
+        if check is not None:  # usually this refuses already, and nothing has to be moved
             check(os.stat(name, dir_fd=directory, follow_symlinks=False))
         try:
             return self._discard_through(self.staging_fd, directory, name, check)
@@ -136,19 +138,19 @@ class StagingHome(OpenHome):
         staged = self.new_name()
         os.rename(name, staged, src_dir_fd=directory, dst_dir_fd=staging)
         info = os.stat(staged, dir_fd=staging, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):  # somebody put a directory there just now: give it back
+        if stat.S_ISDIR(info.st_mode):  # it was replaced after the caller looked: move it back
             beneath.rename_new(staging, staged, directory, name)
             raise IsADirectory("a directory is there")
         try:
             if check is not None:
                 check(info)
-        except CommandError:  # it was replaced just now
+        except CommandError:  # it was replaced after the first check: move it back
             beneath.rename_new(staging, staged, directory, name)
             raise
         return self.drop_staged(staged, staging)
 
     def drop_staged(self, staged: bytes, staging: int | None = None) -> int:
-        """Remove a file or link from staging; returns the bytes that became free.
+        """Remove a file or link from staging; return the bytes that became free.
 
         Args:
             staging: The directory that it is in; None: the home's own.
@@ -165,9 +167,10 @@ class StagingHome(OpenHome):
         tick: Callable[[], None],
         staging: int | None = None,
     ) -> None:
-        """Remove a directory in staging with all its contents, however deep, adding to ``tally``.
+        """Remove a directory in staging with its contents, adding to ``tally``.
 
-        Directories are moved up into staging when met, so that no path and no stack grows.
+        Subdirectories are moved up into staging when found, so that neither paths nor a stack grow
+        with the depth of the tree.
         """
         top_fd = self.staging_fd if staging is None else staging
         apart = Tally()
@@ -189,7 +192,7 @@ class StagingHome(OpenHome):
                             came = looks and counts.has_come(entry.stat(follow_symlinks=False))
                             moved = self.new_name()
                             rename_closed(fd, name, top_fd, moved)
-                            # what is staged under the reserved name is held by leases
+                            # leases hold what is under a reserved name: it isn't part of the tally
                             hidden = name == paths.STAGING
                             todo.append((moved, apart if hidden else counts, fresh or came))
                             continue
@@ -213,27 +216,27 @@ class StagingHome(OpenHome):
         on_beside: Callable[[int], None] | None = None,
         closed: Collection[Parts] = (),
     ) -> Usage:
-        """What is stored, in the quota's sense. Call it while holding ``alone``.
+        """Count what is stored, as the quota counts it. Call it while holding ``alone``.
 
         Args:
-            on_beside: Given each directory below the home that has the reserved name in it.
-            closed: Where homes of other accounts lie in it, which don't count.
+            on_beside: Called with each directory below the home that contains the reserved name.
+            closed: The homes of other accounts inside this one, which aren't counted.
         """
         return stored(self.fd, on_beside=on_beside, closed=closed)
 
     def staged(self) -> set[bytes]:
-        """The names in staging."""
+        """Return the names in staging."""
         return {os.fsencode(name) for name in os.listdir(self.staging_fd)} - NOT_STAGED
 
     def clean_staging(self, in_use: Callable[[bytes], bool], staging: int | None = None) -> bool:
-        """Remove from staging what nobody uses. Call it while holding ``alone``.
-
-        Returns:
-            Whether a tree was removed, which may have counted as used.
+        """Remove from staging what has no owner. Call it while holding ``alone``.
 
         Args:
-            in_use: Whether a name in staging belongs to somebody.
+            in_use: Returns True if a name in staging has an owner.
             staging: The directory to clean; None: the home's own.
+
+        Returns:
+            True if a tree was removed, which may have counted as used.
         """
         fd = self.staging_fd if staging is None else staging
         trees = False
@@ -250,9 +253,9 @@ class StagingHome(OpenHome):
         return trees
 
     def clean_beside(self, directory: int, in_use: Callable[[bytes], bool]) -> None:
-        """The same of the reserved name in another directory of the home, and remove that name.
+        """Clean the reserved name in another directory of the home, and remove that name.
 
-        One with a lock is the staging of another home, which lies in this one: it is left alone.
+        One that contains a lock is the staging of another home inside this one, and is left alone.
         """
         fd = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
@@ -265,21 +268,21 @@ class StagingHome(OpenHome):
 
 
 def is_of_a_home(staging: int) -> bool:
-    """Whether a directory of the reserved name is the staging of a home, and not made beside files
-    that are on their way to a directory."""
+    """Return whether a directory with the reserved name is the staging directory of a home, and not
+    one made for files that will be renamed into the directory around it."""
     return not NOT_STAGED.isdisjoint(map(os.fsencode, os.listdir(staging)))
 
 
 def rename_closed(
     source_dir: int, name: bytes, target_dir: int, target: bytes, *, new: bool = False
 ) -> None:
-    """Rename, also a directory without write permission for its owner.
+    """Rename something, also a directory that its owner may not write to.
 
-    Moving a directory rewrites its ``..``, which needs write permission in itself. It has its mode
-    back afterwards.
+    Moving a directory rewrites its ``..``, which needs write permission for the directory itself.
+    Its mode is changed for that, and restored.
 
     Args:
-        new: Never over something. Raises FileExistsError.
+        new: True to raise FileExistsError instead of replacing something.
     """
     try:
         _rename(source_dir, name, target_dir, target, new)

@@ -1,11 +1,11 @@
-"""Removing a tree where it is, for where its file system can't move it to staging.
+"""Removing a tree in place, where its file system can't move it to staging.
 
-Lives here: that removal, in steps. Lives elsewhere: the usual way, by one rename (home.py).
+Lives here: that removal, in steps. Lives elsewhere: the usual way, with one rename (home.py).
 
-A tree on another file system, or of a lower layer of overlay, can't be taken away at once. It goes
-file by file, in steps that each hold the home's lock shared and are settled under it: between two
-of them others may move directories, and uploads go on. So each step looks for its directory
-anew, by names from the home on, and the same command goes on where one was interrupted.
+A tree on another file system, or in a lower layer of overlayfs, can't be moved away in one step. It
+is removed file by file, in steps that each hold the home's lock shared and are settled under it.
+Between two steps other sessions may move directories, and uploads continue. So each step opens its
+directory again, by names from the home on. Repeating an interrupted command continues it.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from ftpwire.errors import NotADirectory
 from ftpwire.paths import Parts
 
 _STEP = 256
-"""So many files and directories go while the lock is held once."""
+"""Maximum files and directories removed under one hold of the lock."""
 
 Guard = Callable[[Parts, os.stat_result], bool]
-"""Whether something may go, by its path below the tree and its state."""
+"""Returns True if a file may be removed, given its path below the tree and its state."""
 
 
 @dataclass
 class _Level:
-    """A directory on the way down: its name, and what stays in it."""
+    """A directory on the way down: its name, and the names in it that are kept."""
 
     name: bytes
     kept: set[bytes] = field(default_factory=set)
 
 
 class RemovalInPlace:
-    """One tree that is removed file by file: call ``step`` until ``done``.
+    """The removal of one tree, file by file: call ``step`` until ``done``.
 
     Args:
-        may_go: Spares what it refuses, with the directories that it is in.
+        may_go: Decides which files are removed; others are kept, with their parent directories.
 
     Attributes:
-        tally: What has gone.
-        kept: How many files and directories were spared.
+        tally: A count of what was removed.
+        kept: The number of files and directories that were kept.
 
     Raises:
-        InvalidPath: A file system is mounted there, or below.
+        InvalidPath: A file system is mounted at the path, or below it.
     """
 
     def __init__(self, home: Home, parts: Parts, may_go: Guard = lambda below, info: True) -> None:
@@ -72,7 +72,7 @@ class RemovalInPlace:
             os.close(directory)
 
     def step(self, settle: Freed) -> None:
-        """Remove a part. Raises OSError: what could be removed until then has gone."""
+        """Remove some of it. After an OSError, what was removed before stays removed."""
         tally = Tally()
         try:
             with self._home.settled(tally, settle):
@@ -99,9 +99,11 @@ class RemovalInPlace:
                 os.close(above)
 
     def _open(self) -> tuple[int, int] | None:
-        """The directory that is worked on, and the one that it is in; no link is followed.
+        """Open the current directory and its parent, without following a link.
 
-        None: something on the way has gone or was moved since the last step.
+        Returns:
+            Both descriptors, the parent's first; None if a directory on the way was removed or
+            moved since the last step.
         """
         above = self._home.tree.open_dir(self._parts[:-1])
         for count, level in enumerate(self._levels, 1):
@@ -125,9 +127,10 @@ class RemovalInPlace:
         raise AssertionError("there is always a level")
 
     def _empty(self, fd: int, tally: Tally, most: int) -> bool:
-        """Remove files from a directory, until there is one below to go into, or enough went.
+        """Remove files from a directory, until a subdirectory is found or ``most`` are removed.
 
-        Returns True when nothing more is to do there.
+        Returns:
+            True if nothing is left to do in it.
         """
         level = self._levels[-1]
         if os.fstat(fd).st_mode & 0o700 != 0o700:
@@ -162,7 +165,7 @@ class RemovalInPlace:
         self.kept += 1
 
     def _leave(self, above: int, tally: Tally) -> None:
-        """Remove the directory itself, unless something in it stays."""
+        """Remove the directory itself, unless something in it is kept."""
         level = self._levels.pop()
         hidden = paths.STAGING in (level.name, *(one.name for one in self._levels[1:]))
         if level.kept:
@@ -174,9 +177,9 @@ class RemovalInPlace:
                 self._home.sync_dir(above)
                 tally.directories += not hidden
             except FileNotFoundError:
-                pass  # somebody else removed it
+                pass  # another session has removed it
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                self._levels.append(level)  # somebody has put something there since
+                self._levels.append(level)  # another session has added to it: remove that, too
         self.done = not self._levels

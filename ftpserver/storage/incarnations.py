@@ -1,10 +1,10 @@
-"""Which process each lease is of, and what becomes of those of the dead.
+"""The process of each lease, and the leases of dead processes.
 
-Lives here: telling the dead from the living, ending what they held, keeping what can be resumed.
-Lives elsewhere: leases of the living (ledger.py), counting the homes (recount.py).
+Lives here: telling dead processes from living ones, ending their leases, keeping resumable uploads.
+Lives elsewhere: leases of living processes (ledger.py), counting the homes (recount.py).
 
-Time ends no lease of a process of this run that lives. It does end those of other nodes, by the
-clock of the database.
+The lease of a living process of this run never expires. That of another node does, by the clock of
+the database.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ftpserver.storage.account_room import end
 LEASE_SECONDS = 600
 SECONDS_NOW: ColumnElement[int] = SecondsNow()
 KEPT = "kept"
-"""State of a lease whose upload was interrupted: it owns a staging file that waits for a resume."""
+"""The state of the lease of an interrupted upload: its staging file waits for a resume."""
 
 
 class Incarnations:
-    """The leases of this run of the server, and of others.
+    """The leases of this run of the server, and of other runs and nodes.
 
     Args:
-        node: Name of this server among those that share the accounts.
-        incarnation: This process of it.
+        node: The name of this server among those that share the accounts.
+        incarnation: The name of this process of it.
         keep_seconds: How long interrupted uploads wait for a resume.
-        run: What the incarnations of all processes of this run of the server begin with; leases
-            of other runs are dead. None: it has this one process.
+        run: The prefix of the incarnations of all processes of this run. Leases of other runs are
+            dead. None: this is the only process.
 
     Attributes:
-        others: The incarnations of its other processes that are alive.
+        others: The incarnations of the other living processes of this run.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Incarnations:
         self.run = run or self.incarnation
         self.others: set[str] = set()
         self._marked_dead: set[str] = set()
-        """Processes of this run that have died, and whose leases could not be ended yet."""
+        """Dead processes of this run whose leases could not be ended yet."""
 
     def _writing(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """A transaction that writes."""
+        """Begin a transaction that writes."""
         return self._writer.begin(engine)
 
     def reap(self) -> list[int]:
-        """End the leases of the dead, and mark their accounts dirty.
+        """End the leases of dead processes, and mark their accounts as dirty.
 
-        Dead is an earlier run of this node, and whoever let a lease expire. What they were
-        uploading is kept if it can be resumed, until its own time is over.
+        Dead are all earlier runs of this node, and any process that let a lease expire. Their
+        resumable uploads are kept until these expire by themselves.
 
         Returns:
-            Ids of all accounts that have to be recounted.
+            The ids of all accounts that have to be recounted.
         """
-        marked_dead = set(self._marked_dead)  # first: who dies now is left to the next time
+        marked_dead = set(self._marked_dead)  # a copy: one that dies now is left for the next call
         dead = or_(
             and_(lease.c.state == KEPT, lease.c.expires < now()),
             and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True)),
@@ -80,8 +80,8 @@ class Incarnations:
         return found
 
     def bound_kept(self) -> None:
-        """At the start: nothing is kept for longer than it may be from now on, as when the system's
-        clock was wrong before."""
+        """Shorten the time of kept uploads to ``keep_seconds`` from now, at start. It can be longer
+        if the setting was, or if the system's clock was wrong."""
         latest = now() + self.keep_seconds
         too_late = and_(lease.c.state == KEPT, lease.c.expires > latest)
         with self._reading.connect() as connection:
@@ -91,7 +91,7 @@ class Incarnations:
             connection.execute(update(lease).where(too_late).values(expires=latest))
 
     def in_doubt(self) -> set[int]:
-        """Ids of the accounts that `reap` would have recounted; nothing is changed."""
+        """Return the ids of the accounts that `reap` would have recounted. Nothing is changed."""
         dead = and_(lease.c.state != KEPT, self.is_dead(lease, thorough=True))
         with self._reading.connect() as connection:
             dirty = connection.execute(select(account.c.id).where(account.c.dirty)).scalars()
@@ -99,19 +99,18 @@ class Incarnations:
             return {*dirty, *owners}
 
     def mark_dead(self, incarnation: str) -> None:
-        """End the leases of a process of this run that has died, as `reap` does, which does it
-        later where this fails."""
+        """End the leases of a dead process of this run. If this fails, `reap` does it later."""
         self._marked_dead.add(incarnation)
         self.others.discard(incarnation)
-        its = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
+        of_process = and_(lease.c.node == self.node, lease.c.incarnation == incarnation)
         with self._writing(self._durable) as connection:
-            self._end_all(connection, and_(its, lease.c.state != KEPT))
+            self._end_all(connection, and_(of_process, lease.c.state != KEPT))
         self._marked_dead.discard(incarnation)
 
-    def _end_all(self, connection: Connection, whose: ColumnElement[bool]) -> None:
-        """End leases whose owners are no more; what can be resumed is kept."""
+    def _end_all(self, connection: Connection, which: ColumnElement[bool]) -> None:
+        """End leases without a living owner; keep resumable uploads."""
         rows = connection.execute(
-            select(lease.c.id, lease.c.account_id, lease.c.staging, lease.c.state).where(whose)
+            select(lease.c.id, lease.c.account_id, lease.c.staging, lease.c.state).where(which)
         ).all()
         for row in rows:
             connection.execute(
@@ -127,26 +126,27 @@ class Incarnations:
                 end(connection, row.account_id, lease.c.id == row.id)
 
     def is_dead(self, table: Table, *, thorough: bool = False) -> ColumnElement[bool]:
-        """Whether the process is dead that a row of ``lease`` or ``session`` is of.
+        """Return a condition that the process of a row of ``lease`` or ``session`` is dead.
 
         Args:
-            thorough: Look also for dead ones of this run. The first process knows those that live.
+            thorough: True to include dead processes of this run. Only the first process of a run
+                can tell: it knows the living ones.
         """
-        here, its = table.c.node == self.node, table.c.incarnation
+        here, owner = table.c.node == self.node, table.c.incarnation
         lapsed = table.c.expires < SECONDS_NOW
         dead = [
-            and_(here, ~its.startswith(self.run, autoescape=True)),
+            and_(here, ~owner.startswith(self.run, autoescape=True)),
             and_(~here, lapsed),
         ]
         if thorough and self.incarnation == self.run:
-            dead.append(and_(here, its.not_in([self.incarnation, *self.others]), lapsed))
-            dead.append(and_(here, its.in_(list(self._marked_dead))))
+            dead.append(and_(here, owner.not_in([self.incarnation, *self.others]), lapsed))
+            dead.append(and_(here, owner.in_(list(self._marked_dead))))
         return or_(*dead)
 
     def live_incarnations(self) -> set[str]:
-        """The processes that hold leases, and all that are known to be alive.
+        """Return the processes that hold leases, and all that are known to be alive.
 
-        A kept upload says nothing about the run that it is from: that may be long over.
+        Kept uploads don't count: the process that they are from may have ended long ago.
         """
         with self._reading.connect() as connection:
             found = connection.execute(
@@ -156,5 +156,5 @@ class Incarnations:
 
 
 def now() -> int:
-    """Seconds since 1970, for what waits much longer than a run may: uploads that are kept."""
+    """Return seconds since 1970, for what may outlive this run: uploads that are kept."""
     return int(RUN.now())

@@ -1,7 +1,7 @@
-"""Kept uploads: what an account's interrupted uploads have left in staging, seen and dropped.
+"""Kept uploads: listing and discarding what an account's interrupted uploads have left in staging.
 
-Lives here: which there are, whose target each is, giving one up. Lives elsewhere: how they come to
-be kept and are gone on with (resumable.py, batch.py), their room (ledger.py).
+Lives here: which uploads are kept, the target of each, discarding one. Lives elsewhere: keeping and
+resuming uploads (resumable.py, batch.py), their quota (ledger.py).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ftpwire.messages import KeptDropped, KeptUpload
 
 @dataclass
 class KeptStaging:
-    """Those of one account."""
+    """The kept uploads of one account."""
 
     home: Home
     ledger: QuotaStore
     account_id: int
 
     def uploads(self) -> Iterator[KeptUpload]:
-        """All that no session writes to now.
+        """Yield all uploads that no session is receiving now.
 
-        The target is left out where it isn't known, as of an earlier version, and where the
-        account may not list what is there. On a read-only disk staging isn't opened.
+        The target is left out if it isn't known, as for uploads kept by an earlier version, and if
+        the account may not list it. On a read-only disk staging can't be opened.
         """
         for one in self.ledger.resumable(self.account_id):
             if not one.kept:
@@ -49,27 +49,28 @@ class KeptStaging:
 
     def _may_be_shown(self, target: bytes, staging: bytes) -> bool:
         parts = paths.split(target)
-        # its name in staging is made of the target: what a damaged file says doesn't count
+        # The staging name is derived from the target. So a damaged file can't claim another target.
         mine = staging.startswith(target_prefixes(self.account_id, parts))
         return mine and self.home.permits(Action.LIST, parts)
 
     def drop(
         self, path: bytes | None, size: int | None = None, mtime_ns: int | None = None
     ) -> KeptDropped:
-        """Drop those for a path, or all; their room is free then.
+        """Discard the uploads kept for a path, or all; return what became free.
 
         Args:
-            size: With ``mtime_ns``: only the one of a source of this size and time.
+            path: The target; None for all kept uploads.
+            size, mtime_ns: The source's size and time, to discard only its upload. Both or neither.
 
         Raises:
-            BadRequest: Only one of these two is given, or they are without a path.
-            NotFound: None is kept for the path.
-            Busy: A session writes to the one for the path.
-            Forbidden: The home can't be changed: its disk is read-only.
+            BadRequest: Only one of these two is given, or they are given without a path.
+            NotFound: No upload is kept for the path.
+            Busy: A session is receiving the one for the path.
+            Forbidden: The home can't be changed, because its disk is read-only.
         """
         prefixes: tuple[bytes, ...] = (b"",)
         if (size is None) != (mtime_ns is None) or (path is None and size is not None):
-            raise BadRequest("drop-kept: size and mtime_ns go together, and with upload")
+            raise BadRequest("drop-kept: size and mtime_ns must be given together, with upload")
         if path is not None:
             parts = paths.split(path)
             prefixes = target_prefixes(self.account_id, parts)
@@ -93,5 +94,5 @@ class KeptStaging:
         return KeptDropped(count, freed, busy, under_way)
 
     def _drop(self, staging: bytes) -> bool:
-        with self.home.shared():  # a clean-up takes what no lease owns, holding it alone
+        with self.home.shared():  # a clean-up, which removes what no lease owns, locks it alone
             return drop_kept(self.home, self.ledger, self.account_id, staging)

@@ -1,7 +1,7 @@
-"""What was written of a file in any order, and not published, kept for the same account to go on.
+"""Files that are written in any order, kept for the same account if they were not published.
 
-Lives here: keeping it, and finding it again. Lives elsewhere: such files (workspace/writer.py),
-uploads that come from their first byte to their last (resumable.py), which are kept likewise.
+Lives here: keeping such a file, and resuming it. Lives elsewhere: writing it (workspace/writer.py),
+uploads that come from the first byte to the last (resumable.py), which are kept in a similar way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ftpwire.messages import Put
 
 
 class KeptWriting:
-    """Of one account, in one home."""
+    """The kept files of one account, in one home."""
 
     def __init__(self, home: Home, ledger: QuotaStore, account_id: int, *, durable: bool) -> None:
         self._home = home
@@ -38,13 +38,16 @@ class KeptWriting:
         self._durable = durable
 
     def keep(self, receiving: Receiving, request: Put, size: int, digest: bytes) -> bool:
-        """Keep what was written; False when it can't be, as in a tree on its way, which ends with
-        its session.
+        """Keep what was written.
 
-        It has its name in staging before its room has: a crash in between removes it.
+        The file gets its staging name before it gets its lease: after a crash in between, no lease
+        owns it, and it is removed.
+
+        Returns:
+            False if it can't be kept, as in an atomic upload, which ends with its session.
         """
         staging, home = receiving.staging, self._home
-        target = home.network_of(target_of(request.path))
+        target = home.redirected(target_of(request.path))
         if staging.place.above is not None or home.read_only or paths.STAGING in target:
             return False
         name = kept_name(self._account_id, target, None, None)
@@ -58,7 +61,7 @@ class KeptWriting:
                 os.rename(
                     staging.name, name, src_dir_fd=home.staging_fd, dst_dir_fd=home.staging_fd
                 )
-                staging.name = name  # from here on it goes with what else is dropped
+                staging.name = name  # from here on, discarding the upload removes this file
                 if receiving.lease is not None:
                     self._ledger.release(receiving.lease)
                 receiving.lease = self._ledger.reserve(self._account_id, size, name)
@@ -79,23 +82,26 @@ class KeptWriting:
             checkpoint.close()
 
     def resume(self, request: Put, into: Receiving) -> int:
-        """Have what was kept, with its room; returns its bytes, 0 when nothing is.
+        """Take over what was kept, with its lease.
+
+        Returns:
+            Its bytes; 0 if nothing is kept.
 
         Raises:
-            Busy: Another session goes on with it just now.
-            OSError: It is kept further.
+            Busy: Another session is resuming it.
+            OSError: It stays kept.
         """
         home = self._home
-        target = home.network_of(target_of(request.path))
+        target = home.redirected(target_of(request.path))
         name = kept_name(self._account_id, target, None, None)
-        with home.shared():  # a clean-up takes what no lease owns, holding it alone
+        with home.shared():  # a clean-up, which removes what no lease owns, locks it alone
             try:
                 fd = open_kept(home.staging_fd, name)
             except FileNotFoundError:
                 return 0
             try:
                 if not try_lock(fd) or not is_at(fd, home.staging_fd, name):
-                    raise Busy("another session goes on with what was kept")
+                    raise Busy("another session is resuming this file")
                 lease = self._ledger.take_over(self._account_id, name)
             except BaseException:
                 os.close(fd)
@@ -103,7 +109,7 @@ class KeptWriting:
         return self._take(fd, name, lease, into)
 
     def _take(self, fd: int, name: bytes, lease: Lease | None, into: Receiving) -> int:
-        """Give it the name of the one that goes on with it; takes the descriptor over."""
+        """Rename it to the staging name of the file that continues it; own the descriptor."""
         staging = self._home.staging_fd
         try:
             size = 0 if lease is None else self._whole_up_to(fd, name)
@@ -125,7 +131,7 @@ class KeptWriting:
         return size
 
     def _whole_up_to(self, fd: int, name: bytes) -> int:
-        """How many bytes have the digest that was written down with them."""
+        """Return how many bytes match the digest that was stored with their number."""
         checkpoint = Checkpoint(self._home.staging_fd, checkpoint_name(name))
         try:
             records = checkpoint.read(os.fstat(fd).st_size)

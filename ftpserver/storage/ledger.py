@@ -1,18 +1,20 @@
-"""Quotas: reserve, settle, release; the same for threads, processes and nodes.
+"""The quota store in the database: reserve, settle, release, across threads, processes and nodes.
 
-Lives here: the leases of those who live, settling them, every statement that changes ``used`` and
-``files``. Lives elsewhere: what sessions may ask of it (quota.py), taking room (account_room.py),
-leases of the dead (runs.py), what the bytes are (batch.py, home.py), the tables (schema.py).
+Lives here: the leases of living sessions, their settlement, every statement that changes ``used``
+and ``files``.
+Lives elsewhere: the interface for sessions (quota.py), reserving quota (account_room.py), leases of
+dead processes (incarnations.py), the bytes themselves (batch.py, home.py), the tables (schema.py).
 
-Whoever changes what is stored holds a lease while doing so, also when it frees room. A lease
-that outlived its server therefore marks its account as dirty: the disk is the truth, and the
-account is recounted from it.
-A change is settled while the home's lock is held under which it was made, or a recount between
-the two would count it, and the settlement count it again. So a settlement that comes late, or whose
-lease somebody has ended, adds nothing: the home is counted.
+Every change of what is stored is made under a lease, also one that frees space. A lease that
+outlives its server therefore marks its account as dirty: the disk is the truth, and the account is
+recounted from it.
+A change is settled under the same hold of the home's lock under which it was made. Otherwise a
+recount between the two would count it, and the settlement would count it again. For the same reason
+a settlement that comes late, or whose lease was ended by another process, adds nothing: the home is
+recounted.
 
-A lease belongs to the session that has the `Lease`; when nobody has that any more, it is ended as
-a dead one's.
+A lease belongs to the session that has the `Lease` object. Once no session has that any more, the
+lease is ended as that of a dead process is.
 """
 
 from __future__ import annotations
@@ -77,25 +79,28 @@ from ftpwire.messages import Room
 logger = logging.getLogger("ftpd.ledger")
 
 _AT_ONCE = 500
-"""Leases that are named in one statement."""
+"""Maximum leases named in one statement."""
 
-# What each batch asks for, compiled once.
+# Every batch runs these statements. They are compiled once.
 
-_ITS = lease.c.id == bindparam("its_id"), lease.c.incarnation == bindparam("its_incarnation")
-_BEGIN_COMMIT = Quick(update(lease).where(*_ITS).values(state="committing"))
+_THIS_LEASE = (
+    lease.c.id == bindparam("lease_id"),
+    lease.c.incarnation == bindparam("lease_incarnation"),
+)
+_BEGIN_COMMIT = Quick(update(lease).where(*_THIS_LEASE).values(state="committing"))
 _INSERT_STEP = Quick(
     insert(lease).values(
-        id=bindparam("its_id"),
+        id=bindparam("lease_id"),
         account_id=bindparam("of_account"),
-        node=bindparam("its_node"),
-        incarnation=bindparam("its_incarnation"),
+        node=bindparam("lease_node"),
+        incarnation=bindparam("lease_incarnation"),
         state="open",
-        size=bindparam("its_size"),
-        files=bindparam("its_files"),
+        size=bindparam("lease_size"),
+        files=bindparam("lease_files"),
         expires=SECONDS_NOW + LEASE_SECONDS,
     )
 )
-_DELETE_ONE = Quick(delete(lease).where(*_ITS).returning(lease.c.size, lease.c.files))
+_DELETE_ONE = Quick(delete(lease).where(*_THIS_LEASE).returning(lease.c.size, lease.c.files))
 _USED = account.c.used + bindparam("more", type_=BigInteger)
 _FILES = account.c.files + bindparam("more_files", type_=BigInteger)
 _TRASH = account.c.trash_bytes + bindparam("more_trash", type_=BigInteger)
@@ -112,7 +117,7 @@ _SETTLE = (
         held_files=at_least_zero(account.c.held_files - bindparam("ended_files", type_=BigInteger)),
         trash_bytes=within(_TRASH, _NOW_USED),
         trash_files=within(_TRASH_FILES, _NOW_FILES),
-        # when more went than was counted, the disk has to say what is left
+        # if more went away than was counted, the disk decides how much is left
         dirty=or_(
             account.c.dirty,
             bindparam("in_doubt", type_=Boolean),
@@ -131,14 +136,14 @@ _KEPT_OF = Quick(
 
 
 _Changes = tuple[int, int, int, int]
-"""Of bytes, of files, of bytes in the trash, of files there."""
+"""Changes of: bytes, files, bytes in the trash, files in the trash."""
 _NOTHING: _Changes = 0, 0, 0, 0
 
 
 def _settling(
     account_id: int, changes: _Changes, ended: int, ended_files: int, *, in_doubt: bool = False
 ) -> dict[str, object]:
-    """The parameters of `_SETTLE`. In doubt nothing is changed: the home is counted."""
+    """Return the parameters of `_SETTLE`. If in doubt, no count changes: the home is recounted."""
     more, files, trash, trash_files = _NOTHING if in_doubt else changes
     return {
         "of_account": account_id,
@@ -152,16 +157,16 @@ def _settling(
     }
 
 
-def _device(place: Path) -> int | None:
-    """Of the disk that a directory lies on; None where that can't be told."""
+def _device(directory: Path) -> int | None:
+    """Return the device number of a directory's file system; None if it can't be determined."""
     try:
-        return os.stat(place).st_dev
+        return os.stat(directory).st_dev
     except OSError:
         return None
 
 
 def _syncs_of(engine: Engine, state: Path | None) -> Syncs:
-    """Those of this process, in turns with the other processes that have the same state."""
+    """Return this process's syncs, which take turns with other processes of the same state."""
     if state is None:
         return Syncs()
     turns = SyncTurns(state / "syncs")
@@ -170,22 +175,22 @@ def _syncs_of(engine: Engine, state: Path | None) -> Syncs:
 
 
 class Ledger(Incarnations, QuotaStore):
-    """The used and held bytes of all accounts. Safe to use from many threads and processes.
+    """The used and held bytes and files of all accounts. Safe for many threads and processes.
 
     Args:
         node, incarnation, keep_seconds, run: See `Incarnations`.
-        state: Where accounts are marked whose change a full disk keeps from being settled, and
-            where processes find their turns at syncing; None: neither.
-        syncs: What is synced together in this process; None: its own, until the engine is disposed
-            of.
+        state: The state directory, where accounts are marked whose changes a full disk keeps from
+            being settled, and where processes take turns at syncing. None: neither is done.
+        syncs: Groups the syncs of this process. None: the ledger makes its own group, which lasts
+            until the engine is disposed of.
 
     Attributes:
-        syncs: What is synced together in this process.
-        on_doubt: Called when a home has to be counted.
-        on_unmeasured: Given an account in whose trash are trees that weren't counted, or may be
-            very many operations.
-        on_disk_full: Given an account and a number of bytes: has trash of all accounts given up
-            until the disk has room for so many; whether it has. Waits for that.
+        syncs: Groups the syncs of this process.
+        on_doubt: Called when a home has to be recounted.
+        on_unmeasured: Called with an account id when its trash may contain trees that were not
+            measured, or a very large number of operations.
+        on_disk_full: Called with an account id and a number of bytes. Evicts trash of all accounts
+            until the disk has that many bytes free, waits for it, and returns whether it has.
     """
 
     def __init__(
@@ -205,11 +210,11 @@ class Ledger(Incarnations, QuotaStore):
         self.on_unmeasured: Callable[[int], None] = lambda account_id: None
         self.on_disk_full: Callable[[int, int], bool] = lambda account_id, size: False
         self._waiting: deque[tuple[list[Lease], bool]] = deque()
-        """Settlements that failed, and whether something was changed; a deque is safe between
-        threads."""
+        """Settlements that failed: their leases, and whether anything was changed. Threads share it
+        without a lock: a deque's methods are atomic."""
         self._owning = threading.Lock()
         self._owned: WeakValueDictionary[str, Lease] = WeakValueDictionary()
-        """Leases that somebody has, by their ids; additions are guarded by ``_owning``."""
+        """Leases that are still referenced, by id. ``_owning`` guards additions."""
 
     def reserve(
         self,
@@ -220,26 +225,18 @@ class Ledger(Incarnations, QuotaStore):
         files: int = 1,
         pieces: bytes | None = None,
     ) -> Lease:
-        """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
-
-        Args:
-            staging: Name of the staging file that the lease owns, for uploads that can be kept.
-            pieces: The key by which the account's other sessions bring pieces of it.
-
-        Raises:
-            QuotaExceeded: There is less room; nothing is held.
-        """
+        """See `QuotaStore.reserve`."""
         self.settle_waiting()
         with self._writing(self._durable) as connection:
             hold(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files, staging, pieces)
 
     def check_room(self, account_id: int, size: int, files: int = 1) -> None:
-        """Raise QuotaExceeded if `reserve` would, once the account's trash is given up; nothing is
-        held."""
-        whose = select(account).where(account.c.id == account_id)
+        """Raise QuotaExceeded if `reserve` would, even after the account's trash is evicted.
+        Nothing is held."""
+        statement = select(account).where(account.c.id == account_id)
         with self._engine.connect() as connection:
-            row = connection.execute(whose).first()
+            row = connection.execute(statement).first()
             if row is None or not is_room(row, size, files):
                 hold(connection, account_id, size, files)
             connection.rollback()
@@ -247,14 +244,12 @@ class Ledger(Incarnations, QuotaStore):
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
     ) -> Lease | None:
-        """The lease that owns a staging file, now this session's; None when there is none.
-
-        The caller holds the file. Whoever had the lease before can't commit under it any more.
-        """
+        """See `QuotaStore.take_over`."""
         owned = and_(
             lease.c.account_id == account_id,
             lease.c.staging == staging,
-            or_(lease.c.state != "committing", self.is_dead(lease)),  # that one is being stored
+            # a lease in state committing is being stored at this moment, if its process is alive
+            or_(lease.c.state != "committing", self.is_dead(lease)),
         )
         with self._writing(self._durable) as connection:
             row = connection.execute(
@@ -262,6 +257,7 @@ class Ledger(Incarnations, QuotaStore):
             ).first()
             if row is None:
                 return None
+            # a new id: a commit or a settlement of the previous owner finds no lease any more
             taken = self._own(account_id, row.size, row.files)
             connection.execute(
                 update(lease)
@@ -278,7 +274,7 @@ class Ledger(Incarnations, QuotaStore):
             return taken
 
     def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
-        """The staging file of an upload under way that takes pieces by a key; None without one."""
+        """See `QuotaStore.find_pieces`."""
         found = select(lease.c.staging).where(
             lease.c.account_id == account_id, lease.c.pieces == key, lease.c.state == "open"
         )
@@ -287,7 +283,7 @@ class Ledger(Incarnations, QuotaStore):
             return staging
 
     def keep(self, held: Lease) -> None:
-        """Keep the room of an upload that was interrupted, for whoever resumes it."""
+        """See `QuotaStore.keep`."""
         with self._writing(self._durable) as connection:
             connection.execute(
                 update(lease)
@@ -296,15 +292,14 @@ class Ledger(Incarnations, QuotaStore):
             )
 
     def drop_kept(self, account_id: int, staging: bytes) -> bool:
-        """Give back the room of a kept upload, before its staging file is removed. False: a session
-        is at it, and it must stay."""
-        its = lease.c.account_id == account_id, lease.c.staging == staging
+        """See `QuotaStore.drop_kept`."""
+        matches = lease.c.account_id == account_id, lease.c.staging == staging
         with self._writing(self._engine) as connection:
-            end(connection, account_id, *its, lease.c.state == KEPT)
-            return connection.execute(select(lease.c.id).where(*its)).first() is None
+            end(connection, account_id, *matches, lease.c.state == KEPT)
+            return connection.execute(select(lease.c.id).where(*matches)).first() is None
 
     def owned_staging(self, account_id: int | None = None) -> set[bytes]:
-        """The staging files that leases of an account own; without one, those of any."""
+        """Return the staging files that leases own: those of one account, or of all accounts."""
         owned = select(lease.c.staging).where(lease.c.staging.is_not(None))
         if account_id is not None:
             owned = owned.where(lease.c.account_id == account_id)
@@ -312,7 +307,7 @@ class Ledger(Incarnations, QuotaStore):
             return set(connection.execute(owned).scalars())
 
     def resumable(self, account_id: int) -> list[Resumable]:
-        """The uploads that own a staging file: those under way, and those that are kept."""
+        """See `QuotaStore.resumable`."""
         columns = (lease.c.staging, lease.c.size, lease.c.expires, lease.c.state)
         with self._reading.connect() as connection:
             found = connection.execute(
@@ -333,12 +328,12 @@ class Ledger(Incarnations, QuotaStore):
                     made = self._own(account_id, STEP, STEP_FILES)
                     _INSERT_STEP(
                         quick,
-                        its_id=made.id,
+                        lease_id=made.id,
                         of_account=account_id,
-                        its_node=self.node,
-                        its_incarnation=self.incarnation,
-                        its_size=made.size,
-                        its_files=made.files,
+                        lease_node=self.node,
+                        lease_incarnation=self.incarnation,
+                        lease_size=made.size,
+                        lease_files=made.files,
                     )
                     return made
         with self._writing(self._engine) as connection:
@@ -356,13 +351,13 @@ class Ledger(Incarnations, QuotaStore):
         """See `QuotaStore.begin_commit`."""
         with self._writer.begin_quickly(self._engine) as connection:
             for held in leases:
-                its = {"its_id": held.id, "its_incarnation": self.incarnation}
-                if not _BEGIN_COMMIT(connection, **its).rowcount:
+                key = {"lease_id": held.id, "lease_incarnation": self.incarnation}
+                if not _BEGIN_COMMIT(connection, **key).rowcount:
                     raise LeaseLost("the reservation was lost")
 
     def make_durable(self) -> None:
-        """See `QuotaStore.make_durable`. The log is synced outside of any transaction: others write
-        meanwhile, and one sync is for all of them."""
+        """See `QuotaStore.make_durable`. The log is synced outside of any transaction, so that
+        other sessions write meanwhile and share the sync."""
         self.syncs.sync(self._writer.to_sync())
 
     def to_sync(self) -> Sequence[int]:
@@ -377,17 +372,12 @@ class Ledger(Incarnations, QuotaStore):
         trash: int = 0,
         trash_files: int = 0,
     ) -> Settled:
-        """End leases of one account: so many bytes and files more (or fewer) are stored now.
-
-        Raises:
-            LeaseLost: One is gone, and what it stood for may not be acknowledged.
-            DiskFull, StateError: The books can't be written. It is tried again.
-        """
+        """See `QuotaStore.settle`."""
         changes = change, files, trash, trash_files
         try:
             try:
                 return self._settle(leases, changes)
-            except DiskFull:  # which has just given up the room that is kept back for this
+            except DiskFull:  # the writer has just freed the space it reserves for this case
                 return self._settle(leases, changes)
         except LeaseLost:
             raise
@@ -399,38 +389,38 @@ class Ledger(Incarnations, QuotaStore):
         self._waiting.append((list(leases), changed))
         if self.state is not None and changed:
             for held in leases:
-                if not held.id:  # with a lease the next start counts the home in any case
+                if not held.id:  # with a lease, the next start recounts the home in any case
                     uncounted.mark(self.state, held.account_id)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something isn't settled yet that should be."""
+        """True if a settlement has failed and is still to be retried."""
         return bool(self._waiting)
 
     def take_over_waiting(self, other: Ledger) -> None:
-        """Settle, in time, what waits there without a lease: its session has ended."""
+        """Adopt another ledger's waiting settlements that have no lease: its session has ended."""
         self._waiting.extend(one for one in other._waiting if not any(held.id for held in one[0]))
 
     def settle_waiting(self) -> None:
-        """Settle what has failed to be, unless it still does.
+        """Retry settlements that have failed.
 
-        The home's lock isn't held any more: a recount may have found what was changed. So that
-        isn't added, and the home is counted.
+        The home's lock is no longer held, so a recount may have counted the changes already. They
+        are not added; the home is recounted instead.
         """
         while self._waiting:
             try:
                 waiting = self._waiting.popleft()
             except IndexError:
-                return  # another thread has taken it
+                return  # another thread has taken the last one
             leases, changed = waiting
             try:
                 self._settle(leases, _NOTHING, in_doubt=changed)
             except LeaseLost:
-                pass  # whoever ended it gave its room back
+                pass  # the process that ended it has returned what it held
             except Exception as error:
                 self._waiting.appendleft(waiting)
                 if not isinstance(error, (DiskFull, StateError)):
-                    logger.exception("what is held can't be given back; it is tried again")
+                    logger.exception("a reservation can't be returned; it is retried")
                 return
             if changed:
                 self.on_doubt()
@@ -442,11 +432,11 @@ class Ledger(Incarnations, QuotaStore):
         with self._writer.begin_quickly(self._engine) as connection:
             lost, size, count = False, 0, 0
             for held in leases:
-                its = {"its_id": held.id, "its_incarnation": self.incarnation}
-                ended = _DELETE_ONE(connection, **its).fetchall()
+                key = {"lease_id": held.id, "lease_incarnation": self.incarnation}
+                ended = _DELETE_ONE(connection, **key).fetchall()
                 if not ended:
                     lost = True
-                    # who ended it may have had the home counted before the change, or after
+                    # the process that ended it may have recounted before the change, or after it
                     in_doubt = in_doubt or bool(held.id and any(changes))
                 else:
                     size += ended[0][0]
@@ -454,6 +444,7 @@ class Ledger(Incarnations, QuotaStore):
             settling = _settling(account_id, changes, size, count, in_doubt=in_doubt)
             rows = _SETTLE_QUICKLY(connection, **settling).fetchall()
             names = [name for (name,) in _KEPT_OF(connection, of_account=account_id)]
+        # After the transaction: the other leases are ended, and the change is recorded or in doubt.
         if lost:
             raise LeaseLost("the reservation was lost")
         if not rows:
@@ -462,7 +453,7 @@ class Ledger(Incarnations, QuotaStore):
         return Settled(names, used - trash_bytes, quota)
 
     def room(self, account_id: int) -> Room:
-        """The account's room. Raises NotFound when the account is gone."""
+        """See `QuotaStore.room`."""
         kept = lease.c.account_id == account_id, lease.c.state == KEPT
         size = select(func.coalesce(func.sum(lease.c.size), 0)).where(*kept).scalar_subquery()
         count = select(func.count()).select_from(lease).where(*kept).scalar_subquery()
@@ -502,8 +493,8 @@ class Ledger(Incarnations, QuotaStore):
                         "held": account.c.held + size,
                         "held_files": account.c.held_files + files,
                     }
-                    its = account.c.id == held.account_id
-                    connection.execute(update(account).where(its).values(**more))
+                    this_account = account.c.id == held.account_id
+                    connection.execute(update(account).where(this_account).values(**more))
                 more_held = {"size": lease.c.size + size, "files": lease.c.files + files}
                 self._change(connection, held, **more_held)
         except Exception:
@@ -515,7 +506,8 @@ class Ledger(Incarnations, QuotaStore):
         """See `QuotaStore.operation`."""
         with self._writing(self._engine) as connection:
             name = operations.name_of(connection, account_id, key)
-        if int(name[-3:], 16) == 0:  # of the random part: one of 4096, whatever session has it
+        # three digits of the name's random part: true for one name in 4096, in any session
+        if int(name[-3:], 16) == 0:
             self.on_unmeasured(account_id)
         return name
 
@@ -547,8 +539,8 @@ class Ledger(Incarnations, QuotaStore):
             return operations.was_given_up(connection, account_id, name)
 
     def given_up_lately(self) -> tuple[int, int]:
-        """How many operations were given up for want of room within the last day, of all accounts;
-        and how many bytes became free by that."""
+        """Return how many operations of all accounts were evicted from the trash within the last
+        day, and how many bytes that freed."""
         with self._reading.connect() as connection:
             return operations.given_up_lately(connection)
 
@@ -579,11 +571,11 @@ class Ledger(Incarnations, QuotaStore):
         root = None if self.state is None else self.state.parent
         of_root = None if root is None else _device(root)
 
-        def disk(whose: int, home: bytes | None) -> int | None:
-            """That of a home; those that the server has chosen lie on one."""
+        def disk(owner: int, home: bytes | None) -> int | None:
+            """Return the disk of a home. Homes that the server has chosen share the root's."""
             if home is None:
                 return of_root
-            return -whose if root is None else _device(root / os.fsdecode(home))
+            return -owner if root is None else _device(root / os.fsdecode(home))
 
         own = [disk(row.id, row.home) for row in found if row.id == account_id]
         return sum(row.trash_bytes for row in found if disk(row.id, row.home) in own)
@@ -595,17 +587,19 @@ class Ledger(Incarnations, QuotaStore):
     # after crashes -----------------------------------------------------------------------
 
     def heartbeat(self) -> None:
-        """Keep this process's leases alive, and end those that nobody has any more. To be called
-        well within LEASE_SECONDS."""
+        """Extend this process's leases, and end those that no session references any more. Must be
+        called well within every LEASE_SECONDS."""
         self.settle_waiting()
         mine = and_(
             lease.c.node == self.node,
             lease.c.incarnation == self.incarnation,
-            lease.c.state != KEPT,  # these lapse at their own time
+            lease.c.state != KEPT,  # these expire at their own time
         )
         with self._writing(self._engine) as connection:
             there = connection.execute(select(lease.c.id).where(mine)).scalars().all()
-            with self._owning:  # after the rows were read: a new row has its owner before
+            # Read the rows first: `_own` registers a lease before its row is visible, so a row
+            # without an owner really has none.
+            with self._owning:
                 owned = set(self._owned.keys())
             left = [one for one in there if one not in owned]
             for start in range(0, len(left), _AT_ONCE):
@@ -615,11 +609,11 @@ class Ledger(Incarnations, QuotaStore):
             )
             operations.drop_old(connection)
         if left:
-            logger.error("%d reservations that nobody had any more were ended", len(left))
+            logger.error("%d abandoned reservations were ended", len(left))
             self.on_doubt()
 
     def doubt_marked(self) -> None:
-        """At the start: have the accounts recounted that an earlier run has marked."""
+        """Mark accounts as dirty at start, if an earlier run left a mark file for them."""
         marked = uncounted.marked(self.state) if self.state is not None else []
         if not marked:
             return
@@ -632,11 +626,10 @@ class Ledger(Incarnations, QuotaStore):
     def recounted(
         self, account_id: int, used: int, files: int, trash: int = 0, trash_files: int = 0
     ) -> None:
-        """Set what was counted on the disk, while the home was locked.
+        """Store what was counted on the disk while the home was locked.
 
         Args:
-            trash, trash_files: What of it is known to be in the trash; what is above the whole is
-                left out.
+            trash, trash_files: The part of it known to be in the trash, at most the whole.
         """
         with self._writing(self._durable) as connection:
             connection.execute(
@@ -682,7 +675,7 @@ class Ledger(Incarnations, QuotaStore):
         return made
 
     def _own(self, account_id: int, size: int, files: int) -> Lease:
-        """A new lease, known as somebody's before its row is seen."""
+        """Return a new lease. It is registered before its row is visible (see `heartbeat`)."""
         made = Lease(secrets.token_hex(16), account_id, size, files)
         with self._owning:
             self._owned[made.id] = made

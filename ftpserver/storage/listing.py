@@ -1,7 +1,7 @@
-"""Listings of a home for clients: directory by directory, in flat memory, with few descriptors.
+"""Listings of a home: directory by directory, with bounded memory and few descriptors.
 
-Lives here: the walk of one listing, what is told about a file. Lives elsewhere: where it starts
-(home_reading.py), walks for whoever counts (walk.py).
+Lives here: the walk of one listing, the entry that describes a file. Lives elsewhere: starting a
+listing (home_reading.py), walks that count (walk.py).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from ftpwire.paths import Parts
 
 _MAX_WALK_DEPTH = 512
 _ELSEWHERE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
-"""Why a directory can't be opened again that was moved."""
+"""The errors of opening a directory again that was moved."""
 _TOGETHER = 256
-"""Things of one directory that are told together."""
+"""Entries of one directory that are sent together."""
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _FILE = stat.S_IFREG
 _FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1
-"""Times that a message can have; another one is told as the nearest."""
+"""The range of times in a message. A time outside is replaced by the nearest one."""
 Item = tuple[bytes, Entry | Problem | None]
-"""A directory of a listing and something in it; None says that the directory is complete."""
+"""A directory of a listing and one of its entries; None after its last one."""
 
 
 class Part(NamedTuple):
-    """Some of what is in one directory of a listing.
+    """Some of the entries of one directory of a listing.
 
     Attributes:
-        directory: Relative to what is listed.
-        complete: Nothing more is in it.
+        directory: Its path relative to the listed one.
+        complete: True for the last part of a directory.
     """
 
     directory: bytes
@@ -57,7 +57,7 @@ class Part(NamedTuple):
     complete: bool = False
 
     def items(self) -> Iterator[Item]:
-        """All of it, one by one."""
+        """Yield everything in it, one by one."""
         for entry in self.entries:
             yield self.directory, entry
         for problem in self.problems:
@@ -67,12 +67,12 @@ class Part(NamedTuple):
 
 
 class Walk:
-    """One listing: directories on the way down, of which the lowest are open.
+    """One listing: the directories on the way down, of which the lowest ones are open.
 
-    What the permissions hide is left out, and not gone into. A recursive listing tells of all that
-    it leaves out or doesn't go into, as a problem: what isn't known would look as if it were not
-    there. Of a directory that was moved while the listing was in it, those below that were not
-    listed yet are problems.
+    Entries that the permissions hide are left out, and not descended into. A recursive listing
+    reports everything that it leaves out as a problem, because a missing entry would look like a
+    missing file. If a directory is moved while the listing is inside it, the subdirectories not yet
+    listed are reported as problems.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Walk:
         self._digest = digest
 
     def run(self, fd: int, parts: Parts) -> Iterator[Part]:
-        """List from an open directory on; ``fd`` is closed at the end."""
+        """List the tree from an open directory on. Closes ``fd`` at the end."""
         way = Descent(fd)
         stack = [_Level(fd, b"", parts)]
         try:
@@ -123,18 +123,18 @@ class Walk:
             os.close(fd)
 
     def _go_up(self, way: Descent, level: _Level) -> Iterator[Part]:
-        """Go back to a directory; if it was moved, what is left to list in it is a problem."""
+        """Go back to a directory. If it was moved, its unlisted subdirectories are problems."""
         try:
             way.go_up(lambda: self._tree.open_dir(level.parts))
         except (OSError, CommandError) as error:
             if isinstance(error, OSError) and error.errno in _ELSEWHERE:
-                error = SourceChanged("what it is in was moved meanwhile")
+                error = SourceChanged("its parent directory was moved meanwhile")
             for name in level.below:
                 yield _unlisted(_join(level.path, name), error)
             level.below.clear()
 
     def _entries(self, level: _Level, fd: int) -> Iterator[Part]:
-        """What is in one directory; those below are noted."""
+        """List one directory, and remember its subdirectories."""
         guarded = bool(self._permissions.rules_below(level.parts))
         with os.scandir(fd) as entries:
             while (part := self._part(level, fd, islice(entries, _TOGETHER), guarded)) is not None:
@@ -144,8 +144,8 @@ class Walk:
     def _part(
         self, level: _Level, fd: int, some: Iterator[os.DirEntry[str]], guarded: bool
     ) -> Part | None:
-        """What is told about some of a directory; None where nothing is left of it."""
-        # most of what is listed are files: each step here shows in the time that a tree takes
+        """List some entries of a directory. None: no entry is left."""
+        # Most entries are files. Each step here is noticeable in the time of a large tree.
         found = None
         entries: list[Entry] = []
         problems: list[Problem] = []
@@ -182,7 +182,7 @@ class Walk:
                 try:
                     return make_entry(name, self._stat(parts, follow=True))
                 except FileNotFoundError:
-                    # the link is there: left out without a word, a copy would look complete
+                    # not silently left out, or a copy would look complete
                     raise NotFound("the link leads nowhere") from None
             return make_entry(name, info, target=os.readlink(name, dir_fd=fd))
         digest = None
@@ -191,7 +191,7 @@ class Walk:
         return make_entry(name, info, digest=digest)
 
     def _refusal(self, parts: Parts) -> CommandError:
-        """Why something is not listed."""
+        """Return the reason why something isn't listed."""
         try:
             self._permissions.require(Action.LIST, parts)
         except Forbidden as error:
@@ -234,7 +234,7 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 def _unlisted(directory: bytes, error: CommandError | OSError) -> Part:
-    """Of a directory that can't be listed."""
+    """Return the part for a directory that can't be listed."""
     return Part(directory, [], [_problem(b"", error)], complete=True)
 
 
@@ -247,7 +247,7 @@ def _problem(path: bytes, error: CommandError | OSError) -> Problem:
 def make_entry(
     path: bytes, info: os.stat_result, *, target: bytes | None = None, digest: bytes | None = None
 ) -> Entry:
-    """What is told about a file in state ``info``."""
+    """Return the entry that describes a file in state ``info`` to a client."""
     mode = info.st_mode
     kind = beneath.entry_type(mode)
     return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)

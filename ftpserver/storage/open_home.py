@@ -1,12 +1,12 @@
 """An open home: its descriptors, its lock, and the disk that it is on.
 
-Lives here: opening and closing a home and its staging directory, the lock, what its disk can do.
-Lives elsewhere: what is in staging (home_staging.py), what may be done at which path
-(home_rights.py), looking at files (home_reading.py), changing them (home.py).
+Lives here: opening and closing a home and its staging directory, the lock, what its disk supports.
+Lives elsewhere: the contents of staging (home_staging.py), permissions on paths (home_rights.py),
+reading files (home_reading.py), changing them (home.py).
 
-The lock: whoever puts something into a directory holds it shared; whoever moves, swaps or
-removes directories holds it alone, because a handle into a discarded tree would swallow an
-acknowledged upload. It is a flock, so it holds between processes.
+The lock: a session that adds something to a directory holds it shared. A session that moves,
+exchanges or removes directories holds it alone, because a file added through the handle of a
+removed directory would be acknowledged and lost. It is a flock(2), so it works between processes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ftpwire.errors import BYTES, DiskFull, Forbidden
 from ftpwire.units import needed_and_free
 
 LOCK_NAME = b"lock"
-"""In staging: the home's lock."""
+"""A file in staging: the home's lock."""
 _CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
-"""What keeps staging from being made, and not a home from being looked at."""
+"""Errors of making staging that leave a home readable."""
 TURN_FILES = 16
-"""Files after which work on many of them calls `OpenHome.take_turn`."""
+"""The number of files after which a loop over many of them calls `OpenHome.take_turn`."""
 _LOCK_AGAIN = 0.02
-"""Seconds after which a lock is tried again that others hold."""
+"""Seconds between two attempts to take the lock."""
 
 
 def open_staging(home: int) -> int:
-    """A handle of an open home's staging, which is made when missing. Raises OSError."""
+    """Open the staging directory of an open home; make it if it is missing. Raises OSError."""
     made = True
     try:
         os.mkdir(paths.STAGING, 0o700, dir_fd=home)
@@ -52,11 +52,11 @@ def open_staging(home: int) -> int:
 
 
 def _alone() -> None:
-    """No other thread is known of."""
+    """Do nothing: there are no other threads to take turns with."""
 
 
 def give_to_owner(home: int, fd: int) -> None:
-    """What root makes in somebody's home is that user's, whose sessions need it."""
+    """Give a file that root has made in a home to the home's owner, whose sessions need it."""
     if os.geteuid() != 0:
         return
     owner = os.fstat(home)
@@ -68,27 +68,27 @@ class OpenHome:
     """The descriptors of a home, and its lock.
 
     Args:
-        directory: The home; its staging directory is made when missing.
-        durable: Sync directories before a change is called done.
-        incarnation: Starts the names in staging, so that what an earlier run of the server
-            left there is told from what is in use.
-        changing: Without, it can be looked at only, and nothing is made in it.
-        patience: Seconds to wait for its lock; None for as long as it takes. The session of
-            somebody hostile, in a process of its own, may never let go of it.
+        directory: The home. Its staging directory is made if it is missing.
+        durable: True to sync directories before a change counts as done.
+        incarnation: The prefix of names in staging, which distinguishes names in use from those
+            that an earlier run of the server has left.
+        changing: False to only read the home, and make nothing in it.
+        patience: Seconds to wait for its lock; None for no limit. The session process of a hostile
+            user may never release it.
 
     Attributes:
         fd: The home.
-        tree: Opens what is below it, and nothing else.
-        staging_fd: Its staging directory; -1 where it can be looked at only.
-        is_held_alone: Its lock is held alone, by whoever has this.
-        read_only: It can be looked at only: its file system is read-only, or full when it is first
-            used.
-        take_turn: Called before the first of many small steps, and every `TURN_FILES` of them: of
-            the threads that are at such steps, one at a time goes on.
-        will_block: Called before something that may wait: other threads go on.
+        tree: Opens paths below it, and nothing else.
+        staging_fd: Its staging directory; -1 if it can only be read.
+        is_held_alone: True while this object holds the lock alone.
+        read_only: True if it can only be read: its file system is read-only, or was full when the
+            home was first used.
+        take_turn: Called before the first of many small steps, and every `TURN_FILES` steps. Of all
+            threads in such steps, one at a time continues.
+        will_block: Called before something that may wait, to let other threads continue.
 
     Raises:
-        OSError: It can't be opened.
+        OSError: The home can't be opened.
     """
 
     read_only = False
@@ -107,7 +107,7 @@ class OpenHome:
         self.take_turn: Callable[[], None] = _alone
         self.will_block: Callable[[], None] = _alone
         self._patience = patience
-        # drawn once: a random number for each of many small files would cost a tenth of the file
+        # drawn once: a random number for each small file would take a tenth of the file's time
         self._name_prefix = f"{incarnation}-{secrets.token_hex(6)}-".encode()
         self._name_count = itertools.count()
         self._held = False
@@ -149,12 +149,12 @@ class OpenHome:
                     LOCK_NAME, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self.staging_fd
                 )
             except FileExistsError:
-                continue  # somebody else was quicker
+                continue  # another process was faster
             give_to_owner(self.fd, fd)
             return fd
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         for fd in (self._lock_fd, self.staging_fd, self.fd):
             if fd >= 0:
                 os.close(fd)
@@ -162,19 +162,19 @@ class OpenHome:
     # the disk ----------------------------------------------------------------------------
 
     def disk_free(self, fd: int | None = None) -> int | None:
-        """Bytes that the home's disk, or that of ``fd``, has room for; None where the file system
+        """Return the bytes free on the home's disk, or on that of ``fd``; None if the file system
         doesn't say."""
         disk = os.fstatvfs(self.fd if fd is None else fd)
-        # who doesn't say has no blocks
+        # a file system that doesn't say has no blocks
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
     def check_disk(self, size: int, fd: int | None = None) -> None:
-        """Raise DiskFull when the disk has no room for so many bytes: they need not be sent first.
+        """Raise DiskFull if the disk has less than ``size`` bytes free, before they are sent.
 
-        Nothing is held: others may be quicker, and then writing fails.
+        Nothing is reserved. If others use the space first, writing fails.
 
         Args:
-            fd: Something on the file system that is meant; None: the home's.
+            fd: A file on the disk to check; None for the home's disk.
         """
         free = self.disk_free(fd)
         if free is not None and size > free:
@@ -183,24 +183,25 @@ class OpenHome:
             raise DiskFull(text, needed=size, free=free, what=BYTES)
 
     def check_writable(self) -> None:
-        """Raise Forbidden or DiskFull where nothing can be changed, whatever the account may do."""
+        """Raise Forbidden or DiskFull if nothing in the home can be changed."""
         if self._is_full:
             raise DiskFull("the server's disk is full")
         if self.read_only:
             raise Forbidden("this home is on a read-only file system")
 
     def kept_times(self, times: Sequence[int]) -> list[int] | None:
-        """The mtimes that the disk keeps when these are set; None when that can't be tried."""
+        """Return the mtimes that the disk stores for the given ones; None if that can't be tried.
+        File systems differ in resolution and range."""
         try:
             return beneath.kept_times(self.staging_fd, self.new_name(), times)
         except OSError:
-            return None  # a full disk, as a rule: nobody is refused anything for that
+            return None  # usually a full disk: that must not fail the request
 
     def nature_of(self, directory: int, *, here: bool = False) -> Nature:
-        """What an open directory gives to what is made in it, compared with staging.
+        """Return what new files in an open directory inherit, compared with staging.
 
         Args:
-            here: It is on the home's mount.
+            here: True if the directory is on the home's mount.
         """
         if here and self._staging_is_here is None:
             self._staging_is_here = file_systems.on_one_mount(self.staging_fd, self.fd)
@@ -210,10 +211,9 @@ class OpenHome:
         )
 
     def can_exchange(self, staging: int | None = None) -> bool:
-        """Whether two names can be exchanged at once: in staging, or in another directory.
+        """Return whether two names can be exchanged in staging, or in another directory.
 
-        Not, until the next time, where the disk has no room to try it: what is done instead needs
-        none.
+        False for the moment if the disk is too full to try: renaming needs no space.
         """
         if staging is None and self._exchanges is not None:
             return self._exchanges
@@ -229,13 +229,14 @@ class OpenHome:
         return can
 
     def cannot_exchange(self, staging: int) -> None:
-        """It failed where it had worked: something else is mounted there by now."""
+        """Record that an exchange has failed where it had worked: another file system is mounted
+        there by now."""
         beneath.cannot_exchange(staging)
         self._exchanges = None if staging != self.staging_fd else False
 
     @property
     def device(self) -> int:
-        """The device of its staging."""
+        """The device number of its staging directory."""
         return self._staging_state.st_dev
 
     def sync_dir(self, fd: int) -> None:
@@ -244,7 +245,7 @@ class OpenHome:
             os.fsync(fd)
 
     def new_name(self) -> bytes:
-        """A new name in staging: no other home that is open, in whatever process, makes the same.
+        """Return a new name for staging. No other open home makes the same, in any process.
         It begins with the incarnation."""
         return b"%b%x" % (self._name_prefix, next(self._name_count))
 
@@ -252,11 +253,13 @@ class OpenHome:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the home's lock together with others. Can be held once more inside, and inside
-        of ``alone``, where it stays held alone: flock lets others in between when it converts.
+        """Hold the home's lock together with other sessions. A context manager.
+
+        Can be nested in itself, and in ``alone``, where the lock stays held alone: converting a
+        flock(2) would release it for a moment.
 
         Raises:
-            TimeoutError: Others hold it alone all the time.
+            TimeoutError: Other sessions have held it alone for too long.
         """
         if self._held:
             yield
@@ -272,16 +275,16 @@ class OpenHome:
 
     @contextmanager
     def alone(self, patience: float | None = None) -> Iterator[None]:
-        """Hold the home's lock alone.
+        """Hold the home's lock alone. A context manager.
 
         Args:
-            patience: Seconds to wait for it; None for as long as is said for the home.
+            patience: Seconds to wait for it; None for the home's own limit.
 
         Raises:
-            TimeoutError: Others hold it all the time.
+            TimeoutError: Other sessions have held it for too long.
         """
         self.check_writable()
-        assert not self._held  # a conversion would let others in between
+        assert not self._held  # converting the lock would let other sessions in
         self._lock(fcntl.LOCK_EX, self._patience if patience is None else patience)
         self._held = self.is_held_alone = True
         try:
@@ -293,7 +296,8 @@ class OpenHome:
     def _lock(self, how: int, patience: float | None) -> None:
         if self._try_lock(how):
             return
-        # Who has it may wait for the turn: the thread that has the turn doesn't wait for the lock.
+        # The holder of the lock may be waiting for the turn. A thread that has the turn must pass
+        # it on before it waits for the lock, or neither continues.
         self.will_block()
         if patience is None:
             fcntl.flock(self._lock_fd, how)
@@ -301,8 +305,8 @@ class OpenHome:
         deadline = time.monotonic() + patience
         while not self._try_lock(how):
             if time.monotonic() >= deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "the home is locked by others")
-            time.sleep(_LOCK_AGAIN)  # flock can't wait with a limit
+                raise TimeoutError(errno.ETIMEDOUT, "the home is locked by other sessions")
+            time.sleep(_LOCK_AGAIN)  # flock(2) can't wait with a timeout
 
     def _try_lock(self, how: int) -> bool:
         try:

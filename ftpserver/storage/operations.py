@@ -1,10 +1,10 @@
-"""What the database knows of operations in the trash: their names, and answers to their requests.
+"""Operations of the trash in the database: their names, and replies to their requests.
 
-Lives here: the statements. Lives elsewhere: who asks for them (ledger.py), the operations
+Lives here: the statements. Lives elsewhere: the store that runs them (ledger.py), the operations
 themselves (trash/).
 
-A row says which directory of the trash is the one of a client's command; it is needed while
-sessions of that command may come, which is a day. What an operation holds is in its own index.
+A row says which directory of the trash belongs to a client's command. It is needed for a day, as
+long as sessions of that command may connect. The contents of an operation are in its own index.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ftpserver.storage.trash.names import new_name
 DAY = 24 * 3600
 _MOST_TOLD = 1000
 ANSWER_SECONDS = 15 * 60
-"""How long answers are kept."""
+"""How long replies are kept."""
 MOST_NAMES = 10_000
-"""Names of one account that are known. Of a command that had an earlier one, what comes is another
-operation."""
+"""Maximum names remembered for one account. A command whose name was dropped gets another
+operation for what it still does."""
 MOST_ANSWERS = 64 * 1024 * 1024
-"""Bytes of answers that are kept for one account: the latest. A session asks again for what it was
-waiting for, which is far less."""
+"""Maximum bytes of replies kept for one account, latest first. A session only asks again for what
+it was waiting for, which is far less."""
 _LARGE = 256 * 1024
 _NOW_AND_THEN = 64
-"""After so many rows, and after a large one, it is looked whether there are too many."""
+"""The number of rows after which the limits are checked; they also are after a large row."""
 
 _decode = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 
@@ -39,14 +39,14 @@ _decode = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 def name_of(connection: Connection, account_id: int, key: bytes | None) -> str:
     """See `QuotaStore.operation`."""
     if key is not None:
-        its = select(operation.c.name).where(
+        wanted = select(operation.c.name).where(
             operation.c.account_id == account_id,
             operation.c.key == key,
             operation.c.closed.is_(False),
             operation.c.given_up.is_(None),
             operation.c.begun > now() - DAY,
         )
-        found: str | None = connection.execute(its.order_by(operation.c.name.desc())).scalar()
+        found: str | None = connection.execute(wanted.order_by(operation.c.name.desc())).scalar()
         if found is not None:
             return found
     name = new_name(time.time_ns())
@@ -58,8 +58,8 @@ def name_of(connection: Connection, account_id: int, key: bytes | None) -> str:
 
 def close(connection: Connection, account_id: int, name: str) -> None:
     """See `QuotaStore.close_operation`."""
-    its = operation.c.name == name, operation.c.account_id == account_id
-    connection.execute(update(operation).where(*its).values(closed=True))
+    this_operation = operation.c.name == name, operation.c.account_id == account_id
+    connection.execute(update(operation).where(*this_operation).values(closed=True))
 
 
 def forget(
@@ -71,9 +71,9 @@ def forget(
     client: bytes | None,
 ) -> None:
     """See `QuotaStore.forget_operation`."""
-    its = operation.c.name == name, operation.c.account_id == account_id
+    this_operation = operation.c.name == name, operation.c.account_id == account_id
     if freed is None:
-        connection.execute(delete(operation).where(*its))
+        connection.execute(delete(operation).where(*this_operation))
         return
     given_up = {
         "closed": True,
@@ -82,22 +82,22 @@ def forget(
         "words": words,
         "client": client,
     }
-    if connection.execute(update(operation).where(*its).values(**given_up)).rowcount:
+    if connection.execute(update(operation).where(*this_operation).values(**given_up)).rowcount:
         return
-    # its row was dropped, as it is older than a day; another account's stays what it is
-    if connection.execute(select(operation.c.name).where(its[0])).first() is None:
+    # The row was dropped, because it is older than a day. A row of another account isn't changed.
+    if connection.execute(select(operation.c.name).where(this_operation[0])).first() is None:
         values = {"name": name, "account_id": account_id, "begun": now(), **given_up}
         connection.execute(insert(operation).values(**values))
 
 
 def was_given_up(connection: Connection, account_id: int, name: str) -> bool:
     """See `QuotaStore.was_given_up`."""
-    its = select(operation.c.name).where(
+    wanted = select(operation.c.name).where(
         operation.c.name == name,
         operation.c.account_id == account_id,
         operation.c.given_up > now() - DAY,
     )
-    return connection.execute(its).first() is not None
+    return connection.execute(wanted).first() is not None
 
 
 def given_up(connection: Connection, account_id: int) -> list[GivenUp]:
@@ -126,7 +126,8 @@ def given_up_lately(connection: Connection) -> tuple[int, int]:
 def note_answers(
     connection: Connection, account_id: int, key: bytes, answers: list[tuple[int, bytes]]
 ) -> None:
-    """See `QuotaStore.note_answers`. One row for all: a batch of removals is one statement."""
+    """See `QuotaStore.note_answers`. One row for all, so that a batch of removals takes one
+    statement."""
     by_number = dict(answers)
     payload = msgspec.msgpack.encode(by_number)
     noted = connection.execute(
@@ -161,8 +162,8 @@ def answer_to(connection: Connection, account_id: int, key: bytes, number: int) 
 
 
 def drop_old(connection: Connection) -> None:
-    """Remove the rows that nobody needs any more, and names of which one account has too many:
-    however fast its clients begin operations, the database stays small."""
+    """Remove rows that are no longer needed, and the oldest names of accounts with too many: the
+    database stays small however fast clients begin operations."""
     connection.execute(delete(answer).where(answer.c.at <= now() - ANSWER_SECONDS))
     day_ago = now() - DAY
     done = or_(operation.c.given_up.is_(None), operation.c.given_up <= day_ago)
@@ -171,13 +172,13 @@ def drop_old(connection: Connection) -> None:
 
 
 def _drop_names(connection: Connection) -> None:
-    whose = operation.c.account_id
-    many = select(whose).group_by(whose).having(func.count() > MOST_NAMES)
+    owner = operation.c.account_id
+    many = select(owner).group_by(owner).having(func.count() > MOST_NAMES)
     for account_id in connection.execute(many).scalars().all():
-        names = select(operation.c.name).where(whose == account_id)
+        names = select(operation.c.name).where(owner == account_id)
         latest = names.order_by(operation.c.name.desc()).limit(MOST_NAMES)
-        its = whose == account_id, operation.c.name.not_in(latest)
-        connection.execute(delete(operation).where(*its))
+        surplus = owner == account_id, operation.c.name.not_in(latest)
+        connection.execute(delete(operation).where(*surplus))
 
 
 def _drop_answers(connection: Connection, account_id: int) -> None:

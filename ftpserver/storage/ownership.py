@@ -1,15 +1,15 @@
-"""Which server a home belongs to: one that was restored beside it must leave it alone.
+"""Which server a home belongs to: a restored copy of that server must not use it.
 
-Lives here: the server's id, and the note in a home's staging that has it.
-Lives elsewhere: who is refused for it (accounts/authenticator.py), cleaning (recount.py), telling
-of it (admin/verify.py).
+Lives here: the server's id, and the note with it in a home's staging directory.
+Lives elsewhere: refusing log-ins because of it (accounts/authenticator.py), cleaning (recount.py),
+reporting it (admin/verify.py).
 
-A copy of a server's state has the same accounts, and opens the same homes where they lie outside
-its root. It would take their staging for left over from a crash of its own. So the server that is
-the first to use such a home notes its id there, and every other one keeps off. The id is random; a
-copy draws another at its first start. It is told by its backup.json, or by the inode of ROOT/.ftpd,
-or by its device, which the same directory only changes when the machine starts anew. A home that
-lies in the root is copied with it: it is always this server's, and has no note.
+A copy of a server's state has the same accounts, and opens the same homes if they are outside its
+root. It would take their staging files for leftovers of a crash of its own. So the first server
+that uses such a home writes its id there, and no other server uses it. The id is random, and a copy
+chooses another one at its first start. A copy is recognized by its backup.json, by the inode of
+ROOT/.ftpd, or by its device, which changes for the same directory only with a reboot. A home inside
+the root is copied along with it: it always belongs to its own server, and has no note.
 
 There is no lock: several servers that share a database have one id.
 """
@@ -36,18 +36,18 @@ from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY, rename_new
 
 _MOST = 8192
-"""Bytes of a note that are read."""
+"""Maximum bytes read of a note."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_NOTE = frozenset(
     {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT}
     | {errno.ENOTDIR, errno.ELOOP}
 )
-"""What keeps a note from being written: whoever uses the home finds that out, and says so."""
+"""Errors of writing a note that are ignored: using the home will fail, and report them."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A server that has noted itself in a home. ``root``: its directory of homes, for people."""
+    """A server that has left its note in a home. ``root``: its directory of homes, for display."""
 
     id: str
     root: str
@@ -57,15 +57,15 @@ class Owner:
 
 
 def belongs_to(other: Owner) -> str:
-    """Why an account is refused log-in, for the administrator."""
+    """Return why an account's log-ins are refused, for the administrator."""
     return f"the home belongs to {other}"
 
 
 def identify(engine: Engine, state: Path, *, copied: bool) -> str:
-    """The server's id, for one that starts: a new one, where the state is another's copy.
+    """Return the id of the starting server: a new one if the state is a copy of another server's.
 
     Args:
-        copied: It is known to be one.
+        copied: True if it is known to be a copy.
     """
     info = os.stat(state)
     device, inode, boot = str(info.st_dev), str(info.st_ino), _boot()
@@ -87,24 +87,24 @@ def _boot() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        return ""  # then another device is another directory
+        return ""  # then another device always counts as another directory
 
 
 def identity(engine: Engine) -> str | None:
-    """The id of the server whose state it is; None before its first start."""
+    """Return the id of the server that has this state; None before its first start."""
     try:
         with reading(engine).connect() as connection:
             found: str | None = connection.execute(select(server.c.id)).scalar()
     except OperationalError:
-        return None  # of an earlier version
+        return None  # the state is from an earlier version
     return found
 
 
 class Ownership:
-    """Whose the homes of one root's accounts are.
+    """The owners of the homes of one root's accounts.
 
     Args:
-        server_id: None, for one that was never started: nothing is known then.
+        server_id: The server's id; None if it was never started: then no owner is known.
     """
 
     def __init__(self, server_id: str | None, root: Path) -> None:
@@ -112,7 +112,7 @@ class Ownership:
         self._root = root
 
     def other(self, home: Path) -> Owner | None:
-        """The other server that a home belongs to, if it does. Writes nothing."""
+        """Return the other server that a home belongs to, or None. Writes nothing."""
         if self.me is None or self._is_inside(home):
             return None
         with suppress(OSError), _staging_of(home) as (_, staging):
@@ -122,10 +122,10 @@ class Ownership:
         return None
 
     def claim(self, home: Path, *, use: bool = True) -> Owner | None:
-        """Note in a home that it is this server's, unless another one has; returns that one.
+        """Mark a home as this server's, unless another server has; return that one.
 
         Args:
-            use: It is going to be used: staging is made where there is none.
+            use: True to make a missing staging directory, because the home is going to be used.
         """
         if self.me is None or self._is_inside(home):
             return None
@@ -140,26 +140,26 @@ class Ownership:
             return None
 
     def take(self, home: Path) -> None:
-        """Note it, whoever has noted what. Raises OSError."""
+        """Mark a home as this server's, even if it is another one's. Raises OSError."""
         assert self.me is not None
         if not self._is_inside(home):
             with _staging_of(home, make=True) as (directory, staging):
                 _write(directory, staging, self.me, replace=True)
 
     def _is_inside(self, home: Path) -> bool:
-        """Whether a home lies in the root itself, so that a copy of the root has its own."""
+        """Return whether a home is inside the root, so that a copy of the root has its own."""
         try:
             root = os.path.realpath(self._root)
             real = os.path.realpath(home)
             inside = os.path.commonpath([root, real]) == root
             return inside and os.stat(real).st_dev == os.stat(root).st_dev
         except OSError:
-            return True  # there is none yet, or nobody can use it
+            return True  # it doesn't exist yet, or can't be used
 
 
 @contextmanager
 def _staging_of(home: Path, *, make: bool = False) -> Iterator[tuple[int, int]]:
-    """Handles of a home and of its staging."""
+    """Open a home and its staging directory; yield both descriptors."""
     directory = os.open(home, OPEN_DIRECTORY)
     try:
         if make:
@@ -175,7 +175,7 @@ def _staging_of(home: Path, *, make: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def _read(staging: int) -> Owner | None:
-    """The note; None where there is none, or it is none of a server's."""
+    """Return the owner by its note; None if there is no note."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(OWNER_NAME, flags, dir_fd=staging)
@@ -192,7 +192,7 @@ def _read(staging: int) -> Owner | None:
 
 
 def _write(directory: int, staging: int, me: Owner, *, replace: bool = False) -> None:
-    """Write the note, whole under its name or not at all."""
+    """Write the note: completely under its name, or not at all."""
     new = OWNER_NAME + b"-" + secrets.token_hex(8).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(new, flags, 0o600, dir_fd=staging)
@@ -206,7 +206,7 @@ def _write(directory: int, staging: int, me: Owner, *, replace: bool = False) ->
         if replace:
             os.rename(new, OWNER_NAME, src_dir_fd=staging, dst_dir_fd=staging)
         else:
-            with suppress(FileExistsError):  # another was quicker
+            with suppress(FileExistsError):  # another server was faster
                 rename_new(staging, new, staging, OWNER_NAME)
         os.fsync(staging)
     finally:

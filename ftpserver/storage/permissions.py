@@ -1,18 +1,18 @@
-"""What an account may do, and where: rules for path prefixes.
+"""Permissions: what an account may do at which path, as rules for path prefixes.
 
-Lives here: the rights, reading and showing rules, and which rule decides about a path.
-Lives elsewhere: which request needs what (serving/commands/__init__.py), the file system's own
-permission bits (commit.py).
+Lives here: the rights, parsing and formatting rules, and which rule applies to a path.
+Lives elsewhere: which right each request needs (serving/commands/__init__.py), the permission bits
+of the file system (commit.py).
 
-The longest prefix that a path lies at or below decides. Written as text, ``RIGHTS`` for
-everything, then ``PREFIX=RIGHTS`` for parts: ``read-only /inbox=upload-only``. In a prefix, spaces
-and what is no UTF-8 are written as in a URL (``%20``), and so is the percent sign.
+The longest prefix at or above a path decides. In text form, ``RIGHTS`` for everything is followed
+by ``PREFIX=RIGHTS`` for parts: ``read-only /inbox=upload-only``. In a prefix, spaces, percent signs
+and bytes that are not UTF-8 are written as in a URL (``%20``).
 
-A rule for a deeper path protects it: what acts on a tree as a whole (moving, copying or removing
-it, also an empty directory) is refused when a rule below forbids it for a part. A link is followed
-only to where the same rights hold, there and below (`Permissions.check_link`); so no link from a
-permitted place helps, and a prefix that is a link itself shuts off what it leads to. Names are
-compared as bytes: where a file system ignores case, rules do not.
+A rule for a deeper path protects it: acting on a tree as a whole (moving, copying or removing it,
+even an empty directory) is refused if a rule below forbids that for a part. A link is followed only
+if the same rights apply where it leads, and below (`Permissions.check_link`). So no link in a
+permitted directory gives access elsewhere, and a rule for a link protects what the link leads to.
+Names are compared as bytes: rules do not ignore case, even where a file system does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Parts = tuple[bytes, ...]
 
 
 class Action(enum.Enum):
-    """What a request does to a path. ``SEE``: find out that a directory is there."""
+    """An action of a request on a path. ``SEE``: learn that a directory exists."""
 
     SEE = "see"
     LIST = "list"
@@ -42,11 +42,11 @@ class Action(enum.Enum):
 
 
 class Rights(enum.Enum):
-    """What may be done below a prefix.
+    """The actions permitted below a prefix.
 
-    ``upload-only`` is a drop box: files and directories can be put in, and of what is there
-    nothing can be read, replaced or removed, nor seen but directories by their names.
-    ``no-delete`` keeps what is there: it can be read and added to. ``none`` hides a part.
+    ``upload-only`` is a drop box: files and directories can be added. What exists can't be read,
+    replaced or removed; only directories are visible, by their names. ``no-delete`` protects what
+    exists: it can be read and added to. ``none`` hides everything.
     """
 
     ALL = "all"
@@ -57,7 +57,7 @@ class Rights(enum.Enum):
 
     @property
     def actions(self) -> frozenset[Action]:
-        """What it permits."""
+        """The actions that it permits."""
         return _ACTIONS[self]
 
 
@@ -82,7 +82,7 @@ _CHANGES = frozenset({Action.CREATE, Action.REPLACE, Action.DELETE})
 
 @dataclass(frozen=True)
 class Rule:
-    """Rights below a prefix; the prefix is a path's parts, without any for the whole home."""
+    """Rights below a prefix. The prefix is the parts of a path; it is empty for the whole home."""
 
     prefix: Parts
     rights: Rights
@@ -92,7 +92,7 @@ class Rule:
 
     @property
     def text(self) -> str:
-        """Written with its prefix, also when that is the whole home."""
+        """The rule with its prefix, even if that is the whole home."""
         return f"/{quote_from_bytes(b'/'.join(self.prefix))}={self.rights.value}"
 
 
@@ -104,12 +104,12 @@ class Permissions:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read rules as they are written. Raises BadAccount."""
+        """Parse rules separated by spaces. Raises BadAccount."""
         return cls.of(text.split())
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Self:
-        """Read rules, each by itself; of two for one prefix the later holds. Raises BadAccount."""
+        """Parse rules given one by one. The last rule for a prefix wins. Raises BadAccount."""
         found = {rule.prefix: rule for rule in map(_parse_rule, words)}
         return cls(tuple(sorted(found.values(), key=lambda rule: -len(rule.prefix))))
 
@@ -118,44 +118,44 @@ class Permissions:
         return " ".join(map(str, shown)) or Rights.ALL.value
 
     def without(self, closed: Iterable[Parts]) -> Permissions:
-        """The same, but for some places, at and below which nothing is permitted."""
-        places = set(closed)
+        """Return these permissions without any rights at or below some paths."""
+        hidden = set(closed)
         kept = [
             rule
             for rule in self.rules
-            if not any(rule.prefix[: len(place)] == place for place in places)
+            if not any(rule.prefix[: len(parts)] == parts for parts in hidden)
         ]
-        rules = [*kept, *(Rule(place, Rights.NONE) for place in places)]
+        rules = [*kept, *(Rule(parts, Rights.NONE) for parts in hidden)]
         return Permissions(tuple(sorted(rules, key=lambda rule: -len(rule.prefix))))
 
     @cached_property
     def unlimited(self) -> bool:
-        """Whether there is nothing to check."""
+        """True if everything is permitted."""
         return all(rule.rights is Rights.ALL for rule in self.rules)
 
     def rule_for(self, parts: Parts) -> Rule:
-        """The rule that decides about a path."""
+        """Return the rule that decides about a path."""
         for rule in self.rules:
             if parts[: len(rule.prefix)] == rule.prefix:
                 return rule
         return _EVERYTHING
 
     def rules_below(self, parts: Parts) -> list[Rule]:
-        """The rules that decide about a part of what is below a path."""
+        """Return the rules that decide about some part of what is below a path."""
         count = len(parts)
         return [
             rule for rule in self.rules if len(rule.prefix) > count and rule.prefix[:count] == parts
         ]
 
     def allows(self, action: Action, parts: Parts) -> bool:
-        """Whether something may be done to a path."""
+        """Return whether an action on a path is permitted."""
         return action in self.rule_for(parts).rights.actions
 
     def require(self, action: Action, parts: Parts, *, whole: bool = False) -> None:
-        """Raise Forbidden, with the rule, unless something may be done to a path.
+        """Raise Forbidden, which names the rule, unless an action on a path is permitted.
 
         Args:
-            whole: Also to everything below it.
+            whole: True to require it for everything below the path too.
         """
         rule = self.rule_for(parts)
         if action not in rule.rights.actions:
@@ -166,25 +166,25 @@ class Permissions:
                     raise _refusal(rule, action, parts)
 
     def require_somewhere(self, action: Action) -> None:
-        """Raise Forbidden, with the rule for the whole home, unless something may be done to some
-        path."""
+        """Raise Forbidden, which names the rule for the home, unless an action is permitted on
+        any path."""
         whole = self.rule_for(())
         if not any(action in rule.rights.actions for rule in (whole, *self.rules)):
             raise _refusal(whole, action, ())
 
     def shows(self, parts: Parts) -> bool:
-        """Whether a listing tells of a path: where things can be put is known, though not what
-        is there."""
+        """Return whether a listing shows a path. In an upload-only directory it shows just that the
+        directory exists, not what is in it."""
         rule = self.rule_for(parts)
         actions = rule.rights.actions
         return Action.LIST in actions or (Action.SEE in actions and rule.prefix == parts)
 
     def check_link(self, parts: Parts, resolved: Parts) -> None:
-        """Raise Forbidden if a link makes a path lead to where other rights hold.
+        """Raise Forbidden if a link makes a path lead to where other rights apply.
 
         Args:
-            parts: As it was asked for.
-            resolved: Where it leads, links resolved.
+            parts: The path in the request.
+            resolved: The path that it leads to, links resolved.
         """
         asked, found = self.rule_for(parts), self.rule_for(resolved)
         rights = asked.rights
@@ -196,7 +196,8 @@ class Permissions:
         if other:
             deciding = other[0] if asked.rights is Rights.ALL else asked
             raise Forbidden(
-                f"{_shown(parts)}: a link leads to where other rights hold (rule: {deciding.text})",
+                f"{_shown(parts)}: a link leads to where other rights apply "
+                f"(rule: {deciding.text})",
                 path=paths.join(*parts),
                 rule=deciding.text,
             )
@@ -207,7 +208,7 @@ UNLIMITED = Permissions()
 
 
 def _refusal(rule: Rule, action: Action, parts: Parts) -> Forbidden:
-    """Why something can't be done: ``read-only account: /x can't be changed (rule: …)``."""
+    """Return the error for a refusal: ``read-only account: /x can't be changed (rule: …)``."""
     rights = rule.rights
     verb = "changed" if rights is Rights.READ_ONLY and action in _CHANGES else _VERBS[action]
     if len(rule.prefix) > len(parts):
@@ -228,7 +229,7 @@ def _parse_rule(word: str) -> Rule:
         rights = Rights(name)
     except ValueError:
         known = ", ".join(one.value for one in Rights)
-        raise BadAccount(f"{name!r} is no right: {known}") from None
+        raise BadAccount(f"{name!r} is not a permission (use one of: {known})") from None
     if not equals:
         return Rule((), rights)
     try:

@@ -1,22 +1,22 @@
-"""A file that several sessions write in pieces, each in a process of its own or not.
+"""An upload in pieces: one staging file that several sessions write to, also in several processes.
 
-Lives here: the table of its pieces, a file beside the staging file; who writes a piece; the session
-that has the upload, which hashes behind them.
-Lives elsewhere: pieces that one process puts together (ftpwire/pieces.py), who has the upload
+Lives here: the table of the pieces, which is a file beside the staging file; sessions that write
+pieces; the session that owns the upload, which hashes the bytes as they become complete.
+Lives elsewhere: pieces collected within one process (ftpwire/pieces.py), the ownership of an upload
 (resumable.py), finding the table by its key (ledger.py).
 
-The table has a fixed size: a header, and a slot for each piece that was begun and isn't complete
-without a gap before it. What is written once stays true: the bytes of a slot up to its ``at`` are
-there. So it is read without a lock. Each record has a checksum, because it may be read while it is
-written.
+The table has a fixed size: a header, and a slot for each piece that was begun and doesn't yet
+follow complete bytes without a gap. What was written once stays true: all bytes of a slot up to its
+``at`` have arrived. So it is read without a lock. Each record has a checksum, because it may be
+read while it is being written.
 
-A lock on one byte of the table each:
+Three locks, each on one byte of the table:
 
-- *writing*: shared while one buffer goes into the staging file, alone by who ends the table. Ending
-  first sets a flag that is looked at before each buffer, so that writers who take turns can't keep
-  the other out. Once it is ended nobody writes any more.
-- *beginning*: alone while a slot is taken, and what is complete is merged.
-- *owning*: held by the session that has the upload. Without it, nobody hashes any more.
+- *writing*: held shared while one buffer is written to the staging file, and alone to end the
+  table. Ending first sets a flag that writers check before each buffer, so that writers who take
+  turns can't keep the lock busy. After the end nothing is written any more.
+- *beginning*: held alone while a slot is taken, and complete pieces are merged.
+- *owning*: held by the session that owns the upload. If it isn't held, nothing is hashed any more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = _OPEN | os.O_CREAT | os.O_EXCL
 
 _HEAD = struct.Struct(">8s16sQ")
-"""Magic, key, size of the file."""
+"""Magic, key, size of the complete file."""
 _MAGIC = b"FTPDpc1\n"
 _ENDED_AT = 64
 _HOLES_AT = 65
@@ -61,33 +61,33 @@ _NUMBER = struct.Struct(">QI")
 """A number and its checksum."""
 _SLOTS_AT = 128
 _SLOT = struct.Struct(">QQQII")
-"""Start, end, where the next byte is written, errno of what stopped it, checksum."""
+"""Start, end, offset of the next byte, errno of a failure or 0, checksum."""
 _SIZE = _SLOTS_AT + MOST_UNDER_WAY * _SLOT.size
 _WRITING, _BEGINNING, _OWNING = 0, 1, 2
-"""The bytes that are locked."""
+"""The offsets of the bytes that are locked."""
 _TRIES = 1000
-"""Looks at a record that is just being written."""
+"""Attempts to read a record that may be being written."""
 _SOON, _LATER, _QUIET = 0.001, 0.02, 0.2
-"""Seconds between two looks: at first, while bytes come, and when none came for a while."""
+"""Seconds between two looks at the table: at first, while bytes arrive, and when none do."""
 _QUIET_AFTER = 50
-"""Looks without a byte, until they get rarer."""
+"""The number of looks without a new byte after which they become rarer."""
 _ENDED = "its upload has ended"
 
 
 def table_name(name: bytes) -> bytes:
-    """The name of the table beside a staging file."""
+    """Return the name of the table beside a staging file."""
     return name + _SUFFIX
 
 
 def staging_of_table(name: bytes) -> bytes:
-    """The staging file whose table has that name; another name as it is."""
+    """Return the staging file that a table belongs to; any other name unchanged."""
     return name.removesuffix(_SUFFIX)
 
 
 def end_table(directory: int, name: bytes, staging: int, size: int | None) -> None:
     """End the table of a staging file, if there is one. See `PieceTable.end`.
 
-    For who holds the lock of the staging file. Raises Busy when a writer doesn't let go of it.
+    The caller holds the lock of the staging file. Raises Busy if a writer doesn't stop in time.
     """
     try:
         table = PieceTable(os.open(table_name(name), _OPEN, dir_fd=directory))
@@ -101,7 +101,7 @@ def end_table(directory: int, name: bytes, staging: int, size: int | None) -> No
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A piece that was begun. ``at``: where its next byte goes; ``errno``: why it stopped, or 0."""
+    """A piece that was begun. ``at``: the offset of its next byte; ``errno``: its failure, or 0."""
 
     start: int
     end: int
@@ -111,11 +111,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a table says at one moment, or less of it.
+    """The contents of a table at one moment. Slots being written may be missing.
 
     Attributes:
-        base: Bytes that are complete without a gap.
-        slots: Pieces behind it, by their numbers.
+        ended: True if the table was ended.
+        base: The number of bytes from the start that are complete.
+        hashed: The number of bytes from the start that are hashed.
+        slots: The pieces behind ``base``, by number.
     """
 
     ended: bool
@@ -124,7 +126,7 @@ class Look:
     slots: dict[int, Slot]
 
     def complete(self) -> int:
-        """How many bytes whole pieces fill without a gap."""
+        """Return how many bytes from the start are covered by complete pieces."""
         ends = {one.start: one.end for one in self.slots.values() if one.at == one.end}
         at = self.base
         while at in ends:
@@ -132,21 +134,21 @@ class Look:
         return at
 
     def frontier(self) -> int:
-        """How many bytes are there without a gap."""
+        """Return how many bytes from the start have arrived without a gap."""
         at = self.complete()
         return max((one.at for one in self.slots.values() if one.start == at), default=at)
 
     def received(self) -> int:
-        """How many bytes there are, wherever they belong."""
+        """Return how many bytes have arrived in total."""
         behind = (one for one in self.slots.values() if one.start >= self.base)
         return self.base + sum(one.at - one.start for one in behind)
 
 
 class PieceTable:
-    """An open table. It belongs to one session; for its threads.
+    """An open table. It belongs to one session, for all of its threads.
 
     Args:
-        fd: Belongs to this from now on.
+        fd: The table's descriptor, which this object closes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -159,12 +161,12 @@ class PieceTable:
     ) -> PieceTable:
         """Make the table of a staging file that has ``base`` bytes, and own it.
 
-        For who has the upload, in a step of it: no other table is there.
+        The caller owns the upload, and is in a step of it: so no other table exists.
         """
         table = cls(os.open(new_name, _CREATE, 0o600, dir_fd=directory))
         try:
             table.size = size
-            os.pwrite(table.fd, bytes(_SIZE), 0)  # its blocks are there before they are needed
+            os.pwrite(table.fd, bytes(_SIZE), 0)  # allocates all blocks now
             table.write(0, _HEAD.pack(_MAGIC, key, size))
             table.put_base(base)
             table.put_hashed(base)
@@ -179,14 +181,14 @@ class PieceTable:
 
     @classmethod
     def open(cls, directory: int, name: bytes, key: bytes) -> PieceTable:
-        """Open the table of a staging file. Raises LeaseLost when it isn't the one of the key."""
+        """Open the table of a staging file. Raises LeaseLost if its key is another one."""
         try:
             table = cls(os.open(table_name(name), _OPEN, dir_fd=directory))
         except FileNotFoundError:
             raise LeaseLost(_ENDED) from None
         try:
-            magic, its_key, table.size = _HEAD.unpack(os.pread(table.fd, _HEAD.size, 0))
-            if (magic, its_key) != (_MAGIC, key):
+            magic, found_key, table.size = _HEAD.unpack(os.pread(table.fd, _HEAD.size, 0))
+            if (magic, found_key) != (_MAGIC, key):
                 raise LeaseLost(_ENDED)
         except struct.error:
             table.close()
@@ -197,7 +199,7 @@ class PieceTable:
         return table
 
     def close(self) -> None:
-        """Give the descriptor back. Can be called twice."""
+        """Close the descriptor. Can be called twice."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -209,11 +211,11 @@ class PieceTable:
         os.pwrite(self.fd, record, at)
 
     def put_base(self, base: int) -> None:
-        """Write how many bytes are complete without a gap."""
+        """Write the number of bytes from the start that are complete."""
         self.write(_BASE_AT, _number(base))
 
     def put_hashed(self, at: int) -> None:
-        """Write how many bytes are hashed."""
+        """Write the number of bytes from the start that are hashed."""
         self.write(_HASHED_AT, _number(at))
 
     def put_slot(self, number: int, slot: Slot) -> None:
@@ -222,19 +224,19 @@ class PieceTable:
         self.write(_slot_at(number), body + zlib.crc32(body).to_bytes(4, "big"))
 
     def note_holes(self) -> None:
-        """Say that there are holes. So the staging file may be shorter than what is there."""
+        """Record that the file has holes. Then it may be shorter than its pieces say."""
         self.write(_HOLES_AT, b"\1")
 
     def has_holes(self) -> bool:
-        """Whether that was said."""
+        """Return whether the file has holes."""
         return os.pread(self.fd, 1, _HOLES_AT) == b"\1"
 
     def free_slot(self, number: int) -> None:
-        """Have a slot be nobody's."""
+        """Mark a slot as free."""
         self.write(_slot_at(number), bytes(_SLOT.size))
 
     def _head(self) -> tuple[bool, int, int]:
-        """Whether it was ended, errno of what it failed by or 0, and how many bytes are hashed."""
+        """Return True if it was ended, the errno of its failure or 0, and its hashed bytes."""
         for _ in range(_TRIES):
             data = os.pread(self.fd, _SLOTS_AT, 0)
             hashed = _number_in(data, _HASHED_AT)
@@ -243,10 +245,10 @@ class PieceTable:
         raise _damaged()
 
     def look(self, *, all_slots: bool = False) -> Look:
-        """What it says now. Slots that are just being written are left out.
+        """Read the table. Slots that are being written at this moment are left out.
 
         Args:
-            all_slots: Leave out none.
+            all_slots: True to read again until no slot is left out.
         """
         for _ in range(_TRIES):
             data = os.pread(self.fd, _SIZE, 0)
@@ -261,11 +263,12 @@ class PieceTable:
     # steps -------------------------------------------------------------------------------
 
     def is_owned(self) -> bool:
-        """Whether a session still has the upload and this table."""
+        """Return whether a session still owns the upload and this table."""
         return is_range_locked(self.fd, _OWNING)
 
     def must_go_on(self) -> int:
-        """How many bytes are hashed. Raises LeaseLost: it was ended; OSError: by that."""
+        """Return the number of hashed bytes. If the table was ended: raise OSError if that was by a
+        failure, else LeaseLost."""
         ended, failure, hashed = self._head()
         if ended and failure:
             raise OSError(failure, os.strerror(failure))
@@ -274,11 +277,11 @@ class PieceTable:
         return hashed
 
     def begin(self, start: int, size: int) -> int:
-        """Take a slot for a piece; returns its number.
+        """Take a slot for a piece; return its number.
 
         Raises:
-            LeaseLost: It was ended, or its owner has died.
-            CommandError: It lies beyond the file, or where another one is.
+            LeaseLost: The table was ended, or its owner has died.
+            CommandError: The piece is beyond the end of the file, or overlaps another piece.
         """
         with range_locked(self.fd, _BEGINNING):
             self.must_go_on()
@@ -287,7 +290,8 @@ class PieceTable:
             look = self.look(all_slots=True)
             base = look.complete()
             if base != look.base:
-                self.put_base(base)  # before the slots: who dies in between has lost none
+                # before the slots are freed: a process that dies in between loses no piece
+                self.put_base(base)
             for number, one in list(look.slots.items()):
                 if one.end <= base:
                     self.free_slot(number)
@@ -301,24 +305,24 @@ class PieceTable:
             return free
 
     def end(self, directory: int, name: bytes, staging: int, size: int | None = None) -> None:
-        """End it, and remove it: nobody writes any more then, and the staging file has no gap.
+        """End the table and remove it. After that nothing is written, and the file has no gap.
 
         Args:
-            staging: The staging file.
-            size: How many of its bytes count; None: as many as are there without a gap. A table
-                that a power cut has left isn't asked: it was never synced.
+            staging: The descriptor of the staging file.
+            size: The size to cut it to; None: up to the first gap. It is given where a table may
+                have survived a power cut: a table is never synced, so its contents aren't trusted.
         """
         self.stop()
         with range_locked(self.fd, _WRITING):
-            # before it goes: who dies in between leaves no file whose gaps nobody knows of
+            # before the table is removed: a crash in between leaves no file with unknown gaps
             os.ftruncate(staging, self.look().frontier() if size is None else size)
             unlink_if_there(directory, table_name(name))
 
     def stop(self, failure: int = 0) -> None:
-        """Have those who write stop before their next buffer; some may be writing one.
+        """Make writers stop before their next buffer. Some may be writing one now.
 
         Args:
-            failure: errno of what made it fail, which they are told.
+            failure: The errno of the failure to report to them; 0 for none.
         """
         if failure:
             self.write(_FAILURE_AT, _number(failure))
@@ -342,7 +346,7 @@ def _number_in(data: bytes, at: int) -> int | None:
 
 
 def _slots_in(data: bytes) -> tuple[dict[int, Slot], bool]:
-    """The slots, and whether none of them was just being written."""
+    """Return the valid slots, and True if no other slot was being written."""
     slots, whole = {}, True
     used = len(data.rstrip(b"\0"))
     for number in range(max(0, -(-(used - _SLOTS_AT) // _SLOT.size))):
@@ -360,11 +364,11 @@ def _damaged() -> OSError:
     return OSError(errno.EIO, "the table of an upload's pieces is damaged")
 
 
-# who brings pieces ---------------------------------------------------------------------------
+# sessions that send pieces -------------------------------------------------------------------
 
 
 class Contributor:
-    """A session that brings pieces of what another one uploads. For its thread.
+    """A session that sends pieces of a file that another session uploads. For its thread.
 
     Raises (by ``open``):
         LeaseLost: That upload has ended.
@@ -389,7 +393,8 @@ class Contributor:
             table.close()
             raise
         try:
-            # the name leads to another file only after the table was ended: so it's the right one
+            # Another file gets this name only after the table was ended: so the file is the right
+            # one if the table isn't ended now.
             table.must_go_on()
         except BaseException:
             contributor.close()
@@ -397,14 +402,14 @@ class Contributor:
         return contributor
 
     def close(self) -> None:
-        """Give everything back. Can be called twice."""
+        """Close both descriptors. Can be called twice."""
         self._table.close()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def begin(self, start: int, size: int) -> Piece:
-        """Begin a piece. Raises as `PieceTable.begin`."""
+        """Begin a piece. Raises what `PieceTable.begin` raises."""
         number = self._table.begin(start, size)
         return Piece(_SlotWriter(self._table, self._fd, number), start, start + size)
 
@@ -418,18 +423,18 @@ class _SlotWriter:
     number: int
 
     def write(self, piece: Piece, data: memoryview | Hole) -> None:
-        """Write what comes next in a piece. Waits while hashing is far behind.
+        """Write the next bytes of a piece. Waits while hashing is far behind.
 
         Raises:
             LeaseLost: The upload has ended.
-            VerificationFailed: It is more than the piece has.
+            VerificationFailed: The piece has fewer bytes.
             OSError: Writing failed.
         """
         count = len(data)
         if count > piece.end - piece.at:
-            raise VerificationFailed("more bytes came than the piece has")
+            raise VerificationFailed("more bytes were received than the piece has")
         if not count:
-            return  # the slot may be another piece's by now
+            return  # the piece may be complete, and its slot another piece's by now
         self._wait_for_hash(piece.at)
         with range_locked(self.table.fd, _WRITING, shared=True):
             self.table.must_go_on()
@@ -450,7 +455,7 @@ class _SlotWriter:
                 self.table.put_slot(self.number, Slot(piece.start, piece.end, piece.at, failure))
 
     def _wait_for_hash(self, at: int) -> None:
-        """Wait, without any lock, while much is there without a gap that isn't hashed."""
+        """Wait, without a lock, while too many complete bytes are not hashed yet."""
         pause = _SOON
         while True:
             hashed = self.table.must_go_on()
@@ -462,24 +467,24 @@ class _SlotWriter:
             pause = min(2 * pause, _LATER)
 
 
-# who has the upload --------------------------------------------------------------------------
+# the session that owns the upload ------------------------------------------------------------
 
 
 class Collector:
-    """The bytes of one file that others bring, as the session has them that has the upload.
+    """The bytes of one file sent by several sessions, as its owning session sees them.
 
-    A thread looks at the table, and hashes what is there without a gap. ``finish`` ends the table.
+    A thread watches the table, and hashes bytes once they are complete. ``finish`` ends the table.
 
-    ``_wake`` is set once the thread has to look at once; ``_frontier`` and ``_received`` are
-    changed by whoever looks, and only ever grow.
+    ``_wake`` is set to make the thread look immediately. The thread and callers of ``received``
+    change ``_frontier`` and ``_received``, which only ever grow, so that they need no lock.
 
     Args:
-        table: Belongs to this from now on.
-        fd: Of the staging file.
-        offset: Bytes that are there already; ``hasher`` has hashed them.
+        table: The table, which this object closes.
+        fd: The descriptor of the staging file.
+        offset: Bytes that are there already, and that ``hasher`` has hashed.
         on_step: See `hash_behind`.
         end: Ends the table, as a step of the upload.
-        on_end: Called once somebody else has ended the table; by the thread.
+        on_end: Called by the thread if another session has ended the table.
     """
 
     def __init__(
@@ -502,7 +507,7 @@ class Collector:
         self._frontier = self._received = self._hashed = self._told = offset
         self._error: Exception | None = None
         self._closed = False
-        """The table was ended: what it says is the last word."""
+        """True once the table was ended: its contents are final."""
         self._ending = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="hash-behind", daemon=True)
@@ -510,23 +515,23 @@ class Collector:
 
     @property
     def frontier(self) -> int:
-        """How many bytes are there without a gap, as far as it was looked."""
+        """The bytes from the start known to have arrived without a gap."""
         return self._frontier
 
     @property
     def received(self) -> int:
-        """Bytes that came, wherever they belong."""
+        """The bytes that have arrived in total."""
         self._received = max(self._received, self._table.look().received())
         return self._received
 
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
-        """End the table, and hash what is there without a gap: up to ``frontier``.
+        """End the table, and hash the bytes up to the first gap: up to ``frontier``.
 
         Args:
-            progress: Told the bytes hashed so far, now and then; may raise.
+            progress: Called now and then with the number of hashed bytes; may raise.
 
         Raises:
-            LeaseLost, Busy: It can't be ended.
+            LeaseLost, Busy: The table can't be ended.
             OSError: Writing, reading, or ``on_step`` failed.
         """
         if not self._closed:
@@ -547,7 +552,7 @@ class Collector:
         return self._hasher.digest()
 
     def stop(self) -> None:
-        """Give it up: end the thread, and give the table back. Can be called twice."""
+        """Abandon the upload: stop the thread, and close the table. Can be called twice."""
         self.given_up = self._ending = True
         self._wake.set()
         self._thread.join()
@@ -560,14 +565,14 @@ class Collector:
         try:
             self._table.stop(failure or 0)
         except OSError:
-            pass  # who goes on writes to what is dropped
+            pass  # a writer that continues writes to a file that is discarded
 
     # the hash that follows ---------------------------------------------------------------
 
     def _follow(self) -> None:
         try:
             hash_behind(self._fd, self._hashed, self._hasher, self, self._on_step)
-        except Exception as error:  # whatever it is: who waits for the digest hears of it
+        except Exception as error:  # whatever the error is, `finish` raises it
             self._error = error
             self._ending = True
             self._stop_others(error)

@@ -1,12 +1,14 @@
-"""Where uploads are staged: in the home's own staging, or nearer to where they go.
+"""Staging directories of a batch: the home's own, or one in the target directory.
 
-Lives here: which of these it is for each directory of a batch, making files there.
-Lives elsewhere: what a directory gives to new files (file_systems.py), the files (staging.py).
+Lives here: which of them is used for each directory of a batch, making files in it.
+Lives elsewhere: what new files inherit from a directory (file_systems.py), their bytes
+(staging.py).
 
-Most directories give what the home's staging gives. One that gives another group or ACL has its
-files made under the reserved name in it, and moved to the home's staging at once: there they are
-found, kept and cleaned like all others. Only where the home's staging can't be reached by a rename,
-on another file system, do they stay under the reserved name until they are committed.
+From most directories, new files inherit the same as from the home's staging. For one that passes on
+another group or ACL, files are made under the reserved name in it, and moved to the home's staging
+immediately, where they are found, kept and cleaned up like all others. Only where a rename can't
+reach the home's staging, on another file system, they stay under the reserved name until the
+commit.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from ftpwire.errors import CommandError
 from ftpwire.paths import Parts
 
 _MOST_BESIDE = 32
-"""Directories that are kept open with the reserved name in them: a batch may go to a thousand."""
+"""Maximum directories kept open with the reserved name in them. A batch may have a thousand."""
 _NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What keeps a directory from being looked at, and is over by the time of the commit."""
+"""Errors of opening a directory that the commit may not meet again, so that they are raised now."""
 
 
 @dataclass(eq=False)
@@ -32,14 +34,15 @@ class Place:
     """A directory that files are staged in.
 
     Attributes:
-        fd: That directory.
-        beside: The reserved name that they are made under; None: they are made in ``fd``.
-        limits: The permission bits that are left to them.
-        above: The directory that ``beside`` lies in, where that is another file system than the
-            home's: they stay there until they are committed. Else None.
-        before_beside: Called before something is made beside: no start looks there by itself.
-        gives: Modes that files were made with, and whether they got just these: neither this
-            process's umask nor a default ACL took anything from them.
+        fd: The descriptor of the directory.
+        beside: The reserved name under which files are made; None: they are made in ``fd``.
+        limits: The permission bits that a default ACL leaves to them.
+        above: The directory that contains ``beside``, if it is on another file system than the
+            home's, and files stay there until the commit. Else None.
+        before_beside: Called before a file is made in ``beside``, where a start doesn't look for
+            leftovers by itself.
+        gives: For each mode that a file was made with, True if it got exactly that mode: neither
+            the umask of this process nor a default ACL has removed bits.
     """
 
     fd: int
@@ -50,7 +53,7 @@ class Place:
     gives: dict[int, bool] = field(default_factory=dict)
 
     def open(self, name: bytes, flags: int) -> int:
-        """Make a file, which must be new. Raises OSError."""
+        """Make a new file. Raises OSError."""
         beside = self.beside
         if beside is None:
             return os.open(name, flags, 0o600, dir_fd=self.fd)
@@ -64,7 +67,7 @@ class Place:
         return fd
 
     def symlink(self, target: bytes, name: bytes) -> None:
-        """Make a symbolic link, which must be new. Raises OSError."""
+        """Make a new symbolic link. Raises OSError."""
         beside = self.beside
         if beside is None:
             os.symlink(target, name, dir_fd=self.fd)
@@ -84,17 +87,17 @@ class Place:
 
 
 class Places:
-    """The places of one batch: each directory is looked at once. For one thread.
+    """The staging directories of one batch. Each target directory is examined once. For one thread.
 
-    Handles into other directories are closed with the batch (``close``), because directories may be
-    moved and removed between two.
+    Handles of other directories are closed after the batch (``close``), because directories may be
+    moved and removed between two batches.
 
     Args:
-        before_beside: Called before a file is made beside where it goes: has its lease survive a
-            power cut, so that the next start finds what is left there.
+        before_beside: Called before a file is made under a reserved name. Makes its lease durable,
+            so that the next start looks for leftovers there.
 
     Attributes:
-        seen: Directories that were there when they were looked at.
+        seen: Directories that existed when they were examined.
     """
 
     def __init__(self, home: Home, before_beside: Callable[[], None] = lambda: None) -> None:
@@ -104,10 +107,10 @@ class Places:
         self._own = Place(home.staging_fd)
         self._known: dict[Parts, Place] = {}
         self._beside: list[tuple[int, Place, Beside]] = []
-        """Directories, what they are as places, and the reserved name in them; open."""
+        """Open directories, the places made for them, and the reserved names in them."""
 
     def of(self, directory: Parts) -> Place:
-        """The place for what goes to a directory; one that is missing will be like the one above.
+        """Return the place for files of a directory; for a missing one, that of its parent.
 
         Raises:
             CommandError, OSError: Nothing can be staged there.
@@ -128,7 +131,7 @@ class Places:
         except (OSError, CommandError) as error:
             if isinstance(error, OSError) and error.errno in _NO_MORE:
                 raise
-            return self._own  # the commit finds the same, and says it in its turn
+            return self._own  # the commit fails in the same way, and reports it in its turn
         self.seen.add(directory)
         try:
             return self._look(fd, here)
@@ -137,7 +140,11 @@ class Places:
             raise
 
     def _look(self, directory: int, here: bool) -> Place:
-        """Takes the descriptor over; ``here``: it is on the home's mount."""
+        """Return the place for an open directory, and own its descriptor.
+
+        Args:
+            here: True if it is on the home's mount.
+        """
         nature = self._home.nature_of(directory, here=here)
         if not (nature.other or nature.inherits):
             os.close(directory)
@@ -149,7 +156,7 @@ class Places:
             if nature.other:
                 raise
             os.close(directory)
-            return self._own  # it can't be written to: the commit finds the same
+            return self._own  # the directory isn't writable: the commit reports that
         if nature.other:
             place = Place(beside.fd, beside, nature.limits, directory, self._before_beside)
         else:
@@ -159,8 +166,8 @@ class Places:
         return place
 
     def _close_some(self) -> None:
-        """Close the one that was opened first, where there are many. Nothing is left in it: what
-        was made there was taken to the home's staging."""
+        """Close the directory that was opened first, if there are too many. Its reserved name is
+        empty: files made there were moved to the home's staging."""
         if len(self._beside) < _MOST_BESIDE:
             return
         for number, (directory, place, beside) in enumerate(self._beside):
@@ -179,11 +186,11 @@ class Places:
             os.close(directory)
 
     def get(self, directory: Parts) -> Place | None:
-        """The place for a directory, if that was looked at."""
+        """Return the place for a directory, if it was examined."""
         return self._known.get(directory)
 
     def can_exchange(self, place: Place) -> bool:
-        """Whether what is staged there can be exchanged with what it replaces."""
+        """Return whether files staged there can be exchanged with those that they replace."""
         if place.above is None:
             return self._home.can_exchange()
         return self._home.can_exchange(place.fd)
@@ -192,7 +199,7 @@ class Places:
         """Close all handles, and remove the reserved names. Can be called again."""
         self._known.clear()
         self.seen.clear()
-        self._own.gives.clear()  # somebody may give staging another default ACL meanwhile
+        self._own.gives.clear()  # another program may give staging a default ACL meanwhile
         while self._beside:
             directory, _, beside = self._beside.pop()
             self._close(directory, beside)

@@ -1,15 +1,15 @@
-"""What was moved aside to be replaced, and goes back when the replacement never came.
+"""Trees moved aside to be replaced, which are moved back if the replacement failed.
 
-Lives here: the note about it, and acting on that. Lives elsewhere: the replacement
+Lives here: the note about such a move, and acting on it. Lives elsewhere: the replacement
 (atomic_tree.py), when notes are looked for (recount.py).
 
-Where two names can't be exchanged at once, a tree is replaced by two renames: the old one goes
+Where two names can't be exchanged in one step, a tree is replaced by two renames: the old one goes
 to staging, then the new one to its name. A server that is killed in between would leave nothing at
-that name, and the clean-up of staging would remove both. So the first rename comes after a note,
-durable, that names both; and a clean-up begins with the notes.
+that name, and the clean-up of staging would remove both trees. So a durable note that names both is
+written before the first rename, and a clean-up begins with the notes.
 
-Both renames happen while the home's lock is held alone, and so does what acts on notes: a note that
-is found under the lock belongs to no one alive.
+Both renames are done while the home's lock is held alone, and notes are acted on under the same
+lock. So a note found under the lock belongs to a process that has died.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MOST_BYTES = 64 * 1024
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True):
-    """What a note says.
+    """The contents of a note.
 
     Attributes:
-        target: The name that it had, from the home.
+        target: The path that the tree had, relative to the home.
         aside: Its name in staging.
-        mode: Its mode, which moving it may take changing.
+        mode: Its mode, which may have been changed to move it.
     """
 
     target: tuple[bytes, ...]
@@ -53,15 +53,15 @@ _decode = msgspec.msgpack.Decoder(Moved).decode
 
 
 def is_note(name: str | bytes) -> bool:
-    """Whether a name in staging is that of a note."""
+    """Return whether a name in staging is that of a note."""
     return os.fsencode(name).endswith(_SUFFIX)
 
 
 def write_note(home: Home, target: Parts, aside: bytes, mode: int) -> bytes:
-    """Note, durably, that ``target`` is about to be moved to ``aside``; returns the note's name.
+    """Record durably that ``target`` is about to be moved to ``aside``; return the note's name.
 
     Raises:
-        OSError: Nothing may be moved.
+        OSError: It wasn't recorded, and nothing may be moved.
     """
     name = home.new_name() + _SUFFIX
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -81,12 +81,12 @@ def write_note(home: Home, target: Parts, aside: bytes, mode: int) -> bytes:
 
 
 def forget_note(home: Home, name: bytes) -> None:
-    """The replacement came, or what was moved is back."""
+    """Remove a note: the replacement is in place, or the old tree is back."""
     os.unlink(name, dir_fd=home.staging_fd)
 
 
 def read_note(staging: int, name: bytes) -> Moved | None:
-    """What a note says; None when it was cut short: then nothing was moved yet.
+    """Read a note; None if it was cut short. Then nothing was moved yet.
 
     Raises:
         OSError: It can't be read.
@@ -101,11 +101,11 @@ def read_note(staging: int, name: bytes) -> Moved | None:
 
 
 def put_back(home: Home) -> set[bytes]:
-    """Put back what notes say, where its name is free. Call it while holding ``alone``, and before
-    staging is cleaned: what goes there is what isn't needed any more.
+    """Move trees back as the notes say, if their paths are free. Call it while holding ``alone``,
+    and before staging is cleaned, which removes what isn't needed any more.
 
     Returns:
-        Names in staging that must stay, because they can't be put back now.
+        The names in staging that must stay, because they can't be moved back now.
     """
     spared: set[bytes] = set()
     for name in home.staged():
@@ -122,7 +122,7 @@ def put_back(home: Home) -> set[bytes]:
             if moved is not None:
                 spared.add(moved.aside)
                 shown = paths.show(paths.join(*moved.target))
-                logger.error("%s was moved aside and can't be put back: %s", shown, error)
+                logger.error("%s was moved to staging and can't be moved back: %s", shown, error)
     return spared
 
 
@@ -131,22 +131,22 @@ def _put_one_back(home: Home, moved: Moved) -> None:
     try:
         os.stat(moved.aside, dir_fd=home.staging_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return  # the crash came before the first rename
+        return  # the crash was before the first rename
     directory = _open_parent(home, moved.target[:-1])
     try:
         rename_closed(home.staging_fd, moved.aside, directory, moved.target[-1], new=True)
         _give_mode_back(directory, moved)
         home.sync_dir(directory)
         home.sync_dir(home.staging_fd)
-        logger.warning("%s: put back, its replacement never came", shown)
+        logger.warning("%s: moved back, because its replacement was interrupted", shown)
     except FileExistsError:
-        logger.info("%s: replaced; what it was before is removed", shown)
+        logger.info("%s: was replaced; the previous contents are removed", shown)
     finally:
         os.close(directory)
 
 
 def _open_parent(home: Home, parts: Parts) -> int:
-    """Open a directory, making what has gone meanwhile: better that than losing the tree."""
+    """Open a directory, and make missing parents: the tree must not be lost for lack of them."""
     for count in range(len(parts) + 1):
         try:
             fd = home.tree.open_dir(parts[:count])

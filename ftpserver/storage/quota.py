@@ -1,8 +1,8 @@
-"""The books as a session sees them: what it may ask about room, whoever keeps them.
+"""The quota store as a session sees it: reserve quota, settle changes, ask what is free.
 
-Lives here: the interface, what a lease and a settlement are, and what is the same for all books.
-Lives elsewhere: the books in the database (ledger.py), what a session in another process may do
-with them (isolation/session_quota_store.py).
+Lives here: the interface, leases and settlements, and behaviour that every implementation shares.
+Lives elsewhere: the implementation with the database (ledger.py), the proxy for sessions in another
+process (isolation/session_quota_store.py).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from ftpwire.messages import Number, OperationKey, OperationName, Room
 logger = logging.getLogger("ftpd.ledger")
 
 NOT_NOW = (DiskFull, StateError, Internal)
-"""What a settlement raises that is made later. Internal: in another process, which logged it."""
+"""Errors of a settlement that is retried later. Internal: another process failed, and logged it."""
 NEARLY_FULL = 0.9
-"""The part of a quota from which on users are told that little room is left."""
+"""The used share of a quota from which on users are warned that little is left."""
 
 BYTES_FOR_A_FILE = 4096
-"""Of a quota, for each file, directory or link that may be there where nobody has set a number: a
-file system needs about so much for its own records of one, which are no bytes of a quota."""
+"""Bytes of quota per file, directory or link, where no limit on their number is set. A file system
+needs about this much for its own records of one, which the quota doesn't count."""
 FEWEST_FILES = 1000
-"""So many may be there in any case."""
+"""The lowest limit on files that a quota implies."""
 
 
 def most_files(quota: int | None, max_files: int | None) -> int | None:
-    """How many files, directories and links an account may have; None for any number.
+    """Return how many files, directories and links an account may have; None if unlimited.
 
     Args:
-        max_files: What was set; None for nothing.
+        max_files: The limit that was set; None if none was.
     """
     if max_files is not None or quota is None:
         return max_files
@@ -59,7 +59,7 @@ PiecesKey = Annotated[bytes, Meta(max_length=64)]
 
 @dataclass
 class Lease:
-    """A reservation of an account's room: bytes, and files (with directories and links)."""
+    """A reservation of an account's quota: bytes, and files (with directories and links)."""
 
     id: Annotated[str, Meta(max_length=32)]
     account_id: int
@@ -75,10 +75,10 @@ class Resumable:
     """An upload that owns a staging file.
 
     Attributes:
-        staging: That file's name.
-        size: Bytes that it holds: all that the file is to have.
-        expires: Seconds since 1970: how long it waits for a resume, if it is ``kept``.
-        kept: It was interrupted. Else a session is at it.
+        staging: The name of the staging file.
+        size: Bytes reserved for it: the size of the complete file.
+        expires: When a ``kept`` upload expires unless it is resumed, in seconds since 1970.
+        kept: True if the upload was interrupted, False while a session receives it.
     """
 
     staging: bytes
@@ -89,7 +89,7 @@ class Resumable:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """An operation that was given up for want of room.
+    """An operation that was evicted from the trash to free space.
 
     Attributes:
         freed: Bytes that became free.
@@ -105,12 +105,12 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a settlement has found.
+    """The state of the account after a settlement.
 
     Attributes:
-        kept: The staging files that are kept for the account.
-        used, quota: Of the account, in bytes: what is in its trash is left out of the first; the
-            second is None when unlimited.
+        kept: The staging files of the account's interrupted uploads.
+        used: Bytes that the account uses, without its trash.
+        quota: The account's quota in bytes; None if unlimited.
     """
 
     kept: list[bytes]
@@ -119,26 +119,32 @@ class Settled:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether it is time to tell the user."""
+        """True if the user should be warned that little quota is left."""
         return self.quota is not None and self.used >= self.quota * NEARLY_FULL
 
 
 class Freed(Protocol):
-    """Told what a removal has changed, before the home's lock is let go of: a recount, which holds
-    it alone, finds the books and the disk either both before a change or both after it."""
+    """Settles what a removal has changed, before the home's lock is released. A recount, which
+    holds that lock alone, so finds the store and the disk both before a change or both after it."""
 
     def __call__(self, freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
-        """So many bytes and files became free, and so many are in the trash now that weren't
-        before, and stay counted as used. Below 0: so many less are in the trash."""
+        """Settle a removal.
+
+        Args:
+            freed, files: Bytes and files that became free.
+            trash, trash_files: Bytes and files that are newly in the trash, and still count as
+                used; negative if the trash has fewer.
+        """
 
 
 class QuotaStore(ABC):
-    """Reserve, settle, release, for any account.
+    """The quota of all accounts: reserve, settle, release.
 
-    What is marked can be asked by another process, with the bounds that are written here.
+    Methods marked with `asked` can be called from another process, with the bounds in their
+    annotations.
 
     Attributes:
-        incarnation: What names in staging begin with that belong to this run.
+        incarnation: The prefix of all names in staging directories that belong to this run.
     """
 
     incarnation: str
@@ -157,11 +163,11 @@ class QuotaStore(ABC):
         """Hold exactly ``size`` bytes and ``files``. Durable, so that a crash is noticed later.
 
         Args:
-            staging: Name of the staging file that the lease owns, for uploads that can be kept.
-            pieces: The key by which the account's other sessions bring pieces of it.
+            staging: The name of the staging file that the lease owns, for uploads that can be kept.
+            pieces: The key under which the account's other sessions send pieces of the file.
 
         Raises:
-            QuotaExceeded: There is less room; nothing is held.
+            QuotaExceeded: Less is free; nothing is held.
         """
 
     @asked
@@ -169,9 +175,9 @@ class QuotaStore(ABC):
     def take_over(
         self, account_id: int, staging: StagingName, pieces: PiecesKey | None = None
     ) -> Lease | None:
-        """The lease that owns a staging file, now this session's; None when there is none.
+        """Make the lease that owns a staging file this session's; None if there is no such lease.
 
-        The caller holds the file. Whoever had the lease before can't commit under it any more.
+        The caller holds the file's lock. The previous owner can't commit under the lease any more.
 
         Args:
             pieces: As in `reserve`.
@@ -180,50 +186,55 @@ class QuotaStore(ABC):
     @asked
     @abstractmethod
     def find_pieces(self, account_id: int, key: PiecesKey) -> bytes | None:
-        """The staging file of an upload under way that takes pieces by a key; None without one."""
+        """Return the staging file of a running upload that takes pieces under a key, or None."""
 
     @asked
     @abstractmethod
     def keep(self, held: Lease) -> None:
-        """Keep the room of an upload that was interrupted, for whoever resumes it."""
+        """Keep the reservation of an interrupted upload, for the session that resumes it."""
 
     @asked
     @abstractmethod
     def drop_kept(self, account_id: int, staging: StagingName) -> bool:
-        """Give back the room of a kept upload, before its staging file is removed. False: a session
-        is at it, and it must stay."""
+        """Return the reservation of a kept upload, before its staging file is removed.
+
+        Returns:
+            False if a session is using the file, which must stay.
+        """
 
     @asked
     @abstractmethod
     def resumable(self, account_id: int) -> list[Resumable]:
-        """The uploads that own a staging file: those under way, and those that are kept."""
+        """Return the uploads that own a staging file, both running and kept ones."""
 
     def kept_staging(self, account_id: int) -> list[bytes]:
-        """The staging files that wait for a resume."""
+        """Return the staging files that wait for a resume."""
         return [one.staging for one in self.resumable(account_id) if one.kept]
 
     @asked
     @abstractmethod
     def reserve_step(self, account_id: int, size: Amount, files: Amount = 1) -> Lease:
-        """Hold at least so many bytes and files, and whole steps where there is plenty of room.
+        """Hold at least this many bytes and files, or whole steps while plenty of quota is free.
 
-        It survives a power cut once what `to_sync` names was synced, which has to be before the
-        first rename under it: until then it stands for nothing but files in the home's staging,
-        which each start cleans.
+        The lease survives a power cut only once the descriptors of `to_sync` were synced, which
+        must happen before the first rename under it. Until then it stands only for files in the
+        home's staging directory, which each start cleans.
         """
 
     @asked
     @abstractmethod
     def make_durable(self) -> None:
-        """Have all leases so far survive a power cut, so that a crash is noticed later.
+        """Make all leases so far survive a power cut, so that a crash is noticed later.
 
         Raises:
-            OSError: The disk can't. Nothing may be left to a later clean-up under them.
+            OSError: The disk failed. Nothing may be left for a later clean-up under these leases.
         """
 
     def to_sync(self) -> Sequence[int]:
-        """Descriptors that have to be synced for all leases so far to survive a power cut: the
-        caller syncs his files at the same time. Books in another process do it themselves.
+        """Return descriptors that must be synced for all leases so far to survive a power cut.
+
+        The caller syncs its own files at the same time. A store in another process syncs by
+        itself, and returns none.
 
         Raises:
             OSError: As `make_durable`.
@@ -232,10 +243,10 @@ class QuotaStore(ABC):
         return ()
 
     def extend(self, held: Lease, size: int, files: int = 0) -> None:
-        """Hold so many bytes and files more, or whole steps where there is plenty of room.
+        """Hold this many more bytes and files, or whole steps while plenty of quota is free.
 
         Raises:
-            QuotaExceeded: There is less room; the lease is as it was.
+            QuotaExceeded: Less is free; the lease is unchanged.
             LeaseLost: The lease is gone.
         """
         extended = self.extended(held, size, files)
@@ -244,15 +255,15 @@ class QuotaStore(ABC):
     @asked
     @abstractmethod
     def extended(self, held: Lease, size: Amount, files: Amount = 0) -> Lease:
-        """The same; returns the lease as it is then, and leaves the caller's as it was."""
+        """Do the same as `extend`, but return the new lease and leave ``held`` unchanged."""
 
     @asked
     @abstractmethod
     def begin_commit(self, leases: Leases) -> None:
-        """Say that renames follow. The leases survive a power cut by then (`to_sync`).
+        """Announce that renames follow. The leases must be durable by then (`to_sync`).
 
         Raises:
-            LeaseLost: One is gone or lapsed: nothing may be stored under them.
+            LeaseLost: One of them is gone or has expired: nothing may be stored under them.
         """
 
     @asked
@@ -265,54 +276,58 @@ class QuotaStore(ABC):
         trash: Change = 0,
         trash_files: Change = 0,
     ) -> Settled:
-        """End leases of one account: so many bytes and files more (or fewer) are stored now.
+        """End leases of one account, and record how many bytes and files are stored now.
 
         Args:
-            trash, trash_files: How many more (or fewer) bytes and files of all that is stored are
-                known to be in the trash now.
+            change, files: Bytes and files stored in addition; negative if fewer are stored.
+            trash, trash_files: Bytes and files newly known to be in the trash, as part of all that
+                is stored; negative if fewer are.
 
         Raises:
-            LeaseLost: One is gone, and what it stood for may not be acknowledged.
-            DiskFull, StateError: The books can't be written. It is tried again.
+            LeaseLost: A lease is gone. What was stored under it may not be acknowledged.
+            DiskFull, StateError: The store can't be written. The settlement is retried later.
         """
 
     @asked
     @abstractmethod
     def room(self, account_id: int) -> Room:
-        """The account's room. Raises NotFound when the account is gone."""
+        """Return the account's quota and usage. Raises NotFound if the account is gone."""
 
     @asked
     @abstractmethod
     def turn_into_room(
         self, held: Lease, freed: Amount, freed_files: Amount, size: Amount, files: Amount
     ) -> Lease:
-        """Settle that so much became free, and hold so much more with a lease, at once: no other
-        session gets what this one has freed.
+        """Settle what became free, and hold more under a lease, in one step.
+
+        No other session can get what this one has freed.
 
         Args:
-            freed, freed_files: What became free, which isn't counted as trash any more.
-            size, files: What is needed. Where there is less room, as much of it is held as became
-                free.
+            freed, freed_files: Bytes and files that became free; they no longer count as trash.
+            size, files: Bytes and files needed. If less is free, as much as became free is held.
 
         Returns:
-            The lease as it is then; the caller's is as it was.
+            The new lease; ``held`` is unchanged.
 
         Raises:
-            LeaseLost: The lease is gone, and the home is counted.
-            DiskFull, StateError: The books can't be written; the home is counted.
+            LeaseLost: The lease is gone; the home is recounted.
+            DiskFull, StateError: The store can't be written; the home is recounted.
         """
 
     @asked
     @abstractmethod
     def operation(self, account_id: int, key: OperationKey | None) -> OperationName:
-        """The name in the trash of the operation that a client calls by a key: the same for all
-        sessions of the account. None, and a key whose operation is closed, was given up, or is
-        older than a day: a new one."""
+        """Return the name of an operation in the trash.
+
+        Args:
+            key: The client's key for it, the same in all sessions of the account. With None, or if
+                the operation is closed, evicted or older than a day, the name is a new one.
+        """
 
     @asked
     @abstractmethod
     def close_operation(self, account_id: int, name: OperationName) -> None:
-        """Say that nothing is added to an operation any more."""
+        """Close an operation: nothing is added to it any more."""
 
     @asked
     @abstractmethod
@@ -324,81 +339,84 @@ class QuotaStore(ABC):
         words: Words = "",
         client: OperationKey | None = None,
     ) -> None:
-        """Say that an operation isn't in the trash any more.
+        """Record that an operation is no longer in the trash.
 
         Args:
-            freed: It was given up for want of room, and so many bytes became free, which is known
-                for a day. None: it was purged, or too old.
-            words, client: Of one that was given up: what its client said of it.
+            freed: Bytes that became free by its eviction, which is remembered for a day. None: it
+                was purged, or it expired.
+            words, client: The client's description of an evicted operation.
         """
 
     @asked
     @abstractmethod
     def was_given_up(self, account_id: int, name: OperationName) -> bool:
-        """Whether an operation was given up for want of room, within the last day."""
+        """Return whether an operation was evicted from the trash within the last day."""
 
     @asked
     @abstractmethod
     def given_up(self, account_id: int) -> list[GivenUp]:
-        """What was given up for want of room within the last day, the newest operation first."""
+        """Return the operations evicted from the trash within the last day, newest first."""
 
     @asked
     @abstractmethod
     def note_answers(self, account_id: int, key: OperationKey, answers: Answers) -> None:
-        """Keep answers to numbered requests of an operation, for 15 minutes: their client may ask
-        again when it didn't get them."""
+        """Store replies to numbered requests of an operation for 15 minutes, for a client that
+        did not receive them and retries."""
 
     @asked
     @abstractmethod
     def answer(self, account_id: int, key: OperationKey, number: Number) -> bytes | None:
-        """The answer that was given to a request; None when none is known."""
+        """Return the stored reply to a request; None if there is none."""
 
     @asked
     @abstractmethod
     def measure_soon(self, account_id: int) -> None:
-        """Have the trees in the account's trash counted that aren't."""
+        """Schedule the measuring of trees in the account's trash that weren't measured yet."""
 
     @asked
     @abstractmethod
     def trash_of_all(self, account_id: int) -> int:
-        """Bytes in the trash of the account, and of all accounts on the same disk: what the server
-        would give up before that is full."""
+        """Return the bytes in the trash of all accounts on the same disk as this account's home,
+        its own included: what the server evicts before that disk is full."""
 
     @asked
     @abstractmethod
     def make_disk_room(self, account_id: int, size: Amount) -> bool:
-        """Have the server give up trash of any account, until the disk has room for so many bytes.
-        Waits for that, up to 30 seconds. False: there is no such room."""
+        """Evict trash of any account until the disk has this many bytes free.
+
+        Waits up to 30 seconds. Returns False if that much can't be freed.
+        """
 
     def until_on_disk(self, action: Callable[[], _Result]) -> _Result:
-        """Do something that raises DiskFull when the disk has no room for it. Books that can make
-        some do that, and try again."""
+        """Run an action that raises DiskFull if the disk is full. A store that can evict trash
+        does so then, and runs it again."""
         return action()
 
     def settle_waiting(self) -> None:  # noqa: B027
-        """Settle what has failed to be, unless it still does. Whoever has the database does it."""
+        """Retry settlements that have failed. Only a store with the database has any."""
 
     def release(self, held: Lease) -> None:
-        """End the lease with nothing stored. Can be called for one that is gone."""
+        """End a lease under which nothing was stored. It may be gone already."""
         try:
             self.settle([held], 0, 0)
         except LeaseLost:
-            pass  # whoever ended it gave its room back
+            pass  # the session that ended it has returned what it held
         except NOT_NOW as error:
-            logger.warning("a reservation is given back later: %s", error)
-        except Exception:  # as well; and whoever gives back has something else to tell
-            logger.exception("a reservation is given back later")
+            logger.warning("a reservation is returned later: %s", error)
+        except Exception:  # the caller is handling another failure, which must not be hidden
+            logger.exception("a reservation is returned later")
 
     @contextmanager
     def freeing(self, account_id: int) -> Iterator[Freed]:
-        """Hold a lease of nothing while something is removed: so a crash is noticed later.
+        """Hold an empty lease while something is removed, so that a crash is noticed later.
 
-        Yields what ends it, given the bytes and files that became free, and those that are in the
-        trash instead. Not called: nothing did, and none are.
+        Yields:
+            The function that settles the removal. If it isn't called, nothing became free and
+            nothing went to the trash.
         """
         try:
             held = self.reserve(account_id, 0, files=0)
-        except DiskFull:  # removing is what mends it; a crash just now leaves too much counted
+        except DiskFull:  # removing frees the disk; a crash meanwhile leaves too much counted
             held = Lease("", account_id, 0)
         settled = False
 
@@ -408,7 +426,7 @@ class QuotaStore(ABC):
             try:
                 self.settle([held], -freed, -files, trash, trash_files)
             except NOT_NOW:
-                pass  # it is removed all the same, and settled later
+                pass  # the removal has happened, and is settled later
             except LeaseLost:
                 if held.id:
                     raise

@@ -1,7 +1,7 @@
-"""Repairing what a crash left: the disk is the truth, and the ledger follows it.
+"""Repairs after a crash: the disk is the truth, and the quota store is corrected from it.
 
-Lives here: counting a home anew, and removing from its staging what nobody owns.
-Lives elsewhere: which accounts are in doubt (ledger.py), when it is done (daemon/server.py).
+Lives here: counting a home again, and removing files without an owner from its staging directory.
+Lives elsewhere: which accounts are in doubt (ledger.py), when they are counted (daemon/server.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ftpwire import paths
 from ftpwire.paths import Parts
 
 _PATIENCE = 60.0
-"""Seconds that a home's lock is waited for: sessions hold it for the moment of a commit."""
+"""Seconds to wait for a home's lock. Sessions hold it only for a commit."""
 
 
 def recount(
@@ -32,14 +32,15 @@ def recount(
     *,
     patience: float = _PATIENCE,
 ) -> Usage:
-    """Set an account's used space to what its home holds; returns that. Closes the home.
+    """Set an account's usage to what its home contains; return that. Closes the home.
 
     Args:
-        closed: Where homes of other accounts lie in it: nothing there is touched or counted.
-        patience: Seconds that the home's lock is waited for.
+        closed: The homes of other accounts inside it, which are neither counted nor changed.
+        patience: Seconds to wait for the home's lock.
 
     Raises:
-        OSError: It can't be read; TimeoutError: its sessions don't let go of it.
+        OSError: The home can't be read.
+        TimeoutError: Its sessions don't release the lock.
     """
     try:
         with home.alone(patience):
@@ -53,11 +54,11 @@ def recount(
 
 
 def clean(ledger: Ledger, account_id: int, directory: Path) -> bool:
-    """Remove from a home's staging what nobody owns. Cheap when there is nothing in it.
+    """Remove files without an owner from a home's staging. Fast if there are none.
 
     Returns:
-        Whether the home has to be counted: a tree was there, as of a removal that has failed in the
-        middle of it, and nobody knows how much of it was settled.
+        True if the home has to be counted: a tree was removed, for example the rest of a removal
+        that failed, and how much of it was settled isn't known.
 
     Raises:
         OSError: The home can't be opened.
@@ -65,7 +66,7 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> bool:
     try:
         names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
     except FileNotFoundError:
-        return False  # never used
+        return False  # the home was never used
     if set(names) <= NOT_STAGED:
         return False
     home = Home(directory)
@@ -77,15 +78,16 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> bool:
 
 
 def put_back_all(directory: Path) -> None:
-    """Put back what a replacement of a tree in two steps left moved aside. Cheap when nothing was.
+    """Move back trees that an interrupted replacement has left in staging. Fast if there are none.
 
     Raises:
-        OSError: The home can't be opened; TimeoutError: its sessions don't let go of it.
+        OSError: The home can't be opened.
+        TimeoutError: Its sessions don't release the lock.
     """
     try:
         names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
     except FileNotFoundError:
-        return  # never used
+        return  # the home was never used
     if not any(is_note(name) for name in names):
         return
     home = Home(directory)
@@ -99,13 +101,20 @@ def put_back_all(directory: Path) -> None:
 def _clean_staging(
     ledger: Ledger, account_id: int, home: Home
 ) -> tuple[Callable[[bytes], bool], bool]:
-    """Returns what says whether a name in staging belongs to somebody; and whether a tree went."""
+    """Clean a home's staging.
+
+    Returns:
+        A function that returns True if a name in staging has an owner; and True if a tree was
+        removed.
+    """
     spared = put_back(home)
-    # looked at first: what comes into it later has a lease that is not looked for any more
+    # Read the names before the leases, and remove only these: a file that is staged later may have
+    # a lease that isn't seen here.
     there = home.staged()
     live = {run.encode() for run in ledger.live_incarnations()}
     owned = ledger.owned_staging()  # of all accounts: several may have this home
-    for name in sorted(ledger.owned_staging(account_id) - there):  # it got its name before a crash
+    # a lease whose file is gone: it was renamed to its target before a crash
+    for name in sorted(ledger.owned_staging(account_id) - there):
         ledger.drop_kept(account_id, name)
 
     def in_use(name: bytes) -> bool:

@@ -1,15 +1,16 @@
-"""Which numbered requests of an account are under way, in whatever session or process.
+"""Numbered requests of an account that are being processed, in any session or process.
 
-Lives here: claiming a number, and giving it back. Lives elsewhere: what numbers are for, and who
-claims them (serving/repeats.py), the locks (upload_locks.py).
+Lives here: claiming and releasing a number. Lives elsewhere: the purpose of the numbers, and their
+claims (serving/repeats.py), the locks (upload_locks.py).
 
-A client that has lost its connection asks again over another one. The session of the lost one may
-still be at the same request, or have it before itself. So a session claims the number of a request
-before it does it: the lock of one byte of a file in staging, at a place that the account, the
-operation and the number make. The system gives back what a session held that has died.
+A client that has lost its connection retries its requests over another one. The session of the lost
+connection may still be processing the same request, or have it queued. So a session claims the
+number of a request before it processes it: it locks one byte of a file in staging, at an offset
+computed from the account, the operation and the number. The kernel releases the locks of a session
+that has died.
 
-Where a file system has no locks of a file's parts (NFS without its lock service, macOS), everything
-can be claimed by everybody.
+Where a file system has no byte-range locks (NFS without its lock service, macOS), every claim
+succeeds.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from ftpserver.storage.upload_locks import is_range_locked, try_range, unlock_ra
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NUMBER_BITS = 32
-"""Of a place in the file; the others, of 62, are made of the account and the operation. Two of
-these that collide wait for each other, and nothing else."""
+"""Bits of the offset that the number takes. The rest, of 62, is a hash of the account and the
+operation. If two hashes collide, the sessions wait for each other, and nothing else happens."""
 
 
 class RequestNumbers:
-    """What one session has claimed, of one operation. For one thread.
+    """The numbers that one session has claimed of one operation. For one thread.
 
     Args:
-        home: Open, and it may be changed.
-        key: The client's id of the operation.
+        home: The home, open for changes.
+        key: The client's key of the operation.
     """
 
     def __init__(self, home: OpenHome, account_id: int, key: bytes) -> None:
@@ -47,29 +48,29 @@ class RequestNumbers:
             raise
 
     def claim(self, number: int) -> bool:
-        """Claim a number, unless another session has. It may be one's own already."""
+        """Claim a number. False: another session has it. Claiming twice is no error."""
         at = self._first + number
-        for _ in range(2):  # once more: it may have been given back just then
+        for _ in range(2):  # again, as the other session may just have released it
             if try_range(self._fd, at):
                 return True
             if is_range_locked(self._fd, at):
                 return False
-        return True  # there are no such locks
+        return True  # the file system has no such locks
 
     def give_back(self, numbers: Iterable[int]) -> None:
-        """Let others claim these."""
+        """Release numbers, so that other sessions can claim them."""
         for first, count in runs_of(numbers):
             unlock_range(self._fd, self._first + first, count)
 
     def close(self) -> None:
-        """Give all of them back. Can be called twice."""
+        """Release all numbers. Can be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def runs_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers as runs of consecutive ones: the first of each, and how many they are."""
+    """Return numbers as runs of consecutive ones: the first number and the length of each run."""
     found: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if found and number == sum(found[-1]):

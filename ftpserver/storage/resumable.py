@@ -1,13 +1,14 @@
-"""Staging that a later session goes on with: whose it is, its checkpoint, its pieces.
+"""Resumable uploads: staging files that a later session continues, their owners and checkpoints.
 
-Lives here: names that are found again, checkpoints, taking an upload over, dropping a kept one.
-Lives elsewhere: staging of one session (staging.py), pieces (piece_table.py), the locks
-(upload_locks.py), the lease that says the same as the files (ledger.py).
+Lives here: names that a later session finds, checkpoints, taking an upload over, discarding a kept
+one.
+Lives elsewhere: staging files of one session (staging.py), pieces (piece_table.py), the locks
+(upload_locks.py), the lease that belongs to the files (ledger.py).
 
-An upload is the session's whose open checkpoint is the file at that name. Who takes it over puts a
-new checkpoint there, and makes the lease its own, while it holds the lock of the staging file. The
-session that had it finds out in its next step: each step takes that lock, looks whether the upload
-is still its own, and touches nothing otherwise.
+The owner of an upload is the session whose open checkpoint is the file at the checkpoint's name. A
+session that takes an upload over puts a new checkpoint there, and makes the lease its own, while it
+holds the lock of the staging file. The previous owner finds out in its next step: each step takes
+that lock, checks that the upload is still its own, and otherwise changes nothing.
 """
 
 from __future__ import annotations
@@ -53,21 +54,21 @@ from ftpwire.streams import BUFFER_SIZE, WriteBehind
 logger = logging.getLogger("ftpd.uploads")
 
 RESUME_FROM = 4 * 1024 * 1024
-"""Smaller uploads start over: that costs less than asking what is there."""
+"""Smaller uploads start over: that takes less time than asking how much has arrived."""
 KEPT_PREFIX = b"u-"
 _CHECKPOINT_SUFFIX = b".ck"
 _OWNING = 0
-"""The byte of a checkpoint that is locked by the session that has the upload."""
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO holds nobody up
+"""The byte of a checkpoint that its owner locks."""
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a FIFO doesn't block
 _OPEN_TO_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = _OPEN_TO_WRITE | os.O_CREAT | os.O_EXCL
 _OPEN_CHECKPOINT = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND
 
 
 def kept_name(account_id: int, target: Parts, size: int | None, mtime_ns: int | None) -> bytes:
-    """The staging name of a large upload: the same for the same account, source and target.
+    """Return the staging name of a large upload: the same for the same account, source and target.
 
-    Several accounts may have one home: none of them finds what another one has sent.
+    Several accounts may share a home. None of them finds the uploads of another.
     """
     return kept_names(account_id, target, size, mtime_ns)[0]
 
@@ -75,16 +76,16 @@ def kept_name(account_id: int, target: Parts, size: int | None, mtime_ns: int | 
 def kept_names(
     account_id: int, target: Parts, size: int | None, mtime_ns: int | None
 ) -> tuple[bytes, bytes]:
-    """The same, and the name that an earlier version gave it, which said nothing of the account:
-    the leases do."""
+    """Return that name, and the one that an earlier version gave the same upload. That one doesn't
+    depend on the account; the lease says whose it is."""
     source = hashlib.sha256(b"%d %d" % (size or 0, mtime_ns or 0)).hexdigest()[:8].encode()
     now, before = target_prefixes(account_id, target)
     return now + source, before + source
 
 
 def target_prefixes(account_id: int, target: Parts) -> tuple[bytes, bytes]:
-    """What all staging names of an account's uploads to one target start with, and did in an
-    earlier version."""
+    """Return the prefix of the staging names of all uploads of an account to one target, and the
+    prefix that an earlier version used."""
     path = b"/".join(target)
     return _prefix(b"%d:/%s" % (account_id, path)), _prefix(path)
 
@@ -94,24 +95,24 @@ def _prefix(of: bytes) -> bytes:
 
 
 def checkpoint_name(name: bytes) -> bytes:
-    """The name of the checkpoint beside a staging file."""
+    """Return the name of the checkpoint beside a staging file."""
     return name + _CHECKPOINT_SUFFIX
 
 
 def staging_of(name: bytes) -> bytes:
-    """The staging file that a name in staging belongs to: itself, or whose checkpoint or table of
-    pieces it is."""
+    """Return the staging file that a name in staging belongs to: itself, or the file whose
+    checkpoint or table of pieces it is."""
     return staging_of_table(name).removesuffix(_CHECKPOINT_SUFFIX)
 
 
 class ResumableStaging(Staging):
-    """A large upload, which a later session can go on with, or take over.
+    """A large upload, which a later session can resume, or take over.
 
-    ``_turn`` guards ``_depth``: a session's threads take their steps one after another.
+    ``_turn`` guards ``_depth``: the threads of a session take their steps one after another.
 
     Attributes:
-        lease: Its room.
-        key: What pieces of it are known by; None: it takes none.
+        lease: The lease that reserves its quota.
+        key: The key under which pieces of it are accepted; None: it takes none.
 
     Raises (by ``open``):
         Busy: Another session's step takes too long.
@@ -134,11 +135,11 @@ class ResumableStaging(Staging):
         self._turn = threading.RLock()
         self._depth = 0
         self._checkpoint: Checkpoint | None = None
-        """None before the upload is this session's."""
+        """None until the upload is this session's."""
         self._withdrawn = False
         self._started = False
         self._mode = 0
-        """Of the finished file; 0 before."""
+        """The mode of the finished file; 0 before."""
         self._hasher = digests.new()
         self._collector: Collector | None = None
 
@@ -152,13 +153,13 @@ class ResumableStaging(Staging):
         cut: Callable[[bytes], None] = lambda path: None,
         place: Place | None = None,
     ) -> Iterator[ResumableStaging]:
-        """Open or make the staging file of an upload, and hold its lock. Within the context the
-        caller makes the lease its own, then the files (``own``).
+        """Open or make the staging file of an upload, and hold its lock. A context manager; in it,
+        the caller first makes the lease its own, then the files (``own``).
 
         Args:
-            cut: Ends the caller's session, once it has lost the upload to another one. Called
-                with its path.
-            place: Where it is made, in the home's own staging all the same.
+            cut: Ends the caller's session when another session has taken the upload over. Called
+                with the upload's path.
+            place: Where the file is made. It is moved to the home's own staging in any case.
         """
         place = place or Place(home.staging_fd)
         while True:
@@ -171,14 +172,14 @@ class ResumableStaging(Staging):
                 raise
             if found:
                 break
-            os.close(fd)  # its last owner has removed it meanwhile, or it is a stored file by now
+            os.close(fd)  # its owner has removed it, or renamed it to its target
         staging = cls(home, request, name, fd, place, cut)
         staging._depth = 1
         try:
             with staging._turn:
                 yield staging
         except BaseException:
-            if staging.fd >= 0:  # not even the lease is known
+            if staging.fd >= 0:  # failed before the lease was known
                 if not os.fstat(fd).st_size and not _has_owner(home, name):
                     unlink_if_there(home.staging_fd, name)
                 staging.close()
@@ -187,10 +188,11 @@ class ResumableStaging(Staging):
             staging._step_is_over()
 
     def own(self) -> None:
-        """Make it this session's. Who had it before finds out in its next step.
+        """Make the files this session's. The previous owner finds out in its next step.
 
-        What a session has written that is still there counts, and not only its checkpoints. It
-        takes no pieces where the file system has no locks for them.
+        If the previous owner is still running, all bytes that it has written count; otherwise only
+        those before its last checkpoint do. No pieces are taken if the file system has no locks for
+        them.
         """
         staging, size = self._home.staging_fd, os.fstat(self.fd).st_size
         target = paths.join(*paths.split(self._request.path))
@@ -219,14 +221,14 @@ class ResumableStaging(Staging):
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Something that is done with the files while no other session does anything with them.
+        """Do something with the files while no other session does. A context manager.
 
         Raises:
-            TakenOver: The upload is another session's. This one is cut.
+            TakenOver: Another session owns the upload. This session is ended.
             Busy: Another session's step takes too long.
         """
         with self._turn:
-            if not self._depth:
+            if not self._depth:  # else a step around this one holds the lock
                 lock(self.fd)
             self._depth += 1
             try:
@@ -241,11 +243,12 @@ class ResumableStaging(Staging):
             unlock(self.fd)
 
     def look(self) -> None:
-        """Find out whether another session has taken it over: this one is cut. Raises TakenOver."""
+        """Check that no other session has taken the upload over; else end this session. Raises
+        TakenOver."""
         if self._withdrawn or self._checkpoint is None or self._checkpoint.is_there():
             return
         self._cut()
-        raise TakenOver("another session goes on with this upload")
+        raise TakenOver("another session has resumed this upload")
 
     @property
     def _marks(self) -> Checkpoint:
@@ -255,16 +258,16 @@ class ResumableStaging(Staging):
     # receiving ---------------------------------------------------------------------------
 
     def resume(self, progress: Callable[[int], None]) -> bytes | None:
-        """Find out how much is there and good; ``offset`` tells it afterwards.
+        """Find out how many bytes have arrived and are intact; set ``offset`` to that.
 
-        What is there is read, and compared with its checkpoints: a byte that was lost or rotted
-        is sent again, and so is all that comes after it.
+        The bytes are read, and compared with the checkpoints. From the first piece with a lost or
+        corrupt byte on, all bytes are sent again.
 
         Args:
-            progress: Told the bytes read so far, now and then.
+            progress: Called now and then with the number of bytes read.
 
         Returns:
-            The digest of the bytes before ``offset``; None when there are none.
+            The digest of the bytes before ``offset``; None if there are none.
         """
         good, hasher = 0, digests.new()
         records = self._marks.read(os.fstat(self.fd).st_size)
@@ -277,7 +280,7 @@ class ResumableStaging(Staging):
             good, hasher = offset, trial.copy()
         else:
             size = os.fstat(self.fd).st_size
-            if size > good and size >= RESUME_FROM:  # the session that had it was still there
+            if size > good and size >= RESUME_FROM:  # the previous owner is still running: see own
                 hash_range(self.fd, good, size, trial, progress)
                 if self._home.durable:
                     os.fdatasync(self.fd)
@@ -287,13 +290,13 @@ class ResumableStaging(Staging):
         return hasher.digest() if good else None
 
     def start_at(self, offset: int, hasher: digests.new, records: list[tuple[int, bytes]]) -> None:
-        """Have the sink go on after the first ``offset`` bytes, and forget the others."""
+        """Make the sink continue after the first ``offset`` bytes, and discard the rest."""
         with self.step():
             before = self._marks.read(os.fstat(self.fd).st_size)
             os.ftruncate(self.fd, offset)
             if before != records[: len(before)]:
                 self._marks.write(records)
-            else:  # what is written stays: a power cut would lose more than what is new
+            else:  # keep the old records: if they were rewritten, a power cut could lose them
                 for record in records[len(before) :]:
                     self._marks.append(*record)
         self._started = True
@@ -303,11 +306,11 @@ class ResumableStaging(Staging):
         self.sink = _CheckpointedWriter(self, offset, hasher)
 
     def start_over(self) -> None:
-        """Forget what is there."""
+        """Discard all bytes that have arrived."""
         self.start_at(0, digests.new(), [])
 
     def take_pieces(self, size: int) -> Collector:
-        """Have the rest come in pieces, from several sessions, instead of through the sink."""
+        """Receive the rest in pieces, from several sessions, instead of through the sink."""
         staging, key = self._home.staging_fd, self.key
         assert key is not None
         with self.step():
@@ -336,7 +339,7 @@ class ResumableStaging(Staging):
         return super().total
 
     def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
-        self._hashed(progress)  # which may take long
+        self._hashed(progress)  # outside of the step, because it may take long
         with self.step():
             super().finish(sent, progress)
             self._mode = os.fstat(self.fd).st_mode
@@ -347,7 +350,7 @@ class ResumableStaging(Staging):
         return super()._hashed(progress)
 
     def mark(self, offset: int, digest: bytes) -> None:
-        """So many bytes came without a gap: leave a checkpoint."""
+        """Write a checkpoint: this many bytes have arrived without a gap."""
         if self._home.durable:
             os.fdatasync(self.fd)
         with self.step():
@@ -356,8 +359,8 @@ class ResumableStaging(Staging):
     # its end -----------------------------------------------------------------------------
 
     def withdraw(self) -> bytes:
-        """Give it a name that no other session looks for, before it gets the one it is for: from
-        here on nobody can take it over."""
+        """Rename it to a name that no other session looks for. After that, no session can take it
+        over, and the commit can rename it to its target."""
         with self.step():
             name = self._home.new_name()
             staging = self._home.staging_fd
@@ -365,14 +368,15 @@ class ResumableStaging(Staging):
             self._withdrawn = True
             os.rename(self.name, name, src_dir_fd=staging, dst_dir_fd=staging)
             self.name = name
-            if self._mode and os.fstat(self.fd).st_mode != self._mode:  # by who waits: `open_kept`
+            # `open_kept` of a waiting session may have changed the mode
+            if self._mode and os.fstat(self.fd).st_mode != self._mode:
                 os.chmod(self.fd, stat.S_IMODE(self._mode))
         return name
 
     def keep(self) -> bool:
-        """Leave it for a later session to resume; True also where one has taken it over."""
+        """Leave it for a later session to resume. True also if one has taken it over already."""
         try:
-            if not self._started:  # interrupted while it was looked at: it is as it was
+            if not self._started:  # interrupted during the check: nothing has changed
                 if not self._marks.read(os.fstat(self.fd).st_size):
                     return False
             else:
@@ -380,11 +384,12 @@ class ResumableStaging(Staging):
                 if self.total < RESUME_FROM:
                     return False
                 self.mark(self.total, digest)
-        except Busy as error:  # it is another session's, or stays as it was at the last checkpoint
+        # It is another session's, or stays as it was at its last checkpoint.
+        except Busy as error:
             if self._collector is not None and not isinstance(error, TakenOver):
-                return False  # who brings a piece may still be writing
+                return False  # a session that sends a piece may still be writing
         except (OSError, CommandError):
-            return False  # the disk is full or failing: better nothing than something doubtful
+            return False  # the disk is full or failing: nothing is better than something doubtful
         self.close()
         return True
 
@@ -393,29 +398,31 @@ class ResumableStaging(Staging):
         staging = self._home.staging_fd
         try:
             with self.step():
-                unlink_if_there(staging, self.name)  # unless it was placed already
+                unlink_if_there(staging, self.name)  # unless it was renamed to its target already
                 if not self._withdrawn:
                     unlink_if_there(staging, table_name(self.name))
                     unlink_if_there(staging, checkpoint_name(self.name))
-                    self._withdrawn = True  # who still writes behind must not take it for lost
+                    # the thread that writes behind must not take it for another session's
+                    self._withdrawn = True
         except TakenOver:
             pass
         except Busy as error:
-            logger.warning("what came of an upload is removed later: %s", error)
+            logger.warning("an abandoned upload is removed later: %s", error)
         finally:
             self.close()
 
     def close(self) -> None:
-        self.lease = None  # its end is looked for once nobody has it any more
+        self.lease = None  # unreferenced: the next heartbeat ends it unless it was settled
         if self._collector is not None:
             self._collector.stop()
-        super().close()  # before the checkpoint: who writes behind may be about to leave one
+        # before the checkpoint: the thread that writes behind may be about to write to that
+        super().close()
         if self._checkpoint is not None:
             self._checkpoint.close()
 
 
 def _has_owner(home: Home, name: bytes) -> bool:
-    """Whether a session has the upload, or had it and left what came of it."""
+    """Return whether the upload has a checkpoint: a session owns it, or has left it."""
     try:
         os.stat(checkpoint_name(name), dir_fd=home.staging_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -424,7 +431,7 @@ def _has_owner(home: Home, name: bytes) -> bool:
 
 
 def _open_or_create(home: Home, name: bytes, place: Place) -> int:
-    """Open a staging file that another session may make at the same time."""
+    """Open a staging file, or make it; another session may make it at the same time."""
     while True:
         try:
             return open_kept(home.staging_fd, name)
@@ -434,7 +441,7 @@ def _open_or_create(home: Home, name: bytes, place: Place) -> int:
             try:
                 return os.open(name, _CREATE, 0o600, dir_fd=home.staging_fd)
             except FileExistsError:
-                continue  # another session was quicker
+                continue  # another session was faster
         born = home.new_name()
         os.close(place.open(born, _CREATE))
         try:
@@ -444,17 +451,17 @@ def _open_or_create(home: Home, name: bytes, place: Place) -> int:
 
 
 def open_kept(directory: int, name: bytes) -> int:
-    """Open a staging file to go on with it. Raises FileNotFoundError, OSError."""
+    """Open a staging file to continue it. Raises FileNotFoundError, OSError."""
     try:
         return os.open(name, _OPEN_TO_WRITE, dir_fd=directory)
     except PermissionError:
-        # it was finished, and has its mode, which may be one that nobody may write with
+        # it was finished, and has its final mode, which may forbid writing
         os.chmod(name, 0o600, dir_fd=directory)
         return os.open(name, _OPEN_TO_WRITE, dir_fd=directory)
 
 
 class _CheckpointedWriter(WriteBehind):
-    """Writes behind, and leaves a checkpoint after each piece that is safe on the disk."""
+    """Writes behind, and adds a checkpoint after each piece that was synced."""
 
     def __init__(self, staging: ResumableStaging, offset: int, hasher: digests.new) -> None:
         super().__init__(staging.fd, hasher=hasher)
@@ -475,22 +482,22 @@ class _CheckpointedWriter(WriteBehind):
 
 
 class Checkpoint:
-    """How far an upload is safely on the disk: records of an offset and the digest up to it.
+    """How far an upload is durable: records of an offset, and the digest of the bytes before it.
 
-    Before them stands the upload's target, for people. Files of version 0.1 begin with the records,
-    and a server of that version finds none in these: it has the bytes sent again.
+    The upload's target stands before them, for display. Files of version 0.1 begin with the
+    records. A server of that version finds no record in newer files, and has the bytes sent again.
 
     Args:
-        target: Path of the upload; empty to leave it out.
+        target: The path of the upload; empty to leave it out.
 
     Attributes:
-        is_locked: Whether others see that its maker has it open.
+        is_locked: True if other sessions can see that its maker has it open.
     """
 
     _RECORD = struct.Struct(">Q32s")
     _SEAL = 8
     _STEP = _RECORD.size + _SEAL
-    _MAGIC = b"FTPDto1\n"  # as an offset, it is beyond all files
+    _MAGIC = b"FTPDto1\n"  # read as an offset by version 0.1, it is larger than any file
     _LENGTH = struct.Struct(">H")
 
     def __init__(self, directory: int, name: bytes, target: bytes = b"") -> None:
@@ -511,10 +518,10 @@ class Checkpoint:
         *,
         durable: bool,
     ) -> Checkpoint:
-        """Put a new file in the place of the one at a name, and own it.
+        """Make a checkpoint, replace the file at ``name`` with it, and own it.
 
         Args:
-            new_name: What it is called before.
+            new_name: Its name until it is complete.
         """
         made = cls(directory, new_name, target)
         try:
@@ -531,15 +538,15 @@ class Checkpoint:
         return made
 
     def is_there(self) -> bool:
-        """Whether the open file is still the one at its name."""
+        """Return whether the open file is still the one at its name."""
         return is_at(self._fd, self._directory, self._name)
 
     def is_owned(self) -> bool:
-        """Whether the session that has made it is still there, and has it open."""
+        """Return whether the session that has made it is running, and has it open."""
         return is_range_locked(self._fd, _OWNING)
 
     def read(self, size: int) -> list[tuple[int, bytes]]:
-        """The records, as far as they are whole, rising, and within ``size`` bytes."""
+        """Return the records, up to the first that is damaged, not rising, or beyond ``size``."""
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         records: list[tuple[int, bytes]] = []
         _, start = self._head(data)
@@ -552,7 +559,7 @@ class Checkpoint:
 
     @classmethod
     def look(cls, fd: int) -> tuple[bytes | None, int]:
-        """The target that a checkpoint tells, and its last whole offset."""
+        """Return the target in a checkpoint, and the offset of its last intact record."""
         target, start = cls._head(os.pread(fd, len(cls._MAGIC) + paths.MAX_PATH + 16, 0))
         count = max(0, os.fstat(fd).st_size - start) // cls._STEP
         while count:
@@ -564,7 +571,7 @@ class Checkpoint:
 
     @classmethod
     def _head(cls, data: bytes) -> tuple[bytes | None, int]:
-        """The target, and where the records begin."""
+        """Return the target, and the position of the first record."""
         if not data.startswith(cls._MAGIC):
             return None, 0
         begin = len(cls._MAGIC) + cls._LENGTH.size
@@ -573,7 +580,7 @@ class Checkpoint:
         (length,) = cls._LENGTH.unpack(data[len(cls._MAGIC) : begin])
         end = begin + length
         if data[end : end + cls._SEAL] != cls._seal(data[:end]):
-            return None, len(data)  # it is damaged: where the records begin isn't known either
+            return None, len(data)  # damaged: the position of the records isn't known either
         return data[begin:end], end + cls._SEAL
 
     @classmethod
@@ -594,7 +601,7 @@ class Checkpoint:
             self.append(offset, digest)
 
     def append(self, offset: int, digest: bytes) -> None:
-        """Add a record, after the bytes were synced."""
+        """Add a record. Call it after the bytes were synced."""
         record = self._RECORD.pack(offset, digest)
         os.write(self._fd, record + self._seal(record))
 
@@ -609,7 +616,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back. Can be called twice."""
+        """Close the descriptor. Can be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -621,12 +628,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Kept:
-    """What lies in staging of an upload.
+    """The files in staging of a kept upload.
 
     Attributes:
-        target: Path that it is for; None when that isn't written down.
-        size: Bytes that it can go on after, if they are still good.
-        touched: Seconds since 1970: when its last byte was written; 0 when nothing is there.
+        target: The path that it is for; None if that isn't recorded.
+        size: The bytes after which it can be continued, if they are still intact.
+        touched: When its last byte was written, in seconds since 1970; 0 if nothing is there.
     """
 
     target: bytes | None
@@ -635,7 +642,7 @@ class Kept:
 
 
 def look_at(directory: int, name: bytes) -> Kept:
-    """What lies in staging of an upload: nothing, where a crash or somebody has removed it."""
+    """Look at the files of a kept upload. They may have been removed, as by a crash or a user."""
     try:
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -646,7 +653,7 @@ def look_at(directory: int, name: bytes) -> Kept:
     except FileNotFoundError:
         return Kept(None, 0, touched)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):  # in a home that others share
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # other users may write to a shared home
             return Kept(None, 0, touched)
         target, size = Checkpoint.look(fd)
     finally:
@@ -655,7 +662,7 @@ def look_at(directory: int, name: bytes) -> Kept:
 
 
 def is_at(fd: int, directory: int, name: bytes) -> bool:
-    """Whether the open file is the one at a name."""
+    """Return whether an open file is the one at a name."""
     try:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -665,10 +672,10 @@ def is_at(fd: int, directory: int, name: bytes) -> bool:
 
 
 def drop_kept(home: Home, ledger: QuotaStore, account_id: int, name: bytes) -> bool:
-    """Drop what is kept under a name, with its room; False while a session has it.
+    """Discard a kept upload, with its lease. False: a session owns it.
 
-    The lease says whether one does. The lock is held from that answer to the removal, so that no
-    session begins in between.
+    The lease says whether a session owns it. The file's lock is held from that answer to the
+    removal, so that no session resumes it in between.
     """
     directory = home.staging_fd
     try:
@@ -695,10 +702,10 @@ def hash_range(
     hasher: digests.new,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Hash bytes of an open file, to its end at most.
+    """Hash bytes of an open file, up to ``end`` or its end.
 
     Args:
-        progress: Told the offset that was reached, now and then.
+        progress: Called now and then with the offset that was reached.
     """
     view = memoryview(bytearray(BUFFER_SIZE))
     for at, stop, is_hole in holes.extents(fd, start, end, sparse=holes.are_in(fd, end)):

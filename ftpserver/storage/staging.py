@@ -1,14 +1,14 @@
-"""Staging: one upload's bytes on their way in, and what is kept of them for a resume.
+"""Staging: the bytes of one upload until the commit, and those kept for a resume.
 
-Lives here: the hidden file that an upload is written to, and its checkpoint.
-Lives elsewhere: whose it is (resumable.py), batches and leases (batch.py), giving it its name
-(commit.py).
+Lives here: the hidden file that an upload is written to.
+Lives elsewhere: its owner and its checkpoint (resumable.py), batches and leases (batch.py), the
+rename to its target (commit.py).
 
-A large upload has a name that a later session finds again, and a checkpoint beside it: after
-each synced piece, how far it goes and the digest of all bytes up to there. A file's size is no
-resume point (delayed allocation lies after a power cut); a checkpoint that the bytes agree with
-is. One session owns it at a time. Others write to it only where that one takes pieces
-(``take_pieces``), and no longer than it does.
+A large upload has a name that a later session finds, and a checkpoint beside it: after each synced
+piece, its offset and the digest of all bytes before it. The size of a file is no safe point to
+resume from, because with delayed allocation it may be wrong after a power cut. A checkpoint whose
+digest matches the bytes is safe. One session owns the upload at a time. Other sessions write to it
+only while the owner takes pieces (``take_pieces``).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ftpwire.messages import Put, Sent
 from ftpwire.streams import WriteBehind, write_all
 
 MODE_BITS = 0o777
-"""Of a mode, what is set. Directories keep the setgid and sticky bits that they have."""
-DROPPED_BITS = "setuid, setgid and sticky are not stored: they were left out"
-"""What a client is told that asked for them."""
+"""The bits of a mode that are set. Directories also keep the setgid and sticky bits they have."""
+DROPPED_BITS = "setuid, setgid and sticky bits are not stored"
+"""The remark for a client that asked for them."""
 PIECE = 16 * 1024 * 1024
-"""Bytes between checkpoints: at most so many are sent again."""
+"""Bytes between two checkpoints: at most this many are sent again."""
 _COPY_SIZE = 1024 * 1024
 _CANT_COPY = frozenset(
     {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
@@ -43,10 +43,12 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Staging:
-    """One upload that comes in pieces: receive into ``sink``, then ``finish``.
+    """One upload that is received over time: write to ``sink``, then call ``finish``.
 
-    Args:
-        size: Bytes that are reserved for it; ``expect`` asks ``more`` for more.
+    Attributes:
+        offset: Bytes that were there before: the sink gets those after them.
+        is_kept: True if it has the name and the lease that a later session finds.
+        digest: The digest of all its bytes, once they are verified.
     """
 
     def __init__(self, request: Put, name: bytes, fd: int, place: Place) -> None:
@@ -54,32 +56,29 @@ class Staging:
         self.place = place
         self.fd = fd
         self.offset = 0
-        """Bytes that were there before: the sink gets what comes after them."""
         self.sink = WriteBehind(fd)
         self.is_kept = False
-        """Whether it has a name and a lease of its own by now, that a later session finds."""
         self.digest: bytes | None = None
-        """Of all its bytes, once they are verified."""
         self._request = request
 
     @classmethod
     def create(cls, name: bytes, request: Put, place: Place) -> Staging:
-        """Begin an upload that is not kept when it is interrupted. Raises OSError."""
+        """Begin an upload that isn't kept if it is interrupted. Raises OSError."""
         return cls(request, name, place.open(name, _CREATE), place)
 
     @property
     def total(self) -> int:
-        """Bytes that are there by now."""
+        """The bytes that have arrived."""
         return self.offset + self.sink.size
 
     def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
-        """Verify the file against what was sent, and give it times, digest and mode.
+        """Verify the file against what was sent, and set its times, digest and mode.
 
         Args:
-            progress: Told the bytes hashed so far, where they came in pieces.
+            progress: Called with the number of bytes hashed, if it was received in pieces.
 
         Raises:
-            VerificationFailed, OSError: Nothing of it may be kept.
+            VerificationFailed, OSError: The file must be discarded.
         """
         digest = self._hashed(progress)
         verify(self._request, self.total, digest, sent)
@@ -87,15 +86,18 @@ class Staging:
         self._dress(self.total, digest)
 
     def _hashed(self, progress: Callable[[int], None] | None = None) -> bytes:
-        """The digest of all that is there, once it is written."""
+        """Return the digest of all bytes, after they were written."""
         return self.sink.finish()
 
     def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
-        """Take the bytes of another file without reading them (copy_file_range, a reflink where
-        the file system has them), and its digest along; False where that can't be done.
+        """Copy another file inside the kernel (copy_file_range, a reflink where possible).
 
         Args:
-            tick: Told the bytes of each step.
+            digest: The source's digest.
+            tick: Called with the number of bytes of each step.
+
+        Returns:
+            False if the file system can't do that.
 
         Raises:
             SourceChanged: The source became shorter.
@@ -106,7 +108,7 @@ class Staging:
         return True
 
     def seal(self, size: int, digest: bytes) -> None:
-        """Take what was written to ``fd`` in any order for the file, and dress it."""
+        """Finish a file that was written to ``fd`` in any order: set its metadata."""
         self.offset, self.digest = size, digest
         self._dress(size, digest)
 
@@ -115,27 +117,27 @@ class Staging:
         apply_metadata(self.fd, size, digest, request.mode, request.mtime_ns, self.place.limits)
 
     def drop(self) -> None:
-        """Remove it."""
+        """Close and remove the file."""
         self.close()
         os.unlink(self.name, dir_fd=self.place.fd)
 
     def take_over(self, fd: int, size: int) -> None:
-        """Go on with another open file, which has this one's name."""
+        """Continue with another open file, which has this one's name."""
         os.close(self.fd)
         self.fd, self.offset = fd, size
 
     def become(self, request: Put) -> None:
-        """Have the mode and the time of another request, once it is sealed."""
+        """Use the mode and the time of another request when the file is sealed."""
         self._request = request
 
     def keep(self) -> bool:
-        """Leave it for a later session to resume; False when that isn't possible."""
+        """Leave it for a later session to resume. False: that isn't possible."""
         if self.is_kept:
             self.close()
         return self.is_kept
 
     def close(self) -> None:
-        """Stop writing and give the descriptor back."""
+        """Stop writing and close the descriptor."""
         self.sink.__exit__(None, None, None)
         if self.fd >= 0:
             os.close(self.fd)
@@ -154,7 +156,7 @@ def _copy_in_kernel(source: int, target: int, size: int, tick: Callable[[int], N
                 count = os.copy_file_range(source, target, min(stop - done, PIECE), done, done)
             except OSError as error:
                 if not moved and error.errno in _CANT_COPY:
-                    os.lseek(target, 0, os.SEEK_SET)  # who reads it instead writes from there on
+                    os.lseek(target, 0, os.SEEK_SET)  # the caller copies by reading instead
                     return False
                 raise
             if not count:
@@ -176,7 +178,8 @@ def copy_range(source: int, target: int, size: int) -> None:
     """Copy the first bytes of one file over those of another.
 
     Raises:
-        OSError, SourceChanged: The source became shorter.
+        OSError: Reading or writing failed.
+        SourceChanged: The source became shorter.
     """
     if _copy_in_kernel(source, target, size, lambda count: None):
         return
@@ -195,14 +198,14 @@ def copy_range(source: int, target: int, size: int) -> None:
 
 
 def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:
-    """Raises VerificationFailed unless what arrived is what was sent and announced."""
+    """Raise VerificationFailed unless the received data is what was announced and sent."""
     if size != sent.size or request.size not in (None, size):
         raise VerificationFailed(
             f"{size} bytes arrived; {sent.size} were sent"
             + ("" if request.size is None else f", {request.size} announced")
         )
     if sent.digest is not None and sent.digest != digest:
-        raise VerificationFailed("what arrived has another digest than what was sent")
+        raise VerificationFailed("the data does not match the digest sent with it")
 
 
 def write_small(
@@ -213,12 +216,12 @@ def write_small(
     mode: int,
     mtime_ns: int | None,
 ) -> int:
-    """Make a file in staging that has all its bytes and attributes; returns its descriptor.
+    """Make a file in staging with all its bytes and attributes; return its descriptor.
 
-    This is done for each of many small files.
+    This runs for each of many small files, so each system call counts.
 
     Args:
-        digest: Of the bytes, verified.
+        digest: The verified digest of the bytes.
 
     Raises:
         OSError: Nothing of it is left.
@@ -226,7 +229,8 @@ def write_small(
     bits = mode & MODE_BITS & place.limits
     made = 0o600
     if place.beside is None:
-        # nobody else can reach it there; and what its owner can't write to takes no attribute
+        # Nothing else can reach the file in staging, so it may get its final mode right away; not
+        # one without write permission for its owner, which forbids setting the digest attribute.
         if bits & stat.S_IWUSR:
             made = bits
         fd = os.open(name, _WRITE, made, dir_fd=place.fd)
@@ -248,7 +252,7 @@ def write_small(
 
 
 def _got(fd: int, bits: int, place: Place) -> bool:
-    """Whether what was made with some permission bits has just these."""
+    """Return whether a file made with these permission bits has exactly these."""
     got = place.gives.get(bits)
     if got is None:
         got = place.gives[bits] = stat.S_IMODE(os.fstat(fd).st_mode) == bits
@@ -263,10 +267,10 @@ def apply_metadata(
     mtime_ns: int | None,
     limits: int = file_systems.ALL_BITS,
 ) -> None:
-    """Set mtime, digest attribute and mode, in the one order that works (the mode last).
+    """Set mtime, digest attribute and mode. The mode is last, as it may forbid the others.
 
     Args:
-        mtime_ns: None leaves it.
+        mtime_ns: The mtime; None to leave it.
         limits: The permission bits that a default ACL leaves.
     """
     _keep_time_and_digest(fd, size, digest, mtime_ns)

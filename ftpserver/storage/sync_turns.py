@@ -1,13 +1,13 @@
-"""Turns of processes at a disk: while one of them syncs, the others collect what they have to sync.
+"""Turns of processes at syncing a disk: while one syncs, the others collect files to sync.
 
-Lives here: taking a turn, and what becomes of one that is never given back.
-Lives elsewhere: what is synced in a turn, and that threads of one process sync together
-(group_sync.py), the locks (upload_locks.py).
+Lives here: taking a turn, and going on without one that is never returned.
+Lives elsewhere: what is synced in a turn, and syncing together within one process (group_sync.py),
+the locks (upload_locks.py).
 
-Two processes whose syncs overlap have the journal commit twice as often, for half as many files
-each time. So whoever begins a round of syncs has its process's turn first. It is advice: nothing
-relies on it, and a process that waits too long, because another one was stopped in its turn or
-hangs, goes on without. The system gives back the turn of one that was killed.
+Two processes whose syncs overlap cause twice as many journal commits, each for half as many files.
+So a process takes its turn before it begins a round of syncs. Turns are advisory, and nothing
+relies on them: a process that has waited too long, because another one was stopped or hangs in its
+turn, goes on without. The kernel releases the turn of a process that was killed.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ from pathlib import Path
 from ftpserver.storage.upload_locks import try_range, unlock_range
 
 PATIENCE = 1.0
-"""Seconds that a turn is waited for, once: a process that was stopped must not stop others."""
+"""Seconds to wait for a turn, once. A stopped process must not stop others."""
 _FIRST_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.0005
 _DEVICES = 1 << 61
 
 
 class SyncTurns:
-    """One process's turns. For all threads; of each disk one thread at a time.
+    """The turns of one process. For all threads, but only one thread at a time for each disk.
 
-    Of each disk two bytes of a file are locked: the first one by who is next, the second one by who
-    has the turn. Whoever gives the turn back and wants it again comes after who is next.
+    For each disk, two bytes of a file are locked: the first by the process that is next, the second
+    by the one that has the turn. A process that returns its turn and wants it again comes after the
+    one that is next. So no process is passed over.
 
     Args:
-        path: The file, which all processes that share turns name; it stays empty. Where it can't
-            be made, or the file system has no such locks, nobody waits for anybody.
+        path: The file, the same for all processes that share turns. It stays empty. If it can't be
+            made, or the file system has no such locks, no process waits for another.
     """
 
     def __init__(self, path: Path) -> None:
         self._closing: weakref.finalize[..., SyncTurns] | None = None
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError:  # a full or read-only disk: the syncs themselves will tell
+        except OSError:  # a full or read-only disk, which the syncs themselves will report
             self._fd = -1
         else:
             self._closing = weakref.finalize(self, os.close, self._fd)
         self._in_vain: set[int] = set()
-        """Disks whose turn was waited for in vain: it isn't again, until it is free."""
+        """Disks whose turn was not free in time. Until it is, it isn't waited for again."""
 
     def take(self, device: int) -> None:
-        """Wait for the turn at a disk, no longer than is said. `give_back` has to follow, in any
-        case."""
+        """Wait for the turn at a disk, up to PATIENCE. Must be followed by `give_back`, whether the
+        turn was free or not."""
         if self._fd < 0:
             return
         following = _place(device)
@@ -60,7 +61,7 @@ class SyncTurns:
         if self._has(following, deadline):
             try:
                 had = self._has(following + 1, deadline)
-            finally:
+            finally:  # with the turn or without: another process may be the next
                 unlock_range(self._fd, following)
         if had:
             self._in_vain.discard(device)
@@ -68,12 +69,12 @@ class SyncTurns:
             self._in_vain.add(device)
 
     def give_back(self, device: int) -> None:
-        """Let the next process have the turn, if this one has it."""
+        """Return the turn, if this process has it."""
         if self._fd >= 0:
             unlock_range(self._fd, _place(device) + 1)
 
     def close(self) -> None:
-        """Give the file back: nobody syncs any more. Can be called twice."""
+        """Close the file, after the last sync. Can be called twice."""
         self._fd = -1
         if self._closing is not None:
             self._closing()
@@ -89,5 +90,5 @@ class SyncTurns:
 
 
 def _place(device: int) -> int:
-    """Of a disk's first byte in the file."""
+    """Return the offset of a disk's first byte in the file."""
     return device % _DEVICES * 2

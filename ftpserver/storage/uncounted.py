@@ -1,11 +1,11 @@
-"""Marks of accounts whose used space a full disk has kept from being written down.
+"""Marks of accounts whose usage could not be recorded, because the disk was full.
 
 Lives here: an empty file for each such account in the state directory, for the next start.
-Lives elsewhere: the used space itself (ledger.py), counting (recount.py).
+Lives elsewhere: the usage itself (ledger.py), counting (recount.py).
 
-Without room for the accounts file a removal can be made all the same, and it is what makes room.
-It is settled later, if the server lives until then. What was just removed has left enough room for
-an empty file.
+A removal succeeds even if the accounts database can't be written, because removing is what frees
+the disk. It is settled later if the server lives until then; otherwise the mark makes the next
+start count. The space freed by the removal is enough for an empty file.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _PREFIX = "uncounted-"
 
 
 def mark(state: Path, account_id: int) -> None:
-    """Have the next start count an account's home."""
+    """Make the next start count an account's home."""
     path = _path(state, account_id)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        logger.error("%s: can't be made (%s): run ftpd recount", path, error.strerror)
+        logger.error("%s: can't be created (%s): run ftpd recount", path, error.strerror)
 
 
 def is_marked(state: Path, account_id: int) -> bool:
-    """Whether the next start counts it."""
+    """Return whether the next start counts an account's home."""
     return _path(state, account_id).exists()
 
 
 def marked(state: Path) -> list[int]:
-    """The accounts that are marked."""
+    """Return the ids of the marked accounts."""
     names = [path.name.removeprefix(_PREFIX) for path in state.glob(f"{_PREFIX}*")]
     return [int(name) for name in names if name.isdecimal()]
 
 
 def unmark(state: Path, account_id: int) -> None:
-    """It will be counted, whatever happens."""
+    """Remove the mark of an account that is certain to be counted."""
     _path(state, account_id).unlink(missing_ok=True)
 
 

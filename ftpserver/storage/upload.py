@@ -1,6 +1,6 @@
-"""One small or streamed upload as it comes in, until its batch takes it.
+"""One small or streamed upload while it is received, until it joins a batch.
 
-Lives here: reserving, writing, its end. Lives elsewhere: the batch that it joins (batch.py).
+Lives here: reserving quota, writing, finishing. Lives elsewhere: the batch (batch.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from ftpwire.messages import Put, Sent
 
 
 class Receiving:
-    """One upload that comes in pieces: what the handler of a Put works with.
+    """One upload that is received over time, as the handler of a `Put` uses it.
 
     Attributes:
-        staging: Where the bytes go: ``staging.sink``.
+        staging: The file for its bytes, which are written to ``staging.sink``.
+        lease: Its own lease; None if it takes quota of the batch's lease.
         overwrite: What it may replace.
+        keep_replaced: True to keep what it replaces, if the trash is used.
+        verified: True once all bytes were received and verified.
     """
 
     def __init__(
@@ -34,7 +37,6 @@ class Receiving:
         self.lease = lease
         self.overwrite = request.overwrite
         self.keep_replaced = True
-        """Keep what it replaces, if the trash is used."""
         self.verified = False
         self._collector: Collector | None = None
         self._came = 0
@@ -43,15 +45,18 @@ class Receiving:
         self._ledger = ledger
 
     def resume(self, progress: Callable[[int], None]) -> tuple[int, bytes | None]:
-        """How many bytes are there from an earlier try, verified, and their digest."""
+        """Return how many verified bytes an earlier attempt has left, and their digest."""
         if isinstance(self.staging, ResumableStaging) and self._request.resume:
             digest = self.staging.resume(progress)
             return self.staging.offset, digest
         return 0, None
 
     def take_pieces(self) -> bytes | None:
-        """Have the bytes come in pieces from the account's other sessions, if it was asked for
-        and can be; returns the key that they need."""
+        """Receive the bytes in pieces from the account's other sessions, if requested and possible.
+
+        Returns:
+            The key that the other sessions need; None if no pieces are taken.
+        """
         staging = self.staging
         if not isinstance(staging, ResumableStaging) or staging.key is None:
             return None
@@ -59,32 +64,32 @@ class Receiving:
         return staging.key
 
     def came(self) -> bool:
-        """Whether bytes came in pieces since this was called last."""
+        """Return whether pieces have brought bytes since the last call."""
         if self._collector is None:
             return False
         before, self._came = self._came, self._collector.received
         return self._came != before
 
     def look(self) -> None:
-        """Find out whether another session has taken it over meanwhile. Raises TakenOver."""
+        """Raise TakenOver if another session has taken the upload over."""
         if isinstance(self.staging, ResumableStaging):
             self.staging.look()
 
     def expect(self, more: int) -> None:
-        """Say that ``more`` bytes come next.
+        """Announce that ``more`` bytes come next.
 
         Raises:
-            VerificationFailed: More than was announced, or they were to come in pieces.
-            QuotaExceeded: Its size is not known, and there is no more room.
+            VerificationFailed: They exceed the announced size, or should come in pieces.
+            QuotaExceeded: The size was not announced, and too little is free.
         """
         if more and self._collector is not None:
-            raise VerificationFailed("bytes came beside those that come in pieces")
+            raise VerificationFailed("bytes were received outside of the pieces")
         total = self.staging.total + more
         if total <= self._reserved:
             return
         if self._request.size is not None:
             raise VerificationFailed(
-                f"more bytes came than the {self._request.size} that were announced"
+                f"more bytes were received than the {self._request.size} announced"
             )
         assert self.lease is not None
         before = self.lease.size
@@ -92,25 +97,25 @@ class Receiving:
         self._reserved += self.lease.size - before
 
     def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
-        """Take all bytes from another file, with its digest; False where that can't be done."""
+        """Copy another file with its digest inside the kernel. False: that can't be done."""
         self.verified = self.staging.copy(source, size, digest, tick)
         return self.verified
 
     def grow(self, size: int) -> None:
-        """Say that the file, which is written in any order, is going to have so many bytes.
+        """Reserve quota for a file written in any order, which is about to have this size.
 
         Raises:
-            QuotaExceeded: There is no room.
+            QuotaExceeded: Too little is free.
         """
         if size > self.staging.offset:
             self.expect(size - self.staging.offset)
             self.staging.offset = size
 
     def take_over(self, lease: Lease, fd: int, size: int) -> None:
-        """Go on with what an earlier session has written, and with its room.
+        """Continue what an earlier session has written, with its lease.
 
         Args:
-            fd: What was written, under the name of this one's own staging file by now.
+            fd: The descriptor of its file, already renamed to this upload's staging name.
         """
         held, self.lease = self.lease, lease
         self._reserved = lease.size
@@ -119,11 +124,11 @@ class Receiving:
             self._ledger.release(held)
 
     def seal(self, size: int, digest: bytes) -> None:
-        """All of it was written, in any order. Raises OSError."""
+        """Finish a file that was written in any order. Raises OSError."""
         self.staging.seal(size, digest)
         self.verified = True
 
     def finish(self, sent: Sent, progress: Callable[[int], None] | None = None) -> None:
-        """All bytes came: verify them. Raises VerificationFailed, OSError."""
+        """Verify the file, once all bytes were received. Raises VerificationFailed, OSError."""
         self.staging.finish(sent, progress)
         self.verified = True

@@ -1,12 +1,11 @@
-"""Locks on the files of an upload that can be resumed, or that comes in pieces; and on parts of any
-file.
+"""Locks on the files of resumable uploads and of uploads in pieces; and locks on parts of any file.
 
-Lives here: the locks, and waiting for one no longer than is said. Lives elsewhere: what is done
-while one is held (resumable.py, piece_table.py, request_numbers.py).
+Lives here: the locks, and waiting for one with a limit. Lives elsewhere: what is done while one is
+held (resumable.py, piece_table.py, request_numbers.py).
 
-A lock is held for one step, and never while the network is waited for. It belongs to the open file,
-not to the process: sessions of one process and of several exclude each other in the same way, and
-what a process held is free when it ends.
+A lock is held for one step, and never while waiting for the network. It belongs to the open file,
+not to the process. So sessions exclude each other in the same way within one process and across
+several, and the kernel releases the locks of a process that ends.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from contextlib import contextmanager
 from ftpwire.errors import Busy, LeaseLost
 
 PATIENCE = 5.0
-"""Seconds that a lock is waited for: who holds it longer was stopped, or its disk hangs."""
+"""Seconds to wait for a lock. A process that holds it longer was stopped, or its disk hangs."""
 _FIRST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.02
 _RANGE = struct.Struct("hhqqi4x")
 """struct flock: type, whence, start, length, process."""
 _NO_LOCKS = {errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
-"""How a file system says that it has no locks of a file's parts: NFS without its lock service, with
+"""Errors of a file system without byte-range locks: NFS without its lock service or with
 ``local_lock=flock``, or FUSE."""
 
 
 class TakenOver(LeaseLost):
-    """Another session goes on with the upload: this one must not touch its files any more."""
+    """Another session has taken the upload over: this one must not change its files any more."""
 
 
 def try_lock(fd: int) -> bool:
-    """Lock an open file, unless somebody else has."""
+    """Lock an open file. False: another one holds the lock."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -46,12 +45,12 @@ def try_lock(fd: int) -> bool:
 
 
 def lock(fd: int) -> None:
-    """Lock an open file. Raises Busy when it can't be had in time."""
+    """Lock an open file. Raises Busy if the lock isn't free in time."""
     _wait_for(lambda: try_lock(fd))
 
 
 def unlock(fd: int) -> None:
-    """Give back the lock of an open file."""
+    """Release the lock of an open file."""
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
@@ -69,16 +68,17 @@ def _wait_for(take: Callable[[], bool]) -> None:
 
 
 def try_range(fd: int, at: int, *, shared: bool = False) -> bool:
-    """Lock one byte of an open file, unless somebody else has, or there are no such locks."""
+    """Lock one byte of an open file. False: another open file holds it, or the file system has no
+    such locks."""
     try:
         return _ask(fd, "F_OFD_SETLK", fcntl.F_RDLCK if shared else fcntl.F_WRLCK, at) is not None
-    except (BlockingIOError, PermissionError):  # which of them is the system's choice
+    except (BlockingIOError, PermissionError):  # systems differ in which of them they raise
         return False
 
 
 @contextmanager
 def range_locked(fd: int, at: int, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of one byte of an open file. Raises Busy when it can't be had in time."""
+    """Hold the lock of one byte of an open file. Raises Busy if it isn't free in time."""
     _wait_for(lambda: try_range(fd, at, shared=shared))
     try:
         yield
@@ -87,24 +87,24 @@ def range_locked(fd: int, at: int, *, shared: bool = False) -> Iterator[None]:
 
 
 def unlock_range(fd: int, at: int, count: int = 1) -> None:
-    """Give back the locks of some bytes of an open file, those that it has of them."""
+    """Release the locks of some bytes of an open file, as far as it holds them."""
     _ask(fd, "F_OFD_SETLK", fcntl.F_UNLCK, at, count)
 
 
 def is_range_locked(fd: int, at: int) -> bool:
-    """Whether another open file has the lock of one byte."""
+    """Return whether another open file holds the lock of one byte."""
     return _ask(fd, "F_OFD_GETLK", fcntl.F_WRLCK, at) not in (None, fcntl.F_UNLCK)
 
 
 def _ask(fd: int, operation: str, kind: int, at: int, count: int = 1) -> int | None:
-    """The kind of lock that is told; None where there are none of a file's parts."""
+    """Call fcntl(2) for a range; return the type of lock in its answer, None without such locks."""
     number = getattr(fcntl, operation, None)  # macOS has none
     if number is None:
         return None
     try:
-        told = fcntl.fcntl(fd, number, _RANGE.pack(kind, os.SEEK_SET, at, count, 0))
+        answer = fcntl.fcntl(fd, number, _RANGE.pack(kind, os.SEEK_SET, at, count, 0))
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return None
         raise
-    return int(_RANGE.unpack(told)[0])
+    return int(_RANGE.unpack(answer)[0])

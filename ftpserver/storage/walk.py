@@ -1,7 +1,7 @@
-"""Walking a home whole, however deep it is, for whoever counts or checks what is in it.
+"""Walking a complete home, however deep, to count or check what is in it.
 
 Lives here: the walk, with few descriptors and no recursion.
-Lives elsewhere: listings for clients, which they see in another order (home_reading.py).
+Lives elsewhere: listings for clients, which have another order (home_reading.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OnProblem = Callable[[bytes, OSError], None]
 
 
 class Found(NamedTuple):
-    """Something in a home: its path from there, the directory it is in (open), its entry."""
+    """Something in a home: its path from there, its directory (open), its name and its entry."""
 
     path: bytes
     directory: int
@@ -33,10 +33,10 @@ class Found(NamedTuple):
 
 
 class _Level:
-    """A directory on the way down: its path and identity, and what is still to do in it.
+    """A directory on the way down: its path and identity, and its unvisited subdirectories.
 
     Attributes:
-        closed: The mode to give back to it; None when it has its own.
+        closed: The mode to restore; None if it wasn't changed.
     """
 
     __slots__ = ("below", "closed", "identity", "name", "path")
@@ -57,18 +57,20 @@ def walk(
     staging: bool = False,
     closed: Collection[Parts] = (),
 ) -> Iterator[Found]:
-    """Everything below a home, its staging and its trash left out; no link is followed. The name of
-    staging in another directory is found, and not gone into.
+    """Yield everything below a home, without its staging and its trash; no link is followed.
 
-    One directory is open at a time. What is removed meanwhile may be missed. A directory that was
-    moved is a problem, if the way back to it is not found and there is more in it.
+    The name of staging in another directory is yielded, and not descended into.
+
+    One directory is open at a time. Entries that are removed meanwhile may be missed. A directory
+    that is moved is a problem if the way back to it isn't found and it has unvisited
+    subdirectories.
 
     Args:
         home: The home's descriptor; it stays open.
-        on_problem: Hears of directories that can't be read; without it, that is raised.
-        through_closed: Open those whose own mode forbids it, meanwhile.
-        staging: The reserved names are as any other.
-        closed: Places that are passed over as if nothing were there: homes of other accounts.
+        on_problem: Called with directories that can't be read; without it, the error is raised.
+        through_closed: True to open directories whose mode forbids it, by changing it meanwhile.
+        staging: True to treat the reserved names like any other.
+        closed: Paths to skip as if they didn't exist: the homes of other accounts.
     """
     shut = frozenset(b"/".join(parts) for parts in closed)
     fd = os.open(b".", OPEN_DIRECTORY, dir_fd=home)
@@ -104,7 +106,7 @@ def walk(
 
 
 def _open_below(fd: int, name: bytes, through_closed: bool) -> tuple[int, int | None]:
-    """Open a directory; also its mode, if that has to be given back."""
+    """Open a directory; return it, and its mode if that has to be restored."""
     if through_closed:
         mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
         if mode & 0o500 != 0o500:
@@ -113,10 +115,10 @@ def _open_below(fd: int, name: bytes, through_closed: bool) -> tuple[int, int | 
 
 
 def open_closed(directory: int, name: bytes) -> tuple[int, int]:
-    """Open a directory whose own mode forbids it, as its owner may by changing that.
+    """Open a directory whose own mode forbids it, by changing the mode, as its owner may.
 
     Returns:
-        The descriptor, and the mode that it had.
+        The descriptor, and the previous mode.
     """
     pinned = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
@@ -128,7 +130,7 @@ def open_closed(directory: int, name: bytes) -> tuple[int, int]:
 
 
 def open_as_it_is(directory: int, name: bytes) -> int:
-    """Open a directory, also one whose own mode forbids it: it has that mode again afterwards."""
+    """Open a directory, even if its own mode forbids it, and leave it with that mode."""
     try:
         return os.open(name, _OPEN_BELOW, dir_fd=directory)
     except PermissionError:
@@ -142,14 +144,14 @@ def open_as_it_is(directory: int, name: bytes) -> int:
 
 
 def counted_size(info: os.stat_result) -> int:
-    """The bytes of something that a quota counts: of a file, or of the path that a link holds."""
+    """Return the bytes that a quota counts: the size of a file, or of the path in a link."""
     return info.st_size if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode) else 0
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a home holds: bytes of regular files and of links' targets; files, directories and
-    links."""
+    """The usage of a home: bytes of regular files and of links' targets; the number of files,
+    directories and links."""
 
     size: int
     files: int
@@ -159,12 +161,12 @@ class Usage:
 
 
 STORED_SUFFIX = b".stored"
-"""Ends the name in staging of a tree that was stored, and counts until its removal is settled."""
+"""The suffix of a stored tree's name in staging. It counts until its removal is settled."""
 _TICKS = 256
-"""Things that are counted between two ticks."""
+"""The number of files and directories counted between two ticks."""
 TRASH_SUFFIX = b".trash"
-"""Ends the name in staging of an operation that was given up. What lay in it counts until its
-removal is settled; itself and its index don't."""
+"""The suffix of an evicted operation's name in staging. Its contents count until their removal is
+settled; the operation itself and its index don't."""
 
 
 def stored(
@@ -174,17 +176,16 @@ def stored(
     on_beside: Callable[[int], None] | None = None,
     closed: Collection[Parts] = (),
 ) -> Usage:
-    """All that a home holds, in the quota's sense. Hold its lock alone.
+    """Count everything in a home, as the quota counts it. Hold its lock alone.
 
-    Of staging, what is in trees on their way to a place counts; the trees themselves and single
-    files there are held by a lease. A tree that is being removed counts itself as well. What lies
-    in the trash counts as what is stored; the directories of its operations and their indexes
-    don't.
+    In staging, the contents of atomic trees count; the trees themselves and single files are held
+    by leases. A tree that is being removed counts as a directory, too. The contents of the trash
+    count like what is stored; the directories of its operations and their indexes don't.
 
     Args:
-        on_beside: Given each directory (open) below the home that has the reserved name in it,
-            before what is in that is counted. None: such a name belongs to nobody, and counts.
-        closed: Where homes of other accounts lie in it: what is there is not counted.
+        on_beside: Called with each open directory below the home that contains the reserved name,
+            before the contents of that are counted. None: the name belongs to no one, and counts.
+        closed: The homes of other accounts inside it, which aren't counted.
     """
     total = _stored_below(home, on_problem, on_beside, closed)
     return total + _stored_in_staging(home, on_problem) + _stored_in_trash(home, on_problem)
@@ -195,7 +196,7 @@ def _stored_in_trash(home: int, on_problem: OnProblem | None) -> Usage:
         trash = os.open(paths.TRASH, _OPEN_BELOW, dir_fd=home)
     except FileNotFoundError:
         return Usage(0, 0)
-    except NotADirectoryError:  # something of a user's own, from before there was a trash
+    except NotADirectoryError:  # a user's file from before servers had a trash
         info = os.stat(paths.TRASH, dir_fd=home, follow_symlinks=False)
         return Usage(counted_size(info), 1)
     try:
@@ -222,7 +223,7 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
             try:
                 tree = os.open(name, _OPEN_BELOW, dir_fd=staging)
             except (NotADirectoryError, FileNotFoundError):
-                continue  # or removed meanwhile: what a session tries there goes without the lock
+                continue  # a file; or it was removed, which sessions do without the lock
             try:
                 raw = os.fsencode(name)
                 if raw.endswith(TRASH_SUFFIX):
@@ -243,15 +244,17 @@ def _counts_when_given_up(found: Found) -> bool:
 
 
 def _leave_alone(beside: int) -> None:
-    """What was on its way in a tree that is in the trash counts as nothing: see `discard_tree`."""
+    """Leave the staging directory of a tree in the trash as it is: `discard_tree` doesn't count its
+    contents either."""
 
 
 def stored_in_tree(tree: int, tick: Callable[[], None]) -> Usage:
-    """What a tree in the trash holds, without itself: as much as removing it will tell.
+    """Count the contents of a tree in the trash, without the tree itself: the same number that its
+    removal will report.
 
     Args:
-        tree: Its descriptor.
-        tick: Called now and then on the way.
+        tree: The descriptor of the tree.
+        tick: Called now and then during the walk.
 
     Raises:
         OSError: Some of it can't be read, or was moved meanwhile.
@@ -275,8 +278,10 @@ def _stored_below(
     closed: Collection[Parts] = (),
     counts: Callable[[Found], bool] | None = None,
 ) -> Usage:
-    """Args:
-    counts: Whether something counts; None: everything does.
+    """Count what is below a directory.
+
+    Args:
+        counts: Returns True if something counts; None: everything does.
     """
     size = files = 0
     below = Usage(0, 0)
@@ -322,17 +327,17 @@ def _entries(
 
 def _tell(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
-        return  # removed meanwhile
+        return  # it was removed meanwhile
     if on_problem is None:
         raise error
     on_problem(path, error)
 
 
 def _up(home: int, fd: int, levels: list[_Level], on_problem: OnProblem | None) -> int:
-    """Open the directory of the last level, coming from one in it.
+    """Open the directory of the last level, coming from one of its subdirectories.
 
-    When it was moved meanwhile it is looked for from the top; what isn't found is given up, and
-    told of if something is left in it.
+    If it was moved meanwhile, it is looked for from the top. If it isn't found, it is skipped, and
+    reported if subdirectories of it are unvisited.
     """
     found = open_above(fd, levels[-1].identity)
     if found is not None:

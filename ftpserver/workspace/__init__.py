@@ -1,8 +1,8 @@
-"""What a logged-in user may do with files, without a socket.
+"""The operations on files that a logged-in user can request, independent of sockets.
 
-Lives here: the verbs (workspace.py), what they need of the account's permissions (needs.py), whom
-they tell of long work (observer.py), reading (reading.py), writing at any offset (writer.py),
-copying (copying.py), moving and removing where no rename leads (moving.py).
-Lives elsewhere: frames and who may ask for what before log-in (serving/), how files and room are
-kept (storage/), accounts (accounts/).
+Lives here: the verbs (workspace.py), the permissions that they need (needs.py), reporting progress
+(observer.py), reading (reading.py), writing at any offset (writer.py), copying (copying.py), moving
+and removing across file systems (moving.py).
+Lives elsewhere: frames, and what is allowed before log-in (serving/), storing files and counting
+quota (storage/), accounts (accounts/).
 """

@@ -1,7 +1,7 @@
 """Copying inside a home: a file or a tree, through staging like any upload.
 
-Lives here: one copy command, what of it fails and what ends it. Lives elsewhere: staging and
-committing (storage/batch.py), moving by a copy (moving.py).
+Lives here: one copy command, recording what fails, and deciding which errors end it. Lives
+elsewhere: staging and committing (storage/batch.py), moving by a copy (moving.py).
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ _MAX_PROBLEMS = 100
 
 @dataclass(frozen=True)
 class _Item:
-    """Something that waits in the batch, to be known by its outcome.
+    """Something that waits in the batch for its outcome.
 
     Attributes:
-        path: In the source, relative; empty for that itself.
-        size: Bytes of a file; 0 of anything else.
+        path: Its path relative to the source; empty for the source itself.
+        size: The size of a file in bytes; 0 for anything else.
     """
 
     path: bytes
@@ -67,10 +67,10 @@ class _Item:
 
 
 class Copying:
-    """One copy command.
+    """Carries out one copy command.
 
     Args:
-        moving: Group and setgid are what the source has, where they may be.
+        moving: True to copy the group and the setgid bit, too, as far as permitted.
     """
 
     def __init__(self, scope: Scope, request: Copy, *, moving: bool = False) -> None:
@@ -86,22 +86,23 @@ class Copying:
         self._size = 0
         self._failures: list[Problem] = []
         self._skipped: list[Problem] = []
-        """The first of each: what failed, and what is there and was to be left."""
+        """The first errors, and the first existing files that were not to be replaced."""
         self._failure_count = self._skip_count = 0
         self._first_failure: CommandError | None = None
         self._first_skip: CommandError | None = None
         self._waiting: dict[int, _Item] = {}
-        """What the batch has of it, by the ids of its outcomes."""
+        """The items that are in the batch, by the ids of their outcomes."""
         self._ids = itertools.count(1)
         self._filled: dict[bytes, tuple[Parts, Entry]] = {}
-        """Directories that get their mode and time at the end, and what these are copied from."""
+        """Directories that get their mode and time at the end: the target and the source of each,
+        by path."""
         self._job_end = JobEnd()
         self._over: CommandError | None = None
-        """What nothing that follows could succeed after."""
+        """The error that ends the command, because nothing after it could succeed."""
         self._tick = ticker(scope.observer)
 
     def run(self) -> Copied:
-        """Copy it. Raises CommandError, OSError when nothing could be copied."""
+        """Copy the source. Raises CommandError, OSError if nothing could be copied."""
         home, request = self._home, self._request
         entry = home.entry(request.source, follow=not request.links, digest=False)
         if entry.type == "dir":
@@ -125,13 +126,13 @@ class Copying:
         return self._result()
 
     def _result(self) -> Copied:
-        """What to answer. What failed comes before what was left, if not all of it can be told."""
+        """Return the reply. If it can't name everything, errors come before skipped files."""
         problems = (self._failures + self._skipped)[:_MAX_PROBLEMS]
         more = self._failure_count + self._skip_count - len(problems)
         return Copied(self._files, self._directories, self._size, problems, more, self._skip_count)
 
     def _raise_what_failed(self) -> None:
-        """Raise what has failed, if it has: of what is copied first, or alone."""
+        """Raise the first error, if there is one: without the root, nothing can be copied."""
         if self._over is not None:
             raise self._over
         if self.first_error is not None:
@@ -139,7 +140,7 @@ class Copying:
 
     @property
     def first_error(self) -> CommandError | None:
-        """What failed first, with its path; else what was left first."""
+        """The first error, with its path; if there is none, the first skipped file."""
         return self._first_failure or self._first_skip
 
     def _copy_tree(self, root: Entry) -> None:
@@ -161,14 +162,16 @@ class Copying:
                 break
             self._tick()
         self._commit()
+        # children before parents: a parent's final mode may deny access to its children
         for path, (target, entry) in reversed(self._filled.items()):
-            self._uploads.add_change(self._id(_Item(path, "dir", 0)), self._dressing(target, entry))
+            change = self._attributes(target, entry)
+            self._uploads.add_change(self._id(_Item(path, "dir", 0)), change)
         self._commit(counts=False)
         if self._over is not None:
             raise self._over
 
     def _copy_item(self, path: bytes, item: Entry) -> None:
-        """Copy one thing of a tree. When it fails, that is noted."""
+        """Copy one entry of a tree. Record it if that fails."""
         below = tuple(path.split(b"/"))
         target = (*self._target, *below)
         try:
@@ -186,8 +189,8 @@ class Copying:
             self._job_end.stored()
 
     def _failed(self, path: bytes, error: CommandError, size: int) -> None:
-        """Something failed: that is noted, or the end of all of it."""
-        # a file that can't be read says nothing about those that follow
+        """Record that something failed, or that this ends the command."""
+        # a file that can't be read says nothing about the files after it
         at_target = not isinstance(error, DiskFailed)
         if self._over is None and self._job_end.is_reached(error, size, at_target=at_target):
             target = (*self._target, *path.split(b"/")) if path else self._target
@@ -197,7 +200,7 @@ class Copying:
 
     @contextmanager
     def _naming_target(self) -> Iterator[None]:
-        """Put the target before what is there, and isn't to be replaced."""
+        """Add the target's path to errors about what exists there."""
         try:
             yield
         except (IsADirectory, AlreadyExists) as error:
@@ -210,17 +213,17 @@ class Copying:
         raise named
 
     def _at(self, target: tuple[bytes, ...], error: CommandError, rest: str = "") -> CommandError:
-        """The same error with its path, and whose disk it is."""
+        """Return an error with its path and, for a full disk, that it is the server's."""
         where = "" if isinstance(error, QuotaExceeded) else " (the server's disk)"
         path = paths.join(*target)
         shown = paths.show(path)
         about = str(error) if shown in str(error) else f"{shown}: {error}"
-        told = error.with_text(f"{about}{where}{rest}")
-        told.path = path
-        return told
+        named = error.with_text(f"{about}{where}{rest}")
+        named.path = path
+        return named
 
-    def _dressing(self, target: Parts, entry: Entry) -> SetAttributes:
-        """What gives a directory its mode and time, once it is filled."""
+    def _attributes(self, target: Parts, entry: Entry) -> SetAttributes:
+        """Return the change that gives a directory its mode and time, once it is filled."""
         setgid = None
         if self._moving:
             self._give_group(target)
@@ -229,28 +232,28 @@ class Copying:
         return SetAttributes(path, mode, entry.mtime_ns, setgid=setgid)
 
     def _give_group(self, target: Parts) -> None:
-        """A directory that was moved keeps its group, as with rename(2), where it may."""
+        """Give a moved directory the group of its source, as rename(2) would, if permitted."""
         home = self._home
         try:
             group = home.stat((*self._source, *target[len(self._target) :]), follow=False).st_gid
-            fd = home.tree.open_dir(home.network_of(target))
+            fd = home.tree.open_dir(home.redirected(target))
         except OSError:
-            return  # the change that follows says what is wrong
+            return  # the SetAttributes that follows will report this error
         try:
             _give_group(fd, group)
         finally:
             os.close(fd)
 
     def _make_dir(self, path: bytes, target: Parts, source: Entry) -> None:
-        """Make a directory with the mode of its source: in a directory of a group that the server
-        is not in it can't be changed afterwards."""
+        """Make a directory, at once with the mode of its source. If it inherits a group that the
+        server isn't in, the mode can't be set afterwards."""
         mode = source.mode & MODE_BITS | 0o700
         make = MakeDir(paths.join(*target), mode, parents=True, fill=True)
         self._uploads.add_change(self._id(_Item(path, "dir", 0)), make)
         self._filled[path] = target, source
 
     def _id(self, item: _Item) -> int:
-        """A new id for the outcome of something that joins the batch."""
+        """Return a new id for the outcome of something that joins the batch."""
         number = next(self._ids)
         self._waiting[number] = item
         return number
@@ -267,11 +270,11 @@ class Copying:
             raise NotRegular("not a regular file, directory or link")
         try:
             self._copy_file(path, source, target)
-        except SourceChanged:  # once more: it may be quiet by now
+        except SourceChanged:  # try once more: the writer may be done by now
             self._copy_file(path, source, target)
 
     def _copy_file(self, path: bytes, source: Parts, target: Parts) -> None:
-        """Copy a file, as large as it is when it is opened."""
+        """Copy the bytes that a file has when it is opened."""
         opened = self._home.tree.open_file(source)
         with OpenFile(*opened, paths.join(*source), self._observer) as file:
             put = Put(
@@ -289,7 +292,8 @@ class Copying:
 
     @contextmanager
     def _receiving(self, number: int, put: Put, target: Parts) -> Iterator[Receiving]:
-        """Receive a file; what keeps it from being staged is about the target, not the source."""
+        """Receive a file within the context. Errors in staging it name the target, not the
+        source."""
         with ExitStack() as stack:
             path = paths.join(*target)
             try:
@@ -299,14 +303,14 @@ class Copying:
                 raise
             except OSError as error:
                 reason = from_oserror(error, "", path)
-                if not isinstance(reason, ENDINGS):  # of these the path is told with the rest
+                if not isinstance(reason, ENDINGS):  # _at() adds the path to these
                     reason = from_oserror(error, paths.show(path), path)
                 raise reason from None
             yield receiving
 
     def _fill(self, receiving: Receiving, file: OpenFile) -> bytes:
-        """Copy the bytes; they are read only where no digest is kept that could go along;
-        returns that of the bytes."""
+        """Copy the bytes, and return their digest. They are read only if there is no stored digest,
+        or the file system can't copy them by itself."""
         digest = file.kept_digest()
         if digest is not None and receiving.copy(file.fd, file.size, digest, self._copied):
             return digest
@@ -329,17 +333,17 @@ class Copying:
         self._tick()
 
     def _commit(self, *, counts: bool = True) -> None:
-        """Commit what waits in the batch.
+        """Commit the batch.
 
         Args:
-            counts: It is copied by that; else it was counted before.
+            counts: True to count what it contains as copied; False if that was counted before.
         """
         outcomes = self._uploads.commit()
-        waiting, self._waiting = self._waiting, {}  # what isn't among these failed before
+        waiting, self._waiting = self._waiting, {}  # those without an outcome have failed before
         for number, outcome in outcomes:
             item = waiting[number]
             if isinstance(outcome, Failed):
-                self._filled.pop(item.path, None)  # what is there instead keeps its mode and time
+                self._filled.pop(item.path, None)  # don't change what is there instead
                 self._failed(item.path, _error_in(outcome), item.size)
             elif not counts:
                 pass
@@ -350,8 +354,8 @@ class Copying:
                 self._size += item.size
 
     def _note(self, path: bytes, error: CommandError) -> None:
-        """Note that something wasn't copied; unless the error has another path, it is about the
-        source."""
+        """Record that something wasn't copied. The error is about the source, unless it has another
+        path."""
         error.path = error.path or paths.join(*self._source, *filter(None, path.split(b"/")))
         if self._request.overwrite == "never" and isinstance(error, AlreadyExists):
             found = self._skipped
@@ -366,7 +370,7 @@ class Copying:
 
 
 def _give_group(fd: int, group: int) -> None:
-    """Have something open belong to a group, where the server may."""
+    """Change the group of an open file, if the server may."""
     if os.fstat(fd).st_gid != group:
         with suppress(PermissionError):
             os.fchown(fd, -1, group)

@@ -1,7 +1,6 @@
-"""Which operation of the trash a session's requests belong to.
+"""The operation of the trash that a session's requests belong to.
 
-Lives here: what the client has said of its command, and the name that goes with it, for as long as
-the session has it.
+Lives here: what the client has said about its command, and the name of the operation.
 Lives elsewhere: the operation's directory (storage/trash/operation.py), names (storage/ledger.py).
 """
 
@@ -17,11 +16,11 @@ from ftpserver.storage.trash.policy import Policy
 from ftpwire import messages
 
 _UNSAID_SECONDS = 600.0
-"""So long one operation takes what comes from a client that says none."""
+"""Seconds that one operation is used for a client that announces none."""
 
 
 class Keeping:
-    """What a session's requests are an operation of. For one thread.
+    """Keeps track of the operation that a session's requests belong to. For one thread.
 
     Args:
         user: The account's name.
@@ -45,23 +44,26 @@ class Keeping:
 
     @property
     def said(self) -> messages.Operation:
-        """What the client has said last; without an ``id`` where it has said none."""
+        """The operation that the client has announced last; without an ``id`` if it has announced
+        none."""
         return self._said
 
     @property
     def name(self) -> str | None:
-        """The name in the trash of what is there of it; None: nothing is yet."""
+        """The operation's name in the trash; None if nothing was added to it yet."""
         return self._name
 
     def begin(self, request: messages.Operation) -> None:
-        """The following requests belong to another command, or to none."""
+        """Begin another operation: the following requests belong to it, or to none."""
         self._said, self._name = request, None
 
     def open(self, home: Home, policy: Policy) -> Operation | None:
-        """The operation that things go to now; None: they are gone for good.
+        """Return the operation that keeps what is removed and replaced now; None if nothing is
+        kept.
 
         Args:
-            policy: What holds for the account at this moment.
+            home: The account's home.
+            policy: The account's present policy.
         """
         said = self._said
         if not policy.on or not said.keep:
@@ -81,10 +83,10 @@ class Keeping:
         return operation
 
     def command(self, undoes: str | None = None) -> Command:
-        """What the client has said, as it is written down.
+        """Return what is recorded about the client's command.
 
         Args:
-            undoes: The operation that it restores from.
+            undoes: The operation that the command restores from.
         """
         said = self._said
         return Command(self._account_id, self._user, said.words, said.id, said.client, undoes)
@@ -101,8 +103,12 @@ class Keeping:
         return self._name
 
     def _ask_another(self, alone: bool) -> str:
-        """The name of another operation for the same command; for this session only if ``alone``,
-        else the other sessions of the command find it as well."""
+        """Return the name of another operation for the same command.
+
+        Args:
+            alone: True if only this session may use it; False if the other sessions of the command
+                are to use it, too.
+        """
         if self._name is not None and not alone:
             self._quota_store.close_operation(self._account_id, self._name)
         self._name = self._quota_store.operation(self._account_id, None if alone else self._said.id)

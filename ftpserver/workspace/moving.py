@@ -1,7 +1,7 @@
 """Moving and removing where the file system can't rename.
 
-Lives here: what a move and a removal do then, step by step. Lives elsewhere: copying (copying.py),
-one step of a removal (storage/in_place.py), staging (storage/atomic_tree.py).
+Lives here: moving by copying, and removing file by file. Lives elsewhere: copying (copying.py), one
+step of a removal (storage/in_place.py), staging (storage/atomic_tree.py).
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ from ftpwire.paths import Parts
 
 
 def remove_in_place(scope: Scope, path: bytes, may_go: Guard | None = None) -> Tally:
-    """Remove a tree file by file, where its file system can't move it away at once.
+    """Remove a tree file by file, because its file system can't move it away at once.
 
-    Each step is settled. A CANCEL ends it between two; the same command goes on with the rest.
+    Each step is settled. A CANCEL takes effect between two steps; repeating the command removes the
+    rest.
+
+    Args:
+        path: The tree.
+        may_go: A function that returns whether a file may be removed. Files that must stay are
+            left, with the directories above them.
 
     Raises:
         Cancelled, CommandError: The text says how much was removed.
@@ -52,32 +58,36 @@ def remove_in_place(scope: Scope, path: bytes, may_go: Guard | None = None) -> T
         gone = removal.tally.files + removal.tally.directories
         observer.has_removed(gone, removal.tally.size)
         if not isinstance(error, (OSError, Cancelled)):
-            raise  # the connection was lost, for one
+            raise  # for example, a lost connection
         if not gone and isinstance(error, OSError):
             raise from_oserror(error, paths.show(path)) from None
-        text = f"{paths.show(path)}: {gone} in it were removed; the same command goes on"
+        text = (
+            f"{paths.show(path)}: removed {gone} files and directories in it; run the same command "
+            "again to remove the rest"
+        )
         if isinstance(error, Cancelled):
             observer.remark(text)
             raise
         reason = from_oserror(error, "")
-        raise type(reason)(f"{text}, and failed now: {reason}") from None
+        raise type(reason)(f"{text}; it failed with: {reason}") from None
     if removal.kept:
         tally = removal.tally
         observer.has_removed(tally.files + tally.directories, tally.size)
         raise SourceChanged(
-            f"{paths.show(path)}: {removal.kept} in it changed while it was moved, and stay there"
+            f"{paths.show(path)}: {removal.kept} files and directories in it changed during the "
+            "move and were left there"
         )
     return removal.tally
 
 
 class MovingByCopy:
-    """A move to where no rename leads: another file system, or out of a lower layer of overlay.
+    """A move that a rename can't do: to another file system, or out of a lower layer of an overlay.
 
-    What is moved is copied to staging of the target's file system and gets its name there at
-    once; then the source is removed. What changes in the source meanwhile stays there.
+    The source is copied to staging on the target's file system and gets its name there at once;
+    then the source is removed. What has changed in the source meanwhile stays there.
 
     Args:
-        in_tree: A hidden tree is under way in the home: no other one can be begun.
+        in_tree: True if the session has begun an atomic tree: it can't begin another one.
     """
 
     def __init__(self, scope: Scope, request: Move, *, in_tree: bool) -> None:
@@ -88,13 +98,14 @@ class MovingByCopy:
         self._target = paths.split(request.target)
 
     def run(self) -> None:
-        """Move it. Raises what `Home.move` would, and what copying does."""
+        """Move the source. Raises the errors of `Home.move`, and those of copying."""
         home, request = self._scope.home, self._request
         home.check_move(request.source, request.target, replace=request.overwrite == "always")
         directory, name = home.tree.parent(self._source)
         try:
             refuse_mounts(directory, name, request.source)
-            if os.fstatvfs(directory).f_flag & os.ST_RDONLY:  # it could be copied, and not removed
+            # refused before the copy: the source couldn't be removed afterwards
+            if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
                 raise from_oserror(OSError(errno.EROFS, ""), paths.show(request.source))
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         finally:
@@ -110,7 +121,7 @@ class MovingByCopy:
             text = f"{paths.show(request.source)}: can't be moved into itself"
             raise InvalidPath(text, path=request.source)
         if self._in_tree:
-            raise CommandError("a tree is under way already")
+            raise CommandError("this needs an atomic tree, and another one has been begun already")
         tree = scope.tree(request.target, info.st_mode, elsewhere=True)
         try:
             self._copy()
@@ -118,16 +129,16 @@ class MovingByCopy:
         except BaseException:
             tree.abort(ticker_on(scope.observer))
             raise
-        with self._saying_that_it_is_there():
+        with self._copy_complete():
             remove_in_place(scope, request.source, self._is_moved)
 
     def _move_file(self, before: os.stat_result) -> None:
         scope, request = self._scope, self._request
         self._copy()
-        with self._saying_that_it_is_there():
+        with self._copy_complete():
             now = scope.home.stat(self._source, follow=False)
             if not _is_same(before, now) or before.st_ino != now.st_ino:
-                raise SourceChanged(f"{paths.show(request.source)}: changed while it was moved")
+                raise SourceChanged(f"{paths.show(request.source)}: changed during the move")
             with scope.freeing() as settle:
                 scope.home.remove(
                     request.source, recursive=False, tick=lambda: None, settle=settle, final=True
@@ -142,18 +153,22 @@ class MovingByCopy:
             raise copying.first_error
 
     @contextmanager
-    def _saying_that_it_is_there(self) -> Iterator[None]:
+    def _copy_complete(self) -> Iterator[None]:
+        """Add to errors that the copy is complete, and only removing the source failed."""
         try:
             yield
         except CommandError as error:
-            there = paths.show(self._request.target)
-            raise error.with_text(f"{there} is there, whole; {error}") from None
+            raise error.with_text(f"{self._complete_text()}: {error}") from None
         except OSError as error:
-            there, source = paths.show(self._request.target), paths.show(self._request.source)
-            raise from_oserror(error, f"{there} is there, whole; {source}") from None
+            source = paths.show(self._request.source)
+            raise from_oserror(error, f"{self._complete_text()}: {source}") from None
+
+    def _complete_text(self) -> str:
+        target = paths.show(self._request.target)
+        return f"the copy {target} is complete, but removing the source failed"
 
     def _is_moved(self, below: Parts, info: os.stat_result) -> bool:
-        """Whether something of the source is at the target, as it is now."""
+        """Return whether the target has a copy of something in the source that is still current."""
         try:
             there = self._scope.home.stat((*self._target, *below), follow=False)
         except OSError:

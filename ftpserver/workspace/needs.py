@@ -1,8 +1,8 @@
-"""What each request needs of an account's permissions.
+"""The permissions that each request needs.
 
 Lives here: the one table, which the verbs check (workspace.py) and `ftpd why` reads.
-Lives elsewhere: the rules of an account (storage/permissions.py); what only shows on the way, as
-whether a file is replaced, is checked where it shows (storage/home.py).
+Lives elsewhere: the rules of an account (storage/permissions.py); checks that depend on what is
+there, for example whether a file is replaced (storage/home.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ftpwire.messages import Message
 
 @dataclass(frozen=True)
 class Need:
-    """What a request does to one of its paths.
+    """The permission that a request needs for one of its paths.
 
     Attributes:
-        action: What has to be permitted.
-        field: The path's field in the request.
-        whole: Everything below the path is meant, too: no deeper rule may forbid it.
+        action: The action that must be permitted.
+        field: The request's field with the path.
+        whole: True if it concerns everything below the path, too: no deeper rule may forbid it.
     """
 
     action: Action
@@ -44,10 +44,10 @@ NEEDS: dict[type[Message], tuple[Need, ...]] = {
     messages.List: _LIST,
     messages.Hash: _READ,
     messages.Get: _READ,
-    messages.GetFiles: (),  # each file is looked at: what may not be read is left out
+    messages.GetFiles: (),  # checked per file: those that may not be read are left out
     messages.Put: _CREATE,
     messages.PutPiece: (),  # its Put was permitted
-    messages.PutFiles: (),  # each of its paths needs what it would need alone: see file_run.py
+    messages.PutFiles: (),  # checked per path, as for a Put: see file_run.py
     messages.MakeDir: _CREATE,
     messages.MakeLink: _CREATE,
     messages.SetAttributes: _CREATE,
@@ -57,24 +57,24 @@ NEEDS: dict[type[Message], tuple[Need, ...]] = {
     messages.Move: _MOVE,
     messages.Copy: _COPY,
     messages.Operation: (),
-    messages.ListTrash: (),  # these look at the paths of what is in the trash, one by one
+    messages.ListTrash: (),  # this and the next two are checked per item, by its former path
     messages.Restore: (),
     messages.Purge: (),
 }
-"""Every request that concerns files, and what it needs."""
+"""The permissions that each request about files needs."""
 
 _IN_TRASH: dict[type[Message], tuple[Action, ...]] = {
     messages.ListTrash: (Action.LIST,),
     messages.Restore: (Action.LIST, Action.CREATE),
     messages.Purge: (Action.LIST, Action.DELETE),
 }
-"""What has to be permitted somewhere, to ask for the trash at all: who may only put things into a
-home sees nothing of it."""
+"""Actions that must be permitted for at least one path, or a request about the trash is refused. An
+account that may only upload sees nothing of the trash."""
 
 
 def require(permissions: Permissions, request: Message) -> None:
-    """Raise Forbidden unless an account with these permissions may ask for that."""
-    if getattr(request, "in_trash", None) is not None:  # its path is no path of the home
+    """Raise Forbidden unless these permissions allow a request."""
+    if getattr(request, "in_trash", None) is not None:  # its path is below an item, not the home
         permissions.require_somewhere(Action.LIST)
         return
     for action in _IN_TRASH.get(type(request), ()):

@@ -1,7 +1,7 @@
-"""Whoever asked for something long: is told how far it is, and can cancel it.
+"""The observer of long work: it receives the progress, and can cancel the work.
 
-Lives here: the interface, and the observer of work that nobody watches. Lives elsewhere: the one
-that speaks to a client (serving/exchange.py).
+Lives here: the interface, and an observer that does nothing. Lives elsewhere: the one that reports
+to a client (serving/exchange.py).
 """
 
 from __future__ import annotations
@@ -14,92 +14,106 @@ from ftpwire.errors import ConnectionLost
 
 
 class Observer(Protocol):
-    """What the verbs tell, and ask, while they work."""
+    """The interface that the verbs use for reporting while they work."""
 
     def progressed(self, count: int) -> None:
-        """Say that ``count`` more bytes of long work were done.
+        """Count ``count`` more bytes of long work as done.
 
         Raises:
-            Cancelled: Whoever asked for it doesn't want it any more.
-            SessionEnded: Its session is to end.
+            Cancelled: The client has cancelled the request.
+            SessionEnded: The session is to end.
         """
 
     def look_for_cancel(self) -> None:
-        """Look at once, between two steps of long work. Raises Cancelled."""
+        """Check at once, between two steps of long work, for a CANCEL. Raises Cancelled."""
 
     def tell_progress(self, total: int | None) -> Callable[[int], None]:
-        """Something to call with the bytes done so far; it tells them now and then.
+        """Return a function to call with the bytes done so far. It reports them now and then.
 
         Args:
-            total: How many there will be, if that is known.
+            total: The total number of bytes, if known.
         """
 
     def take_turn(self) -> None:
-        """Called before one of many small steps, or every few of them. Of the threads that are at
-        such steps one at a time goes on: they would only get in each other's way."""
+        """Wait for this thread's turn. Call this before each of many small steps, or every few
+        steps. One thread at a time has the turn: running in parallel would slow all of them
+        down."""
 
     def will_block(self) -> None:
-        """What follows waits for the disk or a lock, or takes its time: other threads go on, until
-        the next `take_turn`."""
+        """Pass the turn on until the next `take_turn`. Call this before waiting for the disk or a
+        lock, and before anything else that takes long."""
 
     def remark(self, text: str) -> None:
-        """Tell the user something that is no error."""
+        """Show the user a message that is not an error."""
 
     def has_removed(self, files: int, size: int) -> None:
-        """The verb fails, and so many files and bytes were removed by it before."""
+        """Report how many files and bytes a verb has removed before it failed."""
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
-        """So many bytes of these operations in the trash were given up, because something else
-        needed the room."""
+        """Report that operations in the trash were purged to free space.
+
+        Args:
+            size: The bytes that became free.
+            operations: The names of the operations.
+        """
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
-        """A tree in the trash was counted: so much was removed from a path then."""
+        """Report the size of a tree in the trash, which was not known when it was removed.
+
+        Args:
+            operation: The name of its operation.
+            path: The tree's former path.
+            size: Its bytes.
+            files: Its files, directories and links.
+        """
 
 
 class Unobserved:
-    """The observer of work that nobody watches or cancels."""
+    """The observer of work that no client waits for. It does nothing."""
 
     def progressed(self, count: int) -> None:
-        """Nobody asks."""
+        """Do nothing."""
 
     def look_for_cancel(self) -> None:
-        """Nobody cancels."""
+        """Do nothing."""
 
     def tell_progress(self, total: int | None) -> Callable[[int], None]:
-        return _tell_nobody
+        """Return a function that does nothing."""
+        return _ignore
 
     def take_turn(self) -> None:
-        """Nobody else is known of."""
+        """Do nothing."""
 
     def will_block(self) -> None:
-        """Nobody else is known of."""
+        """Do nothing."""
 
     def remark(self, text: str) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def has_removed(self, files: int, size: int) -> None:
-        """Nobody counts."""
+        """Do nothing."""
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
-        """Nobody counts."""
+        """Do nothing."""
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
-        """Nobody counts."""
+        """Do nothing."""
 
 
-def _tell_nobody(done: int) -> None:
+def _ignore(done: int) -> None:
     pass
 
 
 def ticker(observer: Observer) -> Callable[[], None]:
-    """Something to call often during long work, so that whoever asked knows that it goes on."""
-    tell = observer.tell_progress(None)
-    return lambda: tell(0)
+    """Return a function to call often during long work, so that the client knows that it goes
+    on."""
+    report = observer.tell_progress(None)
+    return lambda: report(0)
 
 
 def ticker_on(observer: Observer) -> Callable[[], None]:
-    """As `ticker`, for work that is finished also when the client is gone: it has begun, and
-    its room would be lost."""
+    """Return a function like `ticker`'s that ignores a lost connection, for work that must be
+    finished once it has begun: otherwise the quota that it frees would not be given back."""
     tick = ticker(observer)
 
     def tick_on() -> None:

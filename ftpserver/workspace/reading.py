@@ -1,7 +1,8 @@
-"""A file that is open to be read: its bytes, its kept digest, and whether it is still the same.
+"""A file that is open for reading: its bytes, its stored digest, and whether it has changed.
 
-Lives here: reading, and telling a file that only grew from one that changed. Lives elsewhere:
-sending it (serving/commands/transfers.py), the digest attribute (storage/digest_xattr.py).
+Lives here: reading, and distinguishing a file that only grew from one that changed. Lives
+elsewhere: sending it (serving/commands/transfers.py), the digest attribute
+(storage/digest_xattr.py).
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from ftpwire.streams import ReadAhead
 
 
 class OpenFile:
-    """A file of a home, as it was when it was opened. A context manager, which closes it.
+    """A file of a home, with its state when it was opened. A context manager, which closes it.
 
     Args:
-        path: As it was asked for; for messages.
+        path: The requested path, for messages.
 
     Attributes:
-        fd: Its descriptor, to read from.
+        fd: Its descriptor, for reading.
         info: Its state when it was opened.
-        size: Its bytes at that time.
+        size: Its size in bytes at that time.
     """
 
     __slots__ = ("_done", "_observer", "_tell", "fd", "info", "path", "size")
@@ -38,7 +39,7 @@ class OpenFile:
         self.path = path
         self._observer = observer
         self._tell: Callable[[int], None] | None = None
-        """Tells how many bytes were read again for a digest; made with the first of them."""
+        """Reports how many bytes were read for a digest; made when the first of them are."""
         self._done = 0
 
     def __enter__(self) -> OpenFile:
@@ -49,34 +50,35 @@ class OpenFile:
 
     @property
     def may_have_holes(self) -> bool:
-        """Whether it is worth looking for them."""
+        """True if the file may have holes."""
         return holes.may_have(self.info)
 
     def kept_digest(self) -> bytes | None:
-        """The digest that is kept beside it, while it still claims to be that of the file."""
+        """Return the stored digest, unless the file has changed since it was stored."""
         return fresh_digest(self.fd, self.info)
 
     def read(self, offset: int, count: int) -> bytes:
-        """Bytes from an offset: fewer at the end of the file. Raises OSError."""
+        """Return bytes from an offset; fewer than ``count`` at the end. Raises OSError."""
         return os.pread(self.fd, count, offset)
 
     def is_as_before(self) -> bool:
-        """Whether it has the size and the time that it had when it was opened."""
+        """Return whether it has the same size and time as when it was opened."""
         return growing.is_as_before(self.fd, self.info)
 
     def is_larger(self) -> bool:
-        """Whether it has more bytes than it had."""
+        """Return whether it has more bytes than when it was opened."""
         return os.fstat(self.fd).st_size > self.size
 
     def changed(self) -> SourceChanged:
-        """The error to raise when it isn't as it was."""
+        """Return the error for a file that has changed."""
         return SourceChanged(f"{paths.show(self.path)}: changed while it was read")
 
     def has_grown(self, digest: bytes | None) -> bool:
-        """Whether it only grew while it was read; False: it is as before. See `growing.has_grown`.
+        """Return True if it only grew while it was read, False if it is unchanged. See
+        `growing.has_grown`.
 
         Args:
-            digest: Of the bytes that it had when it was opened.
+            digest: The digest of the bytes that it had when it was opened.
 
         Raises:
             SourceChanged: It changed in any other way.
@@ -88,13 +90,14 @@ class OpenFile:
             raise SourceChanged(f"{paths.show(self.path)}: {error}") from None
 
     def confirmed(self, digest: bytes | None, kept: bytes | None) -> bytes | None:
-        """The digest to tell: what was read has to have the kept one.
+        """Return the digest to report, after comparing that of the bytes with the stored one.
 
         Args:
-            digest: Of what was read; None: it was not hashed.
+            digest: The digest of the bytes that were read; None if they were not hashed.
+            kept: The stored digest, if there is one.
 
         Raises:
-            StoredFileDamaged: The disk has lost bytes.
+            StoredFileDamaged: They differ: the disk has damaged the file.
         """
         if digest is None:
             return kept
@@ -106,15 +109,15 @@ class OpenFile:
         return digest
 
     def start(self, offset: int, prefix: bytes | None) -> tuple[int, digests.new | None]:
-        """Where to go on for somebody who has the bytes before ``offset``, and what hashed these.
+        """Find the offset at which to resume for a client that has the bytes before ``offset``.
 
-        They count only if the file still begins with them.
+        The offset is 0 if the file doesn't begin with these bytes.
 
         Args:
-            prefix: Their digest; None: it is compared later, by whoever has them.
+            prefix: The digest of these bytes; None if the client compares it later.
 
         Returns:
-            The offset; and the hasher, None where nothing was hashed.
+            The offset, and the hasher of the bytes before it; None if they were not hashed.
         """
         offset = min(offset, self.size)
         if not offset or prefix is None:
@@ -124,10 +127,10 @@ class OpenFile:
         return (offset, hasher) if hasher.digest() == prefix else (0, digests.new())
 
     def hash(self) -> Hashed:
-        """Its digest: the kept one while it is true, else computed, and kept.
+        """Return the digest: the stored one if it is current, else a new one, which is stored.
 
         Raises:
-            SourceChanged: It changed while it was read, in another way than by growing.
+            SourceChanged: It changed while it was read, and not only by growing.
         """
         stored = self.kept_digest()
         if stored is None:
@@ -145,7 +148,7 @@ class OpenFile:
                 self._tick(len(piece))
 
     def _tick(self, count: int) -> None:
-        """So many bytes more were read for a digest."""
+        """Report that ``count`` more bytes were read for a digest."""
         if self._tell is None:
             self._tell, self._done = self._observer.tell_progress(self.size), 0
         self._done += count

@@ -1,10 +1,10 @@
-"""Many small files that are read for one request, before the first byte of the answer.
+"""Reading many small files for one request, before the first byte of the reply is sent.
 
-Lives here: which of them are read, and what is told of each. Lives elsewhere: one file, of any size
-(reading.py), the answer (serving/commands/transfers.py).
+Lives here: choosing and reading them, and the reply about each. Lives elsewhere: reading one file
+of any size (reading.py), sending the reply (serving/commands/transfers.py).
 
-A file is passed over here that isn't as it was asked for, whatever the reason. Its client asks for
-it by `get`, which has the words for all of these: so nothing here tells why.
+A file that is not as the client expects, for whatever reason, is skipped without an error. The
+client then asks for it by `get`, which reports the reason.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ftpwire.paths import Parts
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _LOOK_EVERY = 64
-"""Files between two looks whether the client has cancelled it: a disk may take long for each."""
+"""Files between two checks for a CANCEL: a slow disk may take long for each of them."""
 
 
 class FilesRead(NamedTuple):
-    """What was read.
+    """The files that were read.
 
     Attributes:
-        told: Of each file, in the order in which they were asked for; None of one that isn't sent.
-        data: The bytes of those that are, one after another.
+        replies: The reply for each file, in the order of the request; None for one that isn't sent.
+        data: The bytes of those that are sent, one after another.
     """
 
-    told: list[SentFile | None]
+    replies: list[SentFile | None]
     data: bytes
 
 
@@ -46,24 +46,24 @@ def read_many(home: Home, request: GetFiles, observer: Observer) -> FilesRead:
     """Read the files of a request, each as a whole.
 
     Raises:
-        BadRequest: It asks for more than one request may.
+        BadRequest: It asks for too many files or bytes.
         Cancelled, SessionEnded: See `Observer.progressed`.
     """
     _check(request)
-    told: list[SentFile | None] = []
+    replies: list[SentFile | None] = []
     data: list[bytes] = []
     looked = -_LOOK_EVERY
     for wanted in request.directories:
         for start in range(0, len(wanted.files), _LOOK_EVERY):
-            if len(told) - looked >= _LOOK_EVERY:
-                looked = len(told)
+            if len(replies) - looked >= _LOOK_EVERY:
+                looked = len(replies)
                 observer.look_for_cancel()
-            _read_some(home, wanted.path, wanted.files[start : start + _LOOK_EVERY], told, data)
-    return FilesRead(told, b"".join(data))
+            _read_some(home, wanted.path, wanted.files[start : start + _LOOK_EVERY], replies, data)
+    return FilesRead(replies, b"".join(data))
 
 
 def _check(request: GetFiles) -> None:
-    """Refuse, before anything is read, what is too much."""
+    """Raise BadRequest, before anything is read, if the request asks for too much."""
     files = sum(len(one.files) for one in request.directories)
     if files + len(request.directories) > MOST_ITEMS:
         raise BadRequest(f"more than {MOST_ITEMS} files and directories in one request")
@@ -75,25 +75,26 @@ def _read_some(
     home: Home,
     path: bytes,
     files: Sequence[WantedFile],
-    told: list[SentFile | None],
+    replies: list[SentFile | None],
     data: list[bytes],
 ) -> None:
     try:
         parts = paths.split(path)
-        # where a link leads that is followed here, the same rights hold, there and below
+        # a link is only followed to a directory with the same permissions, for itself and below,
+        # so it is enough that `_may_be_read` checks the requested path
         directory = home.tree.open_dir(parts)
-    except (OSError, CommandError):  # `get` tells it of each file
-        told += [None] * len(files)
+    except (OSError, CommandError):  # `get` will report the error for each file
+        replies += [None] * len(files)
         return
     rules = None if home.permissions.unlimited else home.permissions
     try:
         for file in files:
-            if not len(told) % TURN_FILES:
+            if not len(replies) % TURN_FILES:
                 home.take_turn()
             if not _may_be_read(file.name, parts, rules):
-                told.append(None)
+                replies.append(None)
                 continue
-            told.append(_read(directory, file, data))
+            replies.append(_read(directory, file, data))
     finally:
         os.close(directory)
 
@@ -105,24 +106,25 @@ def _may_be_read(name: bytes, above: Parts, rules: Permissions | None) -> bool:
 
 
 def _read(directory: int, file: WantedFile, data: list[bytes]) -> SentFile | None:
-    """Read one file, if it is as it was asked for and stays so, and has the digest that is kept."""
+    """Read one file. Return None if it isn't a file of the requested size, changes meanwhile, or
+    doesn't have its stored digest."""
     size = file.size
     try:
         fd = os.open(file.name, _OPEN, dir_fd=directory)
-    except OSError:  # `get` tells it
+    except OSError:  # `get` will report it
         return None
     try:
         info = os.fstat(fd)
         if info.st_size != size or not stat.S_ISREG(info.st_mode):
             return None
-        content = os.read(fd, size + 1)
+        content = os.read(fd, size + 1)  # one byte more, to notice that it has grown
         if len(content) != size:
             return None
         digest = digests.digest(content)
         kept = fresh_digest(fd, info)
         if kept not in (None, digest) or not growing.is_as_before(fd, info):
             return None
-    except OSError:  # as above
+    except OSError:  # `get` will report it
         return None
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""What copying and moving work with: one account's home, uploads and room."""
+"""The scope of copying and moving: one account's home, uploads and quota."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftpserver.workspace.observer import Observer
 
 @dataclass(frozen=True)
 class Scope:
-    """For the time of one verb."""
+    """The objects that one verb works with. For the duration of that verb."""
 
     home: Home
     uploads: Uploads
@@ -27,7 +27,7 @@ class Scope:
         return self.quota_store.freeing(self.account_id)
 
     def tree(self, path: bytes, mode: int, *, elsewhere: bool = False) -> AtomicTree:
-        """Begin a hidden tree that is going to be ``path``; see `AtomicTree`."""
+        """Begin a hidden tree that will appear at ``path``; see `AtomicTree`."""
         return AtomicTree(
             self.home, self.quota_store, self.account_id, path, mode=mode, elsewhere=elsewhere
         )

@@ -1,8 +1,8 @@
-"""The trash, as a workspace has it: telling, looking, restoring and removing for good.
+"""The verbs of a workspace that concern the trash: listing, reading, restoring, purging.
 
-Lives here: the verbs' own part: which account and which operation it is about, today's rules.
-Lives elsewhere: what lies in the trash and how it comes back (storage/trash/), which operation what
-is removed goes to (keeping.py).
+Lives here: choosing the account and the operation, and checking current permissions.
+Lives elsewhere: the contents of the trash and restoring them (storage/trash/), the operation that
+keeps what is removed now (keeping.py).
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ _SECOND = 10**9
 
 @dataclass(frozen=True)
 class Trash:
-    """The trash of one account's home, for the time of one verb.
+    """The trash of one account's home, for the duration of one verb.
 
     Attributes:
-        room: Books that give up trash before they refuse something.
+        quota_store: The account's quota store.
+        room: A quota store that purges trash before it refuses space.
     """
 
     home: Home
@@ -66,7 +67,7 @@ class Trash:
     account_id: int
     observer: Observer
 
-    # looking -----------------------------------------------------------------------------
+    # reading -----------------------------------------------------------------------------
 
     def pages(self, policy: Policy, request: ListTrash) -> Iterator[TrashPage]:
         """See `Workspace.list_trash`."""
@@ -75,7 +76,7 @@ class Trash:
             yield from pages(self.home, self.account_id, policy, request, given_up)
 
     def stat(self, request: Stat, where: InTrash) -> Entry:
-        """What is told about something in the trash."""
+        """Describe a file or directory in the trash."""
         with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
             path = item.path_of(request.path)
             self.home.require(Action.LIST, paths.split(path))
@@ -101,13 +102,14 @@ class Trash:
 
     @contextmanager
     def _telling_why(self, operation: str | None) -> Iterator[None]:
-        """Say of an operation that isn't there why, as far as that is known."""
+        """Add the reason to the error about an operation that is gone, if it is known."""
         try:
             yield
         except Expired as error:
             if operation is None or not self.quota_store.was_given_up(self.account_id, operation):
                 raise
-            raise error.with_text(f"{operation}: this was given up to make room") from None
+            text = f"{operation}: this operation was purged to free space"
+            raise error.with_text(text) from None
 
     # changing ----------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class Trash:
         finally:
             into.close()
             if keeping.name == request.operation:
-                keeping.begin(said)  # what comes next isn't of what was undone
+                keeping.begin(said)  # nothing more is added to an operation that was undone
 
     def purge(self, request: Purge) -> Removed:
         """See `Workspace.purge`."""
@@ -149,9 +151,7 @@ class Trash:
         if trash is None:
             if request.operation is not None:
                 with self._telling_why(request.operation):
-                    raise Expired(
-                        f"{request.operation}: this operation isn't in the trash any more"
-                    )
+                    raise is_gone(request.operation)
             return Removed(0, 0, 0)
         tick = ticker(self.observer)
         try:
@@ -181,7 +181,7 @@ class Trash:
         return Removed(total.files, total.directories, total.size)
 
     def _purged(self, trash: int, request: Purge) -> list[str]:
-        """The operations to look at."""
+        """Return the names of the operations to purge."""
         names = names_in(trash) if request.operation is None else [request.operation]
         if request.before is None:
             return names
@@ -202,10 +202,10 @@ class Trash:
         )
 
     def _may_go(self, trash: int, name: str, request: Purge) -> list[str] | None:
-        """Which items of an operation may be removed for good; None for all of it.
+        """Return the items of an operation that the account may purge; None for all of it.
 
         Raises:
-            Forbidden: The operation is asked for, and nothing of it may be.
+            Forbidden: This operation was requested, and the account may purge nothing of it.
         """
         with looking(trash, name) as opened:
             contents = opened.contents()

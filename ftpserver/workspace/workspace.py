@@ -1,10 +1,10 @@
-"""Workspace: what a logged-in user may do with files, without a socket.
+"""The workspace: the operations on files that a logged-in user can request.
 
-Lives here: every verb that concerns an account's files, its permissions checked first.
-Lives elsewhere: the frames that requests and bytes come in (serving/exchange.py), how files and
-room are kept (storage/), who may log in (accounts/authenticator.py).
+Lives here: every verb that concerns an account's files. Each checks the permissions first.
+Lives elsewhere: the frames of requests and bytes (serving/exchange.py), storing files and counting
+quota (storage/), log-in (accounts/authenticator.py).
 
-It is what handlers of requests, and gateways for other protocols, stand on.
+The handlers of requests use it, and so can gateways for other protocols.
 """
 
 from __future__ import annotations
@@ -98,37 +98,38 @@ from ftpwire.units import human
 
 logger = logging.getLogger("ftpd.workspace")
 
-NOT_KEPT = "it could not be put into the trash: it is gone for good"
+NOT_KEPT = "it could not be moved to the trash, so it is gone for good"
 
 
 class Workspace:
     """The files of one account, for one thread at a time.
 
-    Every verb takes a request of `ftpwire.messages` and checks the account's permissions, as they
-    are at that moment. What is refused raises CommandError or OSError, and has changed nothing
-    unless the verb says so.
+    Every verb takes a request of `ftpwire.messages` and checks the account's current permissions. A
+    refused request raises CommandError or OSError, and has changed nothing unless the verb says so.
 
-    **What is durable when.** `move`, `copy`, `remove` of a tree, `end_tree` and `drop_kept` are
-    durable when they return. Uploads (`stage`, `receive`), `change` and `remove` of a file join a
-    batch: nothing of them is visible, or durable, before `commit` returns their outcomes. The verbs
-    that don't join it see what is committed only: call `commit` before them.
+    **Durability.** `move`, `copy`, `remove`, `end_tree` and `drop_kept` are durable when they
+    return. Uploads (`stage`, `stage_files`, `receive`), `change` and `remove_later` join a batch:
+    nothing of them is visible or durable before `commit` returns their outcomes. The other verbs
+    see only what is committed: call `commit` before them.
 
     Args:
-        account: Whose files. Another thread may put a changed account there at any time.
-        quota_store: Where room is kept.
-        durable: Sync before anything is called done.
-        syncs: What the sessions of this process sync together; None: this one has its own.
-        observer: Told how far long work is; may cancel it.
-        policy: What holds for the account's trash at the moment; without it there is none.
-        patience: Seconds to wait for the home's lock; None: as long as it takes.
-        cut: Ends whoever uses the workspace, when the account has come again over another
-            connection and needs an upload that this one writes to. Called with that one's path.
-        check_client: Raises when whoever uses the workspace has gone.
+        account: The account. Another thread may assign a changed account to this attribute at any
+            time.
+        quota_store: The quota store.
+        durable: True to sync changes before they are reported as done.
+        syncs: The syncs that the sessions of this process share; None: this session has its own.
+        observer: Receives the progress of long work, and may cancel it.
+        policy: A function that returns the present policy of the account's trash; without it there
+            is no trash.
+        patience: Seconds to wait for the home's lock; None: no limit.
+        cut: A function that aborts the connection of this session. It is called with the path of an
+            upload when the account resumes that upload over another connection.
+        check_client: A function that raises if the client of this session is gone.
 
     Attributes:
-        tree: The atomic tree that is under way.
-        keeping: Which command of the client it works for.
-        batch: What waits for `commit`; None before there was anything.
+        tree: The atomic tree that was begun and not ended.
+        keeping: The client's command that the session works for.
+        batch: What waits for `commit`; None before the first change.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Workspace:
             quota_store, lambda: self.home, account.id, self._gave_up, on_measured=self._measured
         )
         self._shortened = False
-        """Whether the user knows that this command takes room from the trash."""
+        """True if the user was informed that this command has purged trash."""
         self.keeping = Keeping(quota_store, account.id, account.name, self._room.make_room)
         self.tree: AtomicTree | None = None
         self._quota_store = quota_store
@@ -161,15 +162,15 @@ class Workspace:
         self._cut = cut
         self._check_client = check_client
         self._writers: set[Writer] = set()
-        """Those that are open."""
+        """The open writers."""
         self._home: Home | None = None
         self.batch: Uploads | None = None
 
-    # its parts ---------------------------------------------------------------------------
+    # home, batch and trash ---------------------------------------------------------------
 
     @property
     def home(self) -> Home:
-        """The account's home, opened at first use. Raises Internal when that fails."""
+        """The account's home, opened at first use. Raises Internal if that fails."""
         if self._home is None:
             try:
                 self._home = Home(
@@ -188,7 +189,7 @@ class Workspace:
 
     @property
     def _uploads(self) -> Uploads:
-        """The batch of changes, made at first use. Raises Forbidden, DiskFull when none may be."""
+        """The batch, made at first use. Raises Forbidden, DiskFull if nothing may be changed."""
         return self._open_batch() if self.batch is None else self.batch
 
     def _open_batch(self) -> Uploads:
@@ -196,8 +197,8 @@ class Workspace:
         return self.batch
 
     def begin_operation(self, request: Operation) -> None:
-        """What follows is another command of the client: what it removes and replaces is kept
-        together. Call `commit` before."""
+        """Begin another operation: what the following requests remove and replace is kept together
+        in the trash. Call `commit` before."""
         self.keeping.begin(request)
         self._shortened = False
 
@@ -205,13 +206,14 @@ class Workspace:
         self._observer.gave_up(size, operations)
         if not self._shortened:
             self._shortened = True
-            self._observer.remark(f"the trash was shortened by {human(size)} to make room")
+            self._observer.remark(f"{human(size)} of the trash were purged to free space")
 
     def _measured(self, operation: str, item: TrashedItem, usage: Usage) -> None:
         self._observer.measured(operation, item.path.value, usage.size, usage.files)
 
     def _keep(self) -> None:
-        """Have what goes from here on kept, as the account's settings are now."""
+        """Make the home keep what is removed and replaced from now on, by the account's present
+        policy."""
         home = self.home
         operation = self.keeping.open(home, self.policy())
         if operation is not home.operation:
@@ -237,20 +239,20 @@ class Workspace:
         return Scope(self.home, self._uploads, self._room, self.account.id, self._observer)
 
     def require(self, request: Message) -> None:
-        """Raise Forbidden unless the account, as it is now, may ask for that."""
+        """Raise Forbidden unless the account's current permissions allow a request."""
         permissions = self.account.rights
         if self._home is not None and self._home.permissions is not permissions:
             self._home.set_permissions(permissions)
         if not permissions.unlimited:
             needs.require(permissions, request)
 
-    # looking -----------------------------------------------------------------------------
+    # reading -----------------------------------------------------------------------------
 
     def stat(self, request: Stat) -> Entry:
-        """What is told about one path.
+        """Describe what is at a path.
 
-        Where nothing may be listed, a file that is there is not found either, and with the same
-        words: what puts something there says whether a name is taken.
+        If the account may not list the path, existing and missing files raise the same error, so
+        that it can't find out what exists. An upload is what shows whether a name is taken.
         """
         self.require(request)
         if request.in_trash is not None:
@@ -276,7 +278,7 @@ class Workspace:
         return (item for part in parts for item in part.items())
 
     def list_parts(self, request: List) -> Iterator[Part]:
-        """What `list` tells, in parts; see `Home.list_parts`."""
+        """List like `list`, in parts; see `Home.list_parts`."""
         self.require(request)
         if request.in_trash is not None:
             return self._trash.listing(request, request.in_trash)
@@ -288,10 +290,10 @@ class Workspace:
         )
 
     def hash(self, request: Hash) -> Hashed:
-        """A file's digest: the kept one while it is true, else computed and kept.
+        """Return a file's digest: the stored one if it is current, else a new one, which is stored.
 
-        Of a file that grows meanwhile it is the digest of what was there when it was opened. One
-        that changes in another way is read once more.
+        If the file grows meanwhile, this is the digest of the bytes that it had when it was opened.
+        If it changes in another way, it is read once more.
 
         Raises:
             SourceChanged: It changed again.
@@ -307,7 +309,7 @@ class Workspace:
             return file.hash()
 
     def open(self, request: Get) -> OpenFile:
-        """Open a file to be read. The caller closes it, as a context manager."""
+        """Open a file for reading. The caller uses it as a context manager, which closes it."""
         self.require(request)
         return self._open(request)
 
@@ -318,18 +320,20 @@ class Workspace:
         return OpenFile(fd, info, request.path, self._observer)
 
     def get_files(self, request: GetFiles) -> FilesRead:
-        """Read many small files. What isn't so, or may not be read, is left out, not refused.
+        """Read many small files. A file that isn't as requested, or may not be read, is left out
+        without an error.
 
         Raises:
-            BadRequest: It asks for more than one request may.
+            BadRequest: It asks for too many files or bytes.
         """
         self.require(request)
         return read_many(self.home, request, self._observer)
 
     def space(self, request: Space) -> Room:
-        """Total, used, held and free bytes and files, and what the disk has and keeps.
+        """Return the total, used, reserved and free bytes and files, and the free space of the
+        disk.
 
-        What is in the trash counts as free: it is given up when room is needed.
+        The trash counts as free: it is purged when space is needed.
         """
         self.require(request)
         if not self.home.read_only:
@@ -344,7 +348,8 @@ class Workspace:
     # uploads -----------------------------------------------------------------------------
 
     def expect(self, request: Put) -> None:
-        """Refuse an upload before its bytes are received, where that can be known by then.
+        """Refuse an upload before its bytes are received, if it is known by then that it can't
+        succeed.
 
         Raises:
             Forbidden, DiskFull, Internal: Nothing can be stored there, or in the home at all.
@@ -354,33 +359,36 @@ class Workspace:
             self._open_batch()
 
     def check(self, request: Put) -> None:
-        """Refuse early what a commit would refuse late: for uploads that ask first."""
+        """Raise the errors that the commit would raise, for uploads that ask before they send."""
         self.expect(request)
         self._uploads.check(request)
 
     def stage(
         self, request: Put, data: bytes | bytearray, sent: Sent, *, request_id: int = 0
     ) -> None:
-        """Stage an upload that came in whole, of at most `SMALL` bytes; `commit` places it.
+        """Stage an upload of at most `SMALL` bytes that was received as a whole. `commit` makes it
+        visible.
 
         Args:
-            sent: What the sender says of it.
-            request_id: To know its outcome by.
+            data: Its bytes.
+            sent: The size and digest that the client has sent.
+            request_id: The id of its outcome.
 
         Raises:
-            VerificationFailed: It isn't what was sent.
+            VerificationFailed: The bytes don't match ``sent``.
         """
         self.require(request)
         self._uploads.stage_small(request_id, request, data, sent)
 
     def expect_files(self, request: PutFiles) -> int:
-        """Refuse many files before their bytes are received, where that can be known by then.
+        """Refuse a run of files before their bytes are received, if it is known by then that it
+        can't succeed.
 
         Returns:
-            How many bytes they have.
+            The bytes that the files have together.
 
         Raises:
-            BadRequest: It is about too much.
+            BadRequest: It has too many files or bytes.
             Forbidden, DiskFull, Internal: Nothing can be stored in the home at all.
         """
         self.require(request)
@@ -392,17 +400,17 @@ class Workspace:
     def stage_files(
         self, request: PutFiles, data: bytes | bytearray, *, request_id: int = 0
     ) -> None:
-        """Stage many small files, and make directories for them; `commit` places them.
+        """Stage many small files, and make directories for them. `commit` makes them visible.
 
-        What is refused of it is told by the outcome, a `FilesOutcome`, with what the commit
-        refuses: the rest is stored. It is the same as its parts one after another.
+        The effect is that of one request per file. The outcome, a `FilesOutcome`, names the files
+        that were refused here or by the commit; the others are stored.
 
         Args:
-            data: The bytes of all files, one after another: as many as `expect_files` has said.
-            request_id: To know its outcome by.
+            data: The bytes of all files, one after another: as many as `expect_files` has returned.
+            request_id: The id of the outcome.
 
         Raises:
-            BadRequest, Forbidden, DiskFull, Internal: As by `expect_files`.
+            BadRequest, Forbidden, DiskFull, Internal: See `expect_files`.
             VerificationFailed: There are more or fewer bytes.
         """
         size = self.expect_files(request)
@@ -411,27 +419,29 @@ class Workspace:
         self._uploads.stage_files(request_id, request, data)
 
     def receive(self, request: Put, *, request_id: int = 0) -> AbstractContextManager[Receiving]:
-        """Receive an upload bit by bit: a context in which its bytes are written.
+        """Return a context in which an upload's bytes are written one piece after another.
 
-        Left without an error, the next `commit` places it. Left by a cut or a cancel, what is
-        worth it is kept for a resume; else nothing of it stays.
+        If the context is left without an error, the next `commit` makes the upload visible. If it
+        is left by a lost connection or a cancel, the bytes may be kept for a resume; after other
+        errors they are discarded.
         """
         self.require(request)
         return self._uploads.receiving(request_id, request)
 
     def write(self, request: Put, *, keep_content: bool = False, resume: bool = False) -> Writer:
-        """Open a file to be written at any offset; it appears whole, by `Writer.publish`.
+        """Open a file for writing at any offset. `Writer.publish` makes it visible as a whole.
 
-        Nothing of it waits for `commit`. An upload that comes from its first byte to its last
-        costs less by `receive`.
+        It doesn't wait for `commit`. For bytes that are written in order, `receive` costs less.
 
         Args:
-            keep_content: Begin with the bytes that are there, if there is a file.
-            resume: Begin with what an earlier `Writer.keep` has left, if there is something.
+            keep_content: True to begin with the bytes of the present file, if there is one.
+            resume: True to begin with what an earlier `Writer.keep` has kept, if it exists.
         """
         self.expect(request)
         self._uploads.check(request)
-        uploads = self._new_uploads()  # its own: what it holds open of directories grows old
+        # a batch of its own, because the writer may be open for longer than directories that a
+        # batch holds open stay valid
+        uploads = self._new_uploads()
         uploads.remarks = self._uploads.remarks
         with ExitStack() as stack:
             content = None
@@ -451,17 +461,17 @@ class Workspace:
         return writer
 
     def receive_piece(self, request: PutPiece) -> Piece:
-        """Begin a piece of what another session of the account uploads."""
+        """Begin a piece of a file that another session of the account uploads."""
         self.require(request)
         return self._uploads.open_piece(request)
 
     def kept(self, request: ListKept) -> Iterator[KeptUpload]:
-        """The account's interrupted uploads."""
+        """Yield the account's interrupted uploads."""
         self.require(request)
         return self._kept.uploads()
 
     def drop_kept(self, request: DropKept) -> KeptDropped:
-        """Drop interrupted uploads of the account; their room is free then."""
+        """Discard interrupted uploads of the account, which frees their quota."""
         self.require(request)
         return self._kept.drop(request.upload, request.size, request.mtime_ns)
 
@@ -472,30 +482,31 @@ class Workspace:
     # changing ----------------------------------------------------------------------------
 
     def change(self, request: MakeDir | MakeLink | SetAttributes, *, request_id: int = 0) -> None:
-        """Have the next `commit` make a directory or a link, or set attributes."""
+        """Add a change to the batch: making a directory or a link, or setting attributes."""
         self.require(request)
         self._uploads.add_change(request_id, request)
 
     def remove_later(self, request: Remove, *, request_id: int = 0) -> bool:
-        """Have the next `commit` remove a file or a link; False where `remove` has to do it.
+        """Add removing a file or a link to the batch. Return False if only `remove` can do it.
 
-        Removing many of them so costs no sync, and no statement, each.
+        This way, removing many files needs no sync and no database statement for each of them.
         """
         self.require(request)
         if request.recursive or not self._is_no_directory(request.path):
             return False
-        with suppress(DiskFull):  # the books can't be written to: removing is what mends it
+        # DiskFull: the database can't be written. `remove` works all the same, and frees space
+        with suppress(DiskFull):
             self._uploads.add_change(request_id, request)
             return True
         return False
 
     def remove(self, request: Remove) -> Removed:
-        """Remove a file, a directory or a tree at once; what became free is the account's again.
+        """Remove a file, a directory or a tree at once, which frees its quota.
 
         Raises:
-            Cancelled, CommandError: The text says how much of a tree was removed, where its file
+            Cancelled, CommandError: The text says how much of a tree was removed, if its file
                 system can't move it away at once.
-            CommandError: An atomic tree is to appear in it.
+            CommandError: The session's atomic tree is going to appear in it.
         """
         self.require(request)
         if self.tree is not None:
@@ -526,8 +537,7 @@ class Workspace:
         return Removed(tally.files, tally.directories, size, self.keeping.name, trashed=True)
 
     def _is_no_directory(self, path: bytes) -> bool:
-        """Whether a file or link is there now; what the batch is going to put there doesn't
-        count."""
+        """Return whether a file or link is at a path now, not counting what is in the batch."""
         parts = paths.split(path)
         if not parts:
             return False
@@ -542,12 +552,12 @@ class Workspace:
         return not stat.S_ISDIR(info.st_mode)
 
     def move(self, request: Move) -> None:
-        """Rename; a file that is replaced gives its room back. To another file system it copies,
-        and removes the source.
+        """Rename a file or tree; to another file system, copy it and remove the source. Replacing a
+        file frees its quota.
 
         Raises:
-            CommandError: An atomic tree is on its way, and it would be lost with what that
-                replaces, or take away the directory that the tree is to appear in.
+            CommandError: The session has begun an atomic tree, which would replace the target, or
+                whose parent directory would be moved.
         """
         _check_paths(request.source, request.target)
         self.require(request)
@@ -576,10 +586,10 @@ class Workspace:
         return Copying(self._scope, request).run()
 
     def begin_tree(self, request: BeginTree) -> None:
-        """From here on, what is put at or below the path goes to a hidden tree."""
+        """Begin an atomic tree: from now on, changes at or below the path go to a hidden tree."""
         self.require(request)
         if self.tree is not None:
-            raise CommandError("a tree is under way already")
+            raise CommandError("an atomic tree has been begun already: end it first")
         self.tree = AtomicTree(
             self.home, self._room, self.account.id, request.path, mode=request.mode
         )
@@ -587,17 +597,17 @@ class Workspace:
             self._observer.remark(DROPPED_BITS)
 
     def end_tree(self, request: EndTree) -> None:
-        """Put the tree in its place at once, or drop it.
+        """Make the atomic tree appear at once, or discard it.
 
-        What a `Writer` has not published in it is gone: its place is.
+        What a `Writer` in it has not published is discarded, because its directory is gone.
         """
         self.require(request)
         tree, self.tree = self.tree, None
         if tree is None:
-            raise CommandError("no tree is under way")
+            raise CommandError("no atomic tree has been begun")
         for writer in tuple(self._writers):
             if writer.is_in_tree:
-                with suppress(OSError):  # the tree ends all the same
+                with suppress(OSError):  # this must not keep the tree from ending
                     writer.drop()
         tick = ticker_on(self._observer)
         if not request.commit:
@@ -631,28 +641,28 @@ class Workspace:
         return Trash(self.home, self._quota_store, self._room, self.account.id, self._observer)
 
     def list_trash(self, request: ListTrash) -> Iterator[TrashPage]:
-        """What is in the trash, newest first, as far as the account may list where it was."""
+        """List the trash, the newest first: the items whose former paths the account may list."""
         self.require(request)
         return self._trash.pages(self.policy(), request)
 
     def restore(self, request: Restore) -> Restored:
-        """Take back what an operation has done. What can't be is told in the answer; the rest is
-        durable. Call `commit` before.
+        """Undo an operation, durably. The reply names what can't be undone. Call `commit` before.
 
         Raises:
-            CommandError: An atomic tree is under way, in which it could end.
-            Cancelled: What is back by then stays.
+            CommandError: The session has begun an atomic tree, which it could restore into.
+            Cancelled: What was restored by then stays.
         """
         self.require(request)
         if self.tree is not None:
-            raise CommandError("a tree is under way: restore when it is done")
+            raise CommandError("an atomic tree has been begun: end it before restoring")
         return self._trash.restore(self.keeping, request)
 
     def purge(self, request: Purge) -> Removed:
-        """Remove from the trash for good: what the account may remove where it was.
+        """Remove items from the trash for good: those that the account may delete at their former
+        paths.
 
         Raises:
-            Busy: Others are at an operation; those besides it are gone.
+            Busy: Another session holds an operation; all others were purged.
         """
         self.require(request)
         return self._trash.purge(request)
@@ -660,20 +670,20 @@ class Workspace:
     # the batch ---------------------------------------------------------------------------
 
     def commit(self, *, late: bool = False) -> Sequence[Outcome]:
-        """Make all that has joined the batch durable and visible, in order.
+        """Make everything in the batch durable and visible, in order.
 
         Args:
-            late: The client is gone, and may be back over another connection already.
+            late: True if the connection is lost. The client may have connected again already.
 
         Returns:
-            What became of each: its ``request_id``, and its reply or `Failed`.
+            The outcomes: for each request, its ``request_id``, and its reply or `Failed`.
         """
         if self.batch is None:
             return ()
         return self.batch.commit(late=late)
 
     def abandon(self) -> None:
-        """Drop what has joined the batch and wasn't committed."""
+        """Discard what is in the batch and wasn't committed."""
         if self.batch is not None:
             self.batch.abandon()
 
@@ -681,15 +691,16 @@ class Workspace:
         if self.batch is not None:
             self.batch.finish()
 
-    # its end -----------------------------------------------------------------------------
+    # going idle and closing --------------------------------------------------------------
 
     def give_back_room(self) -> None:
-        """Nothing is under way for a while: give back room that was taken in advance."""
+        """Release quota that was reserved in advance, because no request has come for a while."""
         if self.batch is not None:
             self.batch.go_idle()
 
     def go_idle(self) -> None:
-        """Close what is open; it is opened again when it is needed. Drops an uncommitted batch.
+        """Close the home and the batch; they are opened again when needed. What wasn't committed is
+        discarded.
 
         While a `Writer` is open, nothing is closed.
         """
@@ -705,9 +716,9 @@ class Workspace:
                 home.close()
 
     def close(self) -> None:
-        """End it: what wasn't committed is dropped, an atomic tree as well."""
+        """Close the workspace. What wasn't committed is discarded, an atomic tree included."""
         tree, self.tree = self.tree, None
-        with ExitStack() as stack:  # all of it, whatever fails of it; the last first
+        with ExitStack() as stack:  # runs every callback even if some fail, the last one first
             stack.callback(self.go_idle)
             if tree is not None:
                 stack.callback(tree.abort, lambda: None)
@@ -726,7 +737,7 @@ class Workspace:
 
 
 def _check_paths(*both: bytes) -> None:
-    """Raise InvalidPath, with the path that is none."""
+    """Raise InvalidPath, with the path that is invalid."""
     for path in both:
         try:
             paths.split(path)

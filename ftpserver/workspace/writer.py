@@ -1,13 +1,13 @@
-"""A file that is written at any offset, and appears whole.
+"""Writing a file at any offset; readers see published states only.
 
 Lives here: one open file of an account, from its first byte to its last `publish`.
-Lives elsewhere: uploads that come from their first byte to their last (storage/upload.py), which
-cost less; staging, room and the commit (storage/batch.py).
+Lives elsewhere: uploads that are written in order (storage/upload.py), which cost less; staging,
+quota and the commit (storage/batch.py).
 
-What is written goes to a file in staging. `publish` gives that the file's name, as a commit does:
-hashed, with mode and time, synced, renamed, settled. It is a stored file then, which nothing is
-written to any more: the next write begins with a copy of it (a reflink, where the file system has
-them). So a reader sees one published state or another, never a mixture, whatever crashes when.
+The bytes are written to a file in staging. `publish` commits it under the file's name: hashed, with
+mode and time, synced, renamed, settled. From then on it is a stored file that is never written to
+again: the next write begins with a copy of it (a reflink, where the file system supports them). So
+a reader sees one published state or another, never a mixture, even after a crash.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from ftpwire.errors import Cancelled, CommandError, FtpError, NotFound
 from ftpwire.messages import Failed, Message, Put, SetAttributes, Stored
 
 _ID = -1
-"""Of a publication among the outcomes of a batch: requests have none below 0."""
+"""The id of a publication's outcome in a batch. The ids of requests are never negative."""
 
 
 class Writer:
     """One open file. For the thread of its workspace.
 
-    The first error is the last word: writing, publishing and closing raise it again, because nobody
-    can say what the file would be made of. `drop` always works; so does leaving the context.
+    After the first error, writing, publishing and closing raise that error again, because the
+    file's content is no longer known. `drop` always works; so does leaving the context.
 
     Args:
-        uploads: Its own.
-        request: The file's path, mode, time, and whether it may replace another one. Its size is
-            not looked at.
-        content: An open file whose bytes it begins with; None: it begins empty.
-        resume: Begin with what an earlier `keep` has left instead, if that is there.
-        require: Given what is done to the path; raises Forbidden unless the account, as it is
-            then, may do that.
-        before_commit: Called before it is published: commits what others have asked for earlier.
-        on_end: Called when it has ended.
+        uploads: The writer's own batch.
+        request: The file's path, mode, time, and whether it may replace another file. The size in
+            it is ignored.
+        content: A descriptor of a file whose bytes it begins with; None to begin empty.
+        resume: True to begin with what an earlier `keep` has kept instead, if that exists.
+        require: A function that takes a request for the path, and raises Forbidden unless the
+            account's current permissions allow it.
+        before_commit: A function that is called before publishing, to commit earlier requests.
+        on_end: A function that is called when the writer is closed.
 
     Raises:
-        CommandError, OSError: It is refused, or there is no room.
+        CommandError, OSError: It is refused, or there is no space.
     """
 
     def __init__(
@@ -70,17 +70,18 @@ class Writer:
         self._on_end = on_end
         self._error: Exception | None = None
         self._published = -1
-        """The file as it was published last, open so that no other one gets its inode's number."""
+        """The descriptor of the file as it was published last. While it is open, no other file gets
+        its inode number, so `_is_there` can rely on that."""
         self._context: AbstractContextManager[Receiving] | None = None
         self._receiving: Receiving | None = None
         self._goes_to_tree = False
         self._size = 0
         self._hashed = 0
         self._hasher: digests.new | None = digests.new()
-        """Of the first ``_hashed`` bytes, while they come one after another; else None."""
+        """The hasher of the first ``_hashed`` bytes; None once they weren't written in order."""
         self._stored: Stored | None = None
         self._identity: tuple[int, int] | None = None
-        """Of the file as it was published last."""
+        """The device and inode of the file as it was published last."""
         self._stage()
         try:
             kept = uploads.kept_writing.resume(self._request, self._staged) if resume else 0
@@ -92,7 +93,7 @@ class Writer:
             self.drop()
             raise
 
-    # what is in staging ------------------------------------------------------------------
+    # the file in staging -----------------------------------------------------------------
 
     @property
     def _staged(self) -> Receiving:
@@ -101,12 +102,13 @@ class Writer:
 
     @property
     def is_in_tree(self) -> bool:
-        """Whether what was written and not published goes to a tree that is on its way."""
+        """True if there are unpublished bytes, and they go to an atomic tree that isn't committed
+        yet."""
         return self._receiving is not None and self._goes_to_tree
 
     @property
     def _is_there(self) -> bool:
-        """Whether what was published last is still what is there."""
+        """True if the file that was published last is still at the path."""
         return self._identity is not None and (
             self._uploads.identity(self._request.path) == self._identity
         )
@@ -130,7 +132,7 @@ class Writer:
         self._begin_with(size)
 
     def _leave_staging(self, error: BaseException | None) -> None:
-        """End the file in staging: without an error it joins the batch."""
+        """Close the file in staging. Without an error, it joins the batch; else it is discarded."""
         context, self._context = self._context, None
         self._receiving = None
         if context is None:
@@ -141,11 +143,11 @@ class Writer:
         try:
             context.__exit__(type(error), error, None)
         except type(error):
-            pass  # the one that it was given
+            pass  # this is `error` itself, raised again by the context
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """Something that spoils the file when it fails."""
+        """Run a step within the context. If it fails, all later steps raise the same error."""
         if self._error is not None:
             raise self._error
         try:
@@ -158,14 +160,15 @@ class Writer:
 
     @property
     def size(self) -> int:
-        """Its bytes, as they are now."""
+        """The present size in bytes, published or not."""
         return self._size
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write bytes at an offset; behind the end, zeros come before them. None change nothing.
+        """Write bytes at an offset. If the offset is behind the end, zeros fill the gap; but
+        writing no bytes changes nothing.
 
         Raises:
-            QuotaExceeded, DiskFull, OSError
+            QuotaExceeded, DiskFull, OSError: The bytes can't be stored.
         """
         view = memoryview(data)
         if not view:
@@ -179,13 +182,13 @@ class Writer:
             self._hash(offset, view)
 
     def read(self, offset: int, count: int) -> bytes:
-        """Bytes as they were written, published or not: fewer at the end."""
+        """Return bytes as they were written, published or not; fewer than ``count`` at the end."""
         with self._step():
             fd = self._published if self._receiving is None else self._staged.staging.fd
             return os.pread(fd, max(0, min(count, self._size - offset)), offset)
 
     def truncate(self, size: int) -> None:
-        """Make it shorter, or longer with zeros."""
+        """Set the size: cut the file off, or extend it with zeros."""
         with self._step():
             fd = self._writable()
             self._grow(size)
@@ -195,8 +198,8 @@ class Writer:
                 self._hasher = None
 
     def set_attributes(self, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
-        """Give it another mode or time: with the next `publish`, or at once where nothing was
-        written since the last one."""
+        """Set the mode or the time: with the next `publish`, or at once if nothing was written
+        since the last one."""
         with self._step():
             request = self._request
             self._request = replace(
@@ -210,13 +213,14 @@ class Writer:
             change = SetAttributes(request.path, mode, mtime_ns)
             self._require(change)
             if not self._is_there:
-                raise NotFound(f"{paths.show(request.path)}: another file is there by now, or none")
+                raise NotFound(f"{paths.show(request.path)}: it was replaced or removed meanwhile")
             self._before_commit()
             self._uploads.add_change(_ID, change)
             _raise_failed(self._uploads.commit_now(_ID))
 
     def _writable(self) -> int:
-        """The descriptor in staging: a copy of what was published, if nothing is there yet."""
+        """Return the descriptor of the file in staging; if there is none, make a copy of what was
+        published last."""
         if self._receiving is None:
             self._stage()
             self._copy(self._published)
@@ -238,35 +242,36 @@ class Writer:
             self._hasher.update(data)
             self._hashed += len(data)
         elif offset < self._hashed:
-            self._hasher = None  # it is read once more at the end
+            self._hasher = None  # hashed bytes were overwritten: read all of them at the end
 
     def _digest(self) -> bytes:
-        """Of all bytes, of which those are read that were not hashed on the way."""
+        """Return the digest of all bytes. Those that were not hashed when written are read."""
         if self._hasher is None:
             self._hashed, self._hasher = 0, digests.new()
         hash_range(self._staged.staging.fd, self._hashed, self._size, self._hasher)
         self._hashed = self._size
         return self._hasher.digest()
 
-    # its end -----------------------------------------------------------------------------
+    # publishing and closing --------------------------------------------------------------
 
     def publish(self) -> Stored:
-        """Give it its name, whole and durable, with its mode and time; it can be written further.
+        """Commit the file under its name, durably, with its mode and time. Writing can go on.
 
         Raises:
-            CommandError, OSError: It isn't published; what was before is still there.
+            CommandError, OSError: It isn't published; what was there before still is.
         """
         with self._step():
             if self._receiving is None and self._stored is not None:
                 return self._stored  # nothing was written since
-            self._require(self._request)
-            self._before_commit()
+            self._require(self._request)  # permissions may have changed since it was opened
+            self._before_commit()  # earlier requests for the same path take effect first
             staged = self._staged
             os.ftruncate(staged.staging.fd, self._size)
             staged.seal(self._size, self._digest())
-            if self._is_there:  # it may replace its own earlier state in any case
+            if self._is_there:  # replacing its own earlier state is always allowed
                 staged.overwrite = "always"
                 staged.keep_replaced = False
+            # kept open after the commit has closed the staging file: the next write copies it
             published = os.dup(staged.staging.fd)
             info = os.fstat(published)
             try:
@@ -283,10 +288,11 @@ class Writer:
             return outcome
 
     def close(self) -> Stored:
-        """Publish what was written since the last time, and end it.
+        """Publish what was written since the last time, and close the writer.
 
         Raises:
-            CommandError, OSError: As `publish`; it has ended, and what was not published is gone.
+            CommandError, OSError: See `publish`. The writer is closed in any case, and what was not
+                published is gone.
         """
         try:
             return self.publish()
@@ -294,10 +300,10 @@ class Writer:
             self.drop()
 
     def keep(self) -> bool:
-        """End it, and keep what was written and not published, to be resumed by the account.
+        """Close the writer, and keep the unpublished bytes, so that the account can resume.
 
         Returns:
-            Whether something is kept. False also after an error.
+            True if something is kept; False also after an error.
         """
         kept = False
         try:
@@ -308,12 +314,12 @@ class Writer:
                     staged, self._request, self._size, self._digest()
                 )
         except (OSError, CommandError, StateError):
-            kept = False  # a full disk, for one: better nothing than something doubtful
+            kept = False  # for example, a full disk: keep nothing rather than something incomplete
         self.drop()
         return kept
 
     def drop(self) -> None:
-        """End it. What was published stays; what was not is gone. Can be called twice."""
+        """Close the writer and discard what was not published. Can be called twice."""
         try:
             self._forget_published()
             if self._context is not None:

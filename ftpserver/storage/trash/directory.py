@@ -1,11 +1,11 @@
 """The trash of a home: a directory with one directory for each operation.
 
-Lives here: finding it, the names of operations, opening one alone. Lives elsewhere: what is in an
-index (index.py), putting things into an operation (operation.py).
+Lives here: opening the trash, the names of operations, opening and locking an operation. Lives
+elsewhere: what is in an index (index.py), adding to an operation (operation.py).
 
-Who puts things into an operation holds its index shared (a flock); who takes things out, measures
-what is in it, or gives it up, holds it alone, and looks afterwards whether the operation is still
-there.
+The lock of an operation is a flock of its index. A session that adds items holds it shared. A
+session that takes items out, measures them or purges the operation holds it exclusively. Once it
+has the lock, each checks that the operation still has its name: it may have been purged meanwhile.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ from ftpwire.streams import write_all
 logger = logging.getLogger("ftpd.trash")
 
 _OPEN = OPEN_DIRECTORY | os.O_NOFOLLOW
-_PLAINLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # nobody writes into a pipe of that name
+# O_NONBLOCK: opening a FIFO that a user put there must not wait for a writer
+_PLAINLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INDEX = os.O_RDWR | os.O_APPEND | _PLAINLY
 MOST_WRITTEN = 32 * 1024 * 1024
-"""Bytes of an index to which nothing is added any more: what comes is another operation."""
+"""Size in bytes at which an index is full: further items go to another operation."""
 MOST_READ = 3 * MOST_WRITTEN
-"""Bytes of an index that are read: what took things out of it adds lines, too. A larger one is not
-the server's work, and would take any amount of memory."""
+"""Most bytes of an index that are read. It is more than `MOST_WRITTEN`, because taking items out
+adds lines, too. The server writes no larger one, and reading it could take any amount of memory."""
 PATIENCE = 5.0
-"""Seconds that somebody is waited for who holds an operation."""
+"""Seconds to wait for another session that holds an operation."""
 _AGAIN = 0.02
-"""Seconds after which a lock is tried again that others hold."""
+"""Seconds between two attempts to get a lock that another session holds."""
 
 
 def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
-    """A handle of a home's trash; None where it has none, or something else has its name.
+    """Open a home's trash. Return None if it has none, or if its name belongs to something else.
 
     Args:
-        make: Make it when missing.
+        make: True to make the trash if it is missing.
 
     Raises:
-        OSError: It can't be opened, or made.
-        Forbidden: Something else has its name, and it is to be made.
+        OSError: The trash can't be opened or made.
+        Forbidden: ``make`` is true, and its name belongs to something other than a directory.
     """
     try:
         return os.open(paths.TRASH, _OPEN, dir_fd=home.fd)
@@ -66,8 +67,8 @@ def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         raise Forbidden(
-            f"nothing can go to the trash: what is called {paths.show(paths.TRASH)} in this home "
-            "is no directory, and the server's administrator has to rename it"
+            f"the trash can't be used: {paths.show(paths.TRASH)} in this home is not a directory; "
+            "the server's administrator has to rename it"
         ) from None
     try:
         give_to_owner(home.fd, fd)
@@ -79,24 +80,24 @@ def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
 
 
 def is_gone(name: str) -> Expired:
-    """The error about an operation that isn't there."""
-    return Expired(f"{name}: this operation isn't in the trash any more")
+    """Return the error for an operation that isn't in the trash."""
+    return Expired(f"{name}: this operation is no longer in the trash")
 
 
 def names_in(trash: int) -> list[str]:
-    """The names of the operations in an open trash, the oldest first."""
+    """Return the names of the operations in an open trash, the oldest first."""
     found = map(os.fsencode, os.listdir(trash))
     return sorted(name.decode() for name in found if is_name(name))
 
 
 class Opened:
-    """An operation's directory that is held: its descriptors, and what its index says.
+    """An open operation, locked or not: its descriptors, and access to its index.
 
     Attributes:
-        name: Of the operation.
-        fd: Its directory.
-        index_fd: Its index; everything is appended to it. -1: there is none.
-        durable: Sync the index before what it announces is done.
+        name: The operation's name.
+        fd: The descriptor of its directory.
+        index_fd: The descriptor of its index, which is only appended to; -1: there is none.
+        durable: True to sync the index before the renames that its lines announce.
     """
 
     def __init__(self, name: str, fd: int, index_fd: int, durable: bool) -> None:
@@ -106,34 +107,34 @@ class Opened:
         self.durable = durable
 
     def contents(self) -> Contents:
-        """What its index says."""
+        """Read and parse the index."""
         return Contents.of(decode(self.content()))
 
     def content(self, at: int = 0) -> bytes:
-        """Its index from a byte on."""
+        """Return the bytes of the index from offset ``at`` on."""
         return _read_from(self.index_fd, at)
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing may be added to it any more."""
+        """True if nothing more may be added to the operation."""
         return self.size >= MOST_WRITTEN
 
     def is_undone(self, seen: int) -> bool:
-        """Whether it was undone as a whole.
+        """Return whether the operation was undone as a whole.
 
         Args:
-            seen: So many bytes of its index don't say it.
+            seen: The number of bytes at the start of the index that are known not to say so.
         """
         return UNDONE in self.content(seen)
 
     @property
     def size(self) -> int:
-        """The bytes of its index."""
+        """The size of the index in bytes."""
         return os.fstat(self.index_fd).st_size
 
     def append(self, lines: Iterable[Line], *, sync: bool = True) -> None:
-        """Append lines, by one write; durably if ``sync``. What a crash has torn stays a line of
-        its own, which nobody can read."""
+        """Append lines by one write; durably if ``sync``. The torn rest of a line that a crash left
+        is ended first: it stays a line of its own, which readers skip."""
         content = encode(lines)
         if _ends_torn(self.index_fd):
             content = b"\n" + content
@@ -142,7 +143,7 @@ class Opened:
             os.fdatasync(self.index_fd)
 
     def close(self) -> None:
-        """Give the descriptors back, and let others hold it. Can be called twice."""
+        """Close the descriptors, which releases the lock. Can be called twice."""
         for fd in (self.index_fd, self.fd):
             if fd >= 0:
                 os.close(fd)
@@ -155,8 +156,8 @@ def _read_from(fd: int, at: int = 0) -> bytes:
     size = os.fstat(fd).st_size
     if size > MOST_READ:
         logger.warning(
-            "an index in the trash has %d bytes, more than the server writes: only the first %d "
-            "are read (ftpd check names it)",
+            "an index in the trash has %d bytes, more than the server writes: read only the first "
+            "%d (ftpd check names it)",
             *(size, MOST_READ),
         )
         size = MOST_READ
@@ -171,8 +172,8 @@ def _read_from(fd: int, at: int = 0) -> bytes:
 
 
 def open_index(operation: int) -> int:
-    """Open the index of an open operation, to read it; -1: there is none, because a crash came
-    before it was durable, or something else has its name. Raises OSError."""
+    """Open the index of an open operation for reading. Return -1 if there is none, because a crash
+    came before it was durable, or if its name belongs to something else. Raises OSError."""
     try:
         fd = os.open(INDEX_NAME, os.O_RDONLY | _PLAINLY, dir_fd=operation)
     except OSError as error:
@@ -186,8 +187,8 @@ def open_index(operation: int) -> int:
 
 
 def read_index(operation: int) -> bytes:
-    """What the index of an open operation says, up to `MOST_READ` bytes; nothing where there is
-    none. Nobody is kept away: it is only ever added to. Raises OSError."""
+    """Return the content of an open operation's index, up to `MOST_READ` bytes; empty if there is
+    none. No lock is needed: an index is only ever appended to. Raises OSError."""
     fd = open_index(operation)
     try:
         return _read_from(fd)
@@ -210,15 +211,16 @@ def open_operation(
     shared: bool = False,
     patience: float = PATIENCE,
 ) -> Opened:
-    """Open an operation and hold it: alone, unless ``shared``.
+    """Open an operation and lock it.
 
     Args:
-        make: Make it when missing. Whoever needs that to be durable syncs the trash.
-        patience: Seconds that others are waited for who hold it.
+        make: True to make it if it is missing. A caller that needs this durable syncs the trash.
+        shared: True for a shared lock, False for an exclusive one.
+        patience: Seconds to wait for other sessions that hold the lock.
 
     Raises:
-        Expired: There is none, or it was given up just now.
-        Busy: Others hold it for too long.
+        Expired: There is no such operation, or it was just purged.
+        Busy: Other sessions held the lock for longer than ``patience``.
     """
     raw = name.encode()
     deadline = time.monotonic() + patience
@@ -227,7 +229,7 @@ def open_operation(
         try:
             fd = os.open(raw, _OPEN, dir_fd=trash)
         except FileNotFoundError:
-            if make:  # it was given up just now
+            if make:  # purged since _make(): make it again
                 continue
             raise is_gone(name) from None
         opened = Opened(name, fd, -1, home.durable)
@@ -236,14 +238,16 @@ def open_operation(
                 give_to_owner(trash, fd)
             try:
                 opened.index_fd = os.open(INDEX_NAME, _INDEX | os.O_CREAT, 0o600, dir_fd=fd)
-            except FileNotFoundError:  # it was given up just now
+            except FileNotFoundError:  # purged after it was opened: open or make the next one
                 opened.close()
                 continue
             info = os.fstat(opened.index_fd)
-            # just made; a user may have put another name of a file here that isn't his
+            # only an index that was just made changes owner. A hard link that a user put here may
+            # name a file of another user
             if not info.st_size and info.st_nlink == 1:
                 give_to_owner(fd, opened.index_fd)
             _hold(opened.index_fd, shared, deadline)
+            # only now is it sure to stay: a purge renames the operation while it holds the lock
             if _is_named(trash, raw, fd):
                 return opened
         except BaseException:
@@ -253,7 +257,7 @@ def open_operation(
 
 
 def _make(trash: int, raw: bytes) -> bool:
-    """Make an operation's directory; False where it is there."""
+    """Make an operation's directory. Return False if it exists."""
     try:
         os.mkdir(raw, 0o700, dir_fd=trash)
     except FileExistsError:
@@ -273,7 +277,7 @@ def _hold(index: int, shared: bool, deadline: float) -> None:
                     "this operation is in use by another session: try again in a moment",
                     retry_after=1,
                 ) from None
-            time.sleep(_AGAIN)  # flock can't wait with a limit
+            time.sleep(_AGAIN)  # flock has no timeout
 
 
 def _is_named(trash: int, raw: bytes, fd: int) -> bool:
@@ -286,10 +290,10 @@ def _is_named(trash: int, raw: bytes, fd: int) -> bool:
 
 @contextmanager
 def looking(trash: int, name: str) -> Iterator[Opened]:
-    """Open an operation to look at it. It isn't held: what is told of it may be gone by then.
+    """Open an operation for reading, without a lock: what is read may change at any time.
 
     Raises:
-        Expired: There is none.
+        Expired: There is no such operation.
     """
     try:
         fd = os.open(name, _OPEN, dir_fd=trash)
@@ -305,10 +309,10 @@ def looking(trash: int, name: str) -> Iterator[Opened]:
 
 @contextmanager
 def alone(home: OpenHome, trash: int, name: str, *, patience: float = PATIENCE) -> Iterator[Opened]:
-    """Hold an operation alone. Raises Expired, Busy.
+    """Open an operation and hold its lock exclusively within the context. Raises Expired, Busy.
 
     Args:
-        patience: Seconds that others are waited for who hold it.
+        patience: Seconds to wait for other sessions that hold the lock.
     """
     opened = open_operation(home, trash, name, patience=patience)
     try:
@@ -318,7 +322,7 @@ def alone(home: OpenHome, trash: int, name: str, *, patience: float = PATIENCE) 
 
 
 def exists(trash: int, name: bytes) -> bool:
-    """Whether something has a name in an open directory."""
+    """Return whether a name exists in an open directory."""
     try:
         os.stat(name, dir_fd=trash, follow_symlinks=False)
     except OSError as error:

@@ -1,12 +1,12 @@
-"""Giving up what is in the trash, for good.
+"""Purging: removing operations, or items of them, from the trash for good.
 
 Lives here: taking an operation, or single items of one, out of the trash, and removing them.
-Lives elsewhere: who decides that (making_room.py, thinning.py, workspace/trashing.py).
+Lives elsewhere: deciding what is purged (making_room.py, thinning.py, workspace/trashing.py).
 
-The order: the operation is held alone → what goes is renamed into staging, and isn't trash any
-more, under the home's lock → it is removed there, a part at a time, each settled by what was
-measured at the unlink. A crash before the rename changes nothing; after it, the clean-up of the
-next start removes the rest and has the home counted.
+The order: lock the operation exclusively → rename what is purged into staging, under the home's
+lock; from then on it isn't trash → remove it there, a part at a time, and settle each part by what
+was measured at the unlink. A crash before the rename changes nothing; after it, the clean-up of the
+next start removes the rest and has the home counted again.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from contextlib import AbstractContextManager, ExitStack
 from ftpserver.storage.home_staging import StagingHome, Tally, rename_closed
 from ftpserver.storage.open_home import give_to_owner
 from ftpserver.storage.quota import NOT_NOW, QuotaStore
-from ftpserver.storage.trash.directory import PATIENCE, Opened, alone
+from ftpserver.storage.trash.directory import PATIENCE, Opened, alone, is_gone
 from ftpserver.storage.trash.evicting import giving_up
 from ftpserver.storage.trash.glance import counted_of, is_a_stranger, is_of, things_in
 from ftpserver.storage.trash.index import Begin, Contents, Gone
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import TRASH_SUFFIX
 from ftpwire.beneath import OPEN_DIRECTORY
-from ftpwire.errors import Expired
 
 logger = logging.getLogger("ftpd.trash")
 
 _OTHERS = 1.0
-"""Seconds: so long those are waited for who need room and give up trash alone."""
+"""Seconds to wait for a session that purges alone to free space (evicting.py)."""
 _PART_SECONDS = 0.05
-"""So long is the home's lock held at a time: others wait for no longer."""
+"""Seconds that the home's lock is held at a time; others wait no longer than this."""
 
 MOST_AT_ONCE = 1000
-"""Items that are taken out of an operation at a time."""
+"""Most items that are taken out of an operation at a time."""
 
 Settling = Callable[[], AbstractContextManager[Callable[[int, int], None]]]
-"""Begins a part of a removal: what it yields is told the bytes and files that became free."""
+"""Begins one part of a removal. The context yields a function that takes the bytes and files that
+became free."""
 
 
 def purge(
@@ -59,28 +59,30 @@ def purge(
     is_left: bool = False,
     seen: Collection[str] | None = None,
 ) -> Tally:
-    """Give up an operation, or items of it; returns what became free.
+    """Purge an operation, or items of it. Return what became free.
 
     Args:
-        trash: The home's trash, open.
-        items: Their names; what isn't there is passed over. None: the whole operation.
-        tick: Called now and then on the way, while no lock is held. What it raises leaves the rest
-            to the clean-up of the next start.
-        patience: Seconds that others are waited for who hold the operation.
-        settling: Settles what became free, for who gives up trash alone (evicting.py); None: it is
-            free for everybody.
-        for_room: It is given up for want of room, which is told who asks for it.
-        is_left: It is of an account that is gone, and the whole of it goes: to the one that has the
-            home now it is no trash, and takes room all the same.
-        seen: What lay in the operation when it was chosen as a whole: what came since stays.
+        trash: The descriptor of the home's trash.
+        items: The names of the items; missing ones are ignored. None: the whole operation.
+        tick: A function that is called now and then, while no lock is held. If it raises, the
+            clean-up of the next start removes the rest.
+        patience: Seconds to wait for other sessions that hold the operation.
+        settling: Settles what became free, for a caller that purges alone (evicting.py). None: any
+            session may use what became free.
+        for_room: True if it is purged to free space. This is recorded, so that `ListTrash` and
+            later requests about the operation can report it.
+        is_left: True if the operation belongs to an account that no longer exists; then it is
+            purged as a whole. For the account that has the home now, it counts as used space, not
+            as trash.
+        seen: The names in the operation when it was chosen as a whole; items added since then stay.
 
     Raises:
-        Expired: It isn't in the trash of this account, or not any more.
-        Busy: Others hold it.
+        Expired: It isn't, or is no longer, in the trash of this account.
+        Busy: Other sessions hold it.
         OSError: It can't be renamed or removed.
     """
     with ExitStack() as taking_part:
-        if settling is None:  # else whoever gives it up does it alone
+        if settling is None:  # else the caller holds this lock exclusively
             taking_part.enter_context(giving_up(home, alone=False, patience=_OTHERS))
         staged: list[bytes] = []
         failed: OSError | None = None
@@ -88,7 +90,7 @@ def purge(
             contents, things = held.contents(), things_in(held.fd)
             is_own = is_of(contents, account_id)
             if not (is_own or is_left) or is_a_stranger(contents, things):
-                raise Expired(f"{name}: this operation isn't in the trash any more")
+                raise is_gone(name)
             if items is None and seen is not None and not things.issubset(seen):
                 items = tuple(seen)
             if items is None:
@@ -102,7 +104,7 @@ def purge(
                         staged.append(
                             _claim_items(home, quota_store, account_id, held, contents, some)
                         )
-                except OSError as error:  # what was taken out by then goes all the same
+                except OSError as error:  # still remove what was taken out before this error
                     failed = error
         discarded = Tally()
         for one in staged:
@@ -118,13 +120,13 @@ def purge(
             quota_store.forget_operation(
                 account_id, name, discarded.size if for_room else None, *said
             )
-        except NOT_NOW as error:  # its row is dropped after a day all the same
-            logger.warning("%s: is gone, which can't be written down: %s", name, error)
+        except NOT_NOW as error:  # its row is deleted after a day in any case
+            logger.warning("%s: purged, but that can't be recorded: %s", name, error)
     return discarded
 
 
 def _said(begin: Begin | None) -> tuple[str, bytes | None]:
-    """What its client has said of an operation: the words, and its own id."""
+    """Return what the client said about an operation: its description, and the client's id."""
     if begin is None:
         return "", None
     return begin.words, None if begin.client is None else bytes.fromhex(begin.client)
@@ -142,20 +144,22 @@ def _claim(
     held: Opened,
     contents: Contents,
 ) -> bytes:
-    """Take a whole operation out of the trash; returns its name in staging.
+    """Take a whole operation out of the trash. Return its name in staging.
 
     Args:
-        contents: What counts in the account's trash of it.
+        contents: The part of it that counts in the account's trash.
     """
     staged = home.new_name() + TRASH_SUFFIX
     counted = counted_of(held.fd, contents, contents.items)
     with quota_store.freeing(account_id) as settle, home.shared():
         rename_closed(trash, held.name.encode(), home.staging_fd, staged)
         try:
-            # first, or a power cut could find it in neither, and nobody would count the home
+            # staging first: otherwise a power cut could leave it in neither directory, and nothing
+            # would have the home counted again
             home.sync_dir(home.staging_fd)
             home.sync_dir(trash)
         finally:
+            # it leaves the account's trash here, but counts as used until it is removed
             settle(0, 0, -counted.size, -counted.files)
     return staged
 
@@ -168,7 +172,7 @@ def _claim_items(
     contents: Contents,
     going: Sequence[str],
 ) -> bytes:
-    """Take items out of an operation, into a directory in staging; returns the name of that."""
+    """Take items out of an operation, into a directory in staging. Return that directory's name."""
     staged = home.new_name() + TRASH_SUFFIX
     os.mkdir(staged, 0o700, dir_fd=home.staging_fd)
     fd = os.open(staged, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home.staging_fd)
@@ -182,10 +186,10 @@ def _claim_items(
                     try:
                         rename_closed(held.fd, raw, fd, raw, new=True)
                     except FileNotFoundError:
-                        continue  # somebody who isn't ours has taken it just now
+                        continue  # another program has just taken it
                     gone.add(name)
                 held.append([Gone(name, "purged") for name in going if name in gone])
-                for directory in (fd, home.staging_fd, held.fd):  # as above
+                for directory in (fd, home.staging_fd, held.fd):  # in the order of _claim()
                     home.sync_dir(directory)
             finally:
                 counted = counted_of(
@@ -198,8 +202,8 @@ def _claim_items(
 
 
 class _Discarding:
-    """Removes what was claimed, holding the home's lock for a part at a time: a recount in between
-    counts what is left of it."""
+    """Removes what was claimed, a part at a time. The home's lock is held for each part only, so a
+    recount in between counts what is left."""
 
     def __init__(self, home: StagingHome, settling: Settling, tick: Callable[[], None]) -> None:
         self._home = home
@@ -209,7 +213,7 @@ class _Discarding:
         self._settled = 0, 0
 
     def run(self, staged: bytes) -> Tally:
-        """Remove a directory in staging, and what is in it; returns what became free."""
+        """Remove a directory in staging with its contents. Return what became free."""
         fd = os.open(staged, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._home.staging_fd)
         try:
             self._begin()
@@ -220,7 +224,7 @@ class _Discarding:
                 try:
                     os.unlink(INDEX_NAME, dir_fd=fd)
                 except FileNotFoundError:
-                    pass  # single items have none
+                    pass  # items that were purged singly have no index
                 os.rmdir(staged, dir_fd=self._home.staging_fd)
             finally:
                 self._end()
@@ -244,7 +248,7 @@ class _Discarding:
             self._part = stack.pop_all()
 
     def _end(self) -> None:
-        """Settle what has gone since the part began, and let go of the lock."""
+        """Settle what was removed since the part began, and release the lock."""
         now = self._tally.size, self._tally.files + self._tally.directories
         before, self._settled = self._settled, now
         part, self._part = self._part, ExitStack()

@@ -1,15 +1,16 @@
-"""Who gives up trash of a home, one after another.
+"""The lock that makes sessions purge the trash of a home one after another.
 
-Lives here: taking turns at that, between sessions and processes. Lives elsewhere: what is given up
-for want of room (making_room.py), removing it (discarding.py).
+Lives here: the lock, which works between sessions and processes. Lives elsewhere: what is purged to
+free space (making_room.py), removing it (discarding.py).
 
-What is being given up is in the trash no more, and not free yet either. A session that needs room
-just then would be refused, though there is going to be some. So who needs room gives up trash
-alone, by a flock of the trash's directory; all others who remove something from it hold that
-shared. Each waits for a while only, and goes on without then: nobody hangs with someone who does.
+While something is being purged, it no longer counts as trash, and isn't free yet. A session that
+needs space at that moment would be refused, although there will be enough soon. So a session that
+needs space purges alone: it holds a flock of the trash's directory exclusively, and all others that
+purge hold it shared. Each waits for a limited time, then goes on without the lock, so that one
+session that hangs doesn't block the others.
 
-It is taken before any other lock. Who holds another one all the same, as who makes room on a full
-disk in the middle of a commit, waits for a moment at most.
+This lock is taken before any other. A session that already holds another one (for example, one that
+frees space on a full disk in the middle of a commit) waits only for a moment.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ftpserver.storage.open_home import OpenHome
 from ftpserver.storage.trash.directory import open_trash
 
 _AGAIN = 0.01
-"""Seconds after which a lock is tried again."""
+"""Seconds between two attempts to get the lock."""
 
 
 @contextmanager
@@ -35,12 +36,12 @@ def giving_up(
     patience: float,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Take part in giving up trash, as long as the context lasts.
+    """Hold the lock for purging within the context; without it, if ``patience`` is over.
 
     Args:
-        alone: While nobody else does.
-        patience: Seconds that others are waited for.
-        tick: Called while it waits. May raise, as when that is cancelled.
+        alone: True for an exclusive lock, False for a shared one.
+        patience: Seconds to wait for other sessions.
+        tick: A function that is called while waiting. It may raise, which ends the wait.
 
     Raises:
         OSError: The trash can't be opened.
@@ -59,7 +60,7 @@ def giving_up(
                 pause(_AGAIN)
         yield
     finally:
-        os.close(trash)  # and with it the lock
+        os.close(trash)  # this releases the lock
 
 
 def _try(trash: int, how: int) -> bool:
@@ -71,5 +72,5 @@ def _try(trash: int, how: int) -> bool:
 
 
 def pause(seconds: float) -> None:
-    """Wait before the lock is tried again: flock can't wait with a limit."""
+    """Wait before the next attempt to get the lock: flock has no timeout."""
     time.sleep(seconds)

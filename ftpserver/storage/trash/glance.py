@@ -1,10 +1,10 @@
-"""Looking at the operations of a trash without holding them.
+"""Reading the operations of a trash without locking them.
 
-Lives here: what each holds at this moment, and which are an account's. Lives elsewhere: holding one
-(directory.py), telling users of them (listing.py).
+Lives here: what each operation holds at this moment, and which belong to an account. Lives
+elsewhere: locking one (directory.py), listing them for users (listing.py).
 
-What is seen may have changed by the time that something is done about it: whoever takes something
-holds the operation alone, and looks again.
+The trash may change right after it was read. A caller that takes something out locks the operation
+exclusively first, and reads it again.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from ftpserver.storage.walk import Usage, counted_size
 from ftpwire.beneath import OPEN_DIRECTORY
 
 _TREE = b'"what":"tree"'
-"""In the line about a tree, as `encode` writes it."""
+"""The part of a tree's line that no other line has, as `encode` writes it."""
 _MOST = 2**62
-"""Of a sum."""
+"""The largest sum of sizes or counts that is reported."""
 
 
 def is_of(contents: Contents, account_id: int) -> bool:
-    """Whether an operation is an account's. One of which nobody knows whose it is, because a crash
-    came before that was durable, is that of every account that has the home."""
+    """Return whether an operation belongs to an account. An operation without a `Begin` line, which
+    a crash may leave, belongs to every account that has the home."""
     return contents.begin is None or contents.begin.account == account_id
 
 
 def is_a_stranger(contents: Contents, things: Collection[str]) -> bool:
-    """Whether a directory in the trash isn't the server's work: nothing says whose operation it is,
-    and things lie in it that no line tells of. The server writes the lines first. A user's own
-    directory may have had the trash's name before there was one: nothing in it is given up.
+    """Return whether a directory in the trash was not made by the server: it has no `Begin` line,
+    and contains names that no line describes. The server writes the lines first. A user's own
+    directory may have had the trash's name before there was a trash: nothing in it is purged.
 
     Args:
-        things: What lies in it.
+        things: The names in the directory, the index left out.
     """
     return contents.begin is None and not {item.name for item in contents.items}.issuperset(things)
 
 
 def things_in(operation: int) -> set[str]:
-    """The names of what lies in an open operation; its index left out."""
+    """Return the names in an open operation, its index left out."""
     return set(os.listdir(operation)) - {INDEX_NAME.decode()}
 
 
 def is_counted(contents: Contents, item: Item) -> bool:
-    """Whether an item counts in the account's trash. Files, links and empty directories do from the
-    moment that they came; trees once they were measured."""
+    """Return whether an item counts in the account's trash. Files, links and empty directories
+    count from the moment they are moved there; trees once they were measured."""
     measured = contents.measured.get(item.name)
     return item.what != "tree" if measured is None else measured.size is not None
 
 
 def counted_as(contents: Contents, item: Item, info: os.stat_result) -> Usage:
-    """How much of an item in state ``info`` counts in the account's trash."""
+    """Return how much of an item in state ``info`` counts in the account's trash."""
     measured = contents.measured.get(item.name)
     if measured is not None:
         return Usage(measured.size or 0, measured.files or 0)
@@ -63,13 +63,15 @@ def counted_as(contents: Contents, item: Item, info: os.stat_result) -> Usage:
 
 
 def counted_of(operation: int, contents: Contents, items: Iterable[Item]) -> Usage:
-    """The same of several, of those that are there: a crash may have left lines about things that
-    never came.
+    """Return how much of several items counts in the account's trash. Missing ones are skipped: a
+    crash may have left lines about items that were never moved there.
 
     Args:
-        operation: Its directory, open.
+        operation: The descriptor of the operation's directory.
     """
-    size = files = 0  # what somebody else has written may be more than the books can have
+    # the index may have been changed by other programs, so its sizes are limited to what the quota
+    # store can hold
+    size = files = 0
     for item in items:
         if not is_counted(contents, item):
             continue
@@ -84,12 +86,12 @@ def counted_of(operation: int, contents: Contents, items: Iterable[Item]) -> Usa
 
 @dataclass
 class Glance:
-    """An operation as it was a moment ago.
+    """An operation as it was when it was read.
 
     Attributes:
-        things: The names of what lies in it.
-        lines: Bytes of its index that ``contents`` comes from.
-        trash: What it lies in, open.
+        trash: The descriptor of the trash that it is in.
+        things: The names in its directory, the index left out.
+        lines: The size in bytes of the index that ``contents`` was read from.
     """
 
     trash: int
@@ -101,16 +103,16 @@ class Glance:
 
     @property
     def kept(self) -> list[Item]:
-        """The items that lie in it, the oldest first."""
+        """The items that are in it, the oldest first."""
         return [item for item in self.contents.items if item.name in self.things]
 
     @property
     def uncounted(self) -> list[Item]:
-        """Those of them of which nobody knows how much they are."""
+        """Those of `kept` whose size is not known yet."""
         return [item for item in self.kept if not is_counted(self.contents, item)]
 
     def counted(self, items: Iterable[Item] | None = None) -> Usage:
-        """Bytes and files that count in the account's trash: of these items, or all."""
+        """Return how much counts in the account's trash: of these items, or of all."""
         try:
             fd = os.open(self.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.trash)
         except FileNotFoundError:
@@ -122,7 +124,7 @@ class Glance:
 
 
 def glance(trash: int, name: str) -> Glance | None:
-    """Look at one operation; None when it isn't there any more."""
+    """Read one operation. Return None if it is gone."""
     try:
         fd = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=trash)
     except FileNotFoundError:
@@ -136,8 +138,8 @@ def glance(trash: int, name: str) -> Glance | None:
 
 
 def has_trees(trash: int, name: str) -> bool:
-    """Whether there may be trees in an operation. Costs far less than looking at its lines, of
-    which there may be many thousands."""
+    """Return whether an operation may contain trees. This costs far less than parsing its lines,
+    of which there may be many thousands."""
     try:
         fd = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=trash)
     except FileNotFoundError:
@@ -149,7 +151,7 @@ def has_trees(trash: int, name: str) -> bool:
 
 
 def glances(trash: int, account_id: int) -> Iterator[Glance]:
-    """An account's operations, the oldest first."""
+    """Yield an account's operations, the oldest first."""
     for name in names_in(trash):
         found = glance(trash, name)
         if found is None or is_a_stranger(found.contents, found.things):
@@ -159,5 +161,6 @@ def glances(trash: int, account_id: int) -> Iterator[Glance]:
 
 
 def by_worth(found: Glance) -> tuple[bool, str]:
-    """Sorts operations as they are given up: those of versions alone first, then the oldest."""
+    """Return the sort key for the order of purging: first the operations that contain only
+    versions, then the others; each the oldest first."""
     return not found.contents.only_versions, found.name

@@ -1,14 +1,14 @@
-"""The index of an operation: what lies in its directory, and what became of it.
+"""The index of an operation: the items in its directory, and what became of them.
 
-Lives here: the lines, writing them as bytes, reading them back. Lives elsewhere: the file itself
-(directory.py, operation.py).
+Lives here: the lines, encoding and decoding them. Lives elsewhere: the file itself (directory.py,
+operation.py).
 
-The file is JSON Lines, and only ever appended to, each time by one write: sessions of one command
-share it. A crash may leave the last line torn; a line may tell of a thing that isn't there, because
-the crash came before its rename.
+The file is in JSON Lines format and is only ever appended to, each time by one write, because the
+sessions of one command share it. A crash may leave the last line torn. A line may describe an item
+that isn't there, because the crash came before its rename.
 
-Who may write into the home by other ways than this server can write anything here: a line is passed
-over unless it is one that the server could have written, and so is what is more than `MOST_LINES`.
+Other programs that can write into the home can write anything here. So a line that the server could
+not have written is skipped, and so are all lines after the first `MOST_LINES`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 
 Name = Annotated[str, Meta(pattern=r"\A([0-9a-f]{8}-[0-9]{1,10})?\Z")]
-"""An item's name. A line in which it is anything else is passed over: it could lead elsewhere."""
+"""An item's name. A line with any other name is skipped: it could lead out of the operation."""
 Base64 = Annotated[
     str,
     Meta(pattern=r"\A([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"),
@@ -36,7 +36,7 @@ Amount = Annotated[int, Meta(ge=0, le=2**62)]
 Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 MOST_LINES = 1_000_000
-"""Lines of one index that are read: far more than fit what a session writes into one."""
+"""Most lines of one index that are read: far more than the server writes into one."""
 
 What = Literal["removed", "tree", "replaced", "moved", "restored"]
 Became = Literal["restored", "purged"]
@@ -50,7 +50,7 @@ class Bytes(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, value: bytes) -> Bytes:
-        """These bytes."""
+        """Encode these bytes."""
         try:
             return cls(text=value.decode())
         except UnicodeDecodeError:
@@ -63,11 +63,11 @@ class Bytes(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What something at a path was, to know it again by.
+    """The state of a file or directory, by which it is recognized later.
 
     Attributes:
-        inode: 0 where it was not looked at: then the digest says it.
-        digest: Of a file where one is kept, in hexadecimal digits.
+        inode: The inode number; 0 if it is not known: then the digest identifies the file.
+        digest: The file's stored digest in hexadecimal digits, if there is one.
     """
 
     inode: int
@@ -77,15 +77,16 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Begin(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="begin"):
-    """The first line: whose operation it is. Sessions that begin it at the same time may each write
-    one; the first counts.
+    """The first line: the owner of the operation. Sessions that begin it at the same time may each
+    write one; the first counts.
 
     Attributes:
-        account: Its id in the ledger.
-        user: Its name then.
-        key: The client's id of the operation, in hexadecimal digits; None of an older client.
-        client: The client's own id, in the same way.
+        account: The account's id in the ledger.
+        user: The account's name at that time.
         time: Nanoseconds since 1970.
+        words: The client's description of the command.
+        key: The client's id of the operation, in hexadecimal digits; None from an older client.
+        client: The client's own id, in hexadecimal digits; None from an older client.
         undoes: The operation that this one restores from.
     """
 
@@ -99,17 +100,19 @@ class Begin(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="item"):
-    """One thing that was removed, replaced, moved or restored.
+    """One file or directory that was removed, replaced, moved or restored.
 
     Attributes:
-        name: In the operation's directory; empty where nothing is kept (``moved``, ``restored``).
+        name: Its name in the operation's directory; empty if nothing is kept (``moved``,
+            ``restored``).
         what: See `ftpwire.messages.TrashItem`.
-        path: Where it was; of what was restored, where it is.
+        path: The path where it was; for ``restored``, the path where it is.
         time: Nanoseconds since 1970.
-        target: Of what was moved, where to.
-        after: Of what was replaced, moved or restored: what is at the path (at the target) since.
-        number: Of the client's request; 0: it had none.
-        source: Of what was restored: the item's name in the operation that it was restored from.
+        target: For ``moved``: the path that it was moved to.
+        after: For ``replaced``, ``moved`` and ``restored``: the state of what is at the path (for
+            ``moved``, at the target) since then.
+        number: The number of the client's request; 0 if it had none.
+        source: For ``restored``: the item's name in the operation that it was restored from.
     """
 
     name: Name
@@ -123,9 +126,11 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag=
 
 
 class Gone(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="gone"):
-    """An item isn't in the trash any more.
+    """An item is no longer in the trash.
 
     Attributes:
+        name: The item.
+        became: What happened to it.
         by: The operation that restored it.
     """
 
@@ -135,12 +140,13 @@ class Gone(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag=
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="measured"):
-    """How much an item is, which counts in the account's trash from here on. Again, after a part of
-    it was taken: the last one holds.
+    """The size of an item, which counts in the account's trash from this line on. Written again
+    after a part of the item was taken out: the last line counts.
 
     Attributes:
-        size: Bytes; None: it isn't known any more, and nothing of it counts.
-        files: Files, directories and links, itself among them.
+        name: The item.
+        size: Bytes; None if it is no longer known: then nothing of the item counts.
+        files: The number of files, directories and links, the item included.
     """
 
     name: Name
@@ -149,8 +155,8 @@ class Measured(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", 
 
 
 class Undone(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="undone"):
-    """The operation as a whole was undone: nothing more is added to it, and doing it again is
-    undoing ``by``."""
+    """The operation as a whole was undone: nothing more is added to it. To redo it, undo the
+    operation ``by``."""
 
     by: str
     time: int
@@ -159,20 +165,20 @@ class Undone(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", ta
 Line = Begin | Item | Gone | Measured | Undone
 
 UNDONE = b'"is":"undone"'
-"""In the line that says so, as `encode` writes it, and in no other."""
+"""The part of an `Undone` line that no other line has, as `encode` writes it."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
 
 
 def encode(lines: Iterable[Line]) -> bytes:
-    """Lines as they are appended, by one write."""
+    """Encode lines for one write."""
     return b"".join(_encode(line) + b"\n" for line in lines)
 
 
 def decode(content: bytes) -> Iterator[Line]:
-    """The lines of an index. What a crash has torn, and what a later version has written, is passed
-    over."""
+    """Yield the lines of an index. Lines that a crash has torn, and lines that a later version of
+    the server has written, are skipped."""
     for line in islice(BytesIO(content), MOST_LINES):
         try:
             yield _decode(line)
@@ -182,13 +188,14 @@ def decode(content: bytes) -> Iterator[Line]:
 
 @dataclass
 class Contents:
-    """What an index says.
+    """The content of an index.
 
     Attributes:
-        begin: None: a crash came before it was durable.
-        items: In the order in which they were announced.
+        begin: The first line; None if a crash came before it was durable.
+        items: The items, in the order of their lines.
         gone: What became of items, by their names.
-        measured: How much they are, by their names.
+        measured: The sizes of items, by their names.
+        undone: The line that says that the operation was undone, if there is one.
     """
 
     begin: Begin | None = None
@@ -199,7 +206,7 @@ class Contents:
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Contents:
-        """What these lines say."""
+        """Collect the content of these lines."""
         found = cls()
         announced: set[str] = set()
         for line in lines:
@@ -207,7 +214,7 @@ class Contents:
                 case Begin():
                     found.begin = found.begin or line
                 case Item(name=name) if name in announced:
-                    pass  # written once more, because the disk was full in the middle of it
+                    pass  # written again, because the disk was full in the middle of the first try
                 case Item(name=name):
                     found.items.append(line)
                     if name:
@@ -223,11 +230,12 @@ class Contents:
 
     @property
     def only_versions(self) -> bool:
-        """Whether all that it keeps was replaced, and nothing removed."""
+        """True if all that it keeps are replaced versions, nothing removed."""
         return all(item.what == "replaced" or not item.name for item in self.items)
 
     def counted(self, names: Sequence[str] | None = None) -> tuple[int, int]:
-        """Bytes and files that count in the account's trash: of these items, or all."""
+        """Return the bytes and files that count in the account's trash: of these items, or of all
+        that were measured."""
         all_of = self.measured.values() if names is None else _some(self.measured, names)
         known = [(one.size or 0, one.files or 0) for one in all_of]
         return sum(size for size, _ in known), sum(files for _, files in known)

@@ -1,10 +1,10 @@
-"""What is told about the trash: operations, the things in them, versions of one path.
+"""Listing the trash: operations, the items in them, versions of one path.
 
-Lives here: which operations and items an account may be told of, and what is told of each.
-Lives elsewhere: what a thing holds (reading.py), restoring it (restoring.py).
+Lives here: which operations and items an account may see, and what is shown of each.
+Lives elsewhere: reading an item's contents (reading.py), restoring it (restoring.py).
 
-One operation is in memory at a time. None is held meanwhile: what is told may be gone by the time
-that somebody asks for it.
+One operation is in memory at a time, and none is locked: what was listed may be gone by the time a
+client asks for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ftpserver.storage.trash.things import (
     Thing,
     check_owner,
     is_directory,
-    may_be_told,
+    may_be_shown,
     state_in,
     things_of,
 )
@@ -39,12 +39,12 @@ from ftpwire.messages import ListTrash, TrashedOperation, TrashItem, TrashPage
 from ftpwire.paths import Parts
 
 _PAGE = 32 * 1024
-"""About the most bytes of one page."""
+"""The size in bytes that a page doesn't exceed by much."""
 _OVERHEAD = 160
-"""Bytes that an operation or item takes besides its texts, at most."""
+"""The most bytes that an operation or item takes besides its texts."""
 _FILES = ("file", "link")
 _NOT_BELOW = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""Why nothing is found below a thing: nothing of that name, or a file or link on the way."""
+"""Errors that mean that an item has nothing at a path: no such name, or a file or link above it."""
 
 
 def pages(
@@ -54,14 +54,15 @@ def pages(
     request: ListTrash,
     given_up: Sequence[GivenUp] = (),
 ) -> Iterator[TrashPage]:
-    """What `ListTrash` asks for, in pages.
+    """Yield the reply to `ListTrash` in pages.
 
     Args:
-        given_up: What else is told where all operations are asked for, the newest first.
+        given_up: Operations that were purged to free space, which a list of all operations also
+            contains; the newest first.
 
     Raises:
-        Expired: The operation that is asked for isn't there.
-        NotFound: It is another account's.
+        Expired: The requested operation isn't there.
+        NotFound: It belongs to another account.
     """
     trash = open_trash(home)
     if trash is None:
@@ -76,7 +77,7 @@ def pages(
         gathered = _Gathered()
         if request.operation is None:
             there = names_in(trash)
-            for name in there:  # given up, and something was added since
+            for name in there:  # purged, and made again when something was added since
                 gone.pop(name, None)
             names = sorted([*there, *gone], reverse=True)
         else:
@@ -85,12 +86,12 @@ def pages(
             if left == 0:
                 break
             found: Iterator[TrashedOperation | TrashItem] = (
-                iter([_told_given_up(gone[name])])
+                iter([_entry_of_purged(gone[name])])
                 if name in gone
-                else _told(home, trash, account_id, policy, request, name)
+                else _entries(home, trash, account_id, policy, request, name)
             )
-            for told in found:
-                yield from gathered.add(told, name if isinstance(told, TrashItem) else None)
+            for entry in found:
+                yield from gathered.add(entry, name if isinstance(entry, TrashItem) else None)
                 left -= 1
                 if left == 0:
                     break
@@ -100,7 +101,7 @@ def pages(
             os.close(trash)
 
 
-def _told_given_up(gone: GivenUp) -> TrashedOperation:
+def _entry_of_purged(gone: GivenUp) -> TrashedOperation:
     return TrashedOperation(
         name=gone.name,
         time_ns=time_of(gone.name),
@@ -120,7 +121,7 @@ def _told_given_up(gone: GivenUp) -> TrashedOperation:
 
 
 class _Gathered:
-    """What goes into the next page."""
+    """Collects the entries of the next page."""
 
     def __init__(self) -> None:
         self._operations: list[TrashedOperation] = []
@@ -128,27 +129,31 @@ class _Gathered:
         self._of: str | None = None
         self._size = 0
 
-    def add(self, told: TrashedOperation | TrashItem, of: str | None) -> Iterator[TrashPage]:
-        """Add something; a page that is full comes first."""
+    def add(self, entry: TrashedOperation | TrashItem, of: str | None) -> Iterator[TrashPage]:
+        """Add an entry. Yield the page before it first, if that is full or of another operation.
+
+        Args:
+            of: The operation of an item; None for an operation.
+        """
         if of != self._of or self._size > _PAGE:
             yield from self.flush()
         self._of = of
         self._size += _OVERHEAD
-        if isinstance(told, TrashItem):
-            self._items.append(told)
-            self._size += len(told.path) + len(told.target or b"") + len(told.within or b"")
+        if isinstance(entry, TrashItem):
+            self._items.append(entry)
+            self._size += len(entry.path) + len(entry.target or b"") + len(entry.within or b"")
         else:
-            self._operations.append(told)
-            self._size += len(told.first) + len(told.words.encode())
+            self._operations.append(entry)
+            self._size += len(entry.first) + len(entry.words.encode())
 
     def flush(self) -> Iterator[TrashPage]:
-        """What there is, as a page."""
+        """Yield what was collected as a page, if there is anything."""
         if self._operations or self._items:
             yield TrashPage(self._operations, self._of, self._items)
         self._operations, self._items, self._size = [], [], 0
 
 
-def _told(
+def _entries(
     home: PermittedHome,
     trash: int,
     account_id: int,
@@ -156,7 +161,7 @@ def _told(
     request: ListTrash,
     name: str,
 ) -> Iterator[TrashedOperation | TrashItem]:
-    """What is told about one operation."""
+    """Yield what is shown of one operation."""
     try:
         with looking(trash, name) as opened:
             contents = opened.contents()
@@ -174,11 +179,11 @@ def _told(
                     yield summary
     except Expired:
         if request.operation is not None:
-            raise  # of several, one that goes meanwhile isn't missed
+            raise  # in a list of all, an operation that is gone by now is just left out
 
 
 class _Shown:
-    """One operation, as far as an account may see it."""
+    """The part of one operation that an account may see."""
 
     def __init__(
         self,
@@ -196,15 +201,15 @@ class _Shown:
         self._versions = versions
 
     def _things(self) -> Iterator[Thing]:
-        """What may be told, and is at or below the path that is asked for, newest first."""
+        """Yield the items that may be shown and match the requested path, the newest first."""
         for thing in reversed(things_of(self._opened, self._contents)):
             if thing.name and not thing.is_there and thing.name not in self._contents.gone:
-                continue  # a crash came before it went
-            if not self._is_meant(thing) or not may_be_told(self._home, thing):
+                continue  # a crash came before it was moved to the trash
+            if not self._matches(thing) or not may_be_shown(self._home, thing):
                 continue
             yield thing
 
-    def _is_meant(self, thing: Thing) -> bool:
+    def _matches(self, thing: Thing) -> bool:
         below = self._below
         if below is None:
             return True
@@ -214,19 +219,19 @@ class _Shown:
         return any(one[: len(below)] == below for one in at) or self._holds(thing, below)
 
     def _holds(self, thing: Thing, below: Parts) -> bool:
-        """Whether something above a path holds something at that path."""
+        """Return whether an item that was above a path contains something at that path."""
         if not thing.is_there or below[: len(thing.path)] != thing.path or below == thing.path:
             return False
         return self._inside(thing, below) is not None
 
     def _inside(self, thing: Thing, below: Parts) -> tuple[os.stat_result, bytes | None] | None:
-        """The state of what a directory in the trash holds at a path, and its digest if one is
-        kept. Links are not followed."""
+        """Return the state of what a tree in the trash contains at a path, and its digest if one is
+        stored; None if there is nothing. Links are not followed."""
         names = [thing.name.encode(), *below[len(thing.path) :]]
         try:
             directory = beneath.open_below(self._opened.fd, names[:-1])
         except PermissionError:
-            return None  # closed by its mode: what is in it shows when it is back
+            return None  # its mode denies access: the contents can be seen once it is restored
         except OSError as error:
             if error.errno not in _NOT_BELOW:
                 raise
@@ -237,7 +242,7 @@ class _Shown:
             os.close(directory)
 
     def operation(self, policy: Policy) -> TrashedOperation | None:
-        """What is told of the operation as a whole; None where nothing of it may be told."""
+        """Summarize the operation. Return None if no item of it may be shown."""
         count = kept = size = files = 0
         counted = True
         first: Thing | None = None
@@ -272,7 +277,7 @@ class _Shown:
         )
 
     def items(self) -> Iterator[TrashItem]:
-        """Each item."""
+        """Yield the items, or the versions, that were asked for."""
         for thing in self._things():
             item = self._version(thing) if self._versions else self._item(thing)
             if item is not None:
@@ -283,7 +288,7 @@ class _Shown:
             return self._absent(thing)
         looked = _look(self._opened.fd, thing.name.encode())
         if looked is None:
-            return None  # somebody has taken it just now
+            return None  # just taken out by another session
         info, digest = looked
         size, files = self._amount(thing, info)
         kind = beneath.entry_type(info.st_mode)
@@ -303,7 +308,7 @@ class _Shown:
         )
 
     def _absent(self, thing: Thing) -> TrashItem:
-        """What is told of something that isn't in the trash any more, or never was."""
+        """Describe an item that is no longer in the trash, or never was."""
         item, after = thing.item, thing.item.after
         state: Literal["kept", "restored", "purged"] = "restored"
         if item.what == "moved":
@@ -324,14 +329,15 @@ class _Shown:
         )
 
     def _amount(self, thing: Thing, info: os.stat_result) -> tuple[int | None, int | None]:
-        """Bytes and files of something that is there; None where a tree isn't counted yet."""
+        """Return the bytes and files of an item that is there; None for a tree that isn't measured
+        yet."""
         if not is_directory(info) or (thing.item.what == "removed" and not thing.is_found):
             return counted_size(info), 1
         measured = self._contents.measured.get(thing.name)
         return (None, None) if measured is None else (measured.size, measured.files)
 
     def _version(self, thing: Thing) -> TrashItem | None:
-        """A file or link that can be restored to the path that is asked for."""
+        """Describe the file or link that can be restored to the requested path, if there is one."""
         below = self._below
         if not thing.is_there:
             return None
@@ -362,7 +368,7 @@ class _Shown:
 
 
 def _look(directory: int, name: bytes) -> tuple[os.stat_result, bytes | None] | None:
-    """The state of something, and the digest that is kept beside it; None when nothing is there."""
+    """Return the state of a file and its stored digest, if any; None if nothing is there."""
     try:
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:

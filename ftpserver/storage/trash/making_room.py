@@ -1,13 +1,13 @@
-"""The books of a session that gives up trash before it is refused anything for want of room.
+"""A quota store that purges trash of the account before it refuses a session any space.
 
-Lives here: what is given up then, and trying again. Lives elsewhere: removing it (discarding.py),
-the books themselves (ledger.py), making room on the disk over all accounts (the server's
-housekeeping, which is asked by `QuotaStore.make_disk_room`).
+Lives here: choosing what is purged, and trying again. Lives elsewhere: removing it (discarding.py),
+the quota store itself (ledger.py), freeing disk space over all accounts (the server's housekeeping,
+which `QuotaStore.make_disk_room` asks for it).
 
-What becomes free is held for this session in the same transaction in which it is settled: no other
-session takes it. Operations of versions alone go first, then the others; the oldest first, and no
-more than is needed: of a trash with very many items a little more, or each small file would cost
-looking at all of them. What can't fit however much is given up is refused at once.
+What becomes free is reserved for this session in the same transaction that settles it, so no other
+session gets it. Operations that contain only versions are purged first, then the others; the oldest
+first, and no more than is needed. With very many items a little more is purged; otherwise each
+small file would cost reading all of them. What can't fit even without any trash is refused at once.
 """
 
 from __future__ import annotations
@@ -31,35 +31,36 @@ from ftpwire.errors import Busy, DiskFull, Expired, QuotaExceeded
 from ftpwire.messages import Room
 
 _PLENTY = 16 * 1024 * 1024
-"""Bytes: with so many free, a disk isn't the one that is full."""
+"""Bytes. A disk with this much free space isn't considered full."""
 _MANY = 1000
-"""Files: with so many more that it can take, it isn't either."""
+"""Files. A disk that can take this many more isn't considered full, either."""
 _SHARE = 64
-"""This part of a trash, in items, is given up beyond what is needed, up to `_PLENTY` bytes: looking
-at one of 100,000 items takes a second, which isn't spent for each small file."""
+"""One part in this many of the trash is purged beyond what is needed, up to `_PLENTY` bytes.
+Reading a trash of 100,000 items takes a second, which must not be spent for each small file."""
 _PATIENCE = 1.0
-"""Seconds: so long the server may hold an operation that it counts."""
+"""Seconds to wait for an operation that the server holds while it measures it."""
 OTHERS = 30.0
-"""Seconds: so long it is waited for others who give up trash, of which there may be large trees."""
+"""Seconds to wait for other sessions that purge: they may be removing large trees."""
 _A_FILE = 256 * 1024
-"""Bytes that a file needs which is written before it is known whether there is room for it."""
+"""Bytes to free for a file when the error doesn't say how many are needed."""
 _A_LITTLE = 64 * 1024
 """Bytes that directories and indexes need."""
 _T = TypeVar("_T")
 
 
 class MakingRoom(QuotaStore):
-    """The books for uploads of one session. For the thread that has the home.
+    """The quota store for uploads of one session. For the thread that has the home.
 
     Args:
-        quota_store: What is asked for everything.
-        home: Returns the account's home.
-        account_id: Whose trash is given up.
-        on_given_up: Told how many bytes became free, and of which operations, once for each time
-            that room was needed.
-        tick: Called now and then while something is removed. May raise, as when that is cancelled.
+        quota_store: The quota store that does the work.
+        home: A function that returns the account's home.
+        account_id: The account whose trash is purged.
+        on_given_up: A function that is called each time that space was needed, with the bytes that
+            became free and the operations that were purged.
+        tick: A function that is called now and then while something is removed. It may raise, for
+            example because the request was cancelled.
         on_measured: See `measuring.measure`.
-        others: Seconds that others are waited for who give up trash of the account.
+        others: Seconds to wait for other sessions that purge trash of the account.
     """
 
     def __init__(
@@ -78,12 +79,13 @@ class MakingRoom(QuotaStore):
         self._account_id = account_id
         self._on_given_up = on_given_up
         self._lately: dict[str, None] = {}
-        """Of which operations something was given up, the next time that it is told."""
+        """The operations that were purged since `_reporting` began, in order; the values are
+        unused."""
         self._tick = tick
         self._on_measured = on_measured
         self._others = others
 
-    # what needs room ---------------------------------------------------------------------
+    # reserving ---------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -124,12 +126,13 @@ class MakingRoom(QuotaStore):
             pass
         with self._after_others():
             if not self._can_fit(size, files):
-                return extend()  # for the numbers as they are now
-            with self._told() as given_up:
+                return extend()  # raises the error with the current numbers
+            with self._reporting() as given_up:
                 grown = self._grow(held, held.size + size, held.files + files, given_up)
             if grown.size >= held.size + size and grown.files >= held.files + files:
                 return grown
-            held.size, held.files = grown.size, grown.files  # so much it has, which is not enough
+            # what became free is in the lease, so the lease object must say so before this raises
+            held.size, held.files = grown.size, grown.files
             return extend()
 
     def _reserve(
@@ -139,10 +142,11 @@ class MakingRoom(QuotaStore):
         size: int,
         files: int,
     ) -> Lease:
-        """Reserve, and give up trash until that works.
+        """Reserve space, and purge trash until that works.
 
         Args:
-            begin: Makes a lease of the same kind, of nothing, which what becomes free is held with.
+            reserve: Makes the lease. Raises QuotaExceeded if it doesn't fit.
+            begin: Makes an empty lease of the same kind, which takes up what becomes free.
         """
         try:
             return self.until_on_disk(lambda: reserve(size, files))
@@ -150,10 +154,10 @@ class MakingRoom(QuotaStore):
             pass
         with self._after_others():
             if not self._can_fit(size, files):
-                return reserve(size, files)  # for the numbers as they are now
+                return reserve(size, files)  # raises the error with the current numbers
             held = begin(0, 0)
             try:
-                with self._told() as given_up:
+                with self._reporting() as given_up:
                     grown = self._grow(held, size, files, given_up)
                 held.size, held.files = grown.size, grown.files
             except BaseException:
@@ -165,14 +169,14 @@ class MakingRoom(QuotaStore):
             return reserve(size, files)
 
     def _after_others(self) -> AbstractContextManager[None]:
-        """Wait until nobody else gives up trash of the account: what becomes free by that, and
-        isn't needed by whoever does it, is room for this session."""
+        """Wait until no other session purges trash of the account. What another session frees and
+        doesn't need itself, this session can use."""
         return giving_up(self._home(), alone=True, patience=self._others, tick=self._tick)
 
     def _can_fit(self, size: int, files: int) -> bool:
-        """Whether there is room once all of the trash is given up.
+        """Return whether it would fit if all of the trash were purged.
 
-        What nobody has counted is counted first, so that nothing is given up in vain.
+        Trees without a size are measured first, so that nothing is purged in vain.
         """
         self.measure(self._tick)
         room = self._quota_store.room(self._account_id)
@@ -183,10 +187,12 @@ class MakingRoom(QuotaStore):
         return room.used_files + files <= room.total_files
 
     def _grow(self, held: Lease, size: int, files: int, given_up: list[int]) -> Lease:
-        """Give up trash until the lease holds so much, or nothing is left; the lease as it is then.
+        """Purge trash until a lease has the given size, or nothing is left. Return the new lease.
 
         Args:
-            given_up: Gets the bytes that became free.
+            size: The bytes that the lease is to have.
+            files: The files that it is to have.
+            given_up: A list to which the bytes that became free are appended.
         """
         grown = replace(held)
 
@@ -198,7 +204,9 @@ class MakingRoom(QuotaStore):
 
         @contextmanager
         def settling() -> Iterator[Callable[[int, int], None]]:
-            yield turn  # the lease itself says that something is under way
+            # unlike `freeing`, this needs no lease of its own: after a crash, the lease `held` has
+            # the home counted again
+            yield turn
 
         def is_enough() -> bool:
             return grown.size >= size and grown.files >= files
@@ -212,23 +220,23 @@ class MakingRoom(QuotaStore):
             spare = min(room.trash // _SHARE, _PLENTY), room.trash_files // _SHARE
             return _enough(found, size - grown.size - free, files - grown.files - free_files, spare)
 
-        turn(0, 0)  # what others have given back meanwhile
+        turn(0, 0)  # takes up what other sessions have released meanwhile
         self._give_up(is_enough, choose, settling)
         return grown
 
     def measure(self, tick: Callable[[], None]) -> None:
-        """Count what nobody has counted of the account's trash."""
+        """Measure the trees of the account's trash that have no size yet."""
         measure(
             *(self._home(), self._quota_store, self._account_id, tick),
             patience=_PATIENCE,
             on_measured=self._on_measured,
         )
 
-    # what needs the disk -----------------------------------------------------------------
+    # freeing disk space ------------------------------------------------------------------
 
     def until_on_disk(self, action: Callable[[], _T]) -> _T:
-        """Do something that raises DiskFull when the disk has no room for it; give up trash of the
-        account, and have the server give up that of others, until it is done."""
+        """Run an action. While it raises DiskFull, purge trash of the account, then ask the server
+        to purge that of other accounts, and run it again."""
         try:
             return action()
         except DiskFull as error:
@@ -244,7 +252,7 @@ class MakingRoom(QuotaStore):
                 return False
             return True
 
-        with self._told() as given_up:
+        with self._reporting() as given_up:
             self._give_up(is_done, lambda found: None, None, given_up)
         if not done and not (
             self._quota_store.make_disk_room(self._account_id, needed) and is_done()
@@ -253,7 +261,7 @@ class MakingRoom(QuotaStore):
         return done[0]
 
     def _disk_can_fit(self, error: DiskFull, needed: int) -> bool:
-        if error.free is None:  # the books couldn't be written, whose disk may be another one
+        if error.free is None:  # the database couldn't be written; it may be on another disk
             home = self._home()
             free, files = home.disk_free(), os.fstatvfs(home.fd)
             few = files.f_files > 0 and files.f_favail < _MANY
@@ -262,15 +270,17 @@ class MakingRoom(QuotaStore):
         return needed <= error.free + self._quota_store.trash_of_all(self._account_id)
 
     def make_room(self) -> bool:
-        """Give up one operation of the account, where something else needs a little room on the
-        disk; else have the server give up that of others. False: nothing could be."""
-        with self._told() as given_up:
+        """Purge one operation of the account, because something other than an upload needs a little
+        disk space. If there is none, ask the server to purge those of other accounts. Return False
+        if nothing could be purged."""
+        with self._reporting() as given_up:
             self._give_up(lambda: bool(given_up), lambda found: None, None, given_up)
-        if given_up or self._home().is_held_alone:  # for which the server would have to wait
+        # while this session holds the home's lock exclusively, the server would wait for it in vain
+        if given_up or self._home().is_held_alone:
             return bool(given_up)
         return self._quota_store.make_disk_room(self._account_id, _A_LITTLE)
 
-    # giving up ---------------------------------------------------------------------------
+    # purging -----------------------------------------------------------------------------
 
     def _give_up(
         self,
@@ -279,11 +289,14 @@ class MakingRoom(QuotaStore):
         settling: Settling | None,
         given_up: list[int] | None = None,
     ) -> None:
-        """Give up one operation after the other, until it is enough; those that somebody is at come
-        last, and are waited for a moment.
+        """Purge one operation after another until it is enough. Operations that another session
+        holds come last, and are waited for.
 
         Args:
-            choose: The items of an operation that suffice; None: all of it.
+            is_enough: Returns whether enough was freed.
+            choose: Returns the items of an operation that suffice, or None for all of it.
+            settling: See `purge`.
+            given_up: A list to which the bytes that became free are appended, if given.
         """
         if is_enough():
             return
@@ -295,10 +308,11 @@ class MakingRoom(QuotaStore):
             began = time.monotonic()
             found = [one for one in glances(trash, self._account_id) if one.things]
             left, busy, patience = deque(sorted(found, key=by_worth)), deque[Glance](), 0.0
-            more, until = _PLENTY, 2 * time.monotonic() - began  # for as long as looking took
+            # the surplus takes at most as long as reading the trash took
+            more, until = _PLENTY, 2 * time.monotonic() - began
             spare = len(found) // _SHARE
             while left or busy:
-                if not left:  # only these could help: they are waited for, a little
+                if not left:  # only the busy ones are left: wait for each a little
                     left, busy, patience = busy, deque(), _PATIENCE
                 one = left[0]
                 items = choose(one)
@@ -339,8 +353,8 @@ class MakingRoom(QuotaStore):
             os.close(trash)
 
     @contextmanager
-    def _told(self) -> Iterator[list[int]]:
-        """Add up what became free, and tell it."""
+    def _reporting(self) -> Iterator[list[int]]:
+        """Add up the bytes that became free, and report them at the end of the context."""
         given_up: list[int] = []
         self._lately.clear()
         try:
@@ -349,7 +363,7 @@ class MakingRoom(QuotaStore):
             if freed := sum(given_up):
                 self._on_given_up(freed, list(self._lately))
 
-    # everything else ---------------------------------------------------------------------
+    # passed on unchanged -----------------------------------------------------------------
 
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
@@ -431,11 +445,13 @@ class MakingRoom(QuotaStore):
 
 
 def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> list[str] | None:
-    """The oldest items of an operation that are together at least so large and so many; None: all
+    """Choose the oldest items of an operation that together have a given size. Return None if all
     of it is needed.
 
     Args:
-        spare: Bytes and files that go beyond that, whichever is less.
+        size: The bytes that are needed.
+        files: The files that are needed.
+        spare: Bytes and files to purge beyond that, whichever is reached first.
     """
     items: list[str] = []
     spare_size, spare_files = spare

@@ -1,11 +1,11 @@
-"""How much is in the trash: counting what was moved there as a whole.
+"""Measuring the trash: counting trees that were moved there as a whole.
 
-Lives here: counting trees that nobody has counted, and what a recount takes for trash.
-Lives elsewhere: walking a tree (walk.py), the books (ledger.py).
+Lives here: measuring trees that have no size yet, and what a recount counts as trash.
+Lives elsewhere: walking a tree (walk.py), the quota store (ledger.py).
 
-A tree gets to the trash by one rename, uncounted: until it is counted here, it counts as used, and
-not as trash. It is walked without any lock; whatever takes something out of it meanwhile says so in
-the index, which is looked at before the count is taken for true.
+A tree gets to the trash by one rename, without being counted: until it is measured here, it counts
+as used space, not as trash. It is walked without any lock. A session that takes something out of it
+meanwhile writes a line to the index, and the index is read before the count is accepted.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ftpwire.errors import Busy, Expired
 logger = logging.getLogger("ftpd.trash")
 
 OnMeasured = Callable[[str, Item, Usage], None]
-"""Told an operation, an item of it, and how much that is."""
+"""Called with an operation, an item of it, and the item's size."""
 
 
 def counted_in(home: OpenHome, account_id: int) -> Usage:
-    """What is known to be an account's trash. Hold the home's lock alone."""
+    """Return how much is known to be an account's trash. Hold the home's lock exclusively."""
     trash = open_trash(home)
     if trash is None:
         return Usage(0, 0)
@@ -53,14 +53,14 @@ def measure(
     patience: float = 0.0,
     on_measured: OnMeasured = lambda operation, item, usage: None,
 ) -> int:
-    """Count what nobody has counted of an account's trash; returns how many items were.
+    """Measure the items of an account's trash that have no size yet. Return how many were measured.
 
-    What somebody is at is left for another time.
+    Operations that another session holds for longer than ``patience`` are left for the next call.
 
     Args:
-        tick: Called now and then on the way.
-        patience: Seconds that others are waited for who hold an operation.
-        on_measured: Told of each item what was counted, once that is settled.
+        tick: A function that is called now and then.
+        patience: Seconds to wait for other sessions that hold an operation.
+        on_measured: A function that is called for each item, once its size is settled.
 
     Raises:
         OSError: The trash can't be read.
@@ -105,6 +105,7 @@ def _measure(
     if not walked:
         return 0
     with alone(home, trash, seen.name, patience=patience) as held:
+        # the walk held no lock: a size is true only if no line about the item was added since
         changed = _changed_since(held, seen.lines)
         true = [
             one for one in walked if one.name not in changed and exists(held.fd, one.name.encode())
@@ -113,8 +114,9 @@ def _measure(
             return 0
         size = sum(one.size or 0 for one in true)
         files = sum(one.files or 0 for one in true)
-        # settled first: who sees the lines holds nothing, and relies on the books. The outer lease
-        # stays until both are done: a crash between them has the home counted
+        # settle before the lines are written: readers of the lines hold no lock, and rely on the
+        # quota store being up to date. The outer lease stays until both are done: after a crash
+        # between the two, the home is counted again
         with quota_store.freeing(account_id), home.shared():
             with quota_store.freeing(account_id) as settle:
                 settle(0, 0, size, files)
@@ -126,7 +128,7 @@ def _measure(
 
 
 def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage | None:
-    """How much an item is, itself included; None when that can't be told now."""
+    """Return the size of an item, itself included; None if it can't be measured now."""
     try:
         operation = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=trash)
         try:
@@ -141,15 +143,14 @@ def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage 
         finally:
             os.close(fd)
     except FileNotFoundError:
-        return None  # taken meanwhile
+        return None  # taken out meanwhile
     except OSError as error:
         reason = error.strerror
-        logger.warning("the trash can't be counted now: %s/%s: %s", name, item.name, reason)
+        logger.warning("trash item %s/%s can't be measured now: %s", name, item.name, reason)
         return None
 
 
 def _changed_since(held: Opened, lines: int) -> set[str]:
-    """The items of which somebody has taken something, or that were counted, since the index was
-    so long."""
+    """Return the items that were measured, or lost a part, since the index had ``lines`` bytes."""
     new = decode(held.content(lines))
     return {line.name for line in new if isinstance(line, Gone | Measured)}

@@ -11,15 +11,15 @@ INDEX_NAME = b"index"
 
 
 def new_name(now_ns: int) -> str:
-    """A name for an operation: those sort by age."""
+    """Return a new name for an operation. Names sort by age."""
     return f"{max(0, now_ns):016x}-{secrets.token_hex(4)}"
 
 
 def is_name(name: bytes) -> bool:
-    """Whether an operation can have a name."""
+    """Return whether this can be the name of an operation."""
     return trash_names.is_name(os.fsdecode(name))
 
 
 def time_of(name: str) -> int:
-    """When an operation began: nanoseconds since 1970."""
+    """Return when an operation began, in nanoseconds since 1970."""
     return int(name[:16], 16)

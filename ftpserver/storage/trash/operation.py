@@ -1,16 +1,17 @@
-"""The operation that a session is at: where what it removes and replaces goes.
+"""The current operation of a session: what the session removes and replaces is moved to it.
 
-Lives here: having it ready when the first thing goes there, announcing things, taking them.
-Lives elsewhere: who removes and replaces (home.py, commit.py, atomic_tree.py), which name an
-operation has (ledger.py).
+Lives here: making it when the first item is moved there, announcing items, taking them.
+Lives elsewhere: removing and replacing (home.py, commit.py, atomic_tree.py), the name of an
+operation (ledger.py).
 
-Who finds that the disk has no room for a line (`NoRoom`) removes for good: it is asked for room.
+If the disk has no space for a line (`NoRoom`), the caller removes for good, because the request may
+have been sent to free space.
 
-The order, in which a crash at any point loses nothing that a removal without a trash keeps: the
-line about a thing is appended and synced → the thing is renamed into the operation's directory →
-that directory and the one that it came from are synced → the books are settled. A line without a
-thing is passed over. Of what was replaced, the line comes after the exchange, and before the old
-file leaves staging: a crash between the two loses that version.
+The order ensures that a crash at any point loses nothing that a removal without a trash would keep:
+append the item's line and sync it → rename the item into the operation's directory → sync that
+directory and the one that it came from → settle with the quota store. A line without an item is
+skipped. For a replaced file, the line comes after the exchange and before the old file leaves
+staging: a crash between the two loses that version.
 """
 
 from __future__ import annotations
@@ -38,24 +39,27 @@ logger = logging.getLogger("ftpd.trash")
 
 _Result = TypeVar("_Result")
 
-NO_ROOM = "the disk had no room to keep it in the trash: it is gone for good"
-"""What a user is told then."""
+NO_ROOM = "the disk had no space to keep it in the trash: it is gone for good"
+"""The remark for a user whose file was removed for good after `NoRoom`."""
 _MOST_TRIES = 4
-"""So often room is made for a line, a name or a directory: what is full may be something else than
-the space that the disk tells of, as a quota of the system, which giving up trash doesn't mend."""
+"""How often a line, a name or a directory is tried, with something purged between two tries. The
+limit that was hit may be another one than disk space, for example a quota of the system; then
+purging doesn't help."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class NoRoom(Exception):
-    """The disk has no room for what the trash needs beside the thing itself."""
+    """The disk has no space for the lines, names and directories that the trash needs."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Whose operation it is, and what its user has asked for.
+    """The owner of an operation, and the command that it belongs to.
 
     Attributes:
+        account_id: The account's id.
         user: The account's name.
+        words: The client's description of the command.
         key, client: See `ftpwire.messages.Operation`.
         undoes: The operation that it restores from.
     """
@@ -69,20 +73,20 @@ class Command:
 
 
 class Operation:
-    """Where one session puts things, for one command of its client. For one thread.
+    """The operation that one session adds to, for one command of its client. For one thread.
 
-    Nothing is made before the first thing comes.
+    Nothing is made before the first item is added.
 
     Args:
-        name: Returns its name; asked once, when it is needed.
-        another: Returns another name, for what comes when that one was undone, is full, or is held
-            by others who can't be waited for. It is given whether nobody else may have the new one.
-            None: it isn't needed.
-        keep_replaced: Whether what is replaced is kept, too.
+        name: A function that returns the operation's name. It is called once, when needed.
+        another: A function that returns another name. It is called when the operation was undone,
+            is full, or is held by other sessions that can't be waited for. Its argument is True if
+            no other session may use the new name. None: no other name is ever needed.
+        keep_replaced: True to keep replaced files, too.
 
     Attributes:
-        make_room: Called where the disk has no room for its directory: gives up what is older, and
-            says whether it has.
+        make_room: A function that is called when the disk has no space. It purges something older,
+            and returns whether it did.
     """
 
     make_room: Callable[[], bool] = staticmethod(lambda: False)
@@ -106,18 +110,18 @@ class Operation:
         self._opened: Opened | None = None
         self._is_durable = False
         self._seen = 0
-        """Bytes of its index in which nobody says that it was undone."""
+        """The number of bytes at the start of the index that don't say that it was undone."""
         self._session = secrets.token_hex(4)
         self._count = 0
 
     @property
     def name(self) -> str | None:
-        """Its name, once something was put into it."""
+        """Its name; None until something was added."""
         return self._name
 
     @property
     def is_there(self) -> bool:
-        """Whether something was put into it, and not all of it was given up since."""
+        """True if something was added, and the operation wasn't purged since."""
         if self._name is None or self._trash < 0:
             return False
         try:
@@ -127,33 +131,35 @@ class Operation:
         return True
 
     def close(self) -> None:
-        """Give the descriptors back. Can be called twice."""
+        """Close the descriptors. Can be called twice."""
         if self._trash >= 0:
             os.close(self._trash)
             self._trash = -1
 
     @contextmanager
     def writing(self, *, waiting: bool = True) -> Iterator[Operation]:
-        """Have it ready, and keep others from giving it up. Can be entered once more inside.
+        """Open the operation within the context, and hold it shared, so that it can't be purged.
+        The contexts can be nested.
 
         Args:
-            waiting: Wait for others who hold it. Not while the home's lock is held, for which those
-                may wait: what comes is another operation then.
+            waiting: True to wait for sessions that hold it exclusively; False to use another
+                operation instead. Pass False while the home's lock is held: a session that holds
+                the operation may be waiting for that lock.
 
         Raises:
             NoRoom: The disk is full.
-            Busy: Others hold it for too long.
-            CommandError: It can't be made: of the kind that the disk's error is.
+            Busy: Other sessions held it for too long.
+            CommandError: It can't be made; the class depends on the error of the disk.
         """
         if self._opened is not None:
             yield self
             return
         self._home.check_writable()
         opened = self._opened = self._with_room(lambda: self._open(waiting=waiting))
-        self._is_durable = False  # it may be another directory of this name than the last time
+        self._is_durable = False  # it may have been purged and made again since the last time
         try:
             yield self
-            self._seen = opened.size  # while nobody can undo it
+            self._seen = opened.size  # still under the lock, so no session can have undone it
         finally:
             self._opened = None
             opened.close()
@@ -162,14 +168,14 @@ class Operation:
         if self._trash >= 0:
             try:
                 return self._open_there(waiting)
-            except FileNotFoundError:  # somebody who isn't ours has removed the whole trash
+            except FileNotFoundError:  # another program has removed the whole trash
                 self.close()
         return self._open_there(waiting)
 
     def _open_there(self, waiting: bool) -> Opened:
         if self._trash < 0:
             trash = open_trash(self._home, make=True)
-            if trash is None:  # removed just now, by somebody who isn't ours
+            if trash is None:  # just removed by another program
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self._trash = trash
         if self._name is None:
@@ -185,6 +191,7 @@ class Operation:
                 raise
             is_held = True
         else:
+            # under the lock: a session that undoes the operation holds it exclusively
             if not (opened.is_full or opened.is_undone(self._seen)):
                 return opened
             opened.close()
@@ -196,11 +203,11 @@ class Operation:
         return open_operation(home, trash, name, make=True, shared=True, patience=patience)
 
     def _with_room(self, step: Callable[[], _Result]) -> _Result:
-        """Do something that needs a little room on the disk.
+        """Run a step that needs a little disk space.
 
         Raises:
             NoRoom: The disk is full.
-            CommandError: It failed in another way: of the kind that the disk's error is.
+            CommandError: It failed for another reason; the class depends on the error of the disk.
         """
         try:
             return self._until_it_fits(step)
@@ -209,12 +216,12 @@ class Operation:
             raise failed.with_text(f"the trash can't be written to: {failed}") from error
 
     def _until_it_fits(self, step: Callable[[], _Result]) -> _Result:
-        """The same. Raises NoRoom, and the other errors of the step as they are."""
+        """Run a step as `_with_room` does. Raise NoRoom, and other errors of the step unchanged."""
         left = _MOST_TRIES
         while True:
             try:
                 return step()
-            except DiskFull as error:  # of the books, which have no room for its name
+            except DiskFull as error:  # the quota store has no space to record its name
                 raise NoRoom from error
             except OSError as error:
                 if error.errno not in _FULL:
@@ -238,7 +245,7 @@ class Operation:
         number: int = 0,
         source: str | None = None,
     ) -> Item:
-        """A line about something, with a new name for it if it is going to be kept."""
+        """Make a line for an item, with a new name if the item is going to be kept."""
         name = ""
         if what not in ("moved", "restored"):
             name = f"{self._session}-{self._count}"
@@ -255,32 +262,34 @@ class Operation:
         )
 
     def announce(self, items: Sequence[Item], *, sync: bool = True) -> None:
-        """Write lines: durably, before any of the things is renamed.
+        """Append lines to the index. Call this before any of the items is renamed.
 
         Args:
-            sync: Not for lines about what isn't kept: losing them loses nothing else.
+            sync: True to make the lines durable. False for lines about what isn't kept: without
+                them nothing else is lost.
 
         Raises:
             NoRoom: The disk is full.
-            CommandError: They can't be written: of the kind that the disk's error is.
+            CommandError: They can't be written; the class depends on the error of the disk.
         """
         held, lines = self._held, self._lines(items)
         self._with_room(lambda: held.append(lines, sync=sync))
-        if sync and not self._is_durable:  # whoever made them may not have needed it
+        # another session may have made the operation without syncing its directories
+        if sync and not self._is_durable:
             self._home.sync_dir(held.fd)
             self._home.sync_dir(self._trash)
             self._is_durable = True
 
     def note(self, item: Item) -> None:
-        """Write a line about what was done, and of which nothing is kept. No room is made for it:
-        without it this can't be undone, and that is all."""
+        """Append a line about something that was done and of which nothing is kept. If the disk has
+        no space for it, nothing is purged: this then can't be undone, but nothing is lost."""
         try:
             self._held.append(self._lines([item]), sync=False)
         except OSError as error:
-            logger.error("%s: what was done can't be noted: %s", self._name, error)
+            logger.error("%s: can't be recorded, so it can't be undone: %s", self._name, error)
 
     def _lines(self, items: Sequence[Item]) -> list[Line]:
-        """What is to be appended, so that these are in the index."""
+        """Return the lines to append: these items, after a `Begin` line if the index is empty."""
         if self._held.size:
             return [*items]
         command = self.command
@@ -296,34 +305,37 @@ class Operation:
         return [begin, *items]
 
     def take(self, directory: int, name: bytes, item: Item) -> os.stat_result:
-        """Rename something into the operation, as an item that was announced; returns what it is.
+        """Rename a file or tree into the operation, as an announced item. Return its state.
 
         Raises:
-            NoRoom: The disk has none for one more name here.
+            NoRoom: The disk has no space for another name in the operation's directory.
             OSError: It stays where it is. EXDEV: its file system can't move it here.
         """
+        # the line was synced by `announce`: after a crash, each item here has a line
         held, new = self._held, item.name.encode()
         self._until_it_fits(lambda: rename_closed(directory, name, held.fd, new, new=True))
         return os.stat(item.name, dir_fd=held.fd, follow_symlinks=False)
 
     def take_file(self, directory: int, name: bytes, item: Item) -> None:
-        """As `take`, of a file or link that nobody else has a name of: it is what it was."""
+        """Rename a file or link into the operation as `take` does, when no other session can have
+        changed it: its state is known already."""
         held, new = self._held, item.name.encode()
         self._until_it_fits(lambda: beneath.rename_new(directory, name, held.fd, new))
 
     def give_back(self, item: Item, directory: int, name: bytes) -> None:
-        """Rename something that was taken to where it was, because it may not go after all.
+        """Rename an item that was taken back to its old path, because it can't be removed after
+        all.
 
         Raises:
-            FileExistsError: Its name was taken; it stays in the trash.
+            FileExistsError: Its old name is in use again; it stays in the trash.
         """
         rename_closed(self._held.fd, item.name.encode(), directory, name, new=True)
 
     def link(self, directory: int, name: bytes, item: Item) -> None:
-        """Give a file a second name in the operation: it is going to be replaced by one rename.
+        """Give a file a second name in the operation, before it is replaced by one rename.
 
         Raises:
-            NoRoom: As of `take`.
+            NoRoom: See `take`.
             OSError: The file system has no hard links, or can't make one here.
         """
         held = self._held
@@ -339,15 +351,15 @@ class Operation:
         self._until_it_fits(link)
 
     def unlink(self, item: Item) -> None:
-        """Take the second name away again: it was not replaced."""
+        """Remove the second name again, because the file was not replaced."""
         os.unlink(item.name, dir_fd=self._held.fd)
 
     def sync(self) -> None:
-        """Make the names of what was taken durable."""
+        """Make the names of the taken items durable."""
         self._home.sync_dir(self._held.fd)
 
 
 def state_of(info: os.stat_result, digest: bytes | None = None) -> State:
-    """What something is, to know it again by."""
+    """Return the state by which a file or directory is recognized later."""
     size = info.st_size if not stat.S_ISDIR(info.st_mode) else 0
     return State(info.st_ino, size, info.st_mtime_ns, None if digest is None else digest.hex())

@@ -1,4 +1,4 @@
-"""How long, and how much, an account's trash keeps."""
+"""The policy of an account's trash: how long, and how much, it keeps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ DAY = 24 * 3600
 
 @dataclass(frozen=True)
 class Policy:
-    """What holds for one account: its own settings, else the server's.
+    """The policy for one account: its own settings, or else the server's.
 
     Attributes:
-        days: How long something is kept; 0: there is no trash, and removals are final.
-        versions: Most versions of one path that are kept; 0: what is replaced isn't kept.
+        days: Days that an operation is kept; 0: there is no trash, and removals are final.
+        versions: Most versions that are kept of one path; 0: replaced files are not kept.
         items: Most lines of all indexes together.
-        share: Most of the quota, or without one of the disk, that the trash may take, in percent;
-            None: as much as there is room for.
+        share: The largest share of the quota (of the disk, if there is no quota) that the trash may
+            take, in percent; None: as much as fits.
     """
 
     days: int = 7
@@ -26,12 +26,12 @@ class Policy:
 
     @property
     def on(self) -> bool:
-        """Whether anything is kept."""
+        """True if anything is kept."""
         return self.days > 0
 
     @property
     def seconds(self) -> int:
-        """How long something is kept."""
+        """Seconds that an operation is kept."""
         return self.days * DAY
 
 

@@ -1,10 +1,10 @@
-"""Looking at what lies in the trash, without restoring it.
+"""Reading items of the trash without restoring them.
 
-Lives here: opening one item so that it can be looked at as a home can, by the path that it had.
-Lives elsewhere: what is looked at (../home_reading.py), which items there are (listing.py).
+Lives here: opening an item so that it can be read like a part of a home, by its former path.
+Lives elsewhere: the operations for reading (../home_reading.py), listing items (listing.py).
 
-By today's rules of the path that it had, an account may list and read it or may not. No link is
-followed: where it led from its old place says nothing here.
+The account's current permissions for the former path decide whether it may list and read the item.
+No link is followed: its target was relative to the former path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftpwire.paths import Parts
 
 
 class _ItemTree(Tree):
-    """Opens what is in an item, by the path that it had."""
+    """Opens an item and what is in it, by their former paths."""
 
     def __init__(self, operation: int, name: bytes, path: Parts) -> None:
         super().__init__(operation, follow=False)
@@ -33,8 +33,8 @@ class _ItemTree(Tree):
         self._depth = len(path)
 
     def open(self, parts: Sequence[bytes], flags: int, mode: int = 0) -> int:
-        """See `Tree.open`. A directory above the item is that of the operation: what opens the
-        parent of something, looks for its name there next."""
+        """See `Tree.open`. For a path above the item, this opens the operation's directory: callers
+        that open a parent look up a name in it next."""
         return super().open([self._name, *parts[self._depth :]], flags, mode)
 
     def parent(self, parts: Sequence[bytes]) -> tuple[int, bytes]:
@@ -48,7 +48,7 @@ class TrashedItem(Readable):
     """One item of the trash, with what is in it.
 
     Attributes:
-        path: That it had.
+        path: The item's former path.
     """
 
     def __init__(self, home: PermittedHome, operation: int, name: str, path: Parts) -> None:
@@ -58,7 +58,7 @@ class TrashedItem(Readable):
         self.path = path
 
     def path_of(self, below: bytes) -> bytes:
-        """The path that something had.
+        """Return the former path of something in the item.
 
         Args:
             below: Its path below the item; ``/`` is the item.
@@ -71,7 +71,7 @@ class TrashedItem(Readable):
         return path
 
     def stat(self, parts: Parts, *, follow: bool) -> os.stat_result:
-        """The state of something. Links are never followed. Raises OSError."""
+        """Return the state of the file at a path. Links are never followed. Raises OSError."""
         return super().stat(parts, follow=False)
 
 
@@ -80,8 +80,8 @@ def opened_item(home: PermittedHome, account_id: int, where: InTrash) -> Iterato
     """Open an item of the trash.
 
     Raises:
-        Expired: It isn't there any more.
-        NotFound: It never was; or the operation is another account's.
+        Expired: It is no longer there.
+        NotFound: It was never there, or the operation belongs to another account.
     """
     operation, name = where
     trash = open_trash(home)
@@ -96,7 +96,7 @@ def opened_item(home: PermittedHome, account_id: int, where: InTrash) -> Iterato
                     yield TrashedItem(home, opened.fd, name, thing.path)
                     return
             if name in contents.gone:
-                raise Expired(f"{name}: it isn't in the trash any more")
-            raise NotFound(f"{name}: no such item in that operation of the trash")
+                raise Expired(f"{name}: this item is no longer in the trash")
+            raise NotFound(f"{name}: no such item in this operation")
     finally:
         os.close(trash)

@@ -1,11 +1,11 @@
-"""Whether a request was done before: what the trash knows of it.
+"""Finding out from the trash whether a repeated request was done before.
 
-Lives here: finding the lines of one request. Lives elsewhere: answers that were noted, which come
-first (ledger.py), who asks (serving/repeats.py).
+Lives here: finding the index lines of one request. Lives elsewhere: recorded replies, which are
+looked up first (ledger.py), the caller (serving/repeats.py).
 
-An answer is noted after the work, so a server that dies between the two leaves the work without an
-answer. What was removed then lies in the trash, under a line with the number of its request; what
-was moved has a line there, too.
+A reply is recorded after the work. If the server dies between the two, the work is done and there
+is no reply. Then what was removed is in the trash, and its line has the number of the request; a
+move has such a line, too.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _REMOVED = frozenset({"removed", "tree"})
 
 
 def done_before(home: ReadableHome, name: Callable[[], str], request: Message) -> Message | None:
-    """The answer to a numbered request that was done, as the index of its operation shows; None
-    where it doesn't show that.
+    """Return the reply to a numbered request that was done, according to the index of its
+    operation; None if the index doesn't show that it was done.
 
     Args:
-        name: Returns the operation's name.
+        name: A function that returns the operation's name.
 
     Raises:
         OSError: The trash can't be read.
@@ -61,7 +61,7 @@ def _removed(directory: int, contents: Contents, operation: str, request: Remove
     for item in contents.items:
         if item.number != request.number or item.what not in _REMOVED:
             continue
-        if item.name in contents.gone:  # it was there, and was taken out of the trash since
+        if item.name in contents.gone:  # it was removed, and has left the trash since
             return Removed(0, 0, 0, operation, trashed=True)
         if exists(directory, os.fsencode(item.name)):
             return _described(directory, item, operation)
@@ -69,7 +69,7 @@ def _removed(directory: int, contents: Contents, operation: str, request: Remove
 
 
 def _described(directory: int, item: Item, operation: str) -> Removed:
-    """What was answered of it: of a tree nothing is counted."""
+    """Return the reply about a removed item. The contents of a tree are not counted."""
     info = os.stat(item.name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISDIR(info.st_mode):
         return Removed(1, 0, counted_size(info), operation, trashed=True)
@@ -87,7 +87,7 @@ def _moved(home: ReadableHome, contents: Contents, request: Move) -> Message | N
 
 
 def _inode(home: ReadableHome, path: bytes) -> int | None:
-    """Of what is at a path; None where nothing is."""
+    """Return the inode number of what is at a path; None if nothing is there."""
     try:
         return home.stat(paths.split(path), follow=False).st_ino
     except (FileNotFoundError, NotADirectoryError, InvalidPath):

@@ -1,13 +1,13 @@
-"""Restoring: an operation is taken back, line by line, the last one first.
+"""Restoring: undoing an operation line by line, the last line first.
 
-Lives here: which lines are meant, the locks, the books, what is told of it.
-Lives elsewhere: what lies in an operation (things.py), what is done about each line
-(taking_back.py), the operation that the restoring is itself (operation.py).
+Lives here: choosing the lines, the locks, the quota, the result.
+Lives elsewhere: the items of an operation (things.py), undoing one line (taking_back.py), the
+operation that records the restoring itself (operation.py).
 
-The operation that is restored from is held alone all the while: nobody else restores from it,
-counts it or gives it up. The home is locked for the renames only. A crash loses nothing: what was
-renamed is back, and its line, of which the thing is gone, is done; what it replaced lies in the
-trash, in either of the two operations.
+The operation that is restored from is held exclusively all the time: no other session restores from
+it, measures it or purges it. The home is locked for the renames only. A crash loses nothing: an
+item that was renamed is back, and its line, whose item is gone, counts as done; what it replaced is
+in the trash, in one of the two operations.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from ftpwire.messages import Problem, Restore, Restored
 from ftpwire.paths import Parts
 
 _TOGETHER = 100
-"""Files that are restored under one lock, and settled in one step."""
-_MOST_TOLD = 100
-"""Conflicts, and paths, that an answer names."""
+"""Most files that are restored under one lock, and settled in one transaction."""
+_MOST_REPORTED = 100
+"""Most conflicts, and most paths, that a reply names."""
 
 
 class Restoring:
-    """One `Restore`. For one thread, and one run.
+    """Carries out one `Restore` request. For one thread, and one run.
 
     Args:
-        into: The operation that the restoring is itself: what it replaces or takes away goes there.
-            It must be another one than that which is restored from.
-        tick: Called between two steps; may raise what ends it. What is restored by then stays.
+        into: The operation that records the restoring itself: what it replaces or removes goes
+            there. It must differ from the one that is restored from.
+        tick: A function that is called between two steps. It may raise to end the restoring; what
+            was restored by then stays.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class Restoring:
         self._taking: TakingBack
 
     def run(self) -> Restored:
-        """Restore, or look what that would do.
+        """Restore, or only find out what that would do.
 
         Raises:
             Expired, NotFound: There is no such operation.
-            Busy: Others are at it.
+            Busy: Other sessions hold the operation.
             Forbidden, QuotaExceeded, DiskFull: Nothing can be restored.
-            Cancelled: What is back stays.
+            Cancelled: The request was cancelled; what was restored by then stays.
         """
         home, name = self._home, self._request.operation
         if not self._request.look:
@@ -106,7 +107,7 @@ class Restoring:
                     if self._taking.unmeasured:
                         self._quota_store.measure_soon(self._account_id)
         except NoRoom:
-            raise DiskFull("the disk has no room for the notes that restoring takes") from None
+            raise DiskFull("the disk has no space for the records that restoring needs") from None
         finally:
             os.close(trash)
         return Restored(
@@ -120,7 +121,7 @@ class Restoring:
         )
 
     def _close_operation(self) -> None:
-        """If all of it was undone, say so, and have nothing more added to it."""
+        """If all of the operation was undone, record that, so that nothing more is added to it."""
         request, by = self._request, self._into.name
         part = request.items or request.paths or request.target is not None
         if part or self._conflicts or by is None or not self._is_ready:
@@ -128,7 +129,7 @@ class Restoring:
         self._opened.append([Undone(by, time.time_ns())])
         self._quota_store.close_operation(self._account_id, request.operation)
 
-    # which things ------------------------------------------------------------------------
+    # choosing the items ------------------------------------------------------------------
 
     def _walk(self) -> None:
         waiting: list[Step] = []
@@ -148,16 +149,17 @@ class Restoring:
         for path in self._wanted:
             if path not in met:
                 shown = paths.show(paths.join(*path))
-                self._tell(NotFound(f"{shown}: nothing of that is in it"), paths.join(*path))
+                error = NotFound(f"{shown}: not found in this operation")
+                self._report_problem(error, paths.join(*path))
 
     def _steps(self, thing: Thing, met: set[Parts]) -> Iterator[Step]:
-        """What is to be done about a thing. Adds those paths to ``met`` that were asked for, and
-        that it is at, below or above."""
+        """Yield the steps for an item. Add to ``met`` each requested path that is the item's path,
+        above it or below it."""
         request = self._request
         if request.items and thing.name not in request.items:
             return
         if not thing.name and self._target is not None:
-            return  # nothing of it is kept that could go elsewhere
+            return  # nothing is kept that could be restored elsewhere
         if not self._wanted:
             yield from self._whole(thing)
             return
@@ -184,7 +186,7 @@ class Restoring:
         yield self._step(thing)
 
     def _part(self, thing: Thing, path: Parts, met: set[Parts]) -> Iterator[Step]:
-        """A part of a tree, if it has it."""
+        """Yield the step for a part of a tree, if the tree has that part."""
         below = path[len(thing.path) :]
         if thing.is_there:
             step = self._step(thing, below)
@@ -205,7 +207,8 @@ class Restoring:
         return Step(thing, (*self._target, path[-1]), below, exact=False)
 
     def _is_simple(self, step: Step) -> bool:
-        """Whether no directory is touched by it, so that it can be done together with others."""
+        """Return whether a step involves files only, so that it can be done under one lock with
+        others."""
         if self._request.look:
             return True
         if step.thing.item.what == "moved" or step.below or not self._home.can_exchange():
@@ -218,10 +221,10 @@ class Restoring:
             there = self._taking.at(step.to)
             return not (there is not None and there.is_dir) and not self._missing(step.to)
         except (OSError, CommandError):
-            return True  # its turn will tell
+            return True  # the step itself will raise this error
 
     def _missing(self, parts: Parts) -> int:
-        """How many directories above a path are missing."""
+        """Return how many directories above a path are missing."""
         for count in range(len(parts) - 1, 0, -1):
             try:
                 self._home.stat(parts[:count], follow=True)
@@ -229,25 +232,25 @@ class Restoring:
             except FileNotFoundError:
                 continue
             except (OSError, CommandError):
-                return 0  # its turn will tell
+                return 0  # the step itself will raise this error
         return len(parts) - 1
 
-    # doing it ----------------------------------------------------------------------------
+    # doing the steps ---------------------------------------------------------------------
 
     def _do(self, steps: Sequence[Step], *, alone: bool = False) -> None:
-        """Do some of it, and make that durable."""
+        """Do some steps, and make them durable."""
         if not steps:
             return
         self._tick()
         if self._request.look:
             for step in steps:
-                with self._telling(step):
-                    self._tell_done(self._taking.take_back(step, None))
+                with self._reporting(step):
+                    self._report_done(self._taking.take_back(step, None))
             return
         if not self._is_ready:
             refusals = [self._refusal(step) for step in steps]
             if None not in refusals:
-                self._tell_all(steps, refusals)  # and no operation is made for it
+                self._report_all(steps, refusals)  # without making an operation
                 return
             self._held.enter_context(self._into.writing())
             self._is_ready = True
@@ -257,7 +260,7 @@ class Restoring:
             self._do(left[1:])
 
     def _refusal(self, step: Step) -> CommandError | Already | None:
-        """What would keep a step from being done; None where that has to be tried."""
+        """Return the error that would prevent a step, or None if only trying can show that."""
         try:
             self._taking.take_back(step, None)
         except (CommandError, Already) as error:
@@ -268,17 +271,21 @@ class Restoring:
             self._taking.imagined.clear()
         return None
 
-    def _tell_all(
+    def _report_all(
         self, steps: Sequence[Step], refusals: Sequence[CommandError | Already | None]
     ) -> None:
         for step, refusal in zip(steps, refusals, strict=True):
-            with self._telling(step):
+            with self._reporting(step):
                 if refusal is not None:
                     raise refusal
 
     def _do_locked(self, steps: Sequence[Step], *, alone: bool) -> Sequence[Step]:
-        """Do steps under one lock; returns those that are left, of which the first one needs to be
-        done alone."""
+        """Do steps under one lock. Return the steps that are left; the first of them needs the home
+        locked exclusively.
+
+        Args:
+            alone: True to lock the home exclusively; then there is one step only.
+        """
         with ExitStack() as held:
             if alone:
                 missing = self._missing(steps[0].to)
@@ -287,10 +294,12 @@ class Restoring:
                         lease = self._quota_store.reserve(self._account_id, 0, files=missing)
                         held.callback(self._quota_store.release, lease)
                 except CommandError as error:
-                    self._tell(error, steps[0].path)
+                    self._report_problem(error, steps[0].path)
                     return ()
             places = Places(self._home)
             held.callback(places.close)
+            # this lease is held until everything below is done: after a crash before it is settled,
+            # the home is counted again
             settle = held.enter_context(self._quota_store.freeing(self._account_id))
             held.enter_context(self._home.alone() if alone else self._home.shared())
             batch = Batch(alone, Commit(self._home, places, Syncs()))
@@ -300,8 +309,8 @@ class Restoring:
                     self._announce(steps, batch)
                 for number, step in enumerate(steps):
                     try:
-                        with self._telling(step):
-                            self._tell_done(self._taking.take_back(step, batch))
+                        with self._reporting(step):
+                            self._report_done(self._taking.take_back(step, batch))
                     except NeedsAlone:
                         return steps[number:]
                 return ()
@@ -315,13 +324,13 @@ class Restoring:
                         settle(*freed, batch.trash, batch.trash_files)
 
     def _announce(self, steps: Sequence[Step], batch: Batch) -> None:
-        """Write down what files the steps are going to put into the trash, as far as that can be
-        seen, in one step for all. A line about what doesn't come after all tells nothing."""
+        """Append, by one write, the lines for the files that the steps will move to the trash, as
+        far as that can be foreseen. If a file isn't moved there after all, its line is skipped."""
         for step in steps:
             try:
                 line = self._taking.foreseen(step)
             except (OSError, CommandError):
-                continue  # its turn will tell
+                continue  # the step itself will raise this error
             if line is not None:
                 batch.announced[id(step)] = line
         if batch.announced:
@@ -333,7 +342,7 @@ class Restoring:
             return
         if batch.commit.files and self._home.durable:
             batch.commit.sync()
-        # first where things went to, or a power cut could find them in neither
+        # target directories first: otherwise a power cut could leave a file in neither directory
         self._into.sync()
         for fd in batch.touched.values():
             self._home.sync_dir(fd)
@@ -343,31 +352,32 @@ class Restoring:
             self._opened.append(batch.lines)
 
     @contextmanager
-    def _telling(self, step: Step) -> Iterator[None]:
-        """One step: what keeps it from being done is told of it, and the rest goes on."""
+    def _reporting(self, step: Step) -> Iterator[None]:
+        """Run one step in the context. If it fails, record that in the result and go on."""
         try:
             yield
         except Already:
             self._already += 1
         except CommandError as error:
-            self._tell(error, step.path)
+            self._report_problem(error, step.path)
         except OSError as error:
-            self._tell(from_oserror(error, paths.show(step.path), step.path), step.path)
+            failed = from_oserror(error, paths.show(step.path), step.path)
+            self._report_problem(failed, step.path)
 
-    def _tell_done(self, path: Parts) -> None:
+    def _report_done(self, path: Parts) -> None:
         self._items += 1
-        if len(self._paths) < _MOST_TOLD:
+        if len(self._paths) < _MOST_REPORTED:
             self._paths.append(paths.join(*path))
 
-    def _tell(self, error: CommandError, path: bytes) -> None:
-        if len(self._conflicts) < _MOST_TOLD:
+    def _report_problem(self, error: CommandError, path: bytes) -> None:
+        if len(self._conflicts) < _MOST_REPORTED:
             self._conflicts.append(Problem(path, error.code, str(error)))
         else:
             self._more += 1
 
 
 def _topmost(wanted: list[Parts]) -> list[Parts]:
-    """Those paths that are below none of the others, each once."""
+    """Return the paths that are not below another one of them, without duplicates."""
     chosen = set(wanted)
     return [
         path

@@ -1,7 +1,8 @@
-"""The steps of a restoring: what each is about, and what they have in common.
+"""The steps of restoring: their data, and what all of them need.
 
-Lives here: a step, what is seen at a path, what happens under one lock, opening directories that
-are closed. Lives elsewhere: doing a step (taking_back.py), which steps there are (restoring.py).
+Lives here: a step, the state of what is at a path, the changes under one lock, opening directories
+whose mode denies access. Lives elsewhere: doing a step (taking_back.py), choosing the steps
+(restoring.py).
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ from ftpwire.errors import Conflict
 from ftpwire.paths import Parts
 
 _MOST_BESIDE = 10_000
+"""The number at which trying other names, for something whose own name is taken, ends."""
 Place = tuple[int, bytes]
 """An open directory, and a name in it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is to be taken back, or a part of one.
+    """One item to be undone, or a part of one.
 
     Attributes:
-        to: Where it goes.
-        below: The part's path below the thing; empty for all of it.
-        exact: It goes to where it was.
+        thing: The item.
+        to: The path that it is restored to.
+        below: The part's path below the item; empty for all of it.
+        exact: True if it is restored to its former path.
     """
 
     thing: Thing
@@ -44,21 +47,22 @@ class Step:
 
     @property
     def path(self) -> bytes:
-        """Where it was, for messages and the answer."""
+        """The former path, for messages and the reply."""
         return paths.join(*self.thing.path, *self.below)
 
 
 @dataclass
 class Batch:
-    """What happens under one lock.
+    """The changes that are made under one lock.
 
     Attributes:
-        alone: The home is locked alone.
-        freed: Files that became free: second names of what is in its place.
-        trash, trash_files: What is in the trash more (or less).
-        touched: Directories to sync, by their identities; open.
-        lines: To be written to the operation that is restored from.
-        announced: Lines about what is going to the trash, by the steps' identities.
+        alone: True if the home is locked exclusively.
+        commit: Makes missing directories.
+        freed, freed_files: Bytes and files that became free: second names that were removed.
+        trash, trash_files: How much the trash has grown; negative if it has shrunk.
+        touched: Descriptors of the directories to sync, by the directories' identities.
+        lines: Lines to append to the operation that is restored from.
+        announced: Lines about files that are going to the trash, by the identities of the steps.
     """
 
     alone: bool
@@ -73,22 +77,22 @@ class Batch:
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything was done."""
+        """True if anything was changed."""
         return bool(self.touched or self.lines or self.commit.files)
 
     def touch(self, directory: int) -> None:
-        """Have a directory synced at the end."""
+        """Mark a directory to be synced at the end."""
         identity = beneath.identity_of(directory)
         if identity not in self.touched:
             self.touched[identity] = os.dup(directory)
 
     def add(self, size: int, files: int) -> None:
-        """So much more is in the trash."""
+        """Count bytes and files that were moved to the trash; negative ones left it."""
         self.trash += size
         self.trash_files += files
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         for fd in self.touched.values():
             os.close(fd)
         self.touched.clear()
@@ -96,16 +100,16 @@ class Batch:
 
 
 class Already(Exception):
-    """It is back."""
+    """The step has been done before."""
 
 
 class NeedsAlone(Exception):
-    """It can't be done while others change the home."""
+    """The step needs the home's lock exclusively."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is at a path."""
+    """The state of what is at a path."""
 
     info: os.stat_result
     digest: bytes | None
@@ -116,19 +120,20 @@ class Seen:
 
     @property
     def state(self) -> State:
-        """To know it again by."""
+        """The state by which it is recognized later."""
         return state_of(self.info, self.digest)
 
     def is_exactly(self, after: State) -> bool:
-        """Whether it is the same file, or has its digest: of a small one that is put over another
-        one, the line has no inode."""
+        """Return whether it is the file with this state, by inode or digest. The line of a small
+        file that replaced another one has no inode."""
         if self.digest is not None and self.digest.hex() == after.digest:
             return True
         return after.inode == self.info.st_ino
 
     def is_still(self, after: State | None) -> bool:
-        """Whether it is what an operation has left there: by its digest, else its inode; a copy of
-        that, as other programs make when they save a file, by size and time."""
+        """Return whether it is what an operation has left there: the same digest if both are known,
+        else the same inode. A file with the same size and time counts, too: other programs make
+        such a copy when they save a file."""
         if after is None:
             return False
         if after.digest is not None and self.digest is not None:
@@ -140,7 +145,7 @@ class Seen:
 
 
 def look(directory: int, name: bytes) -> Seen | None:
-    """What has a name in an open directory; None when nothing has."""
+    """Return the state of a name in an open directory; None if there is no such name."""
     info = lstat(directory, name)
     if info is None:
         return None
@@ -148,12 +153,13 @@ def look(directory: int, name: bytes) -> Seen | None:
 
 
 def conflict(parts: Parts, why: str) -> Conflict:
+    """Return the error for a path that a step can't change."""
     path = paths.join(*parts)
     return Conflict(f"{paths.show(path)}: {why}", path=path)
 
 
 def names_beside(name: bytes) -> Iterator[bytes]:
-    """The names that something is restored under where its own is taken."""
+    """Yield the names to restore something under when its own name is taken."""
     for number in range(1, _MOST_BESIDE):
         ending = b".restored-%d" % number
         yield name[: paths.MAX_NAME - len(ending)] + ending
@@ -161,11 +167,11 @@ def names_beside(name: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def opened_directory(directory: int, name: bytes, *, change: bool) -> Iterator[int]:
-    """Open a directory in the trash; no link is followed.
+    """Open a directory in the trash within the context. No link is followed.
 
     Args:
-        change: Something in it is going to be renamed: where its own mode forbids that, it has
-            another one meanwhile.
+        change: True if something in it is going to be renamed. If the directory's mode forbids
+            that, it is changed within the context.
     """
     info = lstat(directory, name)
     fd, mode = -1, None
@@ -173,7 +179,7 @@ def opened_directory(directory: int, name: bytes, *, change: bool) -> Iterator[i
         try:
             fd, mode = open_closed(directory, name)
         except PermissionError:
-            pass  # it is somebody else's: what can be done shows
+            pass  # it belongs to another system user: open it as it is
     if fd < 0:
         fd = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     try:
@@ -188,8 +194,8 @@ def opened_directory(directory: int, name: bytes, *, change: bool) -> Iterator[i
 
 @contextmanager
 def movable(*things: tuple[Place, Seen]) -> Iterator[None]:
-    """Have directories let themselves be renamed: that rewrites their ``..``, which their own modes
-    may forbid."""
+    """Make directories renamable within the context. A rename to another parent rewrites their
+    ``..`` entry, which their own modes may forbid."""
     with ExitStack() as stack:
         for (directory, name), seen in things:
             if seen.is_dir and not seen.info.st_mode & 0o200:

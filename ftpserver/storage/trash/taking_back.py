@@ -1,11 +1,11 @@
-"""Taking back one thing that a command did: the renames, and what is written down of them.
+"""Undoing one line of an operation: the renames, and the lines that record them.
 
-Lives here: for each kind of line, what has to be the case, what is done about what is in the way.
-Lives elsewhere: which things, the home's lock, the books (restoring.py).
+Lives here: for each kind of line, the conditions, and what is done about a file that is in the way.
+Lives elsewhere: choosing the items, the home's lock, the quota (restoring.py).
 
-What was replaced is exchanged with what is there, so that the name is never without a file. Where
-names can't be exchanged, a file gets its second name in the trash first, and is replaced by one
-rename then; others of ours are kept away meanwhile.
+A replaced file is exchanged with what is at its path, so that the name is never without a file.
+Where names can't be exchanged, the present file gets a second name in the trash first, and is then
+replaced by one rename; the home is locked exclusively meanwhile.
 """
 
 from __future__ import annotations
@@ -43,15 +43,19 @@ from ftpwire import beneath, paths
 from ftpwire.messages import MakeDir, Restore
 from ftpwire.paths import Parts
 
+_JUST_TAKEN = "something else was put there just now"
+_TOO_MANY_BESIDE = "too many files were restored beside it"
+
 
 @dataclass(frozen=True)
 class Placed:
-    """What would be at a path.
+    """The state of a path after the steps of a dry run.
 
     Attributes:
-        seen: None: nothing.
-        names: Where it lies now, from the operation's directory on; empty of what is in the home.
-        home: Where that is now.
+        seen: Its state; None if nothing would be there.
+        names: Where it is now, as a path below the operation's directory; empty if it is in the
+            home.
+        home: Where it is now, if it is in the home.
     """
 
     seen: Seen | None = None
@@ -60,26 +64,26 @@ class Placed:
 
 
 class Imagined:
-    """What would be where, if all that was looked at had been done."""
+    """The changes of a dry run: what would be where if all of its steps had been done."""
 
     def __init__(self) -> None:
         self._at: dict[Parts, Placed] = {}
         self._below = Counter[Parts]()
-        """How many of these paths are each path or below it: mostly none are, and are not looked
-        for."""
+        """For each path, how many keys of `_at` are equal to it or below it. Mostly none are, and
+        `_pop_below` need not search."""
 
     def clear(self) -> None:
-        """Nothing is done."""
+        """Forget all changes."""
         self._at.clear()
         self._below.clear()
 
     def put(self, path: Parts, placed: Placed) -> None:
-        """Something is at a path, with all that is in it."""
+        """Record that something is at a path, with all that is in it."""
         self._pop_below(path)
         self._set(path, placed)
 
     def move(self, source: Parts, target: Parts, moved: Seen) -> None:
-        """Something of the home is at another path."""
+        """Record that something in the home was moved to another path."""
         found, rest = self.find(source)
         placed = Placed(moved, home=source)
         if found is not None:
@@ -93,8 +97,8 @@ class Imagined:
         self._set(source, Placed())
 
     def find(self, path: Parts) -> tuple[Placed | None, Parts]:
-        """What would be at a path, or at the nearest one above, and the rest of the path from
-        there; None where all is as it is."""
+        """Return what would be at a path, or at the nearest path above it that was changed, and the
+        rest of the path below that. Return None and the path if nothing was changed there."""
         for count in range(len(path), 0, -1):
             found = self._at.get(path[:count])
             if found is not None:
@@ -117,16 +121,16 @@ class Imagined:
 
 
 class TakingBack:
-    """Takes back what an operation did, thing by thing. Hold the home's lock, and the operation
-    alone.
+    """Undoes an operation, item by item. Hold the home's lock, and the operation exclusively.
 
     Args:
         opened: The operation that is restored from.
-        into: The operation that the restoring is itself.
+        contents: The content of its index.
+        into: The operation that records the restoring itself.
 
     Attributes:
-        imagined: What would be at paths, where it is only looked at.
-        unmeasured: There are trees in the trash that have to be measured.
+        imagined: The changes of a dry run.
+        unmeasured: True if there are trees in the trash that have to be measured.
     """
 
     def __init__(
@@ -141,7 +145,7 @@ class TakingBack:
         self._into = into
 
     def at(self, parts: Parts) -> Seen | None:
-        """What is at a path now; looking, what would be by then."""
+        """Return what is at a path; in a dry run, what would be there after its steps so far."""
         placed, rest = self.imagined.find(parts)
         if placed is not None and (placed.seen is None or not rest):
             return placed.seen
@@ -162,9 +166,10 @@ class TakingBack:
 
     @contextmanager
     def way(self, step: Step) -> Iterator[tuple[int, bytes] | None]:
-        """The directory that a thing, or a part of it, lies in, and its name there; None where
-        there is no such part. Directories that are closed by their modes are open meanwhile, unless
-        it is only looked at. No link is followed."""
+        """Open the directory in the trash that contains an item, or a part of it, within the
+        context. Yield its descriptor and the name in it; None if there is no such part. Directories
+        whose modes deny access are made accessible meanwhile, except in a dry run. No link is
+        followed."""
         names = [step.thing.name.encode(), *step.below]
         with ExitStack() as stack:
             fd = self._opened.fd
@@ -181,14 +186,16 @@ class TakingBack:
             yield (fd, names[-1]) if lstat(fd, names[-1]) is not None else None
 
     def take_back(self, step: Step, batch: Batch | None) -> Parts:
-        """One step; returns the path that was changed by it: what is restored beside another thing
-        has another name than before.
+        """Do one step. Return the path that was changed, which differs from the step's path if the
+        item was restored beside something else.
 
         Args:
-            batch: None: it is only looked at.
+            batch: The changes under the present lock; None for a dry run.
 
         Raises:
-            CommandError, OSError: It stays as it is.
+            CommandError, OSError: The step can't be done; nothing is changed.
+            Already: The step has been done before.
+            NeedsAlone: The step needs the home's lock exclusively.
         """
         what = step.thing.item.what
         if what == "moved":
@@ -198,6 +205,8 @@ class TakingBack:
         return self._put_back(step, batch)
 
     def foreseen(self, step: Step) -> Item | None:
+        """Return the line for the file that a step will move to the trash; None if it won't move
+        any, or moves a directory."""
         there = self.at(step.to)
         if there is None or there.is_dir:
             return None
@@ -209,7 +218,7 @@ class TakingBack:
             return None
         return self._line("replaced", step.to, after=seen.state, source=step.thing.name)
 
-    # what was removed or replaced --------------------------------------------------------
+    # items that were removed or replaced -------------------------------------------------
 
     def _put_back(self, step: Step, batch: Batch | None) -> Parts:
         with self.way(step) as way:
@@ -252,29 +261,30 @@ class TakingBack:
             return to
 
     def _free_beside(self, parts: Parts) -> Parts:
-        """The path that something would be restored under where its own is taken."""
+        """Return the path to restore something under when its own is taken."""
         *above, name = parts
         for free in names_beside(name):
             if self.at((*above, free)) is None:
                 return (*above, free)
-        raise conflict(parts, "too many were restored beside it")
+        raise conflict(parts, _TOO_MANY_BESIDE)
 
     def _check_rights(self, step: Step, seen: Seen) -> None:
-        """Raise Forbidden unless today's rules let it be put there."""
+        """Raise Forbidden unless the account's current permissions allow restoring it there."""
         home, whole = self._home, seen.is_dir
         path = (*step.thing.path, *step.below)
         paths.split(paths.join(*step.to))
         home.require(Action.LIST, path, whole=whole)
         if not step.exact or self._request.conflict == "beside":
-            # it could be read there, where its own place doesn't let it
+            # under another name it may be readable although its former path isn't
             home.require(Action.READ, path, whole=whole)
         home.require(Action.CREATE, step.to, whole=whole)
 
     def _chosen(self, step: Step, there: Seen | None) -> str:
-        """``place`` it, ``replace`` what is there, or restore it ``beside`` that.
+        """Return what to do: ``place`` it at a free path, ``replace`` what is there, or restore it
+        ``beside`` that.
 
         Raises:
-            Conflict: What is there stays.
+            Conflict: Something is there that must stay.
         """
         if there is None:
             return "place"
@@ -288,7 +298,8 @@ class TakingBack:
         return how
 
     def _parent(self, parts: Parts, batch: Batch) -> tuple[int, bytes]:
-        """Open the directory that something goes to; it is made if it is missing."""
+        """Open the directory that something is restored to, and make it if it is missing. Return
+        its descriptor and the name in it."""
         try:
             return self._home.tree.parent(parts)
         except FileNotFoundError:
@@ -306,7 +317,7 @@ class TakingBack:
         there: Seen | None,
         batch: Batch,
     ) -> Parts:
-        """Rename it to its name, or to one beside that; returns which."""
+        """Rename an item to its former name, or to a free name beside it. Return its new path."""
 
         def note(path: Parts) -> Item:
             return self._line("restored", path, after=seen.state, source=step.thing.name)
@@ -324,11 +335,11 @@ class TakingBack:
         there: Seen | None,
         note: Callable[[Parts], Item],
     ) -> Parts:
-        """Rename something to a free name: ``to``, or one beside that where something is there;
-        returns which.
+        """Rename something to a free name: to ``to``, or to one beside it if something is there.
+        Return its new path.
 
         Args:
-            note: The line about it.
+            note: A function that returns the line about it, given its new path.
         """
         directory, name = place
         with movable((source, seen)):
@@ -342,8 +353,8 @@ class TakingBack:
                     return path
                 except FileExistsError:
                     if there is None:
-                        raise conflict(path, "something else came there just now") from None
-        raise conflict(to, "too many were restored beside it")
+                        raise conflict(path, _JUST_TAKEN) from None
+        raise conflict(to, _TOO_MANY_BESIDE)
 
     def _swap(
         self,
@@ -354,7 +365,7 @@ class TakingBack:
         there: Seen,
         batch: Batch,
     ) -> None:
-        """Exchange it with what is there, and put that into the trash."""
+        """Exchange an item with what is at its path, and move that to the trash."""
         if there.is_dir and not batch.alone:
             raise NeedsAlone
         line = batch.announced.pop(id(step), None)
@@ -381,7 +392,7 @@ class TakingBack:
         return self._into.item(what, path, target=target, after=after, number=number, source=source)
 
     def _replacing(self, path: Parts, seen: Seen, there: Seen, source: str | None) -> Item:
-        """Announce that something is replaced; returns the line."""
+        """Announce that something is replaced. Return the line."""
         what: What = "tree" if there.is_dir else "replaced"
         line = self._line(what, path, after=seen.state, source=source)
         self._into.announce([line])
@@ -398,11 +409,11 @@ class TakingBack:
         except FileNotFoundError:
             if batch.alone:
                 raise
-            raise NeedsAlone from None  # it went away just now
+            raise NeedsAlone from None  # what was there is gone: try again, locked exclusively
         try:
             came_out = os.stat(way[1], dir_fd=way[0], follow_symlinks=False)
             if not os.path.samestat(came_out, there.info):
-                raise conflict(to, "something else came there just now")
+                raise conflict(to, _JUST_TAKEN)
             self._into.take(*way, line)
         except BaseException:
             beneath.exchange(*way, *place)
@@ -411,15 +422,15 @@ class TakingBack:
     def _replace_in_two(
         self, source: Place, seen: Seen, place: Place, there: Seen, line: Item
     ) -> None:
-        """Put it in the place of what is there, which goes to the trash, by two renames. A file has
-        its second name in the trash first, so that its own is never without a file. Hold the home
-        alone: what came there meanwhile would be lost."""
+        """Replace what is there, which goes to the trash, without an exchange. A file gets a second
+        name in the trash first, so that its path is never without a file. Hold the home's lock
+        exclusively: a file that another session put there meanwhile would be lost."""
         into = self._into
         if not seen.is_dir and not there.is_dir:
             try:
                 into.link(*place, line)
             except OSError:
-                pass  # there are no hard links
+                pass  # the file system has no hard links: use two renames
             else:
                 try:
                     into.sync()
@@ -436,7 +447,7 @@ class TakingBack:
             raise
 
     def _has_taken(self, taken: Seen, batch: Batch) -> None:
-        """Something is in the trash now: a file counts there from here on, a tree once it is
+        """Count something that was moved to the trash: a file at once, a tree once it is
         measured."""
         if taken.is_dir:
             self.unmeasured = True
@@ -444,9 +455,9 @@ class TakingBack:
             batch.add(counted_size(taken.info), 1)
 
     def _is_back(self, step: Step, seen: Seen, batch: Batch) -> None:
-        """A thing, or a part of it, has left the trash: what counted of it doesn't any more."""
+        """Record that an item, or a part of it, has left the trash and no longer counts there."""
         thing, contents = step.thing, self._contents
-        if not thing.is_found:  # what no line tells of doesn't count
+        if not thing.is_found:  # an item without a line has never counted
             known = counted_as(contents, thing.item, seen.info)
             batch.add(-known.size, -known.files)
         if step.below:
@@ -457,11 +468,11 @@ class TakingBack:
         gone = contents.gone[thing.name] = Gone(thing.name, "restored", self._into.name)
         batch.lines.append(gone)
 
-    # what a crash has left ---------------------------------------------------------------
+    # finishing what a crash interrupted --------------------------------------------------
 
     def _is_swapped(self, step: Step, seen: Seen, there: Seen | None) -> bool:
-        """Whether an earlier try was ended between exchanging it and putting what came out into the
-        trash: that lies there under its name then."""
+        """Return whether a crash ended an earlier try between the exchange and moving what came out
+        to the trash. In that case, what came out has the item's name."""
         after = step.thing.item.after
         return (
             step.exact
@@ -480,22 +491,23 @@ class TakingBack:
         self._is_back(step, there, batch)
 
     def _drop_second_name(self, step: Step, way: Place, seen: Seen, batch: Batch) -> None:
-        """What was to be replaced had got its second name in the trash, and was not replaced."""
+        """Remove the second name that a file was given in the trash before a crash kept it from
+        being replaced."""
         os.unlink(way[1], dir_fd=way[0])
         batch.freed += counted_size(seen.info)
         batch.freed_files += 1
         self._is_back(step, seen, batch)
 
-    # what was moved ----------------------------------------------------------------------
+    # items that were moved ---------------------------------------------------------------
 
     def _move_back(self, step: Step, batch: Batch | None) -> Parts:
         home, after, target = self._home, step.thing.item.after, step.thing.target
         assert target is not None
         there, moved = self.at(step.to), self.at(target)
         if there is not None and after is not None and there.info.st_ino == after.inode:
-            raise Already  # or it was moved to itself
+            raise Already  # moved back before, or the move was to its own path
         if moved is None or after is None or moved.info.st_ino != after.inode:
-            raise conflict(target, "what was moved there isn't there any more")
+            raise conflict(target, "what was moved there is no longer there")
         home.require(Action.LIST, target, whole=moved.is_dir)
         home.require(Action.DELETE, target, whole=moved.is_dir)
         home.require(Action.CREATE, step.to, whole=moved.is_dir)
@@ -529,19 +541,20 @@ class TakingBack:
                 self._has_taken(there, batch)
             else:
                 to = self._rename(source, moved, place, to, there, note)
-            batch.touch(place[0])  # is synced before
+            # in this order: otherwise a power cut could leave it in neither directory
+            batch.touch(place[0])
             batch.touch(source[0])
         return to
 
-    # what was restored -------------------------------------------------------------------
+    # items that were restored ------------------------------------------------------------
 
     def _take_again(self, step: Step, batch: Batch | None) -> Parts:
-        """Remove what was restored: into the trash."""
+        """Move an item that was restored to the trash again."""
         home, there = self._home, self.at(step.to)
         if there is None:
             raise Already
         if not there.is_still(step.thing.item.after) and self._request.conflict != "replace":
-            raise conflict(step.to, "it isn't what was restored any more")
+            raise conflict(step.to, "it has changed since it was restored")
         home.require(Action.DELETE, step.to, whole=there.is_dir)
         if batch is None:
             self.imagined.put(step.to, Placed())
@@ -560,7 +573,7 @@ class TakingBack:
                 info = self._into.take(directory, name, line)
             if not os.path.samestat(info, there.info):
                 self._into.give_back(line, directory, name)
-                raise conflict(step.to, "something else came there just now")
+                raise conflict(step.to, _JUST_TAKEN)
             self._has_taken(there, batch)
             batch.touch(directory)
         finally:

@@ -1,7 +1,7 @@
-"""The things in an operation's directory, and what its index says of each.
+"""The items of an operation: the names in its directory, joined with the lines of its index.
 
-Lives here: joining the two. Lives elsewhere: the index itself (index.py), telling of things
-(listing.py), taking them back (restoring.py).
+Lives here: joining the two. Lives elsewhere: the index itself (index.py), listing items
+(listing.py), restoring them (restoring.py).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ _NAME = re.compile(rb"[0-9a-f]{8}-[0-9]{1,10}")
 
 @dataclass(frozen=True)
 class Thing:
-    """One line of an index; or something that lies in the trash, and no line tells what it was.
+    """One item of an operation: a line of its index, or a name in its directory without a line.
 
     Attributes:
-        path: Where it was; what no line tells of is called after its name.
-        is_found: No line tells of it.
-        is_there: It lies in the trash now.
+        item: The line; for an item without one, a made-up line.
+        path: The path where it was; for an item without a line, one made from its name.
+        is_there: True if it is in the trash now.
+        is_found: True if no line describes it.
     """
 
     item: Item
@@ -40,17 +41,17 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """Its name in the operation; empty where nothing is kept."""
+        """Its name in the operation; empty if nothing is kept."""
         return self.item.name
 
     @property
     def target(self) -> Parts | None:
-        """Where it was moved to."""
+        """The path that it was moved to; None if it was not moved."""
         return None if self.item.target is None else parts_of(self.item.target)
 
 
 def parts_of(value: Bytes) -> Parts | None:
-    """A path of an index; None for what can't be a path."""
+    """Parse a path of an index. Return None if it can't be a path, or is the root."""
     try:
         return paths.split(value.value) or None
     except (InvalidPath, ValueError):
@@ -58,8 +59,8 @@ def parts_of(value: Bytes) -> Parts | None:
 
 
 def things_of(opened: Opened, contents: Contents) -> list[Thing]:
-    """What an operation has changed, in that order; then what no line tells of. A line whose path
-    can't be one tells nothing."""
+    """Return the items of an operation in the order of their lines, then the items without a line.
+    Lines with an invalid path are skipped."""
     there = {
         name.decode() for name in map(os.fsencode, os.listdir(opened.fd)) if _NAME.fullmatch(name)
     }
@@ -77,20 +78,21 @@ def things_of(opened: Opened, contents: Contents) -> list[Thing]:
 
 
 def check_owner(name: str, contents: Contents, account_id: int) -> None:
-    """Raise NotFound unless an operation is an account's."""
+    """Raise NotFound unless an operation belongs to an account."""
     if not is_of(contents, account_id):
         raise NotFound(f"{name}: no such operation in the trash")
 
 
-def may_be_told(home: PermittedHome, thing: Thing) -> bool:
-    """Whether today's rules let its path, and the one that it was moved to, be listed."""
+def may_be_shown(home: PermittedHome, thing: Thing) -> bool:
+    """Return whether the account's current permissions allow listing an item's path and, if it was
+    moved, its target."""
     if not home.permits(Action.LIST, thing.path):
         return False
     return thing.target is None or home.permits(Action.LIST, thing.target)
 
 
 def state_in(opened: Opened, name: str) -> os.stat_result | None:
-    """The state of something in an operation; None when it isn't there any more."""
+    """Return the state of an item in an operation, or None if it is gone."""
     try:
         return os.stat(name, dir_fd=opened.fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -98,11 +100,11 @@ def state_in(opened: Opened, name: str) -> os.stat_result | None:
 
 
 def is_directory(info: os.stat_result) -> bool:
-    """Whether something in that state is a directory."""
+    """Return whether this is the state of a directory."""
     return stat.S_ISDIR(info.st_mode)
 
 
 def gone(thing: Thing) -> Expired:
-    """The error about something that isn't in the trash any more."""
+    """Return the error for an item that is no longer in the trash."""
     where = paths.show(paths.join(*thing.path))
-    return Expired(f"{where}: it isn't in the trash any more", path=paths.join(*thing.path))
+    return Expired(f"{where}: no longer in the trash", path=paths.join(*thing.path))

@@ -1,10 +1,9 @@
-"""What the trash doesn't keep for longer: too old, too many versions, too much of it.
+"""Purging what exceeds the policy of an account's trash: too old, too many versions, too large.
 
-Lives here: which operations and items these are, for one account. Lives elsewhere: when that is
-looked at (daemon/housekeeping.py), removing them (discarding.py), what an account may keep
-(policy.py).
+Lives here: choosing these operations and items, for one account. Lives elsewhere: when that is done
+(daemon/trash_keeping.py), removing them (discarding.py), the policy (policy.py).
 
-Nobody is waited for: what somebody is at is looked at again the next time.
+There is no waiting for other sessions: an operation that is in use is checked again the next time.
 """
 
 from __future__ import annotations
@@ -30,19 +29,20 @@ from ftpwire.errors import Busy, Expired
 SECOND = 10**9
 HOUR = 3600
 _OFTEN = 60
-"""So often is a file replaced within an hour at most, all of whose versions are worth keeping."""
+"""Most versions within an hour that are all worth keeping. Of a file that is replaced more often,
+one version in this many is kept."""
 Tick = Callable[[], None]
 
 
 class Thinning:
-    """Gives up an account's trash, as far as it keeps too much. For one thread.
+    """Purges what exceeds an account's policy. For one thread.
 
     Args:
-        tick: Called after each 50 ms of removing, while no lock is held.
+        tick: A function that is called after each 50 ms of removing, while no lock is held.
 
     Attributes:
         given_up: What became free.
-        operations: Those of which something went.
+        operations: The operations that were purged, at least in part.
     """
 
     def __init__(
@@ -56,22 +56,24 @@ class Thinning:
         self._tick = tick
 
     def expire(self, seconds: int, now_ns: int) -> None:
-        """Give up operations that began longer ago than so many seconds."""
+        """Purge operations that began at least ``seconds`` ago."""
         with self._trash() as trash:
             for found in self._glances(trash):
                 if time_of(found.name) + seconds * SECOND <= now_ns:
                     self._give_up(trash, found)
 
     def expire_left(self, accounts: Collection[int], seconds: int, now_ns: int) -> None:
-        """The same with operations of accounts that are gone: the home is this one's now.
+        """Purge such operations of accounts that no longer exist: the home is this account's now.
 
         Args:
-            accounts: The ids of all accounts that there are.
+            accounts: The ids of all existing accounts.
+            seconds: The age at which operations expire.
+            now_ns: The current time, in nanoseconds since 1970.
         """
         with self._trash() as trash:
             for name in () if trash is None else names_in(trash):
                 if time_of(name) + seconds * SECOND > now_ns:
-                    break  # the others are younger
+                    break  # names sort by age: all others are younger
                 assert trash is not None
                 found = glance(trash, name)
                 begin = None if found is None else found.contents.begin
@@ -79,11 +81,12 @@ class Thinning:
                     self._give_up(trash, found, is_left=True)
 
     def thin(self, versions: int, now_ns: int) -> None:
-        """Give up versions of a path beyond so many: all of the last 24 hours are kept, else one of
-        a day; of a file that is replaced more than 60 times an hour, each 60th.
+        """Purge versions of each path. Of the last 24 hours, all are kept; of older ones, one per
+        day; of a file that is replaced more than 60 times in an hour, one in 60. At most
+        ``versions`` are kept of one path.
 
-        What was removed is no version, and neither is what equals the file that replaced it: to
-        see that at the write would cost reading the old one's digest.
+        Removed files are not versions. A version that equals the file that replaced it is purged,
+        too: noticing this at the write would cost reading the old file's digest.
         """
         with self._trash() as trash:
             found = {one.name: one for one in self._glances(trash)}
@@ -97,22 +100,23 @@ class Thinning:
                         going[one.name].append(item.name)
                     else:
                         of_path[item.path.value].append((item.time, one.name, item))
-            for its in of_path.values():
-                its.sort(key=lambda one: (-one[0], one[1]))
-                kept = kept_versions([one[0] for one in its], versions, now_ns)
-                for number, (_, operation, item) in enumerate(its):
+            for found_versions in of_path.values():
+                found_versions.sort(key=lambda one: (-one[0], one[1]))
+                kept = kept_versions([one[0] for one in found_versions], versions, now_ns)
+                for number, (_, operation, item) in enumerate(found_versions):
                     if number not in kept:
                         going[operation].append(item.name)
             for operation, names in going.items():
                 self._give_up_items(trash, found[operation], names)
 
     def trim(self, items: int, size: int | None) -> None:
-        """Give up operations until all indexes together have at most so many lines, and the trash
-        at most so many bytes: those of versions alone first, the oldest first. Of one that is above
-        a limit alone, its oldest items go.
+        """Purge operations until the trash is within both limits: first those that contain only
+        versions, the oldest first. If the last one left is above a limit by itself, its oldest
+        items are purged.
 
         Args:
-            size: None for any number.
+            items: The most lines that all indexes together may have.
+            size: The most bytes that the trash may have; None for no limit.
         """
         with self._trash() as trash:
             found = sorted(self._glances(trash), key=by_worth)
@@ -132,8 +136,7 @@ class Thinning:
                     taken -= sizes[one.name]
 
     def give_up_oldest(self) -> bool:
-        """Give up the account's operation that is worth least; False when there is none that could
-        be."""
+        """Purge the account's operation that is worth least. Return False if none can be purged."""
         with self._trash() as trash:
             found = [one for one in self._glances(trash) if one.things]
             return any(
@@ -141,15 +144,15 @@ class Thinning:
             )
 
     def give_up(self, name: str) -> bool:
-        """Give up one operation for want of room; False when it isn't the account's, holds nothing,
-        or somebody is at it."""
+        """Purge one operation to free space. Return False if it doesn't belong to the account, is
+        empty, or is in use."""
         with self._trash() as trash:
             found = None if trash is None else glance(trash, name)
             if found is None or not found.things:
                 return False
             return self._give_up(trash, found, for_room=True)
 
-    # -------------------------------------------------------------------------------------
+    # removing ----------------------------------------------------------------------------
 
     @contextmanager
     def _trash(self) -> Iterator[int | None]:
@@ -171,13 +174,12 @@ class Thinning:
         for_room: bool = False,
         is_left: bool = False,
     ) -> bool:
-        """Whether it went."""
-        if not self._purge(trash, found, None, for_room, is_left):
-            return False
-        return True
+        """Purge an operation. Return False if it couldn't be."""
+        return self._purge(trash, found, None, for_room, is_left)
 
     def _give_up_items(self, trash: int | None, found: Glance, names: list[str]) -> None:
-        # what it has moved can be taken back without anything in it
+        # an operation that has moved something can be undone although its directory is empty, so it
+        # stays
         nothing_else = all(item.name for item in found.contents.items)
         if nothing_else and len(names) >= len(found.things):
             self._give_up(trash, found)
@@ -218,13 +220,15 @@ class Thinning:
 
 
 def kept_versions(times: list[int], most: int, now_ns: int) -> set[int]:
-    """Which versions of one file are kept.
+    """Choose the versions of one file that are kept.
 
     Args:
-        times: When each was replaced, the newest first: nanoseconds since 1970.
+        times: When each was replaced, in nanoseconds since 1970; the newest first.
+        most: The most versions to keep.
+        now_ns: The current time, in nanoseconds since 1970.
 
     Returns:
-        Their places in ``times``.
+        Their indices in ``times``.
     """
     in_hour: dict[int, int] = defaultdict(int)
     for time in times:
@@ -248,7 +252,8 @@ def kept_versions(times: list[int], most: int, now_ns: int) -> set[int]:
 
 
 def _is_what_replaced_it(found: Glance, item: Item) -> bool:
-    """Whether a version has the same content as what came instead, as far as digests are kept."""
+    """Return whether a version is known to have the same content as what replaced it. Only files
+    with stored digests are compared."""
     after = item.after
     if after is None or after.digest is None:
         return False
@@ -269,7 +274,8 @@ def _is_what_replaced_it(found: Glance, item: Item) -> bool:
 
 
 def _oldest(found: Glance, size: int, count: int) -> list[str]:
-    """The oldest items of an operation that are together so large, and so many."""
+    """Return the oldest items of an operation that have at least ``size`` bytes together, and are
+    at least ``count`` items."""
     going: list[str] = []
     for item in found.kept:
         if size <= 0 and count <= 0:

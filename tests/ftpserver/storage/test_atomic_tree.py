@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.home import Home
@@ -28,6 +27,7 @@ from ftpwire.messages import (
     Stat,
     Stored,
 )
+from tests.ftpserver.storage.quota_store import held_files
 from tests.system.programs import eventually
 
 MIB = 1024 * 1024
@@ -239,6 +239,6 @@ def test_what_can_not_go_to_the_trash_after_the_swap(
         patched.setattr(Operation, step, failing_to_write)
         assert peer.ask(EndTree()) == Done()
     assert os.listdir(site) == ["new"]
-    assert "what a tree replaced" in caplog.text
+    assert "what an atomic upload replaced" in caplog.text
     assert len(trashed(files)) == (step == "sync")
     quota_store()

@@ -46,7 +46,7 @@ def test_a_scrub_goes_on_after_it(client, late, capsys):
     with pytest.raises(SystemExit) as ended:
         ftpd.main(["scrub", "--root", str(late.parent.parent)])
     assert ended.value.code == 0
-    assert "2 given a digest, 1 without a digest" in capsys.readouterr().out
+    assert "2 digests added, 1 without a digest" in capsys.readouterr().out
     assert client.stat("/late", digest=True).digest is None
     for name in ("/earlier", "/zz later"):
         assert client.stat(name, digest=True).digest == digests.digest(DATA)

@@ -986,11 +986,11 @@ class LedgerMachine(RuleBasedStateMachine):
     [(15, 30), pytest.param(400, 60, marks=pytest.mark.long)],
     ids=["short", "long"],
 )
-def test_the_ledger_is_what_a_model_says(engine, open_account, clock, incarnations, steps):
+def test_the_ledger_is_what_a_model_says(engine, open_account, clock, runs, steps):
     run_state_machine_as_test(
         lambda: LedgerMachine(engine, open_account, clock),
         settings=settings(
-            deadline=None, database=None, max_examples=incarnations, stateful_step_count=steps
+            deadline=None, database=None, max_examples=runs, stateful_step_count=steps
         ),
     )
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.admin import verify
 from ftpserver.storage import file_systems, in_place
@@ -18,6 +17,7 @@ from ftpwire.frames import Kind
 from ftpwire.messages import BeginTree, Failed, Move, Remove, Removed
 from tests.ftpserver.storage import mounts as mounting
 from tests.ftpserver.storage.mounts import mount  # noqa: F401
+from tests.ftpserver.storage.quota_store import held_files
 from tests.peer import frame
 
 pytestmark = pytest.mark.system  # it mounts
@@ -223,7 +223,7 @@ def test_what_comes_while_a_tree_is_moved_stays(
         return remove_in_place(*arguments)
 
     monkeypatch.setattr(moving, "remove_in_place", late)
-    with pytest.raises(SourceChanged, match="/mnt/moved is there, whole"):
+    with pytest.raises(SourceChanged, match="/mnt/moved is complete"):
         client.move("/tree", "/mnt/moved")
     assert [str(p.relative_to(files)) for p in (files / "tree").rglob("*")] == [
         "tree/sub",
@@ -358,7 +358,7 @@ def test_removal_in_place_can_be_cancelled_and_goes_on(
     peer = dial(server)
     peer.send(frame(Kind.REQUEST, 7, Remove(b"/tree", recursive=True)), frame(Kind.CANCEL, 7))
     remark, answer = peer.read(), peer.answer()
-    assert b"were removed; the same command goes on" in remark.payload
+    assert b"run the same command again" in remark.payload
     assert answer.message.code == "cancelled"
     left = len(list(image.iterdir()))
     assert 0 < left < 43

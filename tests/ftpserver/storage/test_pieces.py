@@ -254,7 +254,7 @@ def test_a_refused_piece_is_closed_like_an_upload(server, helper):
     helper.request(PutPiece(bytes(16), 0, 4))
     assert helper.answer().message.code == "lease-lost"
     helper.request(WhoAmI())
-    assert [one.message.code for one in helper.go_idle()] == ["bad-message"]
+    assert [one.message.code for one in helper.read_to_end()] == ["bad-message"]
 
 
 def test_the_digest_of_a_piece_is_not_looked_at(server, owner, helper):
@@ -344,7 +344,7 @@ def test_sessions_take_an_upload_over_from_each_other(start_server, dial, monkey
         assert ready.offset == start * MIB and ready.key != key
         assert bring(helpers[0], key, start * MIB, b"x" * MIB).code == "lease-lost"
         if before is not None:
-            assert [one.message.code for one in before.go_idle()] == ["taken-over"]
+            assert [one.message.code for one in before.read_to_end()] == ["taken-over"]
         for at in range(start, until):
             helper = helpers[at % 3]
             assert bring(helper, ready.key, at * MIB, DATA[at * MIB : (at + 1) * MIB]) == Taken()
@@ -370,7 +370,7 @@ def test_a_client_that_is_silent_holds_up_nobody(start_server, dial, monkeypatch
     number, ready = begin(later, upload)
     assert 6 * MIB <= ready.offset <= 8 * MIB
     with owner:  # which sends nothing
-        assert [one.message.code for one in owner.go_idle()] == ["taken-over"]
+        assert [one.message.code for one in owner.read_to_end()] == ["taken-over"]
     eventually(lambda: len(server.service.sessions) == 1)
     for at in range(ready.offset, SIZE, MIB):
         later.frame(Kind.DATA, number, DATA[at : at + MIB])

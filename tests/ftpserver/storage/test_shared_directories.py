@@ -346,7 +346,7 @@ def test_an_owner_out_of_the_group(as_user, theirs):
         assert child.change(MakeLink(b"/www/link", b"f")) == [""]
         assert child.change(SetAttributes(b"/www", 0o755, 10**18)) == [""]
         assert child.uploads.remarks == {
-            "directories of other owners or groups keep their modes and times"
+            "directories of another owner or group keep their mode and times"
         }
         (said,) = child.change(SetAttributes(b"/www", 0o755, exact=True))
         assert "the server is not in its group (33)" in said

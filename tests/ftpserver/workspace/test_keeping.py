@@ -405,7 +405,7 @@ def test_a_full_disk_removes_for_good_and_says_so(site: Site, monkeypatch):
     assert workspace.remove_later(Remove(b"/g"))
     [(_, outcome)] = workspace.commit()
     assert outcome == Removed(1, 0, 3)
-    assert listener.heard == ["/f: it could not be put into the trash: it is gone for good"]
+    assert listener.heard == ["/f: it could not be moved to the trash, so it is gone for good"]
     assert workspace.batch is not None
     assert "gone for good" in " ".join(workspace.batch.remarks)
 
@@ -413,7 +413,7 @@ def test_a_full_disk_removes_for_good_and_says_so(site: Site, monkeypatch):
 def test_a_trash_that_can_not_be_written_to_refuses(site: Site, keeping: Workspace):
     put(keeping, b"/f")
     (site.files / ".ftpd-trash").write_bytes(b"not a directory")
-    with pytest.raises(Forbidden, match=r"\.ftpd-trash in this home is no directory"):
+    with pytest.raises(Forbidden, match=r"\.ftpd-trash in this home is not a directory"):
         keeping.remove(Remove(b"/f"))
     assert (site.files / "f").read_bytes() == b"old"
 
@@ -462,7 +462,7 @@ def test_room_is_taken_from_the_trash(site: Site, monkeypatch):
     for n in range(20):
         put(workspace, b"/g%d" % n, big)
     assert counts(site)[0] == 60 * MIB
-    assert listener.heard == ["the trash was shortened by 3.0 MiB to make room"] * 2
+    assert listener.heard == ["3.0 MiB of the trash were purged to free space"] * 2
     assert site.agrees()
 
 
@@ -684,7 +684,7 @@ def test_a_replaced_tree_that_cannot_go_to_the_trash_is_told_of(site: Site, monk
     workspace.end_tree(EndTree(True))
     assert (site.files / "d/a").read_bytes() == b"newer"
     told = [text for text in listener.heard if "trash" in text]  # there may be one of fresh files
-    assert told == ["/d: it could not be put into the trash: it is gone for good"]
+    assert told == ["/d: it could not be moved to the trash, so it is gone for good"]
     assert site.agrees()
 
 

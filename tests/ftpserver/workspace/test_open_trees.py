@@ -62,7 +62,7 @@ def test_nothing_is_moved_into_what_a_tree_replaces(site: Site, target, old):
         workspace.change(MakeLink(b"/inside", b"www/site/in"))
         workspace.commit()
         workspace.begin_tree(BeginTree(b"/www/site"))
-        with pytest.raises(CommandError, match="a tree is on its way to /www/site") as error:
+        with pytest.raises(CommandError, match="the atomic upload to /www/site") as error:
             workspace.move(Move(b"/f", target))
         assert error.value.code == "failed"
         workspace.end_tree(EndTree())
@@ -82,7 +82,7 @@ def test_the_directory_that_a_tree_goes_to_stays(site: Site, path, how):
         workspace.commit()
         workspace.begin_tree(BeginTree(b"/www/deep/site"))
         put(workspace, b"/www/deep/site/new")
-        with pytest.raises(CommandError, match="which is in it"):
+        with pytest.raises(CommandError, match="the target of a running atomic upload"):
             if how == "move":
                 workspace.move(Move(path, b"/elsewhere"))
             else:

@@ -355,7 +355,7 @@ def test_parents_for_which_trash_is_given_up(bin_, accounts):
     assert bin_.restore(name).conflicts == []
     assert set(bin_.tree()) == {"d", "d/a"}
     assert not bin_.directory(other).exists()
-    with pytest.raises(Expired, match="given up to make room"):
+    with pytest.raises(Expired, match="purged to free space"):
         bin_.restore(other)
     assert bin_.agrees()
 
