@@ -1,8 +1,8 @@
-"""Addresses of peers, as limits, bans and networks know them.
+"""Addresses of clients, as limits, bans and networks see them.
 
-Lives here: a socket's address as text, and what counts as one place. Lives elsewhere: what is
-decided with it (accounts/limits.py, accounts/bans.py, accounts/accounts.py), how a peer is shown
-(serving/session.py).
+Lives here: a socket's address as text, and which addresses count together. Lives elsewhere: what is
+decided by them (accounts/limits.py, accounts/bans.py, accounts/accounts.py), how an address is
+displayed (serving/session.py).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from ftpwire.peers import peer_credentials
 
 LOCAL = "local"
-"""A peer of this machine that came without an address, through a Unix socket. With ``:UID``, where
-the kernel tells whose it is: then one user's failures are no other's."""
+"""The host of a client on a Unix socket, which has no address. If the kernel names its user,
+``:UID`` follows: so the failures of one user don't count against another."""
 _IPV6_PREFIX = 64
-"""Bits of an IPv6 address that tell whose it is: a provider gives each customer all the rest."""
+"""Bits of an IPv6 address that identify its owner: providers give each customer all the rest."""
 
 _LINK_LOCAL = IPv6Network("fe80::/10")
 
 
 def host_of(address: object, connection: socket.socket | None = None) -> str:
-    """A peer's IP address as text, IPv4 as such also where it came in IPv6's clothes.
+    """Return a client's IP address as text. An IPv4 address mapped into IPv6 is returned as IPv4.
 
     Args:
-        address: As ``accept`` gave it.
-        connection: To ask for the user, where there is no address.
+        address: As returned by ``accept``.
+        connection: The connection, to find its user if there is no address.
     """
     if not isinstance(address, tuple) or not address:
         uid = None if connection is None else peer_uid(connection)
@@ -40,12 +40,12 @@ def host_of(address: object, connection: socket.socket | None = None) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host stands for a user of this machine."""
+    """Return whether a host stands for a user of this machine."""
     return host == LOCAL or host.startswith(f"{LOCAL}:")
 
 
 def _interface(index: int) -> str:
-    """The name of a network interface; its number where that isn't known."""
+    """Return the name of a network interface; its number if the name isn't known."""
     try:
         return socket.if_indextoname(index)
     except OSError:
@@ -54,8 +54,8 @@ def _interface(index: int) -> str:
 
 @lru_cache(maxsize=1024)
 def network_of(host: str) -> str:
-    """What has one share: an IPv4 address, an IPv6 network of 64 bits, or all link-local addresses
-    of an interface, of which a single machine may have as many as it likes."""
+    """Return the network for which connections are counted: an IPv4 address, an IPv6 /64, or all
+    link-local addresses of an interface, of which one machine may have any number."""
     if is_local(host):
         return host
     parsed = _parse(host)
@@ -68,8 +68,8 @@ def network_of(host: str) -> str:
 
 @lru_cache(maxsize=1024)
 def source_of(host: str) -> str:
-    """What is banned together: as `network_of`, but a link-local address alone. All machines of a
-    local network are in the same /64 there."""
+    """Return the network that is banned as one: as `network_of`, but a link-local address by
+    itself. There, all machines of a local network are in the same /64."""
     if not is_local(host):
         parsed = _parse(host)
         if isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL:
@@ -78,19 +78,19 @@ def source_of(host: str) -> str:
 
 
 def _zone_of(host: str) -> str:
-    """``%eth0``, where an address has it."""
+    """Return the zone of an address, as ``%eth0``, if it has one."""
     return "".join(host.partition("%")[1:])
 
 
 def is_in(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether an address lies in one of the networks; this machine's own users do."""
+    """Return whether an address is in one of the networks. Users of this machine always are."""
     if is_local(host):
         return True
     parsed = _parse(host)
     return any(parsed in network for network in networks)
 
 
-@lru_cache(maxsize=1024)  # the same peers come again, and reading an address takes a while
+@lru_cache(maxsize=1024)  # the same clients come again, and parsing an address takes a while
 def _text(host: str) -> str:
     parsed = _parse(host)
     is_local = isinstance(parsed, IPv6Address) and parsed in _LINK_LOCAL
@@ -98,13 +98,13 @@ def _text(host: str) -> str:
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address:
-    parsed = ip_address(host.partition("%")[0])  # fe80::1%eth0: the zone is ours, not the peer's
+    parsed = ip_address(host.partition("%")[0])  # fe80::1%eth0: the zone is this machine's
     mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
     return mapped or parsed
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """The user id at the other end of a Unix socket (SO_PEERCRED, unix(7)); None if not known."""
+    """Return the user id at the other end of a Unix socket (SO_PEERCRED, unix(7)), or None."""
     if connection.family != socket.AF_UNIX:
         return None
     try:

@@ -1,11 +1,11 @@
-"""Certificates looked at and made in a process of its own: the library for that takes 17 MiB.
+"""Certificates: made and read in a separate process, because the library for it takes 17 MiB.
 
-Lives here: a new key with its certificate, the dates of one, and having that done elsewhere
-(``python -m ftpserver.net.certificates``).
-Lives elsewhere: which files they are in, and what is said of them (tls.py).
+Lives here: a new key with its certificate, the dates of a certificate, and the process that does
+this (``python -m ftpserver.net.certificates``).
+Lives elsewhere: the files they are in, and warnings about them (tls.py).
 
-A server makes a key once in its life, and looks at dates at its start: it would keep the memory for
-as long as it runs.
+A server makes one key in its life, and reads dates when it starts. With the library loaded, it
+would keep that memory for as long as it runs.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import NamedTuple
 from ftpserver.errors import StateError
 
 _YEARS = 20
-"""Clients pin the key, not the dates; a short life would only break them."""
+"""Years that a certificate is valid. Clients pin the key: expiry would only break them."""
 _HEAVY = "cryptography"
 _BETWEEN = b"\0"
 
 
 class Dates(NamedTuple):
-    """When a certificate is valid, in seconds since 1970."""
+    """The dates between which a certificate is valid, in seconds since 1970."""
 
     since: float
     until: float
 
 
 def new_key(host: str) -> tuple[bytes, bytes]:
-    """A new key (ECDSA P-256) and its self-signed certificate, in PEM. Raises StateError."""
+    """Make a key (ECDSA P-256) and its self-signed certificate, in PEM. Raises StateError."""
     if _HEAVY in sys.modules:
         return _make(host)
     key, _, certificate = _elsewhere(["new-key", host]).partition(_BETWEEN)
@@ -39,7 +39,7 @@ def new_key(host: str) -> tuple[bytes, bytes]:
 
 
 def dates_of(pem: bytes) -> Dates:
-    """The dates of the first certificate in a text. Raises StateError: there is none."""
+    """Return the dates of the first certificate in a text. Raises StateError if there is none."""
     if _HEAVY in sys.modules:
         return _look(pem)
     since, until = _elsewhere(["dates"], pem).split()
@@ -47,15 +47,15 @@ def dates_of(pem: bytes) -> Dates:
 
 
 def _elsewhere(words: list[str], given: bytes = b"") -> bytes:
-    """Have it done by a process, and return what that says."""
+    """Run a process that does it, and return its output. Raises StateError."""
     command = [sys.executable, "-P", "-m", __spec__.name, *words]
     try:
         done = subprocess.run(command, input=given, capture_output=True, check=True)
     except OSError as error:
         raise StateError(f"no process can be started: {error.strerror}") from error
     except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode(errors="replace").splitlines() or ["it says nothing"]
-        raise StateError(f"certificates can't be looked at or made: {lines[-1]}") from error
+        lines = error.stderr.decode(errors="replace").splitlines() or ["no error was shown"]
+        raise StateError(f"can't make or read certificates: {lines[-1]}") from error
     return done.stdout
 
 
@@ -101,7 +101,7 @@ def _look(pem: bytes) -> Dates:
 
 
 def main(what: str, *words: str) -> None:
-    """Do it, and say what comes of it on standard output."""
+    """Do it in this process, and write the result to standard output."""
     match what:
         case "new-key":
             sys.stdout.buffer.write(_BETWEEN.join(_make(*words)))

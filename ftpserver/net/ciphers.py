@@ -1,9 +1,9 @@
-"""Which TLS 1.3 cipher the server chooses: the cheapest that the processor helps with.
+"""The TLS 1.3 cipher that the server chooses: the cheapest that the processor accelerates.
 
-Lives here: the order of ciphers, which Python has no call for before version 3.15.
-Lives elsewhere: the context that it is set for (tls.py).
+Lives here: the order of ciphers, which Python can't set before version 3.15.
+Lives elsewhere: the context for which it is set (tls.py).
 
-The server decides, so clients need nothing of this.
+The server chooses, so clients need no change.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _OPENSSLS_OWN = (
     "TLS_AES_128_GCM_SHA256",
 )
 _KNOWN = ((3, 11), (3, 15))
-"""From the first version of CPython to before the last in which an SSLContext begins with its
-SSL_CTX pointer, by their sources."""
+"""The first CPython version, and the one after the last, in which an SSLContext begins with its
+SSL_CTX pointer, according to their sources."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def prefer_fast(context: ssl.SSLContext) -> bool:
-    """Have a server's context choose AES-128-GCM first; whether it does now.
+    """Make a server's context prefer AES-128-GCM. Returns whether it does.
 
-    Left alone where the processor has no AES instructions, where somebody has chosen already (the
-    system's OpenSSL configuration, as a crypto policy), and where Python offers no way that is
-    known to be right.
+    The order is left alone if the processor has no AES instructions, if an administrator has chosen
+    one (in the system's OpenSSL configuration, e.g. by a crypto policy), or if this Python has no
+    way to set it that is known to be right.
     """
     if _names(context) != _OPENSSLS_OWN or not _has_aes():
         return False
@@ -49,17 +49,17 @@ def prefer_fast(context: ssl.SSLContext) -> bool:
 
 
 def _names(context: ssl.SSLContext) -> tuple[str, ...]:
-    """The TLS 1.3 ciphers, in their order."""
+    """Return the TLS 1.3 ciphers, in their order."""
     names = (cipher["name"] for cipher in context.get_ciphers())
     return tuple(name for name in names if name.startswith("TLS_"))
 
 
 def _has_aes() -> bool:
     try:
-        told = _CPUINFO.read_text("ascii", "replace")
+        text = _CPUINFO.read_text("ascii", "replace")
     except OSError:
         return False
-    lines = (line for line in told.splitlines() if line.startswith(("flags", "Features")))
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
     return "aes" in next(lines, "").split()
 
 
@@ -71,7 +71,7 @@ def _set_by_pointer(context: ssl.SSLContext, order: bytes) -> None:
         return
     import _ssl
 
-    path = getattr(_ssl, "__file__", None)  # none where it is a part of the interpreter
+    path = getattr(_ssl, "__file__", None)  # absent if it is built into the interpreter
     call = getattr(ctypes.CDLL(path), "SSL_CTX_set_ciphersuites", None) if path else None
     if call is None:
         return

@@ -1,4 +1,4 @@
-"""How many descriptors this process may open. Passing them to others is in fd_passing.py."""
+"""The limit of open descriptors of this process. fd_passing.py passes them to other processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 
 
 def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as the system permits it."""
+    """Raise the process's limit of open descriptors as far as the system permits."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

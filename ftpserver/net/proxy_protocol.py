@@ -1,10 +1,11 @@
-"""The PROXY protocol, version 2: what a proxy says of a connection before the client's first byte.
+"""The PROXY protocol, version 2: what a proxy sends before a connection's first byte.
 
-Lives here: reading its header, bytes in, address out. Does no I/O.
-Lives elsewhere: who may send one (settings/table.py), waiting for it (serving/proxied.py).
+Lives here: parsing its header, bytes in, address out. Does no I/O.
+Lives elsewhere: which addresses may send one (settings/table.py), waiting for it
+(serving/proxied.py).
 
 The format is HAProxy's (proxy-protocol.txt, section 2.2): a signature, a version and a command, a
-family, a length; then two addresses with their ports, and fields that are passed over here.
+family, a length; then two addresses with their ports, and fields that are skipped here.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from ipaddress import IPv4Address, IPv6Address
 from ftpwire.errors import ProtocolError
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-"""How it begins. No TLS record and no frame begins so."""
+"""The beginning of a header. No TLS record and no frame begins with it."""
 HEAD_SIZE = 16
-"""Bytes of the part that tells how long the rest is."""
+"""Bytes of the first part, which contains the length of the rest."""
 MOST = 4096
-"""Bytes of the rest that are taken: addresses, and what proxies say of certificates."""
+"""Most bytes of the rest: addresses, and what proxies add about certificates."""
 
 _HEAD = struct.Struct(">12sBBH")
 _VERSION = 2
@@ -31,17 +32,17 @@ _INET6_ADDRESSES = struct.Struct(">16s16sHH")
 _UNIX_SIZE = 216
 
 Address = tuple[str, int] | tuple[str, int, int, int]
-"""As ``accept`` gives it."""
+"""An address as returned by ``accept``."""
 
 
 class BadProxyHeader(ProtocolError):
-    """What came is not a header of PROXY protocol version 2."""
+    """The bytes are not a header of PROXY protocol version 2."""
 
     code = "proxy-header"
 
 
 def rest_of(head: bytes) -> int:
-    """How many bytes follow the first `HEAD_SIZE` ones.
+    """Return the number of bytes that follow the first `HEAD_SIZE` ones.
 
     Raises:
         BadProxyHeader: They are not the beginning of a header.
@@ -57,18 +58,18 @@ def rest_of(head: bytes) -> int:
 
 
 def source_in(header: bytes) -> Address | None:
-    """The client's address in a whole header.
+    """Return the client's address from a whole header.
 
     Returns:
-        None where the connection is the proxy's own, as for a health check, or the proxy doesn't
-        know an address of the internet.
+        None if the connection is the proxy's own, e.g. a health check, or if the proxy doesn't name
+        an IP address.
 
     Raises:
         BadProxyHeader: It is not a header, or not whole.
     """
     _, command, kind, _ = _HEAD.unpack_from(header)
     if len(header) != HEAD_SIZE + rest_of(header[:HEAD_SIZE]):
-        raise BadProxyHeader("a PROXY header of another size than it says")
+        raise BadProxyHeader("a PROXY header of another size than it announces")
     command &= 0x0F
     if command == _LOCAL:
         return None  # whatever the family is
@@ -95,6 +96,6 @@ def _source(family: int, transport: int, addresses: bytes) -> Address | None:
 
 def _unpack(form: struct.Struct, addresses: bytes) -> tuple[bytes, bytes, int, int]:
     if len(addresses) < form.size:
-        raise BadProxyHeader("a PROXY header without room for its addresses")
+        raise BadProxyHeader("a PROXY header too short for its addresses")
     source, target, source_port, target_port = form.unpack_from(addresses)
     return source, target, source_port, target_port

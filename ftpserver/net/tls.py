@@ -1,4 +1,4 @@
-"""The server's key and certificate, made at first start, and its TLS context.
+"""The server's key and certificate, made at the first start, and its TLS context.
 
 Lives here: key files and SSLContext.
 Lives elsewhere: making a key (certificates.py), the order of ciphers (ciphers.py), TLS on a
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _KEY = "key.pem"
 _CERTIFICATE = "cert.pem"
 _SOON = 14 * 24 * 3600
-"""Seconds before its end, from which on that is told."""
+"""Seconds before a certificate's end from which on a warning is given."""
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE | re.ASCII)
-"""A part of a host name (RFC 1123), in the form that is used on the network."""
+"""A part of a host name (RFC 1123), as used on the network."""
 
 
 def ensure_key(state: Path) -> tuple[Path, Path]:
-    """The paths of certificate and key, made when missing (ECDSA P-256, self-signed).
+    """Return the paths of certificate and key. Makes them if missing (ECDSA P-256, self-signed).
 
     Raises:
         StateError: They can't be written.
@@ -59,7 +59,7 @@ def ensure_key(state: Path) -> tuple[Path, Path]:
 
 
 def files_of(settings: Settings) -> tuple[Path, Path]:
-    """The paths of certificate and key: those that the settings name, else the server's own.
+    """Return the paths of certificate and key: from the settings, or else the server's own.
 
     Raises:
         StateError: The server's own can't be written.
@@ -70,18 +70,18 @@ def files_of(settings: Settings) -> tuple[Path, Path]:
 
 
 def signing_request(key: Path, names: Sequence[str]) -> bytes:
-    """A request to an authority (PKCS #10, RFC 2986), in PEM, signed with a key that is there.
+    """Make a certificate signing request (PKCS #10, RFC 2986) in PEM, with an existing key.
 
-    A certificate that is made for it has this key: clients that have pinned the key go on.
+    The certificate made from it has this key: clients that have pinned the key go on working.
 
     Args:
         names: Host names and addresses that clients connect to; the first is the common name.
 
     Raises:
         StateError: The key can't be read.
-        ValueError: A name can't be one.
+        ValueError: A name is neither a host name nor an address.
     """
-    # imported here: it takes longer than everything else, and is needed by one command
+    # imported here: slow to import, and needed by one command only
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -91,7 +91,7 @@ def signing_request(key: Path, names: Sequence[str]) -> bytes:
     except ValueError as error:
         raise StateError(f"{key}: not a private key without a passphrase") from error
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise StateError(f"{key}: not the kind of key that the server makes")
+        raise StateError(f"{key}: not an elliptic-curve key, as the server makes")
     alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     return (
         x509.CertificateSigningRequestBuilder()
@@ -116,7 +116,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all, with its mode from the first byte on."""
+    """Write a file as a whole or not at all, with its mode from the first byte on."""
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -128,10 +128,10 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older.
+    """Make a context for TLS 1.3, and nothing older.
 
     Args:
-        certificate: PEM; certificates of its issuers may follow it.
+        certificate: A PEM file; certificates of its issuers may follow the first.
 
     Raises:
         StateError: The files don't hold a key and its certificate.
@@ -141,14 +141,12 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
     key_text = _read(key)
     if b"PRIVATE KEY-----" not in key_text:
         raise StateError(f"{key}: holds no private key in PEM form")
-    if b"ENCRYPTED" in key_text:  # OpenSSL would ask the terminal, if there is one
-        raise StateError(
-            f"{key}: is protected by a passphrase: write it without one, by openssl pkey"
-        )
+    if b"ENCRYPTED" in key_text:  # OpenSSL would ask at the terminal, if there is one
+        raise StateError(f"{key}: is protected by a passphrase: remove it, e.g. with openssl pkey")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     ciphers.prefer_fast(context)
-    context.num_tickets = 1  # each costs time in every handshake, and one is all that is used
+    context.num_tickets = 1  # clients use one, and each takes time in every handshake
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
@@ -161,7 +159,7 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def identity_of(certificate: Path, key: Path) -> bytes:
-    """What is the same as long as a certificate and its key are. Raises StateError."""
+    """Return a value that changes with a certificate or its key. Raises StateError."""
     return hashlib.sha256(_read(certificate) + b"\0" + _read(key)).digest()
 
 
@@ -174,11 +172,11 @@ def _read(path: Path) -> bytes:
 
 
 def warnings_about(certificate: Path) -> list[str]:
-    """What clients will soon hold against a certificate, or do already. Of a usable one."""
+    """Return warnings about a usable certificate that clients refuse, or soon will."""
     since, until = certificates.dates_of(_read(certificate))
     now = time.time()
     if until <= now:
-        return [f"{certificate}: expired on {_day(until)}: only clients that pin its key go on"]
+        return [f"{certificate}: expired on {_day(until)}: only clients that pin its key accept it"]
     if since > now:
         return [f"{certificate}: is not valid before {_day(since, '%Y-%m-%d %H:%M')} UTC"]
     if until - now < _SOON:
@@ -191,7 +189,7 @@ def _day(moment: float, form: str = "%Y-%m-%d") -> str:
 
 
 def fingerprint_of(certificate: Path) -> str:
-    """The fingerprint of the key in a PEM file, as clients show it. Raises StateError."""
+    """Return the fingerprint of the key in a PEM file, as clients show it. Raises StateError."""
     try:
         der = ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END")[0] + _END)
         return fingerprint(der)

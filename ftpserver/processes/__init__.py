@@ -1,1 +1,1 @@
-"""Processes of one server: forking them, and how they ask each other things."""
+"""The processes of one server: forking them, and the requests between them."""

@@ -1,7 +1,7 @@
-"""Asking several workers at once, for as long as somebody waits for the answer.
+"""Sending a request to several workers at once, and collecting the replies.
 
-Lives here: the deadline, and who is left out. Lives elsewhere: what is asked (supervisor.py), one
-worker's answer (worker_handle.py).
+Lives here: the deadline, and which workers are left out. Lives elsewhere: the requests
+(supervisor.py), one worker's reply (worker_handle.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Answers(NamedTuple, Generic[_Answer]):
-    """What they answered, and why others didn't. Workers that have ended are in neither."""
+    """The replies, and the reasons of missing ones. Workers that have ended are in neither."""
 
     given: dict[WorkerHandle, _Answer]
     missing: dict[WorkerHandle, str]
@@ -33,7 +33,7 @@ class Answers(NamedTuple, Generic[_Answer]):
 def ask_all(
     workers: Sequence[WorkerHandle], ask: Callable[[WorkerForServer], Future[_Answer]]
 ) -> Answers[_Answer]:
-    """Ask each of those that can serve."""
+    """Send a request to each worker that can serve, and wait for the replies."""
     futures = [(one, one.ask(ask)) for one in workers if one.ready]
     until = time.monotonic() + ANSWER_SECONDS
     answers: Answers[_Answer] = Answers({}, {})
@@ -41,7 +41,7 @@ def ask_all(
         try:
             answers.given[worker] = future.result(max(0.0, until - time.monotonic()))
         except EndpointGone:
-            pass  # it is being looked after
+            pass  # it has ended: the supervisor replaces it
         except (FtpError, OSError, StateError) as error:
             answers.missing[worker] = str(error) or "it doesn't answer"
             logger.warning("%s: %s", worker, answers.missing[worker])

@@ -1,8 +1,8 @@
-"""A process that was forked for a server: asking it, ending it, and what becomes of its leases.
+"""A process that was forked for a server: requests to it, ending it, and the end of its leases.
 
 Lives here: one process as the server sees it, of whatever kind.
-Lives elsewhere: forking (forkserver.py), how both ask each other (rpc.py), what a worker and a
-session's process are besides (supervisor.py, isolation/isolated_session.py).
+Lives elsewhere: forking (forkserver.py), requests between processes (rpc.py), what workers and
+session processes have besides (supervisor.py, isolation/isolated_session.py).
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from ftpserver.storage.ledger import Ledger
 logger = logging.getLogger("ftpd.processes")
 
 Fork = Callable[[int, Sequence[int], bytes], "Future[Carried[int]]"]
-"""Has a process forked: given its number, its descriptors, and what else it should know. The
-result is its process id, with a descriptor that stands for the process (pidfd_open(2)), where the
-system has such a thing."""
+"""Forks a process, given its number, its descriptors, and a note for it. The result is its process
+id, and a descriptor that stands for the process (pidfd_open(2)) if the system has them."""
 
 
 class ChildProcess:
-    """One process, from before it is forked until nothing is left of it. Safe to use from many
-    threads; ``_lock`` guards ``_pidfd`` and ``_over``.
+    """One process, from before it is forked until nothing is left of it. For many threads.
+
+    ``_lock`` guards ``_pidfd`` and ``_over``.
 
     Args:
-        name: For the log and for threads.
-        ledger: Its leases are there, under its incarnation.
-        targets: What the process may call; see `Endpoint`.
-        patience: Seconds after which a process that takes nothing of what it is told is given up.
+        name: Its name in the log, and that of its threads.
+        ledger: The quota store, with its leases under its incarnation.
+        targets: The objects that the process may call; see `Endpoint`.
+        patience: Seconds after which a process that doesn't take its messages is given up.
         may_log: See `Endpoint`.
-        on_end: Called once, by the thread that reads, when the process says nothing more.
+        on_end: Called once, by the endpoint's reader, when the process has ended its connection.
 
     Raises:
-        StateError: There can't be another one.
+        StateError: There can't be another process.
 
     Attributes:
-        number: It is known by.
-        incarnation: What its leases, and its names in staging, begin with.
-        endpoint: To ask it.
-        pid: 0 before it is known.
-        began: On ``time.monotonic()``.
+        number: Its number.
+        incarnation: The prefix of its leases, and of its names in staging.
+        endpoint: The endpoint for requests to it.
+        pid: Its process id; 0 before it is known.
+        began: When it was made, on ``time.monotonic()``.
     """
 
     def __init__(
@@ -90,21 +90,21 @@ class ChildProcess:
         self._lock = threading.Lock()
         self._pidfd = -1
         self._over = False
-        """It is to end, also if it is forked only now."""
+        """True if the process is to end, even if it is forked only later."""
         ledger.others.add(incarnation)
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})" if self.pid else self.name
 
     def begin(self, fork: Fork, descriptors: Sequence[int], note: bytes) -> None:
-        """Have it forked. Its end of the pair of sockets is the first of its descriptors.
+        """Fork the process. Its end of the pair of sockets is the first of its descriptors.
 
-        If it can't be forked after all, the log tells why, and `endpoint` has ended.
+        If that fails later, the reason is logged, and ``endpoint`` has ended.
 
         Raises:
-            StateError: It can't be.
+            StateError: It can't be forked.
         """
-        with self._theirs:  # if the process doesn't come to be, its end is noticed
+        with self._theirs:  # closed here: if the process dies, the endpoint notices its end
             forked = fork(self.number, [self._theirs.fileno(), *descriptors], note)
         forked.add_done_callback(self._forked)
 
@@ -116,6 +116,7 @@ class ChildProcess:
             self.endpoint.give_up()
             return
         self.pid, descriptors = done.result()
+        # `kill` may have run before the process was known: under the lock, one of both kills it.
         with self._lock:
             if self._over:
                 for pidfd in descriptors:
@@ -127,16 +128,19 @@ class ChildProcess:
     # its end -----------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """End the process at once, whatever it does, and ask it nothing more."""
+        """End the process at once, whatever it does, and its connection."""
         with self._lock:
             self._over = True
+            # The descriptor stands for this very process, even after its id is reused.
             if self._pidfd >= 0:
                 _kill(self._pidfd)
         self.endpoint.give_up()
 
     def see_ended(self, seconds: float = 0.0) -> None:
-        """Close everything, and wait until the process has ended; kill it if it hasn't in so many
-        seconds. Not for the thread that reads. Can be called again."""
+        """Close everything, and wait until the process has ended. Kill it after ``seconds``.
+
+        Not for the endpoint's reader. Can be called twice.
+        """
         self._theirs.close()
         with self._lock:
             self._over = True
@@ -152,14 +156,14 @@ class ChildProcess:
             os.close(pidfd)
 
     def end_leases(self) -> None:
-        """End what it held: its account is counted, what can be resumed is kept.
+        """End its leases: count the usage of its account, and keep uploads that can be resumed.
 
-        Raises what the ledger raises; it is tried again by `Ledger.reap` then.
+        Raises the errors of the quota store. `Ledger.reap` tries again later.
         """
         self._ledger.mark_dead(self.incarnation)
 
     def forget(self) -> None:
-        """It held nothing."""
+        """Forget its incarnation, which holds nothing."""
         self._ledger.others.discard(self.incarnation)
 
 
@@ -173,4 +177,4 @@ def _kill(pidfd: int) -> None:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it has ended, as it should
+        pass  # it has ended already

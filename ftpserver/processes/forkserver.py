@@ -1,16 +1,16 @@
-"""The fork server: a process with one thread that all other processes of a server are forked from.
+"""The fork server: a process with one thread, from which a server's other processes are forked.
 
 Lives here: the fork server's process (``python -m ftpserver.processes.forkserver``), the server's
-hold on it, and what both can be asked.
-Lives elsewhere: how they ask each other (rpc.py), what the children do (the module that the
-fork server is started with), deciding that there shall be one.
+side of it, and the requests between both.
+Lives elsewhere: how requests are sent (rpc.py), what the children do (the module that the fork
+server is started with), deciding when to fork.
 
-A server has threads, and a fork of it would take along locks that nobody ever gives back, database
-connections, and every other session's socket. The fork server is a fresh interpreter that has
+A server has threads. A fork of it would copy locks that no thread ever releases, database
+connections, and the socket of every other session. The fork server is a fresh interpreter that has
 imported the modules and loaded the TLS key, and nothing else. A child gets the descriptors that it
-is spawned with, and shares the TLS context, its ticket keys included. It ends by itself when the
-other end of one of its sockets is closed, as the fork server does: whatever becomes of the server,
-nobody is left over.
+is forked with, and shares the TLS context with its ticket keys. Like the fork server, it ends by
+itself when the other end of one of its sockets is closed: however the server ends, no process is
+left over.
 """
 
 from __future__ import annotations
@@ -48,61 +48,62 @@ from ftpwire.errors import FtpError
 logger = logging.getLogger("ftpd.forkserver")
 
 _PATIENCE = 30.0
-"""Seconds for the fork server to load its modules or a certificate, to take what it is told, and to
+"""Seconds for the fork server to load its modules or a certificate, to take its messages, and to
 end."""
 _LAST_SECONDS = 2.0
-"""To end for one that couldn't be started, and has no children; then it is killed."""
+"""Seconds to end for a fork server that couldn't be started, and has no children; then it is
+killed."""
 
 
-# what both can be asked ---------------------------------------------------------------------
+# the requests between both -------------------------------------------------------------------
 
 
 class Forking(Protocol):
-    """What a server asks of its fork server."""
+    """The requests of a server to its fork server."""
 
     @asked
     def configure(self, settings: Settings, began: float) -> None:
-        """Load the certificate that these settings name; further children have them.
+        """Load the certificate that these settings name, for all further children.
 
         Args:
-            began: Of the server's clock: a fork server may start when the system's was set since.
+            began: When the server's clock began: the system's may have been set since.
 
         Raises:
-            StateError: The certificate can't be used: the settings before hold.
+            StateError: The certificate can't be used. The previous settings stay in force.
         """
 
     @asked
     def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
-        """Go on as a child, which is told the same as one that was forked. Nothing else can be
-        asked any more."""
+        """Go on as a child, with what a forked one would get. It takes no requests after
+        this."""
 
     @asked
     def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
-        """Fork a child, which is told a number and a note, and has the descriptors.
+        """Fork a child with a number, a note and descriptors.
 
         Returns:
-            Its process id, with a descriptor that stands for the process (pidfd_open(2)), where
-            the system has such a thing.
+            Its process id, and a descriptor that stands for the process (pidfd_open(2)) if the
+            system has them.
 
         Raises:
-            OSError: There can't be one more.
+            OSError: The system can't fork another process.
         """
 
 
 class EndListener(Protocol):
-    """What a fork server tells its server."""
+    """The notifications of a fork server to its server."""
 
     @told
     def ended(self, number: int, status: int) -> None:
-        """A child has ended, whose ``fork`` was answered before; see `Ended`."""
+        """Note that a child has ended, after the reply to its ``fork``; see `Ended`."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A child has ended.
+    """The end of a child.
 
     Attributes:
-        status: Its exit status; a signal's number negative.
+        status: Its exit status; the negative number of the signal that killed it.
     """
 
     number: int
@@ -110,25 +111,25 @@ class Ended:
 
     @property
     def cause(self) -> str:
-        """What it ended of, for people."""
+        """The cause of its end, for display."""
         if self.status >= 0:
-            return f"it ended with status {self.status}"
+            return f"it exited with status {self.status}"
         try:
             name = signal.Signals(-self.status).name
-        except ValueError:  # one of those for real time
+        except ValueError:  # a real-time signal
             name = f"signal {-self.status}"
-        return f"it was ended by {name}"
+        return f"it was killed by {name}"
 
 
 @dataclass(frozen=True)
 class ChildArguments:
-    """What a child begins with.
+    """The arguments of a child's ``main``.
 
     Attributes:
-        number: That it was spawned with.
-        note: The same.
-        tls_context: None for a server without TLS.
-        descriptors: In the order in which they were given; closed when the child ends.
+        number: The number that it was forked with.
+        note: The note that it was forked with.
+        tls_context: The TLS context; None for a server without TLS.
+        descriptors: Its descriptors, in the order given; closed when the child ends.
     """
 
     number: int
@@ -138,22 +139,22 @@ class ChildArguments:
     descriptors: list[int]
 
 
-# the server's hold on it ----------------------------------------------------------------------
+# the server's side ----------------------------------------------------------------------------
 
 
 class ForkServer:
-    """Has children forked for a server. Safe to use from many threads.
+    """Forks children for a server. Safe to use from many threads.
 
-    A fork server that has died, or rests, is started when the next child is asked for; its children
-    live on. ``_lock`` guards the process and the way to it.
+    A fork server that has died, or rests, is started for the next child. Its children live on.
+    ``_lock`` guards the process and its endpoint.
 
     Args:
-        module: Its ``main`` is called with `ChildArguments` in each child, which ends when it
-            returns. If it has a ``prepare``, that is called once, in the fork server, before there
-            are any.
-        on_report: Called in a thread of the fork server's own. It must not ask the fork server for
-            anything itself: the answer would come to the same thread.
-        resting: Don't start it before there is a child to be forked.
+        module: The module whose ``main`` is called with `ChildArguments` in each child. The child
+            ends when it returns. If the module has a ``prepare``, that is called once in the fork
+            server, before the first child.
+        on_report: Called in a thread of the fork server's own. It must not send requests to the
+            fork server: the same thread receives the replies.
+        resting: True to start the fork server with the first child.
 
     Raises:
         StateError: It can't be started, or the certificate can't be used.
@@ -176,13 +177,13 @@ class ForkServer:
         self._stopping = False
         self._resting = resting
         self._became: list[threading.Thread] = []
-        """For each fork server that has become a child, a thread that waits for its end."""
+        """For each fork server that became a child, a thread that waits for its end."""
         if not resting:
             with self._lock:
                 self._start()
 
     def configure(self, settings: Settings) -> None:
-        """Have further children use other settings. Raises StateError: they don't."""
+        """Use other settings for further children. Raises StateError if that fails."""
         with self._lock:
             if not self._resting:
                 self._configure(self._ensure(), settings)
@@ -190,12 +191,14 @@ class ForkServer:
 
     @property
     def is_awake(self) -> bool:
-        """Whether there is a process, or was one that has died."""
+        """True if there is a process, or was one that has died."""
         return self._process is not None
 
     def go_idle(self) -> None:
-        """End the fork server until there is another child to be had: it takes as much memory as
-        one. For when there are none, or nobody would hear of their end."""
+        """End the fork server until the next child is needed: it takes as much memory as a child.
+
+        Only if there are no children: otherwise their end would not be reported.
+        """
         with self._lock:
             self._resting = True
             self._end()
@@ -203,8 +206,10 @@ class ForkServer:
     def become(
         self, number: int, descriptors: Sequence[int], note: bytes = b""
     ) -> Future[Carried[int]]:
-        """The same as `spawn`, but the fork server itself goes on as the child, which saves a
-        process. For when there are no other children: nobody would hear of their end."""
+        """As `spawn`, but the fork server itself goes on as the child, which saves a process.
+
+        Only if there are no other children: otherwise their end would not be reported.
+        """
         with self._lock:
             endpoint = self._ensure()
             process, self._process, self._endpoint = self._process, None, None
@@ -221,7 +226,7 @@ class ForkServer:
             waiting = threading.Thread(target=wait, name=f"child {number}")
             try:
                 waiting.start()
-            except RuntimeError as error:  # no more threads
+            except RuntimeError as error:  # too many threads
                 process.kill()
                 process.wait()
                 endpoint.close()
@@ -232,29 +237,31 @@ class ForkServer:
     def spawn(
         self, number: int, descriptors: Sequence[int], note: bytes = b""
     ) -> Future[Carried[int]]:
-        """Have a child forked, which is given duplicates of the descriptors.
+        """Fork a child, which gets duplicates of the descriptors.
 
         Args:
-            number: To know it by in reports.
-            note: What else it should know.
+            number: The child's number in reports.
+            note: What else the child should know.
 
         Returns:
-            What `Forking.fork` returns, or the OSError that it raises; PeerGone when the fork
-            server has died meanwhile: then there may be a child.
+            A Future of the result of `Forking.fork`, or of the OSError that it raises. It is
+            EndpointGone if the fork server has died meanwhile: then there may be a child.
 
         Raises:
-            StateError: It can't be.
+            StateError: The fork server can't be started.
         """
         with self._lock:
             forking = stand_in(Forking, self._ensure())
             return later(forking.fork)(number, note, Descriptors(list(descriptors)))
 
     def stop(self) -> None:
-        """End the fork server; its children are not waited for. Can be called twice."""
+        """End the fork server. Its children are not waited for. Can be called twice."""
         self._stopping = True
+        # Without the lock, which a thread may hold while it waits for the fork server's reply: that
+        # wait ends here.
         starting = self._endpoint
         if starting is not None:
-            starting.give_up()  # who waits for its answer, with the lock, hears that it is over
+            starting.give_up()
         with self._lock:
             self._end()
             became, self._became = self._became, []
@@ -262,7 +269,7 @@ class ForkServer:
             thread.join(_PATIENCE)
 
     def ended(self, number: int, status: int) -> None:
-        """`EndListener.ended`."""
+        """Report the end of a child: see `EndListener.ended`."""
         self._on_report(Ended(number, status))
 
     def _ensure(self) -> Endpoint:
@@ -280,7 +287,7 @@ class ForkServer:
             and process.poll() is None
         ):
             return endpoint
-        logger.warning("the fork server has ended; another one is started")
+        logger.warning("the fork server has ended; starting another one")
         self._end()
         return self._start()
 
@@ -313,7 +320,7 @@ class ForkServer:
         try:
             endpoint.start()
             self._configure(endpoint, self._settings)
-        except RuntimeError as error:  # no more threads
+        except RuntimeError as error:  # too many threads
             self._end(_LAST_SECONDS)
             raise StateError(f"no process can be started: {error}") from error
         except BaseException:
@@ -327,9 +334,9 @@ class ForkServer:
         except TimeoutError:
             raise StateError("the fork server doesn't answer") from None
         except EndpointGone:
-            raise StateError("the fork server has ended: the log tells why") from None
+            raise StateError("the fork server has ended: see the log") from None
         except (FtpError, OSError, ValueError) as error:
-            raise StateError(f"the fork server can't take the settings over: {error}") from error
+            raise StateError(f"the fork server can't use the settings: {error}") from error
 
     def _end(self, seconds: float = _PATIENCE) -> None:
         if self._endpoint is not None:
@@ -344,20 +351,18 @@ class ForkServer:
         self._process = self._endpoint = None
 
 
-# the fork server's process ------------------------------------------------------------------------
+# the fork server's process --------------------------------------------------------------------
 
 
 class _Forker(ForkingMixIn, BaseServer):
-    """Forks a child for each request that comes from the server: it does what `Forking` says.
+    """Forks a child for each request of the server: an implementation of `Forking`.
 
-    It has one thread, which reads and answers, so that what is forked is never in the middle of
-    anything. socketserver's own way of reaping waits for any child at all, and after 40 of them for
-    ever: here each is waited for by its number, when SIGCHLD says that one has ended.
+    It has one thread, which receives and answers, so that no lock is held when it forks.
+    socketserver's own way of reaping waits for any child at all, and after 40 children for ever.
+    Here each is waited for by its process id, when SIGCHLD shows that one has ended.
     """
 
-    max_children = (
-        sys.maxsize
-    )  # how many there may be is the server's to decide (accounts/limits.py)
+    max_children = sys.maxsize  # the server decides how many there may be (accounts/limits.py)
     active_children: set[int]
 
     def __init__(self, sock: socket.socket, children: ModuleType, *, verbose: bool) -> None:
@@ -374,19 +379,19 @@ class _Forker(ForkingMixIn, BaseServer):
         self.active_children = set()
         self._numbers: dict[int, int] = {}
         self._becomes: ChildArguments | None = None
-        """What this process goes on as."""
+        """The arguments with which this process goes on as a child."""
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # one byte that wakes up is as good as many
+        # the pipe need not hold more than one byte: `run` looks at all children after each
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         return self.endpoint.fileno()
 
     def run(self) -> None:
-        """Serve until the server is gone, or has this process go on as a child."""
+        """Serve until the server is gone, or makes this process go on as a child."""
         while not (self.endpoint.gone or self._becomes):
             readable, _, _ = select.select([self.fileno(), self._woken.fileno()], [], [])
             if self._woken.fileno() in readable:
@@ -395,10 +400,10 @@ class _Forker(ForkingMixIn, BaseServer):
             if self.fileno() in readable:
                 self.endpoint.handle_one()
 
-    # what the server asks (Forking) --------------------------------------------------------
+    # the requests of the server (Forking) --------------------------------------------------
 
     def configure(self, settings: Settings, began: float) -> None:
-        """Take settings over, and be ready to fork."""
+        """Use the settings, and prepare to fork."""
         if self.settings is None:
             RUN.follow(began)
             log_to_stderr(settings.log_format, verbose=self._verbose)
@@ -406,10 +411,10 @@ class _Forker(ForkingMixIn, BaseServer):
             messages.prepare_to_serve()
         self._take_key(settings)
         self.settings = settings
-        keep_what_is_there()  # and children share it
+        keep_what_is_there()  # children share this memory
 
     def _take_key(self, settings: Settings) -> None:
-        """Make the TLS context; the same key stays in the same one, and its tickets good."""
+        """Make the TLS context. With the same key it stays the same, and its tickets valid."""
         if settings.plaintext:
             return
         files = tls.files_of(settings)
@@ -419,19 +424,20 @@ class _Forker(ForkingMixIn, BaseServer):
             self._key_identity = identity
 
     def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
-        """Fork a child. In the child this never returns."""
+        """Fork a child. In the child this doesn't return."""
         assert self.settings is not None
-        request: Any = given  # for socketserver it is a socket
+        request: Any = given  # socketserver takes it for a socket
         before = set(self.active_children)
         self.process_request(
             request, ChildArguments(number, note, self.settings, self.tls_context, given)
         )
         (pid,) = self.active_children - before
         self._numbers[pid] = number
+        # opened before the child can be reaped: its process id can't be another process's yet
         return Carried(pid, _pidfds_of(pid))
 
     def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
-        """Have `live_on` be called next."""
+        """Let `run` return; then `live_on` makes this process the child."""
         assert self.settings is not None
         kept = list(given)
         given.clear()
@@ -439,7 +445,7 @@ class _Forker(ForkingMixIn, BaseServer):
         return Carried(os.getpid(), _pidfds_of(os.getpid()))
 
     def live_on(self) -> None:
-        """Live as the child that this process has become, if it has."""
+        """Live as a child, if this process is to become one."""
         if self._becomes is None:
             return
         try:
@@ -451,7 +457,7 @@ class _Forker(ForkingMixIn, BaseServer):
     # each child (ForkingMixIn) -------------------------------------------------------------
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Live as a child."""
+        """Live as a child. Runs in the child."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -467,7 +473,7 @@ class _Forker(ForkingMixIn, BaseServer):
         logger.exception("process %d failed", client_address.number)
 
     def collect_children(self, *, blocking: bool = False) -> None:
-        """Reap those that have ended, each by its own number."""
+        """Reap the children that have ended, each by its own process id."""
         for pid in list(self.active_children):
             found, status = os.waitpid(pid, 0 if blocking else os.WNOHANG)
             if found:
@@ -477,8 +483,8 @@ class _Forker(ForkingMixIn, BaseServer):
 
 
 def _pidfds_of(pid: int) -> list[int]:
-    """A descriptor that stands for a child, which is not reaped yet; none where there is no such
-    thing."""
+    """Return a descriptor for a child that is not reaped yet; none if the system has no such
+    descriptors."""
     try:
         return [os.pidfd_open(pid)]
     except (OSError, AttributeError):
@@ -486,7 +492,7 @@ def _pidfds_of(pid: int) -> list[int]:
 
 
 def _nothing() -> None:
-    """Where there is nothing to prepare."""
+    """Do nothing: the module has nothing to prepare."""
 
 
 def _no_handler(request: Any, client_address: Any, server: BaseServer) -> Any:
@@ -495,7 +501,8 @@ def _no_handler(request: Any, client_address: Any, server: BaseServer) -> Any:
 
 def main(descriptor: str, module: str, level: str) -> None:
     """Be the fork server of the server at the other end of a socket."""
-    # what ends it, and its children, is the server's end: not a Ctrl-C that all of them hear
+    # It ends when the server's end of the socket is closed, and so do its children: not by a Ctrl-C
+    # that all processes at a terminal get.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=int(descriptor))
@@ -506,11 +513,11 @@ def main(descriptor: str, module: str, level: str) -> None:
     try:
         forker.run()
         forker.live_on()
-    finally:  # whoever ends from now on isn't told of by a socket that is closed already
+    finally:  # children that end from now on must not write to a socket that is closed
         signal.set_wakeup_fd(-1)
 
 
 if __name__ == "__main__":
-    from ftpserver.processes import forkserver  # under its own name, by which children know it
+    from ftpserver.processes import forkserver  # the module's real name, known to children
 
     forkserver.main(*sys.argv[1:])

@@ -1,13 +1,12 @@
-"""Workers as they are of use: the server serves by itself, and has workers beside it while several
-sessions are busy.
+"""Growing: the server serves by itself, and starts workers while several sessions are busy.
 
-Lives here: when there is another one and when it ends, which connections the server serves itself.
-Lives elsewhere: the lives of workers (supervisor.py), who of them gets a connection (handing.py),
-what counts as busy (serving/busyness.py), how many there may be (settings/table.py).
+Lives here: when to start another worker and when to end one, which connections the server serves
+itself.
+Lives elsewhere: the lives of workers (supervisor.py), which worker gets a connection (handing.py),
+what counts as busy (serving/busyness.py), the greatest number of workers (settings/table.py).
 
-A server that one person uses at a time has no more memory and no more steps on the way to an answer
-than one without workers. Sessions stay where they are: a worker that is started is for those that
-come from then on.
+With one user at a time, a server takes as little memory and as few steps for a reply as one without
+workers. Sessions stay in their processes: a new worker serves connections that come later.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.workers")
 
 _IDLE_SECONDS = 600.0
-"""Without a connection, after which a worker ends: starting one again takes a second of CPU."""
+"""Seconds without a connection after which a worker ends. Starting one takes a second of CPU."""
 _TRIES = 3
-"""So many that die at their start, one after the other, are enough: the server goes on alone."""
+"""Workers that may die at their start in a row. After that the server goes on alone."""
 _PAUSE_SECONDS = 10.0
-"""From then until one is tried again at first; each time it is twice as long."""
+"""Seconds from then until the next try, at first. Each further try doubles them."""
 
 
 class GrowingSupervisor(WorkerSupervisor):
-    """The server's own process serves, and as many workers beside it as are of use.
+    """Serves in the server's own process, and with as many workers beside it as are useful.
 
     Args:
-        most: Processes that serve, this one included.
+        most: Most processes that serve, including this one.
     """
 
     def __init__(self, host: Host, most: int) -> None:
@@ -57,24 +56,24 @@ class GrowingSupervisor(WorkerSupervisor):
         self._most = most
         self._busyness = Busyness(self._service.sessions)
         self._idle: dict[int, float] = {}
-        """The workers without a connection, by number, since when on ``time.monotonic()``."""
+        """The workers without a connection by number, and since when, on ``time.monotonic()``."""
         self._changing = self._closed = False
-        """A worker is being started, or the fork server ended."""
+        """True while a worker is being started, or the fork server ended."""
         self._grow_at = 0.0
-        """No worker is started before, on ``_clock``."""
+        """The time, on ``_clock``, before which no worker is started."""
         self._paces = SharedPaces(os.dup(self._page))
         self._service.limits.keep_paces_by(self._paces.pace)
 
     @property
     def workers(self) -> list[int]:
-        """The numbers of the processes that serve; none while this one does alone."""
+        """The process ids of the processes that serve; none while this one serves alone."""
         others = super().workers
         return sorted([os.getpid(), *others]) if others else []
 
     # connections -------------------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
-        """Have a connection served by the process that has the fewest; here, if several have."""
+        """Serve a connection by the process that has the fewest; if several have, by this one."""
         load = self._handing.load()
         if load is None or len(self._service.connections) - load.handed <= load.fewest:
             self._here.take(request, client_address)
@@ -82,7 +81,7 @@ class GrowingSupervisor(WorkerSupervisor):
             super().serve(request, client_address)
 
     def drop(self, request: socket.socket) -> None:
-        """Have a connection end that has not logged in."""
+        """End a connection that has not logged in."""
         if self._handing.drop(request):
             return
         try:
@@ -90,19 +89,19 @@ class GrowingSupervisor(WorkerSupervisor):
         except OSError:
             pass  # it has just ended
 
-    # asking all of them ------------------------------------------------------------------
+    # requests to all of them -------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """How much goes on in all of them."""
+        """Return the figures of all processes."""
         return self._service.stats() + super().stats()
 
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected, by number."""
+        """Return the sessions of all processes, ordered by number."""
         infos = self._service.session_infos() + super().session_infos()
         return sorted(infos, key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
+        """End a session, or all sessions of a user. Returns their numbers. Raises NotFound."""
         try:
             ended = self._service.kick(session, user)
         except NotFound:
@@ -112,10 +111,10 @@ class GrowingSupervisor(WorkerSupervisor):
         except NotFound:
             return ended
 
-    # as many as are of use ---------------------------------------------------------------
+    # as many as are useful ---------------------------------------------------------------
 
     def enforce(self) -> None:
-        """Look also whether there should be more workers, or fewer."""
+        """Enforce what all supervisors do, and start or end workers as needed."""
         super().enforce()
         now = time.monotonic()
         busy = self._busyness.look(now)
@@ -135,13 +134,16 @@ class GrowingSupervisor(WorkerSupervisor):
         self._let_go(workers, now)
 
     def _fork(self) -> Fork:
-        """Where there is only one besides this process, it needs no fork server of its own; nor
-        does another one that takes its place."""
+        """Return the function that forks the next worker.
+
+        If there can be only one beside this process, the fork server itself becomes that worker,
+        and later the one that replaces it.
+        """
         alone = self._most == 2 and not self._fork_server.is_awake
         return self._fork_server.become if alone else self._fork_server.spawn
 
     def _do_soon(self, change: Callable[[], None]) -> None:
-        """Have the thread do it that looks after workers: both take a moment."""
+        """Let the thread that looks after workers make a change, which takes a moment."""
         self._changing = True
 
         def task() -> None:
@@ -164,12 +166,12 @@ class GrowingSupervisor(WorkerSupervisor):
             self._grow_later()
 
     def _replace(self, worker: WorkerHandle) -> None:
-        """Whether another one is of use is seen in a moment, as if there had been none."""
+        """Replace nothing: the next round finds out whether another worker is useful."""
         self._short_lives.ended(self._clock() - worker.began, served=worker.ready)
         self._grow_later()
 
     def _grow_later(self) -> None:
-        """Start none for a while, where they die again and again."""
+        """Start no worker for a while, if workers die again and again."""
         lives = self._short_lives
         if lives.count < _TRIES:
             self._quiet = False
@@ -182,26 +184,26 @@ class GrowingSupervisor(WorkerSupervisor):
             why = f" ({lives.reason})" if lives.reason else ""
             logger.error(
                 "%d workers in a row have died at their start%s: the server goes on alone, and "
-                "tries one again every few minutes while more sessions are busy",
+                "tries again every few minutes while several sessions are busy",
                 lives.count,
                 why,
             )
 
     def _go_on_with_workers(self) -> None:
-        """One lives: whatever it was is over."""
+        """Note that a worker lives: workers can be started again."""
         self._quiet = False
         self._short_lives.count = 0
         logger.info("there are workers beside the server again")
 
     def _let_go(self, workers: list[WorkerHandle], now: float) -> None:
-        """End the workers that have had no connection for long."""
+        """End workers that have had no connection for a long time."""
         self._idle = {
             one.number: self._idle.get(one.number, now) for one in workers if not one.connections
         }
         for worker in workers:
             since = self._idle.get(worker.number)
             if since is not None and now - since >= _IDLE_SECONDS:
-                worker.retired = True  # if it gets one meanwhile, it ends with that
+                worker.retired = True  # if it gets a connection meanwhile, it ends with that
                 worker.far.retire()
 
     # the end -----------------------------------------------------------------------------
@@ -211,14 +213,14 @@ class GrowingSupervisor(WorkerSupervisor):
         workers_end = threading.Thread(target=super().stop, args=(grace,), name="workers end")
         try:
             workers_end.start()
-        except RuntimeError:  # no more threads: one after the other
+        except RuntimeError:  # too many threads: one after the other
             super().stop(grace)
             return
         self._service.end_sessions()
         workers_end.join()
 
     def close(self) -> None:
-        """End what is left of them, and give everything back. Can be called twice."""
+        """Kill the remaining workers, and release everything. Can be called twice."""
         super().close()
         if not self._closed:
             self._closed = True

@@ -5,9 +5,10 @@ Lives elsewhere: accepting (serving/listeners.py), the lives of workers (supervi
 (worker.py).
 
 A connection is offered to the worker that has the fewest, by its number alone. The worker claims
-it, and gets its descriptor as the answer: from then on, and not before, it is that worker's. So one
-that was stopped, or hangs, keeps no connection that it hasn't begun: what it leaves unclaimed is
-offered to others, and when it wakes up it is told so. It is offered no more until it has answered.
+it, and gets its descriptor with the reply: only from then on it is that worker's. So a worker that
+was stopped, or hangs, keeps no connection that it hasn't begun to serve. What it leaves unclaimed
+is offered to others, and when it wakes up, its claim is refused. It is offered nothing else until
+it has answered.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.workers")
 
 _WAIT_SECONDS = 60.0
-"""That a connection waits for a worker."""
+"""Seconds that a connection waits for a worker."""
 _MOST_OWED = 64
-"""Answers that a worker may owe, and get another connection: what it is sent must find room in its
-socket, or who sends it would wait."""
+"""Most replies that a worker may owe and still be offered a connection: the socket must have space
+for its messages, or the sending thread would wait."""
 
 
 @dataclass(eq=False)
 class _Connection:
-    """One that no worker has claimed.
+    """A connection that no worker has claimed.
 
     Attributes:
-        since: When it came.
-        worker: It was offered to; None while no worker is free.
+        since: When it came, on the clock.
+        worker: The worker that it was offered to; None while no worker is free.
     """
 
     number: int
@@ -56,11 +57,11 @@ class _Connection:
 
 
 class Load(NamedTuple):
-    """How many connections there are.
+    """The numbers of connections.
 
     Attributes:
-        fewest: Of the worker that would get the next one.
-        handed: Of all workers, with those that wait for one.
+        fewest: Those of the worker that would get the next one.
+        handed: Those of all workers, and those that wait for one.
     """
 
     fewest: int
@@ -68,13 +69,15 @@ class Load(NamedTuple):
 
 
 class Handing:
-    """Hands connections out. Safe to use from many threads; ``_lock`` guards all of it, and what
-    each worker has. Nobody is told anything while it is held.
+    """Hands out connections. Safe to use from many threads.
+
+    ``_lock`` guards all fields, and the connections of each worker. No message is sent while it is
+    held.
 
     Args:
-        clock: Seconds, of which only differences count.
-        serve_here: Takes a connection that no worker is free for, with its client's address, as a
-            listener's sessions are given them; None: such a connection waits for a worker.
+        clock: Returns seconds, of which only differences count.
+        serve_here: Serves a connection that no worker is free for, given the client's address as a
+            listener's sessions are. None: such a connection waits for a worker.
     """
 
     def __init__(
@@ -89,14 +92,14 @@ class Handing:
         self._lock = threading.Lock()
         self._workers: list[WorkerHandle] = []
         self._unclaimed: dict[int, _Connection] = {}
-        """By number; those that nobody was offered are in ``_waiting`` as well."""
+        """By number. Those that are offered to no worker are in ``_waiting`` as well."""
         self._waiting: dict[int, _Connection] = {}
         self._accepting = True
 
     # connections come --------------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
-        """Have a connection served by the worker that has the fewest."""
+        """Serve a connection by the worker that has the fewest."""
         host = host_of(client_address, request)
         address = (host, client_address[1]) if isinstance(client_address, tuple) else None
         client = Client(address, self._service.limits.is_known(host))
@@ -110,18 +113,19 @@ class Handing:
             self._turn_away()
 
     def _advance(self) -> None:
-        """Offer those that wait to workers that are free; else have them served here."""
+        """Offer waiting connections to free workers, or else serve them in this process."""
         here: list[_Connection] = []
         with self._lock:
             now, offered = self._clock(), []
             while self._waiting and (worker := self._choose(now)) is not None:
                 one = self._waiting.pop(next(iter(self._waiting)))
+                # Recorded before the offer is sent, as its claim may come at once.
                 one.worker = worker
                 worker.handed += 1
                 worker.connections[one.number] = one.request
                 worker.owes[one.number] = now
                 offered.append((worker, one.number))
-            if self._serve_here is not None and self._accepting:  # nobody is free for these
+            if self._serve_here is not None and self._accepting:  # no worker is free for these
                 here = list(self._waiting.values())
                 self._waiting.clear()
                 for one in here:
@@ -142,7 +146,7 @@ class Handing:
         return min(free, key=lambda one: (len(one.connections), one.handed), default=None)
 
     def load(self) -> Load | None:
-        """How many connections there are; None: no worker would get one."""
+        """Return the numbers of connections; None if no worker would get one."""
         with self._lock:
             worker = self._choose(self._clock())
             if worker is None:
@@ -151,8 +155,11 @@ class Handing:
             return Load(len(worker.connections), handed + len(self._waiting))
 
     def look(self) -> None:
-        """Now and then: take back what a worker doesn't claim, while somebody else can serve it;
-        turn away what has waited for too long."""
+        """Look after connections that wait. Called now and then.
+
+        Takes back what a silent worker doesn't claim, if another process can serve it, and closes
+        what has waited for too long.
+        """
         with self._lock:
             now = self._clock()
             silent = [one for one in self._workers if one.is_silent(now)]
@@ -165,7 +172,7 @@ class Handing:
         self._turn_away(now - _WAIT_SECONDS)
 
     def _take_back(self, some: Iterable[_Connection]) -> None:
-        """With the lock held."""
+        """Let connections wait again that were offered. The caller holds ``_lock``."""
         for one in list(some):
             assert one.worker is not None
             one.worker.connections.pop(one.number, None)
@@ -173,18 +180,18 @@ class Handing:
             self._waiting[one.number] = one
 
     def accept_no_more(self) -> None:
-        """No more connections come: what waits for a worker is turned away."""
+        """Accept no further connections, and close those that wait for a worker."""
         self._accepting = False
         self._turn_away()
 
     def _turn_away(self, before: float = float("inf")) -> None:
-        """Turn away those that came before then, and that no worker was free to serve."""
+        """Close connections that came before a time, and that no worker was free to serve."""
         with self._lock:
             some = [one for one in self._waiting.values() if one.since < before]
             for one in some:
                 del self._waiting[one.number], self._unclaimed[one.number]
         for one in some:
-            logger.error("a connection was turned away: there is no worker to serve it")
+            logger.error("a connection was closed: no worker is free to serve it")
             self._end(one)
 
     def _end(self, one: _Connection) -> None:
@@ -192,7 +199,7 @@ class Handing:
         self._service.forget_connection(one.request)
 
     def drop(self, request: socket.socket) -> bool:
-        """Have a connection end that has not logged in. Returns whether it is known here."""
+        """End a connection that has not logged in. Returns whether it is known here."""
         with self._lock:
             found = next((one for one in self._unclaimed.values() if one.request is request), None)
             if found is not None:
@@ -215,14 +222,17 @@ class Handing:
     # workers come and go -----------------------------------------------------------------
 
     def join(self, worker: WorkerHandle) -> None:
-        """A worker gets connections from now on."""
+        """Hand out connections to a worker from now on."""
         with self._lock:
             self._workers.append(worker)
         self._advance()
 
     def leave(self, worker: WorkerHandle) -> int:
-        """A worker has ended: what it hasn't claimed goes to others. Returns how many connections
-        have ended with it."""
+        """Note that a worker has ended. What it hasn't claimed goes to others.
+
+        Returns:
+            The number of connections that have ended with it.
+        """
         with self._lock:
             if worker in self._workers:
                 self._workers.remove(worker)
@@ -235,13 +245,15 @@ class Handing:
             self._turn_away()
         return len(lost)
 
-    # what workers say --------------------------------------------------------------------
+    # the requests of workers -------------------------------------------------------------
 
     def claim(self, worker: WorkerHandle, number: int) -> Carried[Client]:
-        """A worker takes a connection. Raises NotFound: it is not its any more."""
+        """Give a worker a connection that it claims. Raises NotFound if it isn't its any more."""
         with self._lock:
             worker.owes.pop(number, None)
             one = self._unclaimed.get(number)
+            # A connection is removed from ``_unclaimed`` exactly once, with the lock: by a claim,
+            # `drop`, `_turn_away` or serving it here. That one owns its socket.
             mine = one is not None and one.worker is worker
             if mine:
                 del self._unclaimed[number]
@@ -252,14 +264,14 @@ class Handing:
         return Carried(one.client, [one.request.detach()])
 
     def closed(self, worker: WorkerHandle, number: int) -> None:
-        """A worker has closed a connection."""
+        """Note that a worker has closed a connection."""
         with self._lock:
             request = worker.connections.pop(number, None)
         if request is not None:
             self._service.forget_connection(request)
 
     def logged_in(self, worker: WorkerHandle, number: int, host: str) -> None:
-        """The client of a worker's connection has logged in."""
+        """Note that the client of a worker's connection has logged in."""
         limits = self._service.limits
         limits.spare(host)
         with self._lock:

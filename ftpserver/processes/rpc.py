@@ -1,14 +1,13 @@
-"""Peers: how two processes of one server ask each other things, over a pair of sockets.
+"""Endpoints: how two processes of one server call each other, over a pair of sockets.
 
-Lives here: calls and their results, many at once, in both directions; descriptors that come along;
-errors that arrive as what they were raised as.
-Lives elsewhere: what can be asked, and what is answered (interfaces.py), forking the processes
-(forkserver.py).
+Lives here: requests and replies, many at once, in both directions; descriptors that are sent along;
+errors that are raised again at the other end.
+Lives elsewhere: which requests there are (interfaces.py), forking the processes (forkserver.py).
 
-The process at the other end may have been taken over by somebody hostile. So nothing is pickled:
-messages are decoded into the types of the interface, which validates them. A length is checked
-before anything is allocated for it, descriptors come only where they are expected, and an end that
-doesn't take what it is sent is given up. Whatever is wrong ends this one pair of sockets, and
+An attacker may have taken over the process at the other end. So nothing is pickled: messages are
+decoded into the types of the interface, which validates them. A length is checked before anything
+is allocated for it, descriptors are accepted only where they are expected, and an endpoint gives up
+a process that doesn't take what it is sent. Any violation ends this one pair of sockets, and
 nothing else.
 
 A message is a header and a payload of msgpack:
@@ -43,14 +42,14 @@ from ftpwire.errors import FACTS, CommandError, FtpError, Internal, facts_of
 logger = logging.getLogger("ftpd.calls")
 
 MAX_SIZE = 1024 * 1024
-"""Bytes of one message's payload, at most."""
+"""Most bytes of one message's payload."""
 MAX_DESCRIPTORS = 8
 _AT_ONCE = 4096
-"""Bytes of a message that the system takes whole or not at all."""
+"""Most bytes of a message that the system takes as a whole or not at all."""
 _MOMENT = 0.01
-"""Seconds that a thread which must not wait for room waits for another one that is sending."""
+"""Seconds that a thread which must not wait for the other end waits for another sending thread."""
 _MOST_LATE = 2
-"""So many times the largest message may wait for an end to take it."""
+"""Messages waiting for the other end to take them may have this many times the largest size."""
 _HEADER = struct.Struct("!IIBB")
 _TIMEVAL = struct.Struct("@ll")
 _CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -68,7 +67,7 @@ class EndpointGone(Internal):
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error on its way. Exactly one of ``code``, ``errno`` and ``state`` is given."""
+    """An error as a message. Exactly one of ``code``, ``errno`` and ``state`` is given."""
 
     text: str
     code: str | None = None
@@ -84,7 +83,7 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Open(NamedTuple):
-    """A call that waits for its result."""
+    """A request that waits for its reply."""
 
     request: Request
     result: Future[Any]
@@ -95,25 +94,27 @@ _decode_failure = msgspec.msgpack.Decoder(_Failure).decode
 
 
 class Endpoint:
-    """One end of the pair: asks the other end, and answers it. Safe to use from many threads.
+    """One end of the pair: sends requests, and answers those of the other end. For many threads.
 
-    Until `start`, who asks also reads: the process may need to stay without other threads. From
-    then on a thread does, until the other end is gone. That thread never waits for the other end to
-    take something, nor does who tells an end whose patience is limited. ``_lock`` guards ``_open``,
-    ``_over`` and ``_late``, ``_sending`` what is sent; neither is held while something is handled.
+    Until `start`, the thread that sends a request also receives the reply: the process may need to
+    stay without other threads. From then on a thread reads, until the other end is gone. That
+    reader never waits for the other end to take a message. Nor does a thread that sends a
+    notification to an end with limited ``patience``. ``_lock`` guards ``_open``, ``_over`` and
+    ``_late``; ``_sending`` is held while a message is written, so that messages don't mix. Neither
+    is held while a request is handled.
 
-    It is the way on which stand-ins ask (`interfaces.stand_in`).
+    Proxies send their requests by it (`interfaces.stand_in`).
 
     Args:
-        sock: A stream socket of a pair; it belongs to this from now on.
-        targets: What the other end may call, by the interface that it calls it by. It is called by
-            the thread that reads, in order: what takes long holds up what comes after it.
+        sock: A stream socket of a pair; it belongs to the endpoint from now on.
+        targets: The objects that the other end may call, by interface. The reader calls them, in
+            the order of the requests: one that takes long delays all that follow.
         patience: Seconds after which an end that takes nothing is given up; None for never.
-        max_size: Bytes of a payload.
-        max_descriptors: That may come along with one message.
-        on_end: Called once, by the thread that reads, when the other end is gone.
-        may_log: Whether another failure that nobody foresaw may be logged: a hostile end could have
-            one with each question.
+        max_size: Most bytes of a payload.
+        max_descriptors: Most descriptors that may come with one message.
+        on_end: Called once, by the reader, when the other end is gone.
+        may_log: Returns whether another unexpected failure may be logged: a hostile end could cause
+            one with each request.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Endpoint:
         self._late: deque[tuple[bytes, list[int]]] = deque()
         self._late_size = 0
         self._starting = threading.Lock()
-        """Held while the thread that reads is started: who closes waits for it."""
+        """Held while the reader is started: `close` waits for that."""
         self._open: dict[int, _Open] = {}
         self._over = False
         self._reader: threading.Thread | None = None
@@ -155,14 +156,14 @@ class Endpoint:
     # asking ------------------------------------------------------------------------------
 
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
-        """Ask, and wait for the result.
+        """Send a request, and wait for its result.
 
         Args:
-            descriptors: Go along; they stay open here.
+            descriptors: Sent along; they stay open here.
 
         Raises:
             EndpointGone: The other end is gone.
-            FtpError, OSError, StateError: What the other end raised.
+            FtpError, OSError, StateError: The error that the other end raised.
         """
         future = self.ask_later(request, message, descriptors)
         while self._reader is None and not future.done():
@@ -172,8 +173,10 @@ class Endpoint:
     def ask_later(
         self, request: Request, message: msgspec.Struct, descriptors: list[int]
     ) -> Future[Any]:
-        """Ask; the result comes into a Future, whose callbacks the thread that reads runs."""
+        """Send a request; return a Future of its result, whose callbacks the reader runs."""
         future: Future[Any] = Future()
+        # Entered before it is sent, and in the same hold of the lock as ``_over`` is checked: so
+        # `_end` fails every future that no reply can come for.
         with self._lock:
             if self._over:
                 future.set_exception(EndpointGone("the other process has ended"))
@@ -193,7 +196,8 @@ class Endpoint:
         return future
 
     def tell(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
-        """Say what needs no answer. An end that is gone hears nothing, which `on_end` tells of."""
+        """Send a notification, which gets no reply. Dropped if the other end is gone: ``on_end``
+        reports that."""
         try:
             self._send(_Kind.TELL, 0, message, descriptors)
         except EndpointGone:
@@ -202,49 +206,53 @@ class Endpoint:
     # its life ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Have a thread read from now on. Raises RuntimeError: there can be no more threads."""
+        """Start the reader. Raises RuntimeError if there are too many threads."""
         with self._starting:
             reader = threading.Thread(target=self.run, name=self._name, daemon=True)
             reader.start()
             self._reader = reader
 
     def run(self) -> None:
-        """Read and answer until the other end is gone; returns then."""
+        """Be the reader until the other end is gone."""
         if self._reader is None:
             self._reader = threading.current_thread()
         while not self._over:
             self.handle_one()
 
     def fileno(self) -> int:
-        """Of the socket."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     @property
     def gone(self) -> bool:
-        """Whether nothing can be asked any more."""
+        """True if requests can no longer be sent."""
         return self._over
 
     def give_up(self) -> None:
-        """End the pair from any thread; who waits gets PeerGone."""
+        """End the pair, from any thread. Waiting threads get EndpointGone."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended
+        # Only the reader ends the pair, so that ``on_end`` runs in its thread; the shutdown has
+        # woken it.
         if self._reader is None:
             self._end()
 
     def close(self) -> None:
-        """The same, and give the socket back. Not for the thread that reads. Can be repeated."""
+        """End the pair and close the socket. Not for the reader. Can be called twice."""
         with self._starting:
             reader = self._reader
         self.give_up()
+        # The descriptor is closed after the reader has gone: it could read from a new socket that
+        # was given the same number.
         if reader is not None and reader is not threading.current_thread():
             reader.join()
         self._socket.close()
 
     def abandon(self) -> None:
-        """Close the socket, and leave the pair as it is: for a process that was forked from the one
-        whose end this is, which goes on."""
+        """Close the socket but leave the pair open, in a process that was forked from the owner of
+        this end."""
         self._over = True
         self._socket.close()
 
@@ -265,32 +273,36 @@ class Endpoint:
         if len(payload) > self._max_size or len(descriptors) > MAX_DESCRIPTORS:
             raise ValueError(f"{type(message).__name__}: too large to be sent")
         data = _HEADER.pack(len(payload), number, kind, len(descriptors)) + payload
+        # Two readers that waited for each other to take a message would wait for ever. The caller
+        # of a request closes its descriptors afterwards, so they must be sent before this returns.
         reads = threading.current_thread() is self._reader
         waits = not (reads or (kind == _Kind.TELL and self._is_limited))
-        if waits or (descriptors and kind != _Kind.ANSWER):  # which the caller closes afterwards
+        if waits or (descriptors and kind != _Kind.ANSWER):
             self._write(data, descriptors)
         elif not self._write_at_once(data, descriptors):
+            # the other thread closes them: the caller's list is emptied
             self._write_later(data, [descriptors.pop(0) for _ in list(descriptors)])
 
     def _write(self, data: bytes, descriptors: Sequence[int]) -> None:
-        """Write a message, and wait for the other end to take it. Raises PeerGone."""
+        """Write a message, waiting for the other end to take it. Raises EndpointGone."""
         left = memoryview(data)
         try:
-            with self._sending:
+            with self._sending:  # held until the whole message is out: the stream has no marks
                 left = left[self._socket.sendmsg([left], beside(descriptors)) :]
                 while left:
                     left = left[self._socket.send(left) :]
-        except OSError as error:  # BlockingIOError, too: it takes nothing
+        except OSError as error:  # BlockingIOError, too: it took nothing for ``patience``
             self.give_up()
             raise EndpointGone("the other process has ended, or doesn't listen") from error
 
     def _write_at_once(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """Write a message if there is room for it. Raises PeerGone."""
+        """Write a message if that needs no wait; return whether it was. Raises EndpointGone."""
+        # `_late` is checked so that messages keep their order: while some wait, all later ones do.
         if len(data) > _AT_ONCE or self._late or not self._sending.acquire(timeout=_MOMENT):
             return False
         try:
             sent = self._socket.sendmsg([data], beside(descriptors), socket.MSG_DONTWAIT)
-            if sent < len(data):
+            if sent < len(data):  # a part is out: the rest must follow, before anything else
                 self._socket.sendall(data[sent:])
         except BlockingIOError:
             return False
@@ -302,12 +314,12 @@ class Endpoint:
         return True
 
     def _write_later(self, data: bytes, descriptors: list[int]) -> None:
-        """Have another thread write a message, which comes after those that it has already.
+        """Let another thread write a message, after those that wait already.
 
-        Both ends would wait for each other for ever if both readers waited for room.
+        If both readers waited for the other end to take a message, they would wait for ever.
 
         Args:
-            descriptors: Are closed then.
+            descriptors: Closed afterwards.
         """
         with self._lock:
             begins = not self._late
@@ -315,22 +327,24 @@ class Endpoint:
             before, self._late_size = self._late_size, self._late_size + len(data)
             most = _MOST_LATE * self._max_size
         if before <= most < self._late_size:
-            logger.warning("%s: given up: it takes nothing", self._name)
+            logger.warning("%s: given up: it doesn't take its messages", self._name)
             self.give_up()
         if begins:
             try:
                 threading.Thread(target=self._write_late, name=self._name, daemon=True).start()
-            except RuntimeError:  # there can be no more
+            except RuntimeError:  # there are too many threads
                 self._write_late()
 
     def _write_late(self) -> None:
         left = True
         while left:
+            # A message stays in the queue until it is written: `_write_later` starts no second
+            # thread, and `_write_at_once` doesn't overtake it.
             data, descriptors = self._late[0]
             try:
                 self._write(data, descriptors)
             except EndpointGone:
-                pass  # nor will it take the others
+                pass  # the others fail the same way, and are discarded
             close_all(descriptors)
             with self._lock:
                 self._late.popleft()
@@ -340,14 +354,14 @@ class Endpoint:
     # receiving ---------------------------------------------------------------------------
 
     def handle_one(self) -> None:
-        """Receive one message and deal with it; the end, when something is wrong with it.
+        """Receive one message and handle it; end the pair if it is invalid.
 
-        For a process that has to stay without other threads: called when there is something to read
-        (`fileno`), as nobody else reads.
+        Also for a process that has to stay without other threads: it calls this when there is
+        something to read (`fileno`), as there is no reader.
         """
         try:
             received = self._receive()
-        except (EOFError, ConnectionError):  # reset: it has left some of ours unread
+        except (EOFError, ConnectionError):  # reset: it ended without reading all messages
             self._end()
             return
         except (OSError, ValueError) as error:
@@ -370,8 +384,8 @@ class Endpoint:
             close_all(descriptors)
 
     def _receive(self) -> tuple[int, int, bytes, list[int], bool]:
-        """One message, and whether this process had no room for descriptors that came along with a
-        result. Raises EOFError at the end, ValueError, OSError."""
+        """Receive one message. The last item is True if this process had no free descriptors for
+        those of a result. Raises EOFError at the end, ValueError, OSError."""
         start, ancillary, flags, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
         descriptors = taken_from(ancillary)
         try:
@@ -379,7 +393,7 @@ class Endpoint:
                 raise EOFError
             header = start + self._exactly(_HEADER.size - len(start))
             size, number, kind, count = _HEADER.unpack(header)
-            if size > self._max_size:
+            if size > self._max_size:  # before anything is allocated for it
                 raise ValueError(f"{size} bytes in one message")
             lost = bool(flags & socket.MSG_CTRUNC) and kind == _Kind.ANSWER
             wrong = len(descriptors) > count if lost else len(descriptors) != count
@@ -403,13 +417,13 @@ class Endpoint:
     def _settle(
         self, kind: int, number: int, payload: bytes, descriptors: list[int], lost: bool
     ) -> None:
-        """A result came: whoever asked gets it."""
+        """Give a reply to the thread that waits for it."""
         if kind not in (_Kind.ANSWER, _Kind.FAILURE):
             raise ValueError(f"a message of kind {kind}")
         with self._lock:
             asked = self._open.pop(number, None)
         if asked is None:
-            raise ValueError("an answer to what was not asked")
+            raise ValueError("a reply to no request")
         request, future = asked
         if lost:
             _fail(future, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
@@ -417,19 +431,19 @@ class Endpoint:
         try:
             result = self._result(request, kind, payload, descriptors)
         except BaseException:
-            _fail(future, EndpointGone("the other process answers what is no answer"))
+            _fail(future, EndpointGone("the other process sent an invalid reply"))
             raise
         if isinstance(result, Exception):
             _fail(future, result)
             return
         try:
             future.set_result(result)
-        except InvalidStateError:  # cancelled: nobody waits
+        except InvalidStateError:  # cancelled: no thread waits for it
             if request.brings:
                 result.close()
 
     def _result(self, request: Request, kind: int, payload: bytes, descriptors: list[int]) -> Any:
-        """What was answered, or the error that was raised. Raises ValueError, MsgspecError."""
+        """Return the result, or the error that was raised. Raises ValueError, MsgspecError."""
         if kind == _Kind.FAILURE:
             return _raised(_decode_failure(payload))
         result = request.decode_result(payload)
@@ -441,11 +455,11 @@ class Endpoint:
         return result
 
     def _hear(self, kind: int, number: int, payload: bytes, descriptors: list[int]) -> None:
-        """The other end asks or tells something."""
+        """Handle a request or a notification."""
         message = self._dispatcher.decode(payload)
         request = self._dispatcher.request_of(message)
         if request.waits is not (kind == _Kind.ASK):
-            raise ValueError(f"{request.name}: asked and not told, or the other way round")
+            raise ValueError(f"{request.name}: a notification sent as a request, or the reverse")
         if descriptors and request.carries is None:
             raise ValueError(f"descriptors came along with {request.name}")
         if kind == _Kind.TELL:
@@ -480,8 +494,8 @@ class Endpoint:
         try:
             self._send(_Kind.ANSWER, number, carried.message, carried.descriptors)
         except EndpointGone:
-            pass  # nobody waits for it any more
-        except Exception as error:  # it can't be sent, as a number that is too large
+            pass  # no one waits for it any more
+        except Exception as error:  # it can't be encoded, e.g. a number that is too large
             self._send_failure(number, error)
         finally:
             carried.close()
@@ -489,22 +503,22 @@ class Endpoint:
     def _send_failure(self, number: int, error: Exception) -> None:
         failure = _failure_of(error)
         if failure is None:
-            expected = isinstance(error, StateError)  # which says it in one line
-            text = "%s: a question failed: %s"
+            expected = isinstance(error, StateError)  # its text says it all
+            text = "%s: a request failed: %s"
             if self._may_log():
                 logger.error(text, self._name, error, exc_info=None if expected else error)
             failure = _Failure("internal error", code=Internal.code)
         try:
             self._send(_Kind.FAILURE, number, failure, [])
         except EndpointGone:
-            pass  # the same
+            pass  # no one waits for it any more
 
 
 # errors ------------------------------------------------------------------------------------
 
 
 def _failure_of(error: Exception) -> _Failure | None:
-    """An error as it travels; None for one that nobody foresaw."""
+    """Return an error as a message; None for an unexpected one."""
     if isinstance(error, Refused):
         return _Failure(str(error), code=error.code, reason=error.reason)
     if isinstance(error, CommandError):
@@ -519,7 +533,7 @@ def _failure_of(error: Exception) -> _Failure | None:
 
 
 def _raised(failure: _Failure) -> Exception:
-    """The error that was sent."""
+    """Return the error that was sent."""
     if failure.errno is not None:
         return OSError(failure.errno, failure.text)
     if failure.state:

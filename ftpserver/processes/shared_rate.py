@@ -1,10 +1,10 @@
-"""Shared paces: one rate for all sessions of an account, whichever processes they are in.
+"""Shared paces: one rate for all sessions of an account, in whichever processes they are.
 
-Lives here: a page of memory that the processes of a server share, with how far each account has
+Lives here: a page of memory that the processes of a server share; it holds how far each account has
 used up its rate. Lives elsewhere: the arithmetic (ftpwire/pacing.py), rates (accounts/limits.py).
 
-Nobody is asked for leave to send: whoever has sent adds it up in the page, under a lock that the
-system takes back when a process is killed.
+No process asks before it sends: it adds what it has sent to the page, under a lock that the system
+releases when a process is killed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from contextlib import contextmanager
 from ftpwire.pacing import BURST_SECONDS, Pace
 
 SLOTS = 4096
-"""Accounts whose sessions keep a rate at the same time."""
+"""Accounts that can use a rate at the same time."""
 _SLOT = struct.Struct("=qd")
-"""An account's id, and when its next byte may go, on ``time.monotonic()``."""
+"""An account's id, and when its next byte may be sent, on ``time.monotonic()``."""
 _SIZE = SLOTS * _SLOT.size
 
 
 def make_page() -> int:
-    """The descriptor of a new page, for all processes to be given."""
+    """Return the descriptor of a new page, to pass to all processes."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("paces", os.MFD_CLOEXEC)
     else:
@@ -40,13 +40,13 @@ def make_page() -> int:
 
 
 class SharedPaces:
-    """This process's hold on the page. For many threads.
+    """The page as mapped by this process. For many threads.
 
-    ``_lock`` keeps threads apart, the file's lock processes: that one is a process's, not a
-    descriptor's, so that it works between processes that were handed the same descriptor.
+    ``_lock`` excludes threads, the file's lock other processes. The latter belongs to a process and
+    not to a descriptor, so it works between processes that share the same open file.
 
     Args:
-        fd: From `make_page`; it belongs to this from now on.
+        fd: A descriptor from `make_page`; it belongs to this object from now on.
     """
 
     def __init__(self, fd: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,24 +56,24 @@ class SharedPaces:
         self._page = mmap.mmap(fd, _SIZE)
 
     def pace(self, account_id: int, rate: int) -> Pace:
-        """What the sessions of an account keep, here and in all other processes.
+        """Return the pace that all sessions of an account keep, in all processes.
 
         Args:
-            rate: Bytes a second.
+            rate: Bytes per second.
         """
         return _SharedPace(self, account_id, rate, self._clock)
 
     def close(self) -> None:
-        """Give the memory back; no pace can be used any more."""
+        """Unmap the page. Its paces can't be used any more."""
         self._page.close()
         os.close(self._fd)
 
     def spend(self, account_id: int, seconds: float) -> float:
-        """Use up so many seconds of an account's rate; returns when its next byte may go."""
+        """Use up ``seconds`` of an account's rate. Returns when its next byte may be sent."""
         with self._locked():
             now = self._clock()
             at = self._find(account_id, now)
-            if at is None:  # thousands at once: then they are a little too fast
+            if at is None:  # thousands of accounts at once: then they are a little too fast
                 return now + seconds
             found, free_at = _SLOT.unpack_from(self._page, at)
             before = free_at if found == account_id else 0.0
@@ -82,14 +82,14 @@ class SharedPaces:
             return free_at
 
     def free_at(self, account_id: int) -> float:
-        """When an account's next byte may go."""
+        """Return when an account's next byte may be sent."""
         with self._locked():
             at = self._find(account_id, self._clock())
             found, free_at = (0, 0.0) if at is None else _SLOT.unpack_from(self._page, at)
             return free_at if found == account_id else 0.0
 
     def _find(self, account_id: int, now: float) -> int | None:
-        """Where an account is in the page; else where nobody is that matters any more."""
+        """Return the offset of an account in the page, or else of a slot that is free again."""
         free = None
         for step in range(SLOTS):
             at = (account_id + step) % SLOTS * _SLOT.size
@@ -98,12 +98,13 @@ class SharedPaces:
                 return at
             if free is None and free_at < now - BURST_SECONDS:
                 free = at
-            if not found:  # from here on nobody ever was
+            if not found:  # no account has ever used this slot, or one after it
                 break
         return free
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        # The thread lock comes first: to the file's lock all threads of a process are one.
         with self._lock:
             fcntl.lockf(self._fd, fcntl.LOCK_EX)
             try:
@@ -113,7 +114,7 @@ class SharedPaces:
 
 
 class _SharedPace(Pace):
-    """An account's pace that lies in the page."""
+    """An account's pace, kept in the page."""
 
     def __init__(
         self, paces: SharedPaces, account_id: int, rate: int, clock: Callable[[], float]

@@ -1,4 +1,4 @@
-"""Workers that die right at their start, again and again: when the next one is tried.
+"""Workers that die at their start again and again: when to try the next one.
 
 Lives here: counting them, and how long to wait. Lives elsewhere: starting workers (supervisor.py),
 going on without them (growing.py).
@@ -7,20 +7,21 @@ going on without them (growing.py).
 from __future__ import annotations
 
 SHORT_LIFE = 5.0
-"""A worker that lived no longer than so many seconds, or that never could serve, died at its start.
-"""
+"""Seconds. A worker that lived for less, or never became ready, counts as having died at its
+start."""
 _FIRST_PAUSE = 0.4
+"""Seconds until the next try, at first."""
 LONGEST_PAUSE = 300.0
-"""Seconds until the next try, at most. What keeps workers from starting is mended by somebody or by
-time, and each try costs a process and lines in the log."""
+"""Most seconds until the next try. An administrator or time removes what keeps workers from
+starting, and each try costs a process and lines in the log."""
 
 
 class ShortLives:
-    """How many in a row have died at their start. The caller takes care of threads.
+    """Counts workers in a row that have died at their start. Not safe for threads by itself.
 
     Attributes:
-        count: That.
-        reason: What the last one died of, for people, where that is known.
+        count: Workers in a row that have died at their start.
+        reason: The cause of the last one's death, for display; empty if it isn't known.
     """
 
     def __init__(self) -> None:
@@ -28,25 +29,25 @@ class ShortLives:
         self.reason = ""
 
     def ended(self, lived: float, *, served: bool) -> None:
-        """One has ended.
+        """Note that a worker has ended.
 
         Args:
-            lived: Seconds.
-            served: It was ready to serve.
+            lived: Seconds that it lived.
+            served: True if it was ready to serve.
         """
         self.count = 0 if served and lived >= SHORT_LIFE else self.count + 1
 
     def failed(self, reason: str) -> None:
-        """One could not even be started."""
+        """Note that a worker could not even be started."""
         self.count += 1
         self.reason = reason
 
     def pause(self, *, known: int = 1, first: float = _FIRST_PAUSE) -> float:
-        """Seconds until the next one is to be tried.
+        """Return the seconds until the next try.
 
         Args:
-            known: So many in a row make no pause.
-            first: The pause after one more; each that follows is twice as long.
+            known: The number of workers in a row after which there is no pause yet.
+            first: The pause after one more; each further one doubles it.
         """
         beyond = self.count - known
         return min(LONGEST_PAUSE, first * 2.0 ** min(16, beyond - 1)) if beyond > 0 else 0.0

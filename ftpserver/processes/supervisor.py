@@ -1,14 +1,14 @@
-"""Workers: the processes that serve a server's connections, where it has more than one.
+"""The worker supervisor: the processes that serve a server's connections, if it has several.
 
-Lives here: starting them and replacing those that die, asking all of them, changing what holds for
-all.
-Lives elsewhere: which connection goes to whom (handing.py), what is known of one
-(worker_handle.py), when one that dies again and again is tried again (short_lives.py), a worker
-itself (worker.py), what is asked (worker_interfaces.py), forking (forkserver.py), having no more of
-them than are of use (growing.py).
+Lives here: starting workers and replacing those that die, requests to all of them, changing their
+settings.
+Lives elsewhere: which worker gets a connection (handing.py), what is known of one worker
+(worker_handle.py), when to retry after repeated deaths (short_lives.py), a worker itself
+(worker.py), the requests (worker_interfaces.py), forking (forkserver.py), having only as many
+workers as are useful (growing.py).
 
-The server accepts, and hands each connection to the worker that has the fewest. So the load is
-even however few connections there are, and limits for connections are those of one process.
+The server accepts, and hands each connection to the worker that has the fewest. So the load is even
+however few connections there are, and connection limits are counted in one process.
 """
 
 from __future__ import annotations
@@ -63,27 +63,27 @@ logger = logging.getLogger("ftpd.workers")
 CHILD = "ftpserver.processes.worker"
 """The module whose ``main`` is a worker."""
 _START_SECONDS = 50.0
-"""That a worker gets until it can serve. Two of them are less than who asks for a reload waits
-(daemon/control.py)."""
-_CANT_START = "the workers can't be started: the log tells why"
+"""Seconds in which a worker must become ready. Twice this is less than the time for which a reload
+is waited for (daemon/control.py)."""
+_CANT_START = "the workers can't be started: see the log"
 _END_SECONDS = 10.0
-"""That workers get to end beyond the grace time, before they are given up."""
+"""Seconds that workers get to end beyond the grace time, before they are killed."""
 _LAST_SECONDS = 2.0
-"""That the process of a worker gets to end once it says nothing more; then it is killed."""
+"""Seconds that a worker's process gets to end once its connection is closed; then it is killed."""
 
 
 class WorkerSupervisor:
     """The workers of a server. Safe to use from many threads.
 
-    ``_changed`` guards ``_workers``, ``_ended`` and what becomes of each worker; nobody is asked
-    while it is held.
+    ``_changed`` guards ``_workers``, ``_ended`` and the state of each worker. It is not held while
+    a request is sent.
 
     Args:
-        count: How many there are; None: none at first, and whoever inherits from this starts some.
+        count: The number of workers; None for none at first: a subclass starts some.
         serve_here: See `Handing`.
 
     Raises:
-        StateError: They can't be started.
+        StateError: The workers can't be started.
     """
 
     def __init__(
@@ -100,19 +100,19 @@ class WorkerSupervisor:
         self._workers: dict[int, WorkerHandle] = {}
         self._numbers = itertools.count(1)
         self._ended = Stats()
-        """Of workers that are no more."""
+        """The figures of workers that have ended."""
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        """For the thread that looks after them; None: it ends."""
+        """Tasks of the thread that looks after workers; None ends it."""
         self._over = threading.Event()
         self._clock = time.monotonic
         self._short_lives = ShortLives()
-        """Of workers that were to stay. The thread that looks after workers has it."""
+        """The deaths of workers that were to stay. For the thread that looks after workers."""
         self._missing: list[float] = []
-        """When those that have died are replaced, on ``_clock``. That thread's, too."""
+        """When to replace dead workers, on ``_clock``. For that thread as well."""
         self._quiet = False
-        """That one dies is no news any more: the log has told it of those before."""
+        """True while further deaths are not reported in the log: there were enough."""
         self._killed: set[int] = set()
-        """The numbers of workers whose end is no news."""
+        """The numbers of workers whose end was wanted, and is not logged."""
         self._handing = Handing(self._service, serve_here=serve_here)
         settings = self._service.settings
         self._fork_server = ForkServer(CHILD, settings, self._reported, resting=count is None)
@@ -128,12 +128,12 @@ class WorkerSupervisor:
 
     @property
     def workers(self) -> list[int]:
-        """The numbers of the processes that serve."""
+        """The process ids of the workers that serve."""
         return sorted(one.pid for one in self._all() if one.ready and one.pid)
 
     @property
     def silent(self) -> list[str]:
-        """The workers that don't answer just now, for people."""
+        """The workers that don't answer now, for display."""
         now = time.monotonic()
         return [str(one) for one in self._all() if one.ready and one.is_silent(now)]
 
@@ -144,18 +144,18 @@ class WorkerSupervisor:
         self._handing.serve(request, client_address)
 
     def drop(self, request: socket.socket) -> None:
-        """Have a connection end that has not logged in."""
+        """End a connection that has not logged in."""
         self._handing.drop(request)
 
     def accept_no_more(self) -> None:
-        """No more connections come: those that no worker is free for are turned away."""
+        """Accept no further connections, and close those that no worker is free for."""
         self._handing.accept_no_more()
 
-    # asking all of them ------------------------------------------------------------------
+    # requests to all of them -------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """How much goes on in all of them."""
-        with self._changed:  # at one moment: who ends in between is in one of them, and once
+        """Return the figures of all workers."""
+        with self._changed:  # one lock: a worker that ends meanwhile is counted exactly once
             total, workers = self._ended, list(self._workers.values())
         for worker, stats in ask_all(workers, lambda far: later(far.stats)()).given.items():
             worker.stats = stats
@@ -164,12 +164,12 @@ class WorkerSupervisor:
         return total
 
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected, by number."""
+        """Return the sessions of all workers, ordered by number."""
         given = ask_all(self._all(), lambda far: later(far.session_infos)()).given
         return sorted(itertools.chain(*given.values()), key=lambda one: one.id)
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
+        """End a session, or all sessions of a user. Returns their numbers. Raises NotFound."""
         answers = ask_all(self._all(), lambda far: later(far.kick)(session, user))
         ended = sorted(itertools.chain(*answers.given.values()))
         if not ended:
@@ -184,36 +184,36 @@ class WorkerSupervisor:
 
     @property
     def _lasting(self) -> int:
-        """How many are to stay, ready or not."""
+        """The number of workers that are to stay, ready or not."""
         return sum(one.lasting and not one.retired for one in self._all())
 
     def _of_workers(self, settings: Settings) -> Settings:
-        """Settings as workers get them: how many there are doesn't change."""
+        """Return settings for workers. Their number stays as it is."""
         return with_changes(settings, workers=AUTO if self._count is None else self._count)
 
     # changes -----------------------------------------------------------------------------
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
-        """Have other settings hold from now on.
+        """Use other settings from now on.
 
         Args:
-            new_key: The certificate is another one: others take the workers' place, which share
-                it from the first, and these end with their last connection.
+            new_key: True if the certificate has changed: new workers, which share it from the
+                start, replace the current ones, which end with their last connection.
 
         Raises:
-            StateError: It can't be: the ones before go on, as they were.
+            StateError: They can't be applied: the previous ones stay in force.
         """
         settings = self._of_workers(settings)
         self._fork_server.configure(settings)
         before = self._all()
         count = self._lasting if self._count is None else self._count
         for worker in [one for one in before if not one.ready]:
-            # it hears that before it is offered anything
+            # Not waited for: messages keep their order, so it has them before its first connection.
             later(worker.far.apply_settings)(settings)
         try:
             answers = ask_all(before, lambda far: later(far.apply_settings)(settings))
             for worker, why in answers.missing.items():
-                raise StateError(f"{worker} doesn't follow: {why}")
+                raise StateError(f"{worker} didn't apply the settings: {why}")
             if new_key:
                 self._start(count, tries=2)
         except StateError:
@@ -225,20 +225,21 @@ class WorkerSupervisor:
                 worker.far.retire()
 
     def _take_back(self) -> None:
-        """Have the server's own settings hold again, which it keeps, for all that live and come."""
+        """Restore the server's own settings, which haven't changed, in all present and future
+        workers."""
         settings = self._of_workers(self._service.settings)
         try:
             self._fork_server.configure(settings)
         except StateError as error:
             logger.error("workers that are started later can't have the old settings: %s", error)
-        for worker in self._all():  # also one that has begun meanwhile
+        for worker in self._all():  # also one that was started meanwhile
             later(worker.far.apply_settings)(settings)
 
     def heartbeat(self) -> None:
-        """Workers keep alive themselves what they hold."""
+        """Do nothing: workers keep alive themselves what they hold."""
 
     def enforce(self) -> None:
-        """Look after connections that nobody claims, and workers that never get ready."""
+        """Look after connections that no worker claims, and workers that don't become ready."""
         self._handing.look()
         began = self._clock() - _START_SECONDS
         for worker in self._all():
@@ -249,20 +250,20 @@ class WorkerSupervisor:
             self._tasks.put(self._start_missing)
 
     def drain(self) -> None:
-        """No more connections come: idle sessions are sent away."""
+        """Close idle sessions; no further connections come."""
         for worker in self._all():
             worker.far.drain()
 
     def stop(self, grace: Callable[[], float]) -> None:
-        """End all of them: what runs gets the grace time, which may change meanwhile."""
+        """End all workers. What runs gets the grace time, which may change meanwhile."""
         self._over.set()
         self.accept_no_more()
-        told = -1.0
+        sent = -1.0
         began = time.monotonic()
         while workers := self._all():
             seconds = grace()
-            if seconds != told:
-                told = seconds
+            if seconds != sent:
+                sent = seconds
                 for worker in workers:
                     worker.far.stop(seconds)
             if time.monotonic() - began > seconds + _END_SECONDS:
@@ -271,11 +272,11 @@ class WorkerSupervisor:
                 self._changed.wait(0.1)
         left = self._all()
         for worker in left:
-            logger.warning("%s is given up: it doesn't end", worker)
+            logger.warning("%s is killed: it doesn't end", worker)
         self._give_up(left)
 
     def _give_up(self, workers: Sequence[WorkerHandle]) -> None:
-        """End workers, whatever they do, and let go of them; nobody takes their place."""
+        """Kill workers and close their connections. No other workers replace them."""
         for worker in workers:
             worker.retired = True
             self._kill(worker)
@@ -283,7 +284,7 @@ class WorkerSupervisor:
             worker.endpoint.close()
 
     def _kill(self, worker: WorkerHandle) -> None:
-        """End a worker; that is no news for the log."""
+        """Kill a worker, without reporting its end in the log."""
         worker.given_up = True
         self._killed.add(worker.number)
         worker.kill()
@@ -293,12 +294,13 @@ class WorkerSupervisor:
         self._kill(worker)
 
     def close(self) -> None:
-        """End what is left of them, and give everything back. Can be called twice."""
+        """Kill the remaining workers, and release everything. Can be called twice."""
         self._over.set()
         self.accept_no_more()
         self._give_up(self._all())
         self._fork_server.stop()  # the thread may be waiting for it to start
-        self._tasks.put(None)  # whoever isn't among all of them any more is in front of this
+        # A worker that isn't in `_all` any more has its task in front of this (see `_ended_now`).
+        self._tasks.put(None)
         self._thread.join()
         page, self._page = self._page, -1
         if page >= 0:
@@ -307,13 +309,14 @@ class WorkerSupervisor:
     # their lives -------------------------------------------------------------------------
 
     def _start(self, count: int, *, tries: int = 1) -> None:
-        """Start so many, and wait until they can serve; from then on they are replaced.
+        """Start ``count`` workers and wait until they are ready. From then on they are replaced.
 
         Args:
-            tries: That each gets which never becomes ready. One that dies gets none.
+            tries: The number of tries for each worker that doesn't become ready in time. One that
+                dies is not tried again.
 
         Raises:
-            StateError: None of them is left.
+            StateError: They can't be started. None of them is left.
         """
         workers: list[WorkerHandle] = []
         try:
@@ -326,14 +329,14 @@ class WorkerSupervisor:
                     workers.remove(worker)
                     worker.retired = True
                     self._kill_unready(worker)
-                    worker.endpoint.close()  # none of it is left when this returns
+                    worker.endpoint.close()  # so that nothing of it is left when this returns
             raise StateError(_CANT_START)
         except BaseException:
             self._give_up(workers)
             raise
 
     def _wait_for(self, workers: Sequence[WorkerHandle]) -> bool:
-        """Whether all are ready in time. Raises StateError: one has died."""
+        """Return whether all become ready in time. Raises StateError if one dies."""
         with self._changed:
             self._changed.wait_for(
                 lambda: all(one.ready or one.endpoint.gone for one in workers), _START_SECONDS
@@ -343,11 +346,11 @@ class WorkerSupervisor:
             return all(one.ready for one in workers)
 
     def _fork(self) -> Fork:
-        """How the next one is forked."""
+        """Return the function that forks the next worker."""
         return self._fork_server.spawn
 
     def _spawn(self, *, lasting: bool) -> WorkerHandle:
-        """Have another one forked. Raises StateError."""
+        """Fork another worker. Raises StateError."""
         number = next(self._numbers)
         worker = WorkerHandle(
             number, self._ledger, self._targets_for, self._ended_now, lasting=lasting
@@ -364,22 +367,23 @@ class WorkerSupervisor:
         return worker
 
     def _begin(self, worker: WorkerHandle) -> None:
-        """Have its process forked, and listen to it. Raises StateError."""
-        if self._over.is_set():  # whoever ends all of them from now on sees this one
+        """Fork its process, and start its endpoint. Raises StateError."""
+        # It is in ``_workers`` already: a `stop` or `close` that isn't noticed here finds it there.
+        if self._over.is_set():
             raise StateError("the server is stopping")
         ledger = self._ledger
         note = ChildNote(ledger.node, ledger.run, worker.incarnation)
         worker.begin(self._fork(), [self._page], msgspec.msgpack.encode(note))
         try:
             worker.endpoint.start()
-        except RuntimeError as error:  # no more threads
+        except RuntimeError as error:  # too many threads
             raise StateError(f"no worker can be started: {error}") from error
 
     def _ended_now(self, worker: WorkerHandle) -> None:
-        """A worker is gone. In the thread that reads what it says."""
-        self._tallies.free_turns(worker.number)  # at once, and not when it was seen to
+        """Note that a worker is gone. Called by its endpoint's reader."""
+        self._tallies.free_turns(worker.number)  # at once: other sessions wait for these turns
         worker.forget()
-        with self._changed:
+        with self._changed:  # the task is added with the lock: see `close`
             del self._workers[worker.number]
             self._ended += Stats(bytes_in=worker.stats.bytes_in, bytes_out=worker.stats.bytes_out)
             self._tasks.put(partial(self._put_right, worker))
@@ -390,31 +394,31 @@ class WorkerSupervisor:
             logger.log(level, "%s has died, and with it %d connections", worker, had)
 
     def _reported(self, report: Ended) -> None:
-        """The fork server tells of a process."""
+        """Handle the fork server's report of a child's end."""
         if report.status and report.number not in self._killed:
             self._short_lives.reason = report.cause
             level = logging.DEBUG if self._quiet else logging.ERROR
             logger.log(level, "worker %d: %s", report.number, report.cause)
 
     def _look_after(self) -> None:
-        """Do one task after the other, until the end."""
+        """Do one task after the other, until the end. This is a thread of its own."""
         while (task := self._tasks.get()) is not None:
             task()
 
     def _put_right(self, worker: WorkerHandle) -> None:
-        """Put right what one that has ended has left, and replace it."""
+        """Repair what a worker has left behind, and replace it."""
         worker.see_ended(_LAST_SECONDS)
         try:
             self._reap(worker)
         except (DiskFull, Forbidden, StateError) as error:
-            logger.error("what %s has left is put right later: %s", worker, error)
+            logger.error("what %s has left behind is repaired later: %s", worker, error)
         except Exception:
-            logger.exception("what %s has left could not be put right yet", worker)
+            logger.exception("what %s has left behind could not be repaired yet", worker)
         if worker.is_missed:
             self._replace(worker)
 
     def _reap(self, worker: WorkerHandle) -> None:
-        """End what a worker held that has ended."""
+        """Release what a worker held, after it has ended."""
         self._tallies.forget_sessions(worker.number)
         worker.end_leases()
         self._service.limits.sessions.mark_dead(worker.incarnation)
@@ -422,8 +426,8 @@ class WorkerSupervisor:
             self._host.look_soon()
 
     def _replace(self, worker: WorkerHandle) -> None:
-        """Start another one; after a while, where they die again and again: the thread that does
-        this has others to put right meanwhile."""
+        """Replace a worker; after a pause if workers die again and again. The pause doesn't block
+        the thread, which may have other workers to look after."""
         self._short_lives.ended(self._clock() - worker.began, served=worker.ready)
         self._miss_one()
         self._start_missing()
@@ -432,7 +436,7 @@ class WorkerSupervisor:
         self._missing.append(self._clock() + self._short_lives.pause())
 
     def _start_missing(self) -> None:
-        """Start those whose time has come."""
+        """Start the workers whose time has come."""
         now = self._clock()
         due = [moment for moment in self._missing if moment <= now]
         self._missing = [moment for moment in self._missing if moment > now]
@@ -445,12 +449,12 @@ class WorkerSupervisor:
                 self._short_lives.failed(str(error))
                 self._miss_one()
                 if not self._over.is_set():
-                    logger.error("no worker can be started in its place: %s", error)
+                    logger.error("no worker can be started to replace it: %s", error)
 
-    # what they say -----------------------------------------------------------------------
+    # the requests of workers -------------------------------------------------------------
 
     def _targets_for(self, worker: WorkerHandle) -> Mapping[type, object]:
-        """What a worker may call: what is counted for all processes, with its number."""
+        """Return the objects that a worker may call, which count for all processes."""
         service, tallies, handing = self._service, self._tallies, self._handing
         limits, registration, number = service.limits, service.registration, worker.number
         return {
@@ -491,7 +495,7 @@ class WorkerSupervisor:
         }
 
     def _make_disk_room(self, account_id: int, size: int) -> Future[bool]:
-        """In a thread of its own: the one that reads what workers ask may not wait."""
+        """Free space on the disk, in a thread of its own: the endpoint's reader must not wait."""
         made: Future[bool] = Future()
 
         def make() -> None:
@@ -514,7 +518,7 @@ class WorkerSupervisor:
         worker.said_bye = True
 
     def _turn(self, host: str, worker: int) -> Future[str]:
-        """A turn in the queue, when it is there."""
+        """Wait for a turn in the queue. Returns a Future of its token."""
         known = self._service.limits.is_known(host)
         turn = self._tallies.queue.enter(host, known=known, worker=worker)
         given: Future[str] = Future()

@@ -1,12 +1,12 @@
-"""A worker: a process that serves connections which the server above it has accepted.
+"""A worker: a process that serves connections which its server has accepted.
 
-Lives here: a worker's life, and what the server has it do.
-Lives elsewhere: what sessions share in any process (serving/service.py), what both ask each other
+Lives here: a worker's life, and the server's requests to it.
+Lives elsewhere: what sessions share in any process (serving/service.py), the requests
 (worker_interfaces.py), the server's side (supervisor.py), forking (forkserver.py).
 
-Sessions, their threads, parking and the database are the same as where a server serves by itself.
-A worker ends when it is told to, or as soon as the server is gone: never by a signal that was
-meant for all processes of a group.
+Sessions, their threads, parking and the database are the same as in a server without workers. A
+worker ends when the server requests it, or as soon as the server is gone: never by a signal that
+was meant for all processes of a group.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.workers")
 
 _DISK_ROOM_SECONDS = 40.0
-"""So long the server may take to make room on the disk: more than it takes itself."""
+"""Seconds for which a worker waits for the server to free disk space: more than that takes."""
 
 
 def main(arguments: ChildArguments) -> None:
-    """Be a worker until it is time to end."""
+    """Be a worker until its end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the server alone ends it
+        signal.signal(number, signal.SIG_IGN)  # only the server ends it
     raise_descriptor_limit()
     Worker(arguments).run()
 
@@ -77,7 +77,7 @@ def main(arguments: ChildArguments) -> None:
 class Worker(WorkerForServer):
     """A worker. Its service has the sessions of the connections that it has claimed.
 
-    The thread that reads what the server says calls the methods of `WorkerForServer`: none waits.
+    The endpoint's reader calls the methods of `WorkerForServer`: none of them waits.
     """
 
     def __init__(self, arguments: ChildArguments) -> None:
@@ -87,8 +87,8 @@ class Worker(WorkerForServer):
         self._retiring = False
         self._leaving = False
         self._claims: dict[int, bool] = {}
-        """Those that the server has not answered, and whether the connection is to be dropped. Only
-        the thread that reads changes it."""
+        """The claims that the server hasn't answered, by number; True if the connection is to be
+        dropped. Only the endpoint's reader changes it."""
         self._stack = ExitStack()
         self._endpoint = Endpoint(
             socket.socket(fileno=ours),
@@ -107,8 +107,8 @@ class Worker(WorkerForServer):
         self._handed = Handed(self.service)
         self._busyness = Busyness(self.service.sessions)
         self._busy = 0
-        """What the server was told last."""
-        self._grows = arguments.settings.workers == AUTO  # else there are as many as there are
+        """The number of busy sessions that was last reported to the server."""
+        self._grows = arguments.settings.workers == AUTO  # else the number of workers is fixed
         service = self.service
         self._quiet = Quiet(service.connections, service.moved, return_what_is_free)
         service.watcher.on_look = self._look
@@ -146,7 +146,7 @@ class Worker(WorkerForServer):
         return service
 
     def _make_disk_room(self, account_id: int, size: int) -> bool:
-        """Have the server do it. False: it takes too long, too."""
+        """Let the server free disk space. Returns False also if that takes too long."""
         try:
             return self._server.make_disk_room(account_id, size).result(_DISK_ROOM_SECONDS)
         except TimeoutError:
@@ -155,7 +155,7 @@ class Worker(WorkerForServer):
     # its life ----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until it is time to end."""
+        """Serve until the end."""
         service = self.service
         heartbeat = Heartbeat(service.ledger, service.limits.sessions, stop_fd=service.stop_fd)
         heartbeat.start()
@@ -175,7 +175,8 @@ class Worker(WorkerForServer):
         self._stack.close()
 
     def _server_gone(self) -> None:
-        """Nobody has this process any more: its sessions end as in a crash, and are repaired so."""
+        """End this process at once: without the server its sessions end, and are repaired, as after
+        a crash."""
         if not self._leaving:
             os._exit(1)
 
@@ -184,7 +185,7 @@ class Worker(WorkerForServer):
             self._asked_to_end.set()
 
     def _look(self, now: float) -> None:
-        """In each round of the account watcher: tell how many are busy, if it has changed."""
+        """In each round of the account watcher, report the number of busy sessions if changed."""
         self._quiet.look(now)
         if not self._grows:
             return
@@ -197,7 +198,7 @@ class Worker(WorkerForServer):
 
     def offer(self, number: int) -> None:
         if self._asked_to_end.is_set():
-            return  # another one gets it
+            return  # another worker gets it
         self._claims[number] = False
         claimed = later(self._server.claim)(number)
         claimed.add_done_callback(lambda done: self._claimed(number, done))
@@ -208,8 +209,8 @@ class Worker(WorkerForServer):
             if self._claims[number]:
                 self.drop(number)
         except (NotFound, EndpointGone):
-            pass  # another one has it
-        except (FtpError, OSError) as error:  # no more descriptors: it was closed on its way
+            pass  # another worker has it
+        except (FtpError, OSError) as error:  # no free descriptor: it was closed on its way
             logger.error("a connection could not be taken: %s", error)
             self._server.closed(number)
         finally:
@@ -225,7 +226,7 @@ class Worker(WorkerForServer):
         self._handed.take(request, address)
 
     def drop(self, number: int) -> None:
-        if number in self._claims:  # it can be told before the answer to the claim comes
+        if number in self._claims:  # this may come before the reply to the claim
             self._claims[number] = True
         for request, one in list(self._connections.numbers.items()):
             if one == number:
@@ -234,7 +235,7 @@ class Worker(WorkerForServer):
                 except OSError:
                     pass  # it has just ended
 
-    # what else the server asks -----------------------------------------------------------
+    # other requests of the server --------------------------------------------------------
 
     def apply_settings(self, settings: Settings) -> None:
         self.service.apply_settings(settings)
@@ -267,14 +268,13 @@ class Worker(WorkerForServer):
 
 
 class _Connections:
-    """The server has accepted them, and counts them.
+    """The numbers of this worker's connections. The server has accepted and counts them.
 
     Args:
-        on_closed: Called when one was closed.
+        on_closed: Called when a connection was closed.
 
     Attributes:
-        numbers: Those that the server has given the connections that are open. A thread touches
-            only its own.
+        numbers: The server's numbers of the open connections. A thread uses only its own.
     """
 
     def __init__(self, server: ServerForWorker, on_closed: Callable[[], None]) -> None:
@@ -283,19 +283,19 @@ class _Connections:
         self.numbers: dict[socket.socket, int] = {}
 
     def number(self, request: socket.socket) -> int:
-        """The number that the server has given the connection."""
+        """Return the number that the server has given the connection."""
         return self.numbers[request]
 
     def logged_in(self, request: socket.socket, host: str) -> None:
-        """The connection doesn't count as a stranger's any more."""
+        """Let the server stop counting it as an unauthenticated connection."""
         self._server.logged_in(self.numbers[request], host)
 
     def penalize(self, host: str, offence: Offence) -> None:
-        """The server counts it, because it accepts."""
+        """Let the server count the offence, because it is the one that accepts."""
         self._server.penalize(host, offence)
 
     def closed(self, request: socket.socket) -> None:
-        """The server has to know."""
+        """Report a closed connection to the server."""
         number = self.numbers.pop(request, None)
         if number is not None:
             self._server.closed(number)
@@ -303,9 +303,10 @@ class _Connections:
 
 
 class _Failures:
-    """How many failures are recorded is the server's to say.
+    """Asks the server how many failures may be recorded in the audit log.
 
-    It isn't asked more often than a server with one worker would say yes: a flood costs it little.
+    It asks at most as often as a server with one worker would permit: a flood costs the server
+    little.
     """
 
     def __init__(self, server: FailureRoom) -> None:
@@ -313,26 +314,26 @@ class _Failures:
         self._mine = FailureAllowances()
 
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
-        """Whether another one may be recorded."""
+        """Return whether another failure may be recorded."""
         try:
             return self._mine.take(account_id, guess, size) and self._server.take(
                 account_id, guess, size
             )
         except EndpointGone:
-            return False  # and this process is at its end
+            return False  # this process is about to end, too
 
 
 class _Lines:
-    """The audit log's files are the server's: what is written goes there."""
+    """Sends lines to the audit log, whose files belong to the server."""
 
     def __init__(self, server: AuditLines) -> None:
         self._server = server
 
     def append(self, chunks: Sequence[Chunk]) -> int:
-        """Have lines written."""
+        """Send lines to the server."""
         for chunk in chunks:
             self._server.append(*chunk)
         return 0
 
     def close(self) -> None:
-        """Nothing is open here."""
+        """Do nothing: no file is open here."""

@@ -21,32 +21,34 @@ from ftpserver.serving.stats import Stats
 from ftpserver.storage.ledger import Ledger
 
 ANSWER_SECONDS = 8.0
-"""That a worker gets to answer; then the answer is given without it. Less than who asks the server
-waits for (daemon/control.py)."""
+"""Seconds in which a worker must reply; after that the result is made without it. Less than the
+time for which a request on the control socket is waited for (daemon/control.py)."""
 SILENT_SECONDS = 1.0
-"""A worker that owes an answer for so long gets no connections: it was stopped, or hangs."""
+"""Seconds. A worker that owes a reply for longer gets no connections: it was stopped, or hangs."""
 _DEAF_SECONDS = 30.0
-"""After which a worker that takes nothing of what it is told is given up."""
+"""Seconds after which a worker that doesn't take its messages is given up."""
 _Answer = TypeVar("_Answer")
 
 
 class WorkerHandle(ChildProcess):
-    """One of them.
+    """One worker of the server.
 
     Args:
-        on_end: Called by the thread that reads, when the worker says nothing more.
+        on_end: Called by the endpoint's reader when the worker is gone.
 
     Attributes:
-        far: To ask it.
-        connections: Those that it has or was offered, by number. Handing's lock guards it.
-        handed: How many connections it has got so far. The same.
-        owes: What it was asked and has not answered yet, since when on ``time.monotonic()``.
-        stats: The last ones known.
-        busy: So many of its sessions are busy, as it has said last.
-        ready: It can serve.
-        lasting: When it dies, another one takes its place.
-        retired: It gets no more connections, and nobody takes its place.
-        given_up: It was ended without being asked.
+        far: The proxy that sends requests to the worker.
+        connections: The connections that it has or was offered, by number. Handing's lock guards
+            it.
+        handed: The number of connections that it has got so far. Guarded by the same lock.
+        owes: The requests that it hasn't answered, and when they were sent, on
+            ``time.monotonic()``.
+        stats: Its last known figures.
+        busy: The number of its busy sessions, as last reported.
+        ready: True if it can serve.
+        lasting: True if it is replaced when it dies.
+        retired: True if it gets no further connections, and is not replaced.
+        given_up: True if it was killed.
     """
 
     def __init__(
@@ -81,15 +83,16 @@ class WorkerHandle(ChildProcess):
 
     @property
     def is_missed(self) -> bool:
-        """Whether another one takes its place now that it has ended."""
+        """True if another worker is to replace it, now that it has ended."""
         return self.lasting and not self.retired and not self.said_bye
 
     def is_silent(self, now: float, seconds: float = SILENT_SECONDS) -> bool:
-        """Whether it has owed an answer for so long."""
+        """Return whether it has owed a reply for more than ``seconds``."""
         return now - min(list(self.owes.values()), default=now) > seconds
 
     def ask(self, ask: Callable[[WorkerForServer], Future[_Answer]]) -> Future[_Answer]:
-        """Ask it; one that has long owed another answer isn't asked, so that nothing piles up."""
+        """Send it a request. Fails at once if it has long owed another reply, so that requests
+        don't pile up."""
         if self.is_silent(time.monotonic(), ANSWER_SECONDS):
             failed: Future[_Answer] = Future()
             failed.set_exception(StateError("it doesn't answer"))

@@ -1,11 +1,11 @@
-"""What a server and its workers ask each other.
+"""The requests between a server and its workers.
 
-Lives here: the interfaces that only these two have. Where a worker asks for what any process's
-sessions count by, it has a stand-in of that interface itself (accounts/, audit/).
-Lives elsewhere: how they travel (interfaces.py, rpc.py), the server's side (supervisor.py,
+Lives here: the interfaces that only these two have. For what the sessions of any process are
+counted by, a worker has a proxy of that very interface (accounts/, audit/).
+Lives elsewhere: how requests are sent (interfaces.py, rpc.py), the server's side (supervisor.py,
 handing.py), the worker's side (worker.py).
 
-A worker is no less trusted than the server: it has the accounts file and the key as well.
+A worker is trusted as much as the server: it has the accounts database and the key as well.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
 MAX_SIZE = 32 * 1024 * 1024
-"""Bytes of one message: a batch of lines for the audit log has a thousand paths, at most."""
+"""Most bytes of one message: a batch of lines for the audit log has up to a thousand paths."""
 
 
 class ChildNote(msgspec.Struct, frozen=True):
-    """What a worker is told when it is forked.
+    """The note that a worker is forked with.
 
     Attributes:
         node, run, incarnation: As in the ledger.
@@ -40,11 +40,11 @@ class ChildNote(msgspec.Struct, frozen=True):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """What is known of a connection's client.
+    """The client of a connection.
 
     Attributes:
-        address: Where it comes from; None for a Unix socket.
-        known: Somebody has logged in from there lately.
+        address: Its address and port; None on a Unix socket.
+        known: True if a user has logged in from that address lately.
     """
 
     address: tuple[str, int] | None
@@ -52,36 +52,36 @@ class Client(msgspec.Struct, frozen=True):
 
 
 class WorkerForServer(Protocol):
-    """A worker, for the server."""
+    """A worker, as the server sees it."""
 
     @told
     def offer(self, number: int) -> None:
-        """A connection is to be served by whoever claims it first, under the number of its
-        session."""
+        """Offer a connection, by the number of its session. The first worker that claims it serves
+        it."""
 
     @asked
     def apply_settings(self, settings: Settings) -> None:
-        """Other settings hold from now on."""
+        """Use other settings from now on."""
 
     @told
     def drain(self) -> None:
-        """No more connections come: send those away that are idle."""
+        """Close idle sessions; no further connections come."""
 
     @told
     def drop(self, number: int) -> None:
-        """End a connection that has not logged in, to make room for another."""
+        """End a connection that has not logged in, in favour of another."""
 
     @told
     def give_way(self, token: str) -> None:
-        """End the transfer of this token: another one needs its place."""
+        """End the transfer of this token, whose slot another transfer needs."""
 
     @told
     def retire(self) -> None:
-        """No more connections come: end with the last one."""
+        """End with the last connection; no further ones come."""
 
     @told
     def stop(self, grace: float) -> None:
-        """End. Told again with another grace time.
+        """End all sessions and the process. Sent again if the grace time changes.
 
         Args:
             grace: Seconds that running transfers get.
@@ -89,80 +89,80 @@ class WorkerForServer(Protocol):
 
     @asked
     def stats(self) -> Stats:
-        """How much goes on."""
+        """Return the worker's figures."""
 
     @asked
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected."""
+        """Return the worker's sessions."""
 
     @asked
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Returns their numbers; none if they aren't here."""
+        """End a session, or all sessions of a user. Returns their numbers, none if not found."""
 
 
 class ServerForWorker(Protocol):
-    """The server, for a worker."""
+    """The server, as a worker sees it."""
 
     @told
     def ready(self) -> None:
-        """The worker can serve."""
+        """Note that the worker can serve."""
 
     @asked
     def claim(self, number: int) -> Carried[Client]:
-        """Have a connection that was offered, whose descriptor comes along. It is the worker's from
-        then on. Raises NotFound: another one has it."""
+        """Claim a connection that was offered. Its descriptor is sent along; from then on it is the
+        worker's. Raises NotFound if it is another worker's."""
 
     @told
     def logged_in(self, number: int, host: str) -> None:
-        """A connection's client has said who it is."""
+        """Note that a connection's client has logged in."""
 
     @told
     def closed(self, number: int) -> None:
-        """A connection was closed."""
+        """Note that a connection was closed."""
 
     @told
     def busy(self, sessions: int) -> None:
-        """So many of its sessions are busy from now on; see `Busyness`. Told where the server
+        """Note the number of the worker's busy sessions; see `Busyness`. Sent only if the server
         decides how many workers there are."""
 
     @told
     def penalize(self, host: str, offence: Offence) -> None:
-        """A connection has ended without a log-in, in a way that costs its address something."""
+        """Count the end of a connection without a log-in against its address."""
 
     @told
     def heard_of_ban(self, network: str, until: int) -> None:
-        """An address is banned, until so many seconds since 1970."""
+        """Note that a network is banned until a time, in seconds since 1970."""
 
     @told
     def measure_soon(self, account_id: int) -> None:
-        """There are trees in an account's trash that weren't counted."""
+        """Count the uncounted trees in an account's trash soon."""
 
     @asked
     def make_disk_room(self, account_id: int, size: int) -> Future[bool]:
-        """Give up trash of all accounts until the disk has room for so many bytes; whether it
+        """Delete trash of all accounts until the disk has ``size`` bytes free. Returns whether it
         has."""
 
     @told
     def bye(self, stats: Stats) -> None:
-        """All sessions of the worker have ended, and so does it. ``stats``: the last ones."""
+        """Note that the worker ends, after all its sessions. ``stats``: its last figures."""
 
 
 @apart
 class AuditLines(Protocol):
-    """The server's audit log, for the lines of a worker."""
+    """The server's audit log, as a worker writes to it."""
 
     @told
     def append(self, lines: bytes, count: int, share: str | None) -> None:
-        """Have whole lines written; see `Audit.append`."""
+        """Write whole lines; see `Audit.append`."""
 
 
 @apart
 class ServerQueue(Protocol):
-    """The server's queue of passwords, for the `Queueing` of a worker."""
+    """The server's queue of password checks, for the `Queueing` of a worker."""
 
     @asked
     def enter(self, host: str) -> Future[str]:
-        """A turn, when it is there; returns a token to give it back by. Raises Busy."""
+        """Wait for a turn. Returns a token by which to give it back. Raises Busy."""
 
     @told
     def leave(self, token: str) -> None:
@@ -170,13 +170,13 @@ class ServerQueue(Protocol):
 
     @contextmanager
     def turn(self, host: str, *, known: bool, seconds: float | None = None) -> Iterator[None]:
-        """Wait for a turn, and have it. Raises Busy. The server knows itself who is spared."""
+        """Return a context with a turn. Raises Busy. The server itself knows trusted addresses."""
         entered = self.enter(host)
         try:
             wait_for(entered, seconds)
             yield
         finally:
-            entered.add_done_callback(self._give_back)  # also when it comes too late
+            entered.add_done_callback(self._give_back)  # also if the turn comes too late
 
     def _give_back(self, entered: Future[str]) -> None:
         if entered.exception() is None:
@@ -189,16 +189,16 @@ class ServerTransfers(Protocol):
 
     @asked
     def begin_here(self, account_id: int, name: str) -> str:
-        """Count one more transfer; returns a token to give back. Raises TooMany."""
+        """Count another transfer. Returns a token by which to end that. Raises TooMany."""
 
     @told
     def tell_idle(self, token: str, idle: bool) -> None:
-        """Say whether a transfer has moved no bytes for a while."""
+        """Report whether a transfer has moved no bytes for a while."""
 
     @told
     def leave(self, token: str) -> None:
-        """Count one less. Can be called twice."""
+        """Stop counting a transfer. Can be called twice."""
 
     def begin(self, account_id: int, name: str, give_way: Callable[[str], None]) -> str:
-        """The same as `begin_here`: the server tells the worker which one is to give way."""
+        """As `begin_here`: the server tells the worker which transfer is to give way."""
         return self.begin_here(account_id, name)

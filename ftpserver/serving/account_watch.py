@@ -1,13 +1,12 @@
-"""The watch over running sessions: what others change of an account reaches them within a second.
+"""The account watcher: changes of accounts and tokens reach running sessions within a second.
 
 Lives here: a thread that compares the accounts and tokens of running sessions with the database,
-ends sessions and sees to it that they do end, and measures their speed.
-Lives elsewhere: what of a session is looked at (connected.py), how one ends (session.py), changing
-accounts (accounts/accounts.py), who asks for a session's end (daemon/control.py).
+ends sessions, makes sure that they do end, and measures their speed.
+Lives elsewhere: what it sees of a session (connected.py), how a session ends (session.py), changing
+accounts (accounts/accounts.py), requests to end a session (daemon/control.py).
 
-The changes are looked for in the database, wherever they were made: in this process, by `ftpd
-user` in another one, or on another node. It costs two small queries a round, and none without
-sessions.
+It finds changes in the database, wherever they were made: by this process, by `ftpd user` in
+another one, or on another node. That costs two small queries per round, and none without sessions.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.watch")
 
 _EVERY = 0.3
-"""Seconds from one look to the next, at least."""
+"""Least seconds between two rounds."""
 _SHARE = 0.05
-"""Of the CPU: so much at most goes into looking."""
+"""The share of one CPU that the rounds may take."""
 _PATIENCE = 0.4
-"""Seconds that a session gets to end by itself, before its connection is cut."""
+"""Seconds that a session gets to end by itself before its connection is aborted."""
 _FAREWELL = 5.0
-"""Seconds after which a client that was told the end and stays is cut."""
+"""Seconds more for a session that is telling its client why it ends."""
 _MEASURED = 1.0
-"""Seconds over which speed is measured."""
+"""Least seconds over which speed is measured."""
 _IDLE = 30.0
-"""Seconds without a request after which a session doesn't hold up a drain any more."""
+"""Seconds without a request after which a drain closes a session."""
 _AT_ONCE = 500
-"""Most accounts asked for in one statement."""
+"""Most accounts or tokens in one query."""
 
 _WATCHED = (
     table.c.id,
@@ -69,12 +68,12 @@ _WATCHED = (
     table.c.trash_days,
     table.c.trash_max,
 )
-"""Not what is used and held: these change with every upload."""
+"""The columns that are compared. Not usage and reservations: these change with every upload."""
 
 
 @dataclass
 class _Meter:
-    """A session's bytes at some moment, and its speed up to then in bytes a second."""
+    """The bytes of a session at some moment, and its speed up to then in bytes per second."""
 
     moment: float
     count: int
@@ -82,20 +81,20 @@ class _Meter:
 
 
 def pause_after(cost: float) -> float:
-    """Seconds until the next look, when one has cost so many seconds of CPU.
+    """Return the seconds until the next round, after one that has cost ``cost`` seconds of CPU.
 
-    With thousands of sessions a look takes time from those that have something to do.
+    With thousands of sessions, a round takes time from the sessions that have something to do.
     """
     return max(_EVERY, cost / _SHARE)
 
 
 class AccountWatcher:
-    """Looks after the sessions of one process. One thread runs it; `end` is for all threads.
+    """Looks after the sessions of one process. One thread runs it; `close` is for all threads.
 
     Args:
         engine: The database.
-        sessions: Those that there are; others may change the set at any time.
-        is_draining: Asked whether idle sessions are to be closed.
+        sessions: The current sessions. Other threads may change the collection at any time.
+        is_draining: Returns whether idle sessions are to be closed.
 
     Attributes:
         on_look: Called in each round with its time, on ``time.monotonic()``.
@@ -115,15 +114,15 @@ class AccountWatcher:
         self._reading = reading(engine)
         self._over = threading.Event()
         self._accounts: dict[int, tuple[tuple[Any, ...], Account]] = {}
-        """The accounts of the running sessions, each with what was seen of it."""
+        """The accounts of the running sessions, each with the row that it was made from."""
         self._meters: dict[Connected, _Meter] = {}
         self._ending: dict[Connected, float] = {}
-        """Sessions that were told to end, and when they are cut. Guarded by ``_lock``."""
+        """When each session that is to end will be aborted. Guarded by ``_lock``."""
         self._lock = threading.Lock()
         self._failed = False
 
     def run(self) -> None:
-        """Look again and again, until `stop`."""
+        """Do one round after the other, until `stop`."""
         pause = _EVERY
         while not self._over.wait(pause):
             began = time.thread_time()
@@ -131,28 +130,28 @@ class AccountWatcher:
                 self.look()
                 self._failed = False
             except Exception:
-                if not self._failed:  # a database that is away isn't told of three times a second
-                    logger.exception("accounts can't be looked at; it is tried again")
+                if not self._failed:  # while the database is away, it is logged once
+                    logger.exception("accounts can't be checked; trying again")
                 self._failed = True
             pause = pause_after(time.thread_time() - began)
 
     def stop(self) -> None:
-        """Have `run` return."""
+        """Let `run` return."""
         self._over.set()
 
     def speed(self, session: Connected) -> float:
-        """Bytes a second, both ways, over the last moments."""
+        """Return the bytes per second, both ways, over the last moments."""
         meter = self._meters.get(session)
         return 0.0 if meter is None else meter.speed
 
     def close(self, session: Connected, why: str) -> None:
-        """End a session with a word of why; it is cut when it doesn't end soon."""
+        """End a session, and tell its client why. If it doesn't end soon, it is aborted."""
         with self._lock:
             self._ending.setdefault(session, time.monotonic() + _PATIENCE)
         session.close(why)
 
     def look(self) -> None:
-        """One round."""
+        """Do one round."""
         sessions = [one for one in list(self._sessions) if one.channel.ended is None]
         now = time.monotonic()
         self._enforce(now)
@@ -163,17 +162,17 @@ class AccountWatcher:
         self._compare(sessions)
 
     def _enforce(self, now: float) -> None:
-        """End the sessions that were told to end and have not."""
+        """Escalate the end of sessions that have not ended yet: `close_now`, then `abort`."""
         with self._lock:
             running = self._sessions
             self._ending = {one: when for one, when in self._ending.items() if one in running}
             ending = list(self._ending.items())
-        for session, when in ending:  # when: to cut it
+        for session, when in ending:  # when: the time to abort it
             if now >= when + (_FAREWELL if session.leaving else 0):
                 logger.info("%s: cut off: it could not be ended in order", session)
                 session.abort()
                 with self._lock:
-                    self._ending[session] = math.inf  # it finds out by itself
+                    self._ending[session] = math.inf  # its own thread notices
             elif not session.leaving:
                 session.close_now()
 
@@ -190,7 +189,7 @@ class AccountWatcher:
         self._meters = meters
 
     def _dismiss_idle(self, sessions: list[Connected], now: float) -> None:
-        """During a drain: close the sessions that have asked for nothing for a while."""
+        """During a drain, close the sessions that have made no request for a while."""
         for session in sessions:
             if session.doing is None and now - session.quiet_since >= _IDLE:
                 with self._lock:
@@ -200,11 +199,10 @@ class AccountWatcher:
     # accounts and tokens -----------------------------------------------------------------
 
     def _compare(self, sessions: list[Connected]) -> None:
-        """Have sessions follow their accounts, or end.
+        """Apply changed accounts to their sessions, or end the sessions.
 
-        What a session has is noted before the database is asked, so that the answer is at least
-        as new. A session whose account or token became another one meanwhile waits for the next
-        round.
+        The state of a session is read before the database is, so that the answer is at least as
+        recent. A session whose account or token has changed meanwhile waits for the next round.
         """
         noted = [
             (session, account, session.token_id)
@@ -235,7 +233,7 @@ class AccountWatcher:
                 pass  # removed since: the next round ends it
 
     def _why_over(self, session: Connected, account: Account) -> str | None:
-        """Why a session can't go on with its account; None when it can."""
+        """Return why a session can't go on with its account; None if it can."""
         found = self._accounts.get(account.id)
         if found is None:
             return "the account was removed"
@@ -253,11 +251,11 @@ class AccountWatcher:
         if fresh.system_user != account.system_user:
             return "the account has another system user now"
         if fresh.networks and not is_in(host_of(session.client_address), fresh.networks):
-            return "the account is closed to this address"
+            return "the account can't be used from this address"
         return None
 
     def _look_up(self, ids: Collection[int]) -> None:
-        """Bring ``_accounts`` up to date: those with a session, and nobody else."""
+        """Bring ``_accounts`` up to date: exactly the accounts with a session."""
         found = {}
         for row in self._rows(select(*_WATCHED), table.c.id, ids):
             known = self._accounts.get(row[0])
@@ -276,7 +274,7 @@ class AccountWatcher:
     def _rows(
         self, query: Select[Any], column: Column[Any], values: Collection[Any]
     ) -> list[tuple[Any, ...]]:
-        """The rows with these values in a column."""
+        """Return the rows with these values in a column."""
         wanted = list(values)
         rows: list[tuple[Any, ...]] = []
         if wanted:

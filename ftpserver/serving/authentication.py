@@ -1,8 +1,8 @@
-"""Who is logged in on a connection, with what, and where that counts.
+"""The log-in of one connection: its account, the credentials that were used, and its session slot.
 
-Lives here: opening a session for an account, refusing one, and the account's changes meanwhile.
-Lives elsewhere: whether somebody may log in (accounts/authenticator.py), the requests that ask for
-it (commands/identity.py), where sessions count (accounts/limits.py).
+Lives here: opening a session for an account, refusing one, and changes of the account meanwhile.
+Lives elsewhere: whether a client may log in (accounts/authenticator.py), the requests that ask for
+it (commands/identity.py), counting sessions (accounts/limits.py).
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ _LOGIN_TRIES = 3
 
 
 class Authentication:
-    """Of one connection. For the session's thread, except ``follow``.
+    """The log-in of one connection. For the session's thread, except ``apply_account``.
 
     Args:
-        peer: The client's address, for people.
-        host: The same without its port.
-        uid: Tells the system user at the other end; None where that isn't known.
-        on_log_in: Called when somebody has logged in: gives the exchange its workspace.
+        peer: The client's address, for display.
+        host: The client's address without its port.
+        uid: Returns the system user at the other end; None if it isn't known.
+        on_log_in: Called after a log-in: gives the exchange its workspace.
 
     Attributes:
-        token_id: Of the token that was logged in with; None: by password.
-        token_revoked: By this session itself, which goes on, and makes no tokens any more.
-        renewing: The session changes its own password or token just now, which is no reason
-            to end it.
-        is_closing: The connection ends as soon as the answer is sent.
-        is_excused: The client could have logged in, had there been room.
+        token_id: The id of the token that the client logged in with; None after a password.
+        token_revoked: True if this session itself has revoked it. The session goes on, but can make
+            no tokens.
+        renewing: True while the session changes its own password or token, which is no reason to
+            end it.
+        is_closing: True if the connection is to be closed once the reply is sent.
+        is_excused: True if the client was refused only because there were too many sessions.
     """
 
     token_id: str | None = None
@@ -57,7 +58,7 @@ class Authentication:
     is_excused = False
     _failures = 0
     _slot: str | None = None
-    """Where the session counts for a limit."""
+    """The session slot, by which the session counts for limits."""
     _has_left = False
 
     def __init__(
@@ -85,31 +86,31 @@ class Authentication:
 
     @property
     def account(self) -> Account | None:
-        """Who is logged in, as the account is now; None before."""
+        """The account that is logged in, in its current state; None before."""
         workspace = self._exchange.workspace
         return None if workspace is None else workspace.account
 
     @property
     def user(self) -> Account:
-        """Who is logged in. Raises NotLoggedIn."""
+        """The account that is logged in. Raises NotLoggedIn."""
         if (account := self.account) is None:
             raise NotLoggedIn("log in first")
         return account
 
     @property
     def authenticator(self) -> Authenticator:
-        """Who decides."""
+        """The authenticator of the server."""
         return self._server.authenticator
 
     # log-ins -----------------------------------------------------------------------------
 
     def send_answers(self) -> None:
-        """Send the answers to what was asked before, which is HELLO: a password takes long to
-        check, and the delay of HELLO tells the client how far away the server is."""
+        """Send pending replies, which is the one to HELLO: checking a password takes long, and the
+        client measures the round trip by that reply."""
         self._exchange.flush()
 
     def logged_in(self) -> LoggedIn:
-        """What is told of the account that is logged in."""
+        """Return the reply that describes the account that is logged in."""
         own = self.user.max_sessions
         most = 0 if own is None else most_sessions(self._server.settings, own)
         workspace = self._exchange.workspace
@@ -117,12 +118,12 @@ class Authentication:
         return LoggedIn(self.user.name, most, final)
 
     def log_in(self, admitted: Admission) -> LoggedIn:
-        """The client has proved who it is, and there is room: open the session."""
+        """Open the session of an authenticated client for which a session slot was taken."""
         self._slot = admitted.slot
         self.token_id = admitted.token_id
         try:
             self._set_pace(admitted.account)
-            self._on_log_in(admitted.account)  # last: others may change the account from here on
+            self._on_log_in(admitted.account)  # last: other threads may change it from here on
         except BaseException:
             self._give_back()
             raise
@@ -131,7 +132,7 @@ class Authentication:
         return self.logged_in()
 
     def refuse(self, name: str, error: LoginRefused) -> None:
-        """Count a refused log-in, and take some time; the last one allowed ends the connection."""
+        """Count a refused log-in, and wait. After the last one allowed, close the connection."""
         self._failures += 1
         reason = error.reason if isinstance(error, Refused) else str(error)
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), reason)
@@ -140,12 +141,12 @@ class Authentication:
         self.is_closing = self._failures >= _LOGIN_TRIES or isinstance(error, Banned)
 
     def turn_away(self, name: str, error: CommandError) -> None:
-        """The client is who it says, over the limit of sessions: the connection ends."""
+        """Close the connection of an authenticated client that is over the session limit."""
         logger.warning("%s: log-in refused for %s: %s", self, paths.show(name), error)
         self.is_closing = self.is_excused = True
 
     def hold_back(self, error: LoginRefused | Busy) -> None:
-        """Let the time pass that a refusal takes, unless the server stops or the client leaves."""
+        """Wait as long as a refusal takes, unless the server stops or the client leaves."""
         exchange = self._exchange
         delay = self._server.authenticator.delay(self.host, error)
         until = min(time.monotonic() + delay, exchange.login_deadline)
@@ -154,14 +155,14 @@ class Authentication:
                 while time.monotonic() < until and not any(exchange.channel.wait(deadline=until)):
                     pass
         except TimedOut:
-            pass  # it has passed
+            pass  # the time has passed
 
     # afterwards --------------------------------------------------------------------------
 
     @contextmanager
     def renewal(self) -> Iterator[None]:
-        """While the session's own keys become others: what ends the account's other sessions
-        doesn't end it."""
+        """Return a context in which the session changes its own credentials: a change that ends the
+        account's other sessions doesn't end it."""
         self.renewing = True
         try:
             yield
@@ -169,22 +170,20 @@ class Authentication:
             self.renewing = False
 
     def renew(self, account: Account) -> None:
-        """The account was changed by this very session, which goes on."""
+        """Use the account as this session itself has changed it, and go on."""
         self._use(account)
         self.token_id = None
         self.token_revoked = False
 
     def apply_account(self, account: Account) -> None:
-        """The account was changed by somebody else: what is asked for from now on obeys that.
-
-        From another thread.
-        """
+        """Use a changed account from the next request on. Called by another thread."""
         self._use(account)
         self._set_pace(account)
         had = self._slot
         slot = self._server.limits.enter(account, self.host, at_any_rate=True, had=had)
-        if slot != had:  # a limit is new: this session counts for the next ones
+        if slot != had:  # a new limit: the session counts for it from now on
             self._slot = slot
+            # `leave` sets this before it looks at the slot: one of both releases it
             if self._has_left:
                 self._give_back()
 
@@ -193,12 +192,12 @@ class Authentication:
             workspace.account = account
 
     def _set_pace(self, account: Account) -> None:
-        """The server's rate is for each session, the account's for all of its sessions."""
+        """Set the pace: the server's rate is per session, the account's for all its sessions."""
         shared, own = self._server.limits.pace(account), self._server.settings.limit_rate
         self._exchange.channel.pace = shared if own is None else Pace(own, within=shared)
 
     def leave(self) -> None:
-        """The session has ended: it counts no more."""
+        """Release the session slot when the session has ended."""
         self._has_left = True
         self._give_back()
 

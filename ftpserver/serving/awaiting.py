@@ -1,12 +1,12 @@
 """Connections that have to send something first: one thread waits for all of them.
 
-Lives here: the thread, deadlines, making room, the end.
+Lives here: the thread, deadlines, dropping a connection, the end.
 Lives elsewhere: what is waited for: the header of a proxy (proxied.py), the first record of a
 session before it gets a process (isolation/newcomers.py).
 
-A connection that waits costs no thread, and no descriptor but its own. What has come of it wakes
-the thread once (edge-triggered epoll): half a header or half a record doesn't keep it busy, though
-it stays in the socket.
+A waiting connection costs no thread, and no descriptor but its own. Received bytes wake the thread
+once (edge-triggered epoll): half a header or half a record doesn't keep it busy, though it stays in
+the socket.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _HAS_EPOLL = hasattr(select, "epoll")
 _GONE = select.POLLHUP | select.POLLERR
 _CLOSED = getattr(select, "EPOLLRDHUP", 0)
 _WATCHED = select.POLLIN | _CLOSED | getattr(select, "EPOLLET", 0)
-"""Without epoll every look at a connection has to receive what is there: it comes again and again
-otherwise."""
+"""Without epoll, each look at a connection has to receive what has come, or the thread is woken
+again and again."""
 
 
 class Cause(Enum):
@@ -40,17 +40,17 @@ class Cause(Enum):
     CAME = "came"
     """Something has come."""
     CLOSED = "closed"
-    """Its peer sends no more than what is there. Also said as `CAME` where there is no epoll."""
+    """The peer sends nothing after what has come. Reported as `CAME` where there is no epoll."""
     GONE = "gone"
-    """Its peer hears nothing any more either."""
+    """The peer no longer receives either."""
     LATE = "late"
     """Its deadline has passed."""
     OVER = "over"
-    """Nobody waits any more."""
+    """The waiting has been closed."""
 
 
 class Expecting(Protocol):
-    """A connection that waits. What it says and does is for the thread that waits."""
+    """A connection that waits. Its methods are for the thread that waits."""
 
     @property
     def request(self) -> socket.socket:
@@ -58,36 +58,40 @@ class Expecting(Protocol):
 
     @property
     def client_address(self) -> Any:
-        """Of the peer, as ``socket.accept`` gives it."""
+        """The peer's address, as ``socket.accept`` returns it."""
 
     @property
     def deadline(self) -> float:
-        """By the clock of those who wait. It may change with each look."""
+        """The deadline, on the clock of `Awaiting`. It may change with each look."""
 
     @property
     def is_deaf(self) -> bool:
-        """Whether it isn't to be looked at again because something has come. Stays so."""
+        """True if further input is no reason to look at it again. Stays True."""
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
-        """What is to be done with the connection, which waits no more then; None: it goes on
-        waiting, which it can't when it is late or all is over."""
+        """Look at the connection.
+
+        Returns:
+            A function that goes on with the connection, which doesn't wait any more; None to wait
+            on, which isn't possible when it is late or the waiting is over.
+        """
 
     def abandon(self) -> None:
-        """Close the connection: a fault in this program."""
+        """Close the connection after a failure of this program."""
 
 
 class Awaiting:
-    """Where they wait. ``take``, ``drop``, ``wake`` and ``close`` are for all threads, `forget` is
-    for the one that waits.
+    """Waits for connections. ``take``, ``drop``, ``wake`` and ``close`` are for all threads;
+    ``forget`` is for the thread that waits.
 
-    ``_lock`` guards ``_new``, ``_there``, ``_over``, and the beginning of the thread; it is not
-    held while anybody is called.
+    ``_lock`` guards ``_new``, ``_there``, ``_over`` and the start of the thread. It is not held
+    while any method of a connection runs.
 
     Args:
-        name: Of the thread.
-        after_looks: Called after each round of looks; returns until when to call it again at the
-            latest, by the same clock.
-        clock: Seconds, of which only differences count.
+        name: The name of the thread.
+        after_looks: Called after each round of looks. Returns the latest time, on the same clock,
+            to call it again.
+        clock: Returns seconds, of which only differences count.
     """
 
     def __init__(
@@ -107,13 +111,13 @@ class Awaiting:
         self._over = False
         self._poll: Any = None
         self._waiting: dict[int, Expecting] = {}
-        """By their descriptors. For the thread."""
+        """The waiting connections by descriptor. For the waiting thread alone."""
 
     def take(self, one: Expecting) -> None:
         """Wait for a connection from now on.
 
         Raises:
-            OSError, RuntimeError: No descriptors, or no more threads.
+            OSError, RuntimeError: There are too many descriptors or threads.
         """
         with self._lock:
             over = self._over
@@ -126,7 +130,7 @@ class Awaiting:
             self._do(one, self._looked(one, Cause.OVER))
 
     def _begin(self) -> None:
-        """Most servers never need the thread: it is begun with the first connection."""
+        """Start the thread with the first connection: most servers never need it."""
         if self._thread is not None:
             return
         if self._read < 0:
@@ -140,7 +144,9 @@ class Awaiting:
         self._thread = thread
 
     def drop(self, request: socket.socket) -> bool:
-        """End a connection that waits here, to make room for another; False if it doesn't."""
+        """End a waiting connection in favour of another one. Returns False if it doesn't wait."""
+        # The thread closes a connection only after it has removed it from ``_there`` under the
+        # lock: so the socket is still open here.
         with self._lock:
             if request not in self._there:
                 return False
@@ -151,7 +157,7 @@ class Awaiting:
             return True
 
     def wake(self) -> None:
-        """Have the thread look around: at deadlines, and after looks."""
+        """Wake the thread to check deadlines, and to call ``after_looks``."""
         with self._lock:
             if self._thread is not None:
                 self._nudge()
@@ -160,17 +166,17 @@ class Awaiting:
         try:
             os.write(self._write, b"\0")
         except BlockingIOError:
-            pass  # it is going to be awake anyway
+            pass  # the pipe is full: the thread is awake, or about to be
 
     def forget(self, one: Expecting) -> None:
-        """A connection waits no more: somebody else goes on with it."""
+        """Stop waiting for a connection, which another part of the program goes on with."""
         del self._waiting[one.request.fileno()]
         self._poll.unregister(one.request)
         with self._lock:
             self._there.discard(one.request)
 
     def close(self) -> None:
-        """Have all that wait end, and take no more. Can be called twice."""
+        """End all waiting, and accept no further connections. Can be called twice."""
         with self._lock:
             self._over = True
             thread = self._thread
@@ -195,7 +201,7 @@ class Awaiting:
             due = self._after_looks()
 
     def _events(self, due: float | None) -> list[tuple[int, int]]:
-        """What has happened; waited for until the next deadline."""
+        """Wait for events, at most until the next deadline, and return them."""
         moments = [one.deadline for one in self._waiting.values()]
         if due is not None:
             moments.append(due)
@@ -207,7 +213,7 @@ class Awaiting:
         return list(events)
 
     def _look_around(self, events: list[tuple[int, int]]) -> bool:
-        """Look at each connection that something has happened to; whether all is over."""
+        """Look at each connection with an event. Returns whether the waiting is over."""
         if any(fd == self._read for fd, _ in events):
             os.read(self._read, 4096)
         with self._lock:
@@ -226,8 +232,8 @@ class Awaiting:
 
     def _watch(self, one: Expecting) -> None:
         try:
-            self._poll.register(one.request, _WATCHED)  # what has come already is told of as well
-        except OSError:  # no memory, or more than the system watches for a user
+            self._poll.register(one.request, _WATCHED)  # also reports what has come already
+        except OSError:  # no memory, or the system's limit of watches for a user
             with self._lock:
                 self._there.discard(one.request)
             _tell_failure(one)
@@ -238,7 +244,7 @@ class Awaiting:
     def _settle(self, one: Expecting, cause: Cause) -> None:
         done = self._looked(one, cause)
         if done is not None:
-            self.forget(one)
+            self.forget(one)  # first: ``done`` may close the socket, and its number be used again
             self._do(one, done)
         elif one.is_deaf and cause is Cause.CAME:
             self._poll.modify(one.request, _WATCHED & ~select.POLLIN)

@@ -1,7 +1,7 @@
-"""Busyness: how many sessions have work for a while, so that another process is worth its memory.
+"""Busyness: how many sessions have been at work for a while, so that another process pays off.
 
-Lives here: what counts as busy. Lives elsewhere: who looks (daemon/server.py, processes/worker.py,
-in the rounds of account_watch.py), what follows from it (processes/growing.py).
+Lives here: what counts as busy. Lives elsewhere: the regular checks (daemon/server.py,
+processes/worker.py, in the rounds of account_watch.py), starting processes (processes/growing.py).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Busyness:
     """Counts the busy sessions of one process. For one thread.
 
-    A session is busy that somebody has logged in to, and that has worked in two rounds one after
-    the other: one short request makes none busy, nor does anything that strangers do.
+    A session is busy if it is logged in and has worked in two consecutive rounds. So one short
+    request makes no session busy, nor does anything that an unauthenticated connection does.
 
     Args:
-        sessions: Those that there are; others may change the set at any time.
+        sessions: The current sessions. Other threads may change the collection at any time.
     """
 
     def __init__(self, sessions: Collection[Connected]) -> None:
@@ -30,10 +30,10 @@ class Busyness:
         self._worked: set[Connected] = set()
 
     def look(self, now: float) -> int:
-        """One round. Returns how many are busy.
+        """Do one round. Returns the number of busy sessions.
 
         Args:
-            now: On ``time.monotonic()``.
+            now: The time on ``time.monotonic()``.
         """
         since, self._looked = self._looked, now
         working = {

@@ -1,12 +1,12 @@
-"""Connected: a session as those see it who look after sessions, whatever protocol it speaks.
+"""Connected: the interface of a session for the code that looks after sessions, of any protocol.
 
-Lives here: the interface, and what of a request is told.
-Lives elsewhere: those who have it: a session of this process (session.py), one with a process of
-its own (isolation/isolated_session.py). Those who need it: the account watcher (account_watch.py),
-the service (service.py), signs of life (keep_alive.py).
+Lives here: the interface, and how a request is described.
+Lives elsewhere: the implementations: a session of this process (session.py), one with a process of
+its own (isolation/isolated_session.py); the users: the account watcher (account_watch.py), the
+service (service.py), signs of life (keep_alive.py).
 
-A session of another protocol is looked after as soon as it fits this, and is among the sessions of
-its service.
+A session of another protocol is looked after as soon as it has this interface and is among the
+sessions of its service.
 """
 
 from __future__ import annotations
@@ -24,23 +24,26 @@ if TYPE_CHECKING:
 
 
 class Traffic(Protocol):
-    """The bytes of a session, and its end."""
+    """The bytes of a session, and the reason for its end."""
 
     @property
     def bytes_in(self) -> int:
-        """Received, as far as it is known."""
+        """The bytes received, as far as known."""
 
     @property
     def bytes_out(self) -> int:
-        """Sent."""
+        """The bytes sent."""
 
     @property
     def ended(self) -> FtpError | None:
-        """Why the session is to end; None while it is not."""
+        """The reason why the session is to end; None while it goes on."""
 
 
 class Connected(Protocol):
-    """A session. Others look at it and end it from their own threads."""
+    """A session. Other threads look at it and end it.
+
+    The methods that end it differ in what they interrupt (docs/architecture.md, "How things end").
+    """
 
     @property
     def id(self) -> int:
@@ -56,7 +59,7 @@ class Connected(Protocol):
 
     @property
     def client_address(self) -> Any:
-        """Of the client, as ``socket.accept`` gives it."""
+        """The client's address, as ``socket.accept`` returns it."""
 
     @property
     def host(self) -> str:
@@ -64,27 +67,27 @@ class Connected(Protocol):
 
     @property
     def peer(self) -> str:
-        """The same for people: HOST:PORT, or ``local``."""
+        """The client's address for display: HOST:PORT, or ``local``."""
 
     @property
     def account(self) -> Account | None:
-        """Who is logged in; None before."""
+        """The account that is logged in; None before."""
 
     @property
     def token_id(self) -> str | None:
-        """Of the token that was logged in with; None: by password."""
+        """The id of the token that the client logged in with; None after a password."""
 
     @property
     def token_revoked(self) -> bool:
-        """Whether the session itself has revoked that, and goes on."""
+        """True if the session itself has revoked that token, and goes on."""
 
     @property
     def renewing(self) -> bool:
-        """Whether it changes its own password or token just now, which is no reason to end it."""
+        """True while it changes its own password or token, which is no reason to end it."""
 
     @property
     def leaving(self) -> bool:
-        """Whether it is at its end, and tells its client so."""
+        """True once it is ending and telling its client so."""
 
     @property
     def channel(self) -> Traffic:
@@ -92,39 +95,39 @@ class Connected(Protocol):
 
     @property
     def doing(self) -> object:
-        """None while it waits for a request. A request that this process knows is a `Message`."""
+        """The request under way; None while it waits for one. One known here is a `Message`."""
 
     @property
     def quiet_since(self) -> float:
-        """Since when it waits for a request, on ``time.monotonic()``."""
+        """When it began to wait for a request, on ``time.monotonic()``."""
 
     def close(self, why: str) -> None:
-        """End it, and tell its client why. What can't be interrupted is not."""
+        """End it in order, and tell its client why. Doesn't interrupt a wait for the client."""
 
     def close_now(self) -> None:
-        """End it after `close`, also where it waits for its client to send more."""
+        """End it after `close`, even while it waits for its client to send more."""
 
     def close_idle(self) -> None:
-        """End it as if the server stopped; for a session that does nothing."""
+        """End a session that is doing nothing, as if the server stopped."""
 
     def abort(self) -> None:
         """End the connection at once."""
 
     def give_way(self, transfer: str) -> None:
-        """End it if that is its running transfer: another one needs the place."""
+        """End it if that is its running transfer, whose slot another transfer needs."""
 
     def apply_account(self, account: Account) -> None:
-        """The account was changed: what is asked for from now on obeys that. Raises NotFound."""
+        """Use a changed account from the next request on. Raises NotFound."""
 
     def say_alive(self) -> None:
-        """Send a sign of life if an answer is owed and nothing was sent lately. Must not wait."""
+        """Send a sign of life if a reply is due and nothing was sent lately. Must not wait."""
 
     def warn(self) -> None:
-        """The server stops: tell the client that hasn't heard so yet. Must not wait."""
+        """Tell the client, once, that the server stops. Must not wait."""
 
 
 class Doing(NamedTuple):
-    """What is told of a request: as the fields of `stats.SessionInfo`."""
+    """The description of a request, with the fields of `stats.SessionInfo`."""
 
     request: str | None = None
     path: bytes | None = None
@@ -132,7 +135,8 @@ class Doing(NamedTuple):
 
 
 def describe(doing: object) -> Doing:
-    """What is told of a request under way; nothing where there is none, or it isn't known."""
+    """Return the description of a request under way; an empty one if there is none or it isn't
+    known."""
     if isinstance(doing, Unusable):
         return Doing(BadRequest.code, doing.path)
     if not isinstance(doing, Message):

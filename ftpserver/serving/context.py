@@ -1,7 +1,7 @@
-"""What a session is given by whoever runs it: its ``server``.
+"""The ``server`` of a session: the interface to the process that runs it.
 
-Lives here: the interface alone. Lives elsewhere: those who have it: the service of a process with
-many sessions (service.py), that of a process with one (isolation/session_process.py).
+Lives here: the interface alone. Lives elsewhere: the implementations: the service of a process with
+many sessions (service.py), and of a process with one (isolation/session_process.py).
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
 
 
 class SessionLimiting(Protocol):
-    """Where sessions and transfers count for limits, and what they keep together."""
+    """Counts sessions and transfers for limits, and keeps their common pace."""
 
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
     ) -> str | None:
-        """Take one of the places for sessions. ``had``: what the session has of one."""
+        """Take a session slot. ``had``: the slot that the session has already."""
 
     def leave(self, slot: str | None) -> None:
-        """Give a place back."""
+        """Release a session slot."""
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
-        """Count a running transfer, to end it by; see `accounts.transfer_counts`."""
+        """Count a running transfer. Returns its name; see `accounts.transfer_counts`."""
 
     def tell_idle(self, transfer: str, idle: bool) -> None:
-        """Say whether a running transfer has moved no bytes for a while."""
+        """Report whether a running transfer has moved no bytes for a while."""
 
     def end_transfer(self, transfer: str) -> None:
-        """A transfer runs no more."""
+        """Stop counting a running transfer."""
 
     def pace(self, account: Account) -> Pace | None:
-        """What all sessions of an account keep together."""
+        """Return the pace that all sessions of an account keep together; None without a limit."""
 
 
 class Sharing(Protocol):
-    """What sessions share. All of it is safe to use from many threads."""
+    """The things that sessions share. All are safe to use from many threads."""
 
     @property
     def settings(self) -> Settings:
-        """May be others from one moment to the next."""
+        """The current settings. They may change at any time."""
 
     @property
     def tls_context(self) -> ssl.SSLContext | None:
-        """None for a server without TLS."""
+        """The TLS context; None for a server without TLS."""
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """True if nothing new may begin."""
 
     @property
     def stop_fd(self) -> int:
@@ -70,54 +70,54 @@ class Sharing(Protocol):
 
     @property
     def parking(self) -> Parking | None:
-        """Where idle sessions wait; None: each keeps its thread."""
+        """The parking of idle sessions; None if each session keeps its thread."""
 
     def take_turn(self) -> None:
-        """Called by a session's thread before each small step: see `Turns.take`."""
+        """Take the turn. Called by a session's thread before each small step: see `Turns.take`."""
 
     def pass_turn(self) -> None:
-        """Called by a session's thread between two steps of long work: see `Turns.pass_on`."""
+        """Pass on the turn. Called between two steps of long work: see `Turns.pass_on`."""
 
     def will_block(self) -> None:
-        """Called by a session's thread: what it does next waits for something, or takes its time.
-        It has neither the turn nor the pool's lead any more."""
+        """Announce that the session's thread is going to wait for something, or to take long. It
+        loses the turn, and no longer looks for work for the pool."""
 
     @property
     def before_wait(self) -> Callable[[], None] | None:
-        """Called by a session's thread each time that it is going to wait for its connection."""
+        """Called by a session's thread before it waits for its connection."""
 
     @property
     def sessions(self) -> set[Connected]:
-        """Those that there are."""
+        """The current sessions."""
 
     @property
     def authenticator(self) -> Authenticator:
-        """Who is let in."""
+        """The authenticator, which decides about log-ins."""
 
     @property
     def limits(self) -> SessionLimiting:
-        """Where sessions count."""
+        """The limits for which sessions and transfers count."""
 
     @property
     def ledger(self) -> QuotaStore:
-        """Room."""
+        """The quota store."""
 
     @property
     def syncs(self) -> Syncs:
-        """What is synced together."""
+        """The syncs that sessions share."""
 
     @property
     def audit(self) -> Recorder:
-        """What was done."""
+        """The audit log."""
 
     def next_session_id(self, request: socket.socket) -> int:
-        """The number of a connection's session."""
+        """Return the number of a connection's session."""
 
     def logged_in(self, session: Connected) -> None:
-        """A session's client has said who it is."""
+        """Note that a session's client has logged in."""
 
     def penalize(self, session: Connected, offence: Offence) -> None:
-        """A session has ended without a log-in, in a way that costs its address something."""
+        """Count the end of a session without a log-in against its address."""
 
     def forget(self, session: Connected) -> None:
-        """A session has ended."""
+        """Forget a session that has ended."""

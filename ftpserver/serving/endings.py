@@ -1,5 +1,8 @@
-"""How sessions end: in order, where what was asked before is answered and the client hears the
-reason; and what the end costs an address from which nobody has logged in."""
+"""How sessions end, and what the end of a connection without a log-in counts as.
+
+A session that ends in order answers what was asked before, and tells the client the reason.
+docs/architecture.md ("How things end") lists the ways to end one.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from ftpwire.errors import (
 from ftpwire.tls import TlsError
 
 LAST_WORDS = 2.0
-"""Seconds that a peer gets to read why it is being dropped."""
+"""Seconds that a client gets to read why its connection is closed."""
 PASSED_OVER = 256 * 1024
-"""Bytes that are read from somebody who isn't logged in, so that a last word arrives."""
+"""Bytes to read from a client that isn't logged in, so that the last message arrives."""
 
 
 class Dismissed(SessionEnded):
@@ -27,24 +30,27 @@ class Dismissed(SessionEnded):
 
 
 class Idle(Dismissed):
-    """Nothing was asked for too long."""
+    """The session made no request for too long."""
 
     code = "idle"
 
 
 class GaveWay(Dismissed):
-    """Another transfer of the account needs the place."""
+    """Another transfer of the account needs the slot of this session's transfer."""
 
     code = "gave-way"
 
 
 def offence_of(error: FtpError) -> Offence | None:
-    """What the end of a connection without a log-in is counted as, if it is worse than leaving."""
+    """Return the offence that the end of a connection without a log-in counts as.
+
+    None if it is no worse than leaving.
+    """
     match error:
         case TimedOut():
             return Offence.TOO_LATE
         case BadMagic() | VersionMismatch():
-            return None  # a wrong option or an old program: told, and no worse than leaving
+            return None  # a wrong option or an old program: it gets an error, that's enough
         case ProtocolError() | TlsError():
             return Offence.PROTOCOL
     return None

@@ -1,11 +1,11 @@
-"""One client's requests and answers, as frames on its connection.
+"""One client's requests and replies, as frames on its connection.
 
-Lives here: what handlers use to receive and to send bytes, tell progress, and see a cancel; and
-the answers of a batch of changes, when it is committed.
+Lives here: what handlers use to receive and send bytes, to report progress and to notice a cancel;
+and the replies to a batch of changes, when it is committed.
 Lives elsewhere: which request does what (commands/), what happens to files (workspace/), the
 session's life and its dispatch (session.py), framing (ftpwire/frames.py).
 
-No handler reads frames itself. Answers come in the order of the requests; those of small changes
+No handler reads frames itself. Replies come in the order of the requests; those to small changes
 wait for their batch.
 """
 
@@ -39,45 +39,47 @@ if TYPE_CHECKING:
     from ftpserver.workspace.workspace import Workspace
 
 DATA_SIZE = 512 * 1024
-"""Bytes of a DATA frame that this server sends."""
+"""Bytes of the DATA frames that this server sends."""
 _CANCEL_EVERY = 4 * 1024 * 1024
+"""Bytes of long work between two checks for a CANCEL."""
 _LOOK_SECONDS = 3.0
-"""Seconds between two looks whether the upload is still the session's whose client is silent."""
+"""Seconds between two checks that this session still owns the upload of its silent client."""
 _PROGRESS_SECONDS = 1.0
 """Seconds between notices about long work."""
 _COPIED = 32 * 1024
-"""DATA frames below this many bytes are copied to the output, to go out with what follows."""
+"""Bytes below which a DATA frame is copied to the output, and sent with what follows."""
 _HASHED_A_SECOND = 1024 * 1024
-"""Bytes that the slowest client hashes, before it goes on with an upload behind them."""
+"""Bytes that the slowest client hashes per second before it continues an upload behind them."""
 _ZEROS_A_SECOND = 64 * 1024 * 1024
-"""The same of the zeros of holes, which it need not read."""
+"""The same for the zeros of holes, which the client need not read."""
 _HASHES_SECONDS = 3600.0
-"""At most so long a client is waited for that hashes holes."""
+"""Most seconds that the server waits for a client that hashes holes."""
 _LOOKED_AT = 64 * 1024
-"""Bytes of input that are kept while it is looked whether a CANCEL is among them."""
+"""Bytes of input that may be buffered when it is searched for a CANCEL."""
 
 
 class Exchange:
-    """For the session's thread.
+    """The frames of one connection. For the session's thread.
 
     Args:
-        login_deadline: On ``time.monotonic()``: until a client has logged in, nothing is waited
-            for longer.
+        login_deadline: The time, on ``time.monotonic()``, after which a client that hasn't logged
+            in is no longer waited for.
 
     Attributes:
-        request_id: Of the request that is handled.
-        file_size, data_size: Bytes of a DATA frame that the client takes, at most: straight from
-            a file, and through memory.
-        page_size: Bytes of a frame of control that it takes.
-        guard: Which thread may use the channel.
+        request_id: The id of the request that is handled.
+        file_size, data_size: Most bytes of a DATA frame that the client takes: sent straight from a
+            file, and through memory.
+        page_size: Most bytes of a control frame that it takes.
+        guard: Says which thread may use the channel.
         repeats: Its numbered requests.
-        receiving: DATA frames of the current request are still to come.
-        sent: What the client said at the end of its last upload.
-        workspace: The files of who is logged in; None before.
-        on_long_wait: Called when the client of the transfer under way is waited for: it gives
-            back what can be had again.
-        is_reading: Whether the request under way only reads a file, which is open.
-        has_warned: The client was told that the server stops. Changed by whoever has the guard.
+        receiving: True while DATA frames of the current request are still to come.
+        sent: The client's END of its last upload.
+        workspace: The files of the account that is logged in; None before.
+        on_long_wait: Called when the running transfer waits long for its client, to release what
+            can be had again.
+        is_reading: True if the current request only reads a file, which is open.
+        has_warned: True once the client knows that the server stops. Changed by the thread that has
+            the guard.
     """
 
     request_id = 0
@@ -90,15 +92,15 @@ class Exchange:
     is_reading = False
     has_warned = False
     _amid_data = False
-    """Whether a DATA frame is announced, and not all of it was handed over: nothing may follow."""
+    """True while a DATA frame is announced and not all of it was written: nothing may follow."""
     _warns = False
-    """Whether the client is to be told that the server stops, as soon as that frame has ended."""
+    """True if the notice that the server stops is to be sent as soon as that frame has ended."""
     _since_look = 0
     _hashes_until = 0.0
-    """Until when, on ``time.monotonic()``, the client may be hashing holes that it was sent."""
+    """The time, on ``time.monotonic()``, until which the client may be hashing holes."""
     _nearly_full = False
     _reached = 0, messages.Progress(0)
-    """How far the request of that id has come, as it counts that."""
+    """A request id, and the last progress of that request."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class Exchange:
         self.repeats = Repeats(self, audit_context, server.ledger)
 
     def begin(self, request_id: int) -> None:
-        """A request has come: what follows is about it. Its id may be that of an earlier one."""
+        """Begin a request: what follows is about it. Its id may be that of an earlier one."""
         self.request_id = request_id
         self._reached = request_id, messages.Progress(0)
 
@@ -126,11 +128,11 @@ class Exchange:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether bytes have to pass through TLS."""
+        """True if the connection uses TLS."""
         return self.channel.tls is not None
 
     def send(self, message: Message, kind: Kind = Kind.REPLY) -> None:
-        """Send a frame of the current request; flushes when much is queued."""
+        """Send a frame of the current request. Flushes when much is queued."""
         payload = messages.encode(message)
         with self.guard:
             self.channel.queue(frames.pack_header(len(payload), kind, self.request_id), payload)
@@ -157,6 +159,7 @@ class Exchange:
                 self.flush()
             return
         steady = self.stream.steady()
+        # If this is left by an error, it stays True: no frame may follow half a frame.
         self._amid_data = True
         while data:
             sent = channel.try_send(data)
@@ -176,7 +179,7 @@ class Exchange:
         end = offset + count
         while offset < end:
             size = min(end - offset, self.file_size)
-            with self.guard:  # the frame is open while the disk is read: nothing may come between
+            with self.guard:  # the frame stays open while the disk is read: no notice may interrupt
                 self._send_file(fd, offset, offset + size)
             offset += size
             self.progressed(size)
@@ -208,12 +211,12 @@ class Exchange:
         now = time.monotonic()
         until = max(self._hashes_until, now) + size / _ZEROS_A_SECOND
         self._hashes_until = min(until, now + _HASHES_SECONDS)
-        if size >= _CANCEL_EVERY:  # the client has something to do, and hears something
+        if size >= _CANCEL_EVERY:  # the client can begin to hash it, and sees a sign of life
             self.flush()
         self.progressed(size)
 
     def flush(self) -> None:
-        """Send all output, waiting for the client as long as a stall may be."""
+        """Send all output. Waits for the client until it has stalled."""
         deadline = None
         with self.guard:
             while not self.channel.try_flush():
@@ -221,14 +224,14 @@ class Exchange:
                     deadline = self.stall()
                 self._await_peer(write=True, deadline=deadline)
 
-    # telling, and being told -------------------------------------------------------------
+    # progress, notices, records of the audit log -----------------------------------------
 
     def progressed(self, count: int) -> None:
-        """Say that ``count`` bytes of long work were done: looks for a CANCEL now and then.
+        """Note ``count`` bytes of long work. Checks for a CANCEL now and then.
 
         Raises:
             Cancelled: The client has sent one.
-            SessionEnded: The session is to end.
+            SessionEnded: The session was asked to end.
         """
         if self.channel.ended is not None:
             raise self.channel.ended
@@ -243,7 +246,7 @@ class Exchange:
             self.look_for_cancel()
 
     def look_for_cancel(self) -> None:
-        """See whether the client has cancelled the current request, without blocking.
+        """Check whether the client has cancelled the current request, without blocking.
 
         Raises:
             Cancelled: It has.
@@ -256,34 +259,36 @@ class Exchange:
             raise Cancelled("cancelled")
 
     def notice(self, message: Message) -> None:
-        """Tell about long work at once."""
+        """Send a notice about long work at once."""
         self.send(message, Kind.NOTICE)
         self.flush()
 
     def tell_progress(self, total: int | None) -> Callable[[int], None]:
-        """Something to call with the bytes done during long work: tells them now and then."""
-        told = time.monotonic()
+        """Return a function to call with the bytes done in long work: it sends notices at times."""
+        sent = time.monotonic()
 
         def tell(done: int) -> None:
-            nonlocal told
+            nonlocal sent
             progress = messages.Progress(done, total)
             self._reached = self.request_id, progress
             now = time.monotonic()
-            if now - told >= _PROGRESS_SECONDS:
-                told = now
+            if now - sent >= _PROGRESS_SECONDS:
+                sent = now
                 self.notice(progress)
 
         return tell
 
     def remark(self, text: str) -> None:
-        """Tell the client something that its user should know."""
+        """Send the client a remark for its user."""
         current, self.request_id = self.request_id, 0
         self.send(messages.Remark(text), Kind.NOTICE)
         self.request_id = current
 
     def warn(self) -> None:
-        """Tell the client that the server stops, once, between two frames: what it has begun may go
-        on for the grace time, and be cut off then."""
+        """Tell the client once, between two frames, that the server stops.
+
+        What the client has begun may go on for the grace time; then it is cut off.
+        """
         self._warns = True
         with self.guard:
             if self.has_warned or self._amid_data:
@@ -291,39 +296,39 @@ class Exchange:
             self.has_warned, self._warns = True, False
             notice = frames.frame(Kind.NOTICE, 0, messages.encode(messages.GoingDown()))
             if not self.channel.interject(notice):
-                self.channel.queue(notice)  # with what it has not taken yet
+                self.channel.queue(notice)  # after what the client hasn't taken yet
 
     def has_removed(self, files: int, size: int) -> None:
-        """The request fails, and so much was removed by it: the audit log tells that."""
+        """Record in the audit log what a failing request has removed."""
         if files:
             self._audit_context.removed(files, size)
 
     def sends_files(self, told: Sequence[messages.SentFile | None]) -> None:
-        """A `GetFiles` is answered with these: the audit log tells of each, once all of it went."""
+        """Record each file of a reply to `GetFiles` in the audit log, once all of them are sent."""
         self._audit_context.sends_files(told)
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
-        """So many bytes of the trash were given up for room: the audit log tells that."""
+        """Record in the audit log that ``size`` bytes of the trash were deleted to free space."""
         self._audit_context.gave_up(size, operations)
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
-        """A tree in the trash was counted: the audit log tells how much was removed then."""
+        """Record in the audit log how much a tree in the trash holds, now that it is counted."""
         self._audit_context.measured(operation, path, size, files)
 
     # transfers ---------------------------------------------------------------------------
 
     def transferring(self, size: int | None, *, sends: bool = False) -> None:
-        """The current request moves so many bytes; None: nobody knows how many.
+        """Announce that the current request moves ``size`` bytes; None if the size is unknown.
 
-        It counts as a running transfer at once if it is long, else as soon as it waits for its
-        client: most small ones cost no question to another process. It counts until the session
+        A long transfer counts as a running one at once, any other as soon as it waits for its
+        client: so most small ones cost no request to another process. It counts until the session
         does something else, or waits for a request.
 
         Args:
-            sends: They go to the client, which gets them slowly at first.
+            sends: True if the bytes go to the client, which receives them slowly at first.
 
         Raises:
-            TooMany: The account has as many as it may have.
+            TooMany: The account has as many transfers as it may have.
         """
         if size is None or size > LONG:
             self.will_block()  # most of it is done outside of Python's lock
@@ -334,8 +339,8 @@ class Exchange:
     def _await_peer(
         self, *, read: bool = False, write: bool = False, deadline: float | None = None
     ) -> Ready:
-        """As `Channel.wait`; once that takes a while, a request that moves bytes counts, and gives
-        back what it doesn't need meanwhile."""
+        """Wait as `Channel.wait` does. After a while a request that moves bytes counts as a running
+        transfer, and releases what it doesn't need meanwhile."""
         soon = time.monotonic() + SHORT
         if self._transfer.moves_bytes and (deadline is None or soon < deadline):
             try:
@@ -358,16 +363,16 @@ class Exchange:
         if self.on_long_wait is not None:
             self.on_long_wait()
         if self.is_reading and self.workspace is not None and self.workspace.tree is None:
-            self.workspace.go_idle()  # the file itself is open
+            self.workspace.go_idle()  # the file itself stays open
 
     # receiving ---------------------------------------------------------------------------
 
     def stall(self) -> float:
-        """Until when a client has to go on that is in the middle of something."""
+        """Return the time by which a client in the middle of something has to go on."""
         return min(time.monotonic() + self._patience(), self.login_deadline)
 
     def _patience(self) -> float:
-        """How many seconds it may take: more while it has holes to hash."""
+        """Return the seconds that a client may take: more while it has holes to hash."""
         stall = self._server.settings.stall
         if self._hashes_until:
             stall += max(0.0, self._hashes_until - time.monotonic())
@@ -378,7 +383,7 @@ class Exchange:
 
         Raises:
             VerificationFailed: More came.
-            Cancelled: The client gave it up.
+            Cancelled: The client has cancelled it.
         """
         data, transfer = bytearray(), self._transfer
         transfer.await_bytes()
@@ -391,7 +396,7 @@ class Exchange:
                     data += bytes(header.size)
                 else:
                     self.stream.append_to(data)
-        self.take_turn()  # again, if the client was waited for
+        self.take_turn()  # it was lost if the thread waited for the client
         return data, self.sent
 
     def receive_large(
@@ -406,11 +411,11 @@ class Exchange:
         """Receive all DATA of the current upload, straight into the sink's buffers.
 
         Args:
-            expect: Called with the bytes of each frame before they come; raises to refuse.
-            came: Whether bytes came another way since it was called last.
-            look: Called now and then while the client is waited for; raises to end it.
-            after: So many bytes are there already: the client hashes its own before it sends
-                anything.
+            expect: Called with the size of each frame before its bytes come; raises to refuse it.
+            came: Returns whether bytes came another way since its last call.
+            look: Called now and then while the client is waited for; raises to end the upload.
+            after: The bytes that are there already: the client hashes its own copy of them before
+                it sends anything.
         """
         sink, transfer = DiskSink(sink, self.guard), self._transfer
         self.on_long_wait, self._look = sink.go_idle, look
@@ -424,20 +429,21 @@ class Exchange:
                         expect(header.size)
                     if isinstance(header, Hole):
                         sink.hole(header.size)
-                        self.progressed(header.size)  # many may wait, and a CANCEL behind them
+                        self.progressed(header.size)  # a CANCEL may follow after many holes
                     else:
                         self.stream.into(sink)
                     header = self._next_data(exactly=True)
         finally:
-            self.on_long_wait = self._look = None  # the file may be closed when it waits again
+            self.on_long_wait = self._look = None  # the file may be closed at the next wait
         return self.sent
 
     def _first_data(self, after: int, came: Callable[[], bool] | None) -> Header | Hole | None:
-        """As `_next_data`, once the client has hashed the bytes that are there already. Meanwhile
-        it makes room for other transfers, as one that sends nothing but empty frames does.
+        """As `_next_data`, for the first frame: the client may first hash the bytes that are there.
+
+        Meanwhile the transfer makes way for others, as one that sends only empty frames does.
 
         Raises:
-            Idle: That took longer than the idle time.
+            Idle: The client took longer than the idle timeout.
         """
         needed = after / _HASHED_A_SECOND
         if needed <= self._server.settings.stall:
@@ -456,7 +462,7 @@ class Exchange:
             self._look = look
 
     def _hashed_data(self, needed: float) -> Header | Hole | None:
-        """As `_next_data`, which may take so many seconds, but no longer than the idle time."""
+        """As `_next_data`, waiting ``needed`` seconds, but not beyond the idle timeout."""
         settings = self._server.settings
         idle, now = settings.idle_timeout, time.monotonic()
         if not idle or needed <= idle:
@@ -469,13 +475,13 @@ class Exchange:
     def _next_data(
         self, exactly: bool = False, deadline: float | None = None
     ) -> Header | Hole | None:
-        """The header of the upload's next DATA frame, or the hole in its place; None after its END,
-        kept in ``sent``."""
+        """Receive the header of the upload's next DATA frame, or the hole instead of it. Returns
+        None after its END, which is kept in ``sent``."""
         header = self.stream.header(deadline, exactly=exactly)
         while header.kind == Kind.CANCEL and header.request_id != self.request_id:
             if deadline is None:
                 deadline = self.stall()  # for all of them
-            self.stream.payload(header, deadline)  # of one that waits for its answer, or has it
+            self.stream.payload(header, deadline)  # its reply waits, or was sent
             header = self.stream.header(deadline, exactly=exactly)
         if header.request_id != self.request_id:
             raise BadMessage("another request inside an upload")
@@ -493,16 +499,16 @@ class Exchange:
         return None
 
     def pass_over_data(self) -> None:
-        """Discard what was sent of a refused upload, so that the stream stays in step.
+        """Discard the DATA of a refused upload, so that the stream stays in step.
 
-        Empty DATA frames and holes move no deadline here: there is no upload that they could keep
-        open. Nor does it count as a running transfer, whose place others would wait for in vain.
+        Empty DATA frames and holes don't extend the deadline: there is no upload that they could
+        keep open. Nor does this count as a running transfer, whose slot others would wait for.
         """
         self._transfer.end()
         self.commit()
         self.flush()  # the client may wait for the refusal before it stops
         deadline = self.stall()
-        self.receiving = True  # also of a request that isn't known here
+        self.receiving = True  # also for a request that is unknown here
         with self.guard:
             while self.receiving:
                 if self.stream.reader.remaining:
@@ -510,35 +516,38 @@ class Exchange:
                     deadline = self.stall()
                 try:
                     self._next_data(deadline=deadline)
-                except (Cancelled, BadRequest):  # whatever its END says, or a hole
+                except (Cancelled, BadRequest):  # an invalid END or hole is discarded as well
                     pass
 
     # answering ---------------------------------------------------------------------------
 
     def answer(self, reply: Message, kind: Kind) -> None:
-        """Answer the current request, in its turn: with its batch, when others wait for theirs."""
+        """Answer the current request in its turn: with the batch, if replies wait in it."""
         batch = None if self.workspace is None else self.workspace.batch
         if batch is not None and batch.pending:
+            # An END closes a stream whose frames go out now; any other reply keeps its position.
             if kind is not Kind.END:
                 batch.add_outcome(self.request_id, reply)
                 self.joined()
                 return
             self.commit()
+        # First the record, then the stored answer, then the reply: what a client has received can
+        # always be repeated, and is in the audit log.
         self._audit_context.answered(reply)
         self.repeats.answered(self.workspace, reply)
         self.send(reply, kind)
 
     def joined(self, digest: bytes | None = None) -> None:
-        """The current request is answered with its batch.
+        """Note that the current request is answered with its batch.
 
         Args:
-            digest: Of the bytes that came with it.
+            digest: The digest of the bytes that came with it.
         """
         self._audit_context.joined(digest)
         self.repeats.joined(self.request_id)
 
     def commit(self) -> None:
-        """Finish the changes that wait in the batch, and send their answers."""
+        """Commit the changes in the batch, and send their replies."""
         workspace = self.workspace
         batch = None if workspace is None else workspace.batch
         if workspace is None or batch is None or not batch.pending:
@@ -549,7 +558,7 @@ class Exchange:
             self.take_turn()
             self._audit_context.committed(outcomes)
             self.repeats.committed(workspace, outcomes)
-        # the answers come last: a client that has them may leave
+        # The replies come last: a client that has received them may leave.
         if batch.settled is not None and batch.settled.quota is not None:
             self._warn_of_little_room(batch.settled)
         while batch.remarks:
@@ -568,7 +577,7 @@ class Exchange:
         self.request_id = current
 
     def commit_late(self) -> None:
-        """The client is gone; what came in whole is stored, so that it need not come again."""
+        """Commit the batch without replies: the client is gone, and need not send it again."""
         if self.workspace is not None:
             self.will_block()
             outcomes = self.workspace.commit(late=True)
@@ -576,21 +585,21 @@ class Exchange:
             self.repeats.committed(self.workspace, outcomes)
 
     def _warn_of_little_room(self, settled: Settled) -> None:
-        """Tell the client when its quota is nearly used up; again only after that was over."""
+        """Tell the client when its quota is nearly used up; again only after it was not."""
         before, self._nearly_full = self._nearly_full, settled.nearly_full
         if self._nearly_full and not before:
             self.remark(f"{human(settled.used)} of {human(settled.quota or 0)} are used")
 
     def take_turn(self) -> None:
-        """What follows is small, or one of many small steps: no other thread gets in its way."""
+        """Take the turn for a small step, so that no other thread gets in its way."""
         self._server.take_turn()
 
     def will_block(self) -> None:
-        """What follows waits for the disk, or takes its time."""
+        """Announce that the next step waits for the disk, or takes long."""
         self._server.will_block()
 
     def has_logged_in(self, workspace: Workspace) -> None:
-        """From here on, frames may be larger, and no log-in is waited for."""
+        """Allow larger frames, and end the log-in deadline."""
         self.workspace = workspace
         self.login_deadline = math.inf
         self.stream.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
@@ -598,13 +607,15 @@ class Exchange:
     # signs of life, from another thread --------------------------------------------------
 
     def interject_sign_of_life(self) -> None:
-        """Tell how far the current request is, between two frames, if the channel isn't used just
-        now, and the client takes what is sent. Doesn't wait."""
+        """Send the progress of the current request between two frames, if the channel isn't in use
+        and the client takes it. Doesn't wait."""
+        # Another thread changes both fields meanwhile: a stale progress does no harm, but it must
+        # not be sent for another request.
         current, (request_id, reached) = self.request_id, self._reached
         self._interject(current, reached if request_id == current else messages.Progress(0))
 
     def interject_warning(self) -> None:
-        """As `warn`, where the session's own thread is at something else: it waits for the disk."""
+        """As `warn`, while the session's own thread does something else, e.g. waits."""
         if not self.has_warned:
             self._interject(0, messages.GoingDown(), warning=True)
 
@@ -612,11 +623,11 @@ class Exchange:
         if not self.guard.take():
             return
         try:
-            if warning and self.has_warned:
+            if warning and self.has_warned:  # checked again: now this thread has the guard
                 return
             notice = frames.frame(Kind.NOTICE, request_id, messages.encode(message))
             self.has_warned |= self.channel.interject(notice) and warning
         except ConnectionLost:
-            pass  # the session's own thread finds that out
+            pass  # the session's own thread will notice
         finally:
             self.guard.back()

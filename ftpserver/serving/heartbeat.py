@@ -1,7 +1,7 @@
-"""The heartbeat: what a process holds stays alive, however long anything else takes meanwhile.
+"""The heartbeat: it keeps leases and session slots alive, however long anything else takes.
 
-Lives here: the thread. Lives elsewhere: what each beat does: leases (storage/ledger.py), rows of
-sessions (accounts/session_slots.py), what isolated sessions hold (isolation/supervisor.py).
+Lives here: the thread. Lives elsewhere: what each beat does: leases (storage/ledger.py), session
+slots (accounts/session_slots.py), what isolated sessions hold (isolation/supervisor.py).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ftpwire.errors import DiskFull, Forbidden
 logger = logging.getLogger("ftpd")
 
 EVERY = LEASE_SECONDS / 5
-"""Seconds from one beat to the next: a lease outlives several that fail."""
+"""Seconds between two beats. A lease survives several failed ones."""
 
 
 class Holder(Protocol):
-    """What holds something that has to be kept alive."""
+    """An object that holds something which has to be kept alive."""
 
     def heartbeat(self) -> None:
-        """Keep it alive for a while longer."""
+        """Keep it alive for another while."""
 
 
 class Heartbeat:
-    """Calls its holders now and then, until the process stops. One that fails stops no other.
+    """Calls its holders regularly until the process stops. A failure of one affects no other.
 
     Args:
         stop_fd: Readable once the process stops.
@@ -41,11 +41,11 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat")
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Start the heartbeat's thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Wait until the thread has ended, because the process stops. Can be called twice."""
+        """Wait until the thread has ended, once the process stops. Can be called twice."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -53,11 +53,11 @@ class Heartbeat:
             self.beat()
 
     def beat(self) -> None:
-        """Keep everything alive for a while longer."""
+        """Keep everything alive for another while."""
         for one in self._holders:
             try:
                 one.heartbeat()
             except (DiskFull, Forbidden, StateError) as error:
-                logger.error("leases can't be kept alive: %s; it is tried again", error)
+                logger.error("leases can't be kept alive: %s; trying again", error)
             except Exception:
-                logger.exception("leases can't be kept alive; it is tried again")
+                logger.exception("leases can't be kept alive; trying again")

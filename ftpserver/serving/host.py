@@ -1,8 +1,8 @@
-"""What those who accept and hand out connections need of their server, and it of them.
+"""The interfaces between a server and the code that accepts and hands out its connections.
 
 Lives here: the interfaces alone.
-Lives elsewhere: the server (daemon/server.py); listeners (listeners.py); those who have connections
-served by other processes (processes/supervisor.py, isolation/supervisor.py).
+Lives elsewhere: the server (daemon/server.py); listeners (listeners.py); supervisors of other
+processes that serve connections (processes/supervisor.py, isolation/supervisor.py).
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
 
 
 class Supervisor(Serving, Protocol):
-    """Has a server's connections served by other processes. Safe to use from many threads."""
+    """Lets other processes serve a server's connections. Safe to use from many threads."""
 
     @property
     def workers(self) -> list[int]:
-        """The numbers of the processes that serve and stay; none where each session has one of its
-        own, or the server's own serves alone."""
+        """The numbers of the worker processes that stay; none if each session has a process of its
+        own, or only the server's process serves."""
 
     @property
     def silent(self) -> list[str]:
-        """Those of them that don't answer just now, for people: what is told lacks theirs."""
+        """The workers that don't answer now, for display: figures of sessions lack theirs."""
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
-        """Have a connection served, which was accepted and admitted."""
+        """Let a process serve a connection that was accepted and admitted."""
 
     def drop(self, request: socket.socket) -> None:
         """End a connection that has not logged in."""
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
-        """Other settings hold from now on.
+        """Use other settings from now on.
 
         Args:
-            new_key: The certificate is another one.
+            new_key: True if the certificate has changed.
 
         Raises:
-            StateError: They can't hold: those before still do.
+            StateError: They can't be applied: the previous ones stay in force.
         """
 
     def heartbeat(self) -> None:
-        """Keep alive what the sessions hold, where their processes don't do that themselves."""
+        """Keep alive what the sessions hold, if their processes don't do that themselves."""
 
     def enforce(self) -> None:
-        """Called a few times a second: end the processes that should have ended."""
+        """End the processes that should have ended. Called a few times per second."""
 
     def accept_no_more(self) -> None:
-        """No more connections come: those that nobody serves yet are turned away."""
+        """Accept no further connections, and close those that no process serves yet."""
 
     def drain(self) -> None:
-        """No more connections come: idle sessions are closed."""
+        """Close idle sessions; no further connections come."""
 
     def stop(self, grace: Callable[[], float]) -> None:
-        """End all sessions: what runs gets the grace time, which may change meanwhile."""
+        """End all sessions. What runs gets the grace time, which may change meanwhile."""
 
     def close(self) -> None:
-        """End what is left, and give everything back.."""
+        """End what is left, and release everything."""
 
 
 class Host(Protocol):
@@ -73,22 +73,22 @@ class Host(Protocol):
 
     @property
     def service(self) -> Service:
-        """What the sessions share that this process serves itself: settings, limits, audit, …"""
+        """The service of the sessions of this process: settings, limits, the audit log, …"""
 
     @property
     def tallies(self) -> Tallies:
-        """What is counted for the sessions of all processes."""
+        """The counters of the sessions of all processes."""
 
     @property
     def supervisor(self) -> Supervisor | None:
-        """Has other processes serve the connections; None: this one does."""
+        """The supervisor of the processes that serve; None if this process serves itself."""
 
     @property
     def proxied(self) -> Proxied:
-        """Connections of proxies that haven't said whose they are."""
+        """The connections of proxies whose client is not known yet."""
 
     def admit(self, request: socket.socket, client_address: object) -> bool:
-        """Whether a connection is taken."""
+        """Return whether a connection is accepted."""
 
     def look_soon(self) -> None:
-        """Have the homes counted that are in doubt, without waiting for the usual time."""
+        """Count the usage of homes that are in doubt now, not at the usual time."""

@@ -1,11 +1,11 @@
-"""Signs of life: while an answer is owed, the client hears something, whatever the disk does.
+"""Signs of life: while a reply is due, the client gets a notice from time to time.
 
 Lives here: the one thread of a process that sends them, and who may use a session's channel.
 Lives elsewhere: what is sent (session.py), how (ftpwire/channel.py).
 
-A session's thread may wait for minutes, for a sync beside a busy writer as for a network file
-system. Meanwhile this thread sends a notice for it. It never touches a file, a lock that is held
-across one, or the database; and it never waits for a client.
+A session's thread may wait for minutes, for a sync beside a busy writer or for a network file
+system. Meanwhile this thread sends a notice for it. It never touches a file, the database, or a
+lock that is held while a file is used; and it never waits for a client.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ftpwire.channel import Sink
 from ftpwire.errors import ConnectionLost
 
 PROGRESS_SECONDS = 10.0
-"""A client that waits hears something at least so often."""
+"""Most seconds between two signs of life for a waiting client."""
 _SHARE = 3
-"""Of the time that a client waits for a silent server: at least so many notices come in it."""
+"""At least this many notices come while a client would wait for a silent server."""
 
 
 class Owing(Protocol):
-    """A session, as far as this module knows it."""
+    """A session, as far as this module uses it."""
 
     def say_alive(self) -> None:
-        """Send a sign of life if an answer is owed and nothing was sent lately. Must not wait."""
+        """Send a sign of life if a reply is due and nothing was sent lately. Must not wait."""
 
 
 class KeepAlive:
-    """The thread. One for each process.
+    """The thread that sends signs of life. One for each process.
 
     Args:
-        sessions: Those that there are; others may change the collection at any time.
-        stall: Seconds that a client waits for a server that is silent.
+        sessions: The current sessions. Other threads may change the collection at any time.
+        stall: Returns the seconds that a client waits for a silent server.
         seconds: As `PROGRESS_SECONDS`.
     """
 
@@ -51,16 +51,16 @@ class KeepAlive:
         self._stop = threading.Event()
 
     def thread(self) -> threading.Thread:
-        """Its thread, not started yet; it ends after `stop`."""
+        """Return the thread, not started yet. It ends after `stop`."""
         return threading.Thread(target=self._run, name="keep-alive", daemon=True)
 
     def stop(self) -> None:
-        """Have the thread end."""
+        """Let the thread end."""
         self._stop.set()
 
     @property
     def _every(self) -> float:
-        """Seconds from one look to the next. Who was silent from one to another says something."""
+        """Seconds between two rounds. A session that was silent in between sends a sign of life."""
         return min(self._seconds, self._stall() / _SHARE) / 2
 
     def _run(self) -> None:
@@ -70,12 +70,13 @@ class KeepAlive:
 
 
 class ChannelGuard:
-    """Which thread may use a session's channel.
+    """Says which thread may use a session's channel.
 
-    The session's own thread has it, and gives it `away` for what may wait for the disk. There,
-    each use of the channel is a context of the guard; contexts nest.
+    The session's own thread has it, and gives it `away` for steps that may wait for the disk.
+    Within these, each use of the channel is a context of the guard. Contexts nest.
 
-    ``_depth`` is the owner's alone; ``_lock`` is held exactly while it isn't 0.
+    ``_depth`` belongs to the owner alone. ``_lock`` is held exactly while ``_depth`` isn't 0, or
+    while another thread has the channel.
     """
 
     __slots__ = ("_depth", "_is_lost", "_lock")
@@ -84,7 +85,7 @@ class ChannelGuard:
         self._lock = threading.Lock()
         self._depth = 0
         self._is_lost = False
-        """The connection has ended, perhaps within a frame: nothing may follow."""
+        """True once the connection is lost, perhaps within a frame: nothing may follow."""
 
     def __enter__(self) -> None:
         if not self._depth:
@@ -101,15 +102,17 @@ class ChannelGuard:
             self._lock.release()
 
     def away(self) -> _Away:
-        """A context in which the channel isn't used, except in contexts of the guard."""
+        """Return a context in which the channel isn't used, except in contexts of the guard."""
         return _Away(self)
 
     def take(self) -> bool:
-        """For another thread: have the channel if its owner doesn't use it; give it `back` then."""
+        """Take the channel for another thread, if its owner doesn't use it; then give it `back`."""
+        # Never waits: the keep-alive thread serves all sessions. An owner within a frame holds the
+        # lock, so a notice is sent only between two frames.
         return not self._is_lost and self._lock.acquire(blocking=False)
 
     def back(self) -> None:
-        """After `take`."""
+        """Give the channel back after `take`."""
         self._lock.release()
 
 
@@ -134,13 +137,13 @@ class _Away:
 
 
 class FileSink(Sink, Protocol):
-    """A sink that leads to a file."""
+    """A sink that writes to a file."""
 
     def hole(self, count: int) -> None:
-        """So many zeros come next."""
+        """Take ``count`` zeros."""
 
     def go_idle(self) -> None:
-        """Nothing comes for a while: hold little."""
+        """Release what isn't needed while nothing comes for a while."""
 
 
 class DiskSink:
@@ -163,11 +166,11 @@ class DiskSink:
             self._sink.write(data)
 
     def hole(self, count: int) -> None:
-        """So many zeros come next."""
+        """Take ``count`` zeros."""
         with self._guard.away():
             self._sink.hole(count)
 
     def go_idle(self) -> None:
-        """Nothing comes for a while: hold little."""
+        """Release what isn't needed while nothing comes for a while."""
         with self._guard.away():
             self._sink.go_idle()

@@ -1,12 +1,12 @@
-"""Listeners: socketserver's servers, each for one kind of socket; a thread for each connection.
+"""Listeners: socketserver's servers, one class for each kind of socket; a thread per connection.
 
-Lives here: a connection's thread, what accepting needs whatever the socket is (its hardening, who
-is turned away), the TCP and the Unix listener, which address the settings mean.
+Lives here: a connection's thread, accepting connections and refusing them, the TCP and the Unix
+listener, the address that the settings name.
 Lives elsewhere: what a listener needs of its server (host.py), what all sessions share
 (service.py), what a session does (session.py), sessions that have nothing to do (parking.py),
 connections that other processes serve (processes/supervisor.py, isolation/supervisor.py).
 
-A listener knows nothing of accounts or files. Its sessions are given the service as their server.
+A listener knows nothing of accounts or files. The ``server`` of its sessions is the service.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ logger = logging.getLogger("ftpd")
 
 _RUNNING_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BREATHER = 0.1
-"""Seconds that accepting pauses when descriptors or memory ran out: waiting doesn't spin."""
-_SWAPPED = "somebody else puts things into this directory: use one that only this user writes to"
+"""Seconds that accepting pauses when descriptors or memory have run out, so as not to spin."""
+_SWAPPED = "another user can write to this directory: use one that only this user can write to"
 _LONGEST_PATH = 107
-"""Bytes of a Unix socket's path, sun_path without its NUL (unix(7))."""
+"""Most bytes of a Unix socket's path: sun_path without its NUL (unix(7))."""
 
 
 class Connections(ThreadingMixIn):
     """Serves each connection of a service in a thread of its own.
 
     Args:
-        service: What its sessions are given as their server.
+        service: The ``server`` of its sessions.
     """
 
     daemon_threads = True
@@ -55,12 +55,12 @@ class Connections(ThreadingMixIn):
     service: Service
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, which the service waits for from here on."""
+        """Serve a connection in a thread of its own. From here on the service waits for it."""
         self.service.connections.add(request)
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Run the session; what has nothing to do after a while goes on without this thread."""
+        """Run the session. A session that has nothing to do after a while is parked."""
         try:
             # socketserver's types want the listener itself for the last argument
             session = Session(request, client_address, self.service)  # type: ignore[arg-type]
@@ -68,14 +68,15 @@ class Connections(ThreadingMixIn):
             self.handle_error(request, client_address)
         else:
             if session.parked and self.service.parking is not None:
+                # From here on other threads own the session and its socket: nothing here uses them.
                 self.service.parking.park(session, lambda: self.shutdown_request(request))
                 return
         finally:
-            self.service.turns.go_idle()  # this thread ends, however its session did
+            self.service.turns.go_idle()  # this thread ends: it must not keep the turn
         self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Nobody uses the connection any more."""
+        """Close a connection that is no longer used."""
         try:
             request.shutdown(socket.SHUT_WR)
         except OSError:
@@ -84,28 +85,28 @@ class Connections(ThreadingMixIn):
         self.service.forget_connection(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that couldn't be served (no more threads): logged, the rest goes on."""
+        """Log that a connection could not be served, e.g. for want of threads, and go on."""
         logger.exception("a connection from %s could not be served", client_address or "here")
 
 
 class Handed(Connections, BaseServer):
-    """Serves connections that somebody else has accepted: another process, or a supervisor."""
+    """Serves connections that another process or a supervisor has accepted."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         super().__init__("the server", Session)
 
     def take(self, request: socket.socket, client_address: Any) -> None:
-        """Serve a connection. One that can't be served is closed, and the log tells why."""
+        """Serve a connection. If that fails, close it and log why."""
         try:
             self.process_request(request, client_address)
-        except Exception:  # no more threads
+        except Exception:  # e.g. too many threads
             self.handle_error(request, client_address)
             self.shutdown_request(request)
 
 
 class Listener(Stoppable, Connections, TCPServer):
-    """Accepts connections for a server, and serves them, or has its supervisor do it."""
+    """Accepts connections for a server. Serves them, or passes them to the server's supervisor."""
 
     allow_reuse_address = True
     request_queue_size = 1024
@@ -116,7 +117,7 @@ class Listener(Stoppable, Connections, TCPServer):
         super().__init__(address, Session, bind_and_activate=False)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept one connection; when descriptors ran out, wait a moment instead of spinning."""
+        """Accept one connection. If descriptors have run out, wait a moment before the next try."""
         try:
             return super().get_request()
         except OSError as error:
@@ -126,11 +127,11 @@ class Listener(Stoppable, Connections, TCPServer):
             raise  # serve_forever goes on
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether the connection is taken; one too many is closed before it costs a thread."""
+        """Return whether to keep a connection. A refused one is closed before it costs a thread."""
         return self._host.admit(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Have a connection served; that of a proxy once it has said whose it is."""
+        """Serve a connection. One from a proxy waits first until its client is known."""
         if not self.service.limits.is_proxy(host_of(client_address)):
             self._serve(request, client_address)
             return
@@ -143,7 +144,7 @@ class Listener(Stoppable, Connections, TCPServer):
         )
 
     def _serve_proxied(self, request: Any, proxy: Any, client_address: Any) -> None:
-        """Serve a connection whose proxy has told the client's address: that is what counts."""
+        """Serve a connection of a proxy. It counts for the client's address, not the proxy's."""
         if client_address != proxy:
             self.service.limits.unauthenticated.leave(request)
             if not self._host.admit(request, client_address):
@@ -152,7 +153,7 @@ class Listener(Stoppable, Connections, TCPServer):
         self._serve(request, client_address)
 
     def _serve(self, request: Any, client_address: Any) -> None:
-        """Have a connection served, here or by another process."""
+        """Serve a connection, in this process or another one."""
         supervisor = self._host.supervisor
         if supervisor is not None:
             supervisor.serve(request, client_address)
@@ -161,11 +162,11 @@ class Listener(Stoppable, Connections, TCPServer):
 
 
 class TcpListener(Listener):
-    """Listens on an address of the network.
+    """Listens on a network address.
 
     Args:
-        dual: An IPv6 address takes IPv4 connections as well.
-        given: A socket that somebody else has opened, and listens on.
+        dual: True to accept IPv4 connections on an IPv6 address as well.
+        given: A socket that listens already, opened by another program.
 
     Raises:
         OSError: The address can't be bound.
@@ -199,8 +200,8 @@ class TcpListener(Listener):
 class UnixListener(Listener, UnixStreamServer):
     """Listens on a Unix socket, for users of this machine.
 
-    The socket appears under its name with its mode, and at once: it is bound under another one.
-    What a server that was killed has left there is replaced, if nobody listens on it.
+    The socket appears under its name at once and with its mode: it is bound under another name, and
+    renamed. A socket left behind by a killed server is replaced, if no server listens on it.
 
     Raises:
         StateError: The path can't be used.
@@ -218,7 +219,7 @@ class UnixListener(Listener, UnixStreamServer):
         super().__init__(host, str(self.path) + ".new")
         try:
             self._make_way()
-            with suppress(OSError):  # Linux gives the name these bits, less the umask
+            with suppress(OSError):  # Linux creates the name with this mode, less the umask
                 os.fchmod(self.socket.fileno(), mode)
             self.server_bind()
             made = _set_mode(self.server_address, mode)
@@ -236,22 +237,22 @@ class UnixListener(Listener, UnixStreamServer):
         self.server_address = str(self.path)
 
     def _make_way(self) -> None:
-        """Remove what an earlier server has left. Raises StateError when somebody uses it."""
+        """Remove the socket of an earlier server. Raises StateError if it is in use."""
         Path(self.server_address).unlink(missing_ok=True)
         try:
             if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                raise StateError(f"--unix {self.path}: something else than a socket is there")
+                raise StateError(f"--unix {self.path}: exists and is not a socket")
         except FileNotFoundError:
             return
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(self.path))
             except ConnectionRefusedError:
-                return  # nobody listens
-        raise StateError(f"--unix {self.path}: another server listens there")
+                return  # no server listens
+        raise StateError(f"--unix {self.path}: another server listens on it")
 
     def server_close(self) -> None:
-        """Close the socket, and remove its name if it is still this one's."""
+        """Close the socket, and remove its name if it still is this socket's."""
         super().server_close()
         try:
             if self._identity == _identity(os.lstat(self.path)):
@@ -265,8 +266,8 @@ def _identity(info: os.stat_result) -> tuple[int, int]:
 
 
 def _set_mode(path: str, mode: int) -> tuple[int, int]:
-    """Set the mode of a socket that was bound just now, through a handle: whatever is put in its
-    place meanwhile keeps its own. Returns its identity. Raises StateError, OSError."""
+    """Set the mode of a socket that was just bound, through a handle: a file that replaces it
+    meanwhile keeps its own mode. Returns the socket's identity. Raises StateError, OSError."""
     if beneath.O_PATH == os.O_RDONLY:  # this system has no handles of sockets
         os.chmod(path, mode, follow_symlinks=False)
         return _identity(os.lstat(path))
@@ -283,11 +284,11 @@ def _set_mode(path: str, mode: int) -> tuple[int, int]:
 
 
 def tcp_listener(host: Host, settings: Settings, given: socket.socket | None) -> TcpListener:
-    """Listen on the settings' address, or on a socket that somebody else has opened.
+    """Listen on the settings' address, or on a socket that another program has opened.
 
     Raises:
         StateError: There is no such address.
-        OSError: It can't be bound.
+        OSError: The address can't be bound.
     """
     if given is not None:
         return TcpListener(host, given.family, given.getsockname()[:2], given=given)
@@ -296,7 +297,7 @@ def tcp_listener(host: Host, settings: Settings, given: socket.socket | None) ->
 
 
 def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Family and address to bind: all interfaces of both families when no host is given."""
+    """Return the family and address to bind: without a host, all interfaces of both families."""
     if settings.host is None:
         if socket.has_dualstack_ipv6():
             return socket.AF_INET6, ("::", settings.port)

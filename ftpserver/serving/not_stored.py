@@ -1,4 +1,4 @@
-"""What failed of a request of many files, as messages that the client takes.
+"""The failures of a request with many files, as messages of a size that the client takes.
 
 Lives elsewhere: what fails (storage/file_run.py), sending (exchange.py).
 """
@@ -13,26 +13,26 @@ from ftpwire import messages
 from ftpwire.errors import FACTS
 from ftpwire.messages import Failed, ItemFailure, NotStored
 
-_FACTS = [name for name in FACTS if name != "path"]  # its index says what it is about
+_FACTS = [name for name in FACTS if name != "path"]  # the index names the path
 _AROUND = 64
-"""Bytes of a message beside the failures in it, and some more."""
+"""Bytes of a message besides its failures, rounded up."""
 MOST_TOLD = 256 * 1024
-"""Bytes that tell all failures of a request, at most; as many as the files that it stores."""
+"""Most bytes for all failures of a request: as many as the files that it stores."""
 
 
 def not_stored(
     failures: Mapping[int, Failed], paths: Mapping[int, bytes], page_size: int
 ) -> Iterator[NotStored]:
-    """The messages that tell these, by their indexes.
+    """Yield messages with the failures, by index.
 
     Args:
-        paths: What they are about, which the client knows: a message doesn't begin with it.
-        page_size: Bytes of a message, at most.
+        paths: The paths of the failures. The client knows them, so texts don't begin with them.
+        page_size: Most bytes of a message.
     """
     items = [_item(index, failure, paths.get(index)) for index, failure in failures.items()]
     sizes = [len(messages.encode(item)) for item in items]
     most = page_size - _AROUND
-    if sum(sizes) > MOST_TOLD:  # each has the same part of it
+    if sum(sizes) > MOST_TOLD:  # each failure gets the same share
         most = min(most, MOST_TOLD // len(items))
     page: list[ItemFailure] = []
     room = page_size - _AROUND
@@ -59,7 +59,7 @@ def _item(index: int, failure: Failed, path: bytes | None) -> ItemFailure:
 
 
 def _shortened(item: ItemFailure, excess: int) -> ItemFailure:
-    """The same with fewer bytes: paths in its text, and in a rule, may be longer than a message."""
+    """Return a shorter copy: paths in its text or rule may be longer than a message."""
     text = item.message.encode()
     if item.rule is not None:
         excess -= len(item.rule.encode())

@@ -28,22 +28,24 @@ FEATURES = [
     *(messages.IF_SAME, messages.HOLES, messages.TRASH, messages.MANY_FILES),
 ]
 MAX_REQUESTS = 4096
+"""Requests that a client may send ahead of their replies."""
 MAX_UNANSWERED = 64 * 1024 * 1024
+"""Bytes of such requests, with their DATA."""
 
 _RECORD = struct.Struct(">BHH")
 """Type, version, and length of a TLS record (RFC 8446, section 5.1)."""
 _MOST_IN_RECORD = 2**14 + 256
 FIRST_HEAD = frames.HEADER_SIZE
-"""Bytes that tell how long a first record or frame is. All of it fits into the receive buffer of
-any socket, so that it can be waited for there."""
+"""Bytes that contain the length of a first record or frame. They fit into the receive buffer of
+any socket, and so can be waited for there."""
 
 
 def first_byte(connection: socket.socket, channel: Channel, deadline: float) -> int:
-    """The connection's first byte, left where it is.
+    """Return the connection's first byte, without removing it from the input.
 
     Raises:
-        ConnectionLost: It was closed before.
-        TimedOut: Nothing came until the deadline.
+        ConnectionLost: The connection was closed before it.
+        TimedOut: It didn't come before the deadline.
     """
     while True:
         try:
@@ -61,7 +63,7 @@ def first_byte(connection: socket.socket, channel: Channel, deadline: float) -> 
 def start_tls(
     channel: Channel, first: int, context: ssl.SSLContext | None, deadline: float
 ) -> None:
-    """Shake hands, unless the server is plain. Raises where the client thinks otherwise."""
+    """Do the TLS handshake, unless the server is plain. Raises if the client expects otherwise."""
     _check_first_byte(first, tls=context is not None)
     if context is None:
         return
@@ -79,17 +81,17 @@ def _check_first_byte(first: int, *, tls: bool) -> None:
 
 
 def first_size(head: bytes, *, tls: bool) -> int | None:
-    """Bytes of the first TLS record of a connection, or without TLS of its first frame.
+    """Return the size of a connection's first TLS record, or without TLS of its first frame.
 
     Args:
         head: What has come of it, up to `FIRST_HEAD` bytes.
 
     Returns:
-        None: That isn't enough to tell.
+        The size in bytes; None if ``head`` is too short.
 
     Raises:
-        ProtocolError: It is none, or too large.
-        TlsError: The same, where it is a TLS record.
+        ProtocolError: It isn't a record or a frame, or is too large.
+        TlsError: The same for a TLS record.
     """
     if not head:
         return None
@@ -108,7 +110,7 @@ def first_size(head: bytes, *, tls: bool) -> int | None:
 
 
 def say_hello(exchange: Exchange, settings: Settings) -> None:
-    """Read the client's HELLO, keep to its limits, and answer it."""
+    """Read the client's HELLO, adopt its limits, and reply."""
     deadline = exchange.login_deadline
     header = exchange.stream.header(deadline)
     payload = exchange.stream.payload(header, deadline)
@@ -136,7 +138,7 @@ def say_hello(exchange: Exchange, settings: Settings) -> None:
 
 
 def _common_version(theirs: list[int]) -> int:
-    """The highest version of the protocol that both sides speak. Raises VersionMismatch."""
+    """Return the highest protocol version that both sides speak. Raises VersionMismatch."""
     common = set(theirs) & set(messages.VERSIONS)
     if not common:
         raise VersionMismatch(

@@ -1,14 +1,14 @@
 """Parking: sessions whose clients ask for nothing wait in one selector, without a thread.
 
-Lives here: the selector, what wakes a session, the clock that sees to the rest.
-Lives elsewhere: the threads that look into the selector and go on with who is woken
-(thread_pool.py), when a session has nothing to do, and going on with it (session.py), the first
-thread of each connection (listeners.py).
+Lives here: the selector, what wakes a session, the clock that handles timeouts.
+Lives elsewhere: the threads that wait at the selector and serve woken sessions (thread_pool.py),
+when a session has nothing to do, and resuming it (session.py), the first thread of each connection
+(listeners.py).
 
-A session belongs to one thread at a time: its own, nobody's while it is parked, or one of the
-pool's. Who takes it out of ``_there`` has it. What wakes a parked one is its socket (input, an end,
-or somebody who has it end by shutting its input down), the end of its idle time, or the server's
-stop.
+A session belongs to one thread at a time: its first thread, or one of the pool's; while it is
+parked, to none. The thread that removes it from ``_there`` owns it. A parked session is woken by
+its socket (input, the connection's end, or another thread that shuts its input down to end it), by
+the idle timeout, or by the server's stop.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from ftpserver.serving.thread_pool import Pool, Work
 logger = logging.getLogger("ftpd.parking")
 
 _LOOK_SECONDS = 1.0
-"""From one look for sessions whose idle time is over to the next."""
+"""Seconds between two checks for sessions that have exceeded the idle timeout."""
 _TICK_SECONDS = 0.005
-"""From one look for threads that take long to the next, while any work."""
+"""Seconds between two checks for threads that take long, while any work."""
 _TICKS = 20
-"""Without work, after which the clock stops, until there is work."""
+"""Ticks without work after which the clock stops until there is work."""
 _REST_SECONDS = 2.0
-"""Without a request, after which a session gives back what it has open."""
+"""Seconds without a request after which a session closes its open files and directories."""
 _MOST_OPEN = 4000
-"""Parked sessions that have something open: of more, those that are parked longest give it back."""
+"""Parked sessions that may have something open. Beyond that, those parked longest close it."""
 _OPEN_SHARE = 8
-"""The part of all descriptors that they may have."""
+"""The share of all descriptors that these may take: one of this many."""
 _LEAVE_SECONDS = 30.0
-"""After which nobody who takes leave is looked after any more."""
+"""Seconds after which ending sessions are no longer waited for."""
 _FEW = 4
-"""As many sessions may keep their threads between two requests: they don't get into each other's
+"""Sessions that may keep their threads between two requests: this few don't get in each other's
 way, and save a hand-over."""
 
 
@@ -52,9 +52,10 @@ class Parkable(Protocol):
     """A session, as far as this module knows it.
 
     Attributes:
-        parked: It waits without a thread.
-        gave_way: It does that because others waited for its thread, and may have more to do.
-        at_rest: It has nothing open.
+        parked: True while the session waits without a thread.
+        gave_way: True if it is parked because others waited for its thread: its client may have
+            sent more requests already.
+        at_rest: True if it has nothing open.
     """
 
     request: socket.socket
@@ -63,16 +64,16 @@ class Parkable(Protocol):
     at_rest: bool
 
     def resume(self) -> None:
-        """Go on, until there is nothing to do again, or the end."""
+        """Go on until the session is idle again or has ended."""
 
     def go_idle(self) -> None:
-        """Give back what is open."""
+        """Close what is open."""
 
     def is_overdue(self, now: float) -> bool:
-        """Whether it was idle for too long."""
+        """Return whether the session has exceeded the idle timeout."""
 
     def close(self, why: str) -> None:
-        """End it, and tell its client why."""
+        """End the session, and tell its client why."""
 
 
 @dataclass(eq=False)
@@ -80,7 +81,7 @@ class Parked:
     """A session without a thread.
 
     Attributes:
-        on_end: What is to be done when it has ended.
+        on_end: Called when the session has ended.
         since: When it was parked, on ``time.monotonic()``.
     """
 
@@ -90,13 +91,13 @@ class Parked:
 
 
 class Parking:
-    """Where sessions wait. ``run`` is its clock; the other methods are for all threads.
+    """The parked sessions of a process. ``run`` is the clock; other methods are for all threads.
 
     Args:
-        threads: Most sessions that were parked and are served at the same time, those apart that
-            take long; the others wait for their turn, first come, first served.
-        stop_fd: Readable once the server stops: nobody is parked from then on.
-        before_wait: Called by a thread that waits for sessions to be served.
+        threads: Most sessions that were parked and are served at the same time, not counting those
+            that take long. The others wait, first come, first served.
+        stop_fd: Readable once the server stops. No session is parked from then on.
+        before_wait: Called by a thread before it waits for sessions to serve.
     """
 
     def __init__(self, threads: int, stop_fd: int, before_wait: Callable[[], None]) -> None:
@@ -109,52 +110,54 @@ class Parking:
         self._most_open = 0
         self._clock_rests = False
         self._lock = threading.Lock()
-        """Guards what follows, and what is registered."""
+        """Guards the fields below, and what is registered in the selector."""
         self._there: dict[int, Parked] = {}
-        """By their descriptors."""
+        """The parked sessions, by descriptor."""
         self._open: dict[int, Parked] = {}
-        """Those of them that have something open yet, in the order of their times."""
+        """Those of them that have something open, in the order in which they were parked."""
         self._over = False
-        """Nobody is parked any more."""
+        """True once no session is parked any more."""
 
     def __len__(self) -> int:
-        """How many sessions are parked."""
+        """The number of parked sessions."""
         return len(self._there)
 
     @property
     def has_waiting(self) -> bool:
-        """Whether a session that has something to do waits for a thread."""
+        """True if a session that has something to do waits for a thread."""
         return self._pool.has_waiting
 
     def is_calm(self, sessions: int) -> bool:
-        """Whether one of so many may keep its thread for a moment, waiting for a request."""
+        """Return whether one of ``sessions`` may keep its thread while it waits for a request."""
         return sessions - len(self._there) <= _FEW and self._pool.has_room
 
     def will_block(self) -> None:
-        """Called by a session's thread that is going to wait for something: others needn't."""
+        """Announce that the calling session's thread is going to wait: others go on without it."""
         self._pool.will_block()
 
     # coming and going --------------------------------------------------------------------
 
     def park(self, session: Parkable, on_end: Callable[[], None]) -> None:
-        """Take a session over from its thread, which doesn't touch it any more."""
+        """Take over a session from its thread, which doesn't touch it afterwards."""
+        # Once it is registered, any thread may serve and end it: nothing after `_watch` uses it,
+        # unless `_watch` has refused it.
         parked = Parked(session, on_end, time.monotonic())
         with self._lock:
             over = self._over
             if not over:
                 over = not self._watch(parked)
         if over:
-            self._serve(parked)  # it sees that the server stops, or that it is to end
+            self._serve(parked)  # the session notices that the server stops, or that it is to end
         elif not self._pool.is_attended:
             self._pool.attend()
 
     def _watch(self, parked: Parked) -> bool:
-        """Whether it can be; the session is told to end when it can't."""
+        """Register a session. If that fails, tell the session to end, and return False."""
         session = parked.session
         fd = session.request.fileno()
         try:
             self._selector.register(fd, selectors.EVENT_READ, parked)
-        except OSError as error:  # no memory, or more than the system watches for a user
+        except OSError as error:  # no memory, or the system's limit of watches for a user
             logger.error("%s: the session can't be parked: %s", session, error)
             session.close("the server has too many sessions")
             return False
@@ -164,9 +167,10 @@ class Parking:
         return True
 
     def _take(self, parked: Parked) -> bool:
-        """Whether the session is the caller's from now on; else it is somebody else's already."""
+        """Return whether the calling thread owns the session now; False if another one does."""
         fd = parked.session.request.fileno()
         with self._lock:
+            # The descriptor alone doesn't prove it: it may be another session's by now.
             if self._there.get(fd) is not parked:
                 return False
             del self._there[fd]
@@ -175,7 +179,7 @@ class Parking:
             return True
 
     def _look(self, seconds: float | None = None) -> Sequence[Work]:
-        """Wait until parked sessions have something to do. Returns how to go on with them."""
+        """Wait until parked sessions have something to do. Returns the work of serving them."""
         found = []
         for key, _ in self._selector.select(seconds):
             if key.data is None:
@@ -183,11 +187,11 @@ class Parking:
             elif self._take(key.data):
                 found.append(partial(self._serve, key.data))
         if found and self._clock_rests:
-            self._nudge()  # it may be that none of the threads has room for them
+            self._nudge()  # perhaps the pool has no thread for them: the clock has to `relieve`
         return found
 
     def _serve(self, parked: Parked) -> None:
-        """Go on with a session, for as long as it has something to do and nobody else waits."""
+        """Serve a session for as long as it has something to do and no other waits."""
         if self._clock_rests:
             self._nudge()
         session, on_end = parked.session, parked.on_end
@@ -198,8 +202,9 @@ class Parking:
         if not session.parked:
             on_end()
         elif session.gave_way:
+            # It isn't registered: this thread has to submit it whatever happens, or it is lost.
             try:
-                for work in self._look(0.0):  # they come first, even if nobody else has looked
+                for work in self._look(0.0):  # sessions with input, perhaps unnoticed, come first
                     self._pool.submit(work)
             finally:
                 self._pool.submit(partial(self._serve, parked))
@@ -207,16 +212,18 @@ class Parking:
             self.park(session, on_end)
 
     def _rest(self, parked: Parked) -> None:
-        """Have a session that is parked give back what it has open."""
-        if self._take(parked):
+        """Make a parked session close what it has open."""
+        if self._take(parked):  # else it has been woken since, and needs what it has open
             try:
                 parked.session.go_idle()
             except Exception:
-                logger.exception("%s: it could not be put to rest", parked.session)
+                logger.exception("%s: its open files could not be closed", parked.session)
             self.park(parked.session, parked.on_end)
 
     def _end(self) -> None:
-        """Have all parked sessions end: the server stops. Can be called twice."""
+        """End all parked sessions because the server stops. Can be called twice."""
+        # ``_over`` is set under the lock: a session is either in ``there`` below, or finds it set
+        # when it is to be parked.
         with self._lock:
             self._over = True
             there = list(self._there.values())
@@ -228,7 +235,7 @@ class Parking:
     # the clock ---------------------------------------------------------------------------
 
     def run(self) -> None:
-        """See to it that nobody waits too long, until the server stops; then have all end."""
+        """Enforce timeouts until the server stops, then end all parked sessions."""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_open = min(_MOST_OPEN, descriptors // _OPEN_SHARE)
         with selectors.DefaultSelector() as selector:
@@ -238,7 +245,8 @@ class Parking:
             while True:
                 ticks = ticks + 1 if self._pool.is_watched else 0
                 self._clock_rests = ticks > _TICKS
-                # whoever begins to work after this was looked at sees that the clock rests
+                # Set before the second check: a thread that begins to work after that check sees
+                # that the clock rests, and wakes it (`_nudge`).
                 rests = self._clock_rests and self._pool.is_watched
                 events = selector.select(_LOOK_SECONDS if rests else _TICK_SECONDS)
                 self._clock_rests = False
@@ -257,7 +265,7 @@ class Parking:
                     self._wake_overdue(now)
 
     def _see_off(self) -> None:
-        """Have all sessions that were parked take their leave at the same time."""
+        """Wait until all sessions that were parked have ended, all at the same time."""
         until = time.monotonic() + _LEAVE_SECONDS
         while not self._pool.is_watched and time.monotonic() < until:
             time.sleep(_TICK_SECONDS)
@@ -268,7 +276,7 @@ class Parking:
         try:
             os.write(self._write, b"\0")
         except BlockingIOError:
-            pass  # it is awake, or about to be
+            pass  # the pipe is full: the clock is awake, or about to be
 
     def _put_to_rest(self, now: float) -> None:
         due = []
@@ -291,7 +299,7 @@ class Parking:
                 self._pool.submit(partial(self._serve, parked))
 
     def close(self) -> None:
-        """Give everything back, after ``run`` has returned and the sessions have ended."""
+        """Close all descriptors, after ``run`` has returned and the sessions have ended."""
         self._pool.close()
         self._pool.wait_for_looks()
         self._selector.close()

@@ -1,12 +1,12 @@
-"""Connections of proxies, until each has said whose it is.
+"""Connections of proxies, until each has sent its client's address.
 
-Lives here: waiting for the header of the PROXY protocol, and what is done without one.
+Lives here: waiting for the header of the PROXY protocol, and what happens without one.
 Lives elsewhere: reading the header (net/proxy_protocol.py), the thread that waits (awaiting.py),
-whose connections come here (settings/table.py), what is done with them then (listeners.py).
+the addresses of proxies (settings/table.py), what is done with the connections then (listeners.py).
 
-They wait in the process that accepts: shares, penalties and bans are looked
-at there, and by the address behind the proxy. A connection of anybody else never comes here, so
-that nobody can give himself an address.
+They wait in the process that accepts: it checks connection limits, penalties and bans, by the
+address behind the proxy. Only connections from the addresses of proxies come here, so that no other
+client can choose its address.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftpserver.serving.session import peer_name
 logger = logging.getLogger("ftpd.proxy")
 
 HEADER_SECONDS = 5.0
-"""That a proxy gets to send its header, which it does at once; less if a log-in gets less."""
+"""Seconds in which a proxy has to send its header; fewer if the log-in grace is shorter."""
 
 
 @dataclass(eq=False)
@@ -33,9 +33,9 @@ class _Waiting:
     """A connection whose header has not come.
 
     Attributes:
-        client_address: The proxy's.
+        client_address: The proxy's address.
         on_known: Called with the client's address.
-        abandon: Called when the header is bad, or doesn't come.
+        abandon: Called if the header is invalid or doesn't come.
     """
 
     request: socket.socket
@@ -47,7 +47,7 @@ class _Waiting:
     is_deaf: bool = False
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
-        """See `awaiting.Expecting`."""
+        """Look at the connection: see `awaiting.Expecting`."""
         try:
             if self._receive():
                 source = source_in(bytes(self.header)) or self.client_address
@@ -56,16 +56,16 @@ class _Waiting:
                 return None
             raise BadProxyHeader("no PROXY header came in time")
         except (BadProxyHeader, OSError) as error:
-            # without a byte it is closed at once, as a health check does that knows no more
+            # Closed without a byte: a health check that only connects.
             level = logging.WARNING if self.header else logging.INFO
             logger.log(level, "%s: dropped: %s", peer_name(self.client_address), error)
             return self.abandon
 
     def _receive(self) -> bool:
-        """Receive what is there of the header, and nothing beyond it; whether it is whole.
+        """Receive what has come of the header, and nothing after it. Returns whether it is whole.
 
         Raises:
-            BadProxyHeader, OSError
+            BadProxyHeader, OSError: It is invalid or was closed, or can't be received.
         """
         while (wanted := self._wanted()) > len(self.header):
             try:
@@ -84,10 +84,10 @@ class _Waiting:
 
 
 class Proxied(Awaiting):
-    """Where they wait.
+    """Waits for the headers of proxies.
 
     Args:
-        login_grace: Asked for the seconds that a log-in gets.
+        login_grace: Returns the seconds that a log-in may take.
     """
 
     def __init__(self, login_grace: Callable[[], float]) -> None:
@@ -104,13 +104,12 @@ class Proxied(Awaiting):
         """Wait for the header of a connection that was accepted.
 
         Args:
-            address: The proxy's.
-            on_known: Called with the address that is in the header; with the proxy's own, where
-                there is none.
-            on_failed: Called instead when the connection is to be closed.
+            address: The proxy's address.
+            on_known: Called with the address in the header; with the proxy's own if there is none.
+            on_failed: Called instead if the connection is to be closed.
 
         Raises:
-            OSError, RuntimeError: No descriptors, or no more threads.
+            OSError, RuntimeError: There are too many descriptors or threads.
         """
         seconds = min(HEADER_SECONDS, self._login_grace())
         self.take(_Waiting(request, address, time.monotonic() + seconds, on_known, on_failed))

@@ -1,7 +1,7 @@
-"""Quiet: that the sessions of a process have nothing to do for a while, after they had.
+"""Quiet: finding the moment when the sessions of a process are idle after they were at work.
 
-Lives here: when that is. Lives elsewhere: who looks (daemon/server.py, processes/worker.py, in the
-rounds of account_watch.py), what is done then (processes/malloc.py).
+Lives here: when that is. Lives elsewhere: the regular checks (daemon/server.py,
+processes/worker.py, in the rounds of account_watch.py), what is done then (processes/malloc.py).
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 from collections.abc import Callable, Collection
 
 _QUIET_SECONDS = 3.0
-"""Without a byte in either direction: pauses within one command are shorter."""
+"""Seconds without a byte in either direction. Pauses within one command are shorter."""
 _WORTH_BYTES = 256 * 1024
-"""Received and sent since the last time: log-ins and listings leave nothing that is worth it."""
+"""Bytes that must have moved since the last time: less leaves too little memory to free."""
 _FEW = 64
-"""Connections: of more, Python's collector would have so many objects to look at that whoever comes
-meanwhile notices."""
+"""Most connections. With more, Python's garbage collector would take so long that clients notice
+it."""
 
 
 class Quiet:
-    """Calls something once after each time that a process was at work. For one thread.
+    """Calls a function once after each time that a process was at work. For one thread.
 
     Args:
-        connections: Those that there are; others may change it at any time.
-        moved: Asked for the bytes received and sent so far.
-        on_quiet: Called when nothing has moved for a while.
+        connections: The current connections. Other threads may change the collection at any time.
+        moved: Returns the bytes received and sent so far.
+        on_quiet: Called when no byte has moved for a while.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class Quiet:
         self._moved = moved
         self._on_quiet = on_quiet
         self._before = 0
-        """The bytes so far when it was called last."""
+        """The bytes so far when ``on_quiet`` was last called."""
         self._seen = 0
-        """The bytes so far in the round before."""
+        """The bytes so far in the previous round."""
         self._since = math.inf
-        """The first round with so many, on ``time.monotonic()``."""
+        """The time of the first round with that count, on ``time.monotonic()``."""
 
     def look(self, now: float) -> None:
-        """One round.
+        """Do one round.
 
         Args:
-            now: On ``time.monotonic()``.
+            now: The time on ``time.monotonic()``.
         """
         moved = sum(self._moved())
         if moved != self._seen:

@@ -1,12 +1,12 @@
-"""Requests that come again because their answer was lost: it is repeated instead of the work.
+"""Requests that are sent again because their reply was lost: the reply is repeated, not the work.
 
-Lives here: what one session does about the numbers of its requests. Lives elsewhere: the answers
-themselves (storage/ledger.py), what is under way elsewhere (storage/request_numbers.py), what the
-trash knows of a request (storage/trash/repeating.py), who asks again (ftpclient).
+Lives here: what one session does about the numbers of its requests. Lives elsewhere: the stored
+replies (storage/ledger.py), requests under way in other sessions (storage/request_numbers.py), what
+the trash knows of a request (storage/trash/repeating.py), sending requests again (ftpclient).
 
-The number is claimed before the work. After the work the answer is noted, then sent, and the number
-is given back. So whoever asks again finds the answer, or waits for whoever is at the request, or
-may do it. The decisions are in docs/decisions/0030-repeated-answers.md.
+A number is claimed before the work. After the work the reply is stored, then sent, and the number
+is released. So a retry finds the reply, or waits for the session that handles the request, or may
+do the work. The decisions are in docs/decisions/0030-repeated-answers.md.
 """
 
 from __future__ import annotations
@@ -50,37 +50,37 @@ NOT_THE_LAST_WORD = (
     *(Busy, Cancelled, TooMany, Internal, NotLoggedIn),
     *(QuotaExceeded, DiskFull, DiskGone, DiskFailed, ReadOnly),
 )
-"""Failures that say "not now": who asks again is not told these once more, but it is tried."""
+"""Failures that say "not now": a retry does the work again instead of getting the failure again."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOTED_AT_ONCE = 1000
 MOST_KEPT = 10_000
-"""Numbers that stay claimed for a lost connection, which has no more before itself. Each of them
-takes memory, here and in the kernel, which looks through all of them for each claim."""
+"""Numbers that stay claimed for a lost connection that may still have requests to handle. Each
+takes memory, here and in the kernel, which searches all of them at each claim."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
-"""Seconds between two looks whether another session is done with a request."""
+"""Seconds between two checks whether another session has finished a request."""
 
 
 class Waiting(Protocol):
-    """The session's exchange, as far as this module knows it."""
+    """The session's exchange, as far as this module uses it."""
 
     def commit(self) -> None:
-        """Finish the changes that wait in the batch."""
+        """Commit the changes in the batch."""
 
     def will_block(self) -> None:
-        """What follows takes its time."""
+        """Announce that the next step takes long."""
 
     def look_for_cancel(self) -> None:
-        """Raises Cancelled."""
+        """Check for a cancel. Raises Cancelled."""
 
     def progressed(self, count: int) -> None:
-        """Raises SessionEnded."""
+        """Note work. Raises SessionEnded if the session is to end."""
 
 
 class Repeats:
     """The numbered requests of one session. For its thread.
 
     Args:
-        quota_store: Where answers are noted.
+        quota_store: The store of the replies.
     """
 
     def __init__(
@@ -92,28 +92,28 @@ class Repeats:
         self._key: bytes | None = None
         self._numbers: RequestNumbers | None = None
         self._current = 0
-        """The number of the request under way; 0: none that has to be noted."""
+        """The number of the request under way; 0 if its reply need not be stored."""
         self._waiting: list[tuple[int, int]] = []
-        """What waits in the batch: its request ids, and their numbers."""
+        """The request ids and numbers of what waits in the batch."""
         self._kept: dict[int, None] = {}
-        """Numbers that were asked for again here, the earliest first. They stay claimed: the
-        session of the lost connection may have these requests still before itself, and has to see
-        that they are done."""
+        """Numbers that were retried in this session, the earliest first. They stay claimed: the
+        session of the lost connection may still have these requests to handle, and has to see that
+        they are done."""
 
     def begin_operation(self, key: bytes | None) -> None:
-        """Numbers are those of another operation from here on; None: of none."""
+        """Use the numbers of another operation from now on; None for requests without one."""
         if key != self._key:
             self.close()
             self._key = key
 
     def begin(self, workspace: Workspace, request: Message) -> Message | None:
-        """A request is about to be done: claim its number.
+        """Claim the number of a request that is about to be done.
 
         Returns:
-            Its answer, where it was done before: then it isn't done again.
+            The stored reply if it was done before: then it isn't done again.
 
         Raises:
-            Cancelled, SessionEnded: While another session was waited for that is at it.
+            Cancelled, SessionEnded: While waiting for another session that handles it.
             OSError: What the trash knows of it can't be read.
         """
         key, number = self._key, request.number if isinstance(request, ChangeFor) else 0
@@ -121,32 +121,34 @@ class Repeats:
             return None
         again = request.again  # type: ignore[attr-defined]  # it has a number
         if again:
-            self._exchange.commit()  # it may be among these
+            self._exchange.commit()  # the request may be in this session's own batch
+        # Claimed before the stored replies are read. A session that finishes the request stores the
+        # reply before it releases the number: so after a claim a missing reply means not done.
         claimed = self._claim(workspace, key, number)
         if claimed and not again:
             self._current = number
             return None
         try:
-            told = self._noted(workspace, key, number)
-            if told is None and not claimed:
-                told = self._wait_for(workspace, key, number)
-                claimed = told is None
-        except BaseException:  # whoever asks once more, over whatever connection, may have it
+            reply = self._noted(workspace, key, number)
+            if reply is None and not claimed:
+                reply = self._wait_for(workspace, key, number)
+                claimed = reply is None
+        except BaseException:  # release it for the next retry, on any connection
             if claimed and number not in self._kept:
                 self._let_go(number)
             raise
         if claimed:
             self._keep(number)
-        if told is not None:
+        if reply is not None:
             self._audit_context.repeated()
-            return told
+            return reply
         self._current = number
         return done_before(
             workspace.home, lambda: self._quota_store.operation(workspace.account.id, key), request
         )
 
     def _keep(self, number: int) -> None:
-        """Let a number stay claimed."""
+        """Keep a number claimed until the session ends, or too many are."""
         self._kept.pop(number, None)
         self._kept[number] = None
         if len(self._kept) > MOST_KEPT:
@@ -159,29 +161,29 @@ class Repeats:
             self._numbers.give_back([number])
 
     def _claim(self, workspace: Workspace, key: bytes, number: int) -> bool:
-        """Claim a number; True also where that can't be done."""
+        """Claim a number. Returns True also if claims are impossible."""
         if self._numbers is None:
             home = workspace.home
             if home.read_only:
-                return True  # nothing is going to be changed
+                return True  # nothing will be changed
             try:
                 self._numbers = RequestNumbers(home, workspace.account.id, key)
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                return True  # removing is what mends that
+                return True  # a full disk must not prevent removals
         return self._numbers.claim(number)
 
     def _wait_for(self, workspace: Workspace, key: bytes, number: int) -> Message | None:
-        """Wait for the session that is at a request: for its answer; None: it has ended without
-        one, and the number is claimed."""
+        """Wait for the session that handles a request, and return its reply. None if it has ended
+        without one: then the number is claimed."""
         exchange, pause = self._exchange, _FIRST_PAUSE
-        exchange.commit()  # it may wait for one of these in turn
+        exchange.commit()  # that session may wait for one of these in turn
         exchange.will_block()
         while not self._claim(workspace, key, number):
-            told = self._noted(workspace, key, number)
-            if told is not None:
-                return told
+            reply = self._noted(workspace, key, number)
+            if reply is not None:
+                return reply
             exchange.progressed(0)
             exchange.look_for_cancel()
             time.sleep(pause)
@@ -189,32 +191,32 @@ class Repeats:
         return self._noted(workspace, key, number)
 
     def _noted(self, workspace: Workspace, key: bytes, number: int) -> Message | None:
-        """The answer that was noted; None without one."""
+        """Return the stored reply; None if there is none."""
         noted = self._quota_store.answer(workspace.account.id, key, number)
         if noted is None:
             return None
         try:
             return messages.decode_answer(noted)
-        except BadMessage as error:  # by another version of the server
-            logger.warning("%s: a noted answer can't be read: %s", workspace, error)
+        except BadMessage as error:  # stored by another version of the server
+            logger.warning("%s: a stored reply can't be read: %s", workspace, error)
             return None
 
-    # its answer --------------------------------------------------------------------------
+    # its reply ---------------------------------------------------------------------------
 
     def joined(self, request_id: int) -> None:
-        """The request under way waits in the batch, or its answer does."""
+        """Note that the request under way, or its reply, waits in the batch."""
         if self._key is not None:
             self._waiting.append((request_id, self._current))
         self._current = 0
 
     def answered(self, workspace: Workspace | None, reply: Message) -> None:
-        """The request under way is done: note its answer, before it is sent."""
+        """Store the reply to the request under way, before it is sent."""
         number, self._current = self._current, 0
         if number and workspace is not None:
             self._note(workspace, [(number, reply)])
 
     def committed(self, workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
-        """The batch is done: note its answers, before they are sent."""
+        """Store the replies of a committed batch, before they are sent."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -230,8 +232,9 @@ class Repeats:
             self._note(workspace, answers)
 
     def _note(self, workspace: Workspace, answers: Sequence[tuple[int, Message]]) -> None:
+        # The reply is stored before the number is released, in this order: see `begin`.
         assert self._key is not None
-        self._exchange.will_block()  # the books may wait for other processes
+        self._exchange.will_block()  # the database may wait for other processes
         last = [(number, reply) for number, reply in answers if _is_the_last_word(reply)]
         done = {number for number, _ in answers}
         noted = [(number, messages.encode(reply)) for number, reply in last]
@@ -239,8 +242,8 @@ class Repeats:
             for at in range(0, len(noted), _NOTED_AT_ONCE):
                 some = noted[at : at + _NOTED_AT_ONCE]
                 self._quota_store.note_answers(workspace.account.id, self._key, some)
-        except NOT_NOW as error:  # it is done all the same; the numbers stay claimed
-            logger.warning("%s: answers could not be noted: %s", workspace, error)
+        except NOT_NOW as error:  # the work is done all the same: the numbers stay claimed
+            logger.warning("%s: replies could not be stored: %s", workspace, error)
             done -= {number for number, _ in last}
         for number in done - {number for number, _ in last}:
             self._kept.pop(number, None)
@@ -250,12 +253,12 @@ class Repeats:
     # its end -----------------------------------------------------------------------------
 
     def go_idle(self) -> None:
-        """Nothing was asked for some time: close what is open, if it isn't needed."""
+        """Close what is open after a while without requests, if it isn't needed."""
         if not self._kept:
             self._give_back()
 
     def close(self) -> None:
-        """Give back all that is claimed. Can be called twice."""
+        """Release all claimed numbers. Can be called twice."""
         self._kept.clear()
         self._waiting.clear()
         self._give_back()
@@ -267,7 +270,7 @@ class Repeats:
 
 
 def _is_the_last_word(reply: Message) -> bool:
-    """Whether whoever asks again gets the same answer."""
+    """Return whether a retry gets this reply again."""
     if not isinstance(reply, Failed):
         return True
     kind: type[FtpError] = BY_CODE.get(reply.code, Internal)

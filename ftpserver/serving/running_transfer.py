@@ -1,6 +1,6 @@
-"""The transfer that a session has under way, as it counts for its account.
+"""The running transfer of a session, as it counts for its account.
 
-Lives here: from when it counts, when it makes room for another one, when it has been silent for
+Lives here: when it begins to count, when it makes way for another one, when it has been silent for
 too long. Lives elsewhere: the count and its limit (accounts/transfer_counts.py), moving the bytes
 (exchange.py).
 """
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from ftpserver.serving.context import Sharing
 
 SHORT = 0.5
-"""Seconds that a transfer may wait for its client at once without counting as a running one."""
+"""Seconds that a transfer may wait for its client before it counts as a running one."""
 LONG = 1024 * 1024
-"""Bytes from which a transfer counts as a running one from its beginning."""
+"""Bytes from which a transfer counts as a running one from the beginning."""
 _IDLE_SHARE = 12
-"""The part of the stall time without bytes after which an open upload makes room for another
-transfer."""
+"""The share of the stall time, one of this many, that an open upload may be without bytes before
+it makes way for another transfer."""
 
 
 class RunningTransfer:
-    """For the session's thread, except ``is_called``.
+    """The running transfer of one session. For the session's thread, except ``is_called``.
 
     Args:
-        give_way: Called with the transfer's name, from another thread, when another one of the
-            account needs its place.
+        give_way: Called with the transfer's name, by another thread, when another transfer of the
+            account needs its slot.
 
     Attributes:
-        moves_bytes: The request under way is a transfer, and not refused yet.
+        moves_bytes: True if the current request is a transfer, and not refused yet.
     """
 
     moves_bytes = False
     _name: str | None = None
-    """As it is counted; None: it isn't."""
+    """The name under which it counts; None while it doesn't."""
     _makes_room = False
-    """Whether it was said that it moves no bytes."""
+    """True if it was reported that it moves no bytes."""
     _bytes_came = 0.0
     """When bytes of the upload came last, on ``time.monotonic()``."""
 
@@ -52,14 +52,14 @@ class RunningTransfer:
         self._account: Account | None = None
 
     def is_called(self, name: str) -> bool:
-        """Whether that is the one that runs. From another thread."""
+        """Return whether that is the running transfer. Called by another thread."""
         return name == self._name
 
     def requested(self, account: Account | None, *, transfers: bool) -> None:
-        """A request begins: it goes on with the transfer that counts, or ends it.
+        """Begin a request: it continues the transfer that counts, or ends it.
 
         Args:
-            transfers: It moves the bytes of a file.
+            transfers: True if the request moves the bytes of a file.
         """
         self._account = account
         self.moves_bytes = transfers and account is not None
@@ -69,20 +69,20 @@ class RunningTransfer:
             self._tell_idle(False)
 
     def begin(self) -> None:
-        """Count it, if it isn't counted yet.
+        """Count the transfer, if it isn't counted yet.
 
         Raises:
-            TooMany: The account has as many as it may have.
+            TooMany: The account has as many transfers as it may have.
         """
         if self._name is None and self._account is not None:
             self._name = self._server.limits.begin_transfer(self._account, self._give_way)
 
     def begin_waiting(self, *, in_frame: bool) -> None:
-        """The same, for one that waits for its client.
+        """Count the transfer because it waits for its client.
 
         Raises:
-            ConnectionLost: It is too many, and a frame of ours is open: nothing can be said any
-                more.
+            ConnectionLost: It is one too many, and a frame to the client is incomplete, so that no
+                error can be sent.
         """
         try:
             self.begin()
@@ -92,7 +92,7 @@ class RunningTransfer:
             raise
 
     def end(self) -> None:
-        """It counts no more."""
+        """Stop counting the transfer."""
         name, self._name, self._makes_room = self._name, None, False
         if name is not None:
             self._server.limits.end_transfer(name)
@@ -100,18 +100,19 @@ class RunningTransfer:
     # uploads without bytes ---------------------------------------------------------------
 
     def await_bytes(self) -> None:
-        """The bytes of an upload are to come from now on."""
+        """Note that the bytes of an upload are to come from now on."""
         self._bytes_came = time.monotonic()
 
     def frame_came(self, size: int, came: Callable[[], bool] | None = None) -> None:
-        """A DATA frame of an upload came. Empty ones are a sign of life, where the source is silent
-        or the bytes come in pieces.
+        """Note a DATA frame of an upload.
+
+        Empty frames are a sign of life, when the source is silent or the bytes come in pieces.
 
         Args:
-            came: Whether bytes came another way since it was called last.
+            came: Returns whether bytes came another way since its last call.
 
         Raises:
-            Idle: Nothing but empty ones came for the idle time.
+            Idle: Only empty frames came for the idle timeout.
         """
         now, settings = time.monotonic(), self._server.settings
         idle = settings.idle_timeout
@@ -122,7 +123,7 @@ class RunningTransfer:
         self._look_whether_idle(now)
 
     def waits(self, came: Callable[[], bool] | None) -> None:
-        """No frame of an upload came for a while. ``came``: as for `frame_came`."""
+        """Note that no frame of an upload came for a while. ``came``: as for `frame_came`."""
         now = time.monotonic()
         if came is not None and came():
             self._bytes_came = now
@@ -134,7 +135,7 @@ class RunningTransfer:
             self._tell_idle(idles)
 
     def _tell_idle(self, idle: bool) -> None:
-        """Say whether it makes room for another one."""
+        """Report whether the transfer may make way for another one."""
         if self._name is not None:
             self._makes_room = idle
             self._server.limits.tell_idle(self._name, idle)

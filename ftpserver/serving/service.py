@@ -1,10 +1,10 @@
-"""Serving: what the sessions of one process share, and what is asked about them.
+"""Service: what the sessions of one process share, and what can be asked about them.
 
-Lives here: the books and limits as sessions see them, the sessions and connections there are,
-ending them, telling of them.
+Lives here: the quota store and the limits as sessions see them, the current sessions and
+connections, ending them, describing them.
 Lives elsewhere: what only the one server of a root does: its lock, listening, repairing, reloading
-(daemon/server.py); what a worker asks its server (processes/worker.py); what a session does
-(session.py); sessions without a thread (parking.py).
+(daemon/server.py); what a worker requests from its server (processes/worker.py); what a session
+does (session.py); sessions without a thread (parking.py).
 """
 
 from __future__ import annotations
@@ -53,32 +53,32 @@ logger = logging.getLogger("ftpd")
 
 _KICKED = "the session was ended by the administrator"
 TRANSFERS = (messages.Get, messages.Put, messages.GetFiles, messages.PutFiles)
-"""The requests that count as transfers under way."""
+"""The requests that count as running transfers."""
 _LAST_SECONDS = 5.0
-"""That sessions get to end after they were cut off."""
+"""Seconds that sessions get to end after they were aborted."""
 
 
 class ConnectionCounting(Protocol):
-    """Where the connections of all processes are numbered, and count for limits."""
+    """Numbers the connections of all processes, and counts them for limits."""
 
     def number(self, request: socket.socket) -> int:
-        """The number of a connection's session, that none of this run had yet."""
+        """Return the number of a connection's session: a new one in this run."""
 
     def logged_in(self, request: socket.socket, host: str) -> None:
-        """The client of a connection has said who it is."""
+        """Note that the client of a connection has logged in."""
 
     def penalize(self, host: str, offence: Offence) -> None:
-        """A connection has ended without a log-in, in a way that costs its address something."""
+        """Count the end of a connection without a log-in against its address."""
 
     def closed(self, request: socket.socket) -> None:
-        """A connection was closed, and doesn't count any more."""
+        """Stop counting a connection that was closed."""
 
 
 class LocalConnections:
     """The connections that this process has accepted itself.
 
     Args:
-        limits: What they count for.
+        limits: The limits for which they count.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -86,32 +86,32 @@ class LocalConnections:
         self._numbers = itertools.count(1)
 
     def number(self, request: socket.socket) -> int:
-        """The next number."""
+        """Return the next number."""
         return next(self._numbers)
 
     def logged_in(self, request: socket.socket, host: str) -> None:
-        """It doesn't count as a stranger's any more."""
+        """Stop counting it as an unauthenticated connection."""
         self._limits.unauthenticated.leave(request)
 
     def penalize(self, host: str, offence: Offence) -> None:
-        """It costs the address something."""
+        """Count an offence against an address."""
         self._limits.penalize(host, offence)
 
     def closed(self, request: socket.socket) -> None:
-        """It doesn't count as a stranger's any more."""
+        """Stop counting it as an unauthenticated connection."""
         self._limits.unauthenticated.leave(request)
 
 
 class Service:
-    """What the sessions of one process share: for them it is what `context.Sharing` says.
+    """The state that the sessions of one process share: it implements `context.Sharing`.
 
-    Whoever has sessions has one: the server (daemon/server.py), or each of its workers.
+    Each process with sessions has one: the server (daemon/server.py), and each worker.
 
     Args:
-        engine: The database; whoever has opened it disposes of it.
-        ledger: The books of this process.
-        audit: The log; whoever has opened it closes it.
-        counting: Where connections count; by default in this process alone.
+        engine: The database. The caller disposes of it.
+        ledger: The quota store of this process.
+        audit: The audit log. The caller closes it.
+        counting: Counts connections; by default those of this process alone.
         throttle, probes: See `Registration`.
         limits: See `Limits`.
     """
@@ -135,7 +135,7 @@ class Service:
         self.audit = audit
         self.sessions: set[Connected] = set()
         self.connections: set[socket.socket] = set()
-        """Those that were accepted and not closed yet, before and after their sessions."""
+        """The connections that are accepted and not closed, also before and after their session."""
         self.tls_context: ssl.SSLContext | None = None
         self.parking: Parking | None = None
         self.turns = Turns(self._end_lead)
@@ -168,20 +168,20 @@ class Service:
         self._counting: ConnectionCounting = counting or LocalConnections(self.limits)
         self._moving = threading.Lock()
         self._bytes_in = self._bytes_out = 0
-        """Of sessions that have ended. Guarded by ``_moving``."""
+        """The bytes of sessions that have ended. Guarded by ``_moving``."""
         self._threads: list[threading.Thread] = []
         self._stop_read, self._stop_write = os.pipe()
         self._stack = ExitStack()
         self._stack.callback(self._close_stop_pipe)
 
     def park_idle(self) -> None:
-        """Let idle sessions wait without a thread, if the settings say so. Before `start`."""
+        """Park idle sessions, if the settings say so. Call it before `start`."""
         if self.settings.threads:
             self.parking = Parking(self.settings.threads, self.stop_fd, self.turns.go_idle)
             self._stack.callback(self.parking.close)
 
     def start(self) -> None:
-        """Begin to look after sessions, in threads of this service's own."""
+        """Begin to look after sessions, in threads of the service's own."""
         threads = [
             threading.Thread(target=self.watcher.run, name="watch"),
             self.keep_alive.thread(),
@@ -193,7 +193,7 @@ class Service:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """After `end_sessions`: end the threads that looked after them."""
+        """End the threads that look after sessions. Call it after `end_sessions`."""
         self.watcher.stop()
         self.keep_alive.stop()
         while self._threads:
@@ -203,17 +203,17 @@ class Service:
 
     @property
     def stop_fd(self) -> int:
-        """Readable as soon as the service stops."""
+        """A descriptor that is readable as soon as the service stops."""
         return self._stop_read
 
     @property
     def syncs(self) -> Syncs:
-        """What is synced together: with the log of the books, which lies on one disk with homes."""
+        """The syncs that sessions share with the quota store's log, which is on the homes' disk."""
         return self.ledger.syncs
 
     @property
     def before_wait(self) -> Callable[[], None] | None:
-        """Called by a session's thread each time that it is going to wait for its connection."""
+        """Called by a session's thread before it waits for its connection."""
         return self._wait_for_client
 
     def _wait_for_client(self) -> None:
@@ -221,7 +221,7 @@ class Service:
         self._end_lead()
 
     def will_block(self) -> None:
-        """What a session's thread does next waits for something, or takes its time."""
+        """Announce that a session's thread is going to wait for something, or to take long."""
         self.turns.give_up()
         self._end_lead()
 
@@ -230,22 +230,22 @@ class Service:
             self.parking.will_block()
 
     def next_session_id(self, request: socket.socket) -> int:
-        """The number of a connection's session, that none of this run had yet."""
+        """Return the number of a connection's session: a new one in this run."""
         return self._counting.number(request)
 
     def logged_in(self, session: Connected) -> None:
-        """A session's client has said who it is."""
+        """Note that a session's client has logged in."""
         self._counting.logged_in(session.request, session.host)
 
     def penalize(self, session: Connected, offence: Offence) -> None:
-        """A session has ended without a log-in, in a way that costs its address something."""
+        """Count the end of a session without a log-in against its address."""
         self._counting.penalize(session.host, offence)
 
     def _record_ban(self, ban: Ban) -> None:
         self.audit.record(
             "ban",
             outcome=REFUSED,
-            guess="ban",  # so that nothing else uses up the room of these
+            guess="ban",  # an allowance of their own: other failures don't use it up
             user=ban.account,
             address=ban.address,
             reason=f"{ban.failures} log-ins failed",
@@ -253,24 +253,25 @@ class Service:
         )
 
     def forget(self, session: Connected) -> None:
-        """A session has ended; its bytes stay counted."""
+        """Forget a session that has ended; its bytes stay counted."""
+        # One lock for both, so that `moved` counts the bytes of a session exactly once.
         with self._moving:
             self._bytes_in += session.channel.bytes_in
             self._bytes_out += session.channel.bytes_out
             self.sessions.discard(session)
 
     def forget_connection(self, request: socket.socket) -> None:
-        """A connection was closed."""
+        """Forget a connection that was closed."""
         self.connections.discard(request)
         self._counting.closed(request)
 
     def give_way(self, transfer: str) -> None:
-        """End a transfer of this process: another one needs its place."""
+        """End a transfer of this process whose slot another transfer needs."""
         for session in list(self.sessions):
             session.give_way(transfer)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Other settings hold from now on."""
+        """Use other settings from now on."""
         if settings.grace != self.settings.grace:
             self.grace = settings.grace
         self.settings = settings
@@ -278,10 +279,10 @@ class Service:
         self.registration.open = settings.open_registration
         self.registration.default_quota = settings.default_quota
 
-    # telling of them ---------------------------------------------------------------------
+    # figures and descriptions ------------------------------------------------------------
 
     def moved(self) -> tuple[int, int]:
-        """Bytes received and sent since the start, of all sessions."""
+        """Return the bytes received and sent since the start, by all sessions."""
         with self._moving:
             channels = [one.channel for one in list(self.sessions)]
             return (
@@ -290,29 +291,29 @@ class Service:
             )
 
     def stats(self) -> Stats:
-        """How much goes on in this process."""
+        """Return the figures of this process."""
         sessions = list(self.sessions)
         transfers = sum(isinstance(one.doing, TRANSFERS) for one in sessions)
         unauthenticated = sum(one.account is None for one in sessions)
         return Stats(len(sessions), unauthenticated, transfers, *self.moved())
 
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected to this process, by number."""
+        """Return the sessions of this process, ordered by number."""
         now = time.monotonic()
         return [self.info(one, now) for one in sorted(self.sessions, key=lambda one: one.id)]
 
     def info(self, session: Connected, now: float) -> SessionInfo:
-        """What is told of a session of this process."""
+        """Return the description of a session of this process."""
         account, doing = session.account, session.doing
-        told = describe(doing)
+        described = describe(doing)
         return SessionInfo(
             id=session.id,
             user=None if account is None else account.name,
             peer=session.peer,
             since=RUN.by_system(session.since),
-            request=told.request,
-            path=told.path,
-            target=told.target,
+            request=described.request,
+            path=described.path,
+            target=described.target,
             quiet=max(0.0, now - session.quiet_since) if doing is None else 0.0,
             bytes_in=session.channel.bytes_in,
             bytes_out=session.channel.bytes_out,
@@ -320,7 +321,7 @@ class Service:
         )
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Returns their numbers. Raises NotFound."""
+        """End a session, or all sessions of a user. Returns their numbers. Raises NotFound."""
         chosen = [
             one
             for one in list(self.sessions)
@@ -336,13 +337,13 @@ class Service:
     # the end -----------------------------------------------------------------------------
 
     def end_sessions(self) -> None:
-        """Have all sessions end: what runs gets the grace time, then it is cut off.
+        """End all sessions. What runs gets the grace time, then it is aborted.
 
-        Can be called again: who comes second has nothing to wait for.
+        Can be called twice; the second call doesn't wait.
         """
         if self._stop_write < 0:
             return
-        os.close(self._stop_write)  # every session that waits wakes up
+        os.close(self._stop_write)  # wakes all waiting sessions
         self._stop_write = -1
         self._wait_for_sessions(lambda: self.grace, warns=True)
         for session in list(self.sessions):
@@ -358,7 +359,7 @@ class Service:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Give everything back. The service can't be used afterwards; can be called twice."""
+        """Release everything. The service can't be used afterwards. Can be called twice."""
         self._stack.close()
 
     def _close_stop_pipe(self) -> None:

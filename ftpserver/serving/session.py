@@ -1,11 +1,12 @@
 """One session: from a connection's first byte to its last.
 
-Lives here: the session's life, reading requests, their dispatch, and what its end says and costs.
-Lives elsewhere: what comes before the first request (opening.py), bytes and answers (exchange.py),
-who is logged in (authentication.py), what the requests do (commands/), the accept loop
+Lives here: the session's life, reading requests, dispatching them, what its client is sent at the
+end, and what the end costs the client's address.
+Lives elsewhere: what comes before the first request (opening.py), frames and replies (exchange.py),
+the account that is logged in (authentication.py), what the requests do (commands/), the accept loop
 (listeners.py), waiting without a thread (parking.py).
 
-Replies come in the order of the requests; those of small changes wait for their batch, which is
+Replies are sent in the order of the requests. Replies to small changes wait for their batch. It is
 committed when no input is ready, when it is full, or before any request that doesn't join it.
 """
 
@@ -71,15 +72,16 @@ logger = logging.getLogger("ftpd.session")
 MOST_BEFORE_LOGIN = 16
 """Frames after HELLO that a client may send until it is logged in."""
 _LINGER = 0.25
-"""Seconds without a request after which a session gives up its thread, while few have one."""
+"""Seconds without a request after which a session gives up its thread, if few sessions have one."""
 _HAS_THREAD = 0.05
-"""Seconds after which a session that was parked lets others have its thread, between requests."""
+"""Seconds after which a session that was parked lets others use its thread, between requests."""
 _SETTINGS_SECONDS = 10.0
-"""Seconds after which an idle session that isn't parked sees that its idle time is another one."""
+"""Seconds after which an idle session that isn't parked notices a changed idle timeout."""
 _OF_NO_PATH = (Internal, NotLoggedIn, Cancelled)
 """Failures that are not about the path of their request."""
 _NAMED_OTHERWISE = (BadRequest, InvalidPath, TooMany)
-"""Failures whose text has no whole path: it may be as long as a path may be, or another thing."""
+"""Failures whose text doesn't contain the whole path: it may be very long, or is named another
+way."""
 
 
 class Session(StreamRequestHandler):
@@ -88,21 +90,22 @@ class Session(StreamRequestHandler):
     Attributes:
         id: A number that no other session of this run has.
         since: When it was opened, by the clock of the run (ftpserver/clock.py).
-        doing: The request under way or the last one; None while nothing is asked for.
-        quiet_since: Since when the session waits for a request, on ``time.monotonic()``.
-        peer: The client's address, for people.
-        host: The same without its port.
-        channel: Its connection.
-        exchange: Its frames.
-        authentication: Who is logged in, and with what.
-        leaving: The session is at its end, and tells its client so.
-        parked: It waits without a thread (parking.py).
-        gave_way: It does that because others waited for its thread, and may have more to do.
-        at_rest: It has nothing open.
+        doing: The request under way or the last one; None while the session waits for a request.
+        quiet_since: When the session began to wait for a request, on ``time.monotonic()``.
+        peer: The client's address, for display.
+        host: The client's address without its port.
+        channel: The connection.
+        exchange: The frames of the connection.
+        authentication: The account that is logged in, and the credentials that were used.
+        leaving: True once the session is ending and telling its client so.
+        parked: True while the session waits without a thread (parking.py).
+        gave_way: True if it is parked because others waited for its thread: its client may have
+            sent more requests already.
+        at_rest: True if the session has no files or directories open.
     """
 
-    rbufsize = 0  # the input buffer is the session's own: rfile and wfile stay unused
-    server: Sharing  # type: ignore[assignment]  # a service, and no listener
+    rbufsize = 0  # the session has its own input buffer: rfile and wfile stay unused
+    server: Sharing  # type: ignore[assignment]  # a service, not a listener
 
     id = 0
     since = 0.0
@@ -120,48 +123,48 @@ class Session(StreamRequestHandler):
     _audit_context: AuditContext
     _transfer: RunningTransfer
     _has_thread_until = math.inf
-    """On ``time.monotonic()``; never for the first thread, which is this session's own."""
+    """On ``time.monotonic()``; infinite for the first thread, which serves this session alone."""
     _has_spoken = False
-    """Whether anything came."""
+    """True once the client has sent a byte."""
     _offence: Offence | None = None
-    """What its end costs its address, if nobody has logged in."""
+    """The offence that the end counts as, if the client hasn't logged in."""
     _asked = 0
     """Frames after HELLO, before log-in."""
     _unknown: int | None = None
-    """The id of the last request, if its name is unknown: it may have been one with DATA."""
+    """The id of the last request, if its name is unknown: DATA may follow it."""
     _has_misspoken = False
-    """Whether a request was not understood. The log tells of the first one."""
+    """True after a request that was not understood. Only the first one is logged at INFO."""
     _moved_before = -1
-    """Bytes that had moved when it was last looked whether a sign of life is due."""
+    """The bytes that had moved when `say_alive` was last called."""
 
     def __str__(self) -> str:
         return str(self.authentication)
 
     @property
     def account(self) -> Account | None:
-        """Who is logged in; None before."""
+        """The account that is logged in; None before."""
         workspace = self.exchange.workspace
         return None if workspace is None else workspace.account
 
     @property
     def token_id(self) -> str | None:
-        """Of the token that was logged in with; None: by password."""
+        """The id of the token that the client logged in with; None after a password."""
         return self.authentication.token_id
 
     @property
     def token_revoked(self) -> bool:
-        """Whether the session itself has revoked that."""
+        """True if the session itself has revoked that token."""
         return self.authentication.token_revoked
 
     @property
     def renewing(self) -> bool:
-        """Whether the session changes its own password or token just now."""
+        """True while the session changes its own password or token."""
         return self.authentication.renewing
 
     # from the first byte to the last -----------------------------------------------------
 
     def setup(self) -> None:
-        """Before ``handle``: small answers don't wait for more to come (TCP_NODELAY)."""
+        """Set TCP_NODELAY before ``handle``: a small reply is sent at once."""
         nagle = self.request.family != socket.AF_UNIX
         self.disable_nagle_algorithm = nagle  # type: ignore[misc]  # each has its own
         super().setup()
@@ -216,20 +219,20 @@ class Session(StreamRequestHandler):
         )
 
     def _trash_policy(self) -> Policy:
-        """What the trash keeps, by the account and the settings as they are now."""
+        """Return what the trash keeps, by the current account and settings."""
         assert self.account is not None
         return policy_of(self.account, self.server.settings)
 
     def resume(self) -> None:
-        """Go on after having been parked, until there is nothing to do again, or the end."""
+        """Go on after having been parked, until the session is idle again or has ended."""
         self.parked = self.gave_way = self.at_rest = False
         self._has_thread_until = time.monotonic() + _HAS_THREAD
         self._do(self._serve)
 
     def _open_and_serve(self) -> None:
-        """TLS unless the server is plain, HELLO, then requests."""
+        """Start TLS unless the server is plain, exchange HELLO, then serve requests."""
         deadline = self.exchange.login_deadline
-        local = self.request.family == socket.AF_UNIX  # nobody listens in there
+        local = self.request.family == socket.AF_UNIX  # no one can eavesdrop: no TLS
         context = None if local else self.server.tls_context
         first = opening.first_byte(self.request, self.channel, deadline)
         self._has_spoken = True
@@ -238,7 +241,7 @@ class Session(StreamRequestHandler):
         self._serve()
 
     def _do(self, part: Callable[[], None]) -> None:
-        """Do a part of the session; its end is the session's, unless it was parked."""
+        """Run a part of the session. Unless the session is parked then, it ends."""
         guard = self.exchange.guard
         guard.__enter__()
         try:
@@ -261,14 +264,15 @@ class Session(StreamRequestHandler):
             self._last_words(Internal("internal error"))
         finally:
             if self.parked:
+                # From `park` on another thread may own the session: the guard must be free by then.
                 guard.__exit__()
-            else:  # no other thread is to use the channel any more
+            else:  # the guard stays taken: no other thread may use the channel from now on
                 self._clean_up()
                 self._tell_offence()
                 self.server.forget(self)
 
     def _note_offence(self, error: FtpError) -> None:
-        """What the end of a stranger costs its address."""
+        """Note what the end of a connection without a log-in counts as."""
         if self.account is None:
             self._offence = self._offence or offence_of(error)
 
@@ -280,10 +284,10 @@ class Session(StreamRequestHandler):
             self.server.penalize(self, offence)
 
     def _end_in_order(self, error: SessionEnded) -> None:
-        """What came in whole is stored and answered; then the client is told why it ends."""
+        """Store and answer what came in whole, then tell the client why the session ends."""
         self.leaving = True
         if self.account is None or not self._store_whole():
-            return  # a stranger is told nothing
+            return  # without a log-in the client gets no reason
         if isinstance(error, (Idle, GaveWay)):
             self._close_with(Kind.NOTICE, messages.GoingDown(str(error)))
         elif isinstance(error, Dismissed):
@@ -292,10 +296,10 @@ class Session(StreamRequestHandler):
             self._last_words(error)
 
     def _store_whole(self) -> bool:
-        """At the end: store what came in whole, and answer it.
+        """At the end, store what came in whole, and answer it.
 
         Returns:
-            Whether there may be somebody to hear more.
+            False if the client can't receive anything any more.
         """
         try:
             self.exchange.commit()
@@ -322,12 +326,12 @@ class Session(StreamRequestHandler):
             self._transfer.end()
             self.authentication.leave()
         except Exception:
-            logger.exception("%s: its place is given back later", self)
+            logger.exception("%s: its session slot is released later", self)
         self._audit_context.close()
         self.channel.close()
 
     def _last_words(self, error: FtpError) -> None:
-        """Say why, outside any request, and close so that it arrives."""
+        """Send the reason, outside any request, and close so that it arrives."""
         self._close_with(Kind.ERROR, Failed.from_error(error))
 
     def _close_with(self, kind: Kind, message: Message) -> None:
@@ -335,20 +339,20 @@ class Session(StreamRequestHandler):
         self._close()
 
     def _close_warned(self) -> None:
-        """Close because the server stops; say so, unless that was said when it began to."""
+        """Close because the server stops. Say so, unless that was said when it began to stop."""
         if self.exchange.has_warned:
             self._close()
         else:
             self._close_with(Kind.NOTICE, messages.GoingDown())
 
     def _close(self) -> None:
-        """Close so that what was said arrives."""
+        """Close so that the last message arrives."""
         self.exchange.has_warned = True  # nothing follows it
         most = None if self.account is not None else PASSED_OVER
         self.channel.close_after_error(LAST_WORDS, most)
 
     def _server_stops(self) -> None:
-        """While waiting: who is in the middle of a request may go on, a stranger may not."""
+        """Handle the server's stop while waiting: only a session within a request may go on."""
         if self.account is None:
             raise ConnectionLost("the server is stopping")
         if self.doing is not None:
@@ -367,7 +371,7 @@ class Session(StreamRequestHandler):
             if exchange.workspace is None and time.monotonic() > exchange.login_deadline:
                 raise TimedOut("did not log in in time")
             self.server.take_turn()
-            # never for the first thread, which is this session's own
+            # `_has_thread_until` is infinite in the first thread, which serves this session alone
             if (
                 time.monotonic() >= self._has_thread_until
                 and deadline is None
@@ -384,7 +388,7 @@ class Session(StreamRequestHandler):
                         deadline = None
                     elif deadline is None:
                         deadline = exchange.stall()
-                    elif time.monotonic() > deadline:  # a little more is there all the time
+                    elif time.monotonic() > deadline:  # a few bytes were ready each time
                         raise TimedOut("the peer did not finish in time")
                     if deadline is None and self._may_park():
                         if self._is_idle():
@@ -394,6 +398,7 @@ class Session(StreamRequestHandler):
                     self._await_input(deadline)
                 continue
             until = exchange.login_deadline if exchange.workspace is None else deadline
+            # skip the DATA of an unknown request here: other stray DATA is an error below
             if self._unknown is not None and self._belongs_to_unknown(header):
                 deadline = None
                 continue
@@ -405,7 +410,7 @@ class Session(StreamRequestHandler):
                     self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
-                if header.request_id == 0:  # its ERROR would be the connection's
+                if header.request_id == 0:  # an ERROR for it would be one of the connection
                     raise BadMessage("a request with the id 0, which is that of HELLO alone")
                 exchange.begin(header.request_id)
                 try:
@@ -421,7 +426,7 @@ class Session(StreamRequestHandler):
         self._quiet()
 
     def _await_input(self, deadline: float | None) -> None:
-        """Wait for more of a frame, until its deadline; or for a new one, not for ever."""
+        """Wait for the rest of a frame until its deadline, or a limited time for a new frame."""
         deadline = self._patience(deadline)
         if deadline is not None:
             self.channel.wait(read=True, deadline=deadline)
@@ -429,12 +434,13 @@ class Session(StreamRequestHandler):
         self._request_comes(_SETTINGS_SECONDS)
 
     def _patience(self, deadline: float | None) -> float | None:
-        """Until when the next bytes have to come; before log-in, no longer than the grace."""
+        """Return the time by which the next bytes must come: at most the log-in deadline before
+        log-in."""
         exchange = self.exchange
         return exchange.login_deadline if exchange.workspace is None else deadline
 
     def _request_comes(self, seconds: float) -> bool:
-        """Whether something comes in so many seconds. Raises Idle when the idle time is over."""
+        """Return whether input comes within ``seconds``. Raises Idle after the idle timeout."""
         until = time.monotonic() + seconds
         idle = self.server.settings.idle_timeout
         try:
@@ -442,17 +448,20 @@ class Session(StreamRequestHandler):
                 read=True, deadline=min(until, self.quiet_since + idle) if idle else until
             )
         except TimedOut:
-            self._end_if_overdue()  # by the settings as they are now
+            self._end_if_overdue()  # by the current settings
             return False
         return True
 
     def _quiet(self) -> None:
-        """Nothing to read now: finish what waits, and give memory back.
+        """When there is nothing to read, commit the batch, send replies and free memory.
 
         Raises:
-            SessionEnded: It is to end, as that has found out: an upload is another session's.
+            SessionEnded: The session was asked to end, e.g. because another one took over its
+                upload.
         """
         exchange = self.exchange
+        # Before a session is parked or waits, no change may be left without its reply: the commit
+        # comes first, then the replies that it queues are flushed.
         exchange.commit()
         if self.channel.ended is not None:
             raise self.channel.ended
@@ -464,7 +473,7 @@ class Session(StreamRequestHandler):
             self.quiet_since = time.monotonic()
 
     def _say_goodbye(self) -> None:
-        """The server stops: what was asked before is answered, what comes now isn't."""
+        """When the server stops, answer what was asked before; ignore what comes now."""
         self.exchange.commit()
         self._close_warned()
 
@@ -477,15 +486,15 @@ class Session(StreamRequestHandler):
         return self.server.parking is not None
 
     def _thread_is_wanted(self) -> bool:
-        """Whether others wait for the thread that this session has had for some time."""
+        """Return whether other sessions wait for the thread that this one has had for a while."""
         if not self._may_park():
             return False
         return self.server.parking is not None and self.server.parking.has_waiting
 
     def _is_idle(self) -> bool:
-        """Whether nothing comes for a moment; False also when the server stops.
+        """Return whether no input comes for a moment. False also when the server stops.
 
-        Where many have something to do, nobody waits for that moment.
+        If many sessions have something to do, return True without waiting.
         """
         parking, workspace = self.server.parking, self.exchange.workspace
         assert parking is not None and workspace is not None
@@ -499,8 +508,8 @@ class Session(StreamRequestHandler):
         return True
 
     def go_idle(self) -> None:
-        """Give back what is open: nothing was asked for some time. It is opened again when it is
-        needed."""
+        """Close open files and directories after a while without requests. They are reopened when
+        they are needed."""
         if self.exchange.workspace is not None:
             self.exchange.workspace.go_idle()
         self.exchange.repeats.go_idle()
@@ -508,21 +517,22 @@ class Session(StreamRequestHandler):
         self.at_rest = True
 
     def is_overdue(self, now: float) -> bool:
-        """Whether a parked session was idle for too long."""
+        """Return whether a parked session has exceeded the idle timeout."""
         idle = self.server.settings.idle_timeout
         return bool(idle) and now >= self.quiet_since + idle
 
     def _end_if_overdue(self) -> None:
-        """Raises Idle when nothing was asked for too long."""
+        """Raise Idle if the session has exceeded the idle timeout."""
         if self.is_overdue(time.monotonic()):
             idle = self.server.settings.idle_timeout
-            raise Idle(f"nothing was asked for {idle:g} seconds") from None
+            raise Idle(f"no request for {idle:g} seconds") from None
 
     # requests ----------------------------------------------------------------------------
 
     def _answer(self, request: messages.Request) -> None:
         """Look the request's type up in the dispatch table, run it, and send what it returns."""
         self.doing = request
+        # Without the guard, the keep-alive thread may send notices between two frames meanwhile.
         with self.exchange.guard.away():
             self._do_request(request)
 
@@ -537,10 +547,10 @@ class Session(StreamRequestHandler):
         self._audit_context.asked(exchange.request_id, request)
         reply = self._reply_to(command, request)
         self._transfer.moves_bytes = False
-        workspace = exchange.workspace  # a log-in makes it
+        workspace = exchange.workspace  # created by a log-in
         failed = isinstance(reply, Failed)
         if failed and workspace is not None and not command.batched:
-            workspace.abandon()  # what it had begun to change is nobody's any more
+            workspace.abandon()  # no later request completes what this one began to change
         if reply is not None:
             ends = command.ending and not failed
             exchange.answer(reply, Kind.ERROR if failed else Kind.END if ends else Kind.REPLY)
@@ -553,13 +563,13 @@ class Session(StreamRequestHandler):
 
     def _pass_over_data(self) -> None:
         """Discard the DATA of a request that was refused, until its END or CANCEL."""
-        if self.account is None:  # it would keep the connection open
+        if self.account is None:  # DATA could keep the connection open for ever
             self._offence = Offence.TOO_MUCH
             raise BadMessage("file bytes before log-in")
         self.exchange.pass_over_data()
 
     def _refuse(self, error: BadRequest) -> None:
-        """Answer a request that is not understood, in its turn. Its neighbours go on."""
+        """Answer a request that is not understood, in its turn. Other requests go on."""
         exchange = self.exchange
         level = logging.DEBUG if self._has_misspoken else logging.INFO
         self._has_misspoken = True
@@ -579,7 +589,7 @@ class Session(StreamRequestHandler):
             exchange.commit()  # as after a request that joined it
 
     def _belongs_to_unknown(self, header: Header) -> bool:
-        """Whether a frame follows a request of an unknown name; its bytes are discarded then."""
+        """Return whether a frame belongs to a request of an unknown name. If so, discard it."""
         exchange, unknown = self.exchange, self._unknown
         self._unknown = None
         if header.request_id != unknown or header.kind not in (Kind.DATA, Kind.END):
@@ -594,7 +604,7 @@ class Session(StreamRequestHandler):
         return True
 
     def _reply_to(self, command: Command, request: messages.Request) -> Message | None:
-        """Run a handler. This is the one place where its errors become replies."""
+        """Run a handler. Only here its errors become replies."""
         try:
             if not command.batched:
                 self.exchange.commit()
@@ -607,10 +617,10 @@ class Session(StreamRequestHandler):
             workspace = self.exchange.workspace
             if workspace is None or command.run is None:
                 raise NotLoggedIn("log in first")
-            told = self.exchange.repeats.begin(workspace, request)
-            return command.run(self.exchange, workspace, request) if told is None else told
+            repeated = self.exchange.repeats.begin(workspace, request)
+            return command.run(self.exchange, workspace, request) if repeated is None else repeated
         except CommandError as error:
-            if isinstance(self.channel.ended, UploadTakenOver):  # which is why
+            if isinstance(self.channel.ended, UploadTakenOver):  # the cause of the error
                 raise self.channel.ended from None
             if isinstance(error, _OF_NO_PATH):
                 return Failed.from_error(error)
@@ -620,7 +630,7 @@ class Session(StreamRequestHandler):
             return Failed.from_error(from_oserror(error, paths.show(path or b""), path))
         except (ProtocolError, ConnectionLost):
             raise
-        except StateError as error:  # which says it in one line
+        except StateError as error:  # its text says it all: no traceback
             logger.error("%s: %s failed: %s", self, type(request).__name__, error)
         except Exception:
             logger.exception("%s: %s failed", self, type(request).__name__)
@@ -629,10 +639,10 @@ class Session(StreamRequestHandler):
     # from other threads ------------------------------------------------------------------
 
     def say_alive(self) -> None:
-        """From the thread for that: send a sign of life if the client waits for an answer and has
-        heard nothing for a while.
+        """Send a sign of life if the client waits for a reply and has received nothing for a while.
 
-        What is queued goes out with it. A client that doesn't take what was sent gets none.
+        Called by the keep-alive thread. Queued bytes are sent with it. A client that doesn't take
+        what was sent before gets none.
         """
         moved = self.channel.bytes_in + self.channel.bytes_out
         before, self._moved_before = self._moved_before, moved
@@ -644,64 +654,66 @@ class Session(StreamRequestHandler):
             self.exchange.interject_sign_of_life()
 
     def warn(self) -> None:
-        """From another thread, again and again while the server stops: tell the client so, if its
-        request goes on without the channel. Doesn't wait; the session's own thread does the rest.
+        """Tell the client that the server stops, if its request runs without using the channel.
+
+        Called by another thread, repeatedly while the server stops. Doesn't wait. In all other
+        cases the session's own thread tells the client.
         """
         if self.doing is not None and self.account is not None:
             self.exchange.interject_warning()
 
     def close(self, why: str) -> None:
-        """End the session from another thread, and tell its client why.
+        """End the session in order, and tell its client why. Called by another thread.
 
-        What can't be interrupted, as a frame that the client takes slowly, is not: `close_now` it
-        after a moment, then `cut` it.
+        Pending replies are sent first. This doesn't interrupt everything: a frame that the client
+        takes slowly goes on. Call `close_now` after a moment, then `abort`.
         """
         self.channel.end(SessionEnded(why), wake=self.doing is None)
 
     def close_now(self) -> None:
-        """End a session that was told to, also where it waits for its client to send more."""
+        """End a session after `close`, even while it waits for its client to send more."""
         if self.channel.ended is not None:
             self.channel.end(self.channel.ended, wake=True)
 
     def close_idle(self) -> None:
-        """The same as if the server stopped; for a session that is doing nothing."""
-        self.channel.end(Dismissed("the server takes its leave"), wake=True)
+        """End a session that is doing nothing, as if the server stopped."""
+        self.channel.end(Dismissed("the server is shutting down"), wake=True)
 
     def give_way(self, transfer: str) -> None:
-        """Another transfer needs the place of this one, if it still runs. From another thread."""
+        """End the session if that is its running transfer, to make way for another transfer.
+
+        Called by another thread.
+        """
         if self._transfer.is_called(transfer):
-            error = GaveWay("another transfer of the account needs the place of one without bytes")
+            error = GaveWay("another transfer of the account needs the slot of an idle transfer")
             self.channel.end(error, wake=True)
 
     def lose_upload(self, path: bytes) -> None:
-        """Another session goes on with the upload that this one has open: end it, and say so, or
-        its client would come again and take the upload back.
+        """End the session because another one has taken over the upload that it has open.
 
-        From any thread of the upload. Nothing wakes the session: it finds out at the client's next
-        bytes, or when it looks, and what is still on its way is read, or the word might be lost.
+        The client is sent the reason, or it would reconnect and take the upload back. Called by any
+        thread of the upload. Nothing wakes the session: it finds out at the client's next bytes, or
+        when it checks. What is still on its way is read, or the reason might not reach the client.
         """
-        text = f"{paths.show(path)}: another session uploads the same file, and goes on with it"
+        text = f"{paths.show(path)}: another session uploads the same file and has taken over"
         self.channel.end(UploadTakenOver(text, path), wake=False)
 
     def _check_client(self) -> None:
-        """Raises ConnectionLost when the client has gone, even if not all it sent was read."""
+        """Raise ConnectionLost if the client has gone, even if not all that it sent was read."""
         if self.channel.is_cut:
             raise ConnectionLost("the client has gone")
 
     def abort(self) -> None:
-        """End the connection at once, from another thread."""
+        """End the connection at once. Called by another thread."""
         self.channel.cut()
 
     def apply_account(self, account: Account) -> None:
-        """The account was changed by somebody else: what is asked for from now on obeys that.
-
-        From another thread.
-        """
+        """Use a changed account from the next request on. Called by another thread."""
         self.authentication.apply_account(account)
 
 
 def _subject(request: messages.Request) -> bytes | None:
-    """The path that a failure is about, unless it says another one: of two, the source."""
+    """Return the path that a failure is about unless it names another: of two, the source."""
     match request:
         case messages.Move() | messages.Copy():
             return request.source
@@ -712,7 +724,7 @@ def _subject(request: messages.Request) -> bytes | None:
 
 
 def _named(error: CommandError, path: bytes | None) -> CommandError:
-    """The same error with the path that it is about, in its text as well."""
+    """Return the error with the path that it is about, also in its text."""
     if path is None or error.path is not None:
         return error
     shown = paths.show(path)
@@ -723,7 +735,7 @@ def _named(error: CommandError, path: bytes | None) -> CommandError:
 
 
 def peer_name(address: object) -> str:
-    """A client's address for people: HOST:PORT, or ``local`` for a Unix socket."""
+    """Return a client's address for display: HOST:PORT, or ``local`` for a Unix socket."""
     if isinstance(address, tuple) and len(address) >= 2:
         host = str(address[0]).removeprefix("::ffff:")
         return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"

@@ -1,7 +1,7 @@
-"""Stats: what is told of sessions, wherever they are served.
+"""Stats: the figures and descriptions of sessions, whichever process serves them.
 
-Lives here: the structs, and what whoever has sessions can be asked.
-Lives elsewhere: sessions of one process (service.py), asking from outside (daemon/control.py),
+Lives here: the structs, and the interface to ask for them.
+Lives elsewhere: the sessions of one process (service.py), asking from outside (daemon/control.py),
 printing (cli/control.py).
 """
 
@@ -16,16 +16,16 @@ class SessionInfo(msgspec.Struct, frozen=True):
     """One session.
 
     Attributes:
-        user: None before log-in.
+        user: The account's name; None before log-in.
         peer: HOST:PORT, or ``local``.
         since: Seconds since 1970, by the system's clock as it is now.
-        request: What it is doing, by the name of the request; None when it waits for one.
-        path: What the request is about; None when about no file.
-        target: Where a move or a copy goes.
-        quiet: Seconds for which nothing was asked; 0 while something is done.
-        bytes_in: Received.
-        bytes_out: Sent.
-        speed: Bytes a second, both ways, over the last moments.
+        request: The name of the request under way; None while it waits for one.
+        path: The path that the request is about, if any.
+        target: The target of a move or a copy.
+        quiet: Seconds without a request; 0 during a request.
+        bytes_in: Bytes received.
+        bytes_out: Bytes sent.
+        speed: Bytes per second, both ways, over the last moments.
     """
 
     id: int
@@ -42,14 +42,14 @@ class SessionInfo(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """How much goes on.
+    """Figures of all sessions.
 
     Attributes:
-        sessions: Connections, those that haven't logged in yet included.
-        unauthenticated: Those that haven't logged in yet.
-        transfers: Sessions that are moving a file just now.
-        bytes_in: Received since the start, also by sessions that have ended.
-        bytes_out: Sent since the start.
+        sessions: Connections, including unauthenticated ones.
+        unauthenticated: Connections that haven't logged in yet.
+        transfers: Sessions that are moving a file now.
+        bytes_in: Bytes received since the start, also by sessions that have ended.
+        bytes_out: Bytes sent since the start.
     """
 
     sessions: int = 0
@@ -64,17 +64,17 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class Serving(Protocol):
-    """Sessions, wherever they are served: what the control socket asks about them."""
+    """The sessions of one or more processes, as the control socket sees them."""
 
     def stats(self) -> Stats:
-        """How much goes on."""
+        """Return the figures of all sessions."""
 
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected, by number."""
+        """Return the sessions, ordered by number."""
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Returns their numbers.
+        """End a session, or all sessions of a user. Returns their numbers.
 
         Raises:
-            NotFound: There is none.
+            NotFound: There is no such session.
         """

@@ -1,11 +1,12 @@
 """The dispatch table: what a server does for each type of request.
 
-Lives here: the table and its rows' meaning. The handlers live in one module for each family.
-Lives elsewhere: what requests need of an account's permissions (workspace/needs.py).
+Lives here: the table and the meaning of its rows. The handlers live in one module per family.
+Lives elsewhere: the permissions that requests need (workspace/needs.py).
 
-A handler of files is given the exchange, the workspace of who is logged in, and the decoded
-request; one of accounts the connection's authentication and the request. It returns the reply;
-None when that comes with the batch's commit. It raises CommandError or OSError to refuse.
+A handler for files takes the exchange, the workspace of the account that is logged in, and the
+decoded request. A handler for accounts takes the connection's authentication and the request. It
+returns the reply, or None if that comes with the batch's commit. To refuse, it raises CommandError
+or OSError.
 """
 
 from __future__ import annotations
@@ -36,18 +37,20 @@ IdentityHandler = Callable[["Authentication", Any], Message]
 
 @dataclass(frozen=True)
 class Command:
-    """What must hold before a handler runs, and how its answer travels.
+    """A handler, the conditions before it runs, and how its reply is sent.
 
     Attributes:
-        run: The handler, of a request that concerns files.
-        identify: The handler, of one that concerns the account itself.
-        before_login: Open to who hasn't logged in yet.
-        batched: Joins the batch of small changes; otherwise that is committed first.
-        takes_data: DATA frames follow the request.
-        transfers: It moves the bytes of a file: it counts as a running transfer.
-        reads: It only reads a file, which stays open until the answer.
-        ending: The reply closes a stream: it travels as END.
-        quick: As a rule it waits for nothing. Others stand aside at once.
+        run: The handler, for a request that concerns files.
+        identify: The handler, for a request that concerns the account itself.
+        before_login: True if it is open to clients that haven't logged in.
+        batched: True if it joins the batch of small changes; otherwise the batch is committed
+            first.
+        takes_data: True if DATA frames follow the request.
+        transfers: True if it moves the bytes of a file: it may count as a running transfer.
+        reads: True if it only reads a file, which stays open until the reply.
+        ending: True if the reply closes a stream: it is sent as END.
+        quick: True if it usually waits for nothing. The threads of all other requests give up
+            their turn at once.
     """
 
     run: Handler | None = None

@@ -1,4 +1,4 @@
-"""Looking without changing: stat, list, hash, space, kept uploads."""
+"""Handlers that change nothing: stat, list, hash, space, kept uploads."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _ENTRY_OVERHEAD = 128
 
 
 def stat(exchange: Exchange, workspace: Workspace, request: Stat) -> Message:
-    """Tell about one path."""
+    """Describe one path."""
     return Found(workspace.stat(request))
 
 
 def hash_file(exchange: Exchange, workspace: Workspace, request: Hash) -> Message:
-    """Tell a file's digest."""
+    """Return a file's digest."""
     return workspace.hash(request)
 
 
 def space(exchange: Exchange, workspace: Workspace, request: Space) -> Message:
-    """Tell total, used, held and free, and what the disk has and keeps."""
+    """Return the quota, what is used, held and free, and the figures of the disk."""
     return workspace.space(request)
 
 
@@ -53,7 +53,7 @@ def list_directory(exchange: Exchange, workspace: Workspace, request: List) -> M
 
 
 class _Pages:
-    """Collects what is listed into pages that fit a control frame."""
+    """Collects a listing into pages that fit a control frame."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -65,7 +65,7 @@ class _Pages:
         self._size = 0
 
     def add(self, part: Part) -> None:
-        """Append; pages that are full are sent first, and the last one of a directory."""
+        """Append a part. Sends pages that are full, and the last page of a directory."""
         directory, entries, problems, complete = part
         size = sum([_ENTRY_OVERHEAD + len(one.path) + len(one.target or b"") for one in entries])
         size += sum([_size_of(one) for one in problems])
@@ -91,20 +91,20 @@ class _Pages:
         self._size += size
 
     def send(self, directory: bytes, *, complete: bool = False) -> None:
-        """Send what was collected for a directory."""
+        """Send what was collected of a directory."""
         self._exchange.send(Page(directory, self._entries, self._problems, complete))
         self._exchange.progressed(self._size)
         self._clear()
 
 
 def _size_of(item: Entry | Problem) -> int:
-    """Most bytes of one thing on a page."""
+    """Return the most bytes that one item takes of a page."""
     more = item.target or b"" if isinstance(item, Entry) else item.message.encode()
     return _ENTRY_OVERHEAD + len(item.path) + len(more)
 
 
 def list_kept(exchange: Exchange, workspace: Workspace, request: ListKept) -> Message:
-    """Stream the account's interrupted uploads, as many at a time as fit a control frame."""
+    """Stream the account's interrupted uploads, in pages that fit a control frame."""
     page: list[KeptUpload] = []
     room = exchange.page_size
     for one in workspace.kept(request):

@@ -1,4 +1,4 @@
-"""Changing the tree: directories, links, attributes, removing, moving, copying."""
+"""Handlers that change the tree: directories, links, attributes, removing, moving, copying."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 _OVERHEAD = 16
-"""Most bytes by which the problems of a `Copied` make it longer, besides themselves."""
+"""Most bytes that a list of problems adds to a `Copied`, besides the problems themselves."""
 
 
 def change(
     exchange: Exchange, workspace: Workspace, request: MakeDir | MakeLink | SetAttributes
 ) -> None:
-    """Have the next commit do it, in its turn, and answer."""
+    """Add a change to the batch. Its commit makes the change and replies."""
     workspace.change(request, request_id=exchange.request_id)
 
 
@@ -46,18 +46,18 @@ def remove(exchange: Exchange, workspace: Workspace, request: Remove) -> Message
 
 
 def drop_kept(exchange: Exchange, workspace: Workspace, request: DropKept) -> Message:
-    """Drop interrupted uploads of the account."""
+    """Delete interrupted uploads of the account."""
     return workspace.drop_kept(request)
 
 
 def begin_tree(exchange: Exchange, workspace: Workspace, request: BeginTree) -> Message:
-    """From here on, what is put at or below the path goes to a hidden tree."""
+    """Begin a hidden tree. What is put at or below the path goes there from now on."""
     workspace.begin_tree(request)
     return Done()
 
 
 def end_tree(exchange: Exchange, workspace: Workspace, request: EndTree) -> Message:
-    """Put the tree in its place at once, or drop it."""
+    """Publish the tree in one step, or discard it."""
     workspace.end_tree(request)
     return Done()
 
@@ -69,13 +69,13 @@ def move(exchange: Exchange, workspace: Workspace, request: Move) -> Message:
 
 
 def copy(exchange: Exchange, workspace: Workspace, request: Copy) -> Message:
-    """Copy a file or a tree inside the home. Problems that the client's frames have no room for are
-    counted only."""
+    """Copy a file or a tree inside the home. Problems that don't fit the client's frames are only
+    counted."""
     copied = workspace.copy(request)
     room = exchange.page_size - len(messages.encode(replace(copied, problems=[])))
-    for told, problem in enumerate(copied.problems):
+    for count, problem in enumerate(copied.problems):
         room -= len(messages.encode(problem))
         if room < _OVERHEAD:
-            more = copied.more_problems + len(copied.problems) - told
-            return replace(copied, problems=copied.problems[:told], more_problems=more)
+            more = copied.more_problems + len(copied.problems) - count
+            return replace(copied, problems=copied.problems[:count], more_problems=more)
     return copied

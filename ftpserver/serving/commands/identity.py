@@ -1,4 +1,4 @@
-"""Who is asking, with what keys."""
+"""Handlers that concern the account: logging in, passwords, tokens."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def login_token(client: Authentication, request: LoginToken) -> Message:
 
 
 def login_peer(client: Authentication, request: LoginPeer) -> Message:
-    """Let the system user at the other end in, where the account names it."""
+    """Log in by the system user at the other end, if the account names it."""
     ask, uid = client.authenticator, client.uid()
     return _let_in(client, request.user, lambda: ask.by_peer(client.host, request.user, uid))
 
 
 def _let_in(client: Authentication, name: str, prove: Callable[[], Admission]) -> Message:
-    """Open the session, if whoever it is can prove it; else refuse, after some time."""
+    """Open the session if the proof is accepted. Otherwise wait for some time, and refuse."""
     if client.account is not None:
         raise CommandError("logged in already")
     try:
@@ -72,7 +72,7 @@ def _let_in(client: Authentication, name: str, prove: Callable[[], Admission]) -
 
 
 def change_password(client: Authentication, request: ChangePassword) -> Message:
-    """Set another password; this session goes on, the others and all tokens end."""
+    """Change the password. This session goes on; all others and all tokens end."""
     with client.renewal():
         client.renew(
             client.authenticator.change_password(client.host, client.user, request.old, request.new)
@@ -81,22 +81,22 @@ def change_password(client: Authentication, request: ChangePassword) -> Message:
 
 
 def issue_token(client: Authentication, request: IssueToken) -> Message:
-    """Make a token for scripts. What a token makes is good no longer than that one."""
+    """Make a token for scripts. A token made with another one expires no later than that one."""
     seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
     made = client.authenticator.issue_token(client.user, request.name, seconds, client.token_id)
     return TokenIssued(made.id, made.secret, made.expires)
 
 
 def list_tokens(client: Authentication, request: ListTokens) -> Message:
-    """Tell the account's tokens."""
+    """List the account's tokens."""
     return Tokens(list(client.authenticator.tokens_of(client.user, client.token_id)))
 
 
 def revoke_token(client: Authentication, request: RevokeToken) -> Message:
-    """Make a token good for nothing, and all that were made with it."""
+    """Revoke a token, and all tokens that were made with it."""
     token_id = request.id or client.token_id
     if token_id is None:
-        raise NotFound("this session did not log in with a token: say which one")
+        raise NotFound("this session did not log in with a token: name the token to revoke")
     with client.renewal():
         client.authenticator.revoke_token(client.user, token_id)
         if token_id == client.token_id:
@@ -105,5 +105,5 @@ def revoke_token(client: Authentication, request: RevokeToken) -> Message:
 
 
 def who_am_i(client: Authentication, request: WhoAmI) -> Message:
-    """Tell the account's name."""
+    """Describe the account that is logged in."""
     return client.logged_in()

@@ -1,4 +1,4 @@
-"""Making an account of one's own, where the administrator lets people do that."""
+"""The handler of registration: making one's own account, if the administrator permits it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("ftpd.registration")
 
 
 def register(client: Authentication, request: Register) -> Message:
-    """Make an account, and open the session as its user."""
+    """Make an account, and log in to it."""
     if client.account is not None:
         raise CommandError("logged in already")
     try:

@@ -1,4 +1,4 @@
-"""The bytes of files, out and in."""
+"""Handlers that transfer the bytes of files, in both directions."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 
 _WHOLE = 128 * 1024
-"""Files up to this many bytes are read whole before they are sent."""
+"""Most bytes of a file that is read as a whole before it is sent."""
 _TOLD = 64
-"""Bytes that one file takes of a `SendingFiles`, at most."""
+"""Most bytes that one file takes of a `SendingFiles`."""
 
 
 def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
-    """Send a file, and at its end the digest of what was sent.
+    """Send a file, and after it the digest of what was sent.
 
-    When a digest is kept beside the file and still claims to be true, the bytes must have it:
-    otherwise the disk has lost them. Of a small file the client is told so instead of given the
-    bytes. Of a large one the kept digest is sent and the client compares: that is the same check,
-    and hashing here as well would cost a tenth of the whole transfer.
+    If a digest is stored beside the file and is not outdated, the bytes must match it: otherwise
+    the disk has damaged them. A small file that doesn't match is refused. For a large one the
+    stored digest is sent and the client compares. That is the same check, and hashing here as well
+    would cost a tenth of the whole transfer.
     """
     with workspace.open(request) as file:
         offset, hasher = file.start(request.offset, request.prefix)
@@ -65,12 +65,11 @@ def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
 def _send_piece(
     exchange: Exchange, file: OpenFile, offset: int, count: int, *, sparse: bool
 ) -> Sent:
-    """Send some bytes as they are: others send the rest at the same time, and the client hashes
-    all of it.
+    """Send some bytes unhashed: other sessions send the rest meanwhile, and the client hashes all.
 
     Raises:
-        SourceChanged: The file is not as it was. Of one that only grew, the client asks at the end
-            whether it still begins with the pieces.
+        SourceChanged: The file has changed. If it only grew, the client asks at the end whether it
+            still begins with the pieces.
     """
     _send_as_it_is(exchange, file.fd, offset, count, sparse=sparse)
     if not file.is_larger() and not file.is_as_before():
@@ -79,7 +78,7 @@ def _send_piece(
 
 
 def _send_as_it_is(exchange: Exchange, fd: int, offset: int, count: int, *, sparse: bool) -> None:
-    """Send bytes that aren't hashed."""
+    """Send bytes without hashing them."""
     for start, stop, is_hole in holes.extents(fd, offset, offset + count, sparse=sparse):
         if is_hole:
             exchange.send_hole(stop - start)
@@ -98,7 +97,7 @@ def _send_through_memory(exchange: Exchange, fd: int, offset: int, count: int) -
             buffer = memoryview(bytearray(wanted))
         read = os.preadv(fd, [buffer[:wanted]], offset)
         if not read:
-            raise SourceChanged("it became shorter while it was read")
+            raise SourceChanged("the file became shorter while it was read")
         exchange.send_data(buffer[:read])
         offset += read
 
@@ -111,10 +110,10 @@ def _send_rest(
     *,
     sparse: bool,
 ) -> tuple[bytes | None, int]:
-    """Send a file from an offset to its end, in the way that costs least.
+    """Send a file from an offset to its end, in the cheapest way.
 
     Returns:
-        The whole file's digest, None where nothing was hashed; and the count of bytes sent.
+        The whole file's digest, or None if nothing was hashed; and the number of bytes sent.
     """
     if not offset and file.size <= min(exchange.data_size, _WHOLE):
         data = file.read(0, file.size) if file.size else b""
@@ -157,13 +156,13 @@ def _stream(
 
 
 def get_files(exchange: Exchange, workspace: Workspace, request: GetFiles) -> Message:
-    """Send many small files. All of them are read before: the answer waits for no disk."""
-    told, data = workspace.get_files(request)
+    """Send many small files. All are read before the first reply, which then waits for no disk."""
+    files, data = workspace.get_files(request)
     exchange.transferring(len(data), sends=True)
-    exchange.sends_files(told)
-    most = max(1, exchange.page_size // _TOLD - 1)  # one less: the message's own bytes
-    for start in range(0, len(told), most):
-        exchange.send(SendingFiles(told[start : start + most]))
+    exchange.sends_files(files)
+    most = max(1, exchange.page_size // _TOLD - 1)  # one less, for the bytes of the message itself
+    for start in range(0, len(files), most):
+        exchange.send(SendingFiles(files[start : start + most]))
     view = memoryview(data)
     for start in range(0, len(data), exchange.data_size):
         exchange.send_data(view[start : start + exchange.data_size])
@@ -171,8 +170,8 @@ def get_files(exchange: Exchange, workspace: Workspace, request: GetFiles) -> Me
 
 
 def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
-    """Receive a file into staging. The batch's commit gives it its name, and answers."""
-    workspace.expect(request)  # before it counts, and others give way to it
+    """Receive a file into staging. The batch's commit gives it its name and replies."""
+    workspace.expect(request)  # before it counts as a transfer, and others give way to it
     if request.ask:
         exchange.commit()
         workspace.check(request)
@@ -198,8 +197,8 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
 
 
 def put_files(exchange: Exchange, workspace: Workspace, request: PutFiles) -> None:
-    """Receive many small files, and stage them. The batch's commit gives them their names, and
-    answers. Nothing is done before all bytes are there."""
+    """Receive many small files, and stage them. The batch's commit gives them their names and
+    replies. Nothing is staged before all bytes have come."""
     size = workspace.expect_files(request)
     data, sent = exchange.receive_small(size)
     if sent.size != len(data):
@@ -208,7 +207,7 @@ def put_files(exchange: Exchange, workspace: Workspace, request: PutFiles) -> No
 
 
 def put_piece(exchange: Exchange, workspace: Workspace, request: PutPiece) -> Message:
-    """Receive a part of what another session of the account has an open `put` for."""
+    """Receive a part of a file for which another session of the account has an open `put`."""
     left = request.size
 
     def expect(more: int) -> None:

@@ -1,4 +1,4 @@
-"""The trash: which operation requests belong to, what it holds, restoring, removing for good."""
+"""Handlers of the trash: the operation that requests belong to, listing, restoring, purging."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from ftpserver.workspace.workspace import Workspace
 
 _OVERHEAD = 16
-"""Most bytes by which a list in a message makes it longer, besides what is in it."""
+"""Most bytes that a list adds to a message, besides its items."""
 _PAGE = 128
-"""Most bytes of a `TrashPage` besides what is in its lists."""
+"""Most bytes of a `TrashPage` besides the items in its lists."""
 
 
 def begin_operation(exchange: Exchange, workspace: Workspace, request: Operation) -> Message:
-    """From here on, what is removed and replaced belongs to another operation."""
+    """Begin an operation: what is removed or replaced from now on belongs to it."""
     workspace.begin_operation(request)
     exchange.repeats.begin_operation(request.id)
     return Done()
 
 
 def list_trash(exchange: Exchange, workspace: Workspace, request: ListTrash) -> Message:
-    """Stream what is in the trash, in pages that fit a control frame."""
+    """Stream the contents of the trash, in pages that fit a control frame."""
     pages = _Pages(exchange)
     for part in workspace.list_trash(request):
         pages.add(part)
@@ -48,7 +48,7 @@ def list_trash(exchange: Exchange, workspace: Workspace, request: ListTrash) -> 
 
 
 class _Pages:
-    """Collects operations, and items of one of them, into pages that fit a control frame."""
+    """Collects operations, or items of one of them, into pages that fit a control frame."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -61,8 +61,7 @@ class _Pages:
         self._size = 0
 
     def add(self, part: TrashPage) -> None:
-        """Append what is in a part; a page that is full, or about another operation, is sent
-        first."""
+        """Append a part. A page that is full, or about another operation, is sent first."""
         if part.of != self._of:
             self.send()
             self._of = part.of
@@ -89,26 +88,25 @@ class _Pages:
 
 
 def restore(exchange: Exchange, workspace: Workspace, request: Restore) -> Message:
-    """Take back what an operation has done. Conflicts and paths that the client's frames have no
-    room for are counted only."""
+    """Undo an operation. Conflicts and paths that don't fit a client's frame are only counted."""
     return _shortened(workspace.restore(request), exchange.page_size)
 
 
 def _shortened(restored: Restored, page_size: int) -> Restored:
     room = page_size - len(messages.encode(replace(restored, conflicts=[], paths=[]))) - _OVERHEAD
-    for told, conflict in enumerate(restored.conflicts):
+    for count, conflict in enumerate(restored.conflicts):
         room -= len(messages.encode(conflict))
         if room < 0:
-            more = restored.more_conflicts + len(restored.conflicts) - told
-            shortened = restored.conflicts[:told]
+            more = restored.more_conflicts + len(restored.conflicts) - count
+            shortened = restored.conflicts[:count]
             return replace(restored, conflicts=shortened, more_conflicts=more, paths=[])
-    for told, path in enumerate(restored.paths):
+    for count, path in enumerate(restored.paths):
         room -= len(messages.encode(path))
         if room < 0:
-            return replace(restored, paths=restored.paths[:told])
+            return replace(restored, paths=restored.paths[:count])
     return restored
 
 
 def purge(exchange: Exchange, workspace: Workspace, request: Purge) -> Message:
-    """Remove from the trash for good."""
+    """Delete items of the trash for good."""
     return workspace.purge(request)

@@ -165,7 +165,7 @@ def test_tls_1_3_and_nothing_older(server, dial, context):
 def test_who_speaks_without_tls_is_told_so_in_plain(server, dial, sent):
     peer = dial(server, logged_in=False)
     peer.send(sent)
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-magic")
     assert "TLS" in last.message.message
 

@@ -174,7 +174,7 @@ def test_children_live_on_when_the_fork_server_dies_and_it_is_replaced(start, pi
         made.fork_server._process.wait(PATIENCE)
         os.kill(child, 0)  # it is there
         assert told(made, pipe, 2)["number"] == 2
-        assert "another one is started" in caplog.text
+        assert "starting another one" in caplog.text
         os.kill(child, 0)
     wait_for_end(child)
 

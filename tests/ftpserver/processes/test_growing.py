@@ -256,8 +256,8 @@ def test_where_workers_die_at_their_start_the_server_goes_on_alone(grow, caplog)
     grown.session()  # it serves all the while
     told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert [one for one in told if "alone" in one] == [
-        "3 workers in a row have died at their start (it ended with status 1): the server goes on "
-        "alone, and tries one again every few minutes while more sessions are busy"
+        "3 workers in a row have died at their start (it exited with status 1): the server goes on "
+        "alone, and tries again every few minutes while several sessions are busy"
     ]
     assert len(told) == 7, "of those that come then nothing is said"
     worker = grown.worker()
@@ -360,7 +360,7 @@ def test_sessions_of_all_are_told_of_and_kicked(grow):
     stats = serving.stats()
     assert stats.sessions == 3 and stats.bytes_in > 2**40
     assert serving.kick(None, "alice") == [1, 2, 99]
-    first.go_idle()
+    first.read_to_end()
     worker.answers["kick"] = []
     eventually(lambda: grown.server.service.sessions == set())
     with pytest.raises(NotFound):
@@ -410,7 +410,7 @@ def test_all_end_at_the_same_time(grow):
     stopping = threading.Thread(target=grown.server.stop)
     stopping.start()
     assert worker.hear()[0] == "stop"
-    assert idle.go_idle(), "it is told while the worker is not done"
+    assert idle.read_to_end(), "it is told while the worker is not done"
     worker.server.bye(Stats())
     worker.die()
     for peer in (first, second):
@@ -426,7 +426,7 @@ def test_a_stranger_makes_room_here_and_there(grow):
     peer.hello()
     (request,) = server.service.connections
     server._drop_unauthenticated(request)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     grown.busy(b"/a"), grown.busy(b"/b")
     worker = grown.worker()
     before = set(server.service.connections)

@@ -178,7 +178,7 @@ def test_what_waits_for_too_long_is_turned_away(server, caplog):
     assert waiting in server.connections
     server.passes(0.2)
     assert waiting not in server.connections and waiting.fileno() < 0
-    assert "a connection was turned away" in caplog.text
+    assert "a connection was closed: no worker" in caplog.text
     stopped.claim()
     assert stopped.serves == [1]
 

@@ -129,7 +129,7 @@ def test_what_a_hostile_end_has_failed_is_logged_as_often_as_it_may(pairs, caplo
     for _ in range(2):
         with pytest.raises(Internal):
             pair.there.add(1, 2)
-    assert caplog.text.count("a question failed") == 1
+    assert caplog.text.count("a request failed") == 1
 
 
 def test_who_has_no_reading_thread_reads_while_it_asks(pairs):
@@ -174,7 +174,7 @@ def test_an_error_that_nobody_foresaw_is_logged_and_tells_nothing(pairs, caplog)
 
 def test_an_answer_of_another_type_ends_the_pair(pairs):
     pair = pairs(theirs=Target(add=lambda a, b: "sum")).start()
-    with pytest.raises(EndpointGone, match="no answer"):
+    with pytest.raises(EndpointGone, match="invalid reply"):
         pair.there.add(1, 2)
     with pytest.raises(EndpointGone):
         pair.there.add(1, 2)
@@ -321,7 +321,7 @@ def test_what_waits_for_an_end_is_bounded(pairs, caplog):
     pair.first.start()
     while not pair.first.gone:
         pair.there.note("x" * 900)
-    assert caplog.text.count("given up: it takes nothing") == 1
+    assert caplog.text.count("given up: it doesn't take its messages") == 1
 
 
 def test_what_is_too_large_is_not_sent_and_the_pair_goes_on(pairs):

@@ -166,7 +166,7 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
     assert (len(told.sessions), told.silent) == (1, [name])
     assert f"{name} doesn't answer" in ask.status().warnings
     shown = CliRunner().invoke(sessions, ["--root", str(server.settings.root)])
-    assert shown.stderr == f"ftpd: {name} doesn't answer: its sessions are missing here\n"
+    assert shown.stderr == f"ftpd: {name} doesn't answer: its sessions are not included\n"
     assert len(shown.stdout.splitlines()) == 1
     assert f", {name} doesn't answer, " in _summary(told)
     (living,) = told.sessions
@@ -174,7 +174,9 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
         ask.kick(session=living.id + 100)
     ended = ask.kick(user="alice")
     assert (ended.sessions, ended.silent) == ([living.id], [name])
-    with pytest.raises(CommandError, match=f"{stopped}.* doesn't follow: it doesn't answer"):
+    with pytest.raises(
+        CommandError, match=f"{stopped}.* didn't apply the settings: it doesn't answer"
+    ):
         ask.reload()
     go_on(stopped)
     eventually(lambda: not ask.sessions().silent)

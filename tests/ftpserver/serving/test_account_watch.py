@@ -69,7 +69,7 @@ def is_served(peer: Peer) -> bool:
 
 def last_word(peer: Peer) -> Failed:
     """The one ERROR that ends the connection."""
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     assert (frame.kind, frame.request_id) == (Kind.ERROR, 0)
     return frame.message
 
@@ -125,7 +125,7 @@ def test_it_all_happens_within_a_second():
         pytest.param(lambda to: to.set_password("alice", "other"), "password", id="password"),
         pytest.param(
             lambda to: to.change("alice", networks=[ip_network("10.0.0.0/8")]),
-            "closed to this address",
+            "can't be used from this address",
             id="networks",
         ),
     ],
@@ -253,7 +253,7 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
     eventually(lambda: len(failures) == 5)
     server.accounts.change("alice", disabled=True)
     assert "disabled" in last_word(peer).message
-    assert caplog.text.count("can't be looked at") == 1
+    assert caplog.text.count("can't be checked") == 1
 
 
 # ending ------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
 
 def end_all(server) -> None:
     for session in list(server.service.sessions):
-        server.service.watcher.end(session, "the reason why")
+        server.service.watcher.close(session, "the reason why")
 
 
 def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
@@ -275,7 +275,7 @@ def test_what_came_in_whole_is_stored_and_answered_first(server, dial, files):
     (session,) = server.service.sessions
     eventually(lambda: session.exchange.request_id == 2)
     end_all(server)
-    *answers, last = peer.go_idle()
+    *answers, last = peer.read_to_end()
     assert [frame.message for frame in answers] == [Stored(3)]
     assert (last.kind, last.message.message) == (Kind.ERROR, "the reason why")
     assert (files / "a").read_bytes() == b"abc"
@@ -298,7 +298,7 @@ def test_a_download_that_flows_ends_between_two_frames(server, dial, files):
     assert isinstance(peer.answer().message, Sending)
     assert peer.read().kind == Kind.DATA
     end_all(server)
-    *data, last = peer.go_idle()
+    *data, last = peer.read_to_end()
     assert {frame.kind for frame in data} <= {Kind.DATA}
     assert sum(len(frame.payload) for frame in data) < 64 * 2**20
     assert (last.kind, last.message.message) == (Kind.ERROR, "the reason why")
@@ -326,7 +326,7 @@ def test_a_stranger_is_told_nothing(server, dial):
     peer = dial(server, logged_in=False)
     eventually(lambda: server.service.sessions)
     end_all(server)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
 
 
 def test_over_tls_the_last_word_arrives_too(start_server, dial, tls_client_context):
@@ -385,7 +385,7 @@ def test_a_drain_tells_those_to_go_who_ask_for_nothing(server, dial, monkeypatch
     server.on_stop_asked = lambda: stopped.append(1)
     peer = dial(server)
     server.drain()
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     assert (frame.kind, frame.request_id) == (Kind.NOTICE, 0)
     assert isinstance(frame.message, GoingDown)
     eventually(lambda: stopped)

@@ -356,7 +356,7 @@ def test_holes_stand_only_in_uploads(server, dial):
         for one in send_first:
             peer.frame(*one)
         peer.frame(Kind.NOTICE, 7, Hole(5))
-        *_, last = peer.go_idle()
+        *_, last = peer.read_to_end()
         assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
 
 

@@ -214,7 +214,7 @@ def test_a_client_waits_longer_than_the_silence_that_it_bears(slow, connect):
 def test_a_client_gives_up_a_server_that_has_promised_signs_of_life(fake, connect):
     def script(peer):
         peer.greet(features=["alive"], stall_ms=300)
-        peer.go_idle()
+        peer.read_to_end()
 
     client = connect(fake(script), retry_for=0)
     with pytest.raises(ConnectionLost, match="in time"):
@@ -222,7 +222,7 @@ def test_a_client_gives_up_a_server_that_has_promised_signs_of_life(fake, connec
 
 
 def test_of_an_older_server_nothing_is_expected(fake, connect):
-    client = connect(fake(lambda peer: (peer.greet(stall_ms=300), peer.go_idle())))
+    client = connect(fake(lambda peer: (peer.greet(stall_ms=300), peer.read_to_end())))
     assert client.connection.longest_silence == 300.0
 
 
@@ -302,6 +302,6 @@ def test_before_the_log_in_is_answered_the_client_waits_as_ever(fake, connect):
         login = peer.read()
         waited.wait(0.6)
         peer.reply(login, LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     assert connect(fake(script)).connection.longest_silence == 0.2

@@ -49,7 +49,7 @@ def test_a_client_says_all_fields_of_hello(fake, connect):
         told.append(peer.read().payload)
         peer.frame(Kind.REPLY, 0, encode_hello(Hello()))
         peer.reply(peer.read(), LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connect(fake(script))
     fields = {field.name for field in structs.fields(Hello)}
@@ -94,7 +94,7 @@ def test_nothing_is_answered_after_that_deadline(start_server, dial):
     (session,) = server.service.sessions
     session.exchange.login_deadline = 0.0  # long ago; it waits for a request now
     peer.send(REQUESTS)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
 
 
 def test_who_takes_no_answers_still_has_to_log_in_in_time(start_server, dial):

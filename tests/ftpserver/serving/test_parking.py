@@ -94,7 +94,7 @@ def test_a_stop_is_told_to_parked_sessions(start_server, dial):
     stopping = threading.Thread(target=start_server.finish, args=[server])
     stopping.start()
     for peer in peers:
-        assert [frame.message for frame in peer.go_idle()] == [GoingDown()]
+        assert [frame.message for frame in peer.read_to_end()] == [GoingDown()]
         peer.close()  # the server waits for that some time
     stopping.join()
 
@@ -103,8 +103,8 @@ def test_one_that_is_sent_away_is_told_why(server, dial):
     peer = dial(server)
     parked(server)
     (session,) = server.service.sessions
-    server.service.watcher.end(session, "kicked by the administrator")
-    (frame,) = peer.go_idle()
+    server.service.watcher.close(session, "kicked by the administrator")
+    (frame,) = peer.read_to_end()
     assert "kicked by the administrator" in frame.message.message
     eventually(lambda: not server.service.sessions)
 
@@ -113,7 +113,7 @@ def test_an_account_that_is_disabled_ends_its_parked_sessions(server, dial):
     peer = dial(server)
     parked(server)
     server.accounts.change("alice", disabled=True)
-    assert peer.go_idle()
+    assert peer.read_to_end()
     eventually(lambda: not server.service.sessions)
 
 
@@ -121,7 +121,7 @@ def test_the_idle_time_ends_parked_sessions(start_server, dial):
     server = start_server(idle_timeout=0.3)
     peer = dial(server)
     parked(server)
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     assert "0.3 seconds" in frame.message.message
 
 
@@ -129,7 +129,7 @@ def test_the_idle_time_holds_where_nobody_lingers(start_server, dial, monkeypatc
     monkeypatch.setattr(module, "_FEW", 0)
     server = start_server(idle_timeout=0.3)
     peer = dial(server)
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     assert "0.3 seconds" in frame.message.message
 
 
@@ -162,7 +162,7 @@ def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch,
 
     monkeypatch.setattr(server.service.parking._selector, "register", register)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     assert "too many sessions" in frame.message.message
     eventually(lambda: len(server.service.sessions) == len(server.service.connections) == 1)
     assert "can't be parked" in caplog.text

@@ -94,7 +94,7 @@ def test_a_request_of_many_files_is_a_control_frame(server, dial, files):
     assert MOST_TOLD < len(messages.encode(request)) < frames.MAX_CONTROL
     assert put_files(peer, request, b"") == ({}, FilesStored(MOST_ITEMS))
     other.send(frames.HEADER.pack(frames.MAX_CONTROL + 1, Kind.REQUEST, 1))
-    assert other.go_idle()[-1].message.code == "frame-too-big"
+    assert other.read_to_end()[-1].message.code == "frame-too-big"
 
 
 # uploads -----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_inside_many_files_holds_what_holds_inside_a_put(server, dial, files):
     assert (files / "b").read_bytes() == zeros
     number = other.request(PutFiles([NewFiles(b"/", [new_file(b"c")])]))
     other.frame(Kind.DATA, number + 1, DATA)
-    last = other.go_idle()[-1]
+    last = other.read_to_end()[-1]
     assert (last.request_id, last.message.code) == (0, "bad-message")
     assert not (files / "c").exists()
 
@@ -130,7 +130,7 @@ def test_many_files_that_are_refused_are_closed_as_well(server, dial, closing):
     number = peer.request(refused)
     assert peer.answer().message.code == "bad-request"
     peer.frame(Kind.REQUEST, number + 1, WhoAmI())  # it isn't closed
-    assert peer.go_idle()[-1].message.code == "bad-message"
+    assert peer.read_to_end()[-1].message.code == "bad-message"
 
 
 def test_things_are_counted_in_the_order_in_which_they_are_done(server, dial, files):

@@ -53,7 +53,7 @@ def test_what_comes_after_the_last_word_is_discarded(start_server, dial, why):
     else:
         peer.frame(Kind.REPLY, 1, b"")
         assert peer.read().message.code == "bad-message"
-    assert peer.go_idle() == [], "the server ends its own direction"
+    assert peer.read_to_end() == [], "the server ends its own direction"
     peer.send(whole_put(b"/after"))
     peer.close()
     other.close()
@@ -70,7 +70,7 @@ def test_a_client_that_stays_after_the_last_word_is_cut(server, dial, monkeypatc
     monkeypatch.setattr(session, "LAST_WORDS", 0.05)
     peer = dial(server)
     peer.frame(Kind.REPLY, 1, b"")
-    assert [one.message.code for one in peer.go_idle()] == ["bad-message"]
+    assert [one.message.code for one in peer.read_to_end()] == ["bad-message"]
 
     def is_cut() -> bool:
         """The kernel answers by a reset once the server has closed."""

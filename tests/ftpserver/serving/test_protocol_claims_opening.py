@@ -52,7 +52,7 @@ def test_a_unix_socket_carries_the_protocol_without_tls(start_server, tmp_path):
         with Peer(sock) as peer:
             if first:
                 peer.send(first)
-                (last,) = peer.go_idle()
+                (last,) = peer.read_to_end()
                 assert (last.kind, last.request_id) == (Kind.ERROR, 0)
                 assert last.message.code == outcome
             else:
@@ -80,7 +80,7 @@ def test_the_answer_to_hello_has_at_most_4_kib(fake, connect, more):
         peer.frame(Kind.REPLY, 0, answer)
         if not more:
             peer.reply(peer.read(), LoggedIn("alice"))
-            assert peer.go_idle() == []
+            assert peer.read_to_end() == []
 
     if more:
         with pytest.raises(FrameTooBig):
@@ -125,7 +125,7 @@ def test_a_token_counts_among_the_sessions(start_server, dial):
     with dial(server), dial(server, logged_in=False) as other:
         other.hello()
         assert other.ask(LoginToken("alice", token.secret)).code == "too-many"
-        assert other.go_idle() == []
+        assert other.read_to_end() == []
 
 
 def test_names_and_passwords_of_new_accounts(start_server, dial):

@@ -76,12 +76,12 @@ def test_who_revokes_the_parent_of_the_own_token_ends(server, dial, by_token, mo
     child = by_token(parent).ask(IssueToken("child"))
     own, other = by_token(child), by_token(child)
     assert own.ask(RevokeToken(child.id)) == Done()
-    assert other.go_idle()[-1].message.code == "session-ended"
+    assert other.read_to_end()[-1].message.code == "session-ended"
     server.service.watcher.look()
     assert own.ask(WhoAmI()) == LoggedIn("alice")
     again = by_token(by_token(parent).ask(IssueToken("child")))
     assert again.ask(RevokeToken(parent.id)) == Done()
-    (last,) = again.go_idle()
+    (last,) = again.read_to_end()
     assert (last.request_id, last.message.code) == (0, "session-ended")
 
 
@@ -104,7 +104,7 @@ def test_other_sessions_are_served_until_the_server_looks(never_looks, server, d
         late.hello()
         assert late.ask(LoginToken("alice", made.token)).code == "login-refused"
     server.service.watcher.look()
-    (last,) = other.go_idle()
+    (last,) = other.read_to_end()
     assert (last.request_id, last.message.code) == (0, "session-ended")
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -114,7 +114,7 @@ def test_a_registration_without_a_place_makes_the_account(start_server, dial):
     with dial(server), dial(server, logged_in=False) as late:
         late.hello()
         assert late.ask(Register("bob", "good enough")).code == "too-many"
-        assert late.go_idle() == []
+        assert late.read_to_end() == []
     assert server.accounts.get("bob").name == "bob"
 
 

@@ -139,7 +139,7 @@ def test_a_refusal_comes_while_bytes_still_come(start_server, dial, request_, da
     send(peer, number, data)
     assert peer.answer().request_id == number
     peer.request(WhoAmI())  # of another id, before END or CANCEL
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
 
 

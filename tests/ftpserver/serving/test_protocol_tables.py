@@ -287,7 +287,7 @@ def fill_a_tree(peer: Peer) -> None:
         ("get", Get(b"/large", 10, digests.digest(LARGE[:10])), "with `prefix`"),
         ("remove", Remove(b"/large", final=True), "of a tree, with `final`"),
         ("remove", Remove(b"/dir", recursive=True), "of a tree, with `final`"),
-        ("end-tree", EndTree(commit=False), "of what goes for good"),
+        ("end-tree", EndTree(commit=False), "of what is removed permanently"),
         ("move", Move(b"/dir", b"/new"), "by copying"),
         ("put", Put(b"/kept", 8 * MIB, mtime_ns=7, ask=True), "with `ask`"),
     ],
@@ -437,7 +437,7 @@ def test_a_cancelled_removal_leaves_the_rest(server, dial, files, monkeypatch, f
         number = peer.request(request)
         remark, answer = peer.read(), peer.read()
     assert (answer.request_id, is_cancelled(answer.message)) == (number, True)
-    assert "were removed; the same command goes on" in remark.message.message
+    assert "run the same command again" in remark.message.message
     left = files_in(files / "from")
     assert 0 < len(left) < 10 and all(path.read_bytes() == LARGE for path in left)
     assert peer.ask(request).files == len(left)
@@ -521,7 +521,7 @@ def test_characters_are_code_points(server, dial, character):
 def test_what_is_no_map_of_strings_ends_the_connection(server, dial, packed):
     peer = dial(server)
     peer.send(bad(packed=packed))
-    last = peer.go_idle()[-1]
+    last = peer.read_to_end()[-1]
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
 
 
@@ -617,7 +617,7 @@ DEADLINES = {
     "inside a DATA frame": [DEFAULTS.stall],
     "after a refused upload": [DEFAULTS.stall],
     "inside an upload: empty DATA": [],
-    "a client that takes nothing": [
+    "a client that does not read": [
         DEFAULTS.stall,
         1,
         exchange._ZEROS_A_SECOND / 2**20,

@@ -309,7 +309,7 @@ def test_a_connection_that_ends_gives_its_requests_back(come, stocked, held, mon
     with monkeypatch.context() as patch:
         patch.setattr(Home, "move", fail)
         first.request(replace(request, number=1))
-        assert first.go_idle() == []
+        assert first.read_to_end() == []
     held.go_on.set()
     assert ask_again(second, request) == Done()
 

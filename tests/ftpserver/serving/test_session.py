@@ -116,7 +116,7 @@ def fetch(peer: Peer, path: bytes) -> bytes:
 
 def dropped(peer: Peer) -> Failed:
     """The peer is told why, and the connection ends."""
-    *before, last = peer.go_idle()
+    *before, last = peer.read_to_end()
     assert last.kind == Kind.ERROR and last.request_id == 0, (before, last)
     return last.message
 
@@ -317,7 +317,7 @@ def test_three_wrong_passwords_end_the_connection(server, dial):
         assert peer.ask(Login(user, password)) == Failed(
             "login-refused", "wrong user name or password"
         )
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
 
 
 def test_guesses_that_are_sent_ahead_are_three_as_well(server, dial):
@@ -326,7 +326,7 @@ def test_guesses_that_are_sent_ahead_are_three_as_well(server, dial):
     guesses = [Login("alice", f"guess {number}") for number in range(10)]
     guesses.append(Login("alice", "secret"))
     peer.send(*(frame(Kind.REQUEST, number, one) for number, one in enumerate(guesses, 1)))
-    assert [one.message.code for one in peer.go_idle()] == ["login-refused"] * 3
+    assert [one.message.code for one in peer.read_to_end()] == ["login-refused"] * 3
 
 
 def test_the_third_guess_may_be_right(server, dial):
@@ -421,7 +421,7 @@ def test_what_came_in_whole_before_is_stored_and_answered(server, dial, files):
     peer = dial(server)
     whole = [b"".join(put(number, b"/%d" % number)) for number in range(1, 51)]
     peer.send(*whole, frame(Kind.REQUEST, 51, Put(b"/51", 4)), frame(Kind.REQUEST, 52, b"\xc1"))
-    *answers, last = peer.go_idle()
+    *answers, last = peer.read_to_end()
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "bad-message")
     assert [(one.request_id, one.message) for one in answers] == [
         (number, Stored(4)) for number in range(1, 51)
@@ -536,7 +536,7 @@ def test_data_of_an_unknown_request_comes_at_once_or_not_at_all(server, dial, fo
     peer.frame(Kind.REQUEST, 1, pack({"op": "later"}))
     peer.frame(Kind.REQUEST, 2, WhoAmI())
     peer.frame(follows, 1, b"" if follows == Kind.DATA else Sent(0))
-    *answers, last = peer.go_idle()
+    *answers, last = peer.read_to_end()
     assert [one.request_id for one in answers] == [1, 2]
     assert (last.request_id, last.message.code) == (0, "bad-message")
 
@@ -614,7 +614,7 @@ def test_data_of_a_stranger_s_bad_request_is_not_passed_over(server, dial, op):
     peer.hello()
     peer.frame(Kind.REQUEST, 1, pack({"op": op, "mode": -1}))
     peer.frame(Kind.DATA, 1, b"")
-    *answers, last = peer.go_idle()
+    *answers, last = peer.read_to_end()
     assert [one.request_id for one in answers] == [1]
     assert (last.request_id, last.message.code) == (0, "bad-message")
 
@@ -1154,7 +1154,7 @@ def test_an_account_that_is_removed(start_server, dial, monkeypatch):
 
 def ends(peer: Peer) -> bool:
     """Whether the connection ends, told or not, while this side stays silent."""
-    peer.go_idle()
+    peer.read_to_end()
     return True
 
 
@@ -1301,7 +1301,7 @@ def test_idle_clients_are_told(start_server, dial):
         goodbye = peer.read()
         assert (goodbye.kind, goodbye.request_id) == (Kind.NOTICE, 0)
         assert isinstance(goodbye.message, GoingDown)
-        assert peer.go_idle() == []
+        assert peer.read_to_end() == []
         peer.close()
     stopping.join()
 
@@ -1312,7 +1312,7 @@ def test_what_was_asked_before_is_answered(start_server, dial):
     peer.send(*put(1, b"/file", b"x" * 100, piece=10))
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    found = peer.go_idle()
+    found = peer.read_to_end()
     peer.close()
     stopping.join()
     kinds = [one.kind for one in found]
@@ -1343,8 +1343,8 @@ def test_strangers_are_dropped_at_once(start_server, dial):
     greeted.hello()
     eventually(lambda: len(server.service.sessions) == 2)
     server.stop()
-    assert silent.go_idle() == []
-    assert [one.kind for one in greeted.go_idle()] in ([], [Kind.NOTICE])
+    assert silent.read_to_end() == []
+    assert [one.kind for one in greeted.read_to_end()] in ([], [Kind.NOTICE])
 
 
 def test_who_does_not_finish_is_cut_after_the_grace(start_server, dial):
@@ -1353,6 +1353,6 @@ def test_who_does_not_finish_is_cut_after_the_grace(start_server, dial):
     peer.send(*list(put(1, b"/file", b"x" * 100, piece=10))[:3])
     eventually(lambda: len(server.service.sessions) == 1)
     server.stop()
-    peer.go_idle()
+    peer.read_to_end()
     assert not server.service.sessions
     assert not (server.settings.root / "alice" / "file").exists()

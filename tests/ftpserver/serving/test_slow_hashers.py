@@ -76,7 +76,7 @@ def test_an_idle_time_ends_it_with_a_word(start_server, dial):
     start_server.finish(server)
     peer = dial(start_server(stall=0.05, idle_timeout=0.2))
     begin(peer)
-    last = peer.go_idle()[-1]
+    last = peer.read_to_end()[-1]
     assert last.kind == Kind.NOTICE
     assert last.message == GoingDown("no bytes came for 0.2 seconds")
 
@@ -98,4 +98,4 @@ def test_who_hashes_makes_room_for_another_transfer(start_server, dial, monkeypa
         return isinstance(found, Ready)
 
     eventually(gets_in)
-    assert [type(one.message) for one in peer.go_idle()] == [GoingDown]
+    assert [type(one.message) for one in peer.read_to_end()] == [GoingDown]

@@ -233,7 +233,7 @@ def test_room_is_made_of_the_trash(start_server, dial):
         left = [one.path for one in items(peer)]
         assert left == {b"/new": [b"/c", b"/a"], b"/newer": [b"/c"]}[path]
     [remark] = [one.message for one in remarks if isinstance(one, Remark)]
-    assert "the trash was shortened by" in remark
+    assert "of the trash were purged to free space" in remark
 
 
 # operations ------------------------------------------------------------------------------

@@ -527,7 +527,7 @@ def test_a_thread_that_ends_gives_it_back(server, dial, monkeypatch, fails):
 
     monkeypatch.setattr(Session, "handle", handle)
     with dial(server, logged_in=False) as peer:
-        assert peer.go_idle() == []
+        assert peer.read_to_end() == []
     eventually(lambda: not server.service.connections)
     eventually(lambda: is_free(server))
     assert had == [True]
