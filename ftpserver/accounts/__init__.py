@@ -1,1 +1,1 @@
-"""Accounts: who may log in, by what, how often, and from where."""
+"""Accounts: who may log in, with what proof, how often, and from where."""

@@ -1,6 +1,6 @@
-"""One account: what is known of it, and whether somebody may log in to it now.
+"""One account: its settings and counts, and whether a log-in to it is allowed now.
 
-Lives here: the account as a value, what can be set of it, which names there can be.
+Lives here: the account as a value, its settings, which names are valid.
 Lives elsewhere: the accounts of a root, in the database (accounts.py).
 """
 
@@ -33,30 +33,29 @@ class Account:
     """One user.
 
     Attributes:
-        id: Never given out twice.
+        id: A number that no other account ever gets.
         home: The directory that is the user's ``/``.
-        own_home: Whether that is another one than ROOT/NAME.
-        quota: Bytes; None when unlimited.
+        own_home: True if that is another directory than ROOT/NAME.
+        quota: Bytes; None if unlimited.
         used: Bytes of stored files.
-        held: Bytes reserved by uploads under way.
+        held: Bytes reserved by uploads in progress.
         created: Seconds since 1970.
-        max_files: Most files, directories and links; None where nobody has set it.
-        files: How many there are.
-        permissions: What it may do where.
-        networks: Where log-ins may come from; empty for everywhere.
+        max_files: The limit for files, directories and links; None if it isn't set.
+        files: The present number of files, directories and links.
+        permissions: The operations that are allowed, by path.
+        networks: The networks that log-ins may come from; empty for all.
         expires: Seconds since 1970; None for never.
-        disabled: Log-ins are refused.
-        max_sessions: None for no limit of its own.
-        peer_user: The system user that needs no password over a Unix socket; None: nobody.
-        system_user: Whom its sessions are to the system, where each has a process; None: whom the
-            server is.
-        limit_rate: Bytes a second that all its sessions together may move.
-        epoch: Sessions and tokens of an earlier one are over.
-        inner: Where homes of other accounts lie in this one.
-        trash_bytes, trash_files: What of ``used`` and ``files`` is known to be in the trash.
-        trash_days: How long the trash keeps something; 0: there is none. None: as the server says.
-        trash_max: Most of the quota, or without one of the disk, that the trash may take, in
-            percent. None: as the server says.
+        disabled: True if log-ins are refused.
+        max_sessions: The account's own limit; None if it has none.
+        peer_user: The system user that needs no password over a Unix socket; None for none.
+        system_user: The system user that its session processes run as; None for the server's.
+        limit_rate: Bytes per second that all its sessions together may transfer.
+        epoch: A counter; sessions and tokens of an earlier epoch are no longer valid.
+        inner: Paths in this home where homes of other accounts are.
+        trash_bytes, trash_files: The part of ``used`` and ``files`` known to be in the trash.
+        trash_days: Days that the trash keeps something; 0: no trash. None: the server's setting.
+        trash_max: The largest part of the quota, or without a quota of the disk, that the trash may
+            take, in percent. None: the server's setting.
     """
 
     id: int
@@ -86,40 +85,40 @@ class Account:
 
     @cached_property
     def rights(self) -> Permissions:
-        """The permissions that hold: nothing is permitted in homes of others."""
+        """The effective permissions: in homes of other accounts nothing is allowed."""
         return self.permissions.without(self.inner) if self.inner else self.permissions
 
     @property
     def free(self) -> int | None:
-        """Bytes that a new upload may take; None when unlimited. What is in the trash is given up
-        for it."""
+        """The bytes that a new upload may take; None if unlimited. The trash counts as free, as it
+        is deleted when an upload needs the space."""
         if self.quota is None:
             return None
         return max(0, self.quota - self.stored - self.held)
 
     @property
     def stored(self) -> int:
-        """Bytes that are used, and not in the trash: what its user sees as used."""
+        """The bytes used outside the trash, which the user is shown as used."""
         return self.used - self.trash_bytes
 
     @property
     def stored_files(self) -> int:
-        """How many of the files, directories and links aren't in the trash."""
+        """The number of files, directories and links outside the trash."""
         return self.files - self.trash_files
 
     @property
     def most_files(self) -> int | None:
-        """How many files, directories and links it may have; None for any number."""
+        """The limit for files, directories and links; None if there is none."""
         return most_files(self.quota, self.max_files)
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """True if its expiry date has passed."""
         return self.expires is not None and self.expires <= RUN.latest()
 
     @property
     def ended(self) -> str | None:
-        """Why nobody may log in, from anywhere; None for an account that is in use."""
+        """The reason why log-ins are refused from any address; None if they aren't."""
         if self.disabled:
             return "the account is disabled"
         if self.expired:
@@ -127,14 +126,15 @@ class Account:
         return None
 
     def check_open(self, host: str, refusal: str = REFUSED) -> None:
-        """See whether someone who has proved to be its user may log in from an address.
+        """Check that a user who has proved to be the owner may log in from an address.
 
         Args:
-            refusal: The text for a wrong address: that of a wrong secret.
+            refusal: The error text for a wrong address: the same as for a wrong secret.
 
         Raises:
-            Refused: Not now, which is told; or not from there, which only the log says: the
-                networks are there so that a stolen password is worth nothing elsewhere.
+            Refused: The account is closed, which the client is shown; or its networks exclude the
+                address, which only the log shows: a stolen password must not be recognized as
+                right from elsewhere.
         """
         if self.ended is not None:
             raise Refused(self.ended, self.ended)
@@ -142,7 +142,7 @@ class Account:
             raise Refused(refusal, reason)
 
     def closed_to(self, host: str) -> str | None:
-        """Why nobody may log in from an address; None: who knows the password may."""
+        """Return why log-ins from an address are refused; None if they aren't."""
         if self.ended is not None:
             return self.ended
         if self.networks and not is_in(host, self.networks):
@@ -151,10 +151,10 @@ class Account:
 
 
 class Refused(LoginRefused):
-    """A log-in that is refused. The client is told less than the log.
+    """A log-in that is refused. The client is shown less than the log.
 
     Attributes:
-        reason: The true one, for the administrator.
+        reason: The true reason, for the administrator.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -163,7 +163,7 @@ class Refused(LoginRefused):
 
 
 class Changes(TypedDict, total=False):
-    """What can be set of an account; what isn't named stays."""
+    """Settings of an account to change; those that are missing stay."""
 
     quota: int | None
     max_files: int | None
@@ -181,7 +181,7 @@ class Changes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class NewAccount:
-    """An account to be made. ``home``: another directory than ROOT/NAME."""
+    """An account to be made. ``home`` is None for ROOT/NAME."""
 
     name: str
     password_hash: str
@@ -190,9 +190,9 @@ class NewAccount:
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` if an account can have it; else raise BadAccount."""
+    """Return ``name`` if it is valid for an account; else raise BadAccount."""
     if not NAME.fullmatch(name):
         raise BadAccount(
-            f"{name!r}: a user name is 1 to 32 of a-z 0-9 . _ - and starts with a letter or digit"
+            f"{name!r}: a user name has 1 to 32 characters (a-z 0-9 . _ -), first a letter or digit"
         )
     return name

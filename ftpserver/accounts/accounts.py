@@ -4,8 +4,8 @@ Lives here: adding, finding, changing and removing accounts, checking a password
 Lives elsewhere: an account as a value (account.py), the directory of a new one (new_home.py),
 tokens (tokens.py), quotas while files move (storage/ledger.py), the tables (schema.py).
 
-What ends an account's sessions (another password, disabling) raises its ``epoch``; a session
-that was opened in an earlier one is over.
+A change that ends an account's sessions (a new password, disabling) raises its ``epoch``; sessions
+opened in an earlier epoch are no longer valid.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from ftpwire.errors import BadAccount, NameTaken, NotFound
 from ftpwire.paths import Parts
 
 _LOOK_FOR_NESTS = 60.0
-"""Seconds after which it is looked again whether homes lie in others."""
+"""Seconds between two checks for homes inside other homes."""
 
 
 class Accounts:
     """The accounts of one root. Safe to use from many threads and processes.
 
     Attributes:
-        root: Of the homes.
+        root: The directory that contains the homes.
     """
 
     def __init__(self, engine: Engine, root: Path) -> None:
@@ -71,14 +71,13 @@ class Accounts:
         """Make an account and its home.
 
         Args:
-            password_hash: Of an account that comes from elsewhere; instead of the password.
+            password_hash: The hash of an account that comes from elsewhere, instead of a password.
             home: Another directory than ROOT/NAME.
-            within: Done in the same transaction, before anything else: if it raises, nothing was
-                done.
+            within: Called first in the same transaction: if it raises, nothing is done.
 
         Raises:
             BadAccount: The name, password or home can't be used.
-            NameTaken: There is an account of that name.
+            NameTaken: An account has that name.
         """
         check_name(name)
         hashed = hash_password(password) if password_hash is None else password_hash
@@ -89,9 +88,9 @@ class Accounts:
                 if within is not None:
                     within(connection)
                 connection.execute(insert(account).values(values))
-                self._make_home(name, home)  # now that nobody else can get the name
+                self._make_home(name, home)  # after the insert: no one else can get the name now
         except IntegrityError:
-            raise NameTaken(f"{name}: there is an account of that name") from None
+            raise NameTaken(f"{name}: an account of that name exists") from None
         return self.get(name)
 
     def apply(
@@ -100,12 +99,12 @@ class Accounts:
         """Add and change accounts, all of them or none.
 
         Args:
-            changed: By name: what to set, and another password hash, which ends the account's
-                sessions and tokens.
+            changed: By name: the settings to change, and a new password hash or None. A new hash
+                ends the account's sessions and tokens.
 
         Raises:
             BadAccount: A home can't be used.
-            NameTaken, NotFound: Somebody else was quicker.
+            NameTaken, NotFound: Another process added or removed an account meanwhile.
         """
         made: list[Path] = []
         homes = self.homes()
@@ -139,9 +138,9 @@ class Accounts:
 
     def _check_home(self, name: str, home: Path | None, homes: Homes) -> None:
         if home is None and self._find(name) is not None:
-            raise NameTaken(f"{name}: there is an account of that name")
+            raise NameTaken(f"{name}: an account of that name exists")
         if home is None and self._is_home(self.root / name):
-            raise BadAccount(f"{self.root / name}: is the home of another account")
+            raise BadAccount(f"{self.root / name}: this is the home of another account")
         check_home(self._directory(name, home), name, self.root, homes)
 
     def _make_home(self, name: str, home: Path | None) -> None:
@@ -151,7 +150,7 @@ class Accounts:
         return self.root / name if home is None else home.absolute()
 
     def sharing(self, home: Path) -> list[str]:
-        """Names of the accounts that have a part of their homes in a directory, or around it."""
+        """Return the accounts whose homes are inside a directory, or contain it."""
         real = home.resolve()
         theirs = [(one.name, one.home.resolve()) for one in self]
         return [
@@ -161,7 +160,7 @@ class Accounts:
         ]
 
     def _row(self, new: NewAccount) -> dict[str, object]:
-        """A new account as the table has it."""
+        """Return a new account as a row of the table."""
         return {
             "name": new.name,
             "password_hash": new.password_hash,
@@ -172,13 +171,13 @@ class Accounts:
         }
 
     def _stored_home(self, home: Path) -> bytes:
-        """A home as the table has it: below the root it goes where the root goes."""
+        """Return a home as in the table: relative below the root, so that the root can be moved."""
         absolute = home.absolute()
         inside = absolute.is_relative_to(self.root) and ".." not in absolute.parts
         return os.fsencode(absolute.relative_to(self.root) if inside else absolute)
 
     def _is_home(self, directory: Path) -> bool:
-        """Whether an account has the directory, though it isn't called so (any more)."""
+        """Return True if the directory is the home of an account, even of another name."""
         written = {os.fsencode(directory), self._stored_home(directory)}
         taken = select(account.c.id).where(account.c.home.in_(written))
         with self._reading.connect() as connection:
@@ -186,19 +185,19 @@ class Accounts:
 
     def _find(self, name: str) -> Row[tuple[object, ...]] | None:
         if not NAME.fullmatch(name):
-            return None  # nobody is called so, and some of it is no text that a database takes
+            return None  # no account has it, and it may be text that a database can't take
         with self._reading.connect() as connection:
             return connection.execute(select(account).where(account.c.name == name)).first()
 
     def get(self, name: str) -> Account:
-        """Raises NotFound when there is no account of that name."""
+        """Return the account of that name. Raises NotFound if there is none."""
         row = self._find(name)
         if row is None:
             raise NotFound(f"{name}: no such account")
         return self.from_row(row)
 
     def by_id(self, account_id: int) -> Account:
-        """Raises NotFound when the account is gone."""
+        """Return the account with that id. Raises NotFound if it was removed."""
         with self._reading.connect() as connection:
             row = connection.execute(select(account).where(account.c.id == account_id)).first()
         if row is None:
@@ -206,7 +205,7 @@ class Accounts:
         return self.from_row(row)
 
     def __iter__(self) -> Iterator[Account]:
-        """All accounts, by name."""
+        """Iterate over all accounts, by name."""
         with self._reading.connect() as connection:
             rows = connection.execute(select(account).order_by(account.c.name)).all()
         return iter([self.from_row(row) for row in rows])
@@ -216,7 +215,7 @@ class Accounts:
             return len(connection.execute(select(account.c.id)).all())
 
     def set_password(self, name: str, password: str) -> Account:
-        """Set the password; the account's sessions and tokens end. Raises NotFound, BadAccount."""
+        """Set the password and end all sessions and tokens. Raises NotFound, BadAccount."""
         hashed = hash_password(password)
         with durable(self._engine).begin() as connection:
             self._set_hash(connection, name, hashed)
@@ -234,14 +233,14 @@ class Accounts:
         connection.execute(delete(token).where(token.c.account_id == owner))
 
     def check_password(self, name: str, password: str) -> bool:
-        """Whether that is the account's password; takes as long when there is no account."""
+        """Return True if the password is right. Takes as long if there is no such account."""
         row = self._find(name)
         return verify_password(DUMMY_HASH if row is None else row.password_hash, password)
 
     def change(self, name: str, **changes: Unpack[Changes]) -> Account:
-        """Set something; returns the account as it is now. Raises NotFound.
+        """Change settings and return the changed account. Raises NotFound.
 
-        Running sessions follow within a second; a disabled account's end.
+        Running sessions apply them within a second; those of a disabled account are closed.
         """
         with durable(self._engine).begin() as connection:
             changed = connection.execute(
@@ -251,9 +250,9 @@ class Accounts:
         return self.get(name)
 
     def rename(self, name: str, new: str) -> Account:
-        """Give the account another name; a home that was ROOT/NAME stays where it is.
+        """Rename an account; a home that was ROOT/NAME stays where it is.
 
-        Its sessions end, because they say who they are by name. Raises NotFound, BadAccount.
+        Its sessions end, because they know their account by name. Raises NotFound, BadAccount.
         """
         check_name(new)
         old = self.get(name)
@@ -265,11 +264,11 @@ class Accounts:
                 )
                 _must_exist(changed.rowcount, name)
         except IntegrityError:
-            raise NameTaken(f"{new}: there is an account of that name") from None
+            raise NameTaken(f"{new}: an account of that name exists") from None
         return self.get(new)
 
     def remove(self, name: str) -> Account:
-        """Remove the account, its tokens and sessions; its files stay. Returns what it was.
+        """Remove the account, its tokens and sessions, but not its files. Return it.
 
         Raises NotFound.
         """
@@ -279,15 +278,15 @@ class Accounts:
         return removed
 
     def log_in(self, name: str, password: str, host: str = LOCAL) -> Account:
-        """The account, if the password is right and it may log in.
+        """Return the account if the password is right and a log-in is allowed.
 
         Args:
-            host: The address that it is from.
+            host: The address that the log-in comes from.
 
         Raises:
-            Refused: The same, after the same time, whether the name or the password is wrong or
-                the address is not permitted. That an account is disabled or has expired is told
-                after the right password, and takes as long.
+            Refused: The same error, after the same time, for a wrong name, a wrong password and an
+                address that isn't allowed. That an account is disabled or has expired is reported
+                only after the right password, and takes as long.
         """
         row = self._find(name)
         right = verify_password(DUMMY_HASH if row is None else row.password_hash, password)
@@ -300,13 +299,13 @@ class Accounts:
         return found
 
     def log_in_peer(self, name: str, uid: int | None) -> Account:
-        """The account, if the system user at the other end of a Unix socket may use it.
+        """Return the account if the system user at the other end of a Unix socket may use it.
 
         Args:
-            uid: As the kernel tells; None when the connection is none of that kind.
+            uid: The system user that the kernel names; None if it isn't a Unix socket.
 
         Raises:
-            Refused: The same, whatever the reason is.
+            Refused: The same error for every reason.
         """
         row = self._find(name)
         if row is None:
@@ -318,14 +317,14 @@ class Accounts:
         return found
 
     def password_hash(self, name: str) -> str:
-        """What is stored of the password, for an export. Raises NotFound."""
+        """Return the stored hash of the password, for an export. Raises NotFound."""
         row = self._find(name)
         _must_exist(row is not None, name)
         assert row is not None
         return str(row.password_hash)
 
     def from_row(self, row: Row[tuple[object, ...]]) -> Account:
-        """The account that a row with the table's columns tells of."""
+        """Make an account of a row with the table's columns."""
         return Account(
             id=row.id,
             name=row.name,
@@ -354,8 +353,9 @@ class Accounts:
         )
 
     def inner_of(self, name: str) -> tuple[Parts, ...]:
-        """Where homes of others lie in an account's, links apart. New ones are refused, so that is
-        only looked for now and then."""
+        """Return the paths of other accounts' homes inside this one's, without resolving links.
+
+        New homes are checked when they are added, so this looks only once a minute."""
         if self._nests_until < time.monotonic():
             nests: dict[str, tuple[Parts, ...]] = {}
             for nest in self.homes(resolve=False).nests():
@@ -364,7 +364,7 @@ class Accounts:
         return self._nests.get(name, ())
 
     def homes(self, *, resolve: bool = True) -> Homes:
-        """The homes of all accounts."""
+        """Return the homes of all accounts."""
         named = select(account.c.name, account.c.home).where(account.c.home.is_not(None))
         with self._reading.connect() as connection:
             rows = connection.execute(named).all()
@@ -377,12 +377,12 @@ class Accounts:
 
 
 def home_of(root: Path, name: str, stored: bytes | None) -> Path:
-    """Where the home of an account is, by what the table has: one below the root is relative."""
+    """Return the path of a home as stored in the table, where one below the root is relative."""
     return root / (name if stored is None else os.fsdecode(stored))
 
 
 def _columns(changes: Changes) -> dict[str, object]:
-    """Changes as the table has them."""
+    """Return changed settings as columns of the table."""
     values: dict[str, object] = dict(changes)
     if "permissions" in changes:
         values["permissions"] = str(changes["permissions"])

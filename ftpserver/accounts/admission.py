@@ -1,7 +1,7 @@
-"""Admission: which connections are taken before anybody has logged in.
+"""Admission: which new connections are accepted, before any log-in.
 
-Lives here: what counts for and against a new connection. Lives elsewhere: counting those without a
-log-in (startups.py), what they are refused for (penalties.py), bans (bans.py), what an address is
+Lives here: the decision on a new connection. Lives elsewhere: counting unauthenticated connections
+(startups.py), penalties for them (penalties.py), bans (bans.py), kinds of addresses
 (net/addresses.py).
 """
 
@@ -21,9 +21,9 @@ class Admission:
     """Decides on new connections.
 
     Attributes:
-        settings: May be replaced while the server runs.
-        unauthenticated: Connections that have not logged in.
-        penalties: Of addresses from which too many of them came.
+        settings: The limits; may be replaced while the server runs.
+        unauthenticated: The connections that have not logged in.
+        penalties: The addresses that are refused because too many of their connections didn't.
     """
 
     def __init__(self, settings: Settings, bans: Bans) -> None:
@@ -34,12 +34,13 @@ class Admission:
         self._known = Spared()
 
     def admit(self, connection: Hashable, host: str) -> bool:
-        """Whether a connection is taken; before it costs a thread.
+        """Return True if a connection is accepted. Called before it costs a thread.
 
-        Where somebody has logged in lately, only the connections from there count: whoever else
-        knocks, and no penalty holds: one of many behind an address shuts out none of the others.
-        Who is banned, and hasn't, gets one at a time, to be told so; a proxy that tells the
-        addresses of its clients goes on bringing them.
+        For an address from which a user has logged in lately, only connections of its own network
+        count, and no penalty applies: one of many clients behind an address must not shut out the
+        others.
+        From a banned address without such a log-in, one connection at a time is accepted, so that
+        it can be shown the reason. A proxy that names its clients' addresses isn't limited so.
         """
         known, trusted = host in self._known, self.is_trusted(host)
         if not known and not trusted and self.penalties.refuses(host):
@@ -50,9 +51,9 @@ class Admission:
         return self.unauthenticated.take(connection, host, known=known, trusted=trusted)
 
     def turned_away(self, host: str) -> TurnedAway | None:
-        """Why a connection from there would not be taken just now; None if it would. For people.
+        """Return why a connection from there would be refused now; None if it wouldn't be.
 
-        Whoever is banned gets one, to be told so: `ban_of`.
+        A banned address is still allowed one connection, which is shown the reason: see `ban_of`.
         """
         known, trusted = host in self._known, self.is_trusted(host)
         left = 0.0 if known or trusted else self.penalties.left(host)
@@ -64,10 +65,10 @@ class Admission:
             )
         if self.unauthenticated.has_room(host, known=known, trusted=trusted):
             return None
-        return TurnedAway("connections", self.crowd(host) or "too many connections have no log-in")
+        return TurnedAway("connections", self.crowd(host) or "too many clients have not logged in")
 
     def crowd(self, host: str) -> str | None:
-        """What there is to say of a place that has its share of connections without a log-in."""
+        """Describe a network that has used up its share of unauthenticated connections, or None."""
         count, most = (
             self.unauthenticated.count(host),
             self.unauthenticated.share(self.is_trusted(host)),
@@ -75,28 +76,28 @@ class Admission:
         if count < most:
             return None
         return (
-            f"{network_of(host)} has {count} connections that have not logged in, and {most} are "
-            "allowed: a new one ends the oldest"
+            f"{network_of(host)} has {count} connections that have not logged in, the limit is "
+            f"{most}: a new one closes the oldest"
         )
 
     def is_trusted(self, host: str) -> bool:
-        """Whether an address has no share and no penalties: it stands for many clients."""
+        """Return True if an address has no limits or penalties, as many clients share it."""
         return is_in(host, self.settings.trusted_networks) or self.is_proxy(host)
 
     def is_proxy(self, host: str) -> bool:
-        """Whether an address is that of a proxy which says whose its connections are."""
+        """Return True if the address is a proxy that passes on its clients' addresses."""
         networks = self.settings.proxy_from
         return bool(networks) and host != LOCAL and is_in(host, networks)
 
     def penalize(self, host: str, offence: Offence) -> None:
-        """A connection from there has ended without a log-in, in a way that costs something."""
+        """Penalize an address for what an unauthenticated connection from there has done."""
         if not self.is_trusted(host):
             self.penalties.add(host, offence)
 
     def is_known(self, host: str) -> bool:
-        """Whether somebody has logged in from there lately."""
+        """Return True if a user has logged in from there lately."""
         return host in self._known
 
     def spare(self, host: str) -> None:
-        """Somebody has logged in from there."""
+        """Exempt an address from limits and penalties: a user has logged in from there."""
         self._known.add(host)

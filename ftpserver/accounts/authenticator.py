@@ -1,8 +1,8 @@
-"""The entrance: who is let in, by what, and what they may change of the keys they came with.
+"""The authenticator: log-ins, registration, and changing the account's password and tokens.
 
-Lives here: what a session may ask about its log-in, and the answers where the accounts are.
-Lives elsewhere: passwords (accounts.py), tokens (tokens.py), who registers (registration.py), how
-often and how many (limits.py), asking another process for all of this (isolation/proxies.py).
+Lives here: what a session can request about log-ins, and the implementation where the accounts are.
+Lives elsewhere: passwords (accounts.py), tokens (tokens.py), registration (registration.py), limits
+and their order (limits.py), forwarding all of this to another process (isolation/proxies.py).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ftpwire.errors import Busy, CommandError, LoginRefused, TooMany
 from ftpwire.messages import TokenInfo
 
 _ANOTHERS = (
-    "the files of this account belong to another server, which may be using them: ask the "
-    "administrator of this one"
+    "the files of this account belong to another server, which may be using them: ask this "
+    "server's administrator"
 )
 
 
 class TooManySessions(TooMany):
-    """Whoever it is has proved it, and can't come in: there are too many sessions, or the account
-    has gone just now."""
+    """The user is authenticated, but can't log in: there are too many sessions, or the account was
+    removed at this moment."""
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Somebody is let in.
+    """A successful log-in.
 
     Attributes:
-        token_id: Of the token that was shown; None for another way.
-        slot: Where the session counts for a limit; to be given back. None: it counts nowhere.
-        invitation: The id of the one that the account was just made with.
+        token_id: The token that was used; None for any other log-in.
+        slot: The session slot to release at the end; None if the session counts for no limit.
+        invitation: The id of the invitation that the account was just made with.
     """
 
     account: Account
@@ -50,41 +50,41 @@ class Admission:
 
 
 class Authenticator(ABC):
-    """Logging in and registering. ``host`` is always the address that a session comes from."""
+    """Logging in and registering. ``host`` is the address of the session's client."""
 
     @abstractmethod
     def by_password(self, host: str, name: str, password: str) -> Admission:
-        """Let somebody in. Raises LoginRefused, Banned, Busy, NoPlace."""
+        """Log in with a password. Raises LoginRefused, Banned, Busy, TooManySessions."""
 
     @abstractmethod
     def by_token(self, host: str, name: str, secret: str) -> Admission:
-        """The same, by a token."""
+        """Log in with a token. Raises the same errors."""
 
     @abstractmethod
     def by_peer(self, host: str, name: str, uid: int | None) -> Admission:
-        """The same, for the system user at the other end of a Unix socket."""
+        """Log in as the system user at the other end of a Unix socket. Raises the same errors."""
 
     @abstractmethod
     def register(self, host: str, name: str, password: str, invitation: str | None) -> Admission:
-        """Make an account, and let its owner in.
+        """Make an account, and log in to it.
 
         Raises:
-            RegistrationClosed, NameTaken, BadAccount, Busy: There is no new account.
-            TooManySessions: There is.
+            RegistrationClosed, NameTaken, BadAccount, Busy: No account was made.
+            TooManySessions: The account was made, but the log-in is over a limit.
         """
 
     @abstractmethod
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
-        """Seconds to wait before a log-in from there is refused with that error."""
+        """Return the seconds to wait before a log-in from there is refused with that error."""
 
     @abstractmethod
     def change_password(self, host: str, account: Account, old: str, new: str) -> Account:
-        """Set another password; returns the account as it is then.
+        """Set another password, and return the changed account.
 
         Raises:
-            LoginRefused, Banned: The old one is not right, or isn't looked at.
-            Busy: The same, or another session is changing the account's password.
-            BadAccount: The new one can't be used.
+            LoginRefused, Banned: The old password is wrong, or isn't checked because of a ban.
+            Busy: Too many checks are waiting, or another session is changing this password.
+            BadAccount: The new password can't be used.
         """
 
     @abstractmethod
@@ -94,23 +94,23 @@ class Authenticator(ABC):
         """Make a token. Raises TooMany, Forbidden.
 
         Args:
-            parent: The token of the session that asks for it.
+            parent: The token that the requesting session logged in with; None without one.
         """
 
     @abstractmethod
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
-        """The account's tokens, oldest first."""
+        """Return the account's tokens, oldest first."""
 
     @abstractmethod
     def revoke_token(self, account: Account, token_id: str) -> None:
-        """Make one of the account's tokens good for nothing, with all that were made with it.
+        """Revoke one of the account's tokens, and all tokens made by sessions that used it.
 
         Raises NotFound.
         """
 
 
 class LocalAuthenticator(Authenticator):
-    """The entrance where the accounts are. Safe to use from many threads."""
+    """The authenticator in the process that has the accounts. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class LocalAuthenticator(Authenticator):
 
     def _admit(self, host: str, account: Account, token_id: str | None = None) -> Admission:
         other = None
-        with suppress(OSError):  # whoever uses the home finds out, and says so
+        with suppress(OSError):  # opening the home reports the error
             other = self._ownership.claim(account.home)
         if other is not None:
             raise Refused(_ANOTHERS, f"{belongs_to(other)} (ftpd user set --take-home)")
@@ -171,7 +171,7 @@ class LocalAuthenticator(Authenticator):
             if not self._accounts.check_password(account.name, old):
                 raise LoginRefused("that is not your password")
 
-        # what costs nothing comes before a place in the queue that all log-ins wait in
+        # a free check comes before the queue, in which all log-ins wait for their turn
         check_new_password(new)
         with self._limits.changes.one(account.id, account.name):
             self._limits.by_password(host, account.name, prove)

@@ -1,11 +1,11 @@
-"""Failed log-ins: counted, slowed down, and after too many of them refused for a time.
+"""Bans: failed log-ins are counted and slowed down; after too many, log-ins are refused for a time.
 
-Lives here: the table ``failure`` and the rules. Lives elsewhere: when they are asked (limits.py),
-what an address is (net/addresses.py), lifting a ban by command (daemon/control.py).
+Lives here: the table ``failure`` and the rules. Lives elsewhere: when they apply (limits.py), kinds
+of addresses (net/addresses.py), lifting a ban by command (daemon/control.py).
 
-What is counted are an address, and an address together with an account: never an account alone,
-because then anybody could keep its owner out. Names that nobody has count like all others, so a
-ban tells nothing about who exists. While a ban lasts, no password from there is looked at.
+Failures are counted by address, and by address and account together: never by account alone,
+because any client could then lock out its owner. Names without an account count like all others, so
+a ban doesn't show which names exist. While a ban lasts, no password from there is checked.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from ftpserver.schema import failure
 from ftpwire.errors import Banned, NotFound
 
 MAX_ROWS = 10_000
-"""Addresses and pairs that are remembered at most; those without a ban go first."""
+"""The most rows, of addresses and pairs; those without a ban are removed first."""
 ADDRESS_FACTOR = 3
-"""An address is banned from all accounts after so many times the failures that ban a pair."""
+"""An address is banned from all accounts after this many times the failures that ban a pair."""
 _FREE_FAILURES = 2
-"""So many typing errors slow nobody down."""
+"""The number of failures, such as typing errors, that are not slowed down."""
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
 _LONGEST_NAME = 40
-"""Characters of a name that are kept; no account has as many."""
+"""The number of characters of a name that are stored; account names are shorter."""
 
 
 @dataclass(frozen=True)
 class Ban:
-    """What is refused.
+    """One ban.
 
     Attributes:
         address: An IPv4 address, or an IPv6 network.
-        account: None: whatever account is tried.
-        failures: How many log-ins have failed.
+        account: The account that the address is banned from; None for all.
+        failures: The number of failed log-ins.
         until: Seconds since 1970, by the clock of the run (ftpserver/clock.py).
-        reason: What else than failed log-ins it is for.
+        reason: The reason, if it isn't failed log-ins.
     """
 
     address: str
@@ -56,7 +56,7 @@ class Ban:
 
     @property
     def subject(self) -> str:
-        """What it is lifted by."""
+        """The text by which it is lifted: ``ADDRESS`` or ``ADDRESS ACCOUNT``."""
         return _subject(self.address, self.account)
 
 
@@ -66,9 +66,9 @@ class Bans:
     ``_lock`` guards ``_banned``; it is never held across a statement.
 
     Args:
-        after: Failures that ban a pair; 0 bans nobody.
+        after: The number of failures that ban a pair; 0 for no bans.
         seconds: How long a ban lasts, and how long a failure counts.
-        clock: Seconds since 1970 that no change of the system's clock moves.
+        clock: Seconds since 1970 that don't follow changes of the system's clock.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Bans:
         self._clock = clock
         self._lock = threading.Lock()
         self._banned: dict[str, int] = {}
-        """Banned addresses that this process has heard of, and until when."""
+        """Banned addresses that this process knows of, each with the end of its ban."""
         self.on_heard: Callable[[str, int], None] = lambda network, until: None
-        """Called with each of them that it finds out by itself."""
+        """Called with each ban that this process makes or finds in the table."""
 
-    # asking ------------------------------------------------------------------------------
+    # checking ----------------------------------------------------------------------------
 
     def check(self, host: str, name: str) -> None:
-        """Raises Banned when log-ins from there, or from there to that account, are refused."""
+        """Raise Banned if log-ins from there, or from there to that account, are refused."""
         now = int(self._clock())
         network = source_of(host)
         subjects = [_subject(network), _subject(network, name)]
@@ -102,21 +102,21 @@ class Bans:
         ban = _ban(rows[0])
         if ban.account is None:
             self._heard(network, ban.until)
-        whom = "" if ban.account is None else f" to {name}"
+        target = "" if ban.account is None else f" to {name}"
         left = ban.until - now
         raise Banned(
-            f"too many log-ins{whom} failed from {network}: refused for another {duration(left)}",
+            f"too many log-ins{target} failed from {network}: refused for another {duration(left)}",
             retry_after=left,
         )
 
     def may_be_banned(self, host: str) -> bool:
-        """Whether this process knows of a ban on the address; costs no statement."""
+        """Return True if this process knows of a ban on the address. Runs no statement."""
         if not self._banned:
             return False
         return self._banned.get(source_of(host), 0) > self._clock()
 
     def delay(self, host: str) -> float:
-        """Seconds to wait before another failure is answered: more with each one."""
+        """Return the seconds to wait before a failure is reported: more with each one."""
         wanted = select(failure.c.count).where(
             failure.c.subject == _subject(source_of(host)),
             failure.c.last > self._clock() - self.seconds,
@@ -128,7 +128,7 @@ class Bans:
         return min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(16, count - _FREE_FAILURES - 1))
 
     def all(self) -> Sequence[Ban]:
-        """The bans in force, the one that ends first at the front."""
+        """Return the bans in force; the one that ends first comes first."""
         now = int(self._clock())
         with self._reading.connect() as connection:
             rows = connection.execute(
@@ -141,7 +141,7 @@ class Bans:
     # counting ----------------------------------------------------------------------------
 
     def failed(self, host: str, name: str) -> Sequence[Ban]:
-        """Count a failed log-in. Returns the bans that it brought about."""
+        """Count a failed log-in. Return the bans that it causes."""
         network = source_of(host)
         now = int(self._clock())
         with self._engine.begin() as connection:
@@ -156,9 +156,9 @@ class Bans:
                 self._heard(network, ban.until)
         return bans
 
-    def _count(self, connection: Connection, now: int, whose: Ban, most: int) -> Ban | None:
-        """One more for a subject. A ban that is over, or a long silence, begins anew."""
-        this = failure.c.subject == whose.subject
+    def _count(self, connection: Connection, now: int, counted: Ban, most: int) -> Ban | None:
+        """Count one failure of a subject. After an ended ban or a long pause, start at 1 again."""
+        this = failure.c.subject == counted.subject
         earlier = select(failure.c.count, failure.c.last, failure.c.banned_until).where(this)
         row = connection.execute(earlier.with_for_update()).first()
         count = 1
@@ -171,33 +171,34 @@ class Bans:
         if row is None:
             try:
                 with connection.begin_nested():
-                    connection.execute(insert(failure).values(subject=whose.subject, **values))
-            except IntegrityError:  # another session's first failure was quicker
-                return self._count(connection, now, whose, most)
+                    connection.execute(insert(failure).values(subject=counted.subject, **values))
+            except IntegrityError:  # another session has just inserted the row
+                return self._count(connection, now, counted, most)
         else:
             connection.execute(update(failure).where(this).values(**values))
-        return Ban(whose.address, whose.account, count, until) if until else None
+        return Ban(counted.address, counted.account, count, until) if until else None
 
     def succeeded(self, host: str, name: str) -> None:
-        """Somebody came in: that address's failures with that account are forgotten.
+        """Forget the failures of an address with an account, after a log-in.
 
-        Not those of the address: who has one account could guess at the others for ever.
+        The failures of the address alone stay: otherwise the owner of one account could guess other
+        passwords without limit.
         """
         this = failure.c.subject == _subject(source_of(host), name)
         with self._reading.connect() as connection:
             if connection.execute(select(failure.c.count).where(this)).first() is None:
-                return  # as nearly always: a log-in needs no write
+                return  # the usual case: a log-in needs no write
         with self._engine.begin() as connection:
             connection.execute(delete(failure).where(this))
 
     def lift(self, subject: str) -> Sequence[Ban]:
-        """Forget the failures of an address with all its accounts, or of ``ADDRESS ACCOUNT``.
+        """Forget the failures of an address with all accounts, or of ``ADDRESS ACCOUNT`` alone.
 
         Returns:
             The bans that were in force.
 
         Raises:
-            NotFound: There are none of that subject.
+            NotFound: The subject has no failures.
         """
         given, _, account = subject.strip().partition(" ")
         try:
@@ -215,15 +216,15 @@ class Bans:
             if not account.strip():
                 self._banned.pop(network, None)
         if not rows:
-            raise NotFound(f"{subject}: no ban, and no failed log-ins")
+            raise NotFound(f"{subject}: no ban and no failed log-ins")
         return [_ban(row) for row in rows if row.banned_until > now]
 
     def tidy(self) -> None:
-        """Forget what counts no more."""
+        """Remove rows that no longer count."""
         now = int(self._clock())
         last, until = failure.c.last, failure.c.banned_until
         with self._engine.begin() as connection:
-            # from an earlier run, with a clock that was wrong: it lasts as long as it should
+            # an earlier run's clock was ahead: keep the duration of its bans
             connection.execute(
                 update(failure)
                 .where(last > now)
@@ -244,15 +245,15 @@ class Bans:
         self.on_heard(network, until)
 
     def hear(self, network: str, until: int) -> None:
-        """An address is banned."""
+        """Remember a banned address, which another process may have found."""
         with self._lock:
             if len(self._banned) >= MAX_ROWS:
-                self._banned.clear()  # the table knows them all the same
+                self._banned.clear()  # they are still in the table
             self._banned[network] = until
 
 
 def _bound(connection: Connection) -> None:
-    """Keep the table small, whoever fills it."""
+    """Limit the size of the table, which any client can fill."""
     count = connection.execute(select(func.count()).select_from(failure)).scalar() or 0
     if count > MAX_ROWS:
         oldest = (
@@ -264,7 +265,7 @@ def _bound(connection: Connection) -> None:
 
 
 def _is_over(banned_until: int, now: int) -> bool:
-    """Whether there was a ban that has ended."""
+    """Return True if there was a ban and it has ended."""
     return 0 < banned_until <= now
 
 
@@ -273,7 +274,7 @@ def _subject(network: str, name: str | None = None) -> str:
 
 
 def _name(name: str) -> str:
-    """A name as it is counted: whatever was sent, it is text that a database takes, on one line."""
+    """Convert any name that a client may send to one line of text that a database accepts."""
     kept = name[:_LONGEST_NAME].encode("ascii", "replace").decode()
     return "".join(letter if letter.isprintable() and letter != " " else "?" for letter in kept)
 
@@ -285,7 +286,7 @@ def _ban(row: Row[Any]) -> Ban:
 
 
 def duration(seconds: int) -> str:
-    """So long, for people."""
+    """Return a duration as text, in seconds or minutes."""
     if seconds < 120:
         return f"{seconds} seconds"
     return f"{-(-seconds // 60)} minutes"

@@ -1,10 +1,10 @@
-"""Invitations: codes with which somebody may make an account of their own.
+"""Invitations: codes that let a person make an account of their own.
 
-Lives here: making, listing, revoking and using them up.
-Lives elsewhere: what happens when somebody registers (registration.py), the table (schema.py).
+Lives here: making, listing, revoking and using them.
+Lives elsewhere: registration (registration.py), the table (schema.py).
 
-A code has 144 random bits, and only its SHA-256 is stored. A use is taken by one statement in the
-transaction that adds the account: so each is taken once, and none is lost when that fails.
+A code has 144 random bits, and only its SHA-256 is stored. One statement takes a use, in the
+transaction that adds the account: no use is taken twice, and none is lost if that fails.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ftpwire.errors import NotFound, RegistrationClosed
 
 MAX_USES = 1_000_000
 _PREFIX = "ftpi_"
-CLOSED = "nobody can register here without an invitation, or this one is not good any more"
-"""Said whatever the reason is: a code that is wrong tells nothing about others."""
+CLOSED = "registration needs a valid invitation (none given, unknown, used up or expired)"
+"""The text for every reason: a wrong code must not give anything away about others."""
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """What is known about an invitation. Times are seconds since 1970.
+    """An invitation. Times are seconds since 1970.
 
     Attributes:
-        id: What it is listed and revoked by.
-        quota: Bytes of each account made with it; None for the server's default.
-        uses: How many are left.
-        expires: None for never.
+        id: The id by which it is listed and revoked.
+        quota: The quota of each account made with it, in bytes; None for the server's default.
+        uses: The number of remaining uses.
+        expires: The expiry time; None for never.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Invitations:
         self._reading = reading(engine)
 
     def make(self, quota: int | None, uses: int, seconds: int | None) -> tuple[Invitation, str]:
-        """Make one; returns it with its code, which is told only here."""
+        """Make an invitation. Return it with its code, which is stored nowhere."""
         now = int(RUN.latest())
         code = _PREFIX + secrets.token_urlsafe(18)
         made = Invitation(
@@ -67,13 +67,13 @@ class Invitations:
         return made, code
 
     def all(self) -> Sequence[Invitation]:
-        """Those that can still be used, oldest first."""
+        """Return the invitations that can still be used, oldest first."""
         good = select(invitation).where(*_is_good()).order_by(invitation.c.created)
         with self._reading.connect() as connection:
             return [_from_row(row) for row in connection.execute(good)]
 
     def find(self, code: str) -> Invitation:
-        """What a code stands for, without using it. Raises RegistrationClosed."""
+        """Return the invitation of a code, without using it. Raises RegistrationClosed."""
         mine = select(invitation).where(invitation.c.hash == _hash(code), *_is_good())
         with self._reading.connect() as connection:
             row = connection.execute(mine).first()
@@ -82,7 +82,7 @@ class Invitations:
         return _from_row(row)
 
     def revoke(self, invitation_id: str) -> None:
-        """Make one good for nothing. Accounts that were made with it stay. Raises NotFound."""
+        """Revoke an invitation. Accounts that were made with it stay. Raises NotFound."""
         with self._durable.begin() as connection:
             gone = connection.execute(delete(invitation).where(invitation.c.id == invitation_id))
         if not gone.rowcount:
@@ -93,7 +93,7 @@ def take_use(connection: Connection, found: Invitation) -> None:
     """Take one of an invitation's uses, within a transaction.
 
     Raises:
-        RegistrationClosed: Somebody else had the last one, or it was revoked or has expired.
+        RegistrationClosed: The last use was just taken, or it was revoked or has expired.
     """
     taken = connection.execute(
         update(invitation)

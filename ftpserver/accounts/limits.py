@@ -1,9 +1,9 @@
 """Limits: who may connect and try to log in, how often, how many at once, and how fast.
 
-Lives here: when a password or a token is checked, what is counted against a failure, lifting bans.
-Lives elsewhere: which connections are taken (admission.py), sessions and transfers
-(session_limits.py), the queue for passwords (turns.py), failures and bans (bans.py), passwords
-(accounts.py), deadlines (serving/session.py), space (storage/ledger.py).
+Lives here: when a password or a token is checked, how failures are counted, lifting bans.
+Lives elsewhere: accepting connections (admission.py), sessions and transfers (session_limits.py),
+the queue for passwords (turns.py), failures and bans (bans.py), passwords (accounts.py), deadlines
+(serving/session.py), quotas (storage/ledger.py).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import Banned, Busy, LoginRefused, NotFound
 
 BANNED_DELAY = 1.0
-"""Seconds before somebody who is banned is told so: asking again and again costs us little."""
+"""Seconds before a banned client gets its reply, so that repeated tries cost little."""
 BUSY_DELAY = 2.0
-"""The same where too many wait: an answer at once would only bring the next question."""
+"""The same if too many wait: a reply at once would only bring the next try."""
 MAX_WAITING = 100
-"""Passwords that may wait to be checked: two seconds of work for two cores."""
+"""The number of passwords that may wait for a check: two seconds of work for two cores."""
 _Result = TypeVar("_Result")
 
 
 class LimitsOptions(Counting, total=False):
-    """What a process that is one of several says of itself; see Limits."""
+    """Options for a process that is one of several; see Limits."""
 
     queue: Queueing
     changes: Changing
@@ -44,11 +44,11 @@ class Limits(Admission, SessionLimits):
     """All limits of one server. Safe to use from its many threads.
 
     Attributes:
-        queue: Where passwords wait to be checked.
-        changes: Passwords that are being changed.
+        queue: The queue in which passwords wait for a check.
+        changes: The password changes in progress.
 
     Args:
-        queue, changes: By default, those of this process alone.
+        queue, changes: None for ones that only this process uses.
         counting: See `SessionLimits`.
     """
 
@@ -64,38 +64,38 @@ class Limits(Admission, SessionLimits):
     ) -> None:
         Admission.__init__(self, settings, Bans(engine, settings.ban_after, settings.ban_time))
         SessionLimits.__init__(self, engine, settings, ledger, **counting)
-        if queue is None:  # an empty one is false
+        if queue is None:  # an empty queue is false, too
             queue = Queue(HASHES_AT_ONCE, MAX_WAITING)
         self.queue: Queueing = queue
         self.changes: Changing = changes or Changes()
         self.on_banned: Callable[[Ban], None] = lambda ban: None
-        """Called with each ban that failures of this process bring about."""
+        """Called with each ban caused by failures in this process."""
 
     def apply_settings(self, settings: Settings) -> None:
-        """Other limits hold from now on."""
+        """Apply changed settings."""
         self.settings = settings
         self.unauthenticated.limits = settings.max_startups
         self._bans.after, self._bans.seconds = settings.ban_after, settings.ban_time
 
     def heard_of_ban(self, network: str, until: int) -> None:
-        """Another process has banned an address."""
+        """Remember an address that another process has banned."""
         self._bans.hear(network, until)
 
     def tell_bans(self, tell: Callable[[str, int], None]) -> None:
-        """Call something with each address that this process bans, or finds banned, and until
-        when."""
+        """Set the function to call with each ban that this process makes or finds: an address, and
+        the end of the ban."""
         self._bans.on_heard = tell
 
     # logging in --------------------------------------------------------------------------
 
     def by_password(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
-        """Check a password with ``prove``, if its turn comes, and count it when it is refused.
+        """Wait for a turn, check a password with ``prove``, and count a failure.
 
-        Bans are looked at, and failures counted, within the turn: however many try at once, no
-        more guesses get through than turns.
+        Bans are checked, and failures counted, within the turn: no matter how many clients try at
+        once, the number of turns limits that of guesses.
 
         Raises:
-            Banned: No password from there is looked at.
+            Banned: Passwords from there aren't checked.
             Busy: Too many wait.
             LoginRefused: From ``prove``.
         """
@@ -111,7 +111,7 @@ class Limits(Admission, SessionLimits):
         return proved
 
     def turn(self, host: str) -> AbstractContextManager[None]:
-        """A turn at hashing a password; it is waited for as long as a log-in may take.
+        """Wait for a turn to hash a password, for as long as a log-in may take.
 
         Raises Busy.
         """
@@ -119,10 +119,10 @@ class Limits(Admission, SessionLimits):
         return self.queue.turn(host, known=host in self._known, seconds=seconds)
 
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
-        """Check a token with ``prove``, and count it when it is refused.
+        """Check a token with ``prove``, and count a failure.
 
-        Nobody guesses a token, so a good one comes in from a banned address, too: who shares
-        that address with somebody who doesn't know the password goes on working.
+        Tokens can't be guessed, so a valid one is accepted from a banned address, too: a user who
+        shares that address with an attacker can go on working.
 
         Raises:
             Banned, LoginRefused
@@ -141,19 +141,19 @@ class Limits(Admission, SessionLimits):
             self.on_banned(ban)
 
     def delay(self, host: str, error: LoginRefused | Busy) -> float:
-        """Seconds to wait before a log-in from there is refused."""
+        """Return the seconds to wait before a log-in from there is refused."""
         if isinstance(error, Busy):
             return BUSY_DELAY
         return BANNED_DELAY if isinstance(error, Banned) else self._bans.delay(host)
 
-    # looking after it --------------------------------------------------------------------
+    # administration ----------------------------------------------------------------------
 
     def bans(self) -> Sequence[Ban]:
-        """The bans in force, the one that ends first at the front."""
+        """Return all bans and penalties in force; the one that ends first comes first."""
         return sorted([*self._bans.all(), *self.penalties.all()], key=lambda ban: ban.until)
 
     def ban_of(self, host: str, name: str) -> Banned | None:
-        """Why a log-in from there to that account would be refused, if a ban does it."""
+        """Return the ban for which a log-in to that account from there would be refused."""
         try:
             self._bans.check(host, name)
         except Banned as error:
@@ -161,10 +161,10 @@ class Limits(Admission, SessionLimits):
         return None
 
     def unban(self, subject: str) -> Sequence[Ban]:
-        """Lift the bans of an address, or of ``ADDRESS ACCOUNT`` alone; returns them.
+        """Lift the bans of an address, or of ``ADDRESS ACCOUNT`` alone, and return them.
 
         Raises:
-            NotFound: There are none, and no failures that would count for one.
+            NotFound: There are none, nor failures that could lead to one.
         """
         penalties = self._lift_penalties(subject)
         try:
@@ -182,7 +182,7 @@ class Limits(Admission, SessionLimits):
             return ()
 
     def tidy(self) -> None:
-        """Forget what has ended. Now and then, and at the start."""
+        """Remove what has ended. Called at the start and regularly."""
         self.sessions.reap()
         self._bans.tidy()
         self.penalties.tidy()

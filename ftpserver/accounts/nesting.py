@@ -1,10 +1,10 @@
-"""Homes that lie in others: who has the outer one could remove the inner one.
+"""Nested homes: the account with the outer home could remove the inner one.
 
-Lives here: finding them. Lives elsewhere: refusing a new one (accounts.py), closing the inner home
-to the outer account (storage/permissions.py), telling of them (admin/verify.py).
+Lives here: finding them. Lives elsewhere: refusing new ones (accounts.py), denying the outer
+account access to the inner home (storage/permissions.py), reporting them (admin/verify.py).
 
-A home that several accounts have together is no such thing. Only homes that somebody has named can
-lie in others: ROOT/NAME lies beside ROOT/OTHER.
+Accounts that share one home are not nested. Only homes with a directory of their own can be nested:
+ROOT/NAME and ROOT/OTHER are side by side.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ftpwire.paths import Parts
 
 @dataclass(frozen=True)
 class Nest:
-    """A home in another one.
+    """A home inside another one.
 
     Attributes:
         outer, inner: Names of accounts.
-        parts: Where the inner home lies in the outer one.
+        parts: The path of the inner home in the outer one.
     """
 
     outer: str
@@ -36,10 +36,10 @@ class Homes:
     """The homes of a root's accounts.
 
     Args:
-        resolve: Resolve links. Without, no disk is touched: one that hangs stops nobody.
+        resolve: True to resolve links. False touches no disk, so one that hangs blocks no caller.
         root: The directory of the homes.
-        is_plain: Whether there is an account of a name, whose home is ROOT/NAME.
-        named: Names and homes of the others.
+        is_plain: Returns True if an account has that name and the home ROOT/NAME.
+        named: The names and homes of all other accounts.
     """
 
     def __init__(
@@ -59,18 +59,18 @@ class Homes:
         self._sorted = sorted(self._names)
 
     def add(self, name: str, home: Path) -> None:
-        """One more."""
+        """Add one more home."""
         real = self._real(home)
         if real not in self._names:
             bisect.insort(self._sorted, real)
         self._names.setdefault(real, []).append(name)
 
     def outer(self, home: Path) -> str | None:
-        """An account in whose home a directory lies; not one that has just that directory."""
+        """Return an account whose home contains a directory; that very directory doesn't count."""
         return next((name for name, _ in self._around(self._real(home))), None)
 
     def inner(self, home: Path) -> str | None:
-        """An account whose home lies in a directory."""
+        """Return an account whose home is inside a directory."""
         within = self._real(home).rstrip("/") + "/"
         at = bisect.bisect_left(self._sorted, within)
         if at < len(self._sorted) and self._sorted[at].startswith(within):
@@ -78,7 +78,7 @@ class Homes:
         return None
 
     def nests(self) -> Iterator[Nest]:
-        """Every home that lies in another one."""
+        """Find all homes inside other homes."""
         for real, names in self._names.items():
             for outer, above in self._around(real):
                 parts = tuple(os.fsencode(os.path.relpath(real, above)).split(b"/"))
@@ -86,7 +86,7 @@ class Homes:
                     yield Nest(outer, inner, parts)
 
     def _around(self, real: str) -> Iterator[tuple[str, str]]:
-        """The accounts whose homes a directory lies in, and these homes."""
+        """Yield the accounts whose homes contain a directory, with these homes."""
         above = os.path.dirname(real)
         while above != real:
             for name in self._names.get(above, ()):

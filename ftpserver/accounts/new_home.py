@@ -1,7 +1,7 @@
-"""The home of a new account: whether a directory can be one, and making it.
+"""The home of a new account: checking a directory, and making it.
 
-Lives elsewhere: finding homes that lie in others (nesting.py), removing homes (removal.py), what
-sessions do in them (storage/home.py).
+Lives elsewhere: finding nested homes (nesting.py), removing homes (removal.py), the operations in
+homes (storage/home.py).
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from ftpwire.errors import BadAccount
 
 
 def check_home(directory: Path, name: str, root: Path, homes: Homes) -> None:
-    """Raise BadAccount where the server's own state or the homes of others are in the way.
+    """Raise BadAccount if the server's own state or another account's home is in the way.
 
     Args:
-        name: Of the new account.
-        homes: Those of the others.
+        name: The name of the new account.
+        homes: The homes of the other accounts.
     """
     real, state = directory.resolve(), state_of(root).resolve()
     if real.is_relative_to(state) or state.is_relative_to(real):
-        raise BadAccount(f"{_shown(directory)}: the server's own state is there: take another")
+        raise BadAccount(f"{_shown(directory)}: the server keeps its state there: choose another")
     if (outer := homes.outer(directory)) is not None:
         raise BadAccount(
-            f"{_shown(directory)}: lies in the home of {outer}, who could remove it: take "
-            "another, or give both the same"
+            f"{_shown(directory)}: it is inside the home of {outer}, who could remove it: choose "
+            "another, or give both the same home"
         )
     if (inner := homes.inner(directory)) is not None:
         raise BadAccount(
-            f"{_shown(directory)}: the home of {inner} lies in it, and {name} could remove it: "
-            "take another"
+            f"{_shown(directory)}: the home of {inner} is inside it, and {name} could remove that: "
+            "choose another"
         )
 
 
 def make_home(directory: Path, name: str, *, given: bool) -> None:
-    """Make the directory, or take the one that is there.
+    """Make the directory, or use the one that exists.
 
     Args:
-        given: It was named, and may have contents.
+        given: True if it was named, and so may have contents.
 
     Raises:
         BadAccount: It can't be a home.
@@ -53,16 +53,16 @@ def make_home(directory: Path, name: str, *, given: bool) -> None:
             _try_staging(directory)
         elif _has_contents(directory):
             raise BadAccount(
-                f"{_shown(directory)}: exists and has contents: "
-                f"give --home {_shown(directory)} to hand them to {name}"
+                f"{_shown(directory)}: it exists and isn't empty: "
+                f"use --home {_shown(directory)} to give its files to {name}"
             )
     except OSError as error:
         why = (error.strerror or "").lower()
-        raise BadAccount(f"{_shown(directory)}: can't be a home: {why}") from error
+        raise BadAccount(f"{_shown(directory)}: it can't be a home: {why}") from error
 
 
 def _try_staging(directory: Path) -> None:
-    """Raise OSError when sessions couldn't make what they need in a home."""
+    """Raise OSError if sessions couldn't make a staging directory there."""
     staging = directory / os.fsdecode(paths.STAGING)
     try:
         staging.mkdir(mode=0o700)
@@ -76,7 +76,7 @@ def _shown(directory: Path) -> str:
 
 
 def _has_contents(directory: Path) -> bool:
-    """Whether there is more than a session leaves that stored nothing."""
+    """Return True if there is more than what a session without uploads leaves."""
     from ftpserver.storage.home_staging import NOT_STAGED
 
     raw = os.fsencode(directory)
@@ -90,9 +90,9 @@ def _has_contents(directory: Path) -> bool:
 
 
 def remove_empty(directories: Iterable[Path]) -> None:
-    """Take back homes that were made just now for accounts that weren't."""
+    """Remove homes that were just made for accounts that couldn't be added."""
     for directory in directories:
         try:
             directory.rmdir()
         except OSError:
-            pass  # somebody has put something into it: it stays
+            pass  # it isn't empty any longer: it stays

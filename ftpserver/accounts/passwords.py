@@ -1,7 +1,7 @@
-"""Passwords: hashing them, comparing, and leaving the processor to others meanwhile.
+"""Passwords: hashing and checking them without slowing down running sessions.
 
-Lives here: argon2id, how many hashes run at once, the thread that hashes. Lives elsewhere: whose
-password it is (accounts.py), who may try (limits.py).
+Lives here: argon2id, how many hashes run at once, the thread that hashes. Lives elsewhere: the
+accounts (accounts.py), who may try (limits.py).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from ftpserver.cpus import cpus
 from ftpwire.errors import BadAccount
 
 MAX_PASSWORD = 1024
-"""Longest password, in bytes of UTF-8."""
+"""The longest password, in bytes of UTF-8."""
 MIN_PASSWORD = 8
-"""Fewest characters of a new password (NIST SP 800-63B, 5.1.1.2)."""
+"""The minimum length of a new password, in characters (NIST SP 800-63B, 5.1.1.2)."""
 # 19 MiB, t=2, p=1: OWASP's first choice for argon2id; about 20 ms
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 HASHES_AT_ONCE = max(1, cpus() // 2)
-"""Each takes 19 MiB and a core: a flood of log-ins must leave room for the sessions. On all cores
-it halved the speed of transfers, even though it gives way (``in_background``)."""
+"""Each takes 19 MiB and a core: a flood of log-ins must leave some for the sessions. With all cores
+it halved the speed of transfers, even at a lower priority (``in_background``)."""
 _hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
-# an unknown name costs the same time as a wrong password
+# checked for an unknown name, so that it takes the same time as a wrong password
 DUMMY_HASH = (
     "$argon2id$v=19$m=19456,t=2,p=1$QUFBQUFBQUFBQUFBQUFBQQ$"
     "l0sYHAaYZRDlAVaISCgBfVXxP7JHAOFXzAFwGMX5Qpc"
 )
 
 _NICE = 15
-"""So much nicer than the sessions. Next to others that want the processor it gets a thirtieth of
-what they do; with 19 it would be less than half of that, and log-ins would take seconds while many
-transfers run."""
+"""Added to the nice value of the hashing thread. While other threads compete for the processor it
+gets a thirtieth of their share. With 19 that would be less than half, and log-ins would take
+seconds during many transfers."""
 _Result = TypeVar("_Result")
 
 
 def check_new_password(password: str) -> None:
-    """Check a new password as far as that costs no hash. Passwords already set stay valid.
+    """Check a new password without hashing it. Passwords already set stay valid.
 
     Raises:
-        BadAccount: It is too short, too long, or no UTF-8 text.
+        BadAccount: It is too short, too long, or not UTF-8 text.
     """
     _check_usable(password)
     if len(password) < MIN_PASSWORD:
@@ -65,7 +65,7 @@ def _check_usable(password: str) -> None:
 
 
 def hash_password(password: str) -> str:
-    """The argon2id hash to store. Raises BadAccount for one that can't be used."""
+    """Return the argon2id hash to store. Raises BadAccount if the password can't be used."""
     _check_usable(password)
     with _hashing:
         return in_background(lambda: _hasher.hash(password))
@@ -83,20 +83,20 @@ def verify_password(stored: str, password: str) -> bool:
 
 
 def random_password() -> str:
-    """A password of 100 bits that can be read aloud and typed."""
+    """Make a password of 100 bits that is easy to read aloud and to type."""
     alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
 
 
 def in_background(work: Callable[[], _Result]) -> _Result:
-    """Do it in a thread that leaves the processor to others; returns what it returns.
+    """Run ``work`` in a thread of low priority; return what it returns.
 
-    A thread can give up its share of the processor, and can't take it back: so it is a new one
-    each time, which costs a hundredth of what a hash does. The work should not hold the
-    interpreter's lock for long: whoever waits for that would wait for this thread's turn.
+    A thread can lower its priority, but not raise it again: so each call starts a new one, which
+    costs a hundredth of what a hash does. The work should not hold the interpreter's lock for long:
+    threads that wait for the lock would wait until this thread runs.
     """
     if sys.platform != "linux":
-        return work()  # elsewhere the whole process would give way
+        return work()  # elsewhere the nice value is the whole process's
     results: list[_Result] = []
     errors: list[BaseException] = []
 

@@ -1,10 +1,11 @@
-"""Penalties: addresses that open connections and don't log in are refused for a time.
+"""Penalties: addresses whose connections end without a log-in are refused for a time.
 
-Lives here: what costs how much, and who is refused. Lives elsewhere: what a connection has done
-(serving/session.py), when it is asked (limits.py), failed log-ins, which count for bans (bans.py).
+Lives here: the penalty for each offence, and which addresses are refused. Lives elsewhere: noticing
+offences (serving/session.py), when penalties apply (limits.py), failed log-ins, which lead to bans
+(bans.py).
 
-As PerSourcePenalties of OpenSSH: seconds add up, and pass; from some sum on, connections are
-refused until all of them have passed. They are kept in the memory of the process that accepts.
+As PerSourcePenalties of OpenSSH: seconds add up, and pass; above some sum, connections are refused
+until all of them have passed. They are kept in the memory of the process that accepts connections.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from ftpserver.clock import RUN
 from ftpserver.net.addresses import source_of
 
 ENFORCED_FROM = 15.0
-"""Seconds that have to add up until connections are refused."""
+"""The sum, in seconds, from which connections are refused."""
 LONGEST = 600.0
-"""Seconds that can add up."""
+"""The largest sum, in seconds."""
 MAX_SOURCES = 10_000
-"""Addresses that are remembered; those whose penalty ends first go first."""
+"""The most addresses remembered; those whose penalty ends first are forgotten first."""
 
 
 class Offence(Enum):
-    """What a connection that has not logged in can have done. The values travel."""
+    """Offences of an unauthenticated connection. The values are sent between processes."""
 
     NO_LOGIN = "no-login"
-    """It sent something, and ended."""
+    """It sent something, and ended without a log-in."""
     PROTOCOL = "protocol"
     """It broke the protocol."""
     TOO_LATE = "too-late"
-    """The time for log-ins was over."""
+    """The time for a log-in had passed."""
     TOO_MUCH = "too-much"
-    """It asked too much, or sent file bytes."""
+    """It sent too many requests, or file bytes."""
     CRASH = "crash"
     """Its process had to be killed (--isolation process)."""
 
@@ -52,10 +53,12 @@ REASON = "connections without a log-in"
 
 
 class Penalties:
-    """Safe to use from many threads. ``_lock`` guards ``_until`` and ``_enforced``.
+    """The penalties of all addresses. Safe to use from many threads.
+
+    ``_lock`` guards ``_until`` and ``_enforced``.
 
     Args:
-        clock: Seconds, of which only differences count.
+        clock: A clock in seconds; only differences count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +71,7 @@ class Penalties:
         return len(self._until)
 
     def add(self, host: str, offence: Offence) -> None:
-        """Count what a connection from there has done."""
+        """Add the penalty for an offence to an address."""
         source = source_of(host)
         with self._lock:
             now = self._clock()
@@ -80,11 +83,11 @@ class Penalties:
                 self._enforced.add(source)
 
     def refuses(self, host: str) -> bool:
-        """Whether connections from there are refused now."""
+        """Return True if connections from there are refused now."""
         return bool(self._enforced) and self.left(host) > 0
 
     def left(self, host: str) -> float:
-        """Seconds for which connections from there are still refused; 0 when they are not."""
+        """Return for how many seconds connections from there are still refused; 0 for none."""
         source = source_of(host)
         with self._lock:
             now = self._clock()
@@ -93,7 +96,7 @@ class Penalties:
             return self._until[source] - now
 
     def _holds(self, source: str, now: float) -> bool:
-        """Whether it isn't over. What is over is forgotten."""
+        """Return True if a penalty hasn't ended; forget one that has."""
         if self._until.get(source, now) > now:
             return True
         self._until.pop(source, None)
@@ -101,7 +104,7 @@ class Penalties:
         return False
 
     def _make_room(self, now: float) -> None:
-        """Forget what is over, and a tenth of the rest if that isn't enough."""
+        """Forget what has ended, and a tenth of the rest if that isn't enough."""
         self._forget_past(now)
         if len(self._until) >= MAX_SOURCES:
             soonest = sorted(self._until, key=self._until.__getitem__)[: MAX_SOURCES // 10]
@@ -114,7 +117,7 @@ class Penalties:
             self._holds(source, now)
 
     def all(self) -> Sequence[Ban]:
-        """Those in force."""
+        """Return the penalties in force, as bans."""
         with self._lock:
             now = self._clock()
             self._forget_past(now)
@@ -123,7 +126,7 @@ class Penalties:
         return [Ban(one, None, 0, int(moment + seconds), REASON) for one, seconds in left.items()]
 
     def lift(self, source: str) -> Sequence[Ban]:
-        """Forget the penalties of an address; returns those that were in force."""
+        """Forget the penalties of an address, and return those that were in force."""
         lifted = [one for one in self.all() if one.address == source]
         with self._lock:
             self._until.pop(source, None)

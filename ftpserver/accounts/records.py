@@ -1,7 +1,7 @@
-"""Accounts as JSON records: what is shown of one, what is exported, and reading that again.
+"""Accounts as JSON records: showing, exporting and importing them.
 
-Lives here: the fields of a record, and checking each line of an import before any of it is done.
-Lives elsewhere: storing accounts (accounts.py), options and printing (cli/users.py).
+Lives here: the fields of a record, and checking all lines of an import before any is applied.
+Lives elsewhere: storing accounts (accounts.py), options and output (cli/users.py).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from ftpwire.units import iso
 
 _MAX_MEMORY_KIB = 256 * 1024
 _MAX_TIME_COST = 32
-"""Most that an imported hash may cost to check: anybody can ask for that."""
+"""The most that checking an imported hash may cost, as any client can trigger such a check."""
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 def shown(account: Account) -> dict[str, object]:
-    """All that is told of an account, times as ISO 8601."""
+    """Return all that is shown of an account; times are ISO 8601."""
     record: dict[str, object] = {
         "name": account.name,
         "home": _text(account.home),
@@ -78,21 +78,22 @@ def _settings(account: Account) -> dict[str, object]:
 
 
 def exported(account: Account, password_hash: str | None, root: Path) -> dict[str, object]:
-    """What makes the same account somewhere else: a home below the root is below that one's. Its
-    used space is counted there."""
+    """Return the record that makes the same account on another server.
+
+    A home below the root is written relative to it. The other server counts the used space."""
     record: dict[str, object] = {"name": account.name}
     if password_hash is not None:
         record["password_hash"] = password_hash
     if account.own_home:
         inside = account.home.is_relative_to(root)
         home = account.home.relative_to(root) if inside else account.home
-        record["home"] = os.fsdecode(home)  # what is no UTF-8 is escaped, as \udcNN
+        record["home"] = os.fsdecode(home)  # bytes that aren't UTF-8 are escaped, as \udcNN
     return record | {"quota": account.quota, "max_files": account.max_files} | _settings(account)
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    """One line of an import, as it may be written. What isn't given is as for a new account, or
-    stays as it is."""
+    """One line of an import. A field that isn't given has the default of a new account, or keeps
+    its value."""
 
     name: str
     password_hash: str | None = None
@@ -113,20 +114,20 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: the accounts by name."""
+    """The result of an import: names of accounts."""
 
     added: list[str]
     updated: list[str]
 
 
 def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) -> Imported:
-    """Add the accounts of an export; all of them, or none.
+    """Import the accounts of an export: all of them, or none.
 
     Args:
-        update: Change those that exist, where they are refused otherwise.
+        update: True to change existing accounts, which are refused otherwise.
 
     Raises:
-        BadAccount: A line is wrong; its number is told, and nothing was done.
+        BadAccount: A line is wrong; the text has its number. Nothing was changed.
     """
     known = {account.name: account for account in accounts}
     new: dict[str, NewAccount] = {}
@@ -135,7 +136,7 @@ def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) ->
         try:
             record = _parse(line)
             if record.name in changed or record.name in new:
-                raise BadAccount(f"{record.name}: comes twice")
+                raise BadAccount(f"{record.name}: occurs twice")
             changes = _changes(record)
             if record.name not in known:
                 home = None if record.home is None else _home(accounts.root, record.home)
@@ -144,10 +145,14 @@ def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) ->
             elif update:
                 old = known[record.name]
                 if record.home is not None and _home(accounts.root, record.home) != old.home:
-                    raise BadAccount(f"{record.name}: its home is {_text(old.home)}: it stays")
+                    raise BadAccount(
+                        f"{record.name}: its home is {_text(old.home)} and can't be changed"
+                    )
                 changed[record.name] = _only(changes, line), record.password_hash
             else:
-                raise NameTaken(f"{record.name}: there is an account of that name (--update?)")
+                raise NameTaken(
+                    f"{record.name}: an account of that name exists (--update changes it)"
+                )
         except BadAccount as error:
             raise type(error)(f"line {number}: {error}") from None
     accounts.apply(list(new.values()), changed)
@@ -164,7 +169,7 @@ def _parse(line: bytes) -> _Line:
     try:
         record = msgspec.convert(json.loads(line), _Line)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too
-        raise BadAccount(f"not a record of an account: {paths.printable(str(error))}") from None
+        raise BadAccount(f"not an account record: {paths.printable(str(error))}") from None
     check_name(record.name)
     if record.password_hash is not None:
         _check_hash(record.password_hash)
@@ -177,15 +182,15 @@ def _check_hash(text: str) -> None:
     except (InvalidHashError, ValueError):
         raise BadAccount("password_hash: not an argon2 hash") from None
     if not text.startswith("$argon2id$"):
-        raise BadAccount("password_hash: only argon2id is taken")
+        raise BadAccount("password_hash: only argon2id is accepted")
     if cost.memory_cost > _MAX_MEMORY_KIB or cost.time_cost > _MAX_TIME_COST:
         raise BadAccount("password_hash: each log-in would cost too much")
 
 
 def _home(root: Path, text: str) -> Path:
-    """The home that a line names; a relative one is below the root."""
+    """Return the home that a line names; a relative path is below the root."""
     if not text or "\0" in text or (not os.path.isabs(text) and ".." in Path(text).parts):
-        raise BadAccount("home: neither an absolute path nor one below the root")
+        raise BadAccount("home: must be an absolute path, or a relative one below the root")
     return root / text
 
 
@@ -207,7 +212,7 @@ def _changes(record: _Line) -> Changes:
 
 
 def _only(changes: Changes, line: bytes) -> Changes:
-    """Of the changes, those that the line names: an account's other limits are not lifted."""
+    """Return only the settings that the line names, so that the account keeps all others."""
     named = json.loads(line)
     return cast(Changes, {name: value for name, value in changes.items() if name in named})
 
@@ -220,13 +225,13 @@ def _network(text: str) -> Network:
 
 
 def _moment(value: str | int | None) -> int | None:
-    """Seconds since 1970 of a date and time, or that number itself."""
+    """Return a date and time as seconds since 1970; a number stays as it is."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
             return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
         except (ValueError, OverflowError):
-            raise BadAccount(f"expires: {paths.show(value)} is no date") from None
+            raise BadAccount(f"expires: {paths.show(value)} is not a date") from None
     if value is not None and not 0 <= value < 2**63:
-        raise BadAccount("expires: beyond all dates")
+        raise BadAccount("expires: out of range")
     return value

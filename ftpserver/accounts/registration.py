@@ -1,6 +1,6 @@
-"""Registration: people who make an account of their own.
+"""Registration: users who make an account of their own.
 
-Lives here: who may, how often, and whether the disk can hold what all accounts were promised.
+Lives here: who may register, how often, and whether the disk can hold what all quotas promise.
 Lives elsewhere: the request (serving/commands/registration.py), invitations and their codes
 (invitations.py), accounts (accounts.py).
 """
@@ -35,23 +35,23 @@ from ftpwire.units import human
 
 logger = logging.getLogger("ftpd.registration")
 
-_OF_ONE_PLACE = (10, 60.0)
+_OF_ONE_NETWORK = (10, 60.0)
 _OF_ALL = (100, 6.0)
-"""Tries at once, and the seconds after which there is one more."""
-_MOST_PLACES = 4096
+"""The number of tries at once, and the seconds until one more is allowed."""
+_MOST_BUCKETS = 4096
 _OF_ONE_INVITATION = (30, 60.0)
-"""Tries with a good invitation that make no account, which tell what names are taken: at once, and
-the seconds after which there is one more."""
+"""The same for tries with a valid invitation that make no account: their errors show which names
+are taken."""
 
 
 class Registration:
-    """What one server lets strangers do. Safe to use from many threads.
+    """Registration on one server. Safe to use from many threads.
 
     Args:
-        open: Without an invitation, too.
-        default_quota: Bytes, where an invitation doesn't say; None for no limit.
-        throttle: Says how often somebody may try, in the place of this process alone.
-        probes: The same of tries with an invitation.
+        open: True to allow it without an invitation, too.
+        default_quota: The quota in bytes, unless the invitation has one; None for no limit.
+        throttle: Limits the tries; None for a limit of this process alone.
+        probes: Limits the tries with an invitation; None for a limit of this process alone.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Registration:
         self.default_quota = default_quota
 
     def permit(self, code: str | None, host: str) -> Invitation | None:
-        """See whether somebody may register, before anything else is looked at.
+        """Check that a client may register, before anything else is checked.
 
-        Whoever has a good invitation may try at any time: `register` bounds the failures.
+        With a valid invitation a client may always try: `register` limits its failures.
 
         Raises:
-            RegistrationClosed: Not here, or not with that code.
-            Busy: Too many tried just now.
+            RegistrationClosed: Registration is closed, or the code isn't valid.
+            Busy: There were too many tries lately.
         """
         if code is not None:
             try:
@@ -95,16 +95,16 @@ class Registration:
         return None
 
     def check(self, name: str, password: str) -> None:
-        """Check a name and a password as far as that costs no hash. Raises BadAccount."""
+        """Check a name and a password without hashing it. Raises BadAccount."""
         check_name(name)
         check_new_password(password)
 
     def register(self, name: str, password: str, invited: Invitation | None) -> Account:
-        """Add an account for somebody whom `permit` let in.
+        """Add an account for a client that `permit` has accepted.
 
         Raises:
             NameTaken, BadAccount
-            RegistrationClosed: Somebody else was quicker with the invitation's last use.
+            RegistrationClosed: Another client has just taken the invitation's last use.
             Busy: Too many tries with the invitation failed.
         """
         self.check(name, password)
@@ -129,72 +129,74 @@ class Registration:
         except BadAccount as error:
             if str(self._root) not in str(error):
                 raise
-            # where homes lie, and what is there, is no stranger's business
-            logger.error("can't register %s: %s", name, error)
-            raise NameTaken(f"{name}: this name can't be had: take another") from None
+            # the client must not learn where homes are and what is there
+            logger.error("cannot register %s: %s", name, error)
+            raise NameTaken(f"{name}: this name is not available: choose another") from None
         self.warn()
         return added
 
     def warn(self) -> None:
-        """Log which disks can't hold what was promised."""
+        """Log a warning for each disk that can't hold what quotas promise."""
         for one in overpromised(self._engine, self._root, self.default_quota):
             logger.warning("%s", one)
 
 
 @apart
 class Throttling(Protocol):
-    """Who says how often somebody may try to register."""
+    """The limit for tries to register."""
 
     @asked
     def take(self, host: str) -> None:
-        """Count a try from there. Raises Busy when there were too many."""
+        """Count a try from there. Raises Busy if there were too many."""
 
 
 @apart
 class Probing(Protocol):
-    """Who counts the tries with each good invitation."""
+    """The limit for failed tries with each valid invitation."""
 
     @asked
     def take(self, invitation_id: str) -> None:
-        """Count one. Raises Busy when too many failed."""
+        """Count a try. Raises Busy if too many failed."""
 
     @told
     def give_back(self, invitation_id: str) -> None:
-        """One made an account."""
+        """Don't count a try, as it has made an account."""
 
 
 class Throttle:
-    """Tries to register, of each place and of all: some at once, then one now and then.
+    """A limit for tries to register, per network and in all: a burst, then one per interval.
+
+    ``_lock`` guards the buckets.
 
     Args:
-        now: Seconds on a clock that never goes back.
+        now: A clock in seconds that never goes back.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = Lock()
         self._all = _Bucket(*_OF_ALL, now())
-        self._places = _Buckets(*_OF_ONE_PLACE)
+        self._networks = _Buckets(*_OF_ONE_NETWORK)
 
     def take(self, host: str) -> None:
-        """Count one. Raises Busy when there were too many."""
-        place = network_of(host)
+        """Count a try. Raises Busy if there were too many."""
+        network = network_of(host)
         now = self._now()
         with self._lock:
-            bucket = self._places.of(place, now)
+            bucket = self._networks.of(network, now)
             wait = max(bucket.wait(now), self._all.wait(now))
             if not wait:
                 bucket.left -= 1
                 self._all.left -= 1
         if wait:
-            raise _busy("too many want to register just now", wait)
+            raise _busy("too many registrations at the moment", wait)
 
 
 class Probes:
-    """Tries with each good invitation. Those that made an account are given back.
+    """A limit for failed tries with each valid invitation. ``_lock`` guards the buckets.
 
     Args:
-        now: Seconds on a clock that never goes back.
+        now: A clock in seconds that never goes back.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -203,7 +205,7 @@ class Probes:
         self._buckets = _Buckets(*_OF_ONE_INVITATION)
 
     def take(self, invitation_id: str) -> None:
-        """Count one. Raises Busy when too many failed."""
+        """Count a try. Raises Busy if too many failed."""
         now = self._now()
         with self._lock:
             bucket = self._buckets.of(invitation_id, now)
@@ -211,10 +213,10 @@ class Probes:
             if not wait:
                 bucket.left -= 1
         if wait:
-            raise _busy("too many tries with this invitation failed", wait)
+            raise _busy("too many failed tries with this invitation", wait)
 
     def give_back(self, invitation_id: str) -> None:
-        """One made an account."""
+        """Don't count a try, as it has made an account."""
         with self._lock:
             self._buckets.give_back(invitation_id)
 
@@ -225,7 +227,7 @@ def _busy(text: str, wait: float) -> Busy:
 
 
 class _Buckets:
-    """A bucket for each of a bounded number of keys: that used longest ago is forgotten first."""
+    """One bucket for each key, up to a limit: the least recently used is forgotten first."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self._rule = most, seconds
@@ -235,21 +237,21 @@ class _Buckets:
         return len(self._buckets)
 
     def of(self, key: str, now: float) -> _Bucket:
-        """The bucket of a key, which may be a new one."""
+        """Return the bucket of a key, a new one if needed."""
         bucket = self._buckets.setdefault(key, _Bucket(*self._rule, now))
         self._buckets.move_to_end(key)
-        if len(self._buckets) > _MOST_PLACES:
+        if len(self._buckets) > _MOST_BUCKETS:
             self._buckets.popitem(last=False)
         return bucket
 
     def give_back(self, key: str) -> None:
-        """One that was taken did not count."""
+        """Undo a take."""
         if key in self._buckets:
             self._buckets[key].left += 1
 
 
 class _Bucket:
-    """So many at once, and one more each ``seconds``."""
+    """A token bucket: ``most`` at once, and one more each ``seconds``."""
 
     def __init__(self, most: int, seconds: float, now: float) -> None:
         self.left = float(most)
@@ -258,7 +260,7 @@ class _Bucket:
         self._filled = now
 
     def wait(self, now: float) -> float:
-        """Seconds until there is one to take; 0 when there is."""
+        """Return the seconds until one can be taken; 0 if one can be taken now."""
         self.left = min(self._most, self.left + (now - self._filled) / self._seconds)
         self._filled = now
         return max(1.0, (1 - self.left) * self._seconds) if self.left < 1 else 0.0
@@ -269,12 +271,12 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class Overpromised:
-    """A disk that has less room than the accounts and invitations on it were promised.
+    """A disk with less free space than the accounts and invitations on it were promised.
 
     Attributes:
-        place: A directory on it.
-        promised: Bytes that may still come.
-        free: Bytes that there are.
+        place: A directory on the disk.
+        promised: Bytes that quotas still allow.
+        free: Bytes of free space.
     """
 
     place: Path
@@ -283,20 +285,20 @@ class Overpromised:
 
     def __str__(self) -> str:
         return (
-            f"{self.place}: quotas promise {human(self.promised)} more, "
-            f"and the disk has {human(self.free)} free"
+            f"{self.place}: quotas promise another {human(self.promised)}, "
+            f"but the disk has only {human(self.free)} free"
         )
 
 
 def overpromised(engine: Engine, root: Path, default_quota: int | None) -> list[Overpromised]:
-    """The disks on which not everybody can use up the quota. Accounts without one don't count."""
+    """Find the disks that can't hold all quotas on them. Accounts without a quota don't count."""
     promises: defaultdict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
     for place, promised in _promises(engine, root, default_quota):
         try:
             device = os.stat(place).st_dev
         except OSError:
-            continue  # a home that can't be reached just now takes nothing either
+            continue  # a home that can't be reached can't grow either
         promises[device] += promised
         places.setdefault(device, place)
     found = []
@@ -309,8 +311,8 @@ def overpromised(engine: Engine, root: Path, default_quota: int | None) -> list[
 
 
 def _promises(engine: Engine, root: Path, default_quota: int | None) -> list[tuple[Path, int]]:
-    """What may still come, by directory: the root's homes together, and each that is elsewhere."""
-    # summed as floats: whoever gives out quotas of exabytes gets a sum, and no overflow
+    """Return the bytes that quotas still allow, for all homes in the root and for each other."""
+    # summed as floats, as many quotas of exabytes would overflow integers
     left = account.c.quota - account.c.used
     inside = select(func.sum(left * 1.0)).where(left > 0, account.c.home.is_(None))
     outside = select(account.c.home, left).where(left > 0, account.c.home.is_not(None))

@@ -1,10 +1,10 @@
-"""Removing the home of an account that is gone, and nothing else.
+"""Removing the home of a removed account, and nothing else.
 
-Lives here: whether a directory may be removed as a home, and removing it.
-Lives elsewhere: removing the account (accounts.py), asking (cli/users.py).
+Lives here: checking that a home may be removed, and removing it.
+Lives elsewhere: removing the account (accounts.py), confirmation (cli/users.py).
 
-What is removed is the directory itself, never what a link leads to. Other accounts' homes, the
-root and all that is above one of these are safe from it, however a home was written.
+The directory itself is removed, never the target of a link. Other accounts' homes, the root and all
+directories above them are never removed, however a home was written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ftpwire.errors import BadAccount, CommandError, from_oserror
 
 
 def check_removable(gone: Account, others: Iterable[Account], root: Path) -> None:
-    """Raise BadAccount unless the account's home is its own alone.
+    """Raise BadAccount unless the home belongs to this account alone.
 
     Args:
         others: All other accounts.
-        root: Of the homes.
+        root: The directory of the homes.
     """
     home = gone.home
     shown = paths.show(os.fsencode(home))
@@ -41,22 +41,22 @@ def check_removable(gone: Account, others: Iterable[Account], root: Path) -> Non
     except OSError as error:
         raise BadAccount(str(from_oserror(error, shown))) from None
     if not stat.S_ISDIR(info.st_mode):
-        raise BadAccount(f"{shown}: is a link or no directory: it is not removed")
+        raise BadAccount(f"{shown}: a link or not a directory; not removed")
     real = home.resolve()
     if real == Path(real.anchor) or root.resolve().is_relative_to(real):
-        raise BadAccount(f"{shown}: holds more than a home: it is not removed")
+        raise BadAccount(f"{shown}: contains more than a home; not removed")
     if real.is_relative_to(state_of(root).resolve()):
-        raise BadAccount(f"{shown}: belongs to the server itself: it is not removed")
+        raise BadAccount(f"{shown}: belongs to the server itself; not removed")
     if os.path.ismount(real):
-        raise BadAccount(f"{shown}: something is mounted there: it is not removed")
+        raise BadAccount(f"{shown}: a file system is mounted there; not removed")
     for other in others:
         theirs = other.home.resolve()
         if theirs.is_relative_to(real) or real.is_relative_to(theirs):
-            raise BadAccount(f"{shown}: {other.name} has files there: it is not removed")
+            raise BadAccount(f"{shown}: {other.name} has files there; not removed")
 
 
 def measure(home: Path) -> Tally:
-    """What is in a home, to be told before it is removed."""
+    """Count the contents of a home, to show them before it is removed."""
     from ftpserver.storage.walk import walk
 
     tally = Tally()
@@ -77,10 +77,10 @@ def measure(home: Path) -> Tally:
 
 
 def remove_home(directory: Path) -> None:
-    """Remove a home with all its contents, however deep. Its account is gone already.
+    """Remove a home with all its contents, to any depth. Its account must be removed already.
 
     Raises:
-        OSError: Something is left.
+        OSError: Something couldn't be removed.
     """
     try:
         home = Home(directory, durable=False)
@@ -89,7 +89,7 @@ def remove_home(directory: Path) -> None:
     try:
         opened, there = os.fstat(home.fd), os.lstat(directory)
         if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino):
-            raise NotADirectoryError(errno.ENOTDIR, "a link is there")
+            raise NotADirectoryError(errno.ENOTDIR, "it is a link")
         for name in os.listdir(home.fd):
             raw = os.fsencode(name)
             if raw not in paths.RESERVED:

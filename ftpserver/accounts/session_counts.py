@@ -1,8 +1,8 @@
-"""How many sessions each account has, where nobody has set a limit.
+"""The number of sessions of each account, and the cap for accounts without a limit.
 
-Lives here: the cap that holds by default, and the counts, in the memory of the server's process.
-Lives elsewhere: limits that somebody has set (session_slots.py), when a session counts (limits.py),
-running transfers (transfer_counts.py).
+Lives here: the cap, and the counts, in the memory of the server's process.
+Lives elsewhere: limits set by an administrator (session_slots.py), when a session counts
+(session_limits.py), running transfers (transfer_counts.py).
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from ftpserver.interfaces import apart, asked, told
 from ftpwire.errors import TooMany
 
 MOST = 100
-"""Sessions of an account for which no limit is set: one account can't use up all descriptors."""
+"""The cap for an account without a limit, so that it can't use up all descriptors."""
 
 
 @apart
 class SessionCounting(Protocol):
-    """Where the sessions of all accounts are counted."""
+    """The counter of the sessions of all accounts."""
 
     @asked
     def enter(self, account_id: int, name: str, *, capped: bool) -> str:
-        """Count one more session; returns a token to give back. Raises TooMany.
+        """Count one more session, and return a token for `leave`. Raises TooMany.
 
         Args:
-            name: Of the account, for the message.
-            capped: Refuse it when there are `MOST`.
+            name: The account's name, for the message.
+            capped: True to refuse it if there are `MOST` already.
         """
 
     @told
     def leave(self, token: str) -> None:
-        """Count one less. Can be called twice."""
+        """Count one session less. Can be called twice."""
 
 
 class Counts:
-    """How many there are of something, for each account. ``_lock`` guards ``_tokens``."""
+    """Counts per account. ``_lock`` guards ``_tokens``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: dict[int, dict[str, int | None]] = {}
-        """Of each account: a token for each, and the worker that it is in."""
+        """For each account, its tokens, each with the worker that it is in."""
 
     def _add(self, account_id: int, worker: int | None) -> str:
-        """Count one more. With the lock held."""
+        """Count one more. The caller holds the lock."""
         token = f"{account_id}.{secrets.token_hex(8)}"
         self._tokens.setdefault(account_id, {})[token] = worker
         return token
@@ -60,23 +60,23 @@ class Counts:
                 self._tokens.pop(account_id, None)
 
     def mark_dead(self, worker: int) -> None:
-        """Forget those of a worker that has ended."""
+        """Forget the counts of a worker that has ended."""
         with self._lock:
             for account_id, there in list(self._tokens.items()):
-                left = {token: its for token, its in there.items() if its != worker}
+                left = {token: owner for token, owner in there.items() if owner != worker}
                 if left:
                     self._tokens[account_id] = left
                 else:
                     del self._tokens[account_id]
 
     def count(self, account_id: int) -> int:
-        """Those of an account."""
+        """Return the count of an account."""
         with self._lock:
             return len(self._tokens.get(account_id, {}))
 
 
 class SessionCounts(Counts):
-    """The sessions of one server."""
+    """The session counts of one server."""
 
     def enter(self, account_id: int, name: str, *, capped: bool, worker: int | None = None) -> str:
         """Count one more session; see `SessionCounting`."""
@@ -86,11 +86,11 @@ class SessionCounts(Counts):
             return self._add(account_id, worker)
 
     def check(self, account_id: int, name: str) -> None:
-        """Raise TooMany if an account has as many as it may, where nobody has set a limit."""
+        """Raise TooMany if an account without a limit has reached the cap."""
         _check(name, self.count(account_id))
 
 
 def _check(name: str, count: int) -> None:
     if count >= MOST:
-        text = f"too many sessions: {name} has {count}, and {MOST} are allowed"
+        text = f"too many sessions: {name} has {count}, the limit is {MOST}"
         raise TooMany(text, retry_after=1)

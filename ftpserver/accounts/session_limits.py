@@ -1,12 +1,12 @@
-"""Limits of those who have logged in: how many sessions and transfers at once, and how fast.
+"""Limits after the log-in: how many sessions and transfers at once, and how fast.
 
-Lives here: which counts a session has a place in, one pace for all sessions of an account.
+Lives here: which counts a session takes part in, one pace for all sessions of an account.
 Lives elsewhere: the counts themselves (session_counts.py, session_slots.py, transfer_counts.py).
 
-What sessions of several processes must agree on is decided in the database, by one statement that
-looks and acts. A session has a row there only while a limit applies to it, so that other log-ins
-write nothing. What workers must agree on without the database is decided in the memory of the
-server's process, which they ask.
+Limits across processes are decided in the database, by one statement that checks and inserts. A
+session has a row there only while a limit applies to it, so that other log-ins write nothing.
+Counts that workers share without the database are in the memory of the server's process, to which
+they send requests.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ftpserver.storage.ledger import Ledger
 from ftpwire.pacing import Pace
 
 _AND = "/"
-"""Parts the two halves of a session's place: its token, and its row if it has one."""
+"""Separates the two parts of a session slot: its token, and the id of its row if it has one."""
 
 
 class Counting(TypedDict, total=False):
-    """How a process that is one of several counts; see `SessionLimits`."""
+    """The counters of a process that is one of several; see `SessionLimits`."""
 
     counts: SessionCounting
     transfers: TransferCounting
@@ -40,10 +40,10 @@ class Counting(TypedDict, total=False):
 
 
 def most_sessions(settings: Settings, own: int | None = None) -> int:
-    """How many sessions an account may have, which all come from one address.
+    """Return how many sessions an account may have from one address.
 
     Args:
-        own: The account's own limit; None: it has none.
+        own: The account's own limit; None if it has none.
     """
     of_account = (settings.max_user_sessions or MOST) if own is None else own
     limits = (of_account, settings.max_sessions, settings.max_address_sessions)
@@ -51,17 +51,17 @@ def most_sessions(settings: Settings, own: int | None = None) -> int:
 
 
 class SessionLimits:
-    """The limits of sessions, and what is counted for them.
+    """The limits of sessions, and the counts for them.
 
     Args:
-        ledger: Whose processes the sessions are of.
-        counts, transfers: Where sessions and running transfers are counted; by default for this
-            process alone.
-        make_pace: Makes the pace of an account, of its id and rate.
+        ledger: The ledger of this process; its node and incarnation own the sessions' rows.
+        counts, transfers: The counters of sessions and running transfers; None for ones that only
+            this process uses.
+        make_pace: Makes the pace of an account, given its id and rate.
 
     Attributes:
         settings: May be replaced while the server runs.
-        sessions: Those that count for a limit.
+        sessions: The sessions that count for a limit.
     """
 
     def __init__(
@@ -85,19 +85,19 @@ class SessionLimits:
         self._make_pace = make_pace
 
     def keep_paces_by(self, make_pace: Callable[[int, int], Pace]) -> None:
-        """Have accounts' paces made by something else from now on. Before there are sessions."""
+        """Replace the function that makes accounts' paces. Only before there are sessions."""
         self._make_pace = make_pace
 
     def check_enter(self, account: Account, host: str) -> None:
-        """Raise TooMany if `enter` would; no place is taken."""
+        """Raise TooMany if `enter` would, without taking a slot."""
         most = self._most(account)
         if most != NO_LIMIT:
             self.sessions.enter(account, network_of(host), most, only_asking=True)
 
     def check_cap(self, account: Account) -> None:
-        """Raise TooMany if an account has the sessions that it may have without a limit of its own.
+        """Raise TooMany if an account without a limit has reached the cap.
 
-        Only where the sessions are counted.
+        Does nothing in a process that doesn't count the sessions itself.
         """
         if self._most(account).of_account is None and isinstance(self.counts, SessionCounts):
             self.counts.check(account.id, account.name)
@@ -105,14 +105,15 @@ class SessionLimits:
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
     ) -> str | None:
-        """Take one of the places for sessions, to give it back by.
+        """Take a session slot, and return it for `leave`.
 
         Args:
-            at_any_rate: It is there already, and counts for the others.
-            had: The place that the session has; it gets what that lacks.
+            at_any_rate: True for a session that is already running: it is never refused, but it
+                counts for others.
+            had: The slot that the session has already; it gets the part that is missing.
 
         Raises:
-            TooMany: All are taken.
+            TooMany: All slots are taken.
         """
         most = self._most(account)
         token, _, slot = (had or "").partition(_AND)
@@ -124,10 +125,10 @@ class SessionLimits:
         if most == NO_LIMIT:
             return token
         try:
-            slot = network_of(host)
-            slot = self.sessions.enter(account, slot, NO_LIMIT if at_any_rate else most)
+            most = NO_LIMIT if at_any_rate else most
+            slot = self.sessions.enter(account, network_of(host), most)
         except BaseException:
-            if had is None:
+            if had is None:  # else the session keeps the token that it had
                 self.counts.leave(token)
             raise
         return f"{token}{_AND}{slot}"
@@ -142,7 +143,7 @@ class SessionLimits:
         )
 
     def leave(self, slot: str | None) -> None:
-        """Give a place back."""
+        """Release a session slot."""
         if slot is None:
             return
         token, _, slot = slot.partition(_AND)
@@ -151,25 +152,26 @@ class SessionLimits:
             self.sessions.leave(slot)
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
-        """Count a running transfer, to end it by. Raises TooMany. See `TransferCounting`."""
+        """Count a running transfer, and return its token: see `TransferCounting`."""
         return self._transfers.begin(account.id, account.name, give_way)
 
     def tell_idle(self, transfer: str, idle: bool) -> None:
-        """Say whether a running transfer has moved no bytes for a while."""
+        """Report whether a running transfer has moved no bytes for a while."""
         self._transfers.tell_idle(transfer, idle)
 
     def end_transfer(self, transfer: str) -> None:
-        """A transfer runs no more. Can be called twice."""
+        """Count a transfer as ended. Can be called twice."""
         self._transfers.leave(transfer)
 
     def pace(self, account: Account) -> Pace | None:
-        """What all sessions of an account here keep together; its rate follows the account."""
+        """Return the pace that all sessions of an account share here; None without a limit."""
         if account.limit_rate is None:
             return None
         with self._pacing:
             pace = self._paces.get(account.id)
             if pace is None:
                 pace = self._make_pace(account.id, account.limit_rate)
+                # a weak dictionary: the sessions keep the pace, and it goes with the last one
                 self._paces[account.id] = pace
             pace.rate = max(1, account.limit_rate)
             return pace

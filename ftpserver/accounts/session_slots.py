@@ -1,6 +1,6 @@
-"""How many sessions there may be: in all, of an account, from an address.
+"""Session slots: the limits in all, of an account, and from an address.
 
-Lives here: the table ``session``. Lives elsewhere: when a session needs a slot (limits.py).
+Lives here: the table ``session``. Lives elsewhere: when a session needs a slot (session_limits.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ftpwire.errors import NotFound, TooMany
 
 
 class Most(NamedTuple):
-    """How many sessions there may be; None: any number."""
+    """The limits for sessions; None for no limit."""
 
     in_all: int | None = None
     of_account: int | None = None
@@ -45,8 +45,8 @@ NO_LIMIT = Most()
 class Sessions:
     """The sessions that count for a limit, in the table ``session``.
 
-    With SQLite writers come one after another, so that no two can take the last place. Another
-    database needs serializable transactions for it.
+    With SQLite one transaction writes at a time, so no two sessions can take the last slot. Another
+    database needs serializable transactions for that.
     """
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
@@ -56,29 +56,32 @@ class Sessions:
         self._node = ledger.node
         self._incarnation = ledger.incarnation
         self._left: deque[str] = deque()
-        """Rows that have to go; a deque is safe between threads."""
+        """Rows to be removed. A deque is safe between threads."""
 
-    def enter(self, account: Account, slot: str, most: Most, *, only_asking: bool = False) -> str:
-        """Take one of the places; returns its name, to give it back by.
+    def enter(
+        self, account: Account, network: str, most: Most, *, only_asking: bool = False
+    ) -> str:
+        """Take a session slot, and return its id for `leave`.
 
         Args:
-            only_asking: Whether one could be taken: none is.
+            network: The network of the client's address.
+            only_asking: True to check whether a slot is free, without taking it.
 
         Raises:
-            TooMany: None is left.
-            NotFound: The account is gone.
+            TooMany: No slot is free.
+            NotFound: The account was removed.
         """
         limits = (
             (most.in_all, true(), "the server has"),
             (most.of_account, session.c.account_id == account.id, f"{account.name} has"),
-            (most.from_address, session.c.address == slot, f"{slot} has"),
+            (most.from_address, session.c.address == network, f"{network} has"),
         )
         held = [(limit, self._count(of), text) for limit, of, text in limits if limit is not None]
         taken = secrets.token_hex(8)
         values: dict[str, object] = {
             "id": taken,
             "account_id": account.id,
-            "address": slot,
+            "address": network,
             "node": self._node,
             "incarnation": self._incarnation,
         }
@@ -88,6 +91,7 @@ class Sessions:
         row = row.where(*(count < limit for limit, count, _ in held))
         try:
             with self._engine.begin() as connection:
+                # one statement counts and inserts, so no other session comes in between
                 if connection.execute(insert(session).from_select(columns, row)).rowcount:
                     if only_asking:
                         connection.rollback()
@@ -97,18 +101,20 @@ class Sessions:
             raise NotFound("the account was removed") from None
         for (limit, _, text), count in zip(held, there, strict=True):
             if count is not None and count >= limit:
-                text = f"too many sessions: {text} {count}, and {limit} are allowed"
+                text = f"too many sessions: {text} {count}, the limit is {limit}"
                 raise TooMany(text, retry_after=1)
         raise TooMany("too many sessions", retry_after=1)
 
-    def _count(self, whose: ColumnElement[bool]) -> ColumnElement[int]:
+    def _count(self, condition: ColumnElement[bool]) -> ColumnElement[int]:
         alive = (
-            select(func.count()).select_from(session).where(whose, ~self._ledger.is_dead(session))
+            select(func.count())
+            .select_from(session)
+            .where(condition, ~self._ledger.is_dead(session))
         )
         return alive.scalar_subquery()
 
     def leave(self, slot: str) -> None:
-        """A session has ended. Where that can't be written down, the heartbeat tries again."""
+        """Release a slot. If its row can't be removed now, `heartbeat` tries again."""
         self._left.append(slot)
         self._remove_left()
 
@@ -126,7 +132,7 @@ class Sessions:
                 raise
 
     def heartbeat(self) -> None:
-        """Keep this run's rows alive. To be called well within LEASE_SECONDS."""
+        """Renew this run's rows. Must be called well within every LEASE_SECONDS."""
         self._remove_left()
         mine = and_(session.c.node == self._node, session.c.incarnation == self._incarnation)
         with self._reading.connect() as connection:
@@ -138,12 +144,12 @@ class Sessions:
             )
 
     def reap(self) -> None:
-        """Remove the rows of the dead: of earlier runs here, and of nodes that fell silent."""
+        """Remove the rows of earlier runs of this node, and of nodes that have stopped renewing."""
         with self._engine.begin() as connection:
             connection.execute(delete(session).where(self._ledger.is_dead(session, thorough=True)))
 
     def mark_dead(self, incarnation: str) -> None:
         """Remove the rows of a process of this run that has died."""
-        its = and_(session.c.node == self._node, session.c.incarnation == incarnation)
+        owned = and_(session.c.node == self._node, session.c.incarnation == incarnation)
         with self._engine.begin() as connection:
-            connection.execute(delete(session).where(its))
+            connection.execute(delete(session).where(owned))

@@ -1,8 +1,8 @@
-"""Connections that have not logged in, and addresses that are spared their limits.
+"""Unauthenticated connections, and networks that are exempt from their limits.
 
-Lives here: how many there are, which are dropped, what is said where none is taken, and which of
-them get a process next.
-Lives elsewhere: when it is asked (limits.py, isolation/newcomers.py).
+Lives here: how many there are, which are dropped for new ones, the reason for refusing one, and
+which of them get a process next.
+Lives elsewhere: when the rules apply (admission.py, isolation/newcomers.py).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ftpserver.net.addresses import network_of
 from ftpserver.settings.table import Startups
 
 SHARE = 4
-"""A place may have one in so many of the connections that may be there without a log-in."""
+"""A network may have 1/SHARE of the unauthenticated connections that are allowed in all."""
 _MOMENT = 1.0
-"""Seconds that each of them has, before it makes room for another."""
-_Places = dict[str, dict[Hashable, float]]
-"""Connections by their places, each since when, the oldest first."""
+"""Seconds before a connection can be dropped for another."""
+_Connections = dict[str, dict[Hashable, float]]
+"""Connections by network, each with the time since when it counts; the oldest first."""
 _NONE: dict[Hashable, float] = {}
 _START_SECONDS = 1.0
-"""That a process is counted as being started, if nobody hears of its first answer before."""
+"""Seconds after which a process counts as started, if its first reply isn't reported before."""
 _SPARED_SECONDS = 3600.0
 _MAX_SPARED = 4096
 
 
 class TurnedAway(msgspec.Struct, frozen=True):
-    """Why no connection is taken from an address.
+    """The reason why connections from an address are refused.
 
     Attributes:
         by: ``penalty`` or ``connections``.
@@ -44,17 +44,18 @@ class TurnedAway(msgspec.Struct, frozen=True):
 
 
 class UnauthenticatedConnections:
-    """Connections that have not logged in. When there are many of them, the oldest one of the place
-    that has the most makes room.
+    """The connections that have not logged in, with a limit.
 
-    Each place has a share, so that none takes all. A connection is given a moment before it makes
-    room for another of the same place.
+    Above the limit, the oldest connection of the network that has the most is dropped for a new
+    one. Each network has a share, so that none takes all; beyond it, its own oldest is dropped. No
+    connection is dropped for another of its network in its first moment.
 
-    ``_lock`` guards all of them.
+    ``_lock`` guards all attributes.
 
     Args:
-        draw: A random number from 0 to 1.
-        clock: Seconds, of which only differences count.
+        limits: The limits; may be replaced while the server runs.
+        draw: Returns a random number from 0 to 1.
+        clock: A clock in seconds; only differences count.
     """
 
     def __init__(
@@ -65,30 +66,31 @@ class UnauthenticatedConnections:
     ) -> None:
         self.limits = limits
         self.on_dropped: Callable[[Hashable], None] = lambda connection: None
-        """Called with each connection that has to make room. It isn't counted any more."""
+        """Called with each connection that is dropped, once it no longer counts."""
         self._draw = draw
         self._clock = clock
         self._lock = threading.Lock()
-        self._where: dict[Hashable, tuple[_Places, str]] = {}
-        self._common: _Places = {}
-        self._own: _Places = {}
-        """Those from spared places."""
+        self._where: dict[Hashable, tuple[_Connections, str]] = {}
+        self._common: _Connections = {}
+        self._own: _Connections = {}
+        """The connections from networks with a recent log-in."""
 
     def __len__(self) -> int:
         return len(self._where)
 
     def count(self, host: str) -> int:
-        """How many there are from a place."""
+        """Return how many connections the network of an address has."""
         network = network_of(host)
         with self._lock:
             return len(self._common.get(network, ())) + len(self._own.get(network, ()))
 
     def take(self, connection: Hashable, host: str, *, known: bool, trusted: bool = False) -> bool:
-        """Count a new one, unless there is no room for it.
+        """Count a new connection, if the limits allow it. Return True if it was counted.
 
         Args:
-            known: Only what came from the same place counts against it.
-            trusted: Its place may have all there are, instead of a share.
+            known: True if a user has logged in from its network lately: then only connections of
+                that network count against it.
+            trusted: True if its network may have all connections instead of a share.
         """
         network = network_of(host)
         with self._lock:
@@ -102,23 +104,26 @@ class UnauthenticatedConnections:
             networks.setdefault(network, {})[connection] = now
             self._where[connection] = networks, network
         if dropped is not None:
+            # outside the lock, as the callback may call `leave`
             self.on_dropped(dropped)
         return True
 
     def has_room(self, host: str, *, known: bool, trusted: bool = False) -> bool:
-        """Whether `take` would count a new one. Nothing is done."""
+        """Return True if `take` would count a new one, without doing so."""
         with self._lock:
             return self._room(network_of(host), self._clock(), known=known, trusted=trusted)[0]
 
     def share(self, trusted: bool) -> int:
-        """How many a place may have."""
+        """Return how many connections a network may have."""
         full = self.limits.full
         return full if trusted else -(-full // SHARE)
 
     def _room(
         self, network: str, now: float, *, known: bool, trusted: bool
     ) -> tuple[bool, Hashable | None]:
-        """Whether there is room for another one, and which one has to make it."""
+        """Return whether another one is allowed, and the connection to drop for it, if any.
+
+        The caller holds the lock."""
         networks = self._own if known else self._common
         mine = networks.get(network, _NONE)
         if len(mine) >= self.share(trusted):
@@ -138,7 +143,7 @@ class UnauthenticatedConnections:
         return sum(map(len, self._common.values()))
 
     def _is_crowded(self) -> bool:
-        """Whether one of them has to make room for the next: by chance, and ever more often."""
+        """Return True if one must be dropped for the next: at random, more often as they grow."""
         begin, rate, full = self.limits
         if len(self._where) < begin:
             return False
@@ -151,7 +156,7 @@ class UnauthenticatedConnections:
         return self._draw() * 100 < percent
 
     def leave(self, connection: Hashable) -> None:
-        """It has logged in, or gone. Can be called twice."""
+        """Stop counting a connection that has logged in or closed. Can be called twice."""
         with self._lock:
             self._forget(connection)
 
@@ -161,28 +166,28 @@ class UnauthenticatedConnections:
 
 
 def _by_size(there: dict[Hashable, float]) -> tuple[int, float]:
-    """More of them is more; of as many, those with the oldest."""
+    """Order networks by their number of connections; if equal, by age of the oldest."""
     return len(there), -next(iter(there.values()))
 
 
 def _oldest(there: dict[Hashable, float], before: float) -> Hashable | None:
-    """The oldest one, if it came before then."""
+    """Return the oldest connection, if it came before a time."""
     for connection, since in there.items():
         return connection if since <= before else None
     return None
 
 
 class _Ring:
-    """Places that take turns, and what each of them has started."""
+    """Networks that take turns, and the connections of each that are being started."""
 
     def __init__(self) -> None:
         self.waiting: OrderedDict[str, dict[Hashable, bool]] = OrderedDict()
-        """The connections of each place, the oldest first, and whether it is trusted; the place
-        whose turn it is at the front."""
-        self.started: _Places = {}
+        """The waiting connections of each network, the oldest first, and whether each is trusted.
+        The network whose turn it is comes first."""
+        self.started: _Connections = {}
 
     def next(self, at_once: int, *, alone: bool) -> tuple[str, Hashable] | None:
-        """Which connection is to be started now, and of which place."""
+        """Return the network and the connection to start now; None if none may start."""
         running = sum(map(len, self.started.values()))
         if running >= at_once:
             return None
@@ -196,22 +201,22 @@ class _Ring:
 
 
 class Starts:
-    """Connections that have said something, and which of them get a process next.
+    """Connections that have sent something, and which of them get a process next.
 
-    The start of one costs processor time until it has given its first answer: the fork, and most of
-    the TLS handshake. So places take turns, and each has at most one started at a time. Only a
-    place beside which there is no other has more; the last one of those that may be started at
-    once stays free even then, for the first connection of the next place.
+    A process takes processor time until its first reply: for the fork, and for most of the TLS
+    handshake. So networks take turns, and each has at most one connection being started. Only a
+    network that is alone may have more; even then one start stays free for the first connection of
+    the next network.
 
-    A trusted place takes its turns as any other, so that it can't hold these up; but it may
-    have more than one started, since many users are behind it. Spared places take turns with each
-    other alone, and have as many starts besides.
+    A trusted network takes turns like any other, so that it can't delay them; but as many users are
+    behind it, it may have more than one start. Networks with a recent log-in take turns only with
+    each other, and have as many starts of their own.
 
-    ``_lock`` guards all of them.
+    ``_lock`` guards all attributes.
 
     Args:
-        at_once: As many are started at the same time: more would only share the same processors.
-        clock: Seconds, of which only differences count.
+        at_once: The number of starts at the same time; more would only share the same processors.
+        clock: A clock in seconds; only differences count.
     """
 
     def __init__(self, at_once: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -222,7 +227,7 @@ class Starts:
         self._where: dict[Hashable, tuple[_Ring, str]] = {}
 
     def wait(self, connection: Hashable, host: str, *, known: bool, trusted: bool = False) -> None:
-        """Count a connection among those that are to be started."""
+        """Add a connection to those that wait for a start."""
         network = network_of(host)
         ring = self._own if known else self._common
         with self._lock:
@@ -230,7 +235,7 @@ class Starts:
             self._where[connection] = ring, network
 
     def take(self) -> list[Hashable]:
-        """The connections that are to be started now. They count as such until `leave`."""
+        """Return the connections to start now. They count as being started until `leave`."""
         taken = []
         with self._lock:
             now = self._clock()
@@ -246,16 +251,16 @@ class Starts:
         return taken
 
     def leave(self, connection: Hashable) -> bool:
-        """It waits no more, or has given its first answer, or has ended. Can be called twice.
+        """Stop counting a connection: it has its first reply, or is closed. Can be called twice.
 
         Returns:
-            Whether it counted.
+            True if it counted.
         """
         with self._lock:
             return self._forget(connection)
 
     def due(self) -> float | None:
-        """When the next start doesn't count any more, by the clock; None: nothing waits for it."""
+        """Return the time when the oldest start stops counting; None if no connection waits."""
         with self._lock:
             if not self._common.waiting and not self._own.waiting:
                 return None
@@ -268,12 +273,13 @@ class Starts:
             return min(began) + _START_SECONDS if began else None
 
     def _is_alone(self) -> bool:
-        """Whether all that waits or is started is of one place."""
+        """Return True if all connections, waiting and being started, are of one network."""
         return (
             sum(len(ring.waiting.keys() | ring.started) for ring in (self._own, self._common)) < 2
         )
 
     def _expire(self, before: float) -> None:
+        """Stop counting starts from before a time. The caller holds the lock."""
         for ring in (self._own, self._common):
             late = [
                 connection
@@ -294,7 +300,7 @@ class Starts:
 def _drop_from(
     networks: MutableMapping[str, dict[Hashable, Any]], network: str, one: Hashable
 ) -> bool:
-    """Whether it was there."""
+    """Remove a connection of a network. Return True if it was there."""
     there = networks.get(network, {})
     if one not in there:
         return False
@@ -305,7 +311,7 @@ def _drop_from(
 
 
 class Spared:
-    """Addresses from which somebody has logged in lately. ``_lock`` guards ``_until``."""
+    """Networks from which a user has logged in lately. ``_lock`` guards ``_until``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
-"""Users of the system that the server runs on, as accounts know them.
+"""System users, as far as accounts refer to them.
 
-Lives here: whom the kernel names at the other end of a Unix socket, who starts the server first.
-Lives elsewhere: asking the kernel (ftpwire/peers.py), who sessions run as (isolation/sandbox.py).
+Lives here: the ids of system users at the other end of a Unix socket, the first account's name.
+Lives elsewhere: asking the kernel (ftpwire/peers.py), the user of sessions (isolation/sandbox.py).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import pwd
 from ftpserver.accounts.account import NAME
 
 _NOBODY = 65534
-"""The overflow uid: whoever the kernel can't tell, as users of another namespace (proc(5))."""
+"""The overflow uid, which stands for users that have no id in this namespace (proc(5))."""
 
 
 def uid_of(system_user: str) -> int | None:
-    """The id of a system user; None where there is none, or the kernel can't tell it."""
+    """Return the id of a system user; None if there is no such user or it is the overflow uid."""
     try:
         uid = pwd.getpwnam(system_user).pw_uid
     except KeyError:
@@ -25,12 +25,12 @@ def uid_of(system_user: str) -> int | None:
 
 
 def can_be_peer(system_user: str) -> bool:
-    """Whether the kernel can ever tell that it is this user who connects to a Unix socket."""
+    """Return True if the kernel can identify this user at the other end of a Unix socket."""
     return uid_of(system_user) is not None
 
 
 def first_account_name() -> str:
-    """A name for the account of whoever runs the server first."""
+    """Return a name for the first account: that of the user who runs the server, if valid."""
     try:
         name = getpass.getuser().lower()
     except (OSError, KeyError):

@@ -1,9 +1,9 @@
-"""What one process counts for the sessions of all.
+"""The counters that one process keeps for the sessions of all processes.
 
 Lives here: the counters together, so that the limits of the server's own process and the supervisor
-of its workers have the same ones.
-Lives elsewhere: each of them (session_counts.py, transfer_counts.py, turns.py), when something
-counts (limits.py), asking for it from a worker (processes/worker_interfaces.py).
+of its workers use the same ones.
+Lives elsewhere: each counter (session_counts.py, transfer_counts.py, turns.py), when something
+counts (limits.py), requests for it from a worker (processes/worker_interfaces.py).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Tallies:
     Attributes:
         sessions: The sessions of each account.
         transfers: The running transfers of each account.
-        queue: Passwords that wait to be checked.
-        changes: Passwords that are being changed.
+        queue: The passwords that wait for a check.
+        changes: The password changes in progress.
     """
 
     sessions: SessionCounts
@@ -36,10 +36,10 @@ class Tallies:
 
     @classmethod
     def empty(cls, most_transfers: Callable[[], int]) -> Tallies:
-        """Those of a server that starts.
+        """Make the counters of a server that starts.
 
         Args:
-            most_transfers: Asked for the cap on the transfers of an account.
+            most_transfers: Returns the cap on the running transfers of an account.
         """
         return cls(
             SessionCounts(),
@@ -49,11 +49,11 @@ class Tallies:
         )
 
     def free_turns(self, worker: int) -> None:
-        """Give back the turns of a worker that has ended: others wait for these."""
+        """Release the turns of a worker that has ended, as others wait for them."""
         self.queue.mark_dead(worker)
         self.changes.mark_dead(worker)
 
     def forget_sessions(self, worker: int) -> None:
-        """Count the sessions and transfers no more of a worker whose process has ended."""
+        """Stop counting the sessions and transfers of a worker whose process has ended."""
         self.sessions.mark_dead(worker)
         self.transfers.mark_dead(worker)

@@ -2,8 +2,8 @@
 
 Lives here: issuing, checking, listing and revoking them. Lives elsewhere: accounts (accounts.py).
 
-A token has 256 random bits, so its plain SHA-256 is stored: nothing could be guessed from it, and
-a log-in by token costs no argon2.
+A token has 256 random bits, so its plain SHA-256 is stored: it can't be guessed from that, and a
+log-in by token needs no argon2.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from ftpwire.messages import MAX_TOKEN_NAME, TokenInfo
 from ftpwire.paths import printable
 
 MAX_TOKENS = 64
-"""Most tokens that an account can have."""
+"""The most tokens that an account can have."""
 DEFAULT_SECONDS = 365 * 24 * 3600
 _PREFIX = "ftpt_"
-"""Begins every token: a leaked one is recognised for what it is by those who search for leaks."""
+"""The prefix of every token, by which scanners can recognize a leaked one."""
 _REFUSED = "wrong user name or token"
-NO_MORE = "the token that this session was opened with is good no more: log in anew"
+NO_MORE = "the token of this session was revoked or has expired: log in again"
 _USED_EVERY = 3600
-"""Seconds: when a token was last used is noted no more often."""
+"""The shortest time, in seconds, between two updates of a token's last use."""
 
-# All that a log-in asks for, in one statement that is built once: it takes 80 µs instead of 290.
+# Everything for a log-in in one statement, built once: that takes 80 µs instead of 290.
 _BY_HASH = (
     select(
         account_table,
@@ -61,7 +61,7 @@ _BY_HASH = (
 
 @dataclass(frozen=True)
 class Issued:
-    """A new token, the only time that its secret is known. ``expires``: seconds since 1970."""
+    """A new token, with its secret, which is stored nowhere. ``expires``: seconds since 1970."""
 
     id: str
     secret: str
@@ -88,14 +88,14 @@ class Tokens:
 
         Args:
             name: At most 64 characters, without NUL.
-            parent: The token of the session that asks for it. The new one ends with it at the
-                latest, and is revoked with it.
+            parent: The token of the requesting session. The new one ends with it at the latest, and
+                is revoked with it.
 
         Raises:
             TooMany: The account has too many.
             BadAccount: The name can't be used.
-            Forbidden: The parent is good no more.
-            NotFound: The account is gone.
+            Forbidden: The parent was revoked or has expired.
+            NotFound: The account was removed.
         """
         if len(name) > MAX_TOKEN_NAME or "\0" in name:
             raise BadAccount(f"a token's name has at most {MAX_TOKEN_NAME} characters, and no NUL")
@@ -105,7 +105,7 @@ class Tokens:
         owner = select(account_table.c.id).where(account_table.c.id == account.id)
         with self._durable.begin() as connection:
             connection.execute(delete(token).where(token.c.expires < int(RUN.earliest())))
-            # where writers don't wait for each other by themselves, those of one account do here
+            # a database with concurrent writers serializes those of one account here
             if connection.execute(owner.with_for_update()).first() is None:
                 raise NotFound("the account was removed")
             if parent is not None:
@@ -127,14 +127,14 @@ class Tokens:
         return made
 
     def log_in(self, name: str, secret: str, host: str = LOCAL) -> tuple[Account, str]:
-        """The account and the token's id, if the token is that account's and still good.
+        """Return the account and the token's id, if the token is that account's and valid.
 
         Args:
-            host: The address that it is from.
+            host: The address that the log-in comes from.
 
         Raises:
-            Refused: The same, whatever is wrong with the token or the address; that the account is
-                disabled or has expired is told.
+            Refused: The same error for anything wrong with the token or the address. Only that the
+                account is disabled or has expired is shown.
         """
         now = int(RUN.latest())
         with self._reading.connect() as connection:
@@ -151,7 +151,7 @@ class Tokens:
         return account, str(row.token_id)
 
     def of(self, account: Account, current: str | None = None) -> Sequence[TokenInfo]:
-        """The account's tokens, oldest first."""
+        """Return the account's tokens, oldest first."""
         mine = select(token).where(token.c.account_id == account.id).order_by(token.c.created)
         with self._reading.connect() as connection:
             rows = connection.execute(mine).all()
@@ -169,15 +169,15 @@ class Tokens:
         ]
 
     def is_good(self, token_id: str) -> bool:
-        """Whether the token is still there."""
+        """Return True if the token has not been revoked."""
         with self._reading.connect() as connection:
             found = connection.execute(select(token.c.id).where(token.c.id == token_id))
             return found.first() is not None
 
     def revoke(self, account: Account | None, token_id: str) -> int:
-        """Make a token good for nothing, of that account or of any, and all that were made with it.
+        """Revoke a token, of that account or of any, and all tokens made with it.
 
-        Returns how many these were. Raises NotFound.
+        Return how many were revoked. Raises NotFound.
         """
         first = select(token.c.id).where(token.c.id == token_id)
         if account is not None:
@@ -192,7 +192,7 @@ class Tokens:
         return len(ids)
 
     def revoke_all(self, account: Account) -> int:
-        """Make all tokens of an account good for nothing; returns how many there were."""
+        """Revoke all tokens of an account, and return how many there were."""
         with self._durable.begin() as connection:
             mine = delete(token).where(token.c.account_id == account.id)
             return connection.execute(mine).rowcount
@@ -201,7 +201,7 @@ class Tokens:
 def _within(
     connection: Connection, account: Account, parent: str, expires: int | None, now: int
 ) -> int | None:
-    """When a token ends that is made with another one. Raises Forbidden."""
+    """Return when a token that is made with another one expires. Raises Forbidden."""
     asked = select(token.c.expires).where(token.c.id == parent, token.c.account_id == account.id)
     row = connection.execute(asked).first()
     if row is None or (row.expires is not None and row.expires <= now):

@@ -1,7 +1,7 @@
-"""What an account's trash keeps: its own settings, else the server's.
+"""The trash policy of an account: its own settings, or else the server's.
 
-Lives here: putting the two together. Lives elsewhere: what a policy is (storage/trash/policy.py),
-the server's settings (settings/table.py), who obeys it (workspace/, daemon/housekeeping.py).
+Lives here: combining the two. Lives elsewhere: the policy as a value (storage/trash/policy.py), the
+server's settings (settings/table.py), applying the policy (workspace/, daemon/housekeeping.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def policy_of(account: Account, settings: Settings) -> Policy:
-    """What holds for an account now. Both may be others at the next request."""
+    """Return the policy of an account now. Both settings may have changed at the next request."""
     days, share = account.trash_days, account.trash_max
     return Policy(
         days=settings.trash_days if days is None else days,

@@ -1,11 +1,11 @@
-"""Turns: how many passwords are hashed at once, who waits for that, and one change at a time.
+"""Turns: how many passwords are hashed at once, the queue for that, and one change at a time.
 
 Lives here: the queue of one server, and the accounts whose password is being changed.
-Lives elsewhere: hashing (passwords.py), when a turn is needed (limits.py), asking the server's
-process for one from a worker (processes/worker_interfaces.py).
+Lives elsewhere: hashing (passwords.py), when a turn is needed (limits.py), requests for a turn to
+the server's process from a worker (processes/worker_interfaces.py).
 
-Both are in the memory of the server's process, for all of its workers. What a worker holds is
-given back when it ends, however it does.
+Both are in the memory of the server's process, for all of its workers. Turns of a worker are
+released when it ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ftpserver.interfaces import apart, asked, told
 from ftpserver.net.addresses import network_of
 from ftpwire.errors import Busy
 
-TOO_MANY = "too many log in just now: try again in a moment"
+TOO_MANY = "too many log-ins at the moment: try again shortly"
 _LONGEST = 30.0
-"""Seconds that a turn of a worker lasts at most: one that was stopped in it holds up no other."""
+"""The longest turn of a worker, in seconds, so that a stopped worker doesn't block others."""
 _Result = TypeVar("_Result")
 _WAITING_SHARE = 2
-"""A stranger's address may have one in so many of those that wait."""
+"""A network without a recent log-in may have 1/_WAITING_SHARE of the waiting turns."""
 
 
 def _too_many() -> Busy:
@@ -37,29 +37,29 @@ def _too_many() -> Busy:
 
 
 class Queueing(Protocol):
-    """Where turns at hashing a password are given out."""
+    """The queue for turns to hash a password."""
 
     def turn(
         self, host: str, *, known: bool, seconds: float | None = None
     ) -> AbstractContextManager[None]:
-        """Wait for a turn, and have it. Raises Busy: too many wait already, or it took too long.
+        """Wait for a turn, and hold it. Raises Busy if too many wait already or it took too long.
 
         Args:
-            known: Somebody has logged in from there lately.
-            seconds: To wait, at most.
+            known: True if a user has logged in from there lately.
+            seconds: The longest wait; None for no limit.
         """
 
 
 @apart
 class Changing(Protocol):
-    """Where it is known which passwords are being changed."""
+    """The record of password changes in progress."""
 
     @contextmanager
     def one(self, account_id: int, name: str) -> Iterator[None]:
-        """Change an account's password meanwhile. Raises Busy: another session does.
+        """Hold an account's password change. Raises Busy if another session is changing it.
 
         Args:
-            name: Of the account, for the message.
+            name: The account's name, for the message.
         """
         self.begin(account_id, name)
         try:
@@ -69,15 +69,15 @@ class Changing(Protocol):
 
     @asked
     def begin(self, account_id: int, name: str) -> None:
-        """An account's password is being changed from now on. Raises Busy: it is already."""
+        """Begin the change of an account's password. Raises Busy if another one is in progress."""
 
     @told
     def end(self, account_id: int) -> None:
-        """It is not any more."""
+        """End the change of an account's password."""
 
 
 def wait_for(began: Future[_Result], seconds: float | None) -> _Result:
-    """Wait until it is one's turn. Raises Busy: it took too long."""
+    """Wait for a turn to begin. Raises Busy if it took too long."""
     try:
         return began.result(seconds)
     except TimeoutError:
@@ -86,12 +86,12 @@ def wait_for(began: Future[_Result], seconds: float | None) -> _Result:
 
 @dataclass(eq=False)
 class Turn:
-    """A place in the queue.
+    """A turn in the queue.
 
     Attributes:
-        token: To give it back.
-        since: When it began, on ``time.monotonic()``.
-        began: Done as soon as it is its turn, by the thread that gave its own turn back.
+        token: The token by which it is released.
+        since: When it began, by ``time.monotonic()``.
+        began: Done once the turn begins, by the thread that released a turn.
     """
 
     network: str
@@ -102,29 +102,29 @@ class Turn:
 
 
 class Queue:
-    """Passwords that are checked, and those that wait for it; first come, first served.
+    """The passwords that are being checked, and those that wait; first come, first served.
 
-    ``_lock`` guards all of it. It is never held while waiting, nor while others are told.
+    ``_lock`` guards all attributes. It is never held while waiting, nor while futures are set.
 
     Args:
-        at_once: Checked at the same time.
-        waiting: Most that may wait.
+        at_once: The number of turns at the same time.
+        waiting: The most turns that may wait.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self.at_once = at_once
         self._most = waiting
         self._lock = threading.Lock()
-        self._by_place: Counter[str] = Counter()
+        self._by_network: Counter[str] = Counter()
         self._waiting: dict[str, Turn] = {}
         self._running: dict[str, Turn] = {}
 
     def __len__(self) -> int:
-        return self._by_place.total()
+        return self._by_network.total()
 
     @contextmanager
     def turn(self, host: str, *, known: bool, seconds: float | None = None) -> Iterator[None]:
-        """Wait for a turn, and have it; see `Queueing`."""
+        """Wait for a turn, and hold it; see `Queueing`."""
         mine = self.enter(host, known=known)
         try:
             wait_for(mine.began, seconds)
@@ -133,38 +133,41 @@ class Queue:
             self.leave(mine.token)
 
     def enter(self, host: str, *, known: bool, worker: int | None = None) -> Turn:
-        """Take a place in the queue, to be given back by `leave`.
+        """Enter the queue. The turn must be released by `leave`.
 
-        A stranger's address may take only a part of the queue, so that one can't fill it; where
-        somebody has logged in lately, it is twice as long.
+        A network without a recent log-in may take only a part of the queue, so that one can't fill
+        it; for one with a recent log-in, the queue is twice as long.
 
         Args:
-            worker: Who is asking, to be given back with its end; None: this process.
+            worker: The worker that the turn is for, and whose end releases it; None for this
+                process.
 
         Raises:
+            Busy: Too many wait already.
             Busy: Too many wait already.
         """
         turn = Turn(network_of(host), worker)
         most = self.at_once + self._most * (2 if known else 1)
         mine = most if known else self.at_once + self._most // _WAITING_SHARE
         with self._lock:
-            if self._by_place.total() >= most or self._by_place[turn.network] >= mine:
+            if self._by_network.total() >= most or self._by_network[turn.network] >= mine:
                 raise _too_many()
-            self._by_place[turn.network] += 1
+            self._by_network[turn.network] += 1
             self._waiting[turn.token] = turn
             next_ones = self._advance()
+        # outside the lock: a future's callbacks run here
         _begin(next_ones)
         return turn
 
     def leave(self, token: str) -> None:
-        """Give a turn back, or a place among those that wait. Can be called twice."""
+        """Release a turn, running or waiting. Can be called twice."""
         with self._lock:
             self._remove(token)
             next_ones = self._advance()
         _begin(next_ones)
 
     def mark_dead(self, worker: int) -> None:
-        """Give back what a worker had that has ended."""
+        """Release the turns of a worker that has ended."""
         with self._lock:
             for turn in [*self._waiting.values(), *self._running.values()]:
                 if turn.worker == worker:
@@ -173,14 +176,15 @@ class Queue:
         _begin(next_ones)
 
     def _remove(self, token: str) -> None:
+        """Remove a turn from the queue. The caller holds the lock."""
         turn = self._waiting.pop(token, None) or self._running.pop(token, None)
         if turn is not None:
-            self._by_place[turn.network] -= 1
-            if not self._by_place[turn.network]:
-                del self._by_place[turn.network]
+            self._by_network[turn.network] -= 1
+            if not self._by_network[turn.network]:
+                del self._by_network[turn.network]
 
     def _advance(self) -> list[Turn]:
-        """Those that have their turn from now on."""
+        """Start the next turns, and return them. The caller holds the lock."""
         now, begun = time.monotonic(), []
         for turn in list(self._running.values()):
             if turn.worker is not None and now - turn.since > _LONGEST:
@@ -199,31 +203,31 @@ def _begin(turns: list[Turn]) -> None:
 
 
 class Changes(Changing):
-    """The accounts whose password is being changed. ``_lock`` guards ``_changing``.
+    """The password changes in progress. ``_lock`` guards ``_changing``.
 
-    Each change takes two turns at hashing, and many at once would make the log-ins of others wait.
+    Each change hashes twice; many at once for one account would delay the log-ins of others.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changing: dict[int, int | None] = {}
-        """The accounts, and the worker that each is changed in."""
+        """The accounts, each with the worker that changes it; None for this process."""
 
     def begin(self, account_id: int, name: str, worker: int | None = None) -> None:
-        """The same, by a worker."""
+        """Begin a change, maybe in a worker. Raises Busy if another one is in progress."""
         with self._lock:
             if account_id in self._changing:
-                raise Busy(
-                    f"{name}: another session is changing the password just now", retry_after=1
-                )
+                raise Busy(f"{name}: another session is changing the password", retry_after=1)
             self._changing[account_id] = worker
 
     def end(self, account_id: int) -> None:
-        """It is not any more."""
+        """End the change of an account's password."""
         with self._lock:
             self._changing.pop(account_id, None)
 
     def mark_dead(self, worker: int) -> None:
-        """A worker has ended, and what it was changing with it."""
+        """End the changes of a worker that has ended."""
         with self._lock:
-            self._changing = {one: its for one, its in self._changing.items() if its != worker}
+            self._changing = {
+                one: owner for one, owner in self._changing.items() if owner != worker
+            }

@@ -1,12 +1,13 @@
-"""A copy of what a server can't be made again from: accounts, keys, settings.
+"""Backups of a server's state: accounts, keys, settings.
 
-Lives here: making the copy, and checking one. Lives elsewhere: users' files, which any tool can
+Lives here: making a backup, and checking one. Lives elsewhere: users' files, which any tool can
 copy; options and output (cli/backup.py, cli/check.py).
 
-The copy is a root of its own without any files: ``COPY/.ftpd``. It is made beside its place and
-renamed when it is whole and on the disk, so what is there under its name is no half of one. Its
-accounts are marked to be counted again, because their files may be others by then, and leases
-aren't copied: a server that is started on it, or on a root that it was copied to, counts first.
+A backup is a root of its own without users' files: ``BACKUP/.ftpd``. It is made under a temporary
+name beside the final one, and renamed when it is complete and durable, so that a partial backup
+never has the final name. Its accounts are marked to be counted again, because the files may have
+changed when it is restored, and leases aren't copied: a server that is started on it, or on a root
+that it was copied to, counts the homes first.
 """
 
 from __future__ import annotations
@@ -39,15 +40,19 @@ MANIFEST = "backup.json"
 _UNFINISHED = ".unfinished-backup-"
 _READ = 1024 * 1024
 _OF_ONE_RUN = ("lease", "session", "server", "operation", "answer")
-"""Tables whose rows mean nothing without the files, or the server, that they are about."""
+"""Tables whose rows have no meaning without the files, or the running server, that they are
+about."""
 
 
 @dataclass(frozen=True)
 class Backup:
-    """What was copied.
+    """A backup that was made.
 
     Attributes:
-        left_out: Files that the settings name and that lie elsewhere.
+        place: Its directory.
+        accounts: The number of accounts in it.
+        files: The names of the files in it.
+        left_out: Files that the settings name and that are not in it, because they are elsewhere.
     """
 
     place: Path
@@ -57,17 +62,22 @@ class Backup:
 
 
 def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
-    """Copy the state of a root, whether a server runs there or not.
+    """Back up the state of a root, whether a server runs there or not.
+
+    Args:
+        root: The root.
+        place: The directory to make, or an empty one.
+        left_out: See `Backup`.
 
     Raises:
-        StateError: There is no state, it is damaged, the place is taken or can't be written.
+        StateError: There is no state, it is damaged, or ``place`` isn't empty or can't be written.
     """
     state = state_of(root)
     if (why := never_started(root)) is not None:
         raise StateError(why)
     place = place.absolute()
     if place.is_dir() and any(place.iterdir()):
-        raise StateError(f"{place}: exists and has contents: name a new directory")
+        raise StateError(f"{place}: not empty: name a new directory")
     unfinished = place.with_name(f"{_UNFINISHED}{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -112,12 +122,12 @@ def _fill(
         _sync(Path(directory))
     problems = [str(one) for one in BackupVerifier(unfinished).findings()]
     if problems:
-        raise StateError(f"{root}: the copy would not be whole: {problems[0]}")
+        raise StateError(f"{root}: the backup would be damaged: {problems[0]}")
     return Backup(place, accounts, tuple(names), left_out)
 
 
 def _copy_database(source: Path, target: Path) -> int:
-    """Copy the accounts file while it is in use; returns how many accounts there are."""
+    """Copy the accounts file while it is in use. Return the number of accounts."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     uri = f"{source.absolute().as_uri()}?mode=ro"
     with (
@@ -125,12 +135,12 @@ def _copy_database(source: Path, target: Path) -> int:
         closing(sqlite3.connect(target)) as here,
     ):
         there.backup(here)
-        here.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+        here.execute("PRAGMA journal_mode=DELETE")  # a single file, without a WAL beside it
         tables = {name for (name,) in here.execute("SELECT name FROM sqlite_master")}
         with here:
             for table in _OF_ONE_RUN:
                 if table in tables:
-                    here.execute(f"DELETE FROM {table}")  # one of two constants
+                    here.execute(f"DELETE FROM {table}")  # safe: `table` is one of our constants
             here.execute("UPDATE account SET held = 0, dirty = 1")
             columns = {row[1] for row in here.execute("PRAGMA table_info(account)")}
             if "held_files" in columns:
@@ -170,25 +180,25 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     return {"size": size, "blake3": hasher.hexdigest()}
 
 
-# checking a copy -----------------------------------------------------------------------------
+# checking a backup ---------------------------------------------------------------------------
 
 
 def is_backup(root: Path) -> bool:
-    """Whether a root is such a copy: there are no files in it to be checked."""
+    """Return whether a root is a backup, which has no users' files to check."""
     return (state_of(root) / MANIFEST).is_file()
 
 
 def has_homes(root: Path) -> bool:
-    """Whether homes of the accounts lie beside a copy: then it was put back already.
+    """Return whether a backup has homes of its accounts beside it: then it was restored already.
 
-    Homes elsewhere don't count: they are those of the server that it was made of.
+    Homes outside the root don't count: the original server uses them.
     """
     engine = open_to_read(state_of(root))
     try:
         with engine.connect() as connection:
             rows = connection.execute(select(account.c.name, account.c.home)).all()
     except DatabaseError:
-        return False  # what is wrong with it is found when it is checked
+        return False  # the check will report what is wrong
     finally:
         engine.dispose()
     homes = (home_of(root, row.name, row.home) for row in rows)
@@ -196,16 +206,18 @@ def has_homes(root: Path) -> bool:
 
 
 def begin_anew(state: Path) -> None:
-    """A server starts on a copy: from here on it is a root like any other."""
+    """Turn a backup into an ordinary root, because a server starts on it."""
     (state / MANIFEST).unlink(missing_ok=True)
 
 
 @dataclass
 class BackupVerifier:
-    """One check of a copy: iterate over ``findings()``. As `verify.Verifier`, for a copy.
+    """One check of a backup, like `verify.Verifier`: iterate over ``findings()``.
 
     Attributes:
-        accounts, files, size: What was checked, in bytes.
+        root: The backup.
+        beside: Always None: no server runs on a backup.
+        accounts, files, size: How many accounts, files and bytes were checked.
     """
 
     root: Path
@@ -216,14 +228,14 @@ class BackupVerifier:
     _state: Path = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
-        """Everything that is wrong with it."""
+        """Yield everything that is wrong with it."""
         self._state = state_of(self.root)
         try:
             manifest = json.loads((self._state / MANIFEST).read_bytes())
             files = dict(manifest["files"])
             self.accounts = int(manifest["accounts"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            yield _wrong(MANIFEST, "what was copied", str(error) or type(error).__name__)
+            yield _wrong(MANIFEST, "a list of files", str(error) or type(error).__name__)
             return
         for name, expected in files.items():
             yield from self._check_file(str(name), expected)

@@ -1,14 +1,14 @@
-"""Whether an account may do something, and what decides it: asked without doing it.
+"""Explaining whether an account may do something, and what decides it, without doing it.
 
-Lives here: the questions, and putting the server's own checks to them in the server's order.
+Lives here: the questions, and running the server's own checks in the server's order.
 Lives elsewhere: the checks (accounts/accounts.py, accounts/bans.py, accounts/limits.py,
 storage/ownership.py, storage/permissions.py and workspace/needs.py, storage/batch.py,
 storage/home.py, storage/ledger.py), options and printing (cli/explain.py).
 
-Nothing is decided here: what answers a question is what refuses a client, with the same text.
-What only a running server has in its memory is asked of it, and handed in (`Running`).
-What is not known here can differ: the room that is kept for an interrupted upload counts as taken,
-though the same upload may have it; limits that a server was given by flags are not in its file.
+Nothing is decided here: the same checks refuse a client, with the same text. What is only in the
+memory of a running server is passed in (`Running`). The answer can differ from the server's in what
+is not known here: quota that is reserved for an interrupted upload counts as taken, though that
+upload may use it, and limits that were given to the server as options are not in its settings file.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ftpserver.storage.file_systems import on_one_mount
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.ownership import Ownership, belongs_to, identity
+from ftpserver.storage.permissions import Action, Rights, Rule
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpserver.storage.trash.policy import Policy
 from ftpserver.workspace import needs
@@ -55,22 +56,24 @@ from ftpwire.messages import Message
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer.
+    """The answer to a question.
 
     Attributes:
+        allowed: True if it is allowed.
         decided_by: ``disabled``, ``expiry``, ``network``, ``owner`` (the home is another server's),
             ``ban``, ``penalty``, ``connections``, ``sessions``, ``permissions``, ``quota``,
             ``files quota``, ``disk`` (it is full), or ``files`` (what is there, or its mode).
-        code: Of the error that a client gets; None when it is allowed, or the client is told
-            nothing.
-        reason: One line for people: what the client is told, or the administrator of log-ins.
-        rule: The rule that decides about the path, where there is one.
-        needed: Bytes, where room decides.
-        free: Bytes that are free; None when unlimited, or when it isn't about room.
-        advice: What changes it, where an administrator's command does.
-        note: What else there is to know.
-        trash_days: How long what is removed can be restored; None: it is final, or nothing is
-            removed.
+        reason: One human-readable line: in general the text that the client gets; about log-ins,
+            the text that the administrator gets.
+        code: The code of the error that the client gets; None if it is allowed, or if the client
+            gets no error.
+        rule: The rule that decides about the path, if there is one.
+        needed: Bytes that are needed, if this is about quota or disk space.
+        free: Bytes that are free; None if unlimited, or if this is not about space.
+        advice: The command or setting that changes the decision, if there is one.
+        note: A further remark.
+        trash_days: Days for which a removed file can be restored; None if the removal is final, or
+            nothing is removed.
     """
 
     allowed: bool
@@ -91,20 +94,30 @@ _ADVICE = {
     "network": "ftpd user set {user} --network NETWORK",
     "owner": "ftpd user set {user} --take-home, once the other server no longer uses the home",
     "ban": "ftpd unban {address}",
-    "penalty": "ftpd unban {address}; trusted-networks, where many clients come from there",
-    "connections": "max-startups; trusted-networks, where many clients come from there",
+    "penalty": "ftpd unban {address}; trusted-networks, if many clients share this network",
+    "connections": "max-startups; trusted-networks, if many clients share this network",
     "sessions": "ftpd sessions and ftpd kick; ftpd user set {user} --max-sessions NUMBER, or the "
     "settings max-user-sessions, max-address-sessions and max-sessions",
-    "permissions": "ftpd user set {user} --permit RULE",
+    "permissions": "ftpd user set {user} --permit RULE, which replaces all rules (now: {rules})",
     "quota": "ftpd user set {user} --quota SIZE",
     "files quota": "ftpd user set {user} --max-files NUMBER",
-    "disk": "make room on the disk of the home",
+    "disk": "free space on the disk of the home",
 }
-"""By what decides: what to do if it is not as it should be."""
+"""For each value of `Verdict.decided_by`: how to change that decision."""
+
+
+_DEEDS = {
+    Action.SEE: "look at",
+    Action.LIST: "list",
+    Action.READ: "read",
+    Action.CREATE: "write to",
+    Action.REPLACE: "replace",
+    Action.DELETE: "remove",
+}
 
 
 class _Closed(LoginRefused):
-    """Nobody may log in, whatever the password. ``by``: what decides it."""
+    """No log-in is allowed, whatever the password. ``by``: see `Verdict.decided_by`."""
 
     def __init__(self, reason: str, by: str) -> None:
         super().__init__(reason)
@@ -112,7 +125,7 @@ class _Closed(LoginRefused):
 
 
 def _check_open(account: Account, host: str) -> None:
-    """Raise _Closed when nobody may log in from there."""
+    """Raise _Closed if the account allows no log-in from a host."""
     reason = account.closed_to(host)
     if reason is None:
         return
@@ -122,14 +135,36 @@ def _check_open(account: Account, host: str) -> None:
 
 
 def _check_owner(engine: Engine, root: Path, account: Account) -> None:
-    """Raise _Closed when the home belongs to another server."""
+    """Raise _Closed if the home belongs to another server."""
     other = Ownership(identity(engine), root).other(account.home)
     if other is not None:
         raise _Closed(belongs_to(other), "owner")
 
 
+def _check_rights(account: Account, request: Message) -> None:
+    """Raise Forbidden if the account's permissions forbid a request.
+
+    If a rule ``none`` for the home forbids it, the text is another than that for the client
+    ("closed account"), as the account is not closed: it can log in.
+    """
+    rights = account.rights
+    try:
+        needs.require(rights, request)
+    except Forbidden as error:
+        if error.rule != Rule((), Rights.NONE).text or error.path is None:
+            raise
+        deed = next(
+            _DEEDS[need.action]
+            for need in needs.NEEDS[type(request)]
+            if not rights.allows(need.action, paths.split(getattr(request, need.field)))
+        )
+        shown = paths.show(error.path)
+        text = f"{account.name} may not {deed} {shown} (rule: {error.rule})"
+        raise error.with_text(text) from None
+
+
 class _NotTaken(CommandError):
-    """No connection is taken from the address. ``by``: what decides it."""
+    """No connection from the address is accepted. ``by``: see `Verdict.decided_by`."""
 
     def __init__(self, refused: TurnedAway) -> None:
         super().__init__(refused.reason)
@@ -138,14 +173,14 @@ class _NotTaken(CommandError):
 
 @dataclass(frozen=True)
 class Running:
-    """What only the memory of the running server has.
+    """Facts that are only in the memory of the running server.
 
     Attributes:
-        turned_away: Why it would take no connection from the address.
-        too_many: Why the account can have no more sessions.
-        note: What else there is to say.
-        banned: What it would tell of a ban.
-        is_there: It runs, and has said all of this.
+        turned_away: The reason why a connection from the address would be refused, if it would be.
+        too_many: The reason why the account can't have another session, if it can't.
+        note: A further remark about the address.
+        banned: The text of the error that a ban would cause.
+        is_there: True if a server runs, and these facts are its answer.
     """
 
     turned_away: TurnedAway | None = None
@@ -158,13 +193,16 @@ class Running:
 def log_in(
     engine: Engine, settings: Settings, account: Account, host: str, running: Running
 ) -> Verdict:
-    """Whether a log-in with the right password succeeds.
+    """Explain whether a log-in with the right password succeeds.
 
     Args:
-        settings: Of the server: its limits for sessions, and its bans.
-        host: The address that it comes from.
+        engine: The accounts database.
+        settings: The server's settings, with its limits for sessions and bans.
+        account: The account.
+        host: The client's address.
+        running: The facts from the running server.
     """
-    # no server's rows are its own, and so none are taken for those of a dead run
+    # with an empty node, no server's rows look like those of a dead run of this one
     limits = Limits(engine, settings, Ledger(engine, node="", incarnation="asking"))
 
     def check() -> None:
@@ -187,11 +225,13 @@ def log_in(
 
 
 class Asking:
-    """What one account may do with its files, asked of its home as it is now.
+    """Explains what one account may do with its files, by the present contents of its home.
 
     Args:
-        root: The server's directory of homes.
-        trash: What the account's trash keeps.
+        engine: The accounts database.
+        root: The server's root.
+        account: The account.
+        trash: The policy of the account's trash.
     """
 
     def __init__(self, engine: Engine, root: Path, account: Account, trash: Policy) -> None:
@@ -202,12 +242,13 @@ class Asking:
         self._ledger = Ledger(engine)
 
     def put(self, path: bytes, size: int | None) -> Verdict:
-        """Store a file of some bytes, replacing what is there."""
+        """Explain whether it may store a file of some size, replacing what is there."""
         request = messages.Put(path, size)
 
         def check(home: Home) -> None:
             uploads = Uploads(home, self._ledger, self._account.id, durable=False)
-            if size is not None and size > RESUME_FROM:  # clients ask first then
+            # for a file this large, clients ask first, so this check comes before that of the quota
+            if size is not None and size > RESUME_FROM:
                 uploads.check(request)
             self._ledger.check_room(self._account.id, size or 0)
             home.check_disk(size or 0)
@@ -216,7 +257,7 @@ class Asking:
         return self._ask(request, check, path, room=size)
 
     def get(self, path: bytes, *, follow: bool) -> Verdict:
-        """Fetch a file, or a link as such; with ``follow`` what it leads to."""
+        """Explain whether it may fetch a file or a link; with ``follow``, the link's target."""
 
         def check(home: Home) -> None:
             if not follow and stat.S_ISLNK(home.stat(target_of(path), follow=False).st_mode):
@@ -227,7 +268,7 @@ class Asking:
         return self._ask(messages.Get(path), check, path)
 
     def list(self, path: bytes) -> Verdict:
-        """List a directory."""
+        """Explain whether it may list a directory."""
 
         def check(home: Home) -> None:
             deque(home.list(path, recursive=False, follow=False, digest=False), maxlen=0)
@@ -235,7 +276,7 @@ class Asking:
         return self._ask(messages.List(path), check, path)
 
     def make_dir(self, path: bytes) -> Verdict:
-        """Make a directory."""
+        """Explain whether it may make a directory."""
 
         def check(home: Home) -> None:
             parts = target_of(path)
@@ -247,7 +288,7 @@ class Asking:
         return self._ask(messages.MakeDir(path), check, path)
 
     def remove(self, path: bytes, *, recursive: bool) -> Verdict:
-        """Remove a file, an empty directory, or a tree."""
+        """Explain whether it may remove a file, an empty directory, or a tree."""
         final = self._why_final()
 
         def check(home: Home) -> None:
@@ -261,19 +302,19 @@ class Asking:
                 finally:
                     os.close(fd)
             if final is None and not _on_one_mount_with_home(home, path):
-                final = "it lies on another file system than the home's trash"
+                final = "it is on another file system than the home's trash"
 
         verdict = self._ask(messages.Remove(path, recursive), check, path)
         if not verdict.allowed:
             return verdict
         if final is not None:
-            return replace(verdict, reason=f"it is final: {final}")
+            return replace(verdict, reason=f"the removal is final: {final}")
         days = self._trash.days
         reason = f"it goes to the trash for {days} day{'' if days == 1 else 's'}"
         return replace(verdict, reason=reason, trash_days=days)
 
     def _why_final(self) -> str | None:
-        """Why nothing that the account removes goes to the trash; None: it does."""
+        """Return why the account has no trash; None if it has one."""
         if self._trash.on:
             return None
         if self._account.trash_days == 0:
@@ -282,7 +323,7 @@ class Asking:
         return "the server keeps no trash (trash-days)"
 
     def move(self, source: bytes, target: bytes) -> Verdict:
-        """Rename something to exactly another path."""
+        """Explain whether it may rename something to another path."""
 
         def check(home: Home) -> None:
             home.check_move(source, target, replace=True)
@@ -301,7 +342,7 @@ class Asking:
         def check_all() -> None:
             _check_open(account, LOCAL)
             _check_owner(self._engine, self._root, account)
-            needs.require(account.rights, request)
+            _check_rights(account, request)
             try:
                 with _looking_at(account) as home:
                     check(home)
@@ -331,7 +372,7 @@ def _looking_at(account: Account) -> Iterator[Home]:
 
 
 def _on_one_mount_with_home(home: Home, path: bytes) -> bool:
-    """Whether something could be renamed to the top of its home."""
+    """Return whether something could be renamed to the top of its home."""
     fd = home.tree.open_dir(paths.split(path)[:-1])
     try:
         return on_one_mount(fd, home.fd)
@@ -367,8 +408,9 @@ def _judged(
             needed, free = (error.needed, error.free) if counts_bytes else (None, None)
         advice = _ADVICE.get(by)
         if advice is not None:
-            advice = advice.format(user=account.name, address=host)
-        code = None if isinstance(error, _NotTaken) else error.code  # nothing is said
+            advice = advice.format(user=account.name, address=host, rules=account.permissions)
+        # a connection that isn't accepted is closed without an error
+        code = None if isinstance(error, _NotTaken) else error.code
         return Verdict(False, by, str(error), code, rule, needed, free, advice)
     return Verdict(True, decided_by, allowed, rule=rule, needed=needed, free=free)
 

@@ -1,10 +1,10 @@
-"""Scrubbing: reading files to see whether their bytes are still those that were stored.
+"""Scrubbing: reading files to find out whether their bytes are still those that were stored.
 
-Lives here: what one file's kept digest says about its bytes, and reading a whole home.
-Lives elsewhere: the ledger and all else that can be wrong (verify.py), output (cli/check.py).
+Lives here: comparing one file with its stored digest, and reading a whole home.
+Lives elsewhere: the ledger and all other checks (verify.py), output (cli/check.py).
 
-A file is compared with its digest only while size and mtime are those that the digest was
-computed from, and only if nobody touched it while it was read. So it works beside a server.
+A file is compared with its digest only if its size and mtime are those for which the digest was
+stored, and only if it wasn't changed while it was read. So scrubbing works beside a server.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ _NO_ATTRIBUTE = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class Verdict(Enum):
-    """What can be said about a file."""
+    """The result for a file."""
 
     SOUND = "sound"
-    """Its bytes have the digest that is kept. Unread: nothing speaks against it."""
+    """Its bytes have the stored digest. If they were not read: nothing shows any damage."""
     ROTTED = "rotted"
-    """Its bytes have another digest, though size and mtime are those that it was stored with."""
+    """Its bytes have another digest, although size and mtime are unchanged."""
     CUT = "cut"
-    """It has another size than it was stored with, though the mtime is the same."""
+    """It has another size than when it was stored, although the mtime is unchanged."""
     GARBLED = "garbled"
-    """Its digest attribute is not one."""
+    """Its digest attribute is invalid."""
     UNKNOWN = "unknown"
-    """No digest is kept, or one of other contents: there is nothing to compare with."""
+    """No digest is stored, or only one of earlier contents: there is nothing to compare with."""
     CHANGED = "changed"
-    """Somebody changed or removed it meanwhile, or it is no regular file."""
+    """It was changed or removed meanwhile, or is not a regular file."""
     UNREADABLE = "unreadable"
-    """The disk doesn't give it back."""
+    """Reading it failed."""
     CLOSED = "closed"
-    """Whoever is asking may not read it."""
+    """This process is not permitted to read it."""
 
     @property
     def is_damage(self) -> bool:
-        """Whether the disk no longer has what was stored."""
+        """True if the disk no longer has what was stored."""
         return self in (Verdict.ROTTED, Verdict.CUT, Verdict.UNREADABLE)
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One file and what was found out.
+    """The result for one file, with details.
 
     Attributes:
-        path: From the home, without a leading slash.
-        size: Bytes that it has.
-        expected, found: What tells them apart: digests in hex, sizes, or why it can't be read.
-        given: A digest is kept beside it now, and wasn't before.
+        path: The path from the home, without a leading slash.
+        verdict: The result.
+        size: The size in bytes.
+        expected, found: The difference: digests in hexadecimal, sizes, or why it can't be read.
+        given: True if a digest was stored now.
     """
 
     path: bytes
@@ -74,11 +75,11 @@ class Examined:
 
 
 class Examiner:
-    """Looks at files one after another; memory is one buffer.
+    """Examines files one after another. Uses a single buffer.
 
     Args:
-        read: Read their bytes.
-        give: Keep a digest beside those that have none, or one of other contents.
+        read: True to read their bytes.
+        give: True to store a digest for files that have none, or one of earlier contents.
     """
 
     def __init__(self, *, read: bool, give: bool = False) -> None:
@@ -87,7 +88,7 @@ class Examiner:
         self._buffer = memoryview(bytearray(BUFFER_SIZE if read else 0))
 
     def home(self, fd: int) -> Iterator[Examined]:
-        """All regular files of a home, and the directories that can't be read."""
+        """Examine all regular files of a home. Also yields directories that can't be read."""
         problems: list[Examined] = []
 
         def note(path: bytes, error: OSError) -> None:
@@ -101,7 +102,7 @@ class Examiner:
         yield from problems
 
     def file(self, directory: int, name: bytes, path: bytes) -> Examined:
-        """One file, by its name in an open directory."""
+        """Examine one file, by its name in an open directory."""
         try:
             fd = _open(name, directory)
         except FileNotFoundError:
@@ -145,8 +146,8 @@ class Examiner:
         return Examined(path, Verdict.UNKNOWN, size, given=given)
 
     def _digest(self, fd: int, info: os.stat_result) -> tuple[int, bytes]:
-        """Bytes and digest of a file, from the disk and not from memory, where that can be. Its
-        holes aren't read: they would only fill the memory."""
+        """Return the size and digest of a file's bytes, read from the disk, not from the page
+        cache, if possible. Holes are not read: that would only fill the page cache."""
         hasher = digests.new()
         size = 0
         _forget_cached(fd)
@@ -158,7 +159,7 @@ class Examiner:
                 hasher.update(self._buffer[:count])
                 size += count
             if size < stop:
-                break  # it became shorter
+                break  # the file became shorter
         _forget_cached(fd)
         return size, hasher.digest()
 
@@ -167,7 +168,7 @@ def _open(name: bytes, directory: int) -> int:
     flags = _OPEN | getattr(os, "O_NOATIME", 0)
     try:
         return os.open(name, flags, dir_fd=directory)
-    except PermissionError:  # O_NOATIME is for the owner
+    except PermissionError:  # only the owner may use O_NOATIME
         return os.open(name, _OPEN, dir_fd=directory)
 
 
@@ -181,7 +182,8 @@ def _attribute(fd: int) -> bytes | None:
 
 
 def _changed(fd: int, before: os.stat_result) -> bool:
-    """Whether anybody touched the file since; its ctime tells whatever its mtime says."""
+    """Return whether the file was changed since ``before``. The ctime shows this even if the mtime
+    was set back."""
     now = os.fstat(fd)
     return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
         before.st_size,
@@ -196,8 +198,8 @@ def _forget_cached(fd: int) -> None:
 
 
 def unread(path: bytes, error: OSError) -> Examined:
-    """What can be said about something that the system didn't open or read."""
-    if error.errno == errno.ELOOP:  # a link took its place
+    """Return the result for something that could not be opened or read."""
+    if error.errno == errno.ELOOP:  # a link has replaced it
         return Examined(path, Verdict.CHANGED)
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -1,10 +1,10 @@
-"""The trash of accounts, as an administrator looks at it: by the indexes on the disk.
+"""Reading the trash of accounts for an administrator, from the indexes on the disk.
 
-Lives here: which operations there are, how much is in them, which one is meant by an ID.
+Lives here: the operations of an account, their sizes, finding one by its ID.
 Lives elsewhere: restoring and emptying (trash_work.py), what users see (storage/trash/listing.py),
-what is wrong with a trash (verify_trash.py), options and printing (cli/trash.py).
+checking a trash (verify_trash.py), options and printing (cli/trash.py).
 
-Nothing is changed here, and nothing is held: it works beside a server and without one.
+Nothing is changed or locked, so this works beside a server and without one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ftpwire.errors import NotFound
 
 @contextmanager
 def opened_below(home: int) -> Iterator[int | None]:
-    """A handle of the trash of an open home; None where it has none. Raises OSError."""
+    """Open the trash of an open home within the context. Yield its descriptor; None if the home has
+    no trash. Raises OSError."""
     try:
         fd = os.open(paths.TRASH, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
     except FileNotFoundError:
@@ -41,7 +42,8 @@ def opened_below(home: int) -> Iterator[int | None]:
 
 @contextmanager
 def opened(home: Path) -> Iterator[int | None]:
-    """The same of a home by its path; None also where there is no home. Raises OSError."""
+    """Open the trash of the home at a path within the context. Yield its descriptor; None if there
+    is no home, or it has no trash. Raises OSError."""
     try:
         fd = os.open(home, OPEN_DIRECTORY)
     except FileNotFoundError:
@@ -59,9 +61,11 @@ class Kept:
     """An operation in the trash.
 
     Attributes:
-        things: How many things of it are there.
-        size, files: Of these, as far as they are counted.
-        counted: All of them are.
+        name: Its name.
+        contents: The content of its index.
+        things: The number of items that are in it.
+        size, files: Their size in bytes and files, items that are not measured yet left out.
+        counted: True if all of them are measured.
     """
 
     name: str
@@ -73,7 +77,7 @@ class Kept:
 
     @classmethod
     def of(cls, seen: Glance) -> Kept:
-        """What a look has shown."""
+        """Summarize an operation that was read."""
         usage = seen.counted()
         counted = not seen.uncounted and len(seen.kept) == len(seen.things)
         things = len(seen.things)
@@ -81,21 +85,22 @@ class Kept:
 
     @property
     def began(self) -> int:
-        """When, in seconds since 1970."""
+        """When it began, in seconds since 1970."""
         return time_of(self.name) // 10**9
 
     @property
     def path(self) -> bytes | None:
-        """One of the paths that it has changed; None where its index tells none."""
+        """One of the paths that it has changed; None if its index has none."""
         items = self.contents.items
         return items[0].path.value if items else None
 
 
 def operations(account: Account, *, keeping: bool = True) -> list[Kept]:
-    """The operations in an account's trash, the newest first.
+    """Return the operations in an account's trash, the newest first.
 
     Args:
-        keeping: Only those that keep something.
+        account: The account.
+        keeping: True for only those that contain something.
 
     Raises:
         OSError: The home or its trash can't be read.
@@ -106,16 +111,16 @@ def operations(account: Account, *, keeping: bool = True) -> list[Kept]:
 
 
 def count_operations(home: Path) -> int:
-    """How many operations there are in the trash of a home, whoever they are of. Raises OSError."""
+    """Return the number of operations of all accounts in the trash of a home. Raises OSError."""
     with opened(home) as trash:
         return 0 if trash is None else len(names_in(trash))
 
 
 def meant(account: Account, typed: str) -> str:
-    """The operation that is meant by an ID, or by its whole name.
+    """Return the name of the operation with an ID, or with a complete name.
 
     Raises:
-        NotFound: None is, or several are.
+        NotFound: There is none, or there are several.
         OSError: The trash can't be read.
     """
     names = [one.name for one in operations(account)]
@@ -126,8 +131,8 @@ def meant(account: Account, typed: str) -> str:
     if not found:
         raise NotFound(
             f"{paths.printable(typed)}: not in the trash of {account.name} "
-            f"(ftpd trash list {account.name} tells what is)"
+            f"(see ftpd trash list {account.name})"
         )
     if len(found) > 1:
-        raise NotFound(f"{typed}: means {', '.join(found)}: give more digits")
+        raise NotFound(f"{typed}: ambiguous: {', '.join(found)}; give more digits")
     return found[0]

@@ -1,8 +1,8 @@
 """Restoring from the trash of accounts, and emptying it, for an administrator.
 
-Lives here: doing for an account what its user could, whatever the account may do just now.
-Lives elsewhere: the verbs themselves (workspace/workspace.py), which operations there are
-(trash.py), who is asked (cli/trash.py, daemon/control_server.py).
+Lives here: running a user's verbs for an account, regardless of its permissions.
+Lives elsewhere: the verbs themselves (workspace/workspace.py), listing operations (trash.py), the
+callers (cli/trash.py, daemon/control_server.py).
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ from ftpwire.messages import Restored
 from ftpwire.paths import Parts
 
 _PATIENCE = 30.0
-"""Seconds that sessions are waited for which have the home locked: a hostile one, in a process of
-its own, never lets go of it."""
+"""Seconds to wait for sessions that have the home locked. The limit is needed because a hostile
+session process might never release the lock."""
 
 
 class Emptied:
-    """What was removed from the trash for good.
+    """The result of emptying the trash.
 
     Attributes:
+        operations: The number of operations that were purged.
         size: Bytes that became free.
-        left: What stays, and why, a line each.
+        files: Files, directories and links that were removed.
+        left: Operations that were not purged, and why, one line per operation.
     """
 
     def __init__(self) -> None:
@@ -65,7 +67,7 @@ class Emptied:
 
 
 class _UntilStop(Unobserved):
-    """Ends work that takes long when the server stops: the next start removes what is left."""
+    """Cancels long work when the server stops; the next start removes the rest."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self._stopping = stopping
@@ -78,16 +80,19 @@ class _UntilStop(Unobserved):
 
     def look_for_cancel(self) -> None:
         if self._stopping():
-            raise Cancelled("the server stops: its next start removes the rest")
+            raise Cancelled("the server is shutting down; its next start removes the rest")
 
 
 class TrashWork:
     """Works on the trash of a root's accounts.
 
     Args:
-        settings: As they are at the moment.
-        alone: No sessions can come meanwhile.
-        stopping: Whether the work is to end, though it isn't done.
+        accounts: The accounts.
+        quota_store: Their quota store.
+        ownership: Knows which homes belong to other servers.
+        settings: A function that returns the present settings.
+        alone: True if no server runs, so that there can't be any session.
+        stopping: A function that returns whether to cancel the work.
     """
 
     def __init__(
@@ -109,7 +114,7 @@ class TrashWork:
 
     @classmethod
     def without_server(cls, engine: Engine, settings: Settings) -> TrashWork:
-        """For who has the root's lock."""
+        """Make one for use without a server. The caller holds the root's lock."""
         root = settings.root
         ownership = Ownership(identity(engine), root)
         accounts, ledger = Accounts(engine, root), Ledger(engine)
@@ -118,18 +123,18 @@ class TrashWork:
     def restore(
         self, name: str, operation: str, target: bytes | None = None, *, force: bool = False
     ) -> Restored:
-        """Take back what an operation has done. The account's quota holds.
+        """Undo an operation. The account's quota applies.
 
         Args:
-            name: The account's.
-            operation: The operation's whole name.
-            target: A directory to restore to, instead of where it was.
-            force: What is in the way goes to the trash.
+            name: The account's name.
+            operation: The operation's complete name.
+            target: A directory to restore to, instead of the former paths.
+            force: True to move files that are in the way to the trash.
 
         Raises:
             NotFound: There is no such account, or no such operation.
             Expired, Busy, QuotaExceeded, DiskFull: As for a user.
-            Forbidden: The home is another server's.
+            Forbidden: The home belongs to another server.
         """
         with self._workspace(self._accounts.get(name)) as workspace:
             workspace.begin_operation(messages.Operation(words=f"ftpd trash restore {operation}"))
@@ -146,11 +151,12 @@ class TrashWork:
                 _give_away(home, sorted(missing))
 
     def empty(self, name: str | None = None, before: int | None = None) -> Emptied:
-        """Remove from the trash for good. What somebody is at stays.
+        """Purge the trash. Operations that are in use are left.
 
         Args:
-            name: The account's; None: all accounts, and what those have left that are gone.
-            before: Only operations that began before this time, in seconds since 1970.
+            name: The account's name; None for all accounts, including operations of accounts that
+                no longer exist.
+            before: Purge only operations that began before this time, in seconds since 1970.
 
         Raises:
             NotFound: There is no such account.
@@ -183,7 +189,7 @@ class TrashWork:
                 try:
                     removed = workspace.purge(messages.Purge(one.name))
                 except Expired:
-                    continue  # somebody was quicker
+                    continue  # purged by another process in the meantime
                 except Busy as error:
                     done.left.append(f"{account.name}: {one.name}: {error}")
                     continue
@@ -197,7 +203,7 @@ class TrashWork:
     def _empty_left(
         self, workspace: Workspace, before: int | None, there_are: set[int], done: Emptied
     ) -> None:
-        """Remove what accounts that are gone have left in the home."""
+        """Purge operations in the home that belong to accounts that no longer exist."""
         tick = self._observer.look_for_cancel
         thinning = Thinning(workspace.home, self._quota_store, workspace.account.id, tick)
         thinning.expire_left(there_are, 0, before * 10**9 if before else time.time_ns())
@@ -206,7 +212,8 @@ class TrashWork:
         done.files += thinning.given_up.files + thinning.given_up.directories
 
     def _remove_directory(self, account: Account, before: int | None) -> None:
-        """Leave nothing in the home that an earlier version would show, if nobody is using it."""
+        """Remove the empty trash directory, if no server runs: an earlier version of the server
+        would show it to users."""
         if not self._alone or before is not None:
             return
         try:
@@ -243,17 +250,17 @@ class TrashWork:
 
 
 def _paths_of(home: Home, operation: str) -> list[bytes]:
-    """The paths that an operation has changed."""
+    """Return the paths that an operation has changed."""
     with opened_below(home.fd) as trash:
         seen = None if trash is None else glance(trash, operation)
     return [] if seen is None else [item.path.value for item in seen.contents.items]
 
 
 def _missing(home: Home, path: bytes, *, whole: bool) -> list[Parts]:
-    """The directories above a path that aren't there, the topmost first.
+    """Return the missing directories above a path, the topmost first.
 
     Args:
-        whole: The path itself is one.
+        whole: True to include the path itself.
     """
     try:
         parts = paths.split(path)
@@ -271,8 +278,8 @@ def _missing(home: Home, path: bytes, *, whole: bool) -> list[Parts]:
 
 
 def _give_away(home: Home, made: Iterable[Parts]) -> None:
-    """Give directories that root has made to whose home it is. What was there before stays whose it
-    was: an administrator may have put a directory there that its user isn't to change."""
+    """Give the directories that root has made to the owner of the home. Directories that existed
+    before keep their owner: an administrator may have made one that the user must not change."""
     owner = os.fstat(home.fd)
     if os.geteuid() != 0 or owner.st_uid == 0:
         return

@@ -1,15 +1,14 @@
-"""The verifier: does the ledger agree with the disk, and is everything there whole?
+"""The verifier: checks that the ledger agrees with the disk, and that files are undamaged.
 
-Lives here: what is checked of a root, and what is said about it. Nothing is changed.
+Lives here: the checks of a root, and the findings. Nothing is changed.
 Lives elsewhere: single files and their digests (scrub.py), a home's trash (verify_trash.py),
 repairing (storage/recount.py), output (cli/check.py).
 
-While no server runs, all of it is checked, and none can start meanwhile. Beside a running
-server each home is locked while its files are counted (uploads wait that long), the server's own
-leases and what they own in staging are left to it, and files that change meanwhile are passed
-over.
+If no server runs, everything is checked, and no server can start meanwhile. Beside a running
+server, each home is locked while its files are counted (uploads wait that long), the server's own
+leases and their staging files are not checked, and files that change meanwhile are skipped.
 
-What a crash has left is repaired by the next start, and so is no damage yet.
+What a crash has left is not damage, because the next start repairs it.
 """
 
 from __future__ import annotations
@@ -51,31 +50,32 @@ from ftpwire.beneath import OPEN_DIRECTORY
 from ftpwire.errors import NotFound
 
 _MOST_ROWS = 100
-"""Findings about the accounts file itself, at most."""
+"""Most findings about the accounts file itself."""
 
 
 class Weight(Enum):
-    """What a finding means for whoever looks after the server."""
+    """The severity of a finding."""
 
     DAMAGE = "damage"
     DOUBT = "doubt"
-    """A crash left it so; the next start repairs it."""
+    """A crash has left this; the next start repairs it."""
     UNCHECKED = "unchecked"
-    """It couldn't be looked at."""
+    """It couldn't be checked."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that isn't as it should be.
+    """One problem.
 
     Attributes:
-        kind: What was compared: ``state``, ``schema``, ``mode``, ``home``, ``nested``, ``owner``,
+        kind: The kind of check: ``state``, ``schema``, ``mode``, ``home``, ``nested``, ``owner``,
             ``used``, ``files``, ``held``, ``lease``, ``staging``, ``moved``, ``trash``,
             ``partial``, ``attribute``, ``size``, ``digest``, ``unreadable``,
             ``recount``.
-        account: Whose; None for the server's own state.
-        path: In the home, as the user names it; of staging, below the home too; of a mode, on this
-            machine.
+        account: The account's name; None for the server's own state.
+        path: The path in the home, as the user names it; for ``mode``, the path on this machine.
+        expected, found: What should be there, and what is.
+        weight: The severity.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Finding:
 
 
 class CannotCheck(StateError):
-    """There is nothing that can be checked; the text is one line for the administrator."""
+    """The root can't be checked. The text is one line for the administrator."""
 
 
 @dataclass
@@ -103,15 +103,15 @@ class Verifier:
     """One check of a root: iterate over ``findings()``.
 
     Args:
-        root: The directory of the homes.
-        read: Read all files and compare them with their digests.
-        strict: What a crash left in doubt counts as damage.
-        user: Check this account only.
-        settings: Those that a server of the root is started with; None: its modes aren't checked.
+        root: The server's root.
+        read: True to read all files and compare them with their digests.
+        strict: True to report what a crash left in doubt as damage.
+        user: The only account to check; None for all.
+        settings: The settings of the root's server; None to skip checking file modes.
 
     Attributes:
-        beside: How the running server is called, beside which it was checked; None if none ran.
-        accounts, files, size: What was checked, in bytes.
+        beside: A description of the server that ran meanwhile; None if none ran.
+        accounts, files, size: How many accounts, files and bytes were checked.
     """
 
     root: Path
@@ -128,10 +128,10 @@ class Verifier:
     _accounts: Accounts = field(init=False, repr=False)
 
     def findings(self) -> Iterator[Finding]:
-        """Everything that is wrong, as it is found.
+        """Yield all problems, as they are found.
 
         Raises:
-            CannotCheck: There is no state, or it is another version's.
+            CannotCheck: There is no state, or it is of another version.
             NotFound: There is no such account.
         """
         state = state_of(self.root)
@@ -139,7 +139,7 @@ class Verifier:
             try:
                 stack.callback(_lock_root(state).release)
             except RootBusy as busy:
-                self.beside = str(busy)
+                self.beside = f"the server is running (process {busy.process})"
             self._engine = open_to_read(state)
             stack.callback(self._engine.dispose)
             for one in self._check():
@@ -158,7 +158,7 @@ class Verifier:
         wrong = list(check_state(self._engine))
         yield from wrong
         if wrong:
-            return  # nothing that it says can be relied upon
+            return  # a damaged database proves nothing about the homes
         self._ownership = Ownership(identity(self._engine), self.root)
         self._accounts = Accounts(self._engine, self.root)
         names = self._names()
@@ -169,7 +169,7 @@ class Verifier:
             yield from self._check_account(name)
 
     def _check_nests(self) -> Iterator[Finding]:
-        """Homes in homes: none can be made any more, but there may be some."""
+        """Find homes inside other homes. They can no longer be made, but old ones may exist."""
         for nest in self._accounts.homes().nests():
             if self.user not in (None, nest.outer, nest.inner):
                 continue
@@ -204,7 +204,7 @@ class Verifier:
             if other is not None:
                 path = paths.join(paths.STAGING, OWNER_NAME)
                 yield Finding("owner", name, path, str(self._ownership.me), str(other))
-                return  # what is there is for that one to check
+                return  # that server checks its own home
             yield from self._check_ledger(name, home)
             yield from self._check_trash(name, home)
             yield from self._check_files(name, home)
@@ -212,7 +212,7 @@ class Verifier:
             os.close(home)
 
     def _rows(self, name: str) -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
-        """An account and its leases, as of one moment."""
+        """Return an account and its leases, read in one transaction."""
         with self._engine.connect() as connection:
             row = connection.execute(select(account).where(account.c.name == name)).first()
             if row is None:
@@ -229,7 +229,7 @@ class Verifier:
         try:
             staging = os.open(paths.STAGING, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
         except FileNotFoundError:
-            pass  # nobody has used it yet
+            pass  # the home was never used
         except OSError as error:
             yield _unopened("staging", name, b"/" + paths.STAGING, error)
             return
@@ -242,6 +242,7 @@ class Verifier:
             with _alone(staging):
                 closed = self._accounts.inner_of(name)
                 counted = stored(home, note, on_beside=lambda directory: None, closed=closed)
+                # under the same lock: no commit can settle between the count and this
                 row, leases = self._rows(name)
             yield from problems
             if row is None:
@@ -279,9 +280,9 @@ class Verifier:
             yield Finding("held", row.name, None, f"{held} files (of its leases)", row.held_files)
 
     def _is_dead(self, one: Row[Any]) -> bool:
-        """Whether nobody will end this lease but the next recount.
+        """Return whether only the next recount will end this lease.
 
-        A running server ends those that have to be, by a clock of its own.
+        A running server ends expired leases itself, by a clock of its own.
         """
         if self.beside is not None:
             return False
@@ -290,13 +291,13 @@ class Verifier:
     def _check_staging(
         self, row: Row[Any], leases: Sequence[Row[Any]], staging: int
     ) -> Iterator[Finding]:
-        # the next start cleans all staging, and drops the leases of accounts that it recounts
+        # the next start cleans all staging, and deletes the leases of accounts that it recounts
         orphan = Weight.DOUBT if self.beside is None else Weight.DAMAGE
         doubtful = row.dirty or any(self._is_dead(one) for one in leases)
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
         names = {os.fsencode(name) for name in os.listdir(staging)} - NOT_STAGED
         if names:
-            # what was there before the leases were read is owned by one of them, or is gone
+            # leases are read after the names: each name then belongs to one of them, or is gone
             row_now, leases = self._rows(row.name)
             if row_now is None:
                 return
@@ -318,14 +319,14 @@ class Verifier:
             if one.state == KEPT and one.staging is not None and not _exists(staging, one.staging):
                 again = self._rows(row.name)[1]
                 if not any(other.id == one.id and other.state == KEPT for other in again):
-                    continue  # resumed or dropped meanwhile
+                    continue  # resumed or discarded meanwhile
                 path = b"/" + paths.STAGING + b"/" + one.staging
                 yield Finding(
-                    "lease", row.name, path, "the file that it keeps room for", "none", weight
+                    "lease", row.name, path, "the file that quota is reserved for", "none", weight
                 )
 
     def _check_moved(self, name: str, staging: int, note: bytes) -> Iterator[Finding]:
-        """What was moved aside to be replaced, and is there still."""
+        """Find what was moved aside to be replaced, and is still there."""
         moved = _read_note(staging, note)
         if moved is None or not _exists(staging, moved.aside):
             return
@@ -333,14 +334,15 @@ class Verifier:
             "moved",
             name,
             paths.join(*moved.target),
-            "at its place",
-            "moved aside to be replaced; the next start puts it back, or removes it where "
-            "the replacement came",
+            "to be there",
+            "moved aside to be replaced; the next start puts it back, or removes it if it was "
+            "replaced",
             Weight.DOUBT,
         )
 
     def _check_trash(self, name: str, home: int) -> Iterator[Finding]:
-        """What is in the trash has a line, and the account's sums are those of the indexes."""
+        """Check that all items in the trash have lines, and that the account's sums agree with the
+        indexes."""
         before, _ = self._rows(name)
         looked = verify_trash.look(home)
         row, _ = self._rows(name)
@@ -349,35 +351,36 @@ class Verifier:
         again = None if self.beside is None or not looked.wrong else verify_trash.look(home)
         for one in looked.wrong:
             if again is not None and one.error is None and one not in again.wrong:
-                continue  # it was on its way
+                continue  # it was just being moved there
             path = b"/" + one.path
             if one.error is not None:
                 yield _unopened("trash", name, path, one.error)
             else:
                 yield Finding("trash", name, path, one.expected, one.found)
         counted = (looked.size[row.id], looked.files[row.id])
-        told = (row.trash_bytes, row.trash_files)
-        moving = self.beside is not None and told != (before.trash_bytes, before.trash_files)
+        recorded = (row.trash_bytes, row.trash_files)
+        moving = self.beside is not None and recorded != (before.trash_bytes, before.trash_files)
         if not looked.readable or moving or (row.dirty and not self.strict):
             return
-        if counted != told and not (self.beside is not None and self._counts_again(home, row)):
+        if counted != recorded and not (self.beside is not None and self._counts_again(home, row)):
             expected = "{} bytes, {} files (of the indexes)".format(*counted)
-            found = "{} bytes, {} files".format(*told)
+            found = "{} bytes, {} files".format(*recorded)
             yield Finding("trash", name, None, expected, found)
 
     def _counts_again(self, home: int, row: Row[Any]) -> bool:
-        """Whether a second look at a home that is in use finds what it should, or changes."""
+        """Return whether a second check of a home in use finds no difference, or new sums."""
         looked = verify_trash.look(home)
         now, _ = self._rows(row.name)
-        told = (row.trash_bytes, row.trash_files)
-        if now is None or (now.trash_bytes, now.trash_files) != told:
+        recorded = (row.trash_bytes, row.trash_files)
+        if now is None or (now.trash_bytes, now.trash_files) != recorded:
             return True
-        return (looked.size[row.id], looked.files[row.id]) == told
+        return (looked.size[row.id], looked.files[row.id]) == recorded
 
     def _check_files(self, name: str, home: int) -> Iterator[Finding]:
         examiner = Examiner(read=self.read)
         closed = self._accounts.inner_of(name)
-        for found in walk(home, lambda path, error: None, closed=closed):  # told by the count
+        # errors are ignored here: counting the home has reported them
+        for found in walk(home, lambda path, error: None, closed=closed):
             if found.name == paths.STAGING:
                 yield from self._check_beside(name, found)
                 continue
@@ -391,8 +394,9 @@ class Verifier:
                 yield finding
 
     def _check_beside(self, name: str, found: Found) -> Iterator[Finding]:
-        """The reserved name below the home: uploads go through it where a directory gives another
-        group or lies on another file system, and a crash leaves it to the next recount."""
+        """Check a directory with staging's reserved name below the top of the home. Uploads use one
+        if a directory has another group or is on another file system; after a crash, the next
+        recount removes it."""
         row, leases = self._rows(name)
         staging = found.entry.is_dir(follow_symlinks=False)
         if row is None or (staging and (self.beside is not None or _is_anothers(found))):
@@ -400,12 +404,12 @@ class Verifier:
         doubtful = staging and (row.dirty or any(self._is_dead(one) for one in leases))
         weight = Weight.DOUBT if doubtful else Weight.DAMAGE
         path = b"/" + found.path
-        yield Finding("partial", name, path, "at the top of the home only", "here", weight)
+        yield Finding("partial", name, path, "only at the top of the home", "here", weight)
 
 
 def _is_anothers(found: Found) -> bool:
-    """Whether a reserved name below a home is the staging of a home that lies there: of another
-    server, or of an account that was removed."""
+    """Return whether a directory with the reserved name is the staging of another home in this one:
+    of another server, or of an account that was removed."""
     try:
         staging = os.open(found.name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=found.directory)
     except OSError:
@@ -417,7 +421,7 @@ def _is_anothers(found: Found) -> bool:
 
 
 def check(root: Path, *, read: bool = False, strict: bool = False) -> list[Finding]:
-    """All findings about a root. Raises CannotCheck."""
+    """Return all findings about a root. Raises CannotCheck."""
     return list(Verifier(root, read=read, strict=strict).findings())
 
 
@@ -449,7 +453,7 @@ def _read_note(staging: int, name: bytes) -> Moved | None:
     try:
         return read_note(staging, name)
     except FileNotFoundError:
-        return None  # it was acted on just now
+        return None  # it was just carried out and removed
 
 
 def _exists(directory: int, name: bytes) -> bool:
@@ -462,7 +466,8 @@ def _exists(directory: int, name: bytes) -> bool:
 
 @contextmanager
 def _alone(staging: int | None) -> Iterator[None]:
-    """Hold a home's lock alone, as a recount does; nothing when it was never used."""
+    """Hold a home's lock exclusively within the context, as a recount does. A home that was never
+    used has no lock."""
     if staging is None:
         yield
         return
@@ -491,7 +496,7 @@ def _lock_root(state: Path) -> RootLock:
 
 
 def open_to_read(state: Path) -> Engine:
-    """The accounts file of a state directory, as it is: neither made nor brought up to date."""
+    """Open the accounts file of a state directory for reading. It is neither made nor upgraded."""
     uri = f"{(state / DATABASE).absolute().as_uri()}?mode=ro"
 
     def connect() -> sqlite3.Connection:
@@ -504,12 +509,12 @@ def open_to_read(state: Path) -> Engine:
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-    except OperationalError:  # a WAL needs a file beside it, which a read-only disk can't take
+    except OperationalError:  # a WAL needs a second file, which can't be made on a read-only disk
         if (state / DATABASE).exists() and os.statvfs(state).f_flag & os.ST_RDONLY:
             engine.dispose()
             return open_snapshot(state, lambda: CannotCheck(f"{state}: the disk is read-only"))
     except DatabaseError:
-        pass  # what is wrong with it is found, and named, by whoever asked
+        pass  # the caller's checks will report what is wrong
     return engine
 
 
@@ -518,13 +523,14 @@ def _begin(connection: Connection) -> None:
 
 
 def check_state(engine: Engine, *, earlier: bool = False) -> Iterator[Finding]:
-    """The accounts file itself.
+    """Check the accounts file itself.
 
     Args:
-        earlier: It may be an earlier version's, which a start is going to bring up to date.
+        engine: The accounts database.
+        earlier: True to accept an earlier version, which the next start will upgrade.
 
     Raises:
-        CannotCheck: It is another version's.
+        CannotCheck: It is of another version.
     """
     try:
         with engine.connect() as connection:
@@ -547,13 +553,13 @@ def check_state(engine: Engine, *, earlier: bool = False) -> Iterator[Finding]:
             return
         raise CannotCheck(
             f"the accounts file was written by an earlier ftpd (schema {version}, this one has "
-            f"{SCHEMA_VERSION}): check it with that one, or start this one's server, which brings "
-            "it up to date (ftpd start)"
+            f"{SCHEMA_VERSION}): check it with that version, or start the server once, which "
+            "upgrades it (ftpd start)"
         )
     if version is not None and version > SCHEMA_VERSION:
         raise CannotCheck(
-            f"the accounts file was written by a newer ftpd (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}): check it with that one"
+            f"the accounts file was written by a newer ftpd (schema {version}, this one has "
+            f"{SCHEMA_VERSION}): check it with that version"
         )
     for table in metadata.sorted_tables:
         missing = {column.name for column in table.columns} - there.get(table.name, set())

@@ -1,11 +1,10 @@
-"""The trash of a home, for the verifier: has everything in it a line, and do its sums agree?
+"""Checking the trash of a home: each item must have a line, and the sums must agree.
 
-Lives here: what is looked at, and what is found. Nothing is changed, and nothing is held.
-Lives elsewhere: looking at an operation (storage/trash/glance.py), what becomes a finding
-(verify.py).
+Lives here: the checks. Nothing is changed or locked.
+Lives elsewhere: reading an operation (storage/trash/glance.py), making findings (verify.py).
 
-A line without a thing is no fault: a crash came between the two. A thing without a line stays where
-it is: users see it as `found`, and it goes with its operation.
+A line without an item is not an error: a crash may come between the two. An item without a line
+stays where it is: users see it as `found`, and it is purged with its operation.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from ftpwire import paths
 
 @dataclass(frozen=True)
 class Wrong:
-    """Something in the trash that isn't as it should be.
+    """A problem in the trash.
 
     Attributes:
-        path: From the home.
-        error: Where it can't be read; else ``expected`` and ``found`` tell.
+        path: The path from the home.
+        expected, found: The problem, if it isn't an error in reading.
+        error: The error in reading.
     """
 
     path: bytes
@@ -39,11 +39,12 @@ class Wrong:
 
 @dataclass
 class Looked:
-    """What a look at a home's trash has found.
+    """The result of checking a home's trash.
 
     Attributes:
-        size, files: What counts in the trash of each account, by its id.
-        readable: All of it could be read, so that the sums are whole.
+        wrong: The problems.
+        size, files: How much counts in the trash of each account, by the account's id.
+        readable: True if all of it could be read, so that the sums are complete.
     """
 
     wrong: list[Wrong] = field(default_factory=list)
@@ -52,12 +53,12 @@ class Looked:
     readable: bool = True
 
     def unread(self, path: bytes, error: OSError) -> None:
-        """Something can't be read."""
+        """Record that something can't be read."""
         self.readable = False
         self.wrong.append(Wrong(path, error=error))
 
     def operation(self, one: Glance) -> None:
-        """Look at one operation."""
+        """Check one operation."""
         name, contents = one.name.encode(), one.contents
         if one.lines and contents == Contents():
             self.readable = False
@@ -77,7 +78,7 @@ class Looked:
 
 
 def look(home: int) -> Looked:
-    """Look at the trash of an open home."""
+    """Check the trash of an open home."""
     looked = Looked()
     try:
         with opened_below(home) as trash:

@@ -1,1 +1,1 @@
-"""The audit log: writing it, reading it, and telling others that it has grown."""
+"""The audit log: writing it, reading it, and notifying other programs when it grows."""

@@ -1,6 +1,7 @@
-"""What administrators do: recorded by their commands themselves, and by whom it was.
+"""Audit records of administrators' commands, which the commands write themselves.
 
-Lives elsewhere: which commands are recorded (cli/audit.py), the files (files.py).
+Lives here: writing such a record, and finding out who runs the command. Lives elsewhere: which
+commands are recorded (cli/audit.py), the files (files.py).
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ logger = logging.getLogger("ftpd.audit")
 
 _LOGIN_UID = Path("/proc/self/loginuid")
 _NOBODY = 2**32 - 1
-"""The login user of what nobody has started: a service, for one."""
+"""The login user of processes that no user has started, such as services."""
 _LONGEST_USER = 256
 
 
 def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -> None:
     """Record what an administrator's command did, whether a server runs or not.
 
-    A disk that is full doesn't undo the command: it is told in the log. Where nothing can be
-    written, a command that failed says so itself.
+    A full disk doesn't fail the command; the error is only logged. If the command itself failed on
+    a read-only file system, it reports that, and nothing is logged here.
     """
     record = Record(timestamp(time.time()), event, outcome, **given_by(), **fields)
     path = state / FILE_NAME
     try:
         fd = open_to_append(path)
         try:
-            if os.geteuid() == 0:  # the server that goes on with the file may be somebody else
+            if os.geteuid() == 0:  # the server that appends to the file may run as another user
                 owner = state.stat()
                 os.fchown(fd, owner.st_uid, owner.st_gid)
             write_whole(fd, line_of(record))
@@ -43,7 +44,7 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
             os.close(fd)
     except OSError as error:
         if outcome != FAILED or error.errno != errno.EROFS:
-            logger.error("%s: can't be written: %s", path, os.strerror(error.errno or 0).lower())
+            logger.error("%s: cannot be written: %s", path, os.strerror(error.errno or 0).lower())
     else:
         from ftpserver.audit.notify import announce
 
@@ -51,11 +52,11 @@ def administered(state: Path, event: str, *, outcome: str = OK, **fields: Any) -
 
 
 def given_by() -> dict[str, Any]:
-    """Who gives this process's command: ``by`` of a record, and ``sudo_user``, ``login_user``.
+    """Return who runs this process's command: a record's ``by``, ``sudo_user`` and ``login_user``.
 
-    The first is whom the process belongs to. The others are told where they differ: sudo leaves its
-    user in a variable, which anybody can set; the kernel (audit(8), pam_loginuid(8)) remembers who
-    has logged in, whatever was done since.
+    The first is the user that the process belongs to. The others are there if they differ: sudo
+    leaves its user in a variable, which any user can set; the kernel (audit(8), pam_loginuid(8))
+    remembers who has logged in, no matter what was done since.
     """
     found: dict[str, Any] = {"by": _user_name(os.getuid())}
     sudo_user = os.environ.get("SUDO_USER", "")[:_LONGEST_USER]
@@ -71,7 +72,7 @@ def _login_user() -> str | None:
     try:
         uid = int(_LOGIN_UID.read_text())
     except (OSError, ValueError):
-        return None  # no Linux, or a kernel without it
+        return None  # not Linux, or a kernel without login users
     return None if uid == _NOBODY else _user_name(uid)
 
 

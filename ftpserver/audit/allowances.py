@@ -1,4 +1,4 @@
-"""How many failures are recorded: who only fails can't push what others did out of the files.
+"""Allowances: how many failures are recorded, so that they can't displace the records of others.
 
 Lives elsewhere: what is recorded when (context.py), counting what isn't (writer.py).
 """
@@ -14,30 +14,34 @@ from ftpserver.interfaces import apart, asked
 
 _REFUSALS_BURST = 500
 _REFUSALS_RATE = 5.0
-"""Records a second about what failed, for each account, and for all strangers together."""
+"""Failures recorded per second, for each account, and for unauthenticated connections together."""
 _MAX_ALLOWANCES = 1024
 
 
 @apart
 class FailureRoom(Protocol):
-    """Who says how many failures are recorded."""
+    """The limit for recorded failures."""
 
     @asked
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
-        """Whether another one of that account, or of a stranger, may be. Counts it if so.
+        """Count a failure of that account, or of an unauthenticated connection, if allowed.
 
         Args:
-            guess: See `context.guess_of`.
-            size: Bytes of its line.
+            account_id: None for an unauthenticated connection.
+            guess: The kind of secret that was guessed at; see `context.guess_of`.
+            size: The size of its line in bytes.
+
+        Returns:
+            True if the failure may be recorded.
         """
 
 
 class Allowance:
-    """A bucket that fills with time: how much of something may be told.
+    """A token bucket.
 
     Args:
-        burst: At once.
-        rate: More of it, a second.
+        burst: The most that can be taken at once.
+        rate: How much is added per second.
     """
 
     def __init__(self, burst: int, rate: float) -> None:
@@ -47,7 +51,7 @@ class Allowance:
         self._at = time.monotonic()
 
     def take(self, count: int = 1) -> bool:
-        """Whether there is as much. What is more than there ever is at once takes all of it."""
+        """Take that many; return False if there aren't as many. More than ``burst`` take all."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -59,10 +63,10 @@ class Allowance:
 
 
 class FailureAllowances:
-    """How many failures of each account, and of strangers, may be recorded. ``_lock`` guards all.
+    """The allowances of each account and of unauthenticated connections. ``_lock`` guards all.
 
-    Those of strangers count by what they guessed at: what costs one nothing can't use up the
-    others'.
+    Unauthenticated failures are counted by the kind of secret that was guessed at, so that failures
+    that cost the client nothing can't use up the allowance of others.
     """
 
     def __init__(self) -> None:
@@ -71,7 +75,7 @@ class FailureAllowances:
         self._unauthenticated: dict[str | None, Allowance] = {}
 
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
-        """Whether another one may be recorded; see `FailureRoom`."""
+        """Return True if another failure may be recorded; see `FailureRoom`."""
         with self._lock:
             return self._allowance(account_id, guess).take(lines_in(size))
 

@@ -1,8 +1,8 @@
-"""What a session tells the audit log: who asked for what, from where, and how it ended.
+"""Audit contexts: recording the requests of a session, with their outcomes.
 
-Lives here: which requests are recorded, and what a record tells of each.
-Lives elsewhere: the line it becomes (record.py), the queue and the files (writer.py), reading them
-(reader.py), the log on stderr (logs.py).
+Lives here: which requests are recorded, and the contents of each record.
+Lives elsewhere: the line that it becomes (record.py), the queue (writer.py) and the files
+(files.py), reading them (reader.py), the server's own log on stderr (logs.py).
 """
 
 from __future__ import annotations
@@ -40,50 +40,51 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.audit")
 
-_ALWAYS_TOLD = frozenset({Forbidden.code, NotLoggedIn.code})
+_ALWAYS_RECORDED = frozenset({Forbidden.code, NotLoggedIn.code})
 _REFUSED_STATUS = frozenset({3, 6, 7})
 
 
 SHARES = _LOG_INS, _FILES = "logins", "files"
-"""What counts apart of the successes of one account."""
+"""The shares into which an account's successful operations are divided."""
 _REMOVING = frozenset({"remove", "move", "purge"})
 MOST_NAMED = 20
-"""Operations that one record names."""
+"""The most operations that one record names."""
 _DONE = messages.Done()
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
 
 
 def share_of(event: str, user: str | None) -> str | None:
-    """Whose share of the log a success counts for: one account's log-ins, or its files.
+    """Return the share of the log that a success counts for: an account's log-ins, or its files.
 
-    None for what no account does: that is always in the common file.
+    None if no account did it: such a record is always in the common file.
     """
     return None if user is None else f"{_LOG_INS if event in _OF_KEYS else _FILES}-{user}"
 
 
 def guess_of(event: str, code: str | None, way: str | None) -> str | None:
-    """What a failure of a stranger guessed at, ``password`` or ``token``; None: at nothing.
+    """Return the kind of secret that an unauthenticated client guessed at, or None.
 
-    Only where it was compared: a banned address, and one that is told to wait, cost nothing.
+    It is ``password`` or ``token``, and only if it was compared: a client that is banned or has to
+    wait has guessed at nothing.
     """
     return way if event == "login" and code == LoginRefused.code else None
 
 
 def has_done_something(record: Record) -> bool:
-    """Whether it failed only after a part was removed: then no allowance for failures drops it."""
+    """Return True if a request had removed something before it failed: it is always recorded."""
     return record.event in _REMOVING and bool(record.files)
 
 
 class Actor(Protocol):
-    """Whoever does something: a session, as far as the audit log knows it."""
+    """A session, as far as the audit log knows it."""
 
     @property
     def account(self) -> Account | None:
-        """Who is logged in; None before."""
+        """The account of the session; None before the log-in."""
 
     @property
     def peer(self) -> str:
-        """The client's address, for people."""
+        """The client's address and port, as text."""
 
     @property
     def id(self) -> int:
@@ -91,7 +92,7 @@ class Actor(Protocol):
 
 
 class Who(NamedTuple):
-    """Whose event it is."""
+    """The account, address and session of an event."""
 
     user: str | None
     address: str | None
@@ -99,11 +100,11 @@ class Who(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """In the place of a request that was not understood.
+    """Stands for a request that was not understood.
 
     Attributes:
-        kind: What it was to be; None where its name is unknown.
-        path: What it was about, if that could be read.
+        kind: The type of the request; None if its name is unknown.
+        path: Its path, if that could be read.
     """
 
     kind: type | None
@@ -111,7 +112,7 @@ class Unusable(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A request that waits for its batch. ``digest``: of the bytes that came with it."""
+    """A request that waits for its outcome. ``digest`` is that of the bytes sent with it."""
 
     request_id: int
     request: Message | Unusable
@@ -120,10 +121,11 @@ class _Asked(NamedTuple):
 
 
 class AuditContext:
-    """What one session is asked, until it is answered. For the session's thread.
+    """Records the requests of one session with their outcomes. Only for the session's thread.
 
-    Requests that join a batch are answered later, in the same order. The lines are made here and
-    not by the writer: its thread would take turns with this one, which makes both slower.
+    Requests that join a batch get their replies later, in the same order. The lines are made here
+    and not by the writer: its thread would compete for Python's lock with this one, which slows
+    down both.
     """
 
     def __init__(self, audit: Recorder, session: Actor) -> None:
@@ -141,53 +143,53 @@ class AuditContext:
         self._who: tuple[str | None, str] | None = None
 
     def asked(self, request_id: int, request: Message | Unusable) -> None:
-        """A request came."""
+        """Remember a request that has arrived."""
         self._request = request
         self._request_id = request_id
         self._began = time.monotonic()
 
     def note(self, note: str) -> None:
-        """The true reason of the refusal that comes next, or of the session's end."""
+        """Set the true reason of the next refusal, or of the end of the session."""
         self._note = note
 
     def repeated(self) -> None:
-        """The request was done, and recorded, before: its answer is only repeated."""
+        """Don't record the request: it is a retry, and was recorded when it was done."""
         self._request = None
 
     def removed(self, files: int, size: int) -> None:
-        """So much was removed by the request, which fails now with the rest."""
+        """Note how much the request removed before it failed."""
         self._gone = files, size
 
     def sends_files(self, files: Sequence[messages.SentFile | None]) -> None:
-        """The answer to the request, a `GetFiles`, has these of the files that it asks for."""
+        """Note the files in the reply to a `GetFiles`, in its order; None for one not sent."""
         self._files = files
 
     def gave_up(self, size: int, operations: Sequence[str]) -> None:
-        """So many bytes of these operations in the account's trash were given up, because its
-        session needed room."""
-        details = evicted(operations, "room that its session needed")
+        """Record that operations in the account's trash were deleted to free that many bytes for
+        its session."""
+        details = evicted(operations, "space that its session needed")
         self._audit.record("evict", self._session, size=size, details=details)
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
-        """A tree that is in the account's trash was counted."""
+        """Record the size of a tree in the account's trash, once it is known."""
         self._audit.record(
             "measured", self._session, operation=operation, path=path, size=size, files=files
         )
 
     def joined(self, digest: bytes | None = None) -> None:
-        """The request is answered with its batch."""
+        """Keep the request until its batch is committed."""
         if self._request is not None and self._audit.enabled:
             self._waiting.append(_Asked(self._request_id, self._request, digest, self._began))
         self._request = None
 
     def answered(self, reply: Message) -> None:
-        """The request is answered."""
+        """Record the request with its reply."""
         request, self._request = self._request, None
         note, self._note = self._note, None
         files, self._files = self._files, ()
         if type(request) is messages.GetFiles and type(reply) is Sent:
             self._tell_files(request, files)
-        elif request is not None and _is_told(request, reply):
+        elif request is not None and _is_recorded(request, reply):
             digest = reply.digest if isinstance(reply, Sent) else None
             asked = _Asked(self._request_id, request, digest, self._began)
             self._tell([(asked, reply)], note)
@@ -198,29 +200,30 @@ class AuditContext:
             self._tree = None
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """The batch is done."""
+        """Record the requests of a committed batch with their outcomes."""
         waiting, self._waiting = self._waiting, []
-        told: list[tuple[_Asked, Message | FilesOutcome | None]] = []
+        matched: list[tuple[_Asked, Message | FilesOutcome | None]] = []
         rest = iter(waiting)
+        # invariant: the outcomes are in the order of the requests, which `rest` steps through once
         for request_id, outcome in outcomes:
             for asked in rest:
                 if asked.request_id == request_id:
-                    told.append((asked, outcome))
+                    matched.append((asked, outcome))
                     break
-        self._tell(told)
+        self._tell(matched)
 
     def logged_in(self, key_id: str | None) -> None:
-        """From here on there is a log-out to tell of.
+        """Note a log-in, so that the log-out is recorded, too.
 
         Args:
-            key_id: Of the token that was shown, or of the invitation that the account was made
-                with.
+            key_id: The id of the token that was used, or of the invitation that the account was
+                made with.
         """
         self._logged_in = time.monotonic()
         self._note = key_id
 
     def close(self) -> None:
-        """The session ends, and what was not answered with it."""
+        """Record the end of the session, and the requests that are still without a reply."""
         if self._request is not None:
             self.joined()
         waiting, self._waiting = self._waiting, []
@@ -232,18 +235,18 @@ class AuditContext:
 
     def _tell(
         self,
-        told: Sequence[tuple[_Asked, Message | FilesOutcome | None]],
+        matched: Sequence[tuple[_Asked, Message | FilesOutcome | None]],
         note: str | None = None,
     ) -> None:
         audit = self._audit
-        if not told or not audit.enabled:
+        if not matched or not audit.enabled:
             return
         try:
             now, stamp = time.monotonic(), timestamp(time.time())
             who = self._who_text()
             user = None if self._session.account is None else self._session.account.name
             shares: dict[str | None, list[bytes]] = {}
-            for asked, reply in told:
+            for asked, reply in matched:
                 took = now - asked.began
                 line = share = None
                 event = _name_of(asked.request)
@@ -257,13 +260,13 @@ class AuditContext:
                 if type(reply) is Stored:
                     line = _plain_put(stamp, who, asked, reply, took)
                 elif reply is None or type(reply) is Failed:
-                    if not _is_told(asked.request, reply):
+                    if not _is_recorded(asked.request, reply):
                         continue
                     guess = guess_of(
                         event, None if reply is None else reply.code, _way_of(asked.request)
                     )
                     line = line_of(self._record(stamp, asked, reply, took, note))
-                    if self._gone is not None:  # it has done something, too
+                    if self._gone is not None:  # part of it was done: no allowance applies
                         share = share_of(event, user)
                     elif not audit.may_tell_failure(self._session.account, guess, len(line)):
                         continue
@@ -275,12 +278,12 @@ class AuditContext:
             for share, lines in shares.items():
                 audit.append(b"".join(lines), len(lines), share)
         except Exception:
-            logger.exception("%s: what it did could not be recorded", self._session)
+            logger.exception("%s: its requests could not be recorded", self._session)
 
     def _tell_files(
         self, request: messages.GetFiles, files: Sequence[messages.SentFile | None]
     ) -> None:
-        """A line for each file that was sent, as if it had been asked for by itself."""
+        """Record each file that was sent, as if it had been requested alone."""
         audit = self._audit
         if not audit.enabled:
             return
@@ -291,7 +294,7 @@ class AuditContext:
             user = None if account is None else account.name
             audit.append(b"".join(lines), len(lines), share_of("get", user))
         except Exception:
-            logger.exception("%s: what it did could not be recorded", self._session)
+            logger.exception("%s: its requests could not be recorded", self._session)
 
     def _lines_of_sent(
         self,
@@ -320,8 +323,11 @@ class AuditContext:
     def _lines_of_files(
         self, stamp: str, who: str, asked: _Asked, outcome: FilesOutcome, took: float
     ) -> tuple[list[bytes], list[bytes]]:
-        """A line for each thing of a request of many, as it would have alone: of what was done, and
-        of what failed."""
+        """Make a line for each part of a request for many files, as it would have alone.
+
+        Returns:
+            The lines of what was done, and those of what failed.
+        """
         done: list[bytes] = []
         failed: list[bytes] = []
         request, failures = asked.request, outcome.failures
@@ -383,7 +389,7 @@ class AuditContext:
         return record
 
     def _who_text(self) -> str:
-        """The part of a line that is the same for all that a log-in does."""
+        """Return the part of a line that is the same for all requests after a log-in."""
         user = self._session.account.name if self._session.account else None
         if self._who is None or self._who[0] != user:
             who = {name: text for name, text in who_is(self._session)._asdict().items() if text}
@@ -392,28 +398,29 @@ class AuditContext:
 
 
 def evicted(operations: Sequence[str], why: str) -> dict[str, object]:
-    """The details of a record ``evict``: how many operations, the names of the first ones, and why
-    something of them was given up."""
+    """Make the details of a record ``evict``: the number of operations, the names of the first ones
+    and why they, or parts of them, were deleted from the trash."""
     return {"operations": len(operations), "names": list(operations[:MOST_NAMED]), "why": why}
 
 
-def _is_told(request: Message | Unusable, reply: Message | None) -> bool:
+def _is_recorded(request: Message | Unusable, reply: Message | None) -> bool:
     kind: type | None = request.kind if isinstance(request, Unusable) else type(request)
     if isinstance(request, messages.Restore) and request.look and isinstance(reply, Restored):
-        return False  # it has changed nothing
+        return False  # it only looked and changed nothing
     if kind in EVENTS:
         return True
-    return isinstance(reply, Failed) and reply.code in _ALWAYS_TOLD
+    return isinstance(reply, Failed) and reply.code in _ALWAYS_RECORDED
 
 
 _PLAIN = bytes(sorted(set(range(0x20, 0x7F)) - set(b'"\\')))
-"""The bytes that stand for themselves in JSON."""
+"""The bytes that JSON strings contain unescaped."""
 
 
 def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) -> bytes | None:
-    """The line of a file that was stored, made by hand: there may be thousands a second.
+    """Make the line of a stored file without a `Record`: there may be thousands per second.
 
-    None where the path needs more than that.
+    Returns:
+        None if the path needs escapes.
     """
     request = asked.request
     if type(request) is not messages.Put:
@@ -429,34 +436,34 @@ def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) 
 
 
 def _is_plain(path: bytes) -> bool:
-    """Whether a path stands in a line as it is."""
+    """Return True if a path can be written to a line unchanged."""
     return not path.translate(None, _PLAIN) and b"//" not in path and b"/." not in path
 
 
 def _head(stamp: str, event: str, who: str) -> str:
-    """A line of a file that was stored or sent, up to its path."""
+    """Return the start of a line, up to the path."""
     return f'{{"time":"{stamp}","event":"{event}","outcome":"ok",{who},"path":"'
 
 
 def _head_of(stamp: str, event: str, who: str, directory: bytes) -> bytes | None:
-    """The same for all files in a directory, up to their names; None where these lines can't be
-    made by hand."""
+    """Return the start of the lines of all files in a directory, up to their names; None if they
+    can't be made without a `Record`."""
     base: bytes = paths.child(directory, b"")
     return _head(stamp, event, who).encode("ascii") + base if _is_plain(base) else None
 
 
 def _tail_of(took: float) -> bytes:
-    """The end of the line of each file of a request."""
+    """Return the end of the line of each file of a request."""
     return f',"seconds":{took:.6f}}}\n'.encode("ascii")
 
 
 def _plain_line_of(head: bytes, name: bytes, size: int, digest: bytes, tail: bytes) -> bytes:
-    """The line of one of many files, whose name is plain."""
+    """Make the line of one of many files; its name must be plain."""
     return b'%b%b","bytes":%d,"digest":"%b"%b' % (head, name, size, hexlify(digest), tail)
 
 
 def who_is(session: Actor) -> Who:
-    """The account, the address without its port, and the session's id."""
+    """Return the account, the address without its port, and the session's id."""
     account = session.account
     host = session.peer.rpartition(":")[0] or session.peer
     return Who(account.name if account else None, host.strip("[]"), str(session.id))
@@ -471,11 +478,11 @@ def _name_of(request: Message | Unusable) -> str:
 def _describe(
     record: Record, request: Message | Unusable, reply: Message | None, note: str | None
 ) -> None:
-    """Fill in what the request and its reply tell; None: the connection ended first.
+    """Fill in the facts of a request and its reply; None if the connection ended first.
 
     Args:
-        note: The true reason of a refused log-in; or the token of one that succeeded, the
-            invitation of a registration.
+        note: The true reason of a refused log-in, the token of a successful one, or the invitation
+            of a registration.
     """
     match request:
         case messages.GetFiles():
@@ -483,7 +490,7 @@ def _describe(
         case messages.Put():
             record.path, record.path_b64 = shown(request.path)
             record.size = request.size
-        case messages.PutFiles():  # none of it is done, for one reason
+        case messages.PutFiles():  # nothing was done, all for one reason
             if request.directories:
                 record.path, record.path_b64 = shown(request.directories[0].path)
             record.files = sum(len(one.files) for one in request.directories)
@@ -530,7 +537,7 @@ def _describe(
         case Sent():
             record.size = reply.size
         case messages.Removed() if reply.trashed and _is_tree(request):
-            record.operation = reply.operation  # a record ``measured`` tells how much it is
+            record.operation = reply.operation  # a record ``measured`` will have its size
         case messages.Removed():
             record.size, record.files = reply.size_bytes, reply.files + reply.directories
             record.operation = record.operation or reply.operation
@@ -566,7 +573,7 @@ def _way_of(request: Message | Unusable) -> str | None:
 
 
 def _way_in(request: Message, key_id: str | None) -> dict[str, Any]:
-    """What was logged in with."""
+    """Return how the client logged in, as details of the record."""
     way = _WAYS[type(request)]
     if key_id is None:
         return {"with": way}
@@ -574,22 +581,22 @@ def _way_in(request: Message, key_id: str | None) -> dict[str, Any]:
 
 
 def is_refusal(code: str) -> bool:
-    """Whether a rule or a limit said no, rather than that something went wrong."""
+    """Return True if an error code means a rule or limit, and not that something went wrong."""
     kind = BY_CODE.get(code, CommandError)
     return kind.exit_code in _REFUSED_STATUS or kind is TooMany
 
 
 class Recorder(ABC):
-    """Where records go to, as sessions see it. Nothing here raises.
+    """The audit log, as sessions see it. No method raises.
 
     Attributes:
-        enabled: Whether anything is recorded.
+        enabled: True if events are recorded.
     """
 
     enabled: bool
 
     def audit_context(self, session: Actor) -> AuditContext:
-        """To follow one session with."""
+        """Make the audit context of a session."""
         return AuditContext(self, session)
 
     def record(
@@ -601,10 +608,10 @@ class Recorder(ABC):
         guess: str | None = None,
         **fields: Any,
     ) -> None:
-        """Record something that is no request's outcome. ``fields``: as in `Record`.
+        """Record an event that isn't the outcome of a request. ``fields`` are those of `Record`.
 
         Args:
-            guess: Whose room a failure takes; see `may_tell_failure`.
+            guess: The kind of secret guessed at, for the allowance; see `may_tell_failure`.
         """
         if not self.enabled:
             return
@@ -616,11 +623,11 @@ class Recorder(ABC):
             if outcome == OK or self.may_tell_failure(account, guess, len(line)):
                 self.append(line, 1, share_of(event, record.user) if account else None)
         except Exception:
-            logger.exception("%s could not be recorded", event)
+            logger.exception("event %s could not be recorded", event)
 
     @abstractmethod
     def append(self, lines: bytes, count: int, share: str | None = None) -> None:
-        """Queue whole lines, and say how many they are.
+        """Queue whole lines; ``count`` is their number.
 
         Args:
             share: See `share_of`.
@@ -630,9 +637,9 @@ class Recorder(ABC):
     def may_tell_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
-        """Whether another failure of that account, or of a stranger, may be recorded now.
+        """Return True if another failure may be recorded, of that account or without one.
 
         Args:
             guess: See `guess_of`.
-            size: Bytes of its line.
+            size: The size of its line in bytes.
         """

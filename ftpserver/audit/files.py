@@ -1,10 +1,10 @@
-"""The files of the audit log: which one a line goes to, rotating them, a disk that is full.
+"""The files of the audit log: choosing one for each line, rotating them, and full disks.
 
-Lives here: the common file, one for each account that does more than others have room for.
-Lives elsewhere: what is queued for them (writer.py), what a record tells (record.py), reading them
+Lives here: the common file, and one for each account whose events exceed its share.
+Lives elsewhere: the queue for them (writer.py), the contents of records (record.py), reading them
 (reader.py).
 
-Whoever else writes to a file (`ftpd user set`) appends each record by a single write.
+Other processes (`ftpd user set`) append each record to the common file by a single write.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ logger = logging.getLogger("ftpd.audit")
 FILE_NAME = "audit.jsonl"
 _WRITE = 256 * 1024
 _LINE = 1024
-"""Bytes of a line. A longer one counts as several, wherever lines are counted: a path can make it
-as long as 60 KiB."""
+"""The size in bytes of a line that counts as one. A longer line counts as several: with a long path
+it may have 60 KiB."""
 _SHARE = 10_000
 _SHARE_SECONDS = 3600.0
-"""Lines of what one account did, in so many seconds, that the common file takes: log-ins and file
-operations count apart. The others go to a file of its own."""
+"""The lines of one share that the common file takes, and the period in seconds. An account's
+log-ins and file operations are two shares. Further lines go to a file of their own."""
 
 
 class Chunk(NamedTuple):
-    """Whole lines, and how many they are; of a ``dropped`` record, how many it tells of.
+    """Whole lines and their number; for a ``dropped`` record, the number that it reports.
 
     Attributes:
-        share: Whose share of the common file they count for (`context.share_of`); None: nobody's.
+        share: The share of the common file that they count for (`context.share_of`); None for none.
     """
 
     lines: bytes
@@ -44,24 +44,24 @@ class Chunk(NamedTuple):
 
 
 def lines_in(size: int) -> int:
-    """How many lines so many bytes count for."""
+    """Return how many lines a number of bytes counts as."""
     return max(1, -(-size // _LINE))
 
 
 class Files(Protocol):
-    """Where the lines go."""
+    """The destination of the lines."""
 
     def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write chunks of lines; returns how many lines could not be written."""
+        """Write chunks of lines, and return how many lines could not be written."""
 
     def close(self) -> None:
-        """Nothing more is written. Can be called twice."""
+        """Close the files. Can be called twice."""
 
 
 class SharedFiles:
-    """The common file, and one for each account that does more than others have room for.
+    """The common file, and one for each account whose events exceed its share.
 
-    For one thread. Of the files of accounts none is kept open.
+    For one thread. The accounts' own files are not kept open.
     """
 
     def __init__(self, state: Path, size: int, keep: int, own_size: int) -> None:
@@ -72,7 +72,7 @@ class SharedFiles:
         self._since = time.monotonic()
 
     def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write chunks of lines where they belong; returns how many could not be written."""
+        """Write each chunk to its file, and return how many lines could not be written."""
         now = time.monotonic()
         if now - self._since >= _SHARE_SECONDS:
             self._since, self._counts = now, {}
@@ -92,30 +92,30 @@ class SharedFiles:
                 common.append(Chunk(_moved_line(chunk.share), 1))
             own.setdefault(chunk.share, []).append(chunk)
         lost = self._common.append(common)
-        for share, its in own.items():
+        for share, rest in own.items():
             files = _Files(self._state / own_name(share), self._own_size, 1)
             try:
-                lost += files.append(its)
+                lost += files.append(rest)
             finally:
                 files.close()
         return lost
 
     def close(self) -> None:
-        """Nothing more is written. Can be called twice."""
+        """Close the common file. Can be called twice."""
         self._common.close()
 
 
 def _moved_line(share: str) -> bytes:
     kind, _, user = share.partition("-")
-    many = f"more than {_SHARE} {kind} or {_SHARE} KiB of them in an hour"
-    reason = f"{many}: the others are in {own_name(share)}"
+    many = f"more than {_SHARE} {kind} or {_SHARE} KiB of them in one hour"
+    reason = f"{many}: further ones are in {own_name(share)}"
     return line_of(Record(timestamp(time.time()), "moved-on", OK, user=user, reason=reason))
 
 
 class _Files:
     """The current file and its predecessors: ``audit.jsonl``, ``audit.jsonl.1``, … For one thread.
 
-    What it can't write is counted, and told once in the log until it can again.
+    Lines that it can't write are counted. The error is logged once, until writing works again.
     """
 
     def __init__(self, path: Path, size: int, keep: int) -> None:
@@ -126,7 +126,7 @@ class _Files:
         self._broken = False
 
     def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write chunks of lines, many at once; returns how many lines could not be written."""
+        """Write chunks of lines, many per write. Return how many lines could not be written."""
         start = 0
         while start < len(chunks):
             end, size = start, 0
@@ -141,13 +141,13 @@ class _Files:
             start = end
         if chunks and self._broken:
             self._broken = False
-            logger.warning("the audit log is written again")
+            logger.warning("the audit log can be written again")
         return 0
 
     def _failed(self, error: OSError) -> None:
         if not self._broken:
             logger.error(
-                "%s: can't be written (%s): events are only counted until it can",
+                "%s: cannot be written (%s): until it can be, events are only counted",
                 self._path,
                 os.strerror(error.errno or 0).lower(),
             )
@@ -163,7 +163,7 @@ class _Files:
         write_whole(self._fd, data)
 
     def _open(self) -> None:
-        """Have the file that is called so now: somebody may have moved it away."""
+        """Open the file, or reopen it if another program has moved it away."""
         if self._fd >= 0:
             try:
                 there, mine = os.stat(self._path), os.fstat(self._fd)
@@ -182,7 +182,8 @@ class _Files:
             if newer.exists():
                 os.replace(newer, older)
         number = self._keep + 1
-        while (surplus := rotated(self._path, number)).exists():  # more were kept before
+        # an earlier --audit-keep may have been higher
+        while (surplus := rotated(self._path, number)).exists():
             surplus.unlink()
             number += 1
         if not self._keep:
@@ -196,17 +197,17 @@ class _Files:
 
 
 def own_name(share: str) -> str:
-    """The file of one account's share, as ``audit-files-alice.jsonl``."""
+    """Return the name of a share's own file, e.g. ``audit-files-alice.jsonl``."""
     return f"audit-{share}.jsonl"
 
 
 def rotated(path: Path, number: int) -> Path:
-    """The file that was current so many rotations ago."""
+    """Return the file that was current ``number`` rotations ago."""
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def open_to_append(path: Path) -> int:
-    """Open a file of lines; a line that a full disk has cut is ended first."""
+    """Open a file of lines to append; a line that a full disk has cut short is ended first."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
     try:
@@ -220,7 +221,7 @@ def open_to_append(path: Path) -> int:
 
 
 def write_whole(fd: int, data: bytes) -> None:
-    """One write, as a rule; a disk that is filling up takes less."""
+    """Write all data: by one write, unless the disk is getting full."""
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]

@@ -1,11 +1,11 @@
-"""Word of events: datagrams that tell local programs that the audit log has grown.
+"""Notifications: datagrams that tell local programs when the audit log has grown.
 
-Lives here: the datagram socket in the state directory, who is told, and waiting to be told.
+Lives here: the datagram socket in the state directory, the subscribers, and waiting for them.
 Lives elsewhere: the log itself (writer.py), reading it (reader.py), `ftpd log` (cli/log.py).
 
-A datagram says that there is something to read, and up to where; what happened is in the file. So
-nothing depends on a datagram: who is slow, and whose socket is full, sees a gap in the numbers, or
-nothing at all, and reads the file from where it was. Nobody is ever waited for.
+A datagram says that there is something to read, and up to which offset; the events are in the
+file. So nothing depends on a datagram: a slow subscriber, whose socket is full, sees a gap in the
+numbers, or nothing, and reads the file from its last position. The server never waits for one.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ logger = logging.getLogger("ftpd.events")
 
 SOCKET = "events.sock"
 LAPSE = 30.0
-"""Seconds after which a subscription ends that was not renewed."""
+"""Seconds after which a subscription ends unless it is renewed."""
 _RENEW = 2.0
-"""Seconds after which a follower subscribes again: the server may be another one by then."""
+"""Seconds after which a follower subscribes again, as the server may have been restarted."""
 _MOST = 64
-"""Subscribers; one more, and the one that has not renewed for the longest time is forgotten."""
+"""The most subscribers; for one more, the one that was renewed the longest time ago is removed."""
 _MAX_DATAGRAM = 1024
 
 
 class _Tagged(msgspec.Struct, frozen=True, tag_field="is"):
-    """Base of all datagrams; they are JSON."""
+    """The base of all datagrams; they are JSON."""
 
 
 class Subscribe(_Tagged, frozen=True, tag="subscribe"):
-    """Tell the sender from now on, for `LAPSE` seconds. Answer: `Grown`, as things are now."""
+    """Notify the sender for `LAPSE` seconds. Reply: `Grown`, with the present state."""
 
 
 class Wrote(_Tagged, frozen=True, tag="wrote"):
-    """Another process has added to the log: tell all subscribers. There is no answer."""
+    """Another process has appended to the log: notify all subscribers. There is no reply."""
 
 
 class Grown(_Tagged, frozen=True, tag="grown"):
     """The log was written to.
 
     Attributes:
-        sequence: Counts from the start of the server. What is missing in between was not told.
-        inode: Of the current file; another one than before after a rotation.
-        offset: Its size in bytes. What is in front of it is there to read.
+        sequence: Counts from the start of the server. A gap means that datagrams were lost.
+        inode: The inode of the current file; it changes with a rotation.
+        offset: The size of the current file in bytes; all before it can be read.
     """
 
     sequence: int
@@ -75,12 +75,12 @@ class Log(Protocol):
 
 
 class Events(PrivateSocket, UnixDatagramServer):
-    """Tells subscribers that the audit log has grown.
+    """Notifies subscribers that the audit log has grown.
 
     ``_lock`` guards the subscribers and the sequence; nothing is sent while it is held.
 
     Args:
-        path: Of the log; the socket lies beside it.
+        path: The path of the log; the socket is in the same directory.
 
     Raises:
         OSError: The socket can't be made.
@@ -93,14 +93,14 @@ class Events(PrivateSocket, UnixDatagramServer):
         self._log = path
         self._lock = threading.Lock()
         self._subscribers: dict[Any, float] = {}
-        """By the address of each, when its subscription ends; the oldest one first."""
+        """The end of each subscription by address; the oldest first."""
         self._sequence = 0
         super().__init__(path.parent, _Handler)
         self._thread = threading.Thread(target=self.serve_forever, name="events")
         self._thread.start()
 
     def subscribe(self, address: Any) -> None:
-        """Tell that address for a while."""
+        """Notify that address for `LAPSE` seconds."""
         with self._lock:
             self._subscribers.pop(address, None)
             self._subscribers[address] = time.monotonic() + LAPSE
@@ -108,7 +108,7 @@ class Events(PrivateSocket, UnixDatagramServer):
                 del self._subscribers[next(iter(self._subscribers))]
 
     def tell(self) -> None:
-        """Tell all that the log has grown. Called from any thread; never waits, never raises."""
+        """Notify all subscribers. Can be called from any thread; never waits, never raises."""
         with self._lock:
             self._sequence += 1
             now = time.monotonic()
@@ -121,7 +121,7 @@ class Events(PrivateSocket, UnixDatagramServer):
                 self._send(datagram, address)
 
     def state_now(self) -> bytes:
-        """The datagram that tells how things are."""
+        """Return the datagram with the present state."""
         try:
             info = os.stat(self._log)
             return _encode(Grown(self._sequence, info.st_ino, info.st_size))
@@ -132,21 +132,21 @@ class Events(PrivateSocket, UnixDatagramServer):
         try:
             self.socket.sendto(datagram, socket.MSG_DONTWAIT, address)
         except BlockingIOError:
-            pass  # it is slow: the next one that it gets shows the gap
+            pass  # the subscriber is slow: its next datagram shows the gap
         except OSError:
-            with self._lock:  # it is gone
+            with self._lock:  # the subscriber is gone
                 self._subscribers.pop(address, None)
 
     def answer(self, address: Any) -> None:
-        """Tell one how things are."""
+        """Send the present state to one subscriber."""
         self._send(self.state_now(), address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A datagram that couldn't be handled: logged, the rest goes on."""
+        """Log an error of one datagram, and go on."""
         logger.exception("a datagram could not be handled")
 
     def stop(self) -> None:
-        """Tell nobody any more, and remove the socket."""
+        """Stop the thread, and remove the socket."""
         self.shutdown()
         self._thread.join()
         with self._lock:
@@ -157,7 +157,7 @@ class Events(PrivateSocket, UnixDatagramServer):
 
 
 class _Handler(DatagramRequestHandler):
-    """A subscription, or word from another process."""
+    """Handles a subscription, or a notification from another process."""
 
     server: Events
 
@@ -165,45 +165,45 @@ class _Handler(DatagramRequestHandler):
         try:
             asked = _decode(self.packet)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return  # of a later version, or a mistake
+            return  # from a later version, or malformed
         if isinstance(asked, Wrote):
             self.server.tell()
-        elif self.client_address:  # else there is no way back
+        elif self.client_address:  # without an address, no reply is possible
             self.server.subscribe(self.client_address)
             self.server.answer(self.client_address)
 
     def finish(self) -> None:
-        """Nothing is left to send: answers never wait, as this would."""
+        """Do nothing: the base class would send a reply here, and wait."""
 
 
 def start_events(path: Path, log: Log) -> Events | None:
-    """Tell of what is added to the audit log. Where that is impossible, followers look themselves.
+    """Notify followers of what is added to the audit log. If that fails, they poll the file.
 
     Args:
-        path: Of the log.
+        path: The path of the log.
     """
     if not log.enabled:
         return None
     try:
         started = Events(path)
     except OSError as error:
-        logger.warning("nobody is woken by what is added to the audit log: %s", error)
+        logger.warning("no notifications of new audit records: %s", error)
         return None
     log.on_written = started.tell
     return started
 
 
 def announce(state: Path) -> None:
-    """Have the server that runs on a state directory, if one does, tell of what was added."""
+    """Ask the server of a state directory, if one runs, to notify its subscribers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
             _ask(sock, state, Wrote())
         except OSError:
-            pass  # no server: nobody has subscribed
+            pass  # no server, so there are no subscribers
 
 
 def _ask(sock: socket.socket, state: Path, asked: Subscribe | Wrote) -> None:
-    """Send a datagram to the server. Raises OSError when there is none, or it is too busy."""
+    """Send a datagram to the server. Raises OSError if there is none, or it is too busy."""
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sock.sendto(_encode(asked), socket.MSG_DONTWAIT, address_of(directory, state, SOCKET))
@@ -214,19 +214,19 @@ def _ask(sock: socket.socket, state: Path, asked: Subscribe | Wrote) -> None:
 class Follower:
     """Waits until the audit log may have grown. A context manager.
 
-    While a server tells, it sleeps until then; otherwise the log has to be looked at.
+    While a server sends notifications, it sleeps until one arrives; otherwise the caller polls.
     """
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._renew_at = 0.0
-        self._told = False
+        self._subscribed = False
         self._socket.setblocking(False)
         try:
-            self._socket.bind("")  # Linux draws an address that is no file
+            self._socket.bind("")  # Linux assigns an address that isn't a file
         except OSError:
-            logger.debug("no address to be told at", exc_info=True)
+            logger.debug("no address for notifications", exc_info=True)
 
     def __enter__(self) -> Follower:
         return self
@@ -235,23 +235,23 @@ class Follower:
         self._socket.close()
 
     def wait(self, seconds: float) -> None:
-        """Until the server tells of something.
+        """Wait for a notification of the server.
 
         Args:
-            seconds: To wait instead, where no server does.
+            seconds: The time to sleep if no server sends notifications.
         """
         now = time.monotonic()
         if now >= self._renew_at:
-            self._told = self._subscribe()
+            self._subscribed = self._subscribe()
             self._renew_at = now + _RENEW
-        if not self._told:
+        if not self._subscribed:
             time.sleep(seconds)
         elif select.select([self._socket], [], [], max(0.0, self._renew_at - now))[0]:
             self._drain()
 
     def _subscribe(self) -> bool:
-        """Whether a server tells from now on. Its answer wakes at once: what came just before the
-        subscription isn't missed."""
+        """Subscribe, and return True if a server has taken it. Its reply ends the wait at once, so
+        that records written just before the subscription aren't missed."""
         if not self._socket.getsockname():
             return False
         try:

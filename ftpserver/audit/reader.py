@@ -1,10 +1,10 @@
-"""Reading the audit log: all of its files in order of time, and what is added to them.
+"""Reading the audit log: all of its files in order of time, and following new records.
 
 Lives here: files, lines, filters. Lives elsewhere: writing them (files.py), output (cli/log.py).
 
-The common file and those of accounts are merged, each of them read block by block: what has been
-read is never held as a whole. Rotation may come at any moment. What was opened stays readable
-whatever it is called by then, so no line is missed or told twice.
+The common file and those of accounts are merged. Each is read block by block, so memory doesn't
+grow with the log. A file may be rotated at any moment: an open one stays readable whatever its name
+is by then, so no line is missed or returned twice.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from ftpwire.paths import Parts
 _POLL_SECONDS = 0.2
 _READ = 256 * 1024
 _ALL_READ = 16 * 1024 * 1024
-"""Bytes of all files together that are in memory, as far as there are not thousands of them."""
+"""The bytes read into memory from all files together, unless there are thousands of files."""
 _LONGEST = 2**20
-"""Bytes of a line: a longer one is no record."""
+"""The longest line in bytes; a longer one is not a record."""
 _LEAST_READ = 4096
 _MOST_FILES = 100_000
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which records are wanted; what is None or empty excludes nothing.
+    """A condition for records; what is None or empty excludes nothing.
 
     Attributes:
-        since: As in a record: text of the same form, which sorts by time.
-        until: The same, of the latest.
-        failed: Only what was refused, failed or was cut.
+        since: The earliest time, as in a record: such texts sort by time.
+        until: The latest time.
+        failed: True for what was refused, failed or was cut.
         address: An address, or a network.
-        path: Of what is there, was there, or is below it.
+        path: A path: for events at it, below it, or on a directory that contained it.
     """
 
     user: str | None = None
@@ -63,7 +63,7 @@ class Filter:
     path: Parts | None = None
 
     def takes(self, record: Record) -> bool:
-        """Whether a record is wanted."""
+        """Return True if a record matches."""
         return (
             (self.user is None or record.user == self.user)
             and (not self.events or record.event in self.events)
@@ -76,7 +76,7 @@ class Filter:
 
 
 def _is_from(recorded: str | None, wanted: str) -> bool:
-    """Whether a recorded address is the wanted one. Either may be a network that has the other."""
+    """Return True if two addresses are equal, or one is a network that contains the other."""
     if recorded is None or recorded == wanted:
         return recorded is not None
     mine, other = _network(recorded), _network(wanted)
@@ -90,24 +90,24 @@ def _network(text: str) -> Any:
     try:
         return ip_network(text, strict=False)
     except ValueError:
-        return None  # of this machine, or with a zone
+        return None  # a Unix socket, or an address with a zone
 
 
 _TAKES_BELOW = frozenset({"remove", "move", "measured"})
-"""What takes away all that is below its path as well, or tells how much that was."""
+"""The events that affect all that is below their path."""
 _FILLS_BELOW = frozenset({"move", "copy"})
-"""What makes all that is below its target."""
+"""The events that make all that is below their target."""
 
 
 def _is_about(record: Record, wanted: Parts) -> bool:
-    """Whether a record tells of a path: of itself, of something below it, or of something above it
-    with which it came or went."""
+    """Return True if a record concerns a path: the path itself, something below it, or a directory
+    above it with which it was made or removed."""
     path = _parts(record.path, record.path_b64)
     replaced = record.event == "end-tree" and bool((record.details or {}).get("commit"))
     if _concerns(path, wanted, replaced or record.event in _TAKES_BELOW):
         return True
     if record.event not in _FILLS_BELOW:
-        return False  # a link's target is no path of the account's
+        return False  # a link's target is only text
     return _concerns(_parts(record.target, record.target_b64), wanted, True)
 
 
@@ -120,7 +120,7 @@ def _concerns(recorded: Parts | None, wanted: Parts, below: bool) -> bool:
 
 
 def _parts(text: str | None, encoded: str | None) -> Parts | None:
-    """A path of a record; None if it has none that can be one."""
+    """Return a path of a record; None if it has none, or an invalid one."""
     if text is None:
         return None
     try:
@@ -131,19 +131,19 @@ def _parts(text: str | None, encoded: str | None) -> Parts | None:
 
 
 class AuditReader:
-    """The audit log below a state directory, from its oldest line on. A context manager.
+    """The audit log of a state directory, from its oldest line on. A context manager.
 
     Raises:
-        StateError: It can't be read; also while it is followed.
+        StateError: The log can't be read; also raised while it is followed.
 
     Args:
-        wait: How to wait for more, when following: given seconds, and may return earlier.
-        on_missed: Called when files may have been removed that were not read yet: the log was
-            rotated away faster than it was followed.
-        user: Of the accounts' own files, only those of this one are read.
+        wait: Waits for more when following; it is given seconds, and may return earlier.
+        on_missed: Called if files may have been removed before they were read, because the log was
+            rotated faster than it was followed.
+        user: The account whose own files are read; None for those of all accounts.
 
     Attributes:
-        unreadable: Lines that are no records: a full disk or a power cut has torn them.
+        unreadable: The number of lines that aren't records, torn by a full disk or a power cut.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class AuditReader:
             self._series.popitem()[1].close()
 
     def _look(self) -> None:
-        """Open what there is now: files that are new, and those that were rotated meanwhile."""
+        """Open all files that are new or were rotated since the last look."""
         with os.scandir(self._state) as there:
             names = {found.group(1) for one in there if (found := self._own.fullmatch(one.name))}
         for name in (FILE_NAME, *sorted(names)):
@@ -183,9 +183,9 @@ class AuditReader:
             self._series[name].look()
 
     def records(self, wanted: Filter, *, follow: bool = False) -> Iterator[tuple[bytes, Record]]:
-        """Each wanted line and what it means; with ``follow`` also those still to come.
+        """Yield each matching line with its record; with ``follow`` also those still to come.
 
-        They come in order of time as far as they are there: what is written later comes later.
+        Records that exist already come in order of time; those written later come later.
         """
         while True:
             series = list(self._series.values())
@@ -202,14 +202,15 @@ class AuditReader:
     def _of(
         self, series: _Series, size: int, wanted: Filter
     ) -> Iterator[tuple[str, bytes, Record]]:
-        """The wanted lines of one series of files, as far as they are there, and what orders them.
+        """Yield the matching lines of one series, each with the time by which series are merged.
 
-        A clock that was set back changes nothing of the order within a series.
+        That time never goes back, so a clock that was set back doesn't change the order within a
+        series.
         """
         latest = ""
         for line in series.lines(size):
             if not line:
-                continue  # ends a line that seemed to be torn, but was only being written
+                continue  # a writer ends a line here that it took for torn
             record = self._decoded(line)
             if record is not None and wanted.takes(record):
                 latest = max(latest, record.time)
@@ -217,7 +218,7 @@ class AuditReader:
 
     def _decoded(self, line: bytes) -> Record | None:
         try:
-            found: Any = json.loads(line)  # it takes lone surrogates, too
+            found: Any = json.loads(line)  # unlike msgspec, it accepts lone surrogates
             return msgspec.convert(found, Record)
         except (ValueError, msgspec.ValidationError, RecursionError):
             self.unreadable += 1
@@ -228,7 +229,7 @@ class _Series:
     """A file of lines and its predecessors, from the oldest on: ``audit.jsonl.1``, ``audit.jsonl``.
 
     Args:
-        path: Of the current one.
+        path: The path of the current file.
         on_missed: See `AuditReader`.
     """
 
@@ -236,54 +237,54 @@ class _Series:
         self._path = path
         self._on_missed = on_missed
         self._files: list[int] = []
-        """Their descriptors, the oldest last."""
+        """The descriptors of the files that aren't fully read; the oldest comes last."""
         self._rest = b""
         self._end = 0
-        """Of the current one: what is added later is for the next time."""
+        """The size of the current file at the last look. What is added is read after the next."""
 
     @property
     def is_torn(self) -> bool:
-        """Whether the last line that was read has no end."""
+        """True if the last line read has no end."""
         return bool(self._rest)
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         while self._files:
             os.close(self._files.pop())
 
     def look(self) -> None:
-        """See what there is to be read now. Raises StateError."""
+        """Find what can be read now. Raises StateError."""
         self._files = self._newer() + self._files
         self._end = os.fstat(self._files[0]).st_size if self._files else 0
 
     def lines(self, size: int) -> Iterator[bytes]:
-        """The lines that were there at the last look, and were not read yet.
+        """Yield the lines that existed at the last look and have not been read.
 
         Args:
-            size: Bytes that are read at once.
+            size: The number of bytes to read at once.
         """
         while self._files:
             fd = self._files[-1]
             is_current = len(self._files) == 1
             while data := os.read(fd, min(size, self._left(fd)) if is_current else size):
                 if len(self._rest) >= _LONGEST and b"\n" not in data:
-                    continue  # it is no record whatever comes
+                    continue  # too long for a record: skip to its end
                 *lines, rest = (self._rest + data).split(b"\n")
                 self._rest = rest[:_LONGEST]
                 yield from lines
             if is_current:
                 return
-            os.close(self._files.pop())  # nobody adds to it any more
+            os.close(self._files.pop())  # rotated: no line is added to it
             if self._rest:
                 lines, self._rest = [self._rest], b""
-                yield from lines  # a torn one: it is counted
+                yield from lines  # a torn line, which the caller counts
 
     def _left(self, fd: int) -> int:
         return max(0, self._end - os.lseek(fd, 0, os.SEEK_CUR))
 
     def _open_all(self) -> list[int]:
-        """All files, the oldest last. From the current one backwards, and each once: one that
-        is rotated meanwhile is met again under its next name."""
+        """Open all files, the oldest last. Goes from the current one backwards, so that a file that
+        is rotated meanwhile is met again under its next name, and not missed; each is kept once."""
         found: list[int] = []
         seen: set[tuple[int, int]] = set()
         try:
@@ -293,7 +294,7 @@ class _Series:
                 except FileNotFoundError:
                     if number:
                         break
-                    continue  # none is current between a rotation and the next record
+                    continue  # no current file between a rotation and the next record
                 except OSError as error:
                     reason = (error.strerror or "").lower()
                     raise StateError(f"{error.filename}: can't be read: {reason}") from error
@@ -308,7 +309,7 @@ class _Series:
         return found
 
     def _newer(self) -> list[int]:
-        """What came after the file that is read, however often was rotated meanwhile."""
+        """Open the files that are newer than those opened before, however many rotations ago."""
         if not self._files:
             return self._open_all()
         mine = _identity(os.fstat(self._files[0]))
@@ -316,7 +317,7 @@ class _Series:
             if _identity(os.stat(self._path)) == mine:
                 return []
         except FileNotFoundError:
-            return []  # the next record makes the next one
+            return []  # the next record makes the new file
         opened = self._open_all()
         places = [_identity(os.fstat(fd)) for fd in opened]
         at = places.index(mine) if mine in places else len(opened)
@@ -328,7 +329,7 @@ class _Series:
 
 
 def _names_of(user: str | None) -> re.Pattern[str]:
-    """Matches the accounts' own files (`writer.own_name`), or one's; group 1: the current."""
+    """Match own files of accounts (`files.own_name`), or of one; group 1 is the current name."""
     name = "[a-z0-9._-]+" if user is None else re.escape(user)
     return re.compile(rf"(audit-(?:{'|'.join(SHARES)})-{name}\.jsonl)(?:\.[0-9]+)?")
 

@@ -1,6 +1,6 @@
 """One record of the audit log: its fields, and the line that it becomes.
 
-Lives here: the format. Lives elsewhere: which records there are (context.py), files (files.py).
+Lives here: the format. Lives elsewhere: which events are recorded (context.py), files (files.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVENTS: dict[type[Message], str] = {
     messages.Get: "get",
     messages.GetFiles: "get",
     messages.Put: "put",
-    messages.PutFiles: "put",  # as a whole only where all of it is refused, or cut
+    messages.PutFiles: "put",  # one record only if all of it was refused or cut
     messages.MakeDir: "mkdir",
     messages.MakeLink: "link",
     messages.SetAttributes: "attributes",
@@ -41,40 +41,41 @@ EVENTS: dict[type[Message], str] = {
     messages.Restore: "restore",
     messages.Purge: "purge",
 }
-"""What is recorded, however it ends. Of other requests: that they were forbidden."""
+"""The requests that are always recorded. Others are recorded only if they were forbidden."""
 REQUESTS = frozenset(str(one.__struct_config__.tag) for one in get_args(messages.Request))
-"""What those are called that have no other name."""
+"""The event names of the other requests."""
 OTHERS = frozenset(
     {"logout", "start", "stop", "reload", "ban", "moved-on", "dropped", "evict", "measured"}
 )
-"""Events that are no requests, and no commands of an administrator (cli/audit.py). ``evict``: trash
-was given up, for its age or because room was needed. ``measured``: a tree that is in the trash was
-counted, which its removal does not do."""
+"""Events that are neither requests nor administrators' commands (cli/audit.py). ``evict``:
+something was deleted from the trash, because of its age or to free space. ``measured``: a tree in
+the trash was counted, which its removal does not do."""
 
 
 class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
-    """One line of the file. What isn't known of an event is left out.
+    """One line of the file. Unknown fields are left out.
 
     Attributes:
-        time: ISO 8601, UTC, with milliseconds: when it ended.
+        time: When it ended: ISO 8601, UTC, with milliseconds.
         outcome: ``ok``, ``refused``, ``failed`` or ``cut``.
-        user: The account; of a refused log-in, the name that was given.
-        path, target: Absolute remote paths; U+FFFD stands for what is no UTF-8, and then the
-            bytes are in ``path_b64`` and ``target_b64``.
-        size: Bytes, as ``bytes``: of the file, or of what was removed, copied or given up. Of a
-            tree that went to the trash they are in a record ``measured`` of its ``operation``.
-        files: How many were removed, copied, restored or given up; in the same way. How many are
-            not stored, where one reason holds for all of a request.
-        operation: Of the trash: what the thing went to, was restored or purged from, or lies in.
+        user: The account; for a refused log-in, the name that was given.
+        path, target: Absolute remote paths. U+FFFD stands for bytes that aren't UTF-8; then
+            ``path_b64`` and ``target_b64`` have the bytes.
+        size: Bytes, in JSON ``bytes``: of the file, or of what was removed, copied or deleted from
+            the trash. For a tree moved to the trash, they are in a record ``measured`` with the
+            same ``operation``.
+        files: How many were removed, copied, restored or deleted from the trash, likewise. For a
+            failed request for many files: how many were not stored.
+        operation: The trash operation that the entry went to, was restored or purged from, or is
+            in.
         digest: BLAKE3, hexadecimal.
-        seconds: How long it took.
-        code, reason: As the client was told; of a log-in, the true reason.
-        by: The system's user that a command of administration ran as.
-        sudo_user: Who gave the command through sudo, as sudo says, where that is somebody else.
-        login_user: Who had logged in to the system and gave it, as the kernel knows, where that is
-            somebody else.
-        count: Of a ``dropped`` record: how many others are missing.
-        details: What else there is to say.
+        seconds: The duration.
+        code, reason: As shown to the client; for a log-in, the true reason.
+        by: The system user that an administrator's command ran as.
+        sudo_user: The user who ran the command through sudo, as reported by sudo, if different.
+        login_user: The user who had logged in to the system, as known to the kernel, if different.
+        count: For a ``dropped`` record: how many others are missing.
+        details: Further facts.
     """
 
     time: str
@@ -105,7 +106,7 @@ _seconds = (-1, "")
 
 
 def timestamp(at: float) -> str:
-    """ISO 8601 in UTC with milliseconds."""
+    """Return a time as ISO 8601 in UTC with milliseconds."""
     global _seconds  # most records share their second with the one before
     whole = int(at)
     known, text = _seconds
@@ -116,12 +117,12 @@ def timestamp(at: float) -> str:
 
 
 def shown(path: bytes) -> tuple[str, str | None]:
-    """A remote path as JSON can hold it, and its bytes in base64 where that loses something."""
+    """Return a remote path as text, and its bytes in base64 if they aren't UTF-8."""
     if b"//" in path or b"/." in path:
         try:
             path = paths.join(*paths.split(path))
         except FtpError:
-            pass  # as it came: it was refused
+            pass  # invalid, so the request was refused: show it as sent
     return text_of(path)
 
 
@@ -143,12 +144,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def line_of(record: Record) -> bytes:
-    """A record as a line of printable ASCII: no name can end it early, or steer a terminal."""
+    """Return a record as a line of printable ASCII: no name can end it or control a terminal."""
     try:
         line = _encode(record)
     except (UnicodeEncodeError, msgspec.MsgspecError):
-        line = b"\xff"  # a lone surrogate: json knows how to write it
+        line = b"\xff"  # a lone surrogate, which only the json module can write
     if not line.isascii() or b"\x7f" in line:
-        told = json.dumps(msgspec.to_builtins(record), separators=(",", ":"))
-        line = told.replace("\x7f", "\\u007f").encode("ascii")
+        text = json.dumps(msgspec.to_builtins(record), separators=(",", ":"))
+        line = text.replace("\x7f", "\\u007f").encode("ascii")
     return line + b"\n"

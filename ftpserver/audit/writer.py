@@ -1,14 +1,14 @@
 """Writing the audit log of a running server.
 
-Lives here: the queue and its thread, and counting what can't be written.
-Lives elsewhere: what a record tells (record.py), what a session tells (context.py), the files
-(files.py), how many failures are recorded (allowances.py), administrators' commands
-(administration.py), reading them for people (cli/log.py).
+Lives here: the queue and its thread, and counting records that can't be written.
+Lives elsewhere: the contents of records (record.py, context.py), the files (files.py), how many
+failures are recorded (allowances.py), administrators' commands (administration.py), showing the log
+(cli/log.py).
 
-Sessions queue what they did when it is acknowledged. One thread writes many records at once, so a
-small upload costs no system call here. Nothing of this stops the service: when the queue is
-full, when strangers are refused too fast, or when the disk is full, records are counted instead,
-and one ``dropped`` record tells how many. A crash loses at most what was queued, some 0.1 s.
+Sessions queue a record when the operation is acknowledged. One thread writes many records at once,
+so a small upload costs no system call here. The audit log never stops the service: if the queue is
+full, unauthenticated clients fail too often, or the disk is full, records are only counted, and one
+``dropped`` record has their number. A crash loses at most what was queued, about 0.1 s.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
 
 MAX_QUEUED = 16 * 1024 * 1024
-"""Bytes of records that wait to be written, at most."""
+"""The most bytes of records that wait to be written."""
 _GATHER_SECONDS = 0.1
-"""How long records wait for others to be written with."""
+"""Seconds that a record waits for others, to be written together."""
 _DROPPED_SECONDS = 10.0
 
 
 class Audit(Recorder):
-    """The audit log of a running server. Safe to use from many threads; nothing here raises.
+    """The audit log of a running server. Safe to use from many threads; no method raises.
 
-    ``_lock`` guards the queue and the counts; it is never held across a file call. The file is
-    the writer thread's alone.
+    ``_lock`` guards the queue and the counts; it is never held across a file call. Only the writer
+    thread uses the files.
 
     Args:
         state: The server's state directory.
-        size: Bytes from which on a file is rotated; 0 writes no audit log.
-        keep: Files that are kept beside the current one.
-        own_size: Bytes of a file for one account's share alone.
-        files: Where the lines go instead of into files there.
-        failures: Says how many failures may be recorded, in the place of this process alone.
+        size: The size in bytes at which a file is rotated; 0 for no audit log.
+        keep: The number of rotated files to keep.
+        own_size: The size in bytes at which a file of one account's share is rotated.
+        files: The destination of the lines; None for files in ``state``.
+        failures: The limit for recorded failures; None for one of this process alone.
 
     Attributes:
-        on_written: Called by the writer thread when the file has grown. Never waits, nor raises.
+        on_written: Called by the writer thread when the file has grown. Must not wait or raise.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Audit(Recorder):
         self._queue: list[Chunk] = []
         self._queued = 0
         self._dropped = 0
-        self._told_dropped = -_DROPPED_SECONDS
+        self._dropped_reported_at = -_DROPPED_SECONDS
         self.failures: FailureRoom = failures or FailureAllowances()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -79,7 +79,7 @@ class Audit(Recorder):
             self._writer.start()
 
     def append(self, lines: bytes, count: int, share: str | None = None) -> None:
-        """Queue whole lines, and say how many they are."""
+        """Queue whole lines; ``count`` is their number."""
         if not count:
             return
         with self._lock:
@@ -94,7 +94,7 @@ class Audit(Recorder):
     def may_tell_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
-        """Whether another failure of that account, or of a stranger, may be recorded now."""
+        """Return True if another failure may be recorded, of that account or without one."""
         granted = self.failures.take(None if account is None else account.id, guess, size)
         if not granted:
             with self._lock:
@@ -104,7 +104,7 @@ class Audit(Recorder):
         return granted
 
     def close(self) -> None:
-        """Write what is queued, and end the thread. Can be called twice."""
+        """Write all queued records, and stop the thread. Can be called twice."""
         self.enabled = False
         self._closing.set()
         self._wake.set()
@@ -119,6 +119,7 @@ class Audit(Recorder):
             while not self._closing.is_set():
                 self._wake.wait(_DROPPED_SECONDS if self._dropped else None)
                 self._closing.wait(_GATHER_SECONDS)
+                # cleared before the queue is taken: a record queued after that sets it again
                 self._wake.clear()
                 self._write_queued()
             self._write_queued()
@@ -140,16 +141,18 @@ class Audit(Recorder):
             self.on_written()
 
     def _dropped_due(self) -> int:
-        """What a ``dropped`` record has to tell now: not one for each batch of a flood."""
+        """Take the number for a ``dropped`` record, or 0 if the last one was too recent.
+
+        The caller holds the lock."""
         now = time.monotonic()
-        due = now - self._told_dropped >= _DROPPED_SECONDS or self._closing.is_set()
+        due = now - self._dropped_reported_at >= _DROPPED_SECONDS or self._closing.is_set()
         if not self._dropped or not due:
             return 0
-        self._told_dropped = now
+        self._dropped_reported_at = now
         dropped, self._dropped = self._dropped, 0
         return dropped
 
 
 def _dropped_line(count: int) -> bytes:
-    reason = "too many events, or no room for them"
+    reason = "too many events, or no space for them"
     return line_of(Record(timestamp(time.time()), "dropped", FAILED, count=count, reason=reason))

@@ -1,7 +1,7 @@
-"""A whole server: with all that goes on beside serving.
+"""Assembling a complete server: one with its background services.
 
-Lives here: which backgrounds a server has. Lives elsewhere: the server (server.py), each of the
-backgrounds (control_server.py, discovery.py, audit/notify.py).
+Lives here: the list of the background services. Lives elsewhere: the server (server.py), each of
+the background services (control_server.py, discovery.py, audit/notify.py).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from ftpserver.settings.table import Settings
 
 
 def whole_server(settings: Settings, listener: socket.socket | None = None) -> FtpServer:
-    """A server of one root, with its control socket, discovery, and word of the audit log.
+    """Make a server of one root, with its control socket, discovery, and audit events.
 
     Args:
+        settings: The server's settings.
         listener: See `FtpServer`.
 
     Raises:
-        StateError, OSError: As `FtpServer`.
+        StateError, OSError: See `FtpServer`.
     """
     server = FtpServer(settings, listener)
     discovery = OptionalBackground(lambda: start_discovery(server))

@@ -1,8 +1,8 @@
-"""Background: what goes on beside serving, for as long as a server runs.
+"""Background services: they run beside serving, from the server's start to its stop.
 
-Lives here: the interface, and a background made of a function that begins it.
-Lives elsewhere: those that there are (housekeeping.py, control_server.py, discovery.py,
-audit/notify.py), which of them a server has (assembly.py), when they begin and end (server.py).
+Lives here: the interface, and a background service made from a function that starts it.
+Lives elsewhere: the services (housekeeping.py, trash_keeping.py, control_server.py, discovery.py,
+audit/notify.py), their list (assembly.py), starting and stopping them (server.py).
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Background(Protocol):
-    """Something with a thread of its own."""
+    """A background service, with a thread of its own."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the service."""
 
     def stop(self) -> None:
-        """End, and wait for the end. Can be called twice."""
+        """Stop the service, and wait until it has ended. Can be called twice."""
 
 
 class _Stoppable(Protocol):
     def stop(self) -> None:
-        """End, and wait for the end."""
+        """Stop, and wait for the end."""
 
 
 _Running = TypeVar("_Running", bound=_Stoppable)
 
 
 class OptionalBackground(Generic[_Running]):
-    """A background that a server can do without.
+    """A background service that a server can run without.
 
     Args:
-        begin: Begins it; returns None, having told why, where that is impossible or not wanted.
+        begin: A function that starts the service. It returns None, and logs the reason, if that is
+            impossible or not wanted.
 
     Attributes:
-        running: What it has begun.
+        running: The running service; None if there is none.
     """
 
     def __init__(self, begin: Callable[[], _Running | None]) -> None:
@@ -44,11 +45,11 @@ class OptionalBackground(Generic[_Running]):
         self.running: _Running | None = None
 
     def start(self) -> None:
-        """Begin, if it is possible."""
+        """Start the service, if possible."""
         self.running = self._begin()
 
     def stop(self) -> None:
-        """End it, if it has begun."""
+        """Stop the service, if it runs."""
         running, self.running = self.running, None
         if running is not None:
             running.stop()

@@ -1,14 +1,13 @@
-"""The control socket: how `ftpd status` and its relatives talk with the running server.
+"""The control socket: the way in which `ftpd status` and similar commands talk to a running server.
 
-Lives here: the interface, what is answered, and asking.
-Lives elsewhere: the server's end of the socket (control_server.py), what is printed
-(cli/control.py).
+Lives here: the interface, the replies, and the client's side.
+Lives elsewhere: the server's side (control_server.py), printing replies (cli/control.py).
 
-A Unix socket in the server's state directory, which only the owner of the server can open. Each
-connection carries one question and one answer, each a line of JSON: both ends are on one machine,
-so that nothing of the file protocol's pipelining and limits is needed, and a line can be read and
-written by hand. The server may be of an earlier version than `ftpd stop`, or of a later one: what
-is there keeps its name and its place, and what is added has a default.
+It is a Unix socket in the server's state directory, which only the owner of the server can open.
+Each connection carries one request and one reply, each as one line of JSON: both ends are on the
+same machine, so the pipelining and the limits of the file protocol are not needed, and a line can
+be read and written by hand. The server's version may be older or newer than that of `ftpd stop`:
+fields keep their names and meanings, and new ones have defaults.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from msgspec import Meta
 
 from ftpserver.accounts.startups import TurnedAway
 from ftpserver.daemon import registry
+from ftpserver.errors import SettingsError
 from ftpserver.interfaces import TAG, Request, asked, stand_in
 from ftpserver.net.private_socket import address_of
 from ftpserver.serving.stats import SessionInfo
@@ -43,31 +43,31 @@ from ftpwire.peers import peer_credentials
 
 SOCKET = "control.sock"
 PATIENCE = 10.0
-"""Seconds that a question or an answer may take on its way."""
+"""Seconds that sending a request or a reply may take."""
 _PATIENCE_FOR = {"reload": 120.0, "restore_trash": 3600.0, "empty_trash": 3600.0}
-"""The same for what takes long: a reload may have to start other workers first, and there may be
-millions of files in the trash."""
+"""The same for requests that take long: a reload may have to start other workers first, and there
+may be millions of files in the trash."""
 _LOOK = 0.05
-"""Seconds from one look whether a server still runs to the next."""
+"""Seconds between two checks whether a server still runs."""
 
 Seconds = Annotated[float, Meta(ge=0)]
 
 
 class _Tagged(msgspec.Struct, frozen=True, tag_field=TAG):
-    """Base of every answer."""
+    """Base of every reply."""
 
 
-# answers -----------------------------------------------------------------------------------
+# replies -----------------------------------------------------------------------------------
 
 
 class DiscoveryInfo(msgspec.Struct, frozen=True):
-    """What discovery has done since the start.
+    """The counters of discovery since the start.
 
     Attributes:
-        port: UDP.
-        answered: Questions that were answered.
-        limited: Questions that came too often.
-        dropped: Datagrams that were no question.
+        port: The UDP port.
+        answered: Requests that were answered.
+        limited: Requests that were ignored because too many came.
+        dropped: Datagrams that were not requests, or came from addresses that can't connect.
     """
 
     port: int
@@ -80,8 +80,9 @@ class TrashInfo(msgspec.Struct, frozen=True):
     """The trash of all accounts.
 
     Attributes:
-        size: Bytes, as far as they are counted.
-        given_up_today: Operations that were given up for room within a day.
+        size: Bytes, trees that are not measured yet left out.
+        operations: The number of operations in it.
+        given_up_today: Operations that were purged to free space within the last day.
     """
 
     size: int
@@ -90,26 +91,29 @@ class TrashInfo(msgspec.Struct, frozen=True):
 
 
 class Status(_Tagged, frozen=True, tag="status"):
-    """How the server is.
+    """The state of the server.
 
     Attributes:
+        software: The server's name and version.
+        process: Its process id.
         state: ``running``, ``draining`` or ``stopping``.
-        address: Where it listens, as HOST:PORT, or unix:PATH where it doesn't on the network; safe
-            to print.
-        fingerprint: Of its key; None without TLS.
-        since: Seconds since 1970.
-        sessions: Connections, those that haven't logged in yet included.
-        unauthenticated: Those that haven't logged in yet.
-        transfers: Sessions that are moving a file just now.
-        bytes_in: Received since the start.
-        bytes_out: Sent since the start.
-        discovery: None when nobody can find the server by datagrams.
-        workers: The processes that serve; none where the server itself does.
-        unix: The path of its Unix socket, safe to print; None when it has none.
-        trouble: What keeps it from serving everything, a line each.
-        warnings: What others may do that they shouldn't, what its settings leave open to strangers,
-            and processes that don't answer, a line each.
-        trash: None where the books can't be read.
+        address: The address where it listens, as HOST:PORT; unix:PATH if it doesn't listen on the
+            network. Safe to print.
+        fingerprint: The fingerprint of its key; None without TLS.
+        since: The time of its start, in seconds since 1970.
+        sessions: Connections, including those that haven't logged in yet.
+        unauthenticated: Connections that haven't logged in yet.
+        transfers: Sessions that are transferring a file.
+        bytes_in: Bytes received since the start.
+        bytes_out: Bytes sent since the start.
+        accounts: The number of accounts.
+        discovery: The counters of discovery; None if the server is not discoverable.
+        workers: The process ids of the workers; empty if the server's own process serves.
+        unix: The path of its Unix socket, safe to print; None if it has none.
+        trouble: Problems that keep it from serving everything, one line per problem.
+        warnings: Permissions that are too wide, settings that admit unknown users, and processes
+            that don't answer, one line per warning.
+        trash: The trash of all accounts; None if the accounts database can't be read.
     """
 
     software: str
@@ -133,10 +137,11 @@ class Status(_Tagged, frozen=True, tag="status"):
 
 
 class Sessions(_Tagged, frozen=True, omit_defaults=True, tag="sessions"):
-    """Who is connected, by number.
+    """The connected sessions, by number.
 
     Attributes:
-        silent: The processes that don't answer, whose sessions are missing.
+        sessions: The sessions.
+        silent: Processes that don't answer; their sessions are missing.
     """
 
     sessions: list[SessionInfo]
@@ -147,7 +152,8 @@ class Ended(_Tagged, frozen=True, omit_defaults=True, tag="ended"):
     """The sessions that were ended.
 
     Attributes:
-        silent: The processes that don't answer, whose sessions may be missing.
+        sessions: Their numbers.
+        silent: Processes that don't answer; their sessions may be missing.
     """
 
     sessions: list[int]
@@ -158,11 +164,12 @@ class BanInfo(msgspec.Struct, frozen=True):
     """One ban.
 
     Attributes:
-        subject: What it is lifted by.
-        account: None: whatever account is tried.
-        failures: How many log-ins have failed.
-        until: Seconds since 1970.
-        reason: What else than failed log-ins it is for.
+        subject: The argument that lifts it: ``ADDRESS``, or ``ADDRESS ACCOUNT``.
+        address: The banned address.
+        account: The account that it is banned from; None for all accounts.
+        failures: The number of failed log-ins.
+        until: The end of the ban, in seconds since 1970.
+        reason: The reason, if it is not for failed log-ins.
     """
 
     subject: str
@@ -174,19 +181,20 @@ class BanInfo(msgspec.Struct, frozen=True):
 
 
 class Bans(_Tagged, frozen=True, tag="bans"):
-    """Bans, the one that ends first at the front."""
+    """Bans, in the order in which they end."""
 
     bans: list[BanInfo]
 
 
 class Entry(_Tagged, frozen=True, tag="entry"):
-    """What is known of it in the memory of the server alone.
+    """The part of an answer to `ftpd why` that only the running server knows.
 
     Attributes:
-        turned_away: Why no connection would be taken.
-        too_many: Why the account could have no more sessions.
-        note: What else there is to say of the address.
-        banned: What a log-in would be told of a ban, by the clock of the server's run.
+        turned_away: The reason why a connection would be refused, if it would be.
+        too_many: The reason why the account can't have another session, if it can't.
+        note: A further remark about the address.
+        banned: The error that a ban would cause at log-in. Its times are by the server's own clock,
+            which ignores changes of the system's.
     """
 
     turned_away: TurnedAway | None = None
@@ -196,13 +204,13 @@ class Entry(_Tagged, frozen=True, tag="entry"):
 
 
 class Did(_Tagged, frozen=True, tag="did"):
-    """What was done, for people."""
+    """A report of what was done, as lines of text."""
 
     lines: list[str]
 
 
 class TrashConflict(msgspec.Struct, frozen=True):
-    """Something that was not restored, and why."""
+    """A path that was not restored, and why."""
 
     path: bytes
     code: str
@@ -210,7 +218,7 @@ class TrashConflict(msgspec.Struct, frozen=True):
 
 
 class TrashRestored(_Tagged, frozen=True, tag="trash-restored"):
-    """What is back: see `ftpwire.messages.Restored`."""
+    """The result of a restore: see `ftpwire.messages.Restored`."""
 
     operation: str
     items: int
@@ -221,11 +229,13 @@ class TrashRestored(_Tagged, frozen=True, tag="trash-restored"):
 
 
 class TrashEmptied(_Tagged, frozen=True, tag="trash-emptied"):
-    """What was removed from the trash for good.
+    """The result of purging the trash.
 
     Attributes:
+        operations: The number of operations that were purged.
         size: Bytes that became free.
-        left: What stays, and why, a line each.
+        files: Files, directories and links that were removed.
+        left: Operations that were not purged, and why, one line per operation.
     """
 
     operations: int
@@ -235,124 +245,129 @@ class TrashEmptied(_Tagged, frozen=True, tag="trash-emptied"):
 
 
 class Stopping(_Tagged, frozen=True, tag="stopping"):
-    """The server stops; it has ended when its process has."""
+    """The server is going to stop. It has stopped when its process has ended."""
 
     process: int
 
 
-class Failure(_Tagged, frozen=True, tag="failure"):
-    """It was refused; codes are those of ftpwire/errors.py."""
+class Failure(_Tagged, frozen=True, tag="failure", omit_defaults=True):
+    """The request failed; codes are those of ftpwire/errors.py.
+
+    Attributes:
+        problems: If settings are invalid: one line for each problem.
+    """
 
     code: str
     message: str
+    problems: list[str] | None = None
 
 
-# what can be asked -------------------------------------------------------------------------
+# requests ----------------------------------------------------------------------------------
 
 
 class TrashControl(Protocol):
-    """What can be done with the trash of accounts. Each method can raise FtpError."""
+    """The requests about the trash of accounts. Each method can raise FtpError."""
 
     @asked
     def restore_trash(
         self, account: str, operation: str, target: bytes | None = None, force: bool = False
     ) -> TrashRestored:
-        """Take back what an operation has done. Raises NotFound, Expired, Busy, and others.
+        """Undo an operation. Raises NotFound, Expired, Busy, and others.
 
         Args:
-            account: Its name.
-            operation: The operation's whole name.
-            target: A directory to restore to, instead of where it was.
-            force: What is in the way goes to the trash.
+            account: The account's name.
+            operation: The operation's complete name.
+            target: A directory to restore to, instead of the former paths.
+            force: True to move files that are in the way to the trash.
         """
 
     @asked
     def empty_trash(self, account: str | None = None, before: int | None = None) -> TrashEmptied:
-        """Remove from the trash for good. Raises NotFound.
+        """Purge the trash. Raises NotFound.
 
         Args:
-            account: Its name; None: all accounts.
-            before: Only operations that began before this time, in seconds since 1970.
+            account: The account's name; None for all accounts.
+            before: Purge only operations that began before this time, in seconds since 1970.
         """
 
 
 class Control(TrashControl, Protocol):
-    """What `ftpd` asks a running server. Each method can raise FtpError; a server of an earlier
-    version, which doesn't know the method, answers with BadMessage."""
+    """The requests that `ftpd` sends to a running server. Each method can raise FtpError; it raises
+    BadMessage if the server is of an earlier version that doesn't know the method."""
 
     @asked
     def status(self) -> Status:
-        """How the server is."""
+        """Return the state of the server."""
 
     @asked
     def sessions(self) -> Sessions:
-        """Who is connected."""
+        """Return the connected sessions."""
 
     @asked
     def kick(self, session: int | None = None, user: str | None = None) -> Ended:
-        """End a session, or all of a user's. Raises NotFound."""
+        """End a session, or all sessions of a user. Raises NotFound."""
 
     @asked
     def bans(self) -> Bans:
-        """Who is banned."""
+        """Return the bans."""
 
     @asked
     def unban(self, subject: str | None = None) -> Bans:
         """Lift bans, and return them. Raises NotFound.
 
         Args:
-            subject: An address, or ``ADDRESS ACCOUNT``; None for all there are.
+            subject: An address, or ``ADDRESS ACCOUNT``; None for all bans.
         """
 
     @asked
     def reload(self) -> Did:
-        """Take over what was changed on the disk."""
+        """Reload settings, certificate and key. Raises SettingsError."""
 
     @asked
     def drain(self, seconds: Seconds | None = None) -> Stopping:
-        """Accept nobody any more, let the sessions finish, then stop.
+        """Stop accepting connections, let the sessions finish, then stop.
 
         Args:
-            seconds: After which the server stops in any case; None for no limit.
+            seconds: Seconds after which the server stops in any case; None for no limit.
         """
 
     @asked
     def stop(self, grace: Seconds | None = None) -> Stopping:
-        """Stop, as by SIGTERM.
+        """Stop, as SIGTERM does.
 
         Args:
-            grace: Seconds that running transfers get; None for what the server was started with.
+            grace: Seconds that running transfers get to finish; None for the server's setting.
         """
 
     @asked
     def entry(self, host: str, account: str) -> Entry:
-        """Whether somebody could come in just now.
+        """Return what would keep a client from logging in now.
 
         Args:
-            host: The address to come from, or `addresses.LOCAL`.
-            account: Its name.
+            host: The client's address, or `addresses.LOCAL`.
+            account: The account's name.
         """
 
 
-# asking ------------------------------------------------------------------------------------
+# the client's side -------------------------------------------------------------------------
 
 
 def running(state: Path) -> Control:
-    """The server that runs on a state directory, to be asked.
+    """Return a proxy for the server that runs on a state directory.
 
-    Each method raises ConnectFailed when no server runs there.
+    Each method raises ConnectFailed if no server runs there.
     """
     return stand_in(Control, Lines(lambda: _connected(state)))
 
 
 def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[None]:
-    """Have the server end; the first step returns once it was asked, the last when it has ended.
+    """Stop the server. Yield once it has received the request; return when it has ended.
 
     Args:
-        end: Asks for it, by `Control.stop` or `Control.drain`.
+        end: A function that sends the request, by `Control.stop` or `Control.drain`.
 
     Raises:
-        ConnectFailed, FtpError: As any question.
+        ConnectFailed, FtpError: As any request.
     """
     with _connected(state) as sock:
         process = _peer_process(sock)
@@ -369,41 +384,44 @@ def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[N
 
 
 class Lines:
-    """The way to a server (`interfaces.Asking`): a line of JSON there, and one back.
+    """Sends requests to a server as lines of JSON. Implements `interfaces.Asking`.
 
     Args:
-        connect: A connection for one question.
+        connect: A function that returns a connection for one request.
     """
 
     def __init__(self, connect: Callable[[], AbstractContextManager[socket.socket]]) -> None:
         self._connect = connect
 
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
-        """See `Control` and `running` for what it raises."""
+        """Send a request, and return the reply. Raises what `Control` and `running` list."""
         with self._connect() as sock:
             sock.settimeout(_PATIENCE_FOR.get(request.name, PATIENCE))
             line = _exchange(sock, msgspec.json.encode(message) + b"\n")
         try:
             answer = msgspec.json.decode(line, type=request.result | Failure)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadMessage(f"the server is of another version: {error}") from None
+            raise BadMessage(f"the server runs another version of ftpd: {error}") from None
         if isinstance(answer, Failure):
+            if answer.problems:
+                raise SettingsError(answer.problems)
             raise errors.BY_CODE.get(answer.code, CommandError)(answer.message)
         return answer
 
 
-def _exchange(sock: socket.socket, question: bytes) -> bytes:
+def _exchange(sock: socket.socket, line: bytes) -> bytes:
+    """Send a line, and return the line that is the reply. Raises ConnectionLost."""
     try:
-        sock.sendall(question)
+        sock.sendall(line)
         with sock.makefile("rb") as file:
-            line = file.readline()
+            reply = file.readline()
     except TimeoutError:
         raise ConnectionLost("the server doesn't answer") from None
     except OSError as error:
         raise ConnectionLost(f"the server doesn't answer: {error.strerror}") from None
-    if not line:
-        raise ConnectionLost("the server ended without an answer")
-    return line
+    if not reply:
+        raise ConnectionLost("the server ended before it sent a reply")
+    return reply
 
 
 @contextmanager
@@ -417,19 +435,21 @@ def _connected(state: Path) -> Iterator[socket.socket]:
             process = RootLock.holder(state)
             if process is not None:
                 raise ConnectFailed(
-                    f"{state.parent}: the server there (process {process}) can't be asked: it has "
-                    "no control socket, as its log says, or has not got so far"
+                    f"{state.parent}: the server there (process {process}) can't be reached: it "
+                    "has no control socket (its log says why), or is still starting"
                 ) from None
             raise ConnectFailed(f"{state.parent}: no server runs there{_others()}") from None
         except PermissionError:
-            raise Forbidden(f"{state.parent}: only the owner of its server may do that") from None
+            raise Forbidden(
+                f"{state.parent}: only the user that the server runs as may do that"
+            ) from None
         except OSError as error:
             raise ConnectFailed(f"{state.parent}: {(error.strerror or str(error))}") from None
         yield sock
 
 
 def _others() -> str:
-    """Name the servers that do run on this machine, as far as they can be asked."""
+    """Return text that names the servers that run on this machine and can be reached."""
     there = [root for root in registry.noted() if is_running(state_of(root))]
     if not there:
         return ""
@@ -439,7 +459,7 @@ def _others() -> str:
 
 
 def is_running(state: Path) -> bool:
-    """Whether a server answers at the control socket of a state directory."""
+    """Return whether a server accepts connections at the control socket of a state directory."""
     try:
         with _socket_of(state):
             return True
@@ -449,7 +469,7 @@ def is_running(state: Path) -> bool:
 
 @contextmanager
 def _socket_of(state: Path) -> Iterator[socket.socket]:
-    """A connection to the control socket of a state directory. Raises OSError."""
+    """Connect to the control socket of a state directory. Raises OSError."""
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -461,9 +481,9 @@ def _socket_of(state: Path) -> Iterator[socket.socket]:
 
 
 def _peer_process(sock: socket.socket) -> int | None:
-    """A descriptor that becomes readable when the process at the other end has ended.
+    """Return a descriptor that becomes readable when the process at the other end has ended.
 
-    None where the system has no such thing, or doesn't show that process.
+    None if the system has no such descriptors, or doesn't show that process.
     """
     found = peer_credentials(sock)
     if not hasattr(os, "pidfd_open") or found is None:
@@ -475,7 +495,7 @@ def _peer_process(sock: socket.socket) -> int | None:
 
 
 def _wait_for_silence(state: Path) -> None:
-    """Until nobody answers at the socket any more."""
+    """Wait until no server answers at the socket."""
     while True:
         try:
             running(state).status()

@@ -1,8 +1,8 @@
-"""The control socket's end in the server: it answers `ftpd status` and its relatives.
+"""The server's side of the control socket, which serves `ftpd status` and similar commands.
 
-Lives here: the socket, its threads, and where each answer comes from.
-Lives elsewhere: what can be asked and answered, and asking it (control.py); what is done
-(server.py, serving/account_watch.py).
+Lives here: the socket, its threads, and the handler of each request.
+Lives elsewhere: requests, replies, and the client's side (control.py); the work itself (server.py,
+serving/account_watch.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ftpserver.daemon.control import (
     TrashRestored,
 )
 from ftpserver.daemon.trash_answers import TrashAnswers
-from ftpserver.errors import StateError
+from ftpserver.errors import SettingsError, StateError
 from ftpserver.interfaces import Dispatcher
 from ftpserver.net.private_socket import PrivateSocket
 from ftpwire import SOFTWARE, paths
@@ -52,16 +52,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.control")
 
-_MAX_QUESTION = 64 * 1024
+_MAX_REQUEST = 64 * 1024
+"""The largest request in bytes."""
 _BREATHER = 0.25
-"""Seconds of rest after an accept that failed: waiting doesn't spin."""
+"""Seconds to wait after an accept that failed, so that the thread doesn't spin."""
 
 
 class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
-    """Answers questions about a running server, in threads of its own.
+    """Serves requests to a running server, in threads of its own.
 
     Args:
-        discovery: Asked for what answers datagrams; None where nothing does.
+        discovery: A function that returns the server's discovery, or None if it has none.
 
     Raises:
         OSError: The socket can't be made.
@@ -80,7 +81,7 @@ class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
         self._thread.start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; when descriptors ran out, wait a moment instead of spinning."""
+        """Accept a connection. If no descriptor is left, wait a moment instead of spinning."""
         try:
             return super().get_request()
         except OSError:
@@ -93,23 +94,23 @@ class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """The connection's thread is at its end, or could not be started."""
+        """Close a connection, after its thread has ended or could not be started."""
         super().shutdown_request(request)
         self._connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A question that couldn't be answered: logged, the rest goes on."""
-        logger.exception("a control command could not be answered")
+        """Log that a request failed, and go on with the others."""
+        logger.exception("a control request failed")
 
     def stop(self) -> None:
-        """Answer what was asked, and remove the socket."""
+        """Finish the requests that were received, and remove the socket."""
         self._over.set()
         registry.remove(self.server.settings.root.absolute())
         self.shutdown()
         self._unlink()
         for connection in list(self._connections):
             try:
-                connection.shutdown(socket.SHUT_RD)  # who hasn't asked yet won't any more
+                connection.shutdown(socket.SHUT_RD)  # ends threads that wait for a request
             except OSError:
                 pass  # it has ended by itself
         self.server_close()  # waits for the threads
@@ -120,12 +121,12 @@ class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
 def start_control(
     server: FtpServer, discovery: Callable[[], Discovery | None]
 ) -> ControlSocket | None:
-    """Open the control socket. Where that is impossible, the server serves without."""
+    """Open the control socket. If that is impossible, log it; the server works without."""
     try:
         control = ControlSocket(server, discovery)
     except OSError as error:
         logger.warning(
-            "no control socket, so that ftpd status and its like can't reach this server: %s", error
+            "no control socket; ftpd status and similar commands can't reach this server: %s", error
         )
         return None
     registry.add(server.settings.root.absolute())
@@ -133,26 +134,26 @@ def start_control(
 
 
 class _Handler(StreamRequestHandler):
-    """One question, one answer."""
+    """Handles one request."""
 
     server: ControlSocket
     timeout = PATIENCE
 
     def handle(self) -> None:
         try:
-            line = self.rfile.readline(_MAX_QUESTION)
+            line = self.rfile.readline(_MAX_REQUEST)
             if not line:
-                return  # a look at whether anybody is there
+                return  # only a check whether a server runs: see control.is_running()
             commands = Commands(self.server.server, self.server.discovery())
             self.wfile.write(msgspec.json.encode(answer(commands, line)) + b"\n")
         except OSError as error:
-            logger.info("a control command was given up: %s", error)
+            logger.info("the client of a control request is gone: %s", error)
             return
         commands.finish()
 
 
 def answer(commands: Control, line: bytes) -> Any:
-    """What is answered to a line, whatever that is: a `Failure` if nothing else."""
+    """Carry out the request in a line, and return the reply; a `Failure` if there is no other."""
     dispatcher = Dispatcher({Control: commands}, msgspec.json.Decoder)
     try:
         question = dispatcher.decode(line)
@@ -162,15 +163,18 @@ def answer(commands: Control, line: bytes) -> Any:
         return dispatcher.call(question, [])
     except FtpError as error:
         return Failure(error.code, paths.printable(str(error)))
+    except SettingsError as error:
+        problems = list(map(paths.printable, error.problems))
+        return Failure(CommandError.code, paths.printable(str(error)), problems)
     except StateError as error:
         return Failure(CommandError.code, paths.printable(str(error)))
     except Exception:
-        logger.exception("%s failed", type(question).__name__)
-        return Failure(Internal.code, "internal error: the server's log tells more")
+        logger.exception("control request %s failed", type(question).__name__)
+        return Failure(Internal.code, "internal error: see the server's log")
 
 
 class Commands:
-    """A running server as it is asked once: `Control`."""
+    """Handles one request to a running server. Implements `Control`."""
 
     def __init__(self, server: FtpServer, discovery: Discovery | None) -> None:
         self._server = server
@@ -178,7 +182,7 @@ class Commands:
         self._at_last: Callable[[], None] | None = None
 
     def finish(self) -> None:
-        """Do what had to wait until the answer was sent."""
+        """Do what must wait until the reply is sent."""
         if self._at_last is not None:
             self._at_last()
 
@@ -190,7 +194,7 @@ class Commands:
             software=SOFTWARE,
             process=os.getpid(),
             state="stopping" if service.stopping else "draining" if service.draining else "running",
-            address=paths.printable(server.address),  # a path may be no text
+            address=paths.printable(server.address),  # a path may not be valid UTF-8
             unix=None if path is None else paths.printable(str(path.absolute())),
             fingerprint=server.fingerprint,
             since=RUN.by_system(server.started),
@@ -226,7 +230,7 @@ class Commands:
                 try:
                     lifted += limits.unban(ban.subject)
                 except NotFound:
-                    continue  # with an earlier one, which was of the whole address
+                    continue  # lifted with an earlier ban, which was of the whole address
         return Bans([_ban_info(one) for one in lifted])
 
     def reload(self) -> Did:
@@ -239,7 +243,7 @@ class Commands:
         return self._stopping("stop", lambda: self._server.ask_to_stop(grace))
 
     def _stopping(self, what: str, act: Callable[[], None]) -> Stopping:
-        """The answer goes out first: after it there may be nobody left to give it."""
+        """Return the reply, and run ``act`` once it is sent: after that the process may end."""
         logger.info("asked to %s", what)
         self._at_last = act
         return Stopping(os.getpid())
@@ -281,7 +285,7 @@ def _trash_info(server: FtpServer) -> TrashInfo | None:
     try:
         size, operations, given_up = server.trash.totals()
     except StateError as error:
-        logger.warning("what is in the trash can't be told: %s", error)
+        logger.warning("the status of the trash can't be read: %s", error)
         return None
     return TrashInfo(size, operations, given_up)
 

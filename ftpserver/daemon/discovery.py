@@ -1,10 +1,10 @@
-"""Discovery: a running server answers datagrams that ask who is there.
+"""Discovery: a running server answers datagrams from clients that look for servers.
 
-Lives here: the datagram socket, whom it answers and how often, what is counted.
-Lives elsewhere: the format of the datagrams (ftpwire/discovery.py), asking (ftpclient).
+Lives here: the datagram socket, the limits on answers, the counters.
+Lives elsewhere: the format of the datagrams (ftpwire/discovery.py), the client's side (ftpclient).
 
-A UDPServer with a thread of its own. A datagram costs one receive, and at most one send: there is
-no state for each client but a bounded table of who was answered lately.
+It is a UDPServer with a thread of its own. A datagram costs one receive, and at most one send. The
+only state per client is in a bounded table of recent addresses.
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.discovery")
 
 _BREATHER = 0.1
-"""Seconds of rest after a receive that failed: waiting doesn't spin."""
+"""Seconds to wait after a receive that failed, so that the thread doesn't spin."""
 _RATE, _BURST = 50.0, 100.0
-"""Answers a second to all together, and how many at once."""
+"""Answers per second to all addresses together, and the most at once."""
 _ADDRESS_RATE, _ADDRESS_BURST = 4.0, 20.0
-"""The same for one address. One `ftp discover` asks each address of ours twice."""
+"""The same for one address. One `ftp discover` sends two requests to each address of the server."""
 _MAX_ADDRESSES = 1024
+"""Most addresses that are remembered."""
 _LOOPBACK_BROADCAST = "127.255.255.255"
 
 
 class Allowance:
-    """How many answers there may be, by time.
+    """A token bucket that limits answers.
 
     Args:
-        rate: That come back in a second.
-        burst: That there are at most.
+        rate: Tokens that are added per second.
+        burst: The most tokens that it holds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
@@ -57,7 +59,7 @@ class Allowance:
         self._when = clock()
 
     def take(self) -> bool:
-        """Use one up; False when none is left."""
+        """Take one token. Return False if none is left."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._when) * self._rate)
         self._when = now
@@ -68,10 +70,10 @@ class Allowance:
 
 
 class Allowances:
-    """Who may be answered: limited for each address, and for all of them together.
+    """Limits answers, for each address and for all of them together.
 
-    The addresses can be forged. So the table of them is bounded, and the one that was quiet for
-    the longest time makes room; what all together get stays the same.
+    Addresses can be forged. So the table of them is bounded, and the address that was quiet for the
+    longest time is forgotten first; the limit for all of them doesn't depend on the table.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,31 +82,32 @@ class Allowances:
         self._each: OrderedDict[str, Allowance] = OrderedDict()
 
     def take(self, address: str) -> bool:
-        """Whether this address is answered now."""
+        """Return whether this address may be answered now, and count the answer."""
         own = self._each.pop(address, None) or Allowance(_ADDRESS_RATE, _ADDRESS_BURST, self._clock)
         self._each[address] = own
         if len(self._each) > _MAX_ADDRESSES:
             self._each.popitem(last=False)
-        return own.take() and self._all.take()  # who asks too often takes nothing from the others
+        # in this order: a flood from one address doesn't use up the tokens of all
+        return own.take() and self._all.take()
 
     def __len__(self) -> int:
         return len(self._each)
 
 
 class Discovery(Stoppable, UDPServer):
-    """Answers who asks for servers, as long as its server accepts connections.
+    """Answers clients that look for servers, as long as its server accepts connections.
 
     Attributes:
-        answered: Questions that were answered.
-        dropped: Datagrams that were no question, or came from where nobody can connect from.
-        limited: Questions that came too often.
+        answered: Requests that were answered.
+        dropped: Datagrams that were not requests, or came from addresses that can't connect.
+        limited: Requests that were ignored because too many came.
 
     Raises:
         OSError: The port can't be used.
     """
 
-    allow_reuse_address = True  # several servers of one machine hear the same broadcast
-    max_packet_size = discovery.SIZE + 1  # one more tells that a datagram was larger
+    allow_reuse_address = True  # several servers on one machine receive the same broadcast
+    max_packet_size = discovery.SIZE + 1  # one byte more, to notice datagrams that are too large
 
     def __init__(self, server: FtpServer, address: str) -> None:
         self._server = server
@@ -123,14 +126,16 @@ class Discovery(Stoppable, UDPServer):
         self._thread.start()
 
     def _heard_at(self) -> str:
-        """Where to listen: a socket at one address would hear no broadcast to its network."""
-        on_linux = sys.platform == "linux"  # elsewhere nobody can listen at a broadcast address
+        """Return the address to listen at. A socket at one of the machine's addresses would receive
+        no broadcasts."""
+        on_linux = sys.platform == "linux"  # other systems can't listen at a broadcast address
         return _LOOPBACK_BROADCAST if self._local_only and on_linux else ""
 
     def _make_sender(self, address: str) -> socket.socket:
-        """What answers come from: clients connect to where their answer came from."""
+        """Return the socket that answers are sent from: clients connect to the address that their
+        answer came from."""
         if ip_address(address).is_unspecified:
-            return self.socket  # the system takes the address that is nearest to the client
+            return self.socket  # the system chooses the address that is nearest to the client
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sender.bind((address, 0))
@@ -147,7 +152,7 @@ class Discovery(Stoppable, UDPServer):
     # answering ---------------------------------------------------------------------------
 
     def get_request(self) -> tuple[Any, Any]:
-        """Receive one datagram; when that fails, wait a moment instead of spinning."""
+        """Receive one datagram. If that fails, wait a moment instead of spinning."""
         try:
             datagram, client = self.socket.recvfrom(self.max_packet_size)
         except OSError:
@@ -156,7 +161,7 @@ class Discovery(Stoppable, UDPServer):
         return (datagram, self._sender), client
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether a datagram is answered. Nothing is logged: that would be for anybody to fill."""
+        """Return whether to answer a datagram. Nothing is logged: anyone could fill the log."""
         host = client_address[0]
         try:
             discovery.nonce_of(request[0])
@@ -175,7 +180,7 @@ class Discovery(Stoppable, UDPServer):
         return True
 
     def announcement(self) -> discovery.Announcement:
-        """What is told."""
+        """Return the answer's content."""
         return discovery.Announcement(
             run=self._run,
             name=name_of(self._server.settings),
@@ -185,25 +190,25 @@ class Discovery(Stoppable, UDPServer):
         )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """An answer that couldn't be sent: whoever asked is gone, or out of reach."""
-        logger.debug("%s could not be answered", client_address[0], exc_info=True)
+        """Ignore that an answer couldn't be sent: the client is gone, or can't be reached."""
+        logger.debug("%s: the answer could not be sent", client_address[0], exc_info=True)
 
     def stop(self) -> None:
-        """Answer nobody any more."""
+        """Stop answering, and wait until the thread has ended."""
         self._over.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
 
     def server_close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         super().server_close()
         if hasattr(self, "_sender"):
             self._sender.close()
 
 
 class _Handler(DatagramRequestHandler):
-    """One question, one answer."""
+    """Answers one request."""
 
     server: Discovery
 
@@ -214,18 +219,20 @@ class _Handler(DatagramRequestHandler):
 
 
 def name_of(settings: Settings) -> str:
-    """What the server is called: by its settings, or as its machine."""
+    """Return the server's name: that in its settings, else the machine's."""
     name = settings.name or socket.gethostname().partition(".")[0] or "ftpd"
     return printable(name)[: discovery.MAX_NAME]
 
 
 def start_discovery(server: FtpServer) -> Discovery | None:
-    """Answer from now on, if the settings say so. Where it is impossible, there is a warning."""
+    """Start discovery, if the settings say so. If that is impossible, log a warning."""
     if not server.settings.discoverable:
         return None
     address = _address(server)
     if address is None:
-        logger.warning("not discoverable: that takes IPv4, where this server doesn't listen")
+        logger.warning(
+            "not discoverable: discovery needs IPv4, which this server doesn't listen on"
+        )
         return None
     try:
         started = Discovery(server, address)
@@ -238,11 +245,12 @@ def start_discovery(server: FtpServer) -> Discovery | None:
 
 
 def _address(server: FtpServer) -> str | None:
-    """The IPv4 address that clients can connect to, 0.0.0.0 for all; None where there is none."""
+    """Return the IPv4 address that clients can connect to, 0.0.0.0 for all; None if there is
+    none."""
     host = str(server.server_address[0])
     if not host:
         return None
     address = ip_address(host.partition("%")[0])
     if address.version == 6:
-        return "0.0.0.0" if address.is_unspecified else None  # :: takes both families
+        return "0.0.0.0" if address.is_unspecified else None  # :: accepts IPv4 as well
     return host

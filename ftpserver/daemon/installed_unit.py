@@ -1,6 +1,6 @@
-"""Comparing an installed unit with the one that the settings make.
+"""Comparing an installed unit with the one that the settings require.
 
-Lives here: finding the drop-ins of a unit, as systemd.unit(5) says, and what they and it set.
+Lives here: finding the drop-ins of a unit, as systemd.unit(5) says, and parsing their settings.
 Lives elsewhere: the text of the units (systemd.py), options (cli/systemd.py).
 """
 
@@ -21,7 +21,7 @@ DIRECTORIES = tuple(
         "/run/systemd/generator.late",
     )
 )
-"""Where systemd looks for units and drop-ins; what is in the first hides what is in the others."""
+"""The directories where systemd looks for units and drop-ins, in order of precedence."""
 _ADDED_TO = frozenset(
     {
         *("After", "Wants", "WantedBy", "Documentation", "ExecStart", "ExecReload", "ListenStream"),
@@ -30,37 +30,48 @@ _ADDED_TO = frozenset(
         *("SystemCallArchitectures", "SystemCallFilter"),
     }
 )
-"""Settings to which each line adds. Of the others the last line counts."""
+"""Settings whose lines add up. For others, the last line counts."""
 
 
 def differences(unit: Path, wanted: str, directories: tuple[Path, ...] = DIRECTORIES) -> list[str]:
-    """What an installed unit with its drop-ins has that these settings make otherwise, a line each.
+    """Compare an installed unit and its drop-ins with the unit that the settings require.
 
-    What it says of other things is the administrator's own.
+    Settings that only the installed unit has are ignored: they are up to the administrator.
+
+    Args:
+        unit: The installed unit.
+        wanted: The text of the unit that the settings require.
+        directories: The directories where systemd looks.
+
+    Returns:
+        One line for each difference.
 
     Raises:
         StateError: A file can't be read.
     """
     files = [unit, *drop_ins(unit, directories)]
     found = _settings_in((path, _text_of(path)) for path in files)
-    told = []
+    lines = []
     for key, expected in _settings_in([(unit, wanted)]).items():
         there, values = found.get(key, []), [value for value, _ in expected]
         if [value for value, _ in there] != values:
             had = [value if path == unit else f"{value} ({path})" for value, path in there]
             shown = ", ".join(had) or "nothing"
-            told.append(f"{key}: the unit has {shown}, and the settings make {', '.join(values)}")
-    return told
+            lines.append(f"{key}: the unit has {shown}, the settings require {', '.join(values)}")
+    return lines
 
 
 def drop_ins(unit: Path, directories: tuple[Path, ...] = DIRECTORIES) -> list[Path]:
-    """The drop-ins of a unit, in the order in which systemd reads them.
+    """Return the drop-ins of a unit, in the order in which systemd reads them.
 
-    Of files with the same name one is read: that of the first directory, and there of the name that
-    says most of the unit. Those for all units of its type come last.
+    Of files with the same name, one is read: that in the first directory, and of several there,
+    that with the most specific directory name. Drop-ins for all units of the type have the lowest
+    precedence.
 
     Args:
-        directories: Where systemd looks. If the unit is elsewhere, only beside it.
+        unit: The unit.
+        directories: The directories where systemd looks. If the unit is in none of them, only the
+            unit's own directory is searched.
 
     Raises:
         StateError: A directory can't be read.
@@ -77,7 +88,8 @@ def drop_ins(unit: Path, directories: tuple[Path, ...] = DIRECTORIES) -> list[Pa
 
 
 def _names_of(unit: Path) -> Iterator[str]:
-    """``ftpd-a.service`` and ``ftpd-.service``; of an instance, its template as well."""
+    """Yield the names by which drop-ins can refer to a unit: ``ftpd-a.service``, then
+    ``ftpd-.service``; for an instance, the template's name, too."""
     yield unit.name
     prefix, at, _ = unit.stem.partition("@")
     if at:
@@ -109,7 +121,7 @@ def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> StateError:
 
 
 def _settings_in(files: Iterable[tuple[Path, str]]) -> dict[str, list[tuple[str, Path]]]:
-    """The values of each setting, and which file has them. An empty one takes back the earlier."""
+    """Return the values of each setting, each with its file. An empty value resets a setting."""
     found: dict[str, list[tuple[str, Path]]] = {}
     for path, text in files:
         for line in text.replace("\\\n", " ").splitlines():

@@ -1,11 +1,11 @@
-"""Which servers run on this machine: each notes its root, so that a command that finds none can
-name them.
+"""The registry of servers that run on this machine: an error message can name them.
 
-Lives here: the notes, one small file for each server. Lives elsewhere: asking a server
-(control.py).
+Lives here: the registry's files, one small file for each server, with the path of its root. Lives
+elsewhere: sending requests to a server (control.py).
 
-The notes lie in ``$XDG_RUNTIME_DIR/ftpd``, for root in ``/run/ftpd``; a user without such a
-directory has none. A note is a hint: whether the server still runs is found out by asking it.
+The files are in ``$XDG_RUNTIME_DIR/ftpd``, for root in ``/run/ftpd``; a user without such a
+directory has no registry. An entry is only a hint: to know whether the server still runs, connect
+to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 logger = logging.getLogger("ftpd")
 
 _MOST = 100
-"""Notes that are looked at."""
+"""Most entries that are read."""
 
 
 def _directory() -> Path | None:
@@ -34,7 +34,7 @@ def _note_of(directory: Path, root: Path) -> Path:
 
 
 def add(root: Path) -> None:
-    """Note that a server runs on a root. Where there is no place for it, nothing is noted."""
+    """Add a server to the registry. If there is no directory for it, do nothing."""
     directory = _directory()
     if directory is None:
         return
@@ -47,7 +47,7 @@ def add(root: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Take a note back. Can be called twice."""
+    """Remove a server from the registry. Can be called twice."""
     directory = _directory()
     if directory is None:
         return
@@ -58,12 +58,12 @@ def remove(root: Path) -> None:
 
 
 def noted() -> Iterator[Path]:
-    """The roots that servers have noted, in any order."""
+    """Yield the roots in the registry, in any order."""
     directory = _directory()
     try:
         notes = sorted(directory.iterdir())[:_MOST] if directory is not None else []
     except OSError:
-        return  # no server has noted anything
+        return  # no server has made the directory
     for note in notes:
         try:
             yield Path(os.fsdecode(note.read_bytes()))

@@ -2,9 +2,8 @@
 
 Lives here: opening the root's state and the listeners, reloading, draining, stopping.
 Lives elsewhere: what sessions share (serving/service.py), accepting (serving/listeners.py), what a
-session does (serving/session.py), repairing homes (housekeeping.py), limits of the
-trash (trash_keeping.py), what else goes on beside
-serving (assembly.py), the command line (cli/main.py).
+session does (serving/session.py), repairing homes (housekeeping.py), limits of the trash
+(trash_keeping.py), other background services (assembly.py), the command line (cli/main.py).
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ from ftpwire.paths import printable
 
 logger = logging.getLogger("ftpd")
 
-_TELL_SECONDS = 10.0
-"""Seconds between two lines of the log about connections that are turned away."""
+_LOG_SECONDS = 10.0
+"""Seconds between two lines of the log about connections that were turned away."""
 _Listener = TypeVar("_Listener", bound="Listener")
 
 
 class _Key(NamedTuple):
-    """A certificate and its key; of a server without TLS, nothing."""
+    """A certificate and its key; without TLS, all of its fields are None."""
 
     context: ssl.SSLContext | None = None
     fingerprint: str | None = None
@@ -70,18 +69,22 @@ class _Key(NamedTuple):
 class FtpServer:
     """The server of one root. For listeners and supervisors it is a `serving.host.Host`.
 
+    Args:
+        settings: The server's settings.
+        listener: A socket that listens already, handed over by systemd.
+
     Attributes:
-        service: What the sessions share that this process's own threads serve.
-        supervisor: Has other processes serve the connections; None: this one does.
-        tallies: What is counted for the sessions of all processes.
-        housekeeping: Puts right what a crash left in the homes.
+        service: The objects that the sessions in this process share.
+        supervisor: Manages the processes that serve the connections; None if this process does.
+        tallies: Counters for the sessions of all processes.
+        housekeeping: Repairs what a crash left in the homes.
         trash: Keeps the trash of all accounts within its limits.
-        heartbeat: Keeps alive what this process holds.
-        backgrounds: What else begins and ends with `running`; to be filled before.
-        trouble: What keeps it from serving everything, a line each.
+        heartbeat: Keeps the leases of this process alive.
+        backgrounds: Further services that `running` starts and stops; add them before.
+        trouble: Problems that keep it from serving everything, one line per problem.
 
     Raises:
-        StateError: The root can't be used, or another server does.
+        StateError: The root can't be used, or another server uses it.
         OSError: The address can't be bound.
     """
 
@@ -99,14 +102,13 @@ class FtpServer:
         self.load_settings: Callable[[], Settings] | None = None
         """Reads the settings again, for a reload. Raises StateError."""
         self.on_stop_asked: Callable[[], None] = lambda: None
-        """Called, from any thread, when the server should be stopped by whoever runs it."""
+        """Called, from any thread, when the caller of `running` should leave its context."""
         self.on_quiet: Callable[[], None] = lambda: None
-        """Called when the sessions of this process have nothing to do for a while, after they
-        had."""
+        """Called when the sessions of this process have become idle."""
         self.fingerprint: str | None = None
         self.trouble: list[str] = []
         self._turned_away = 0
-        self._tell_turned_away = 0.0
+        self._log_turned_away = 0.0
         self._drained_at = math.inf
         self._accepting: dict[Listener, threading.Thread] = {}
         self._handed_warnings: list[str] = []
@@ -188,23 +190,24 @@ class FtpServer:
         if settings.unix is not None:
             keep(UnixListener(self, settings.unix, settings.unix_mode))
         if not self.listeners:
-            raise StateError("there is nothing to listen at: no TCP, no Unix socket")
+            raise StateError("nothing to listen on: TCP is turned off, and there is no Unix socket")
 
     def _begin_to_serve(self, settings: Settings, stack: ExitStack) -> None:
-        """Have the sessions served by processes of their own, by workers, or by this process."""
+        """Set up serving: by session processes, by workers, or by this process."""
+        # each mode's modules are imported only when needed, to save memory
         if settings.isolation == "process":
-            from ftpserver.isolation.supervisor import IsolationSupervisor  # of no use to others
+            from ftpserver.isolation.supervisor import IsolationSupervisor
 
             self.supervisor = IsolationSupervisor(self)
         elif settings.most_workers == 1:
             self.service.park_idle()
         elif settings.workers == AUTO:
-            from ftpserver.processes.growing import GrowingSupervisor  # of no use to others
+            from ftpserver.processes.growing import GrowingSupervisor
 
             self.service.park_idle()
             self.supervisor = GrowingSupervisor(self, settings.most_workers)
         else:
-            from ftpserver.processes.supervisor import WorkerSupervisor  # of no use to others
+            from ftpserver.processes.supervisor import WorkerSupervisor
 
             self.supervisor = WorkerSupervisor(self, settings.most_workers)
         holders: list[Holder] = [self.service.ledger, self.service.limits.sessions]
@@ -220,7 +223,7 @@ class FtpServer:
 
     @staticmethod
     def _read_key(settings: Settings) -> _Key:
-        """The certificate and key that the settings name. Raises StateError."""
+        """Read the certificate and key that the settings name. Raises StateError."""
         if settings.plaintext:
             return _Key()
         certificate, key = tls.files_of(settings)
@@ -230,46 +233,46 @@ class FtpServer:
         return _Key(context, tls.fingerprint_of(certificate), tls.identity_of(certificate, key))
 
     def _take_key(self, key: _Key) -> None:
-        """From here on, connections get that one."""
+        """Use a key for connections from now on."""
         self._key = key
         self.service.tls_context = key.context
         self.fingerprint = key.fingerprint
 
     @property
     def warnings(self) -> list[str]:
-        """What others may do that they shouldn't, what the settings leave open to strangers, and
-        processes that don't answer, a line each."""
+        """Permissions that are too wide, settings that admit unknown users, and processes that
+        don't answer; one line per warning."""
         silent = [f"{one} doesn't answer" for one in self.silent]
         return [*self._handed_warnings, *self._mode_warnings, *cautions(self.settings), *silent]
 
     @property
     def silent(self) -> list[str]:
-        """Processes with sessions that don't answer just now, for people."""
+        """Human-readable names of processes with sessions that don't answer at the moment."""
         return [] if self.supervisor is None else self.supervisor.silent
 
     @property
     def settings(self) -> Settings:
-        """May be others from one moment to the next."""
+        """The present settings. A reload replaces them at any time."""
         return self.service.settings
 
     @property
     def accounts(self) -> Accounts:
-        """Of this root."""
+        """The accounts of this root."""
         return self.service.accounts
 
     @property
     def serving(self) -> Serving:
-        """Where the sessions are."""
+        """The object that knows the sessions: the supervisor, else the service."""
         return self.service if self.supervisor is None else self.supervisor
 
     @property
     def listening(self) -> socket.socket:
-        """What listens on the network; else the first that listens."""
+        """The socket that listens on the network; if there is none, the first one."""
         return self.listeners[0].socket
 
     @property
     def server_address(self) -> tuple[str, int]:
-        """Where it listens on the network; an empty host where it doesn't."""
+        """The host and port where it listens on the network; an empty host if it doesn't."""
         if self.tcp is None:
             return ("", 0)
         host, port = self.tcp.server_address[:2]
@@ -278,7 +281,8 @@ class FtpServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, as ``HOST:PORT``, or ``unix:PATH`` where it doesn't on the network."""
+        """The address where it listens: ``HOST:PORT``, or ``unix:PATH`` if it doesn't listen on the
+        network."""
         if self.tcp is None:
             return f"unix:{self.listeners[0].server_address}"
         name, port = self.server_address
@@ -287,15 +291,16 @@ class FtpServer:
     # connections -------------------------------------------------------------------------
 
     def admit(self, request: socket.socket, client_address: object) -> bool:
-        """Whether a connection is taken; one too many is closed before it costs a thread."""
+        """Return whether to accept a connection. One that exceeds a limit is closed before it costs
+        a thread."""
         if self.service.limits.admit(request, host_of(client_address, request)):
             return True
         self._turned_away += 1
         now = time.monotonic()
-        if now >= self._tell_turned_away:
-            self._tell_turned_away = now + _TELL_SECONDS
+        if now >= self._log_turned_away:
+            self._log_turned_away = now + _LOG_SECONDS
             logger.warning(
-                "%d connections were turned away, one from %s just now; %d have not logged in",
+                "%d connections were turned away, one from %s just now; unauthenticated: %d",
                 self._turned_away,
                 host_of(client_address, request),
                 len(self.service.limits.unauthenticated),
@@ -303,7 +308,7 @@ class FtpServer:
         return False
 
     def _drop_unauthenticated(self, request: Hashable) -> None:
-        """End a connection that has not logged in, to make room for another."""
+        """Close an unauthenticated connection, so that another one can be accepted."""
         assert isinstance(request, socket.socket)
         if self.proxied.drop(request):
             return
@@ -321,8 +326,10 @@ class FtpServer:
     def running(self) -> Iterator[None]:
         """Serve in the background while the context is open; then stop."""
         raise_descriptor_limit()
+        # before any connection is accepted: no client must see a directory missing that a crash
+        # left moved aside
         self.housekeeping.put_back()
-        # nothing can be written where there is trouble
+        # with trouble, nothing can be written
         own: list[Background] = (
             [] if self.trouble else [self.housekeeping, self.trash, self.heartbeat]
         )
@@ -342,23 +349,23 @@ class FtpServer:
             yield
         finally:
             self.stop()
-            audit.record("stop")
+            audit.record("stop")  # after the sessions' last records: they have ended
             self.service.stop()
             while started:
+                # in reverse order; the threads end because `self.stop` made `stop_fd` readable
                 started.pop().stop()
             for thread in self._accepting.values():
                 thread.join()
 
     def _accept(self, listener: Listener) -> None:
-        """Accept connections, in a thread of its own."""
+        """Accept a listener's connections, in a thread of its own."""
         thread = threading.Thread(target=listener.serve_forever, name="accept")
         thread.start()
         self._accepting[listener] = thread
 
     def stop(self) -> None:
-        """Stop accepting, let running requests finish for the grace time, close everything.
-
-        Can be called twice.
+        """Stop accepting connections, give running requests the grace time to finish, then close
+        all sessions. Can be called twice.
         """
         service = self.service
         if service.stopping:
@@ -379,7 +386,8 @@ class FtpServer:
         self.proxied.close()
 
     def _looked(self, now: float) -> None:
-        """In each round of the account watcher: end what should have ended, by now this server."""
+        """Called in each round of the account watcher. Apply account changes to the sessions of
+        other processes, and stop the server when it is drained."""
         self._quiet.look(now)
         if self.supervisor is not None:
             self.supervisor.enforce()
@@ -387,24 +395,25 @@ class FtpServer:
             self.ask_to_stop()
 
     def look_soon(self) -> None:
-        """Have the homes counted that are in doubt, without waiting for the usual time."""
+        """Count the homes that are in doubt soon, without waiting for the usual time."""
         self.housekeeping.look_soon()
 
     def ask_to_stop(self, grace: float | None = None) -> None:
-        """Have whoever runs the server stop it; can be asked again, with another grace time.
+        """Ask the caller of `running` to stop the server. Can be called again, with another grace
+        time.
 
         Args:
-            grace: Seconds that running transfers get, instead of what the settings say.
+            grace: Seconds that running transfers get to finish; None for the setting.
         """
         if grace is not None:
             self.service.grace = grace
         self.on_stop_asked()
 
     def drain(self, seconds: float | None = None) -> None:
-        """Accept nobody any more, let the sessions finish, then stop.
+        """Stop accepting connections, let the sessions finish, then stop.
 
         Args:
-            seconds: After which the server stops in any case.
+            seconds: Seconds after which the server stops in any case; None for no limit.
         """
         if seconds is not None:
             self._drained_at = time.monotonic() + seconds
@@ -417,51 +426,53 @@ class FtpServer:
         logger.info("draining: no new connections")
 
     def is_drained(self, now: float) -> bool:
-        """Whether a drain is over: nobody is connected, or its time is up."""
+        """Return whether a drain is over: no connection is left, or its time is up."""
         return not self.service.connections or now >= self._drained_at
 
     def reload(self) -> list[str]:
-        """Take over what was changed on the disk; returns what that is, for people.
+        """Reload settings, certificate and key. Return a human-readable line for each change.
 
         Raises:
-            StateError: It can't be used: all stays as it was.
+            StateError: They can't be used; nothing is changed.
         """
-        before = self.fingerprint
-        settings, told = self._changed_settings()
+        before = self._key
+        # what can fail comes before any change of this process, so a failure changes nothing
+        settings, changes = self._changed_settings()
         key = self._read_key(settings)
         self._mend_modes(settings)
         if self.supervisor is not None:
-            new_key = key.identity != self._key.identity
-            self.supervisor.apply_settings(settings, new_key=new_key)
+            self.supervisor.apply_settings(settings, new_key=key.identity != before.identity)
         self._take_key(key)
         self.service.apply_settings(settings)
         self.trash.look_soon()
-        if self.fingerprint is not None:
-            changed = "the same key" if self.fingerprint == before else f"key {self.fingerprint}"
-            told.insert(0, f"certificate: {changed}")
-        for line in told:
+        if key.identity not in (None, before.identity):
+            same = key.fingerprint == before.fingerprint
+            change = "renewed for the same key" if same else f"key {key.fingerprint}"
+            changes.insert(0, f"certificate: {change}")
+        for line in changes:
             logger.info("reloaded: %s", line)
         for caution in cautions(settings):
             logger.warning("%s", caution)
-        self.service.audit.record("reload", details={"changes": told})
-        return told
+        self.service.audit.record("reload", details={"changes": changes})
+        return changes
 
     def _changed_settings(self) -> tuple[Settings, list[str]]:
-        """The settings with what can be changed now, and what there is to say of each change."""
+        """Return the settings with the changes that a reload can apply, and a line about each
+        changed setting."""
         if self.load_settings is None:
             return self.settings, []
         wanted = self.load_settings()
         taken: dict[str, Any] = {}
-        told = []
+        changes = []
         for name, setting in TABLE.items():
             value = getattr(wanted, name)
             if value == getattr(self.settings, name):
                 continue
             if setting.live:
                 taken[name] = value
-            when = "" if setting.live else " takes a restart"
-            told.append(f"{setting.name}: {setting.kind.tell(value)}{when}")
-        return replace(self.settings, **taken), told
+            when = "" if setting.live else " takes effect after a restart"
+            changes.append(f"{setting.name}: {setting.kind.tell(value)}{when}")
+        return replace(self.settings, **taken), changes
 
     def __enter__(self) -> Self:
         return self
@@ -470,7 +481,7 @@ class FtpServer:
         self.close()
 
     def close(self) -> None:
-        """Stop, and give everything back. Can be called twice."""
+        """Stop, and release everything. Can be called twice."""
         self.stop()
         self._stack.close()
 
@@ -486,8 +497,8 @@ def _make_root(settings: Settings) -> None:
 
 
 def _try_upgrade(settings: Settings) -> None:
-    """Bring the accounts file up to date, unless that has to wait: a full disk keeps no server
-    from starting."""
+    """Upgrade the accounts database. If that fails, log it and go on: a full disk must not keep the
+    server from starting."""
     try:
         upgrade(settings.state, most_files)
     except StateError as error:

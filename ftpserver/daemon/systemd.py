@@ -1,8 +1,8 @@
-"""Running under systemd: its unit, telling it how things stand, sockets that it hands over.
+"""Running under systemd: units, status notifications, socket activation.
 
-Lives here: the text of the units, sd_notify, socket activation. Lives elsewhere: starting and
-stopping (cli/start.py), the listening socket otherwise (server.py), comparing a unit that is
-installed (installed_unit.py).
+Lives here: the text of the units, sd_notify, sockets that systemd hands over. Lives elsewhere:
+starting and stopping (cli/start.py), sockets that the server opens (server.py), comparing an
+installed unit (installed_unit.py).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _FIRST_FD = 3
 """The first descriptor that systemd hands over."""
 _PRIVILEGED_PORTS = 1024
 _STOP_SECONDS = 15
-"""What stopping may take beyond the grace time."""
+"""Seconds that stopping may take beyond the grace time."""
 
 
-# telling how things stand ----------------------------------------------------------------------
+# status notifications --------------------------------------------------------------------------
 
 
 def notify(*lines: str) -> None:
-    """Tell whoever supervises this process, if anybody does: ``READY=1``, ``STATUS=…``.
+    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager, if there is one.
 
-    That it isn't heard is logged, and no reason to stop.
+    If that fails, it is logged and otherwise ignored.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -50,7 +50,7 @@ def notify(*lines: str) -> None:
             sock.connect(address)
             sock.sendall("\n".join(lines).encode())
     except OSError as error:
-        logger.warning("the supervisor can't be told: %s", error.strerror)
+        logger.warning("the service manager can't be notified: %s", error.strerror)
 
 
 # sockets that are handed over ------------------------------------------------------------------
@@ -59,19 +59,23 @@ def notify(*lines: str) -> None:
 def inherited_socket(
     environment: MutableMapping[str, str] = os.environ, first: int = _FIRST_FD
 ) -> socket.socket | None:
-    """The listening socket that systemd has opened for this process, if it has.
+    """Return the listening socket that systemd has opened for this process; None if there is none.
 
-    The variables are removed, so that no child takes them for its own.
+    The variables are removed from the environment, because they are not meant for children.
+
+    Args:
+        environment: The environment.
+        first: The number of the first descriptor that is handed over.
 
     Raises:
-        StateError: What was handed over is no one listening TCP socket.
+        StateError: There are several sockets, or it isn't a listening TCP socket.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit() or int(count) == 0:
         return None
     if int(count) != 1:
-        raise StateError(f"{count} sockets were handed over by LISTEN_FDS, but one is served")
+        raise StateError(f"LISTEN_FDS: {count} sockets were handed over, but ftpd serves only one")
     try:
         os.set_inheritable(first, False)
         handed = socket.socket(fileno=first)
@@ -82,7 +86,7 @@ def inherited_socket(
     )
     if handed.family not in (socket.AF_INET, socket.AF_INET6) or not listening:
         handed.detach()
-        raise StateError("LISTEN_FDS: what was handed over is no listening TCP socket")
+        raise StateError("LISTEN_FDS: the descriptor handed over is not a listening TCP socket")
     handed.setblocking(True)
     return handed
 
@@ -94,7 +98,7 @@ _TO_ISOLATE = (
     *("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_CHROOT", "CAP_KILL"),
     *("CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"),
 )
-"""What root needs so that sessions become others, and to look after files that are theirs."""
+"""The capabilities that root needs to run sessions as other users and to manage their files."""
 _CALLS_TO_ISOLATE = (
     "chroot",
     *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
@@ -103,17 +107,22 @@ _CALLS_TO_ISOLATE = (
 
 @dataclass(frozen=True)
 class Installation:
-    """What a unit is for.
+    """The installation that a unit is made for.
 
     Attributes:
         command: The words that run `ftpd`.
-        paths: What the server writes to, besides the root: homes elsewhere.
-        reads: What it has to read, besides: programs, settings, certificates.
-        port: That it listens on.
-        grace: Seconds that running transfers get when it stops.
-        isolated: Each session has a process, which becomes another user where ``user`` is root.
+        root: The server's root.
+        config: The settings file, if there is one.
+        user: The user that the server runs as.
+        group: The group that it runs as.
+        paths: The paths outside the root that it writes to: homes elsewhere.
+        reads: The paths outside the root that it reads: programs, settings, certificates.
+        port: The port that it listens on.
+        grace: Seconds that running transfers get to finish on shutdown.
+        isolated: True if each session has a process of its own, which runs as another user if
+            ``user`` is root.
         host: The address that it listens on; None for all.
-        unix: The Unix socket that it listens on as well.
+        unix: The Unix socket that it also listens on, if any.
     """
 
     command: tuple[str, ...]
@@ -131,7 +140,7 @@ class Installation:
 
 
 def unit(installation: Installation) -> str:
-    """A service unit with as few rights as the server can do with."""
+    """Return the text of a service unit, with as few privileges as the server needs."""
     start = [*installation.command, "start", "--root", str(installation.root)]
     if installation.config is not None:
         start += ["--config", str(installation.config)]
@@ -150,7 +159,7 @@ def unit(installation: Installation) -> str:
     lines = [
         "[Unit]",
         "Description=ftpd file server",
-        "Documentation=man:systemd.service(5)",
+        "Documentation=man:ftpd(1)",
         "Wants=network-online.target",
         "After=network-online.target",
         "",
@@ -167,7 +176,7 @@ def unit(installation: Installation) -> str:
         "LimitNOFILE=65536",
         *([] if runtime is None else [f"RuntimeDirectory={_word(runtime)}"]),
         "",
-        "# It can write to the homes and its own state, and to nothing else.",
+        "# The server can write only to the homes and to its own state.",
         "ProtectSystem=strict",
         f"ReadWritePaths={' '.join(_word(str(path)) for path in writes)}",
         f"ProtectHome={'read-only' if _below(touched, '/home', '/root', '/run/user') else 'yes'}",
@@ -181,7 +190,7 @@ def unit(installation: Installation) -> str:
         "ProtectKernelTunables=yes",
         "ProtectProc=invisible",
         "",
-        "# It can gain nothing.",
+        "# It can't gain privileges.",
         "NoNewPrivileges=yes",
         f"CapabilityBoundingSet={bounding}",
         f"AmbientCapabilities={ambient}",
@@ -201,23 +210,26 @@ def unit(installation: Installation) -> str:
 
 
 def _runtime_directory(unix: Path | None) -> str | None:
-    """The directory below /run that systemd makes for a socket at each start, for the user alone to
-    write to; None where it lies elsewhere, and has to be there."""
+    """Return the name of the directory below /run that systemd makes for a socket at each start, to
+    which only the server's user can write. None if the socket is elsewhere: then its directory must
+    exist."""
     if unix is None or unix.parent.parent not in (Path("/run"), Path("/var/run")):
         return None
     return unix.parent.name
 
 
 def _namespaces(installation: Installation, becomes_others: bool) -> str:
-    """The namespaces that it may make: who can't become others confines sessions by these."""
+    """Return the namespaces that the server may make. Without the capabilities to run sessions as
+    other users, it confines them by namespaces."""
     return "user net ipc" if installation.isolated and not becomes_others else "yes"
 
 
 def socket_unit(installation: Installation) -> str:
-    """A socket unit: systemd listens, and starts the service at the first connection."""
+    """Return the text of a socket unit, by which systemd listens, and starts the service at the
+    first connection."""
     lines = [
         "[Unit]",
-        "Description=ftpd file server, its socket",
+        "Description=ftpd file server socket",
         "",
         "[Socket]",
         f"ListenStream={_listened_on(installation)}",
@@ -238,23 +250,23 @@ def _listened_on(installation: Installation) -> str:
 
 
 def check_handed(given: socket.socket, settings: Settings) -> list[str]:
-    """Compare a socket that was handed over with the settings; returns warnings.
+    """Compare a socket that was handed over with the settings. Return warnings.
 
     Raises:
-        StateError: It can be reached from where the settings close the server.
+        StateError: It accepts connections that the settings exclude.
     """
     address, port = given.getsockname()[:2]
-    told = f"a socket at {address} port {port} was handed over"
+    found = f"systemd handed over a socket at {address} port {port}"
     remedy = "print the socket unit again (ftpd service --socket), or change the settings"
     if settings.no_tcp:
-        raise StateError(f"{told}, and the settings say no-tcp: {remedy}")
+        raise StateError(f"{found}, but the settings say no-tcp: {remedy}")
     warnings = []
     if settings.port not in (0, port):
-        warnings.append(f"{told}, and the settings say port {settings.port}: {remedy}")
+        warnings.append(f"{found}, but the settings say port {settings.port}: {remedy}")
     if settings.host is not None:
         here, wanted = _plain(address), {_plain(one) for one in addresses_of(settings.host)}
         if here not in wanted and not any(_takes_in(one, here) for one in wanted):
-            text = f"{told}, and the settings say host {settings.host}: {remedy}"
+            text = f"{found}, but the settings say host {settings.host}: {remedy}"
             only_loopback = all(one.is_loopback for one in wanted)
             if here.is_unspecified or (only_loopback and not here.is_loopback):
                 raise StateError(text)
@@ -263,12 +275,13 @@ def check_handed(given: socket.socket, settings: Settings) -> list[str]:
 
 
 def _takes_in(wanted: IPv4Address | IPv6Address, here: IPv4Address | IPv6Address) -> bool:
-    """Whether it means all addresses, and this one is among them. ``::`` means IPv4 as well."""
+    """Return whether ``wanted`` stands for all addresses, including ``here``. ``::`` includes
+    IPv4."""
     return wanted.is_unspecified and (wanted.version == 6 or here.version == 4)
 
 
 def addresses_of(host: str) -> list[str]:
-    """The addresses of a host that the settings name. Raises StateError."""
+    """Return the addresses of a host in the settings. Raises StateError."""
     host = host.removeprefix("[").removesuffix("]")
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -278,7 +291,7 @@ def addresses_of(host: str) -> list[str]:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """An address without its interface, IPv4 as such also where it came in IPv6's clothes."""
+    """Parse an address, without its interface. Return an IPv4-mapped IPv6 address as IPv4."""
     found = ip_address(address.partition("%")[0])
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return mapped or found
@@ -297,10 +310,14 @@ def installed(
     host: str | None = None,
     unix: Path | None = None,
 ) -> Installation:
-    """This installation, as a unit needs it. ``user``: by default, whose the root is.
+    """Describe this installation for a unit. See `Installation` for the arguments.
+
+    Args:
+        user: The user that the server runs as; by default, the owner of the root.
+        paths: Paths that it writes to; those below the root are ignored.
 
     Raises:
-        StateError: There is no such user, or no text that a unit could have.
+        StateError: There is no such user, or a path can't be written in a unit.
     """
     try:
         if user is None:
@@ -309,11 +326,11 @@ def installed(
             owner = pwd.getpwnam(user)
         group = grp.getgrgid(owner.pw_gid).gr_name
     except KeyError:
-        raise StateError(f"{user or 'the owner of the root'}: no such user or group") from None
+        raise StateError(f"{user or 'the owner of the root'}: unknown user or group") from None
     elsewhere = tuple(sorted({path for path in paths if not path.is_relative_to(root)}))
     for path in (root, config, unix, *elsewhere):
         if path is not None and not str(path).isprintable():
-            raise StateError(f"{str(path)!r}: a unit can't have such a path")
+            raise StateError(f"{str(path)!r}: a unit can't contain such a path")
     return Installation(
         command=_command(),
         root=root,
@@ -331,7 +348,7 @@ def installed(
 
 
 def _command() -> tuple[str, ...]:
-    """The words that run this very `ftpd`."""
+    """Return the words that run this `ftpd`."""
     found = shutil.which(sys.argv[0])
     if found is not None and Path(found).name == "ftpd":
         return (str(Path(found).absolute()),)
@@ -343,12 +360,12 @@ def _below(paths: Iterable[Path], *directories: str) -> bool:
 
 
 def _words(words: Iterable[str]) -> str:
-    """A command line as a unit has it: it has variables, too."""
+    """Quote a command line for a unit, so that ``$`` doesn't begin a variable."""
     return " ".join(_word(word).replace("$", "$$") for word in words)
 
 
 def _word(word: str) -> str:
-    """One word as a unit has it: ``%`` means nothing, blanks don't part it."""
+    """Quote one word for a unit, so that ``%`` isn't a specifier and blanks don't split it."""
     plain = word.replace("%", "%%")
     if re.fullmatch(r"[\w./:@+,=%$-]+", plain):
         return plain

@@ -1,7 +1,7 @@
-"""What is answered to `ftpd trash`, by a running server and without one.
+"""The replies to `ftpd trash`, from a running server and without one.
 
-Lives here: what was done, as an answer of the control socket. Lives elsewhere: doing it
-(admin/trash_work.py), the answers (control.py).
+Lives here: converting results to replies of the control socket. Lives elsewhere: the work
+(admin/trash_work.py), the classes of the replies (control.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ftpserver.daemon.control import TrashConflict, TrashEmptied, TrashRestored
 
 
 class TrashAnswers:
-    """`control.TrashControl`, done in this process."""
+    """Implements `control.TrashControl` in this process."""
 
     def __init__(self, work: TrashWork) -> None:
         self._work = work

@@ -1,15 +1,15 @@
-"""The trash of all accounts is kept within its limits, as long as a server runs.
+"""Keeping the trash of all accounts within its limits while a server runs.
 
-Lives here: the thread for that, when it looks, and which operations of which account go.
-Lives elsewhere: giving up an operation (storage/trash/discarding.py), counting one
-(storage/trash/measuring.py), versions of a path (storage/trash/thinning.py), what an account's
-trash keeps (accounts/trash_policy.py), homes in doubt (housekeeping.py).
+Lives here: the thread for that, its times, and choosing operations over all accounts.
+Lives elsewhere: purging an operation (storage/trash/discarding.py), measuring one
+(storage/trash/measuring.py), versions of a path (storage/trash/thinning.py), the policy of an
+account's trash (accounts/trash_policy.py), homes in doubt (housekeeping.py).
 
-Each hour: what is too old goes, versions of which there are too many, and the oldest operations of
-who has too much. More often: the oldest of all accounts where a disk has less free than
-`trash-reserve`. At once: when a session finds the disk full, when trees came that weren't counted,
-and when very many operations came. It never holds a home's lock while it walks, and rests after
-each 50 ms of removing.
+Once per hour, it purges what is too old, surplus versions, and the oldest operations of accounts
+with too much trash. Once per minute, it purges the oldest operations of all accounts on each disk
+that has less free than `trash-reserve`. It works at once when a session finds the disk full, when
+trees were moved to the trash that have no size yet, and when there are very many operations. It
+never holds a home's lock while it walks a tree, and pauses after each 50 ms of removing.
 """
 
 from __future__ import annotations
@@ -51,59 +51,59 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.trash")
 
 EVERY = 3600.0
-"""Seconds from one look at ages and limits to the next."""
+"""Seconds between two checks of ages and limits."""
 LOOK_AT_DISKS = 60.0
-"""Seconds from one look at what is free on the disks to the next."""
+"""Seconds between two checks of the free space on the disks."""
 DISK_PATIENCE = 30.0
-"""Seconds that a session waits for room on a full disk."""
+"""Seconds that a session waits for space on a full disk."""
 WORK_SECONDS = 0.05
-"""So long things are removed before others have their turn."""
+"""Seconds of removing before the thread pauses for others."""
 _MEASURE_SHARE = 20
-"""So many times as long as looking for what has to be counted took, it isn't looked for again: an
-account whose trash has very many operations would cost that with each removal."""
+"""How many times as long as measuring an account's trash took, the next measuring is put off. If an
+account has very many operations, it would otherwise cost that with each removal."""
 _SELDOM = 600.0
-"""Seconds until a disk is looked at again on which there is nothing to give up; or a home
-that could not be locked."""
+"""Seconds until the next check of a disk where nothing could be purged, or of a home that could not
+be locked."""
 _LOCK_PATIENCE = 30.0
-"""Seconds that a home's lock is waited for, which a recount may hold for so long."""
+"""Seconds to wait for a home's lock, which a recount may hold for that long."""
 _REST_SECONDS = 0.01
-"""How long that turn is."""
+"""Seconds of such a pause."""
 
 
 def tell_of_trash(settings: Settings) -> None:
-    """Say in the log that removals were final before this start, and aren't any more."""
+    """Log that removals, which were final before this start, now go to the trash."""
     if settings.trash_days == 0:
         return
     logger.warning(
-        "from now on what users remove or replace is kept for %d days in .ftpd-trash of their "
-        "homes, and given up when its room is needed; accounts without a quota have at most %d %% "
-        "of the disk for it (ftpd user set NAME --trash-max)",
+        "from now on, files that users remove or replace are kept for %d days in .ftpd-trash in "
+        "their homes, or until their space is needed; for accounts without a quota, the trash may "
+        "take at most %d %% of the disk (ftpd user set NAME --trash-max)",
         settings.trash_days,
         SHARE_WITHOUT_QUOTA,
     )
     logger.warning(
-        "to turn that off: trash-days = 0 in the settings, or ftpd user set NAME --trash-days 0; "
-        "what is kept by then is removed for good at once"
+        "to turn the trash off: trash-days = 0 in the settings, or ftpd user set NAME "
+        "--trash-days 0; what it contains then is purged at once"
     )
 
 
 class OwnAccounts(Protocol):
-    """The accounts whose homes may be touched."""
+    """A function that returns the accounts whose homes may be touched."""
 
     def __call__(self, ids: Collection[int] | None = None, /) -> Iterable[Account]:
-        """These of them; None: all."""
+        """Return those with these ids; None for all."""
 
 
 @dataclass
 class _RoomWanted:
-    """A session waits for room on its disk."""
+    """A session's request for space on its disk."""
 
     account_id: int
     size: int
     done: threading.Event = field(default_factory=threading.Event)
     made: bool = False
     is_over: bool = False
-    """Nobody waits any more."""
+    """True if the session no longer waits."""
 
 
 class TrashKeeping:
@@ -111,10 +111,10 @@ class TrashKeeping:
     stops.
 
     Args:
-        service: Whose accounts and settings they are.
-        own_accounts: The accounts whose homes may be touched.
-        now: Seconds since 1970.
-        ticks: Seconds that only ever pass.
+        service: The service with the accounts and settings.
+        own_accounts: Returns the accounts whose homes may be touched.
+        now: Returns the time in seconds since 1970.
+        ticks: Returns the time in seconds of a monotonic clock.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class TrashKeeping:
         self._next_look = self._next_disks = ticks()
         self._unmeasured: set[int] = set()
         self._locked_until: dict[int, float] = {}
-        """By accounts whose homes could not be locked: when that is tried again, in ticks."""
+        """For accounts whose homes could not be locked: when to try again, in ticks."""
         self._measure_at: dict[int, float] = {}
-        """By accounts: when they may be looked at again, in ticks."""
+        """For each account: when it may be measured again, in ticks."""
         self._wanted: deque[_RoomWanted] = deque()
         self._worked_since = ticks()
         self._serving = False
         self._disks: dict[int, Path] = {}
-        """By their devices: a home with trash on each."""
+        """For each disk with trash, by its device number: a home on it."""
         self._thread = threading.Thread(target=self._run, name="trash")
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -147,16 +147,17 @@ class TrashKeeping:
     # the thread --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Wait until the thread has ended, because the service stops. Can be called twice."""
+        """Wait until the thread has ended, which it does when the service stops. Can be called
+        twice."""
         self._thread.join()
         self._refuse_waiting()
 
     def close(self) -> None:
-        """Give everything back, after `stop`."""
+        """Close the descriptors, after `stop`."""
         read, self._wake_read = self._wake_read, -1
         write, self._wake_write = self._wake_write, -1
         os.close(read)
@@ -168,13 +169,15 @@ class TrashKeeping:
                 self.look()
             except Exception:
                 self._next_look = self._next_disks = self._ticks() + LOOK_AT_DISKS
-                logger.exception("keeping the trash within its limits failed; it is tried again")
+                logger.exception(
+                    "keeping the trash within its limits failed; it will be tried again"
+                )
             if not self._wait_for_work():
                 break
         self._refuse_waiting()
 
     def _wait_for_work(self) -> bool:
-        """Until there is something to do; False when the server stops."""
+        """Wait until there is something to do. Return False when the server stops."""
         stop_fd = self._service.stop_fd
         next_measure = min(map(self._may_measure_at, tuple(self._unmeasured)), default=math.inf)
         due = max(0.0, min(self._next_look, self._next_disks, next_measure) - self._ticks())
@@ -185,30 +188,32 @@ class TrashKeeping:
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
-            # it was woken often, and is at something that takes long
+            # BlockingIOError: the pipe is full, so the thread will wake up anyway
             with suppress(BlockingIOError):
                 os.write(self._wake_write, b"\0")
 
-    # asked by others ---------------------------------------------------------------------
+    # called from other threads -----------------------------------------------------------
 
     def look_soon(self) -> None:
-        """Have everything looked at without waiting for the usual time: settings have changed."""
+        """Check everything soon, without waiting for the usual time: settings have changed."""
         self._next_look = self._next_disks = self._ticks()
         self._wake()
 
     def measure_soon(self, account_id: int) -> None:
-        """Have the trees counted that came into an account's trash."""
+        """Measure new trees in an account's trash soon."""
         self._unmeasured.add(account_id)
         self._wake()
 
     def make_disk_room(self, account_id: int, size: int) -> bool:
-        """Have trash of any account given up, until an account's disk has room for ``size`` bytes.
-        Waits for that, up to `DISK_PATIENCE`. False: there is no such room."""
+        """Purge trash of any account until an account's disk has ``size`` bytes free. Wait for
+        that, up to `DISK_PATIENCE`. Return False if there isn't enough space."""
         if not self._thread.is_alive():
             return False
         wanted = _RoomWanted(account_id, size)
         self._wanted.append(wanted)
         self._wake()
+        # without a lock: if the thread misses `is_over`, it purges for a session that has gone on,
+        # which only frees space earlier than needed
         wanted.is_over = not wanted.done.wait(DISK_PATIENCE)
         return wanted.made
 
@@ -216,11 +221,12 @@ class TrashKeeping:
         while self._wanted:
             self._wanted.popleft().done.set()
 
-    # looking -----------------------------------------------------------------------------
+    # the work ----------------------------------------------------------------------------
 
     def totals(self) -> tuple[int, int, int]:
-        """Bytes in the trash of all accounts, as far as they are counted; operations there; how
-        many were given up for room within a day. Raises StateError."""
+        """Return the bytes in the trash of all accounts, as far as they are measured; the number of
+        operations; and how many were purged to free space within the last day. Raises
+        StateError."""
         size, homes = 0, set()
         for account in self._service.accounts:
             size += account.trash_bytes
@@ -229,7 +235,7 @@ class TrashKeeping:
         return size, sum(map(_count_operations, homes)), given_up
 
     def look(self) -> None:
-        """Do what is to be done by now."""
+        """Do everything that is due."""
         self._worked_since = self._ticks()
         try:
             self._serve_waiting()
@@ -241,10 +247,10 @@ class TrashKeeping:
                 self._next_disks = self._ticks() + LOOK_AT_DISKS
                 self.keep_reserves()
         except _Stopping:
-            logger.debug("the server stops: the next one goes on with the trash")
+            logger.debug("the server stops: the rest of the trash is left for the next start")
 
     def _rest(self) -> None:
-        """After each bit of work: others have their turn when it was enough.
+        """Pause, if `WORK_SECONDS` have passed since the last pause. Called after each small step.
 
         Raises:
             _Stopping: The server stops.
@@ -258,14 +264,16 @@ class TrashKeeping:
         self._worked_since = self._ticks()
 
     def _in_home(self, account: Account, why: str, work: Callable[[Home], None]) -> None:
-        """Do something in an account's home, if it has a trash. What can't be done there is told in
-        the log, and keeps nothing from being done for others.
+        """Do something in an account's home, if it has a trash. Errors are logged, so that the
+        other homes have their turn.
 
         Args:
-            why: What is done with the trash, for the log.
+            account: The account.
+            why: A participle for the log: what is done with the trash.
+            work: A function that does it.
         """
         if self._locked_until.get(account.id, -math.inf) > self._ticks():
-            return  # its sessions don't let go of its lock: others aren't kept waiting for that
+            return  # its lock was busy a short time ago: don't make the other homes wait again
         try:
             with opened(account.home) as there:
                 if there is None:
@@ -287,7 +295,7 @@ class TrashKeeping:
             if isinstance(error, TimeoutError):
                 self._locked_until[account.id] = self._ticks() + _SELDOM
             logger.error("%s: the trash can't be %s: %s", account.name, why, error)
-        except Exception:  # whatever one home holds, the others have their turn
+        except Exception:  # a bad home must not stop the work on the others
             logger.exception("%s: the trash can't be %s", account.name, why)
 
     def _thinning(self, home: Home, account: Account) -> Thinning:
@@ -296,8 +304,8 @@ class TrashKeeping:
     # ages and limits ---------------------------------------------------------------------
 
     def tidy(self) -> None:
-        """What is too old goes, and what is above the limits of each account; what isn't counted
-        is."""
+        """Purge what is too old or exceeds the limits of its account, and measure what has no size
+        yet."""
         disks: dict[int, Path] = {}
         there_are = {account.id for account in self._service.accounts}
         for account in self._own_accounts():
@@ -320,15 +328,15 @@ class TrashKeeping:
             self._measure(account, home)
             thinning.trim(policy.items, _most(home, account, policy))
         finally:
-            self._record(account, thinning, "its age, or a limit of the account")
+            self._record(account, thinning, "age, or a limit of the account")
 
     def _record(self, account: Account, thinning: Thinning, why: str) -> None:
-        """Leave a record of what was given up, if anything was."""
+        """Write an audit record of what was purged, if anything was."""
         gone = thinning.given_up
         if not (thinning.operations or gone.files or gone.directories):
             return
         logger.info(
-            "%s: of %d operations of the trash something was given up, %d bytes, for %s",
+            "%s: purged %d operations of the trash (or parts of them), %d bytes; reason: %s",
             *(account.name, len(thinning.operations), gone.size, why),
         )
         self._service.audit.record(
@@ -339,16 +347,16 @@ class TrashKeeping:
             details=evicted(thinning.operations, why),
         )
 
-    # counting ----------------------------------------------------------------------------
+    # measuring ---------------------------------------------------------------------------
 
     def _measure_wanted(self) -> None:
-        """Count the trees that came since the last time."""
+        """Measure the trees that were moved to the trash since the last time."""
         now = self._ticks()
         wanted = {one for one in tuple(self._unmeasured) if self._may_measure_at(one) <= now}
         self._unmeasured -= wanted
         for account in self._own_accounts(wanted):
             began = self._ticks()
-            self._in_home(account, "counted", partial(self._measure_wanted_of, account))
+            self._in_home(account, "measured", partial(self._measure_wanted_of, account))
             ended = self._ticks()
             self._measure_at[account.id] = ended + (ended - began) * _MEASURE_SHARE
 
@@ -358,12 +366,13 @@ class TrashKeeping:
         with opened(account.home) as trash:
             if trash is None or len(names_in(trash)) <= policy.items:
                 return
-        # a client that begins operations without end would take the disk, within an hour
+        # don't wait for the hourly check: a client that keeps beginning operations would fill the
+        # disk before it
         thinning = self._thinning(home, account)
         try:
             thinning.trim(policy.items, None)
         finally:
-            self._record(account, thinning, "its number of operations")
+            self._record(account, thinning, "too many operations")
 
     def _may_measure_at(self, account_id: int) -> float:
         return self._measure_at.get(account_id, -math.inf)
@@ -385,7 +394,8 @@ class TrashKeeping:
     # disks -------------------------------------------------------------------------------
 
     def _serve_waiting(self) -> None:
-        """Make room for the sessions that wait for it. Not while one is served already."""
+        """Free space for the sessions that wait for it. Does nothing when called from itself, by
+        `_rest`."""
         if self._serving:
             return
         self._serving = True
@@ -397,7 +407,7 @@ class TrashKeeping:
                 try:
                     wanted.made = self._make_room(wanted.account_id, wanted.size)
                 finally:
-                    wanted.done.set()
+                    wanted.done.set()  # in any case: the session waits for this
         finally:
             self._serving = False
 
@@ -407,11 +417,11 @@ class TrashKeeping:
             device = os.stat(home).st_dev
             return self._give_up_oldest(device, lambda: _free(home) >= size)
         except (OSError, CommandError, StateError) as error:
-            logger.error("room for an upload can't be made: %s", error)
+            logger.error("can't free disk space for an upload: %s", error)
             return False
 
     def keep_reserves(self) -> None:
-        """Where a disk has less free than `trash-reserve`: give up what is oldest on it."""
+        """Purge the oldest operations on each disk that has less free than `trash-reserve`."""
         reserve = self._service.settings.trash_reserve
         root = self._service.settings.root
         for device, place in ({os.stat(root).st_dev: root} | self._disks).items():
@@ -420,14 +430,15 @@ class TrashKeeping:
                 if not self._give_up_oldest(device, is_enough):
                     self._next_disks = self._ticks() + _SELDOM
             except OSError as error:
-                logger.error("what is free can't be told: %s: %s", place, error)
+                logger.error("%s: the free disk space can't be read: %s", place, error)
 
     def _give_up_oldest(self, device: int, is_enough: Callable[[], bool]) -> bool:
-        """Give up operations of all accounts on a disk, the oldest first, until there is enough."""
+        """Purge operations of all accounts on a disk, the oldest first, until it is enough. Return
+        False if it isn't."""
         if is_enough():
             return True
         for name, account in self._oldest_first(device):
-            self._in_home(account, "given up for room", partial(self._give_up, account, name))
+            self._in_home(account, "purged", partial(self._give_up, account, name))
             if is_enough():
                 return True
         return False
@@ -437,7 +448,7 @@ class TrashKeeping:
         try:
             thinning.give_up(name)
         finally:
-            self._record(account, thinning, "room on the disk")
+            self._record(account, thinning, "disk space")
 
     def _oldest_first(self, device: int) -> list[tuple[str, Account]]:
         found = []
@@ -448,7 +459,7 @@ class TrashKeeping:
                 with opened(account.home) as trash:
                     names = [] if trash is None else names_in(trash)
             except OSError as error:
-                logger.error("%s: the trash can't be given up: %s", account.name, error)
+                logger.error("%s: the trash can't be purged: %s", account.name, error)
                 continue
             found += [(name, account) for name in names]
         return sorted(found, key=lambda one: one[0])
@@ -462,11 +473,11 @@ def _count_operations(home: Path) -> int:
     try:
         return count_operations(home)
     except OSError:
-        return 0  # told when its trash is looked after
+        return 0  # the thread logs this error when it works on this home
 
 
 def _most(home: Home, account: Account, policy: Policy) -> int | None:
-    """The bytes that an account's trash may have; None for any number."""
+    """Return the most bytes that an account's trash may have; None for no limit."""
     if policy.share is None:
         return None
     if account.quota is not None:
@@ -481,8 +492,8 @@ def _free(place: Path) -> int:
 
 
 def _has_reserve(place: Path, percent: int) -> bool:
-    """Whether so much of a disk is free, of its bytes and of the files that it can take; there are
-    none of these where a file system doesn't say how large it is."""
+    """Return whether ``percent`` of a disk are free, both of its bytes and of its inodes. A file
+    system that doesn't report its size always has enough."""
     disk = os.statvfs(place)
     bytes_left = disk.f_bavail * 100 >= disk.f_blocks * percent
     return bytes_left and disk.f_favail * 100 >= disk.f_files * percent

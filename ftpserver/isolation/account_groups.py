@@ -1,7 +1,7 @@
-"""The sessions of each account, which share what no other account's may see.
+"""The sessions of each account, and what only they share.
 
-Lives here: who belongs to which account, and what they share: the page that their pace is kept by.
-Lives elsewhere: the page (processes/shared_rate.py).
+Lives here: the sessions of each account, and the memory page that paces all of them.
+Lives elsewhere: the page itself (processes/shared_rate.py).
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from ftpserver.processes.shared_rate import make_page
 
 @dataclass
 class _Group:
-    """One account's sessions, by their numbers."""
+    """One account's sessions, by number, and the descriptor of their page."""
 
     page: int
     members: set[int] = field(default_factory=set)
 
 
 class AccountGroups:
-    """All of them. Safe to use from many threads; ``_lock`` guards ``_groups``."""
+    """All groups. Safe to use from many threads; ``_lock`` guards ``_groups``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: dict[int, _Group] = {}
 
     def join(self, account_id: int, session: int) -> int:
-        """A session has logged in; returns the descriptor of its account's page."""
+        """Add a session that has logged in; return the descriptor of its account's page.
+
+        The descriptor stays open until the account's last session leaves."""
         with self._lock:
             group = self._groups.get(account_id)
             if group is None:
@@ -38,11 +40,11 @@ class AccountGroups:
             return group.page
 
     def leave(self, account_id: int, session: int) -> None:
-        """A session has ended: with an account's last one, what they shared is gone."""
+        """Remove a session that has ended, and with an account's last one the page."""
         with self._lock:
             group = self._groups.get(account_id)
             if group is None or session not in group.members:
-                return  # it could not join
+                return  # it never joined
             group.members.discard(session)
             if not group.members:
                 del self._groups[account_id]

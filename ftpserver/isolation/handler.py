@@ -1,9 +1,9 @@
-"""What the server does for a session's process that asks it: for its own session only.
+"""Handling the requests of a session's process, only for its own session.
 
-Lives here: log-in, keys, transfers, records and lines for the log, as one session may ask for them.
-Lives elsewhere: what can be asked (interfaces.py), the quota store
-(session_quota_store.py), the processes themselves (isolated_session.py), the accounts, tokens and
-limits that are asked (accounts/authenticator.py).
+Lives here: log-ins, passwords and tokens, transfers, audit records and log lines of one session.
+Lives elsewhere: the requests (interfaces.py), the quota store (session_quota_store.py), the
+processes themselves (isolated_session.py), the accounts, tokens and limits behind log-ins
+(accounts/authenticator.py).
 """
 
 from __future__ import annotations
@@ -41,29 +41,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.isolation")
 
 TRIES = 3
-"""Refused log-ins, after which a process that goes on is not honest."""
+"""The number of refused log-ins after which no honest process tries again."""
 _LOG_BURST = 200
 _LOG_RATE = 2.0
-"""Lines a second of the server's log, and lines at once, that a session may write; the others are
-dropped."""
+"""The log lines that a session may write at once, and per second. Further ones are dropped."""
 _CLOCK_SECONDS = 10.0
-"""So far may the time of a record be from the moment in which it comes."""
+"""The most seconds that a record's time may differ from the time of its arrival."""
 _decode_record = msgspec.json.Decoder(Record, strict=True).decode
 _EVENTS = frozenset({*EVENTS.values(), "logout", "evict", "measured"})
 _DETAILS = frozenset({"by", "commit", "id", "invitation", "mode", "name", "token", "why", "with"})
 _COUNTS = frozenset({"conflicts", "operations"})
 _MOST_COUNTED = 2**53
 _ATTEMPTS = frozenset({"login", "register"})
-"""Events with the name that was given, whoever that was."""
+"""Events recorded with the name that the client gave."""
 
 
 class Asking(Protocol):
-    """The session whose process asks, as far as answers need it.
+    """The session whose process sends requests, as far as handling them needs it.
 
     Attributes:
         account, token_id, token_revoked, renewing, offence: See `IsolatedSession`; changed by
-            answers.
-        on_answered: The same.
+            requests.
+        on_answered: See `IsolatedSession`.
     """
 
     account: Account | None
@@ -75,11 +74,11 @@ class Asking(Protocol):
 
     @property
     def id(self) -> int:
-        """Its number."""
+        """The session's number."""
 
     @property
     def request(self) -> socket.socket:
-        """Its connection."""
+        """The client's connection."""
 
     @property
     def host(self) -> str:
@@ -87,39 +86,39 @@ class Asking(Protocol):
 
     @property
     def shown_host(self) -> str:
-        """The address as it is recorded."""
+        """The address as audit records have it."""
 
     def admit(self, admission: Admission) -> int:
-        """Its client has logged in, and its process hears of it next. Returns the descriptor of the
+        """Take note of a log-in, before the process is notified. Return the descriptor of the
         page with the account's pace, which stays open."""
 
     def moved(self, bytes_in: int, bytes_out: int) -> None:
-        """So many bytes, as its process says."""
+        """Take note of the bytes transferred, as its process reports them."""
 
     def give_way(self, transfer: str) -> None:
-        """As `Session.give_way`."""
+        """See `Session.give_way`."""
 
     def give_up(self, why: str) -> None:
-        """It does what no honest session does: end it."""
+        """End a process that does what no honest session does."""
 
 
 class Answers(ServerForSession):
-    """Answers one session's process. For the thread that reads what it asks.
+    """Handles one session's requests. For the thread that reads them.
 
     Attributes:
-        log_allowance: For lines that it has the server log, in whatever way.
+        log_allowance: The allowance for all lines that it makes the server log.
     """
 
     def __init__(self, service: Service, session: Asking) -> None:
         self._service = service
         self._session = session
-        self._failures = self._told_failures = 0
+        self._failures = self._guesses = 0
         self._invitation: str | None = None
         self.log_allowance = Allowance(_LOG_BURST, _LOG_RATE)
         self._transfer: str | None = None
 
     def account(self) -> Account:
-        """The session's. Raises NotLoggedIn."""
+        """Return the session's account. Raises NotLoggedIn."""
         account = self._session.account
         if account is None:
             raise NotLoggedIn("log in first")
@@ -147,7 +146,7 @@ class Answers(ServerForSession):
         if self._session.account is not None:
             raise CommandError("logged in already")
         if self._failures >= TRIES:
-            self._session.give_up("it goes on trying to log in")
+            self._session.give_up("it keeps trying to log in")
             raise LoginRefused("too many tries")
         try:
             admission = prove(self._session.host)
@@ -203,7 +202,7 @@ class Answers(ServerForSession):
 
     @contextmanager
     def _renewing(self) -> Iterator[None]:
-        """What a session changes itself doesn't end it."""
+        """Keep the session open although it changes its own password or tokens."""
         self._session.renewing = True
         try:
             yield
@@ -216,7 +215,7 @@ class Answers(ServerForSession):
         self._session.on_answered()
 
     def begin_transfer(self) -> str:
-        """A session has one at most."""
+        """Begin the session's only transfer."""
         account, limits = self.account(), self._service.limits
         self.end_transfer()
         self._transfer = limits.begin_transfer(account, self._session.give_way)
@@ -227,7 +226,7 @@ class Answers(ServerForSession):
             self._service.limits.tell_idle(self._transfer, idle)
 
     def end_transfer(self) -> None:
-        """Can be called twice."""
+        """End the session's transfer. Can be called twice."""
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             self._service.limits.end_transfer(transfer)
@@ -251,7 +250,7 @@ class Answers(ServerForSession):
     # records -----------------------------------------------------------------------------
 
     def record(self, lines: bytes) -> None:
-        """Keep what the session tells of itself: as itself, and as of now."""
+        """Record what the session reports, but only as itself and with the present time."""
         log = self._service.audit
         if not log.enabled:
             return
@@ -261,7 +260,7 @@ class Answers(ServerForSession):
             try:
                 record = _decode_record(line)
             except (msgspec.MsgspecError, RecursionError):
-                logger.warning("%s: a record that is none was dropped", self._session)
+                logger.warning("%s: dropped a malformed audit record", self._session)
                 continue
             if not self._vouch(record):
                 continue
@@ -271,20 +270,20 @@ class Answers(ServerForSession):
             elif not log.may_tell_failure(account, self._guess_of(record), len(line)):
                 continue
             good.setdefault(share, []).append(line)
-        for share, its in good.items():
-            log.append(b"".join(its), len(its), share)
+        for share, rest in good.items():
+            log.append(b"".join(rest), len(rest), share)
 
     def _guess_of(self, record: Record) -> str | None:
-        """What a failure guessed at: as many as were really compared, whatever is claimed."""
+        """Return what a failure guessed at; None for more failures than there really were."""
         way = (record.details or {}).get("with")
-        if way not in ("password", "token") or self._told_failures >= self._failures:
+        if way not in ("password", "token") or self._guesses >= self._failures:
             return None
         guess = guess_of(record.event, record.code, way)
-        self._told_failures += guess is not None
+        self._guesses += guess is not None
         return guess
 
     def _vouch(self, record: Record) -> bool:
-        """Have a record say whose it is, and when. False for one that no session makes."""
+        """Correct a record's account, address and time. Return False if it must be dropped."""
         session = self._session
         if record.by or record.sudo_user or record.login_user or record.count is not None:
             return False
@@ -292,15 +291,15 @@ class Answers(ServerForSession):
         if account is not None:
             record.user = account.name
         elif record.outcome == OK:
-            return False  # a stranger has done nothing yet
+            return False  # nothing can succeed before log-in
         elif record.event not in _ATTEMPTS:
             record.user = None
         if record.event == "register" and record.outcome == OK:
             used = self._invitation
             record.details = {"with": "registration"} | ({"invitation": used} if used else {})
         elif record.details is not None:
-            told = {name: one for name, one in record.details.items() if _is_detail(name, one)}
-            record.details = told or None
+            kept = {name: one for name, one in record.details.items() if _is_detail(name, one)}
+            record.details = kept or None
         record.address = session.shown_host
         record.session = str(session.id)
         now = time.time()
@@ -310,7 +309,7 @@ class Answers(ServerForSession):
 
 
 def _is_detail(name: str, value: object) -> bool:
-    """Whether a session tells such a detail: others could make the line one that nobody reads."""
+    """Return True if a session may record such a detail; others could make the line unreadable."""
     if isinstance(value, str):
         return name in _DETAILS and len(value) <= MAX_REASON
     if isinstance(value, bool):

@@ -1,10 +1,10 @@
-"""Homes as the server opens them for the processes of sessions, and whose files these are.
+"""Homes as the server opens them for session processes, and who owns the files in them.
 
-Lives here: which user a session's process becomes, opening its home, handing files over to it.
+Lives here: which user a session process becomes, opening its home, giving files to that user.
 Lives elsewhere: what is in a home (../homes.py), becoming that user (sandbox.py).
 
-The server may be root here, and the home somebody's who is hostile. So nothing is followed, and a
-file with several names is left as it is: one of these names may lead out of the home.
+The server may be root here, and the home may belong to a hostile user. So no link is followed, and
+a file with several hard links is left alone, as one of them may be outside the home.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a session's process is to be.
+    """The home of a session process, and its user.
 
     Attributes:
-        fd: Of the home; it belongs to whoever has this.
+        fd: The descriptor of the home; the holder of this object must close it.
         seen_as: The home's path as the process sees it.
-        identity: Whom it becomes, with the home as its root; None: neither.
+        identity: The user it becomes, with the home as its root; None for no change of either.
     """
 
     fd: int
@@ -48,19 +48,19 @@ class Place:
 
 
 def is_privileged() -> bool:
-    """Whether this server can have its sessions be other users."""
+    """Return True if this server can run sessions as other users."""
     return sandbox.can_become_others()
 
 
 def identity_of(name: str) -> Identity:
-    """A system user and its groups. Raises KeyError: there is none of that name."""
+    """Return a system user with its groups. Raises KeyError if there is none of that name."""
     user = pwd.getpwnam(name)
     groups = [group for group in os.getgrouplist(name, user.pw_gid) if group != user.pw_gid]
     return Identity(user.pw_uid, user.pw_gid, tuple(groups))
 
 
 def stranger(name: str) -> Identity:
-    """Whom a process is before log-in. Raises KeyError."""
+    """Return the user that a process runs as before log-in. Raises KeyError."""
     user = pwd.getpwnam(name)
     try:
         gid = grp.getgrnam("nogroup").gr_gid if name == "nobody" else user.pw_gid
@@ -70,23 +70,25 @@ def stranger(name: str) -> Identity:
 
 
 def seen_as(account: Account) -> Path:
-    """An account's home as its sessions' processes see it."""
+    """Return an account's home as its session processes see it."""
     return Path("/") if is_privileged() else account.home
 
 
 def open_home(account: Account) -> Place:
-    """Open an account's home for a session's process. Raises Internal; the log tells why."""
+    """Open an account's home for a session process. Raises Internal; the log has the reason."""
     try:
         identity = _identity(account) if is_privileged() else None
         fd = os.open(account.home, OPEN_ANY | os.O_DIRECTORY)
     except (OSError, KeyError) as error:
-        logger.error("%s: the home can't be opened: %s", account.name, error)
+        logger.error("%s: cannot open the home: %s", account.name, error)
         raise Internal("your home directory can't be opened on the server") from None
     if identity is not None:
         try:
             hand_over(account, fd, identity)
         except (OSError, RecursionError) as error:
-            logger.error("%s: files can't be handed over: %s", account.name, error)
+            logger.error(
+                "%s: cannot change the owner of files in the home: %s", account.name, error
+            )
     return Place(fd, seen_as(account), identity)
 
 
@@ -98,30 +100,31 @@ def _identity(account: Account) -> Identity:
     except KeyError:
         raise KeyError(f"there is no system user {account.system_user}") from None
     if identity.uid == 0:
-        raise KeyError(f"{account.system_user} may do everything")
+        raise KeyError(f"sessions must not run as root ({account.system_user})")
     return identity
 
 
 def hand_over(account: Account, home: int, identity: Identity) -> None:
-    """Have a home that the server made belong to its sessions' user, with what it had before.
+    """Give a home that the server made to its sessions' user, with all that belongs to its owner.
 
-    Of a home that the administrator has chosen, it is only staging and the trash. When nothing is
-    to be done, that costs a few looks.
+    In a home that an administrator has chosen, only staging and the trash are given. If all belongs
+    to that user already, this costs a few system calls.
 
     Raises:
+        OSError: Some of it could not be given.
         OSError: Some of it could not be handed over.
     """
     if not account.own_home:
         before = os.fstat(home).st_uid
         if before != identity.uid:
-            logger.info("%s: handing the home over to user %d", account.name, identity.uid)
+            logger.info("%s: changing the owner of the home to user %d", account.name, identity.uid)
             _hand_over_below(home, before, identity)
             _give(home, identity)
     for name in sorted(paths.RESERVED):
         try:
             fd = os.open(name, OPEN_ANY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # there is none yet; or nothing that could be one
+            continue  # there is none yet, or it is not a directory
         try:
             before = os.fstat(fd).st_uid
             if before != identity.uid:
@@ -136,7 +139,7 @@ def _hand_over_below(top: int, before: int, identity: Identity) -> None:
         try:
             fd = os.open(found.name, OPEN_ANY | os.O_NOFOLLOW, dir_fd=found.directory)
         except FileNotFoundError:
-            continue  # it has gone meanwhile
+            continue  # removed meanwhile
         try:
             info = os.fstat(fd)
             if info.st_uid == before and _has_one_name(info):
@@ -152,7 +155,7 @@ def _has_one_name(info: os.stat_result) -> bool:
 
 
 def _give(fd: int, identity: Identity) -> None:
-    """chown of what an O_PATH descriptor stands for, whatever its name leads to by now."""
+    """Change the owner of an O_PATH descriptor's file, whatever its name refers to by now."""
     if _libc.fchownat(fd, b"", identity.uid, identity.gid, _AT_EMPTY_PATH):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,10 +1,10 @@
-"""What a session's process and its server ask each other, beside `quota.QuotaStore`.
+"""The requests between a session's process and the server, besides those of `quota.QuotaStore`.
 
-Lives here: the two interfaces, and what of an account travels.
-Lives elsewhere: how messages travel (processes/rpc.py), who answers: the server (handler.py,
-session_quota_store.py), the process (session_process.py).
+Lives here: the two interfaces, and the part of an account that is sent.
+Lives elsewhere: sending messages (processes/rpc.py), carrying them out: in the server (handler.py,
+session_quota_store.py), in the process (session_process.py).
 
-A session says neither whose account it is nor where its client is: the server knows.
+A session never says which account it has or where its client is: the server knows.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ _Seconds = Annotated[float, Meta(ge=0)]
 
 
 class ChildNote(msgspec.Struct, frozen=True):
-    """What a session's process begins with, beside its descriptors.
+    """The first message to a session's process, besides its descriptors.
 
     Attributes:
-        number: Of the session.
+        number: The session's number.
         since: When it was opened, by the clock of the run (ftpserver/clock.py).
-        address: Of the client; empty for a Unix socket.
-        incarnation: What names in staging begin with.
-        stranger: User and group to be before log-in; None: as the server, which isn't root.
+        address: The client's address; empty for a Unix socket.
+        incarnation: The prefix of its names in staging.
     """
 
     number: int
@@ -49,13 +48,14 @@ class ChildNote(msgspec.Struct, frozen=True):
     address: list[str | int]
     incarnation: str
     stranger: tuple[int, int] | None
+    """The user and group to run as before log-in; None for the server's, if that isn't root."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What a session has to know of its account.
+    """The part of an account that its session must know.
 
     Attributes:
-        home: As its process sees it.
+        home: The home's path as the process sees it.
     """
 
     id: int
@@ -70,7 +70,7 @@ class Known(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, account: Account, home: Path) -> Known:
-        """An account whose home is seen as that."""
+        """Make it of an account, with the home's path as the process sees it."""
         return cls(
             account.id,
             account.name,
@@ -84,7 +84,7 @@ class Known(msgspec.Struct, frozen=True):
         )
 
     def account(self) -> Account:
-        """The account as its session has it: what it doesn't need to know is left out."""
+        """Return the account as its session has it: fields that it doesn't need are empty."""
         return Account(
             id=self.id,
             name=self.name,
@@ -112,12 +112,12 @@ class Known(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Admitted:
-    """The client is let in. The descriptors of the home and of a page for paces come along.
+    """A successful log-in. The descriptors of the home and of the page for paces are sent along.
 
     Attributes:
-        token_id: Of the token that was shown.
-        identity: To become, with the home as the root; None: neither.
-        invitation: That the account was just made with.
+        token_id: The token that was used; None for another log-in.
+        identity: The user to become, with the home as the root; None for no change of either.
+        invitation: The id of the invitation that the account was just made with.
     """
 
     account: Known
@@ -127,34 +127,34 @@ class Admitted:
 
 
 class ServerForSession(Protocol):
-    """What a session's process asks its server.
+    """The requests of a session's process to its server.
 
     See `Authenticator`, `SessionLimiting` and `Recorder`.
     """
 
     @asked
     def by_password(self, name: Name, password: Secret) -> Carried[Admitted]:
-        """Log in. Raises LoginRefused, Banned, Busy, TooMany: there is no place."""
+        """Log in. Raises LoginRefused, Banned, Busy; TooMany if it is over the session limit."""
 
     @asked
     def by_token(self, name: Name, secret: Secret) -> Carried[Admitted]:
-        """The same, by a token."""
+        """Log in with a token. Raises the same errors."""
 
     @asked
     def by_peer(self, name: Name) -> Carried[Admitted]:
-        """The same, as the system user at the other end of a Unix socket."""
+        """Log in as the system user at the other end of a Unix socket. Raises the same errors."""
 
     @asked
     def register(self, name: Name, password: Secret, invitation: Name | None) -> Carried[Admitted]:
-        """The same, after making an account."""
+        """Make an account, and log in to it. Raises as `Authenticator.register`."""
 
     @asked
     def delay(self, code: Name) -> float:
-        """Seconds to wait before a log-in is refused with that error."""
+        """Return the seconds to wait before a log-in is refused with that error."""
 
     @asked
     def change_password(self, old: Secret, new: Secret) -> Known:
-        """Returns the account as it is then."""
+        """Set another password, and return the changed account."""
 
     @asked
     def issue_token(self, name: Name, seconds: _Lifetime | None) -> Issued:
@@ -162,7 +162,7 @@ class ServerForSession(Protocol):
 
     @asked
     def list_tokens(self) -> list[TokenInfo]:
-        """The account's tokens, oldest first."""
+        """Return the account's tokens, oldest first."""
 
     @asked
     def revoke_token(self, token_id: Name) -> None:
@@ -170,24 +170,24 @@ class ServerForSession(Protocol):
 
     @told
     def answered(self) -> None:
-        """The first record of the client is answered: the process waits for more."""
+        """Report that the client's first record has been handled: the process waits for more."""
 
     @asked
     def begin_transfer(self) -> str:
-        """A transfer begins, which `SessionForServer.give_way` knows by the result. Raises
-        TooMany."""
+        """Count a transfer, and return the token that `SessionForServer.give_way` is called with.
+        Raises TooMany."""
 
     @told
     def tell_idle(self, idle: bool) -> None:
-        """The transfer has moved no bytes for a while, or does so again."""
+        """Report that the transfer has moved no bytes for a while, or moves some again."""
 
     @told
     def end_transfer(self) -> None:
-        """The transfer is over."""
+        """Count the transfer as ended."""
 
     @told
     def record(self, lines: bytes) -> None:
-        """Whole lines for the audit log."""
+        """Add whole lines to the audit log."""
 
     @told
     def log(
@@ -196,20 +196,20 @@ class ServerForSession(Protocol):
         name: Annotated[str, Meta(max_length=64)],
         text: Annotated[str, Meta(max_length=20_000)],
     ) -> None:
-        """A line for the server's own log."""
+        """Write a line to the server's own log."""
 
     @told
     def penalize(self, offence: Offence) -> None:
-        """The session ends without a log-in, in a way that costs its address something."""
+        """Report why the session ends without a log-in, if that means a penalty for its address."""
 
     @told
     def over(self, bytes_in: Amount, bytes_out: Amount) -> None:
-        """The session has ended, having moved so many bytes."""
+        """Report the end of the session, and the bytes it has transferred."""
 
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """The settings that a session's process obeys when they are changed. As in `Settings`."""
+    """The settings whose changes a session's process applies. See `Settings`."""
 
     stall: _Seconds
     idle_timeout: _Seconds
@@ -221,17 +221,17 @@ class LiveSettings:
 
     @classmethod
     def of(cls, settings: Settings) -> LiveSettings:
-        """Those of a server's settings."""
+        """Take them from a server's settings."""
         return cls(**{one.name: getattr(settings, one.name) for one in fields(cls)})
 
     def applied_to(self, settings: Settings) -> Settings:
-        """A process's settings with these."""
+        """Return a process's settings with these changed."""
         return replace(settings, **{one.name: getattr(self, one.name) for one in fields(self)})
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a session does. As `stats.SessionInfo`."""
+    """The present state of a session. See `stats.SessionInfo`."""
 
     request: Name | None
     path: _Path | None
@@ -242,32 +242,32 @@ class Seen:
 
 
 class SessionForServer(Protocol):
-    """What a server asks the process of a session whose client has logged in; see `Connected`."""
+    """The server's requests to the process of a session after log-in; see `Connected`."""
 
     @asked
     def look(self) -> Seen:
-        """What goes on?"""
+        """Return what the session is doing."""
 
     @told
     def close(self, why: str) -> None:
-        """As `Session.close`."""
+        """See `Session.close`."""
 
     @told
     def close_now(self) -> None:
-        """As `Session.close_now`."""
+        """See `Session.close_now`."""
 
     @told
     def close_idle(self) -> None:
-        """As `Session.close_idle`."""
+        """See `Session.close_idle`."""
 
     @told
     def give_way(self, transfer: str) -> None:
-        """As `Session.give_way`."""
+        """See `Session.give_way`."""
 
     @told
     def apply_account(self, account: Known) -> None:
-        """The account was changed."""
+        """Apply changes of the account."""
 
     @told
     def apply_settings(self, settings: LiveSettings) -> None:
-        """Settings that were changed, as they are now."""
+        """Apply changed settings."""

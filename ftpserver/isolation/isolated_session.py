@@ -1,12 +1,14 @@
-"""The server's hold on the process of one isolated session, from start to end.
+"""One isolated session in the server: its process, from start to end.
 
-Lives here: having it forked, knowing how it is, ending it, and what is done when it has ended, in
-whatever way. It stands for its session where the server looks at sessions (serving/connected.py).
-Lives elsewhere: all of them together (supervisor.py), the process (processes/child.py), what is
-done for it (handler.py, session_quota_store.py), its side (session_process.py).
+Lives here: starting the process, knowing its state, ending it, and cleaning up after it, for
+whatever reason it ended. It represents its session where the server handles sessions
+(serving/connected.py).
+Lives elsewhere: all of them together (supervisor.py), child processes in general
+(processes/child.py), the process's requests (handler.py, session_quota_store.py), the process
+itself (session_process.py).
 
-A process that has ended is noticed by its socket, which closes with it; what the fork server
-reports is only the cause. Whatever it held then ends at once: its place, its leases.
+The end of a process is noticed by its socket, which closes with it; the fork server's report only
+has the cause. All that it held is released at once: its session slot and its leases.
 """
 
 from __future__ import annotations
@@ -55,20 +57,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.isolation")
 
 _PATIENCE = 2.0
-"""Seconds that a process gets to take what it is told; else it is ended."""
+"""Seconds that a process has to receive a message, before it is killed."""
 _FRESH = 0.5
-"""Seconds for which what a process said of itself holds, for a drain."""
+"""Seconds for which a process's report of its state is used again, for a drain."""
 LAST_WORDS = 5.0
-"""Seconds from the moment a connection is cut until its process is killed."""
+"""Seconds from aborting a connection until its process is killed."""
 _LEAST_MEASURED = 0.1
-"""Seconds over which speed is measured, at least."""
+"""The shortest time, in seconds, over which speed is measured."""
 _SLACK = 5.0
-"""Seconds beyond the time for log-ins, after which a stranger's process is killed."""
+"""Seconds after the time limit for a log-in until the process is killed."""
 
 
 @dataclass
 class Moved:
-    """A session's bytes, as far as they are known: `connected.Traffic`."""
+    """The bytes of a session, as last reported: a `connected.Traffic`."""
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -83,20 +85,20 @@ class IsolatedSession:
         on_end: Called once its process has ended.
 
     Raises:
-        StateError: There can't be one more.
+        StateError: The process can't be started.
 
     Attributes:
-        id: Of the session.
+        id: The session's number.
         request: The connection, which the process has as well.
-        shown_host: The address as it is recorded.
-        account: Who is logged in; None before.
-        token_id: Of the token that was logged in with.
-        token_revoked: By this session itself, which goes on.
-        renewing: It changes its own keys just now.
-        leaving: It was told to end, and tells its client so.
-        offence: What its client has done without logging in; None: nothing, as far as it is known.
-        is_held_up: It has waited long for its process: to be late isn't its client's fault.
-        doing: What it did when it was last asked, for a drain; not None also when it isn't known.
+        shown_host: The address as audit records have it.
+        account: The account of the session; None before log-in.
+        token_id: The token that was used to log in.
+        token_revoked: True if this session itself revoked its token; it stays open.
+        renewing: True while it changes its own password or tokens.
+        leaving: True if it is closing, and informs its client.
+        offence: The offence of its client before log-in; None for none known.
+        is_held_up: True if it waited long for its process: then lateness is not its client's fault.
+        doing: The last known state, for a drain; not None either if that is unknown.
     """
 
     def __init__(
@@ -112,8 +114,8 @@ class IsolatedSession:
         self._groups = groups
         self._on_end = on_end
         self.on_answered: Callable[[], None] = lambda: None
-        """Called when its process has done with the client's first record, or its client is let in.
-        Can be called again."""
+        """Called once its process has handled the client's first record, or the client has logged
+        in. May be called again."""
         self.id = number
         self.since = RUN.now()
         self.request = request
@@ -134,7 +136,7 @@ class IsolatedSession:
         self._seen: Seen | None = None
         self._seen_at = 0.0
         self._measured: tuple[float, int] | None = None
-        """When its bytes were counted for its speed, and how many it had moved."""
+        """The time of the last measurement of its speed, and the bytes transferred by then."""
         self._speed = 0.0
         self._looking: Future[None] | None = None
         main = self._service.ledger
@@ -165,7 +167,7 @@ class IsolatedSession:
         self._process = stand_in(SessionForServer, self._child.endpoint)
 
     def targets(self) -> dict[type, object]:
-        """All that its process may call."""
+        """Return the objects whose methods its process may call."""
         return {QuotaStore: self.quota_store, ServerForSession: self._answers}
 
     def __str__(self) -> str:
@@ -175,37 +177,37 @@ class IsolatedSession:
 
     @property
     def pid(self) -> int:
-        """Of the process; 0 before it is known."""
+        """The process id; 0 before it is known."""
         return self._child.pid
 
-    def begin(self, fork: Fork, empty: int, stranger: tuple[int, int] | None) -> None:
-        """Have the process forked.
+    def begin(self, fork: Fork, empty: int, before_login: tuple[int, int] | None) -> None:
+        """Start the process.
 
         Args:
             fork: See `ForkServer.spawn`.
-            empty: A descriptor of the directory that it sees before log-in.
-            stranger: The user and group that it is then; None: as the server.
+            empty: The descriptor of the directory that is the process's root before log-in.
+            before_login: The user and group that it runs as before log-in; None for the server's.
 
         Raises:
-            StateError: There can't be one more.
+            StateError: It can't be started.
         """
         try:
             threading.Thread(target=self._run, name=f"isolated {self.id}", daemon=True).start()
-        except RuntimeError as error:  # no more threads
+        except RuntimeError as error:  # the limit of threads
             self._clear_up()
-            raise StateError(f"no process can be started: {error}") from error
+            raise StateError(f"cannot start a process: {error}") from error
         address = list(self.client_address) if isinstance(self.client_address, tuple) else []
-        note = ChildNote(self.id, self.since, address, self.incarnation, stranger)
+        note = ChildNote(self.id, self.since, address, self.incarnation, before_login)
         descriptors = (self.request.fileno(), self._service.stop_fd, empty)
         self._child.begin(fork, descriptors, msgspec.msgpack.encode(note))
 
     def kill(self) -> None:
-        """End the process at once, whatever it does."""
+        """Kill the process at once, whatever it is doing."""
         self._child.kill()
 
     def give_up(self, why: str) -> None:
-        """It does what no honest session does."""
-        logger.warning("%s: its process is ended: %s", self, why)
+        """Kill a process that does what no honest session does."""
+        logger.warning("%s: killing its process: %s", self, why)
         self.offence = Offence.CRASH
         self.kill()
 
@@ -216,11 +218,11 @@ class IsolatedSession:
             self._clear_up()
 
     def _clear_up(self) -> None:
-        """The process is gone, or doesn't speak any more: nothing of it stays."""
+        """Release all that the process held, once it has ended or broken off its connection."""
         try:
             self._end()
         except Exception:
-            logger.exception("%s: what it left could not be cleared up", self)
+            logger.exception("%s: cleaning up after its process failed", self)
         finally:
             self._child.forget()
             self._on_end(self)
@@ -228,7 +230,7 @@ class IsolatedSession:
     def _end(self) -> None:
         self._over = True
         self._child.see_ended()
-        self._answers.end_transfer()  # whatever comes of the rest, which may need the disk
+        self._answers.end_transfer()  # first, as the rest may need the disk and fail
         account = self.account
         if account is not None:
             self._groups.leave(account.id, self.id)
@@ -239,20 +241,20 @@ class IsolatedSession:
         self._service.limits.leave(self._slot)
         self._service.ledger.take_over_waiting(self.ledger)
         if self.quota_store.leases:
-            logger.warning("%s: ended in the middle of its work", self)
+            logger.warning("%s: its process ended during an operation", self)
         if self.quota_store.holds:
             self._child.end_leases()
             self._server.look_soon()
 
     def heartbeat(self) -> None:
-        """Keep its leases alive."""
+        """Renew its leases."""
         if self.quota_store.holds:
             self.ledger.heartbeat()
 
-    # what it asks ------------------------------------------------------------------------
+    # its requests ------------------------------------------------------------------------
 
     def admit(self, admission: Admission) -> int:
-        """Its client has logged in, and its process hears of it next. Returns the descriptor of the
+        """Take note of a log-in, before the process is notified. Return the descriptor of the
         page with the account's pace, which stays open."""
         self.account, self.token_id = admission.account, admission.token_id
         self._slot = admission.slot
@@ -261,17 +263,18 @@ class IsolatedSession:
         return self._groups.join(admission.account.id, self.id)
 
     def moved(self, bytes_in: int, bytes_out: int) -> None:
-        """So many bytes, as its process says."""
+        """Take note of the bytes transferred, as its process reports them."""
         self.channel = Moved(bytes_in, bytes_out, self.channel.ended)
 
-    # what it is told ---------------------------------------------------------------------
+    # messages to it ----------------------------------------------------------------------
 
     def _tell(self, tell: Callable[[], None]) -> None:
-        if self.account is not None:  # a stranger's process listens to nobody: it is cut
+        # before log-in its process handles no messages: its connection is aborted instead
+        if self.account is not None:
             tell()
 
     def close(self, why: str) -> None:
-        """As `Session.close`."""
+        """See `Session.close`."""
         self.channel.ended = SessionEnded(why)
         if self.account is None:
             self.abort()
@@ -280,34 +283,34 @@ class IsolatedSession:
             self.leaving = True
 
     def warn(self) -> None:
-        """Nothing: its process finds out by itself that the server stops."""
+        """Do nothing: its process notices by itself that the server stops."""
 
     def say_alive(self) -> None:
-        """Its own process does."""
+        """Do nothing: its process does so itself."""
 
     def close_now(self) -> None:
-        """As `Session.close_now`."""
+        """See `Session.close_now`."""
         self._tell(self._process.close_now)
 
     def close_idle(self) -> None:
-        """As `Session.close_idle`."""
+        """See `Session.close_idle`."""
         self._tell(self._process.close_idle)
 
     def give_way(self, transfer: str) -> None:
-        """As `Session.give_way`."""
+        """See `Session.give_way`."""
         self._tell(lambda: self._process.give_way(transfer))
 
     def abort(self) -> None:
-        """As `Session.abort`; a process that doesn't end of it is killed soon."""
+        """See `Session.abort`. A process that doesn't end because of it is killed soon."""
         if self._cut_at is None:
             self._cut_at = time.monotonic()
         try:
             self.request.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is over
+            pass  # the connection is closed already
 
     def apply_account(self, account: Account) -> None:
-        """As `Session.follow`."""
+        """See `Session.apply_account`."""
         self.account = account
         known = Known.of(account, homes.seen_as(account))
         self._tell(lambda: self._process.apply_account(known))
@@ -315,28 +318,30 @@ class IsolatedSession:
         slot = limits.enter(account, self.host, at_any_rate=True, had=had)
         if slot != had:
             self._slot = slot
+            # `_end` runs in another thread: it sets `_over` before it releases `_slot`, so a slot
+            # that it may have missed is released here; releasing one twice does no harm
             if self._over:
                 slot, self._slot = self._slot, None
                 limits.leave(slot)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Other settings hold from now on."""
-        told = LiveSettings.of(settings)
-        self._tell(lambda: self._process.apply_settings(told))
+        """Apply changed settings."""
+        changed = LiveSettings.of(settings)
+        self._tell(lambda: self._process.apply_settings(changed))
 
     def enforce(self, now: float) -> None:
-        """End the process if it should have ended."""
+        """Kill the process if it should have ended."""
         settings = self._service.settings
         if self._cut_at is not None and now >= self._cut_at + LAST_WORDS:
-            self.give_up("its connection was cut")
+            self.give_up("it didn't end after its connection was aborted")
         elif self.account is None and now >= self._child.began + settings.login_grace + _SLACK:
             self.give_up("it didn't log in in time")
 
-    # what goes on ------------------------------------------------------------------------
+    # its state ---------------------------------------------------------------------------
 
     def look(self) -> Future[None] | None:
-        """Ask it what goes on; done once that is known, or the process has ended. None for a
-        stranger, of whom nothing is to be known."""
+        """Ask the process for its state. Return a Future that is done once the reply has come or
+        the process has ended; None before log-in, when it handles no requests."""
         if self.account is None:
             return None
         looked: Future[None] = Future()
@@ -360,12 +365,12 @@ class IsolatedSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it was at a request when it was last asked."""
+        """True if it was handling a request when it last reported."""
         return self._seen is not None and self._seen.request is not None
 
     @property
     def doing(self) -> object:
-        """None when it was waiting for a request lately. For a drain; asks for the next time."""
+        """None if it was lately waiting for a request. For a drain; renews an old report."""
         now = time.monotonic()
         if now - self._seen_at >= _FRESH and (self._looking is None or self._looking.done()):
             self._looking = self.look()
@@ -373,11 +378,11 @@ class IsolatedSession:
 
     @property
     def quiet_since(self) -> float:
-        """On ``time.monotonic()``."""
+        """The time since when it has been quiet, by ``time.monotonic()``."""
         return self._seen_at - (0.0 if self._seen is None else self._seen.quiet)
 
     def info(self) -> SessionInfo:
-        """What is told of it, as it was last seen."""
+        """Return the session's last known state."""
         seen = self._seen or Seen(None, None, None, time.monotonic() - self._child.began, 0, 0)
         return SessionInfo(
             id=self.id,

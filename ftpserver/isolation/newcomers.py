@@ -1,13 +1,13 @@
-"""Connections that have no process yet: they get one once they have sent a whole first record.
+"""Newcomers: connections without a process, until they have sent a complete first record.
 
-Lives here: what becomes of a connection until then, whose turn it is.
+Lives here: handling a connection until then, and the turns at getting a process.
 Lives elsewhere: the thread that waits (serving/awaiting.py), what a first record is
 (serving/opening.py), the order of turns (accounts/startups.py), the process (supervisor.py).
 
-A process costs a fork, and the memory and processor time of a Python program. So nobody gets one
-for a connection alone. The first record (with TLS the one that ClientHello begins in, without TLS
-the frame of HELLO) stays in the socket, for the process to read: a client speaks first in both, and
-so nothing waits for the other side. Who sends none is ended here, as a session would have ended.
+A process costs a fork, and the memory and processor time of a Python program, so a connection alone
+gets none. Its first record (with TLS, the one that ClientHello begins in; without TLS, the frame of
+HELLO) is left in the socket for the process to read. Clients send first in both cases, so neither
+side waits for the other. A connection that sends none is closed here, as a session would close it.
 """
 
 from __future__ import annotations
@@ -46,23 +46,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.session")
 
 _LEAST_STARTS = 4
-"""Processes that may be started at the same time, on a machine with few cores."""
+"""The number of processes started at the same time on a machine with few cores."""
 _MOST_LOOKS = 64
-"""Pieces that a first record may come in, and what is passed over. The largest one has half as many
-on any link; who sends single bytes would keep the one thread busy, and have all others wait."""
+"""The most pieces in which a first record may arrive, and in which input is skipped. The largest
+record has half as many on any link; a client that sends single bytes would keep the thread busy and
+delay all others."""
 _PIECE = 16 * 1024
 _INT = struct.Struct("i")
 _RECORD_OVERFLOW = bytes((21, 3, 3, 0, 2, 2, 22))
-"""A fatal TLS alert, of a record that is too large (RFC 8446, section 6)."""
+"""A fatal TLS alert: record_overflow (RFC 8446, section 6)."""
 
 
 class Newcomer:
-    """A connection without a process: `connected.Connected` for those who look at sessions,
-    `awaiting.Expecting` for the thread that waits. That thread alone calls `look`.
+    """A connection without a process: a `connected.Connected` for code that handles sessions, an
+    `awaiting.Expecting` for the thread that waits. Only that thread calls `look`.
 
     Attributes:
-        id, since: Those of its session.
-        deadline: Until then its client has to log in; of one that was refused, to leave.
+        id, since: Those of the session that it may become.
+        deadline: When its client must have logged in; after a refusal, when it must have closed.
     """
 
     account: Account | None = None
@@ -89,27 +90,27 @@ class Newcomer:
         self.id, self.since = service.next_session_id(request), RUN.now()
         self.quiet_since = clock()
         self.deadline = self.quiet_since + service.settings.login_grace
-        self.channel = Moved()  # nothing is read here
+        self.channel = Moved()  # no bytes are counted here
         self._tls = service.tls_context is not None and request.family != socket.AF_UNIX
         self._has_spoken = self._is_excused = False
         self._ready_at: float | None = None
         self._offence: Offence | None = None
         self._looks = 0
         self._passed_over: int | None = None
-        """Bytes, of one that was refused and reads why."""
+        """The bytes skipped after a refusal; None before."""
 
     def __str__(self) -> str:
         return self.peer
 
     @property
     def is_deaf(self) -> bool:
-        """See `awaiting.Expecting`: what comes behind the first record is for the process."""
+        """True if input is ignored: the process reads what follows the first record."""
         return self._ready_at is not None
 
     @property
     def is_held_up(self) -> bool:
-        """Whether it has waited for its turn for half of the time for its log-in: that it is late
-        isn't its fault then."""
+        """True if it has waited for its turn for half of the time for a log-in, so that being late
+        is not the client's fault."""
         if self._ready_at is None:
             return False
         return self._clock() - self._ready_at >= (self.deadline - self.quiet_since) / 2
@@ -117,7 +118,7 @@ class Newcomer:
     # while it waits ----------------------------------------------------------------------
 
     def look(self, cause: Cause) -> Callable[[], None] | None:
-        """See `awaiting.Expecting`."""
+        """Handle an event of the connection; see `awaiting.Expecting`."""
         self._looks += 1
         if self._passed_over is not None:
             return self._pass_over(cause)
@@ -126,8 +127,8 @@ class Newcomer:
         except ProtocolError as error:
             logger.info("%s: dropped: %s", self, paths.printable(str(error)))
             self._offence = offence_of(error)
-            told = messages.encode(Failed.from_error(error))
-            return self._refuse(frames.frame(Kind.ERROR, 0, told))
+            reply = messages.encode(Failed.from_error(error))
+            return self._refuse(frames.frame(Kind.ERROR, 0, reply))
         except TlsError as error:
             logger.info("%s: %s", self, error)
             self._offence = offence_of(error)
@@ -141,8 +142,8 @@ class Newcomer:
         return None
 
     def _wait_on(self, cause: Cause) -> None:
-        """See whether the first record is whole. Raises FtpError where that isn't waited for."""
-        if cause is Cause.OVER:  # before anything that would have it wait for a last word
+        """Check if the first record is complete. Raises FtpError to stop waiting for it."""
+        if cause is Cause.OVER:  # first, as the other errors would wait for a last message
             raise ConnectionLost("the server is stopping")
         is_ready = self._ready_at is not None
         is_whole = is_ready or self._is_first_whole()
@@ -153,7 +154,7 @@ class Newcomer:
             raise ConnectionLost(f"closed {within}")
         if cause is Cause.LATE:
             raise TimedOut(
-                "no process could be started for it in time"
+                "no process could be started in time"
                 if is_ready
                 else "the peer did not answer in time"
             )
@@ -170,8 +171,10 @@ class Newcomer:
             )
 
     def _is_first_whole(self) -> bool:
-        """See how much has come, and leave it where it is. Takes as long whatever that is: to copy
-        what came in thousands of pieces takes a while, and each piece would have it copied."""
+        """Check if the whole first record has arrived, and leave it in the socket.
+
+        Only its head is copied, so the time doesn't depend on the input: thousands of small pieces
+        are slow to copy, and each new piece would cause another copy."""
         request = self.request
         try:
             head = request.recv(opening.FIRST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -185,12 +188,12 @@ class Newcomer:
         return size is not None and there >= size
 
     def _refuse(self, last_word: bytes) -> Callable[[], None] | None:
-        """Say why, and read on for a while: to close with unread input would throw that away."""
+        """Send the reason, and read on for a while: closing with unread input would discard it."""
         try:
             self.request.send(last_word, socket.MSG_DONTWAIT)
             self.request.shutdown(socket.SHUT_WR)
         except OSError:
-            return self._end  # it has gone first
+            return self._end  # the client has closed first
         self._passed_over = 0
         self.deadline = self._clock() + LAST_WORDS
         return self._pass_over(Cause.CAME)
@@ -208,16 +211,16 @@ class Newcomer:
         except BlockingIOError:
             return None
         except OSError:
-            pass  # gone: it had its chance
+            pass  # the client has closed
         return self._end
 
     def abandon(self) -> None:
-        """Close the connection: a fault in this program, which costs its address nothing."""
+        """Close the connection without a penalty, because of an error in the server."""
         self._is_excused = True
         self._end()
 
     def _end(self) -> None:
-        """Close the connection, and count what that costs its address."""
+        """Close the connection, and penalize its address if that is due."""
         offence = self._offence or (Offence.NO_LOGIN if self._has_spoken else None)
         if offence is not None and not self._is_excused and not self._service.stopping:
             self._service.penalize(self, offence)
@@ -226,49 +229,50 @@ class Newcomer:
     # from other threads ------------------------------------------------------------------
 
     def close(self, why: str) -> None:
-        """As `Session.close`: a stranger is told nothing."""
+        """See `Session.close`. Before log-in, the client isn't sent the reason."""
         self.channel.ended = SessionEnded(why)
         self.abort()
 
     def abort(self) -> None:
-        """As `Session.abort`. To whoever waits only for a turn that costs nothing: of many users
-        behind an address some may have to make room, and no other one is to be refused for it."""
+        """See `Session.abort`. A connection that only waits for its turn gets no penalty: when one
+        of many users behind an address is dropped for another, the others must not be refused."""
         if self._ready_at is not None:
             self._is_excused = True
         try:
             self.request.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is over
+            pass  # the connection is closed already
 
     close_now = close_idle = abort
 
     def give_way(self, transfer: str) -> None:
-        """It has none."""
+        """Do nothing: there are no transfers."""
 
     def apply_account(self, account: Account) -> None:
-        """It is nobody's."""
+        """Do nothing: there is no account."""
 
     def say_alive(self) -> None:
-        """Nothing is asked."""
+        """Do nothing: there is no request."""
 
     def warn(self) -> None:
-        """A stranger is told nothing."""
+        """Do nothing: before log-in, the client isn't warned."""
 
     def info(self) -> SessionInfo:
-        """What is told of it."""
+        """Return the state of the connection."""
         return self._service.info(self, self._clock())
 
 
 class Newcomers:
-    """All connections without a process. Safe to use from many threads; they are among the
+    """All connections without a process. Safe to use from many threads. They are among the
     service's sessions.
 
-    All processes are started by the one thread that waits.
+    The one thread that waits starts all processes.
 
     Args:
-        start: Called by that thread with each one whose turn it is: it isn't waited for any more.
-        close: Called with the connection of each one that gets no process.
-        clock: Seconds, of which only differences count.
+        start: Called by that thread with each newcomer that gets a process, which then no longer
+            waits.
+        close: Called with the connection of each newcomer that gets no process.
+        clock: A clock in seconds; only differences count.
     """
 
     def __init__(
@@ -293,18 +297,18 @@ class Newcomers:
         self._service.sessions.add(one)
         try:
             self._awaiting.take(one)
-        except (OSError, RuntimeError) as error:  # no more descriptors, or threads
-            logger.error("%s: can't be served: %s", one, error)
+        except (OSError, RuntimeError) as error:  # the limit of descriptors or threads
+            logger.error("%s: cannot serve the connection: %s", one, error)
             one.abandon()
 
     def answered(self, one: Newcomer) -> None:
-        """The process of a connection has given its first answer, or ended: the next place has its
-        turn."""
+        """Stop counting a connection as being started: its process has sent its first reply or
+        ended. This gives the next network its turn."""
         if self._starts.leave(one):
             self._awaiting.wake()
 
     def close(self) -> None:
-        """End all of them. Can be called twice."""
+        """Close all of them. Can be called twice."""
         self._awaiting.close()
 
     def _start_some(self) -> float | None:
@@ -314,7 +318,7 @@ class Newcomers:
             try:
                 self._start(one)
             except Exception:
-                logger.exception("%s: can't be served", one)
+                logger.exception("%s: cannot serve the connection", one)
                 one.abandon()
             else:
                 self._service.forget(one)

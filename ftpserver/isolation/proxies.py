@@ -1,10 +1,9 @@
-"""What a session in a process of its own is given: an entrance, records and limits that ask the
-server.
+"""Proxies in a session's process: the authenticator, audit log and limits, provided by the server.
 
-Lives here: the implementations that ask `ServerForSession`, which doesn't take a session's word for
-whose it is and where its client is.
+Lives here: implementations that send requests of `ServerForSession`. The server doesn't rely on
+what they say about the account and the client's address.
 Lives elsewhere: the interfaces (accounts/authenticator.py, audit/context.py, serving/context.py),
-the answers (handler.py). The books need nothing of the kind: see `quota.QuotaStore`.
+handling the requests (handler.py). The quota store is itself such an interface: `quota.QuotaStore`.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
     from ftpwire.pacing import Pace
 
 _MOST_LINES = 64 * 1024
-"""Bytes of the audit log that are told at once."""
+"""The most bytes of audit records in one notification."""
 _MOST_TEXT = 16_000
 
 
 class RemoteAuthenticator(Authenticator):
-    """Asks the server to let its client in.
+    """Sends log-ins to the server.
 
     Args:
-        enter: Given an answer that lets it in, with its descriptors: makes this process the
-            account's, for good, and returns the account as it is seen from there.
+        enter: Called with a successful reply and its descriptors. It makes this process the
+            account's, for good, and returns the account as seen from there.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class RemoteAuthenticator(Authenticator):
             carried = ask()
         except TooMany as error:
             raise error.with_text(str(error), TooManySessions) from None
-        except ValueError:  # too long to be sent: nobody has such a name or password
+        except ValueError:  # too long to be sent, so no account has such a name or password
             raise LoginRefused("wrong user name or password") from None
         try:
             account = self._enter(carried)
@@ -79,7 +78,8 @@ class RemoteAuthenticator(Authenticator):
 
     def issue_token(
         self, account: Account, name: str, seconds: int | None, parent: str | None
-    ) -> Issued:  # the server knows the session's token, and takes nobody's word for it
+    ) -> Issued:
+        # `parent` isn't sent: the server knows it, and must not rely on this process
         return self._server.issue_token(name, seconds)
 
     def tokens_of(self, account: Account, current: str | None) -> Sequence[TokenInfo]:
@@ -90,7 +90,7 @@ class RemoteAuthenticator(Authenticator):
 
 
 class RemoteAudit(Recorder):
-    """Tells the server what was done. The server looks at each line before it keeps it."""
+    """Sends audit records to the server, which checks each line."""
 
     def __init__(self, server: ServerForSession, *, enabled: bool) -> None:
         self._server = server
@@ -103,12 +103,12 @@ class RemoteAudit(Recorder):
     def may_tell_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
-        """The server decides."""
+        """Return True, as the server decides."""
         return True
 
 
 def _parts(lines: bytes) -> list[bytes]:
-    """Lines in parts of a size that can be told; a line stays whole."""
+    """Split lines into parts that fit into a notification; a line stays whole."""
     parts = []
     start = 0
     while start < len(lines):
@@ -123,7 +123,7 @@ def _parts(lines: bytes) -> list[bytes]:
 
 
 class RemoteLog(logging.Handler):
-    """Has the server write what this process logs: it holds no log itself."""
+    """Sends log lines to the server, as this process has no log of its own."""
 
     def __init__(self, server: ServerForSession) -> None:
         super().__init__()
@@ -135,8 +135,8 @@ class RemoteLog(logging.Handler):
 
 
 class RemoteSessionLimits:
-    """The server counts sessions and transfers; what sessions keep together lies in a page that
-    they share."""
+    """Limits of a session process. The server counts sessions and transfers; the pace of an
+    account is in a memory page that its sessions share."""
 
     def __init__(self, server: ServerForSession) -> None:
         self._server = server
@@ -145,26 +145,26 @@ class RemoteSessionLimits:
     def enter(
         self, account: Account, host: str, *, at_any_rate: bool = False, had: str | None = None
     ) -> str | None:
-        """Counted by the server."""
+        """Do nothing: the server counts the session at log-in."""
         return None
 
     def leave(self, slot: str | None) -> None:
-        """The same."""
+        """Do nothing: the server counts it when the process ends."""
 
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
-        """Counted by the server, which tells this process when it is to give way."""
+        """Count a transfer in the server, which sends `give_way` if it must end for another."""
         return self._server.begin_transfer()
 
     def tell_idle(self, transfer: str, idle: bool) -> None:
-        """The same."""
+        """Report to the server that the transfer is idle, or not."""
         self._server.tell_idle(idle)
 
     def end_transfer(self, transfer: str) -> None:
-        """The same."""
+        """End the transfer in the server."""
         self._server.end_transfer()
 
     def pace(self, account: Account) -> Pace | None:
-        """The account's, of its sessions in all processes."""
+        """Return the account's pace, shared by its sessions in all processes."""
         if account.limit_rate is None or self.paces is None:
             return None
         return self.paces.pace(account.id, account.limit_rate)

@@ -1,12 +1,12 @@
-"""Confining this process, step by step, so that what it doesn't need any more is out of reach.
+"""Confining this process step by step, so that all it no longer needs is out of reach.
 
 Lives here: capabilities, user and groups, namespaces, chroot, Landlock, resource limits,
 descriptors, imports.
-Lives elsewhere: when each step comes (session_process.py), what all of it is worth
+Lives elsewhere: when each step is taken (session_process.py), what they protect from
 (docs/decisions/0020-isolation.md).
 
-Capabilities, Landlock and no_new_privs are for each thread on its own: all of this happens while
-there is only one. The system calls that have no function in Python are made through the C library.
+Capabilities, Landlock and no_new_privs belong to each single thread: all steps are taken while
+there is only one. System calls that Python has no function for are made through the C library.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SYS_LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_VERSION = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 
-# linux/landlock.h: each right is a bit, and each ABI adds some
+# linux/landlock.h: each right is a bit; newer ABIs add some
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = range(6)
 _MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = range(6, 13)
 _REFER, _TRUNCATE, _IOCTL_DEV = 13, 14, 15
@@ -51,19 +51,19 @@ _SCOPE_ALL = 0b11  # abstract Unix sockets, and signals
 
 MAX_DESCRIPTORS = 1024
 MAX_MEMORY = 4 * 2**30
-"""Bytes of data that a session's process may have; it needs some tens of MiB."""
+"""The limit for a session process's data, in bytes; it needs some tens of MiB."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
 class CantConfine(Exception):
-    """A step of the confinement failed: the session must not go on."""
+    """A step of the confinement failed. The session must not go on."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a process is to the system. ``groups``: the supplementary ones."""
+    """The user and groups of a process. ``groups`` are the supplementary ones."""
 
     uid: int
     gid: int
@@ -82,16 +82,16 @@ def _prctl(option: int, value: int, what: str) -> None:
 
 
 def must_be_alone() -> None:
-    """Raise CantConfine if there is another thread, which would keep what this one gives up."""
+    """Raise CantConfine if there are other threads, which would keep what this one gives up."""
     if threading.active_count() != 1:
         raise CantConfine("there are other threads")
 
 
-# descriptors, memory ---------------------------------------------------------------------------
+# descriptors, memory -----------------------------------------------------------------------------
 
 
 def close_all_but(kept: Iterable[int]) -> None:
-    """Close all descriptors but these; 0, 1 and 2 lead nowhere afterwards."""
+    """Close all descriptors but these, and redirect 0, 1 and 2 to /dev/null."""
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for standard in range(3):
         os.dup2(nowhere, standard, inheritable=False)
@@ -103,7 +103,7 @@ def close_all_but(kept: Iterable[int]) -> None:
 
 
 def limit_resources() -> None:
-    """No core dumps, a bounded number of descriptors, bounded memory: for good."""
+    """Limit descriptors and memory and forbid core dumps, irrevocably."""
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
@@ -118,18 +118,20 @@ def limit_resources() -> None:
 
 
 def forbid_new_privileges() -> None:
-    """From here on no program that is run gets more than this process has (prctl(2))."""
+    """Keep all programs run from now on from having more rights than this process (prctl(2))."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
 
 
 def hide_from_others() -> None:
-    """Nobody of the same user may look into this process's memory, or trace it."""
+    """Keep other processes of the same user from reading this one's memory or tracing it."""
     _prctl(_PR_SET_DUMPABLE, 0, "dumpable")
 
 
 def can_become_others() -> bool:
-    """Whether this process may change its user and its root. Root may not, where its capabilities
-    were taken from it (a container that drops them, a unit that bounds them)."""
+    """Return True if this process may change its user and its root.
+
+    Root may not if its capabilities were removed (by a container, or by a systemd unit).
+    """
     if os.geteuid() != 0:
         return False
     data = ctypes.create_string_buffer(24)
@@ -140,7 +142,7 @@ def can_become_others() -> bool:
 
 
 def become_stranger(identity: Identity) -> None:
-    """Give up all privileges but those that `become` takes. For who `can_become_others`."""
+    """Give up all privileges but those that `become` needs. Only if `can_become_others`."""
     _bound_capabilities()
     os.setgroups([])
     os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -150,18 +152,20 @@ def become_stranger(identity: Identity) -> None:
 
 
 def _bound_capabilities() -> None:
-    """Have no capability that is given up ever come back."""
+    """Keep all capabilities that are given up from coming back."""
     for capability in range(_LAST_CAP + 1):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break  # the kernel knows no more
+            break  # the kernel has no further capabilities
 
 
 def enter_user_namespace() -> bool:
-    """Be in a user namespace of its own, with the one capability that chroot takes. For who can't
-    become others: there, this process has no say over those outside, whose user it stays.
+    """Move to a new user namespace, with only the one capability that chroot needs.
+
+    For processes that can't become other users. In the namespace the process keeps its user, but
+    has no rights over processes outside.
 
     Returns:
-        Whether that was possible: a system may permit it to nobody.
+        True if it worked; a system may not allow it to any user.
     """
     if not _make_user_namespace():
         return False
@@ -171,12 +175,12 @@ def enter_user_namespace() -> bool:
 
 
 def leave_network() -> bool:
-    """Be where there is no network and nothing is shared but files; what is connected stays so.
+    """Move to namespaces without network, which share only files. Open connections stay open.
 
     Returns:
-        Whether that was possible.
+        True if it worked.
     """
-    if can_become_others():  # in another user namespace it couldn't any more
+    if can_become_others():  # a new user namespace would take that away
         return bool(_libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC) == 0)
     made = _make_user_namespace(_CLONE_NEWNET | _CLONE_NEWIPC)
     if made:
@@ -185,8 +189,8 @@ def leave_network() -> bool:
 
 
 def _make_user_namespace(more: int = 0) -> bool:
-    """Be in another user namespace, as the same user and with all capabilities there, and in other
-    namespaces besides."""
+    """Move to a new user namespace, as the same user and with all capabilities in it, and to
+    other new namespaces."""
     uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE_NEWUSER | more) < 0:
         return False
@@ -198,22 +202,23 @@ def _make_user_namespace(more: int = 0) -> bool:
         ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(line)
-    except OSError:  # a security module lets it have the namespace, and nothing in it
+    except OSError:  # a security module allows the namespace, but no rights in it
         set_capabilities(())
         return False
     return True
 
 
 def enter(home: int) -> None:
-    """Have the home be all that there is, without any capability, for good; as the same user."""
+    """Make the home the root directory and give up all capabilities, irrevocably."""
     change_root(home)
     set_capabilities(())
 
 
 def become(identity: Identity, home: int) -> None:
-    """Be somebody else, whose home is all that there is, without any capability, for good.
+    """Become another user, make its home the root directory and give up all capabilities,
+    irrevocably.
 
-    The home is entered as that user: others may not be able to.
+    The home is entered as that user, as others may not be allowed to.
     """
     os.setgroups(list(identity.groups))
     os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -221,11 +226,11 @@ def become(identity: Identity, home: int) -> None:
     change_root(home)
     set_capabilities(())
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
-        raise CantConfine("it is still somebody else")
+        raise CantConfine("the change of user did not take effect")
 
 
 def set_capabilities(kept: Sequence[int]) -> None:
-    """Have these capabilities and no other, permitted and effective (capset(2))."""
+    """Set the permitted and effective capabilities to exactly these (capset(2))."""
     low = high = 0
     for capability in kept:
         if capability < 32:
@@ -237,12 +242,12 @@ def set_capabilities(kept: Sequence[int]) -> None:
 
 
 def _capability_header() -> ctypes.Array[ctypes.c_char]:
-    """What capget and capset begin with: it is about this thread."""
+    """Make the first argument of capget and capset, which names the calling thread."""
     return ctypes.create_string_buffer(struct.pack("=Ii", _CAP_VERSION_3, 0))
 
 
 def change_root(directory: int) -> None:
-    """Have an open directory be all that there is (chroot(2))."""
+    """Make an open directory the root (chroot(2))."""
     os.fchdir(directory)
     os.chroot(".")
     os.chdir("/")
@@ -259,22 +264,24 @@ def _syscall(number: int, *arguments: int | bytes | None) -> int:
 
 
 def landlock_abi() -> int:
-    """The version of Landlock that the kernel has; 0 for none."""
+    """Return the kernel's version of Landlock; 0 for none."""
     if sys.platform != "linux":
         return 0
     return max(0, _syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION))
 
 
 def keep_to_itself() -> int:
-    """Have nothing to do with other processes from here on: none from before can be traced, looked
-    into or, where the kernel can, sent a signal; no connection can be made. No program can be run
-    and nothing but files, directories and links made. Files stay within reach.
+    """Cut this process off from all others, irrevocably.
+
+    It can't trace, inspect or (if the kernel supports that) send signals to earlier processes, make
+    connections, run programs, or make anything but files, directories and links. Files stay within
+    reach.
 
     Returns:
         As `restrict_to`.
     """
     abi = landlock_abi()
-    # who doesn't handle this one forbids it everywhere, also to `restrict_to`
+    # a ruleset that doesn't handle this right forbids it everywhere, even for `restrict_to`
     everywhere = 1 << _REFER if abi >= 2 else 0
     top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -285,19 +292,19 @@ def keep_to_itself() -> int:
 
 
 def restrict_to(directory: int) -> int:
-    """Have files below an open directory be all that can be opened or changed from here on.
+    """Restrict opening and changing files to those below an open directory, irrevocably.
 
-    Where the kernel can, no connection can be made either, and no signal sent to any process from
-    before.
+    If the kernel supports that, no connection can be made either, and no signal sent to earlier
+    processes.
 
     Returns:
-        The version of Landlock that does it; 0 when there is none, and nothing was done.
+        The version of Landlock used; 0 if there is none, and nothing was restricted.
     """
     return _restrict(landlock_abi(), -1, sum(1 << right for right in _NEEDED), directory)
 
 
 def _restrict(abi: int, handled: int, allowed: int, directory: int) -> int:
-    """Forbid what is handled, of what the kernel knows, and allow some of it below a directory."""
+    """Forbid the handled rights that the kernel knows, and allow some below a directory."""
     if not abi:
         return 0
     handled &= (1 << _FS_BITS_OF_ABI.get(abi, max(_FS_BITS_OF_ABI.values()))) - 1
@@ -325,7 +332,7 @@ def _restrict(abi: int, handled: int, allowed: int, directory: int) -> int:
 
 
 def forbid_imports() -> None:
-    """Import nothing any more from files: the paths of modules lead into a user's home now."""
+    """Disable imports from files, as the paths of modules now lead into a user's home."""
     sys.path[:] = []
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()

@@ -1,13 +1,13 @@
-"""The process of one session: forked, confined step by step, over with its session.
+"""The process of one session: forked, confined step by step, and ended with its session.
 
-Lives here: that process's life, and what the server asks it.
-Lives elsewhere: what the session does (serving/session.py), each step of the confinement
-(sandbox.py), the interfaces that ask the server (proxies.py), forking (processes/forkserver.py).
+Lives here: the life of that process, and the server's requests to it.
+Lives elsewhere: the session (serving/session.py), each step of the confinement (sandbox.py), the
+proxies for the server (proxies.py), forking (processes/forkserver.py).
 
-Before log-in it is in an empty directory, if it can be, and has nothing to do with any other
-process; where the server is root, it is a user without rights besides. The server decides who logs
-in; then the process becomes the account's user, the home is all that it sees, and there is no way
-back. Only then there are other threads. What is imported is imported before, here.
+Before log-in it is in an empty directory, if possible, and cut off from other processes; if the
+server is root, it also runs as a user without rights. The server decides about the log-in. Then the
+process becomes the account's user and sees only the home, irrevocably. Other threads are started
+only after that. All modules are imported before, here.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ _decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 
 def prepare() -> None:
-    """For the fork server, before it has any children: these have no network but their
+    """Prepare the fork server, before it has children: these have no network but their own
     connection."""
     if not sandbox.leave_network() and os.geteuid() != 0:
         logger.warning(
-            "the system permits no user namespaces: before log-in, all files of ftpd's user are "
-            "open to a session that is hostile"
+            "the system does not permit user namespaces: before log-in, a hostile session can "
+            "reach all files of ftpd's user"
         )
 
 
 def main(arguments: ChildArguments) -> None:
-    """Be the process of one session, until it is over."""
+    """Run the process of one session, until it has ended."""
     note = _decode_note(arguments.note)
     calls, request, stop, empty = arguments.descriptors
     sandbox.close_all_but((request, calls, stop, empty))
@@ -98,13 +98,13 @@ def main(arguments: ChildArguments) -> None:
 
 
 def _cant_be_confined(error: Exception) -> NoReturn:
-    """End, once the server has the reason in its log: nobody else has the process's own words."""
-    logger.error("the session can't be confined, and ends: %s", error)
+    """Log the reason through the server, the only one that can receive it, and exit."""
+    logger.error("cannot confine the session, so it is closed: %s", error)
     os._exit(1)
 
 
 def _become_stranger(note: ChildNote, empty: int) -> bool:
-    """Give up what can be given up before log-in; whether the root can be changed then."""
+    """Give up all rights not needed before log-in. Return True if chroot is still possible."""
     sandbox.must_be_alone()
     sandbox.limit_resources()
     sandbox.forbid_new_privileges()
@@ -120,12 +120,12 @@ def _become_stranger(note: ChildNote, empty: int) -> bool:
 
 
 class SessionProcess(SessionForServer):
-    """What its one session has for its server (context.Sharing), and what the server asks of it.
+    """The context of its one session (`context.Sharing`), and the handler of the server's requests.
 
     Args:
-        calls: The descriptor to ask the server by.
-        stop: Readable once the server stops, or has ended.
-        can_change_root: The process is in an empty directory, and goes from there into the home.
+        calls: The descriptor of the rpc connection to the server.
+        stop: A descriptor that is readable once the server stops, or has ended.
+        can_change_root: True if the process is in an empty directory and can enter the home.
     """
 
     parking: Parking | None = None
@@ -139,7 +139,7 @@ class SessionProcess(SessionForServer):
         stop: int,
         can_change_root: bool,
     ) -> None:
-        waited = max(0.0, RUN.now() - note.since)  # of the time for the log-in
+        waited = max(0.0, RUN.now() - note.since)  # counts towards the time for the log-in
         self.settings = replace(settings, login_grace=max(0.0, settings.login_grace - waited))
         self.tls_context = tls_context
         self._has_answered = False
@@ -171,64 +171,65 @@ class SessionProcess(SessionForServer):
         root.addHandler(RemoteLog(self._server))
 
     def serve(self, connection: socket.socket, address: object) -> None:
-        """Serve the connection; returns when the session is over."""
+        """Serve the connection; return when the session has ended."""
         # socketserver's types want a server for the last argument
         session = Session(connection, address, self)  # type: ignore[arg-type]
         self._ended.set()
         try:
             connection.shutdown(socket.SHUT_WR)  # the server holds the connection, too
         except OSError:
-            pass  # the client was quicker
+            pass  # the client has closed first
         self._server.over(session.channel.bytes_in, session.channel.bytes_out)
 
     # for the session ---------------------------------------------------------------------
 
     @property
     def stopping(self) -> bool:
-        """Whether the server stops."""
+        """True if the server is stopping."""
         poll = select.poll()
         poll.register(self.stop_fd, select.POLLIN)
         return bool(poll.poll(0))
 
     def take_turn(self) -> None:
-        """There is no other session in this process."""
+        """Do nothing: there is no other session in this process."""
 
     def pass_turn(self) -> None:
-        """There is no other session in this process."""
+        """Do nothing: there is no other session in this process."""
 
     def will_block(self) -> None:
-        """There is no other session in this process."""
+        """Do nothing: there is no other session in this process."""
 
     def before_wait(self) -> None:
-        """The server is told of the first time: the client's first record is done with."""
+        """Notify the server of the first wait, which means that the first record is handled."""
         if not self._has_answered:
             self._has_answered = True
             self._server.answered()
 
     def next_session_id(self, request: socket.socket) -> int:
-        """The one that the server has chosen."""
+        """Return the number that the server has chosen."""
         return self._note.number
 
     def logged_in(self, session: Session) -> None:
-        """The server knows."""
+        """Do nothing: the server knows."""
 
     def penalize(self, session: Session, offence: Offence) -> None:
-        """The server counts it."""
+        """Report the offence to the server."""
         self._server.penalize(offence)
 
     def forget(self, session: Session) -> None:
-        """Nobody looks for it any more."""
+        """Remove an ended session."""
         self.sessions.discard(session)
 
     def _enter(self, carried: Carried[Admitted]) -> Account:
-        """The client is let in: be its account's user, see its home, and nothing else.
+        """Become the user of the account that has logged in, and see only its home.
 
-        When that fails, the process ends: as a stranger it could serve nobody.
+        If that fails, the process ends: without it, no account can be served.
         """
         admitted = carried.message
         account = self._account_of(admitted.account)
         home, page = carried.descriptors
         try:
+            # invariant: other threads start only below, as the steps confine just this thread
             sandbox.must_be_alone()
             if admitted.identity is not None:
                 sandbox.become(admitted.identity, home)
@@ -245,26 +246,26 @@ class SessionProcess(SessionForServer):
         KeepAlive(self.sessions, lambda: self.settings.stall).thread().start()
         return account
 
-    def _account_of(self, told: Known) -> Account:
-        """An account with the home as it is seen from here."""
-        account = told.account()
+    def _account_of(self, known: Known) -> Account:
+        """Return the account, with the home's path as seen from here."""
+        account = known.account()
         return replace(account, home=Path("/")) if self._can_change_root else account
 
     def _left_alone(self) -> None:
-        """The server is gone, or has given this session up: nothing that is done counts."""
+        """Exit: the server has ended or closed the connection, so no further work would count."""
         if not self._ended.is_set():
             os._exit(1)
 
-    # asked by the server -----------------------------------------------------------------
+    # requests of the server --------------------------------------------------------------
 
     def look(self) -> Seen:
         for session in list(self.sessions):
             doing = session.doing
-            told = describe(doing)
+            described = describe(doing)
             return Seen(
-                request=told.request,
-                path=told.path,
-                target=told.target,
+                request=described.request,
+                path=described.path,
+                target=described.target,
                 quiet=max(0.0, time.monotonic() - session.quiet_since) if doing is None else 0.0,
                 bytes_in=session.channel.bytes_in,
                 bytes_out=session.channel.bytes_out,

@@ -1,10 +1,10 @@
-"""The books as one session may use them whose process somebody hostile may have taken over.
+"""The quota store for one session, whose process an attacker may have taken over.
 
-Lives here: whose account and whose leases are meant.
-Lives elsewhere: the books (storage/ledger.py), what else is asked (handler.py).
+Lives here: checking that a request is about the session's own account and leases.
+Lives elsewhere: the quota store itself (storage/ledger.py), other requests (handler.py).
 
-A process names leases by their ids alone; how large they are is known here. What it says about the
-bytes that it stored can't be checked: see docs/decisions/0020-isolation.md.
+A process names leases only by their ids; their sizes are known here. The bytes that it claims to
+have stored can't be checked: see docs/decisions/0020-isolation.md.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MOST_LEASES = 10_000
 
 
 class SessionQuotaStore(QuotaStore):
-    """The books for one session. For the thread that reads what its process asks.
+    """The quota store for one session. For the thread that reads its process's requests.
 
     Args:
-        ledger: With an incarnation that this session has for itself.
+        ledger: A ledger with an incarnation that only this session has.
         account: Returns the session's account; raises NotLoggedIn.
 
     Attributes:
-        leases: What the session holds, by their ids.
+        leases: The leases that the session holds, by id.
     """
 
     def __init__(self, ledger: Ledger, account: Callable[[], Account]) -> None:
@@ -40,7 +40,7 @@ class SessionQuotaStore(QuotaStore):
 
     @property
     def holds(self) -> bool:
-        """Whether the session has leases, or something of it isn't settled yet."""
+        """True if the session has leases, or a settlement that waits."""
         return bool(self.leases) or self._ledger.is_waiting
 
     def reserve(
@@ -99,11 +99,11 @@ class SessionQuotaStore(QuotaStore):
         trash: int = 0,
         trash_files: int = 0,
     ) -> Settled:
-        # an id that isn't this session's stands for none: the settlement is made, and told lost
+        # an unknown id becomes an empty lease: the settlement is made, and reported as lost
         own = self._account().id
         known = [self.leases.pop(one.id, Lease("", own, 0)) for one in leases]
         if not known:
-            raise LeaseLost("nothing is settled without a reservation")
+            raise LeaseLost("nothing can be settled without a reservation")
         return self._ledger.settle(known, change, files, trash, trash_files)
 
     def room(self, account_id: int) -> Room:
@@ -154,17 +154,17 @@ class SessionQuotaStore(QuotaStore):
     def make_disk_room(self, account_id: int, size: int) -> bool:
         return self._ledger.make_disk_room(self._own(account_id), size)
 
-    # what is meant -----------------------------------------------------------------------
+    # checks ------------------------------------------------------------------------------
 
     def _own(self, account_id: int) -> int:
-        """The session's account. Raises NotLoggedIn, PermissionError: another one is meant."""
+        """Return the session's account. Raises NotLoggedIn; PermissionError for another account."""
         own = self._account().id
         if account_id != own:
             raise PermissionError(errno.EPERM, "not this session's account")
         return own
 
     def _room_for_lease(self, account_id: int) -> int:
-        """The same, if it may have one more lease. Raises Busy, too."""
+        """Return the session's account if it may have one more lease. Raises Busy, too."""
         if len(self.leases) >= _MOST_LEASES:
             raise Busy("too many reservations")
         return self._own(account_id)
@@ -174,7 +174,7 @@ class SessionQuotaStore(QuotaStore):
         return lease
 
     def _held(self, lease: Lease) -> Lease:
-        """The session's own lease of that id. Raises NotLoggedIn, LeaseLost."""
+        """Return the session's own lease of that id. Raises NotLoggedIn, LeaseLost."""
         self._account()
         held = self.leases.get(lease.id)
         if held is None:

@@ -1,8 +1,8 @@
 """The processes of isolated sessions, one for each connection of the server.
 
-Lives here: all of them: starting one for each connection, looking after them, asking them.
-Lives elsewhere: connections that have none yet (newcomers.py), the server's hold on one
-(isolated_session.py), what those of one account share (account_groups.py), forking
+Lives here: starting them, supervising them, and requests to all of them.
+Lives elsewhere: connections without a process (newcomers.py), one process in the server
+(isolated_session.py), what sessions of one account share (account_groups.py), forking
 (processes/forkserver.py), accepting connections (serving/listeners.py).
 """
 
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ftpd.isolation")
 
 CHILD = "ftpserver.isolation.session_process"
-"""The module whose ``main`` is a session's process."""
+"""The module whose ``main`` runs a session's process."""
 _LOOK_SECONDS = 1.0
-"""That all processes together get to say what goes on."""
+"""Seconds that all processes together have to report their state."""
 _MEASURED = 0.2
-"""Seconds over which speed is measured, when somebody wants to know it."""
+"""Seconds over which speed is measured for a list of sessions."""
 _TRANSFERS = frozenset(str(one.__struct_config__.tag) for one in TRANSFERS)
-"""Their names, as sessions tell them."""
+"""The names of transfers in reports of sessions."""
 
 
 class IsolationSupervisor:
     """All isolated sessions of a server. Safe to use from many threads; ``_lock`` guards ``_all``.
 
     Raises:
-        StateError: Processes can't be started, or there is no user for strangers.
+        StateError: Processes can't be started, or --session-user doesn't exist.
     """
 
     def __init__(self, host: Host) -> None:
@@ -76,36 +76,38 @@ class IsolationSupervisor:
         self._warn()
 
     def _warn(self) -> None:
-        """Say what of the protection is missing here."""
+        """Log which parts of the protection are missing on this system."""
         abi = sandbox.landlock_abi()
         if self.stranger is None:
             logger.warning(
                 "sessions run as the user of ftpd, which %s: %s",
-                "has none of root's rights" if os.geteuid() == 0 else "isn't root",
+                "is root without the needed capabilities" if os.geteuid() == 0 else "is not root",
                 "Landlock confines them to their homes" if abi else "NOTHING CONFINES THEM",
             )
         elif _need_system_users(list(self._service.accounts)):
             logger.warning(
-                "accounts without --system-user: their sessions run as root without its rights"
+                "sessions of accounts without --system-user run as root without its capabilities"
             )
         if abi < 6:
             had = f"version {abi}" if abi else "none"
-            logger.warning("this kernel's Landlock (%s) doesn't keep sessions from signals", had)
+            logger.warning(
+                "this kernel's Landlock (%s) does not keep sessions from sending signals", had
+            )
 
     @property
     def workers(self) -> list[int]:
-        """None of these processes stays: each ends with its session."""
+        """An empty list: there are no workers, as each process ends with its session."""
         return []
 
     @property
     def silent(self) -> list[str]:
-        """What is known of those that don't answer is told all the same."""
+        """An empty list: a session that doesn't reply is listed with its last known state."""
         return []
 
     # sessions come and go ----------------------------------------------------------------
 
     def serve(self, request: socket.socket, client_address: Any) -> None:
-        """Serve a connection in a process of its own, once its first record has come."""
+        """Serve a connection in a process of its own, once its first record has arrived."""
         self._service.connections.add(request)
         self._newcomers.take(request, client_address)
 
@@ -127,10 +129,10 @@ class IsolationSupervisor:
         try:
             session.begin(self._fork_server.spawn, self.empty, self.stranger)
         except StateError as error:
-            logger.error("%s: can't be served: %s", session, error)
+            logger.error("%s: cannot serve the connection: %s", session, error)
 
     def drop(self, request: socket.socket) -> None:
-        """End a session that has not logged in."""
+        """Abort a session that has not logged in."""
         for session in list(self._service.sessions):
             if session.request is request:
                 session.abort()
@@ -140,10 +142,10 @@ class IsolationSupervisor:
             session = self._all.get(report.number)
         if report.status:
             who = f"session {report.number}" if session is None else str(session)
-            logger.error("%s: its process is gone: %s", who, report.cause)
+            logger.error("%s: its process has ended: %s", who, report.cause)
 
     def _forget(self, session: IsolatedSession) -> None:
-        """A session's process has ended."""
+        """Close the connection of a session whose process has ended."""
         with self._lock:
             self._all.pop(session.id, None)
         self._service.forget(session)
@@ -154,52 +156,52 @@ class IsolationSupervisor:
         try:
             request.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # the client has gone first
+            pass  # the client has closed first
         request.close()
         self._service.forget_connection(request)
 
     def sessions(self) -> list[IsolatedSession]:
-        """Those that there are, by number."""
+        """Return all sessions with a process, by number."""
         with self._lock:
             return [self._all[number] for number in sorted(self._all)]
 
-    # looking after them ------------------------------------------------------------------
+    # supervising them --------------------------------------------------------------------
 
     def heartbeat(self) -> None:
-        """Keep the leases of all sessions alive."""
+        """Renew the leases of all sessions."""
         failure: Exception | None = None
         for session in self.sessions():
             try:
                 session.heartbeat()
-            except Exception as error:  # it stops no other's
+            except Exception as error:  # it must not keep the others from being renewed
                 failure = error
         if failure is not None:
             raise failure
 
     def enforce(self) -> None:
-        """End the processes that should have ended."""
+        """Kill the processes that should have ended."""
         now = time.monotonic()
         for session in self.sessions():
             session.enforce(now)
 
     def apply_settings(self, settings: Settings, *, new_key: bool) -> None:
-        """Other settings hold from now on. Raises StateError."""
+        """Apply changed settings. Raises StateError."""
         self._fork_server.configure(settings)
         for session in self.sessions():
             session.apply_settings(settings)
 
     def accept_no_more(self) -> None:
-        """Those that wait for a process have come before."""
+        """Do nothing: connections that wait for a process were accepted before."""
 
     def drain(self) -> None:
-        """The account watcher does it: the sessions are among the service's."""
+        """Do nothing: the account watcher drains all sessions of the service."""
 
     def stop(self, grace: Callable[[], float]) -> None:
-        """The service does it, for the same reason; nobody gets a process any more."""
+        """Start no further processes. The service stops its sessions itself."""
         self._newcomers.close()
 
     def close(self) -> None:
-        """End all processes, and the fork server."""
+        """Kill all processes, and stop the fork server."""
         self._newcomers.close()
         for session in self.sessions():
             session.kill()
@@ -209,14 +211,14 @@ class IsolationSupervisor:
             time.sleep(0.01)
         os.close(self.empty)
 
-    # telling of them (stats.Serving) -----------------------------------------------------
+    # reporting them (stats.Serving) ------------------------------------------------------
 
     def _look(self, sessions: Iterable[IsolatedSession]) -> None:
-        """Have them say what goes on; who doesn't in time is told of as before."""
+        """Ask sessions for their state. Without a reply in time, the last known state stays."""
         wait([looked for one in sessions if (looked := one.look())], _LOOK_SECONDS)
 
     def stats(self) -> Stats:
-        """How much goes on."""
+        """Return the present numbers."""
         self._look(self.sessions())
         infos = self._infos()
         return Stats(
@@ -227,10 +229,10 @@ class IsolationSupervisor:
         )
 
     def session_infos(self) -> list[SessionInfo]:
-        """Who is connected, by number."""
+        """Return the connected sessions, by number."""
         self._look(self.sessions())
         busy = [one for one in self.sessions() if one.is_busy]
-        if busy:  # how fast they are is known after another look
+        if busy:  # their speed is measured by a second report
             time.sleep(_MEASURED)
             self._look(busy)
         return self._infos()
@@ -242,19 +244,21 @@ class IsolationSupervisor:
         return [found[number] for number in sorted(found)]
 
     def kick(self, session: int | None, user: str | None) -> list[int]:
-        """End a session, or all of a user's. Raises NotFound."""
+        """Close a session, or all of a user's. Raises NotFound."""
         return self._service.kick(session, user)
 
 
 def _need_system_users(accounts: Sequence[Account]) -> bool:
-    """Whether some session will be root's: also of the first account, which is made later."""
+    """Return True if a session would run as root, also one of the first account, made later."""
     return not accounts or any(one.system_user is None for one in accounts)
 
 
 def _open_empty(state: Path) -> int:
-    """A directory with nothing in it: all that a stranger's process sees. It is removed already, so
-    that nothing can be made in it either, by whomever: chroot(2) tells the way out that leads by a
-    directory below."""
+    """Open an empty directory, the root of processes before log-in.
+
+    It is removed already, so that no process can make anything in it: with a directory below its
+    root, a process could break out (chroot(2)).
+    """
     try:
         path = tempfile.mkdtemp(dir=state, prefix="empty-")
         try:

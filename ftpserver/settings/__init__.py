@@ -1,1 +1,1 @@
-"""Settings: what they are, how they are written, and where their values come from."""
+"""Settings: their table, how values are written, and reading the settings file."""

@@ -1,11 +1,11 @@
-"""The settings file, ftpd.toml: what it sets, and in which line.
+"""The settings file, ftpd.toml: the values in it, and their lines.
 
-Lives here: reading the file, and everything that can be wrong with it.
+Lives here: reading the file, and finding all errors in it.
 Lives elsewhere: the settings (table.py), how values are written (kinds.py), options, variables, and
-which source wins (cli/config.py).
+which source takes precedence (cli/config.py).
 
-click takes the values as a `default_map`, and can't check them: it knows no lines, stops at the
-first error, and passes over keys that mean nothing.
+click takes the values as a `default_map` and can't check them: it knows no line numbers, stops at
+the first error, and ignores unknown keys.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _KEY_LINE = re.compile(r"""\s*\[*\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*(
 
 
 class SettingsFile:
-    """An ftpd.toml: keys as the options are called, at its top.
+    """An ftpd.toml: keys named like the options, all at the top level.
 
     Attributes:
-        path: None where none was read.
-        values: What it sets, parsed, by the name of the field; NONE where there is to be no value.
-        problems: What is wrong, a line each, for people.
+        path: The file that was read; None if there is none.
+        values: The parsed values, by field name; NONE for an explicit absence of a value.
+        problems: The errors, as human-readable lines.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class SettingsFile:
         self._lines: dict[str, int] = {}
 
     def place(self, key: str) -> str:
-        """The file and the line of a key."""
+        """Return the file and the line of a key."""
         line = self._lines.get(key, self._lines.get(key.replace("-", "_")))
         return f"{self.path}:{line}" if line else str(self.path)
 
     def read(self, path: Path, *, or_none: bool = False) -> None:
-        """Take its values; what is wrong is added to the problems.
+        """Read the file, and add its errors to ``problems``.
 
         Args:
-            or_none: It need not be there.
+            or_none: True if the file need not exist.
         """
         try:
             self.path = path.absolute()
@@ -65,10 +65,10 @@ class SettingsFile:
             line = error.object[: error.start].count(b"\n") + 1
             self.problems.append(f"{path}:{line}: not UTF-8")
         except tomllib.TOMLDecodeError as error:
-            told = str(error)
-            match = _AT_LINE.search(told)
+            text_of_error = str(error)
+            match = _AT_LINE.search(text_of_error)
             line = int(match[1]) if match and match[1] else text.count("\n") + 1
-            self.problems.append(f"{path}:{line}: {_AT_LINE.sub('', told).lower()}")
+            self.problems.append(f"{path}:{line}: {_AT_LINE.sub('', text_of_error).lower()}")
         else:
             self._lines = _lines_of(text)
             for key, value in content.items():
@@ -95,7 +95,7 @@ class SettingsFile:
 
 
 def _lines_of(text: str) -> dict[str, int]:
-    """The line that each key is first set in; tomllib doesn't tell."""
+    """Find the line in which each key is first set, as tomllib doesn't report it."""
     lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if match := _KEY_LINE.match(line):

@@ -1,7 +1,7 @@
-"""What a setting is: how its value is written, on a command line, in a variable, in a file.
+"""Kinds of settings: how values are written on a command line, in a variable, in a file.
 
-Lives here: kinds of values. Lives elsewhere: the settings themselves (table.py), where their
-values come from (cli/config.py).
+Lives here: the kinds. Lives elsewhere: the settings themselves (table.py), where their values come
+from (cli/config.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from ftpwire.units import parse_duration, parse_size
 
 NONE = "none"
-"""How the absence of a limit is written, where something else is the default or stands below."""
+"""The text for no limit, where the default or another source sets one."""
 DURATION = "DURATION"
-"""In help, what stands for seconds, or a number with a unit: 90, 90s, 10m, 12h."""
+"""The placeholder in help for seconds, or a number with a unit: 90, 90s, 10m, 12h."""
 _DAY = 24 * 3600
 _UNITS = ((3600, "h"), (60, "m"), (1, "s"))
 _LONGEST = 10**9
-"""Seconds. More are no duration with a unit for `parse_duration`."""
+"""The longest duration, in seconds, that `parse_duration` accepts with a unit."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -31,12 +31,12 @@ class Kind:
     """How values of one kind are written and read.
 
     Attributes:
-        parse: From text, or from what TOML has. Raises ValueError with a text for people.
-        metavar: What stands for it in help.
-        show: A value as it would be written in the file.
-        tell: A value as people write it; what ``parse`` takes.
-        flag: Needs no value on a command line.
-        path: Names something on the disk; in a file, relative to that file.
+        parse: Reads a value from text or from a TOML value. Raises ValueError with a readable text.
+        metavar: The placeholder in help.
+        show: Converts a value to what the file would contain.
+        tell: Converts a value to text that ``parse`` accepts.
+        flag: True if it needs no value on a command line.
+        path: True if it is a path; in a file, it is relative to that file.
     """
 
     parse: Callable[[object], Any]
@@ -49,7 +49,7 @@ class Kind:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{value!r} is not a text")
+        raise ValueError(f"{value!r} is not text")
     return value
 
 
@@ -61,7 +61,7 @@ def _number(value: object) -> float:
     except ValueError:
         raise ValueError(f"{value!r} is not a number") from None
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a number of this world")
+        raise ValueError(f"{value!r} is not a finite number")
     return number
 
 
@@ -75,7 +75,7 @@ def _flag(value: object) -> bool:
 
 
 def whole(least: int, most: int | None = None) -> Kind:
-    """A whole number in a range."""
+    """Make a kind for whole numbers in a range."""
 
     def parse(value: object) -> int:
         if isinstance(value, (bool, float)):
@@ -85,24 +85,25 @@ def whole(least: int, most: int | None = None) -> Kind:
         except (TypeError, ValueError):
             raise ValueError(f"{value!r} is not a whole number") from None
         if number < least or (most is not None and number > most):
-            upper = "" if most is None else f" to {most}"
-            raise ValueError(f"{number} is out of range: {least}{upper or ' or more'}")
+            limits = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ValueError(f"{number} is out of range: must be {limits}")
         return int(number)
 
     return Kind(parse, "N")
 
 
 def seconds(least: float = 0.0, *, above: bool = False) -> Kind:
-    """Seconds, as a number or with a unit.
+    """Make a kind for seconds, written as a number or with a unit.
 
     Args:
-        above: They have to be more than ``least``.
+        above: True if values must be greater than ``least``.
     """
 
     def parse(value: object) -> float:
         number = _seconds(value)
         if number < least or (above and number == least):
-            raise ValueError(f"{value} is out of range: {'more than' if above else 'from'} {least}")
+            limit = "above" if above else "at least"
+            raise ValueError(f"{value} is out of range: must be {limit} {least:g}")
         return number
 
     return Kind(parse, DURATION, tell=_tell_seconds)
@@ -125,7 +126,7 @@ def _tell_seconds(number: float) -> str:
 
 
 def _tell_number(number: float) -> str:
-    """Without a decimal point that says nothing."""
+    """Write a number, without a needless ``.0``."""
     return str(int(number) if number.is_integer() else number)
 
 
@@ -147,12 +148,12 @@ def _tell_size(size: int) -> str:
 def _days(value: object) -> int:
     days = _number(value)
     if days < 0:
-        raise ValueError(f"{value} is out of range: 0 or more")
+        raise ValueError(f"{value} is out of range: must be at least 0")
     return int(days * _DAY)
 
 
 def choice(words: Mapping[str, Any]) -> Kind:
-    """One of some words, and what each means."""
+    """Make a kind for one of some words, each with its value."""
 
     def parse(value: object) -> Any:
         if not isinstance(value, str) or value not in words:
@@ -166,7 +167,7 @@ def choice(words: Mapping[str, Any]) -> Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """The same, or none at all."""
+    """Make a kind that also allows no value."""
 
     def parse(value: object) -> Any:
         return None if value == NONE else kind.parse(value)
@@ -193,13 +194,13 @@ PATH = Kind(_path, "FILE", str, path=True)
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting besides its value.
+    """The description of a setting.
 
     Attributes:
-        name: Of the option (``--name``), the key in the file, and the variable (``FTPD_NAME``).
-        kind: How it is written.
-        help: One line for people.
-        live: A reload takes it over; else it takes a restart.
+        name: The name of the option (``--name``), the file's key, and the variable (``FTPD_NAME``).
+        kind: How its values are written.
+        help: One line of help.
+        live: True if a reload applies a change; otherwise it takes a restart.
     """
 
     name: str
@@ -209,7 +210,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The variable of the environment."""
+        """The environment variable."""
         return "FTPD_" + self.name.upper().replace("-", "_")
 
 
@@ -219,12 +220,12 @@ _KEY = "setting"
 def setting(
     default: Any, kind: Kind, help: str, *, name: str | None = None, live: bool = False
 ) -> Any:
-    """A field of a dataclass of settings. ``name``: where it isn't the field's own."""
+    """Make a dataclass field for a setting. ``name`` is None if it is the field's own."""
     return field(default=default, metadata={_KEY: Setting(name or "", kind, help, live)})
 
 
 def described(one: Field[Any]) -> Setting:
-    """What `setting` said about a field."""
+    """Return the description of a field that `setting` has made."""
     known: Setting = one.metadata[_KEY]
     if known.name:
         return known

@@ -1,4 +1,4 @@
-"""Settings of a running server, and where its state lies.
+"""Settings of a running server, and the location of its state.
 
 Lives here: the one table of all settings, with their defaults, units and help.
 Lives elsewhere: how values are written (kinds.py), where they come from (cli/config.py).
@@ -35,21 +35,21 @@ ROOT = "root"
 DEFAULT_ROOT = Path("home")
 STATE_DIRECTORY = ".ftpd"
 DATABASE = "state.db"
-"""In the state directory: the accounts file."""
+"""The name of the accounts file in the state directory."""
 MOST_WORKERS = 256
 AUTO: Literal["auto"] = "auto"
-"""How many workers there are is the server's to decide."""
+"""The value with which the server decides the number of workers."""
 MOST_AUTO_WORKERS = 8
-"""That it decides for: all change one accounts file, so that more bring less and less."""
+"""The most that it decides for: all write to one accounts file, so more would gain little."""
 
 
 class Startups(NamedTuple):
-    """How many connections that have not logged in there may be.
+    """The limits for unauthenticated connections.
 
     Attributes:
-        begin: So many of them are taken in any case.
-        rate: Percent of the further ones that end another one, from there on.
-        full: So many at most: the percentage grows towards it.
+        begin: The number that is always accepted.
+        rate: The percentage of new connections, from ``begin`` on, that replace an old one.
+        full: The most connections; the percentage grows towards it.
     """
 
     begin: int = 100
@@ -61,7 +61,7 @@ class Startups(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Startups:
-        """From ``BEGIN:RATE:FULL``, or one number: none is dropped below it, all above.
+        """Parse ``BEGIN:RATE:FULL``, or one number, from which on each replaces an old one.
 
         Raises:
             ValueError: It is neither.
@@ -70,9 +70,9 @@ class Startups(NamedTuple):
             numbers = [int(part) for part in text.split(":")]
             begin, rate, full = numbers if len(numbers) > 1 else (numbers[0], 100, numbers[0])
         except ValueError:
-            raise ValueError(f"{text!r} is not BEGIN:RATE:FULL, as 100:30:400") from None
+            raise ValueError(f"{text!r} is not BEGIN:RATE:FULL, e.g. 100:30:400") from None
         if not (1 <= begin <= full and 0 <= rate <= 100):
-            raise ValueError(f"{text!r}: BEGIN is 1 to FULL, RATE is 0 to 100 percent")
+            raise ValueError(f"{text!r}: BEGIN must be 1 to FULL, RATE 0 to 100 percent")
         return cls(begin, rate, full)
 
 
@@ -87,7 +87,9 @@ def _networks(value: object) -> Networks:
     try:
         return Networks(ip_network(str(one).strip(), strict=False) for one in texts)  # type: ignore
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{value!r} are not networks, as 192.0.2.0/24,2001:db8::/48") from error
+        raise ValueError(
+            f"{value!r} is not a list of networks, e.g. 192.0.2.0/24,2001:db8::/48"
+        ) from error
 
 
 def _tell_networks(networks: Networks) -> str:
@@ -127,7 +129,7 @@ def _mode(value: object) -> int:
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:
-        raise ValueError(f"{value!r} is not a mode: octal, as 0660")
+        raise ValueError(f"{value!r} is not an octal mode, e.g. 0660")
     return mode
 
 
@@ -141,7 +143,7 @@ def _workers(value: object) -> int | Literal["auto"]:
     try:
         return int(whole(1, MOST_WORKERS).parse(value))
     except ValueError as error:
-        raise ValueError(f"{error}; or auto: as many as are of use") from None
+        raise ValueError(f"{error}, or auto") from None
 
 
 _WORKERS = Kind(_workers, "N|auto")
@@ -150,14 +152,14 @@ _MODE = Kind(_mode, "MODE", _show_mode, _show_mode)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server runs with. Each field is the one declaration of a setting: the option, the
-    variable, the key of the file and their help come from it.
+    """The settings of a server. Each field is the one declaration of a setting, from which the
+    option, the variable, the key of the file and their help are made.
 
     Sizes are bytes, times are seconds; None stands for no limit.
     """
 
     root: Path
-    """Directory of the homes; the server's own state is in ``root/.ftpd``."""
+    """The directory of the homes; the server's own state is in ``root/.ftpd``."""
     host: str | None = setting(None, optional(_ADDRESS), "Listen on this address (default: all).")
     port: int = setting(DEFAULT_PORT, whole(0, 65535), "Listen on this TCP port; 0: any.")
     unix: Path | None = setting(None, optional(PATH), "Listen on this Unix socket, too.")
@@ -348,11 +350,11 @@ class Settings:
 
     @property
     def most_workers(self) -> int:
-        """Most processes that serve at the same time; 1: the server's own alone.
+        """The most processes that serve at the same time; 1: only the server's own.
 
-        With ``auto`` that is one for each CPU that the server may use. It is one alone where more
-        are of no use (sessions have processes anyway), or where everything shall be as simple as
-        can be (``threads = 0``).
+        With ``auto`` it is one for each CPU that the server may use. It is 1 if more have no use
+        (sessions have processes anyway), or if everything shall be as simple as possible
+        (``threads = 0``).
         """
         if not isinstance(self.workers, str):
             return self.workers
@@ -362,7 +364,7 @@ class Settings:
 
 
 def cautions(settings: Settings) -> list[str]:
-    """Warnings about settings that are valid, but leave the server open to strangers."""
+    """Warnings about settings that are valid, but leave the server open to abuse."""
     found = []
     if settings.open_registration and settings.default_quota is None:
         found.append(
@@ -372,7 +374,7 @@ def cautions(settings: Settings) -> list[str]:
     if any(network.prefixlen == 0 for network in settings.proxy_from):
         found.append(
             "proxy-from names all addresses: anyone can claim any address, which evades bans; name "
-            "the proxies alone"
+            "only the proxies"
         )
     return found
 
@@ -380,17 +382,17 @@ def cautions(settings: Settings) -> list[str]:
 TABLE: dict[str, Setting] = {
     one.name: described(one) for one in dataclasses.fields(Settings) if one.name != ROOT
 }
-"""What is known of every setting but the root, by the name of its field."""
+"""The descriptions of all settings but the root, by field name."""
 EVERY = {ROOT: Setting(ROOT, Kind(_root, "DIRECTORY", str, path=True), "")} | TABLE
 """The same, with the root."""
 
 
 def state_of(root: Path) -> Path:
-    """Where the server's own state lies for a root of homes."""
+    """Return the directory of the server's own state for a root."""
     return root / STATE_DIRECTORY
 
 
 def never_started(root: Path) -> str | None:
-    """What to say of a root that has no accounts file, most likely a mistyped one; else None."""
+    """Return an error text for a root without an accounts file, often a typing error; else None."""
     path = state_of(root) / DATABASE
-    return None if path.is_file() else f"{root}: no server was ever started here (no {path})"
+    return None if path.is_file() else f"{root}: no server has been started here (no {path})"

@@ -226,7 +226,7 @@ def test_one_of_many_at_once_gets_the_name(accounts):
 def test_a_home_with_contents_is_not_handed_over_by_chance(accounts, root):
     (root / "alice").mkdir()
     (root / "alice" / "diary").write_text("of another alice")
-    with pytest.raises(BadAccount, match="has contents"):
+    with pytest.raises(BadAccount, match="isn't empty"):
         accounts.add("alice", "secret")
     assert len(accounts) == 0
     assert accounts.add("alice", "secret", home=root / "alice").home == root / "alice"
@@ -262,9 +262,9 @@ def test_another_home(accounts, tmp_path, monkeypatch):
 def test_no_home_has_the_servers_own_state(accounts, root, tmp_path, home):
     (tmp_path / "link").symlink_to(root)
     given = Path(home.format(root=root, link=tmp_path / "link"))
-    with pytest.raises(BadAccount, match="server's own state"):
+    with pytest.raises(BadAccount, match="server keeps its state there"):
         accounts.add("alice", "secret", home=given)
-    with pytest.raises(BadAccount, match="server's own state"):
+    with pytest.raises(BadAccount, match="server keeps its state there"):
         accounts.apply([NewAccount("alice", "hash", given)], {})
     assert len(accounts) == 0
 

@@ -382,10 +382,10 @@ def counted(engine) -> int:
 @pytest.mark.parametrize(
     ("most", "text"),
     [
-        (Most(in_all=3), "the server has 3, and 3 are allowed"),
-        (Most(of_account=3), "alice has 3, and 3 are allowed"),
-        (Most(from_address=3), "192.0.2.1 has 3, and 3 are allowed"),
-        (Most(9, 3, 9), "alice has 3, and 3 are allowed"),
+        (Most(in_all=3), "the server has 3, the limit is 3"),
+        (Most(of_account=3), "alice has 3, the limit is 3"),
+        (Most(from_address=3), "192.0.2.1 has 3, the limit is 3"),
+        (Most(9, 3, 9), "alice has 3, the limit is 3"),
     ],
 )
 def test_a_place_for_each_session_until_all_are_taken(engine, alice, most, text):
@@ -563,7 +563,7 @@ def test_who_is_there_already_counts_for_the_others(engine, root, accounts):
     assert "/" not in str(limits.enter(alice, HERE))  # no row
     changed = accounts.change("alice", max_sessions=1)
     places = [limits.enter(changed, HERE, at_any_rate=True) for _ in range(2)]
-    with pytest.raises(TooMany, match="alice has 2, and 1 are allowed"):
+    with pytest.raises(TooMany, match="alice has 2, the limit is 1"):
         limits.enter(changed, HERE)
     for place in places:
         limits.leave(place)
@@ -624,7 +624,7 @@ def test_after_too_many_failures_the_right_password_is_refused_too(start_server,
             "banned",
             True,
         )
-        assert peer.go_idle() == [], "that was the last try"
+        assert peer.read_to_end() == [], "that was the last try"
     with dial(server, logged_in=False) as peer:
         assert try_to_log_in(peer, "bob", "secret") == LoggedIn("bob")
     (ban,) = server.service.limits.bans()
@@ -745,9 +745,9 @@ def test_one_session_too_many(start_server, dial):
     with dial(server, logged_in=False) as peer:
         peer.hello()
         assert peer.ask(Login("alice", "secret")) == Failed(
-            "too-many", "too many sessions: alice has 2, and 2 are allowed", retry_after=1
+            "too-many", "too many sessions: alice has 2, the limit is 2", retry_after=1
         )
-        assert peer.go_idle() == []
+        assert peer.read_to_end() == []
     peers[0].reset()
     eventually(lambda: counted(server.service.engine) == 1)
     assert dial(server).ask(WhoAmI()) == LoggedIn("alice")
@@ -784,7 +784,7 @@ def test_connections_are_dropped_before_they_cost_a_thread(start_server, dial, c
     unauthenticated = [dial(server, logged_in=False) for _ in range(3)]
     eventually(lambda: len(server.service.sessions) == 3)
     dropped = dial(server, logged_in=False)
-    assert dropped.go_idle() == []
+    assert dropped.read_to_end() == []
     assert len(server.service.sessions) == 3
     assert "1 connections were turned away, one from 127.0.0.1" in caplog.text
     unauthenticated[0].log_in()
@@ -825,11 +825,11 @@ def test_an_idle_session_is_told_and_ended(start_server, dial, caplog):
     peer = dial(server)
     began = time.monotonic()
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert (last.kind, last.request_id) == (Kind.NOTICE, 0)
-    assert last.message == GoingDown("nothing was asked for 0.2 seconds")
+    assert last.message == GoingDown("no request for 0.2 seconds")
     assert time.monotonic() - began >= 0.2
-    assert "ended: nothing was asked" in caplog.text
+    assert "ended: no request" in caplog.text
 
 
 def steadily(step, *, seconds: float, longest: float) -> bool:

@@ -30,27 +30,27 @@ def place(tmp_path) -> Path:
 def test_homes_in_others_are_refused(accounts, root, place):
     accounts.add("outer", "secret", home=place)
     for inside in (place / "in", place / "in" / "deep" / "new"):
-        with pytest.raises(BadAccount, match="lies in the home of outer"):
+        with pytest.raises(BadAccount, match="inside the home of outer"):
             accounts.add("inner", "secret", home=inside)
     assert not (place / "in" / "deep").exists()
     accounts.add("plain", "secret")
-    with pytest.raises(BadAccount, match="lies in the home of plain"):
+    with pytest.raises(BadAccount, match="inside the home of plain"):
         accounts.add("inner", "secret", home=root / "plain" / "in")
 
 
 def test_homes_around_others_are_refused(accounts, root, place):
     accounts.add("inner", "secret", home=place / "in")
-    with pytest.raises(BadAccount, match="the home of inner lies in it"):
+    with pytest.raises(BadAccount, match="the home of inner is inside it"):
         accounts.add("outer", "secret", home=place)
     accounts.add("deep", "secret", home=root / "plain" / "in")
-    with pytest.raises(BadAccount, match="the home of deep lies in it"):
+    with pytest.raises(BadAccount, match="the home of deep is inside it"):
         accounts.add("plain", "secret")
 
 
 def test_links_hide_nothing(accounts, place, tmp_path):
     accounts.add("outer", "secret", home=place)
     (tmp_path / "link").symlink_to(place)
-    with pytest.raises(BadAccount, match="lies in the home of outer"):
+    with pytest.raises(BadAccount, match="inside the home of outer"):
         accounts.add("inner", "secret", home=tmp_path / "link" / "in")
 
 

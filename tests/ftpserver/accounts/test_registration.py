@@ -249,7 +249,7 @@ def test_more_at_once_than_there_are_connections(registration, accounts, engine)
 def test_tries_come_back_with_time():
     now = [0.0]
     throttle = Throttle(lambda: now[0])
-    most, seconds = module._OF_ONE_PLACE
+    most, seconds = module._OF_ONE_NETWORK
     for _ in range(most):
         throttle.take(HOST)
     with pytest.raises(Busy, match="try again in 60 s"):
@@ -263,7 +263,7 @@ def test_tries_come_back_with_time():
 
 def test_one_place_is_one_however_it_is_written():
     throttle = Throttle()
-    for number in range(module._OF_ONE_PLACE[0]):
+    for number in range(module._OF_ONE_NETWORK[0]):
         throttle.take(f"2001:db8::{number:x}")
     with pytest.raises(Busy):
         throttle.take("2001:db8::ffff")
@@ -271,7 +271,7 @@ def test_one_place_is_one_however_it_is_written():
 
 
 def test_all_together_have_a_limit_and_the_table_too(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_PLACES", 50)
+    monkeypatch.setattr(module, "_MOST_BUCKETS", 50)
     now = [0.0]
     throttle = Throttle(lambda: now[0])
     taken = 0
@@ -282,7 +282,7 @@ def test_all_together_have_a_limit_and_the_table_too(monkeypatch):
         except Busy:
             pass
     assert taken == module._OF_ALL[0]
-    assert len(throttle._places) <= 50
+    assert len(throttle._networks) <= 50
 
 
 def test_a_good_invitation_is_never_too_early(registration, invitations):
@@ -389,7 +389,7 @@ def test_an_invitation_over_the_wire(server, stranger):
 def test_a_flood_is_held_up(start_server, stranger):
     server = start_server(open_registration=True)
     codes = [stranger(server).ask(Register(f"user{n}", "correct-horse")) for n in range(12)]
-    most = module._OF_ONE_PLACE[0]
+    most = module._OF_ONE_NETWORK[0]
     assert all(isinstance(one, LoggedIn) for one in codes[:most])
     assert {one.code for one in codes[most:]} == {"busy"}
     assert len(server.accounts) == most + 1

@@ -142,7 +142,7 @@ def test_an_empty_place_is_taken(root, state, place):
 
 
 def test_nothing_to_copy(tmp_path, place):
-    with pytest.raises(StateError, match="no server was ever started"):
+    with pytest.raises(StateError, match="no server has been started"):
         back_up(tmp_path / "nothing", place)
     assert not place.parent.exists()
 
@@ -214,8 +214,8 @@ def test_the_manifest_says_what_it_is(root, state, place):
 def test_a_copy_says_that_it_holds_no_files_of_users(root, state, place, ftpd):
     back_up(root, place)
     status, out, err = ftpd("check", "--root", str(place), with_root=False)
-    assert (status, out) == (0, "checked 1 account, 4 files: the copy is whole\n")
-    assert "files of users were not looked at" in err
+    assert (status, out) == (0, "checked 1 account, 4 files: the copy is complete\n")
+    assert "users' files were not checked" in err
 
 
 def test_a_copy_that_was_put_back_is_checked_with_its_homes(root, state, place, ftpd):

@@ -76,7 +76,7 @@ RULES = "/pub=read-only /in=upload-only /hidden=none"
         ("get /in/file", "permissions", "can't be read"),
         ("get /hidden/file", "permissions", "closed below /hidden"),
         ("get --links /link", None, ""),
-        ("get /link", "permissions", "a link leads to where other rights hold"),
+        ("get /link", "permissions", "a link leads to where other rights apply"),
         ("get /missing", "files", "no such file"),
         ("get /fifo", "files", "not a regular file"),
         ("get /dir", "files", "directory"),
@@ -234,13 +234,27 @@ def test_the_settings_of_the_server_count(why, one_session, root):
     assert why("login")[1]["decided_by"] == "sessions"
 
 
+def test_an_account_without_rights_is_not_called_closed(ftpd, alice, accounts):
+    accounts.change("alice", permissions=Permissions.parse("none /pub=read-only"))
+    status, out, _ = ftpd("why", "alice", "put", "/x")
+    first, by, advice = out.splitlines()
+    assert (status, by) == (6, "decided by: permissions")
+    assert first == "refused: alice may not write to /x (rule: /=none)"
+    assert advice == (
+        "to change it: ftpd user set alice --permit RULE, which replaces all rules "
+        "(now: none /pub=read-only)"
+    )
+    assert "may not list / (rule: /=none)" in ftpd("why", "alice", "ls", "/")[1]
+    assert "closed account" not in ftpd("why", "alice", "rm", "/x")[1]
+
+
 def test_for_people(ftpd, alice, accounts):
     accounts.change("alice", quota=2**20, permissions=Permissions.parse("no-delete"))
     status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
     assert status == 6
     first, room, by, advice = out.splitlines()
     assert first.startswith("refused: 3.0 GiB needed, 1.0 MiB of the quota of 1.0 MiB are free")
-    assert (room, by) == ("room: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
+    assert (room, by) == ("space: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
     assert advice == "to change it: ftpd user set alice --quota SIZE"
     assert ftpd("why", "alice", "put", "/new")[:2] == (
         0,
@@ -248,7 +262,7 @@ def test_for_people(ftpd, alice, accounts):
     )
     assert ftpd("why", "alice", "login", "192.0.2.1")[1] == (
         "allowed: alice may log in from 192.0.2.1\n"
-        "note: no server runs: only what is stored decides\n"
+        "note: no server runs: bans and running sessions are unknown\n"
     )
 
 
@@ -285,11 +299,11 @@ def test_the_share_of_an_address(why, start_server):
     allowed, record = why("login", ADDRESS)
     assert not allowed and not limits.admit(2, ADDRESS)
     assert (record["decided_by"], record["note"]) == ("connections", None)
-    assert "192.0.2.1 has 2 connections that have not logged in, and 2 are" in record["reason"]
+    assert "192.0.2.1 has 2 connections that have not logged in, the limit is 2" in record["reason"]
     assert "max-startups" in record["advice"]
     now = 2.0
     allowed, record = why("login", ADDRESS)
-    assert allowed and "a new one ends the oldest" in record["note"]
+    assert allowed and "a new one closes the oldest" in record["note"]
     assert limits.unauthenticated.count(ADDRESS) == 2  # asking ended none
     assert why("login", "192.0.2.2")[1]["note"] is None
 
@@ -304,7 +318,7 @@ def test_the_cap_of_sessions(why, start_server, dial, monkeypatch, options):
     allowed, record = why("login")
     assert not allowed
     assert (record["decided_by"], record["code"]) == ("sessions", "too-many")
-    assert record["reason"] == "too many sessions: alice has 2, and 2 are allowed"
+    assert record["reason"] == "too many sessions: alice has 2, the limit is 2"
     assert "ftpd user set alice --max-sessions" in record["advice"]
     server.accounts.change("alice", max_sessions=5)
     assert why("login")[0]

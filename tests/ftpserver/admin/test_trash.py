@@ -197,7 +197,7 @@ def test_list(ftpd, removed):
     removed("b", "c", began=1_800_000_100)
     status, out, err = ftpd("trash", "list")
     assert (status, err) == (0, "")
-    assert out == "alice  21 B in 2 operations, the oldest of 2027-01-15T08:00:00Z\n"
+    assert out == "alice  21 B in 2 operations, oldest from 2027-01-15T08:00:00Z\n"
     status, out, err = ftpd("trash", "list", "alice")
     newest, oldest = out.splitlines()
     assert newest.endswith("/b  2 files, 14 B") and oldest.endswith("rm a  1 file, 7 B")

@@ -13,7 +13,7 @@ import pytest
 from ftpserver.admin import scrub, verify
 from ftpserver.admin.scrub import Examiner, Verdict
 from ftpserver.admin.verify import CannotCheck, Verifier, Weight
-from ftpserver.cli import main
+from ftpserver.cli import main, tables
 from ftpserver.daemon.housekeeping import Housekeeping
 from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.home import Home
@@ -205,7 +205,7 @@ def test_a_damaged_page_of_the_accounts_file(root, accounts, engine):
 def test_what_is_no_root(root, missing):
     if missing == "state":
         (root / ".ftpd").mkdir()
-    with pytest.raises(CannotCheck, match="no server was ever started here"):
+    with pytest.raises(CannotCheck, match="no server has been started here"):
         verify.check(root)
     assert not (root / ".ftpd" / "state.db").exists()
 
@@ -305,9 +305,9 @@ def ftpd(root, monkeypatch, capsys, quick_passwords):
 
 
 def test_a_clean_check(ftpd, alice):
-    assert ftpd("check") == (0, "checked 1 account, 3 files: all is well\n", "")
+    assert ftpd("check") == (0, "checked 1 account, 3 files: no problems found\n", "")
     status, out, _ = ftpd("check", "--read", "--user", "alice")
-    assert (status, out) == (0, "checked 1 account, 3 files (2.9 MiB read): all is well\n")
+    assert (status, out) == (0, "checked 1 account, 3 files (2.9 MiB read): no problems found\n")
 
 
 def test_findings_are_lines(ftpd, alice):
@@ -364,7 +364,7 @@ def test_what_can_not_be_checked_is_status_1(ftpd, root):
     assert (status, out) == (1, "")
     assert err.startswith("ftpd: ") and err.count("\n") == 1
     status, out, err = ftpd("scrub")
-    assert (status, out) == (1, "") and "no server was ever started here" in err
+    assert (status, out) == (1, "") and "no server has been started here" in err
 
 
 def test_doubt_is_status_0(ftpd, alice, change):
@@ -386,7 +386,8 @@ def test_beside_a_server_it_says_so(server, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert not ended.value.code
-    assert "another ftpd serves this root" in capsys.readouterr().err
+    told = f"the server is running (process {os.getpid()}): changes under way were not checked"
+    assert told in capsys.readouterr().err
 
 
 # scrub -------------------------------------------------------------------------------------
@@ -396,17 +397,17 @@ def test_scrubbing_gives_digests(ftpd, alice):
     path = alice.home / "by hand"
     assert ftpd("scrub", "--no-write") == (
         0,
-        "scrubbed 3 files, 2.9 MiB: 0 rotted, 0 given a digest, 1 without a digest\n",
+        "scrubbed 3 files, 2.9 MiB: 0 damaged, 0 digests added, 1 without a digest\n",
         "",
     )
     assert not os.listxattr(path)
 
-    assert ftpd("scrub", "alice")[1].endswith(": 0 rotted, 1 given a digest\n")
+    assert ftpd("scrub", "alice")[1].endswith(": 0 damaged, 1 digest added\n")
 
     kept = StoredDigest.unpack(os.getxattr(path, digests.ATTRIBUTE))
     info = path.stat()
     assert kept == StoredDigest(digests.digest(b"no digest"), info.st_size, info.st_mtime_ns)
-    assert ftpd("scrub")[1].endswith(": 0 rotted, 0 given a digest\n")
+    assert ftpd("scrub")[1].endswith(": 0 damaged, 0 digests added\n")
 
 
 def test_holes_are_not_read(tmp_path, monkeypatch):
@@ -434,7 +435,7 @@ def test_holes_are_not_read(tmp_path, monkeypatch):
 def test_a_stale_digest_is_renewed(ftpd, alice):
     (alice.home / "file").write_bytes(b"something else")
     status, out, _ = ftpd("scrub")
-    assert status == 0 and out.endswith(": 0 rotted, 2 given a digest\n")
+    assert status == 0 and out.endswith(": 0 damaged, 2 digests added\n")
     kept = StoredDigest.unpack(os.getxattr(alice.home / "file", digests.ATTRIBUTE))
     assert kept.digest == digests.digest(b"something else")
 
@@ -446,7 +447,7 @@ def test_scrubbing_finds(ftpd, alice, harm):
     finding, summary = out.splitlines()
     assert status == 8
     assert finding.startswith("rotted: alice: /dir/large" if harm is rot else "cut: alice: /file")
-    assert ": 1 rotted" in summary
+    assert ": 1 damaged" in summary
     assert ftpd("scrub")[0] == 8, "what rotted is not made good by looking at it"
 
 
@@ -554,9 +555,13 @@ def test_a_home_deeper_than_any_stack(ftpd, alice, ledger):
 # recount -----------------------------------------------------------------------------------
 
 
-def test_recounting(ftpd, alice, change):
+def test_recounting(ftpd, alice, change, monkeypatch):
     change("UPDATE account SET used = 5, dirty = 1")
     assert ftpd("recount", "alice") == (0, "alice: 3000023 bytes (was 5) in 5 files\n", "")
+    change("UPDATE account SET used = 5, dirty = 1")
+    with monkeypatch.context() as terminal:
+        terminal.setattr(tables, "on_terminal", lambda: True)
+        assert ftpd("recount")[1] == "alice: 2.9 MiB (was 5 B); 5 files and directories\n"
     status, out, err = ftpd("recount", "--json")
     told = {"account": "alice", "used": 3000023, "before": 3000023, "files": 5}
     done = {"action": "recount", "status": "done", "error": None}

@@ -244,7 +244,7 @@ def test_what_was_given_up_for_room_is_recorded(start_server, dial):
     peer.frame(Kind.DATA, number, b"y" * 60)
     peer.frame(Kind.END, number, Sent(60))
     remark, answer = peer.read(), peer.read()
-    assert "the trash was shortened by" in remark.message.message
+    assert "of the trash were purged to free space" in remark.message.message
     assert answer.message == Stored(60)
     peer.close()
     start_server.finish(server)
@@ -275,7 +275,7 @@ def test_a_removal_that_ends_midway_tells_what_has_gone(
     if how == "cancelled":
         assert peer.answer().message.code == Cancelled.code
     else:
-        peer.go_idle()
+        peer.read_to_end()
     removed = of(events(peer), "remove")
     left = [path for path in files.rglob("*") if ".ftpd-staging" not in path.parts]
     assert removed["path"] == "/tree" and removed["outcome"] != "ok"
@@ -701,7 +701,7 @@ def test_a_session_that_is_ended_says_why(server, dial, events):
     (session,) = server.service.sessions
     eventually(lambda: session.doing is None)
     session.close("kicked by the administrator")
-    peer.go_idle()
+    peer.read_to_end()
     assert of(events(peer), "logout")["reason"] == "kicked by the administrator"
 
 

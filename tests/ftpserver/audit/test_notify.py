@@ -90,7 +90,7 @@ def test_a_server_that_can_not_tell_serves_nevertheless(start_server, tmp_path, 
     (tmp_path / "root" / ".ftpd" / SOCKET).mkdir(parents=True)
     (tmp_path / "root" / ".ftpd").chmod(0o700)
     start_server()
-    assert "nobody is woken" in caplog.text
+    assert "no notifications of new audit records" in caplog.text
 
 
 def test_each_write_is_told(server, subscriber, log, dial):

@@ -14,10 +14,11 @@ import pytest
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.cli import control as cli_control
-from ftpserver.cli import records
+from ftpserver.cli import records, tables
 from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
 from ftpserver.daemon.control import Control, ask_until_end, running
+from ftpserver.errors import SettingsError
 from ftpserver.interfaces import stand_in
 from ftpserver.net import tls
 from ftpserver.serving import account_watch
@@ -122,7 +123,7 @@ def test_without_a_server(tmp_path, made):
 
 def test_somebody_else_s_server(state, plain_user):
     os.chmod(state / control.SOCKET, 0)
-    with pytest.raises(Forbidden, match="only the owner"):
+    with pytest.raises(Forbidden, match="only the user that the server runs as"):
         running(state).status()
 
 
@@ -160,7 +161,7 @@ def test_one_question_and_no_more(state):
 @pytest.mark.parametrize(
     ("answer", "error", "told"),
     [
-        pytest.param(b"", ConnectionLost, "without an answer", id="none"),
+        pytest.param(b"", ConnectionLost, "before it sent a reply", id="none"),
         pytest.param(b'{"is":"song"}\n', BadMessage, "another version", id="unknown"),
         pytest.param(b"\xff\n", BadMessage, "another version", id="no text"),
         pytest.param(
@@ -241,7 +242,7 @@ def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeyp
 
 
 def last_word(peer: Peer) -> str:
-    (frame,) = peer.go_idle()
+    (frame,) = peer.read_to_end()
     return frame.message.message
 
 
@@ -358,7 +359,7 @@ def test_another_key_is_taken_over_and_sessions_go_on(start_server, dial, tls_cl
     state = server.settings.state
     going_on = dial(server, context=tls_client_context)
     before, shown = presented(server, dial, tls_client_context), server.fingerprint
-    assert "the same key" in running(state).reload().lines[0]
+    assert running(state).reload().lines == []
     assert presented(server, dial, tls_client_context) == before
     new_key(state)
     assert server.fingerprint == shown
@@ -378,6 +379,42 @@ def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_
         running(state).reload()
     assert server.fingerprint == shown
     assert presented(server, dial, tls_client_context) == before
+
+
+def test_a_reload_with_mistakes_tells_each_and_changes_nothing(root, start_server, ftpd):
+    server = start_server(root=root)
+
+    def broken():
+        raise SettingsError(["ftpd.toml:1: unknown key prot", "ftpd.toml:2: stall"])
+
+    before = server.settings
+    server.load_settings = broken
+    assert ftpd("reload") == (
+        2,
+        "",
+        "ftpd: ftpd.toml:1: unknown key prot\nftpd: ftpd.toml:2: stall\n"
+        "ftpd: the running settings were not changed\n",
+    )
+    assert server.settings is before
+    status, _, err = ftpd("reload", "--json")
+    error, remark = map(json.loads, err.splitlines())
+    assert status == 2
+    assert error["problems"] == ["ftpd.toml:1: unknown key prot", "ftpd.toml:2: stall"]
+    assert remark == {"remark": "the running settings were not changed"}
+
+
+def test_the_sessions_on_a_terminal_have_an_age(root, start_server, dial, ftpd, monkeypatch):
+    dial(start_server(root=root))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(tables, "on_terminal", lambda: True)
+    head, line = ftpd("sessions")[1].splitlines()
+    assert head.split() == ["ID", "USER", "FROM", "AGE", "DOING", "IN", "OUT", "SPEED"]
+    assert " 0 s " in line or " 1 s " in line
+
+
+def test_a_reload_that_changes_nothing(root, start_server, ftpd):
+    start_server(root=root, plaintext=False)
+    assert ftpd("reload") == (0, "nothing has changed\n", "")
 
 
 def test_stopping_is_asked_for_and_answered_first(server, state):

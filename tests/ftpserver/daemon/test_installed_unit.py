@@ -104,7 +104,7 @@ def test_the_drop_in_stands_above_the_unit(tmp_path, text, told):
     drop_in.parent.mkdir()
     drop_in.write_text(f"[Service]\n{text}")
     assert differences(unit, WANTED) == [
-        f"{key}: the unit has {had.format(drop_in)}, and the settings make {wanted}"
+        f"{key}: the unit has {had.format(drop_in)}, the settings require {wanted}"
         for key, had, wanted in told
     ]
 
@@ -141,6 +141,6 @@ def test_the_command_reads_them(ftpd, root, accounts, tmp_path):
     drop_in.write_text("[Service]\nTimeoutStopSec=1\n")
     status, out, err = ftpd("service", "--installed", str(unit))
     assert status == 1
-    assert out == f"TimeoutStopSec: the unit has 1 ({drop_in}), and the settings make 25\n"
-    told = "not as the settings make it: print it again, or change its drop-ins"
+    assert out == f"TimeoutStopSec: the unit has 1 ({drop_in}), the settings require 25\n"
+    told = "does not match the settings: print it again, or change its drop-ins"
     assert err == f"ftpd: {unit}: {told}\n"

@@ -93,7 +93,7 @@ def test_what_is_live_is_taken_over_and_the_rest_is_told(server):
         live = TABLE[name].live
         assert getattr(server.settings, name) == (value if live else getattr(before, name))
         (line,) = [line for line in told if line.startswith(f"{TABLE[name].name}: ")]
-        assert line.endswith("takes a restart") is not live
+        assert line.endswith("takes effect after a restart") is not live
     assert server.service.grace == 1.5
     assert server.service.registration.open and server.service.registration.default_quota == 13
     assert server.service.limits.settings is server.settings
@@ -164,6 +164,17 @@ def test_a_certificate_of_ones_own(start_server, tmp_path, connect):
     assert fingerprint_of(certificate) != server.fingerprint
     assert server.reload() == [f"certificate: key {fingerprint_of(certificate)}"]
     assert server.fingerprint == fingerprint_of(certificate)
+    assert server.reload() == []
+
+
+def test_a_certificate_that_is_renewed_for_the_same_key(start_server, tmp_path):
+    certificate, key = certify(tmp_path)
+    server = start_server(plaintext=False, certificate=certificate, key=key)
+    before = server.fingerprint
+    certificate.write_bytes(certificate.read_bytes() * 2)  # with a chain
+    assert server.reload() == ["certificate: renewed for the same key"]
+    assert server.fingerprint == before
+    assert server.reload() == []
 
 
 def test_an_rsa_key_does_too(tmp_path):

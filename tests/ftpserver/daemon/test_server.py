@@ -168,14 +168,15 @@ def test_stopping_waits_for_connections_that_have_only_been_accepted(
     go_on.set()
     assert stopped.wait(30)
     stopping.join()
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
 
 
 def test_everybody_who_waits_wakes_up(server, dial):
     """Readable for all of them, and from then on."""
     peers = [dial(server) for _ in range(20)]
     closing = [
-        threading.Thread(target=lambda peer=peer: (peer.go_idle(), peer.close())) for peer in peers
+        threading.Thread(target=lambda peer=peer: (peer.read_to_end(), peer.close()))
+        for peer in peers
     ]
     for thread in closing:
         thread.start()
@@ -212,7 +213,7 @@ def test_the_same_port_again_at_once(tmp_path, dial, start_server):
     first = start_server()
     port = first.server_address[1]
     peer = dial(first)
-    goodbye = threading.Thread(target=lambda: (peer.go_idle(), peer.close()))
+    goodbye = threading.Thread(target=lambda: (peer.read_to_end(), peer.close()))
     goodbye.start()
     start_server.finish(first)
     goodbye.join()
@@ -420,7 +421,7 @@ def test_one_beat_that_fails_stops_no_other(start_server, monkeypatch, caplog):
     monkeypatch.setattr(server.service.ledger, "heartbeat", fail)
     monkeypatch.setattr(server.service.limits.sessions, "heartbeat", lambda: beaten.append(1))
     server.heartbeat.beat()
-    assert beaten and "database is locked; it is tried again" in caplog.text
+    assert beaten and "database is locked; trying again" in caplog.text
 
 
 def test_a_start_brings_the_accounts_file_up_to_date(root, monkeypatch):

@@ -124,7 +124,7 @@ def test_an_installed_unit_is_compared(ftpd, root, accounts, tmp_path):
     there.write_text(ftpd("service")[1] + "\n[Service]\nEnvironment=MORE=1\n# Grace=5\n")
     assert ftpd("service", "--check", "--installed", str(there)) == (
         0,
-        f"{there}: as the settings make it\n",
+        f"{there}: matches the settings\n",
         "",
     )
     settings.write_text("grace = 90\nport = 21\n")
@@ -149,9 +149,8 @@ def test_an_installed_unit_is_compared(ftpd, root, accounts, tmp_path):
 def test_systemd_understands_it(tmp_path):
     text = unit(made(command=("/bin/true",), root=tmp_path / "a b$c%d", port=21))
     (tmp_path / "ftpd.service").write_text(text)
-    ran = subprocess.run(
-        ["systemd-analyze", "verify", tmp_path / "ftpd.service"], capture_output=True, text=True
-    )
+    verify = ["systemd-analyze", "verify", "--man=no"]  # ftpd(1) may not be installed here
+    ran = subprocess.run([*verify, tmp_path / "ftpd.service"], capture_output=True, text=True)
     if "SD_BUS" in ran.stderr or "Failed to" in ran.stderr:
         pytest.skip(ran.stderr)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -169,7 +168,7 @@ def test_who_is_nobody_runs_nothing(tmp_path):
 
 
 def test_a_path_that_no_unit_can_have(tmp_path):
-    with pytest.raises(StateError, match="can't have such a path"):
+    with pytest.raises(StateError, match="can't contain such a path"):
         installed(tmp_path / "a\nExecStartPre=evil", None, user="root", port=5, grace=1.0)
 
 
@@ -197,7 +196,7 @@ def test_nobody_to_tell(monkeypatch, caplog, address):
 def test_a_supervisor_that_is_gone(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     notify("READY=1")
-    assert "can't be told" in caplog.text
+    assert "can't be notified" in caplog.text
 
 
 # sockets that are handed over ----------------------------------------------------------------
@@ -295,7 +294,7 @@ def _silent() -> socket.socket:
 @pytest.mark.parametrize("make", [_unix, _datagram, _silent])
 def test_what_can_not_be_served(make):
     with make() as sock:
-        with pytest.raises(StateError, match="no listening TCP socket"):
+        with pytest.raises(StateError, match="not a listening TCP socket"):
             inherited_socket(handed(), sock.fileno())
         assert sock.fileno() >= 0
 

@@ -403,7 +403,7 @@ def test_a_server_that_stops_waits_for_no_removal(keeper, service, time):
 def test_the_first_start_tells_what_is_kept(tmp_path, caplog):
     tell_of_trash(Settings(tmp_path))
     assert "7 days" in caplog.text and "trash-days = 0" in caplog.text
-    assert "removed for good at once" in caplog.text
+    assert "purged at once" in caplog.text
     caplog.clear()
     tell_of_trash(Settings(tmp_path, trash_days=0))
     assert caplog.text == ""
@@ -428,11 +428,11 @@ def test_who_never_lets_go_of_a_home_keeps_no_other_waiting(
     with home.alone():
         keeper.look()
         assert (names(alice), names(bob)) == (set(held), set())
-        assert caplog.text.count("locked by others") == 1
+        assert caplog.text.count("locked by other sessions") == 1
         time.ticks += EVERY / 10
         keeper.look_soon()
         keeper.look()
-        assert caplog.text.count("locked by others") == 1
+        assert caplog.text.count("locked by other sessions") == 1
     home.close()
     time.ticks += EVERY
     keeper.look()

@@ -66,7 +66,7 @@ def attack_before_log_in(client, request):
 def run(client, program):
     """Run a program, and tell how that ended."""
     (session,) = client._server.sessions
-    peer = session.server._peer
+    peer = session.server._endpoint
     scope = {
         "session": session,
         "own": session.account and session.account.id,

@@ -253,14 +253,14 @@ ATTACKS = {
         targets_with(Recounting, lambda session: session.ledger),
     ),
     "method-of-the-other-direction": Attack(
-        made_up("end(self, why: str) -> None", "end('forged')", "told"),
-        "Invalid value 'end'",
+        made_up("close(self, why: str) -> None", "close('forged')", "told"),
+        "Invalid value 'close'",
         lambda scene: scene.session is not None and scene.session.channel.ended is not None,
         targets_with(SessionForServer, lambda session: session),
     ),
     "told-what-is-asked": Attack(
         made_up("room(self, account_id: int) -> None", "room({bob})", "told"),
-        "asked and not told",
+        "a notification sent as a request",
         lambda scene: scene.session is not None,
         lambda patch: patch.setattr(
             rpc.Endpoint,
@@ -314,7 +314,7 @@ ATTACKS = {
     "answer-that-nobody-asked-for": Attack(
         "send(struct.pack('!IIBB', 1, 12345, 3, 0) + msgspec.msgpack.encode(None))\n"
         "books.room(own)\nresult = 0",
-        "an answer to what was not asked",
+        "a reply to no request",
         lambda scene: scene.session is not None,
         hear_answers,
     ),
@@ -339,7 +339,7 @@ for _ in range(100):
 result = 0
 """,
         "0",
-        lambda scene: scene.log().count("a question failed") > 50,
+        lambda scene: scene.log().count("a request failed") > 50,
         setting(handler, "_LOG_BURST", 10_000),
     ),
 }

@@ -150,9 +150,9 @@ def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypa
         patch.setattr(server.supervisor, "empty", nowhere)
         peer = dial(server, logged_in=False)
         peer.frame(Kind.REQUEST, 0, encode_hello(Hello()))
-        assert peer.go_idle() == []
+        assert peer.read_to_end() == []
     os.close(nowhere)
-    eventually(lambda: "can't be confined, and ends: [Errno 20]" in caplog.text)
+    eventually(lambda: "cannot confine the session, so it is closed: [Errno 20]" in caplog.text)
 
 
 @pytest.mark.system
@@ -201,7 +201,7 @@ def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial
     assert (stats.sessions, stats.unauthenticated) == (2, 2)
     assert not server.supervisor.sessions()
     assert server.serving.kick(1, None) == [1]
-    assert peers[0].go_idle() == []
+    assert peers[0].read_to_end() == []
     eventually(lambda: [one.id for one in server.serving.session_infos()] == [2])
 
 
@@ -216,7 +216,7 @@ def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(start, d
     eventually(lambda: len(server.service.connections) == 2)
     (stranger,) = [one for one in server.service.sessions if one.account is None]
     server.supervisor.drop(stranger.request)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     eventually(lambda: len(server.service.connections) == 1)
     assert other.ask(WhoAmI()) == LoggedIn("alice")
 
@@ -231,7 +231,7 @@ def test_the_time_for_log_ins_does_not_begin_anew_with_the_process(start, dial):
     newcomer.since -= 3600
     hello = frame(Kind.REQUEST, 0, encode_hello(Hello()))
     late.send(hello)
-    assert late.go_idle() == []
+    assert late.read_to_end() == []
     other.log_in()
 
 
@@ -247,7 +247,7 @@ def test_who_is_late_because_the_server_was_is_not_penalized(start, dial, monkey
     (newcomer,) = server.service.sessions
     newcomer.since -= 3600
     peer.send(frame(Kind.REQUEST, 0, encode_hello(Hello())))
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     eventually(lambda: not server.service.sessions)
     eventually(lambda: not server.service.connections)
     assert costs == [Offence.TOO_LATE] * (not held_up)
@@ -260,7 +260,7 @@ def test_at_the_stop_nobody_waits_for_one_any_more(start, dial):
     peer.send(b"\0")
     eventually(lambda: server.service.sessions)
     server.stop()
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     assert not server.service.connections
 
 
@@ -278,7 +278,7 @@ def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dia
     eventually(lambda: server.service.ledger.room(account).held)
     eventually(lambda: sessions[0].pid)
     os.kill(sessions[0].pid, signal.SIGSEGV)
-    victim.go_idle()
+    victim.read_to_end()
     eventually(lambda: sessions[0] not in server.supervisor.sessions())
     assert put(other, b"/more", b"y") == Stored(1)
     other.close()
@@ -296,7 +296,7 @@ def test_kicking_ends_a_session_and_its_process(server, dial):
     first, second = server.supervisor.sessions()
     eventually(lambda: first.pid)
     assert server.serving.kick(first.id, None) == [first.id]
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert last.kind == Kind.ERROR and last.message.code == "session-ended"
     eventually(lambda: is_gone(first.pid))
     assert [one.id for one in server.serving.session_infos()] == [second.id]
@@ -309,7 +309,7 @@ def test_a_stranger_can_be_kicked(server, dial):
     peer.hello()
     (session,) = server.supervisor.sessions()
     server.serving.kick(session.id, None)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     eventually(lambda: not server.supervisor.sessions())
 
 
@@ -345,7 +345,7 @@ def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
     peer = dial(server)
     pid = only(server).pid
     start_server.finish(server)
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert last.message == GoingDown()
     eventually(lambda: is_gone(pid))
 
@@ -357,7 +357,7 @@ def test_a_session_that_ignores_the_stop_is_killed(start, start_server, dial):
     pid = only(server).pid
     os.kill(pid, signal.SIGSTOP)
     start_server.finish(server)
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
     eventually(lambda: is_gone(pid))
 
 
@@ -365,7 +365,7 @@ def test_a_session_that_ignores_the_stop_is_killed(start, start_server, dial):
 def test_accounts_that_are_changed_are_followed(server, dial):
     peer = dial(server)
     server.accounts.change("alice", disabled=True)
-    (last,) = peer.go_idle()
+    (last,) = peer.read_to_end()
     assert last.message.message == "the account is disabled"
 
 
@@ -375,7 +375,7 @@ def test_passwords_that_are_wrong_end_the_connection(server, dial):
     peer.hello()
     for _ in range(3):
         assert peer.ask(Login("alice", "wrong")).code == "login-refused"
-    assert peer.go_idle() == []
+    assert peer.read_to_end() == []
 
 
 @pytest.mark.system
@@ -714,7 +714,7 @@ def test_settings_and_another_key_are_taken_over(start, dial, tls_client_context
         shown = other.socket.getpeercert(binary_form=True)
         assert fingerprint(shown) == server.fingerprint
     (last,) = [
-        one for one in peer.go_idle() if one.kind == Kind.NOTICE
+        one for one in peer.read_to_end() if one.kind == Kind.NOTICE
     ]  # it heeds the new time-out
     assert isinstance(last.message, GoingDown)
 
