@@ -1,7 +1,8 @@
-"""The target of a sync: doing the steps of a plan, on the server or here.
+"""The target of a sync: carrying out the steps of a plan, on the server or locally.
 
-Lives here: what both have in common. Lives elsewhere: each of the two (remote_replica.py,
-local_replica.py), which steps, and in which order (job.py).
+Lives here: what both targets have in common.
+Lives elsewhere: each of the two (remote_replica.py, local_replica.py), choosing and ordering the
+steps (job.py).
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from ftpwire.messages import Removed
 
 
 class Done(Protocol):
-    """Hears of a step's end. Of transfers the listener does."""
+    """Called when a step has ended. For transfers, the listener is notified instead."""
 
     def __call__(
         self, step: Step, error: FtpError | None, removed: Removed | None = None, /
     ) -> None:
-        """Args: removed: What a server has said of something that it removed."""
+        """Args: removed: The server's reply about something it removed."""
 
 
 _Transfer = TypeVar("_Transfer", bound=Transfer)
 
 
 class Replica(ABC, Generic[_Transfer]):
-    """Where the steps are done: what becomes the same as the source.
+    """The target of a sync, which is made equal to the source.
 
     Args:
-        done: Hears of the end of each step that is no transfer.
+        done: Called at the end of each step that is not a transfer.
 
     Attributes:
-        transfer: What moves the bytes.
+        transfer: The upload or download that transfers the files.
     """
 
     _transfer_class: type[_Transfer]
@@ -56,11 +57,11 @@ class Replica(ABC, Generic[_Transfer]):
 
     @abstractmethod
     def check_room(self, plan: Plan, growth: int, undone: str) -> None:
-        """Have a plan that can't fit refused before its first byte.
+        """Refuse, before the first byte, a plan that does not fit.
 
         Args:
-            growth: Bytes that it adds.
-            undone: What the refusal says besides.
+            growth: The bytes that it adds.
+            undone: The end of the message.
 
         Raises:
             QuotaExceeded, DiskFull
@@ -68,19 +69,19 @@ class Replica(ABC, Generic[_Transfer]):
 
     @abstractmethod
     def make_root(self) -> None:
-        """Make the target itself, and what is above it. Raises OSError, CommandError."""
+        """Make the target directory, and missing ones above it. Raises OSError, CommandError."""
 
     @abstractmethod
     def make_dir(self, step: Step) -> None:
-        """Make a directory that can be written into for now."""
+        """Make a directory that its owner can write to for now."""
 
     @abstractmethod
     def remove(self, step: Step) -> None:
-        """Remove something, with all that is in it."""
+        """Remove a file, a link, or a directory with everything in it."""
 
     @abstractmethod
     def rename(self, step: Step) -> None:
-        """Move a file to another place in the target, and set what differs."""
+        """Move a file to another path in the target, and set attributes that differ."""
 
     @abstractmethod
     def send(self, step: Step) -> None:
@@ -91,8 +92,8 @@ class Replica(ABC, Generic[_Transfer]):
         """Set a mode, an mtime, or both."""
 
     def settle(self) -> None:
-        """Wait until all of it is done."""
+        """Wait until all steps are done."""
         self.transfer.settle()
 
     def close(self) -> None:  # noqa: B027
-        """Give descriptors back."""
+        """Close descriptors."""

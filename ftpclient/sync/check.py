@@ -1,8 +1,8 @@
-"""Comparing what is here with what is on the server, without changing anything.
+"""Comparing local files with those on the server, without changing anything.
 
-Lives here: what a check makes of each difference; two files; the order, the totals.
-Lives elsewhere: finding what differs (diff.py), and what counts as a difference (policy.py): both
-are those of a sync.
+Lives here: how a check reports each difference; comparing two files; the order, the totals.
+Lives elsewhere: finding differences (diff.py), and what counts as a difference (policy.py): both
+are shared with sync.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class CheckOptions:
     """How to compare.
 
     Attributes:
-        size_only: Files of the same size are the same; their digests aren't compared.
-        one_way: What only the second of the two has is no difference.
-        patterns: What is left out (True) or not (False), in order; the last that matches decides.
-        ignore_files: The .ftpignore files of the first hold as well.
-        same: Tell of what is the same, too.
+        size_only: True to regard files of the same size as the same, without comparing digests.
+        one_way: True to ignore what exists only in the second tree.
+        patterns: Patterns to leave out (True) or include (False); the last match decides.
+        ignore_files: True to apply the .ftpignore files of the first tree as well.
+        same: True to report entries that are the same, too.
     """
 
     size_only: bool = False
@@ -55,14 +55,15 @@ class CheckOptions:
 
 
 class CheckSummary(Summary):
-    """The totals of a check: files, directories and links below the two that were compared.
+    """The totals of a check: files, directories and links below the two roots.
 
     Attributes:
-        same: Those that are the same. ``exit_code`` is 0 when all are.
-        differ: Those that both have, and that are not the same.
-        only_here, only_there: Those that only one has; a directory counts once, with all in it.
-        unreadable: Those of which it isn't known. ``exit_code`` is 8 when a file on the server
-            turned out to be damaged.
+        same: Entries that are the same. ``exit_code`` is 0 if all are.
+        differ: Entries that both trees have, and that differ.
+        only_here, only_there: Entries of only one tree; a directory counts once, with everything
+            in it.
+        unreadable: Entries that could not be compared. ``exit_code`` is 8 if a file on the
+            server is damaged.
     """
 
     same: int = 0
@@ -72,7 +73,7 @@ class CheckSummary(Summary):
     unreadable: int = 0
 
     def note(self, state: State) -> None:
-        """Count one finding."""
+        """Count a finding."""
         if state == "same":
             self.same += 1
         elif state == "differs":
@@ -86,15 +87,15 @@ class CheckSummary(Summary):
 
     @property
     def differences(self) -> int:
-        """What is not known to be the same."""
+        """The number of entries that are not known to be the same."""
         return self.differ + self.only_here + self.only_there + self.unreadable
 
 
 class Check(Transfer):
-    """One check: ``run``, then ``finish``. After a lost connection ``run`` once more.
+    """A check. Call ``run``, then ``finish``; after a lost connection call ``run`` again.
 
     Args:
-        route: The first of the two that are compared counts as the source.
+        route: The two roots. The source is the first one.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Check(Transfer):
         self._findings: _Findings
 
     def run(self) -> None:
-        """Compare, and tell what was found.
+        """Compare, and report what was found.
 
         Raises:
             NotFound: One of the two is missing.
@@ -161,7 +162,7 @@ class Check(Transfer):
         self._compare_two(route, info, there)
 
     def _compare_two(self, route: Route, info: os.stat_result, there: Entry) -> None:
-        """Compare what a route leads to, where that is not two directories."""
+        """Compare two entries that are not both directories."""
         above = Route(
             route.upload,
             os.path.dirname(os.path.abspath(route.local)),
@@ -208,11 +209,11 @@ def _name_of(local: bytes) -> bytes:
 
 
 class _Findings:
-    """What was found, in any order; on disk when it is much. Close it afterwards.
+    """The findings, in any order; on disk if there are many. Close it after use.
 
     Attributes:
-        same: What is the same, and is not among the findings.
-        damaged: A file on the server doesn't have the digest that it was stored with.
+        same: Number of entries that are the same and are not among the findings.
+        damaged: True if a file on the server does not have its stored digest.
     """
 
     def __init__(self, route: Route, options: CheckOptions) -> None:
@@ -224,9 +225,10 @@ class _Findings:
         self._renamed: tuple[bytes, bytes] | None = None
 
     def add(self, path: bytes, state: State, kind: FileType, why: str = "") -> None:
-        """Add one.
+        """Add a finding.
 
-        What can be found twice is in the spool: a directory that is the same may yet be unreadable.
+        Entries that may get two findings go into the spool, to be merged later: an unchanged
+        directory may still turn out to be unreadable.
         """
         if state == "same" and kind != "dir" and not self.options.same:
             self.same += 1
@@ -234,21 +236,21 @@ class _Findings:
             self._found.add(Finding(path, state, kind, why))
 
     def only_one_has(self, path: bytes, kind: FileType, *, here: bool) -> None:
-        """Add something that only one of the two has."""
+        """Add an entry that exists in only one tree."""
         if not (self.options.one_way and here != self._upload):
             self.add(path, "only-here" if here else "only-there", kind)
 
     def unreadable(self, path: bytes, error: CommandError) -> None:
-        """Add something that can't be compared."""
+        """Add an entry that can't be compared."""
         self.damaged |= error.exit_code == VerificationFailed.exit_code
         self._found.add(Finding(path, "unreadable", "file", "", error.code, str(error)))
 
     def rename(self, path: bytes, name: bytes) -> None:
-        """What has this path is told by another name."""
+        """Report the entry with this path under another name."""
         self._renamed = (path, name)
 
     def in_order(self) -> Iterator[Finding]:
-        """All of them by path, each path once: what is in a directory comes right after it."""
+        """Iterate over the findings by path, one per path; a directory's entries follow it."""
         last: bytes | None = None
         for finding in sort(self._found, _place, kind=Finding):
             if finding.path == last:
@@ -264,13 +266,13 @@ class _Findings:
 
 
 def _place(finding: Finding) -> tuple[bytes, int]:
-    """Where one belongs; of one path, the worst comes first."""
+    """Return the sort key of a finding. Of several for one path, the worst comes first."""
     rank = 0 if finding.state == "unreadable" else 2 if finding.state == "same" else 1
     return finding.path.replace(b"/", b"\0"), rank
 
 
 class _AnyTimes(KeptTimes):
-    """Any time counts as the same. No disk is asked: that would write to it."""
+    """Regards all times as the same. No disk is asked, because that would write to it."""
 
     def __init__(self) -> None:
         super().__init__(lambda times, directory: times)
@@ -283,12 +285,12 @@ class _AnyTimes(KeptTimes):
 
 
 class _Noting(Policy):
-    """Notes each difference. There are no steps in its plan, and so nothing is ever renamed."""
+    """Records each difference. It adds no steps to its plan, so no renames are searched either."""
 
     _findings: _Findings
 
     def noting(self, findings: _Findings) -> Policy:
-        """The same policy, with a place for what it finds."""
+        """Record differences in ``findings``; return the policy itself."""
         self._findings = findings
         self.times = _AnyTimes()
         return self
@@ -304,10 +306,10 @@ class _Noting(Policy):
 
     def make_root(self, source: Entry, rules: Filter) -> Directory | None:
         shown = self._route.shown_target()
-        raise NotFound(f"{shown}: no such directory")  # removed since it was looked at
+        raise NotFound(f"{shown}: no such directory")  # it was removed meanwhile
 
     def meet(self, here: Directory, local: Entry, there: Entry) -> None:
-        if local.type != there.type:  # "other" on one side, too
+        if local.type != there.type:  # also if one of them is "other"
             self._change_type(here, join(here.path, local.path), *self.pair(local, there))
         else:
             super().meet(here, local, there)
@@ -354,15 +356,15 @@ class _Noting(Policy):
         self._findings.only_one_has(path, "dir", here=True)
 
     def left(self, here: Directory) -> None:
-        if here.path:  # the two themselves are not compared, as their names aren't
+        if here.path:  # not the roots: their attributes and names are not compared
             assert here.source is not None and here.target is not None
             source = self._granted(here.path, here.source, here.target)
             self._compare_modes(here.path, source, here.target)
 
 
 class _CheckToServer(_Noting, ToServer):
-    """What is here is named first."""
+    """A check whose first tree is the local one."""
 
 
 class _CheckFromServer(_Noting, FromServer):
-    """What is there is named first."""
+    """A check whose first tree is the remote one."""

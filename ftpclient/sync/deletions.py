@@ -1,8 +1,8 @@
-"""What a sync deletes from the target, and how much of that it may.
+"""The deletions of a sync in its target, and their limits.
 
-Lives here: what goes with a directory, closed directories, files that may be renamed instead, the
-limits.
-Lives elsewhere: which things are extra or in the way (policy.py), finding renamed files
+Lives here: what is deleted with a directory, closed directories, files that may be renamed instead,
+the limits.
+Lives elsewhere: which entries are extra or in the way (policy.py), finding renamed files
 (renames.py), deleting (apply.py).
 """
 
@@ -22,14 +22,14 @@ from ftpwire.errors import AlreadyExists, CommandError, SafetyLimit
 from ftpwire.messages import Entry
 
 _MOST_MISSING = 100_000
-"""Files that may have been renamed. Of more, the rest is sent and deleted."""
+"""Maximum number of files to remember as possibly renamed. Others are sent and deleted."""
 
 
 class Deletions:
     """The deletions of a plan.
 
     Attributes:
-        missing: Files of a server that would be deleted, by size. They may have been renamed.
+        missing: Remote files that would be deleted, by size. They may have been renamed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Deletions:
         self.missing: dict[int, list[bytes]] = {}
         self._missing_count = 0
         self._stays: set[bytes] = set()
-        """Remote directories that the source hasn't, and of which nothing is deleted."""
+        """Remote directories that are not in the source, but of which nothing is deleted."""
         self._plan = plan
         self._route = route
         self._local = local
@@ -51,7 +51,7 @@ class Deletions:
         self._troubles = troubles
 
     def add_remote(self, path: bytes, there: Entry) -> None:
-        """A file or link on the server."""
+        """Add a remote file or link."""
         self._plan.remove(deletion_step(path, there))
         self._note_missing(path, there)
 
@@ -61,13 +61,16 @@ class Deletions:
             self.missing.setdefault(there.size, []).append(path)
 
     def note_what_stays(self, deletion: Deletion) -> None:
-        """All that is in a directory is known. If something in it stays, and it isn't known what of
-        the rest may go, all of it stays."""
+        """Note whether a complete directory stays.
+
+        If an entry in it is protected, and its other deletions were not kept one by one, all of it
+        stays.
+        """
         if deletion.protected and not deletion.keeps_steps:
             self._stays.add(deletion.path)
 
     def forget_what_stays(self) -> None:
-        """All deletions are known: what isn't deleted is not missing, and won't be moved away."""
+        """Remove from ``missing`` what is in directories that stay. Called after all deletions."""
         if not self._stays:
             return
         kept = {
@@ -82,7 +85,7 @@ class Deletions:
         return bool(path)
 
     def take_remote(self, here: Directory, deletion: Deletion, theirs: Table[Entry]) -> None:
-        """What is in a remote directory that goes."""
+        """Add the entries of a remote directory that is to be deleted."""
         for name, there in self._remote.polling(theirs.items()):
             if here.leaves_out(there):
                 deletion.protected = True
@@ -97,7 +100,7 @@ class Deletions:
                     self._note_missing(path, there)
 
     def take_local(self, deletion: Deletion, rules: Filter) -> None:
-        """What is in a local directory that goes, and in those in it."""
+        """Add the entries of a local directory that is to be deleted, and of those below it."""
         try:
             check_depth(deletion.path)
             with self._local.open(deletion.path) as fd:
@@ -118,28 +121,27 @@ class Deletions:
                 deletion.add(deletion_step(path, local))
 
     def add_extra(self, deletion: Deletion) -> bool:
-        """A directory that the source hasn't, complete; returns whether all of it goes."""
+        """Add a complete directory that is not in the source. Return True if all of it goes."""
         for step in deletion.steps() if deletion.protected else (deletion.step(),):
             if not self._troubles.is_too_long(step.path, b""):
                 self._plan.remove(step)
         return not deletion.protected
 
     def make_way(self, deletion: Deletion) -> bool:
-        """A directory in whose place something else comes, complete; False when not all of it may
-        be deleted."""
+        """Add a complete directory that something else replaces. Return False if it can't go."""
         if deletion.protected:
             shown = paths.show(self._route.target(deletion.path))
-            text = f"{shown}: a directory is in the way, and not all of it may be deleted"
+            text = f"{shown}: a directory is in the way, and not everything in it may be deleted"
             self._troubles.report(deletion.path, AlreadyExists(text))
             return False
         self._plan.remove(deletion.step(), obstacle=True)
         return True
 
     def open_closed(self, here: Directory, mode: int) -> None:
-        """Have a directory of the target, in which something changes, opened for its owner.
+        """Let the owner write to a directory of the target in which something changes.
 
         Args:
-            mode: What it will have afterwards.
+            mode: The mode that it gets at the end.
         """
         assert here.target is not None
         if here.changed and here.target.mode & 0o700 != 0o700:
@@ -148,43 +150,44 @@ class Deletions:
 
 
 def check_limits(plan: Plan, options: Options, source: str) -> None:
-    """Refuse a plan that deletes more than it may.
+    """Refuse a plan that deletes more than allowed.
 
     Args:
-        source: How the source's root is shown.
+        source: The source's root, for display.
 
     Raises:
         SafetyLimit
     """
     if not plan.doomed:
         return
-    what = "1 thing" if plan.doomed == 1 else f"{plan.doomed} things"
+    what = "1 entry" if plan.doomed == 1 else f"{plan.doomed} entries"
     if options.max_delete is not None and plan.doomed > options.max_delete:
         raise SafetyLimit(
-            f"{what} would be deleted, and --max-delete is {options.max_delete}: "
+            f"{what} would be deleted, but --max-delete is {options.max_delete}: "
             "nothing was changed"
         )
     if options.force:
         return
     if plan.source_is_empty:
         raise SafetyLimit(
-            f"{source} is empty, and {what} would be deleted: nothing was changed (--force does it)"
+            f"{source} is empty, and {what} would be deleted: nothing was changed "
+            "(use --force to delete anyway)"
         )
     if plan.unreadable:
         raise SafetyLimit(
-            f"not all of {source} could be read, and {what} would be deleted: "
-            "nothing was changed (--force does it)"
+            f"part of {source} could not be read, and {what} would be deleted: "
+            "nothing was changed (use --force to delete anyway)"
         )
 
 
 def kept_back(count: int) -> SafetyLimit:
-    """Why so many things stay that would have been deleted after the transfers."""
+    """Return the error for entries that were not deleted after the transfers."""
     return SafetyLimit(
-        f"{count} {'thing was' if count == 1 else 'things were'} not deleted, "
-        "because not everything could be transferred (--force does it)"
+        f"{count} {'entry was' if count == 1 else 'entries were'} not deleted, "
+        "because not everything could be transferred (use --force to delete anyway)"
     )
 
 
 def may_delete_before(plan: Plan, options: Options) -> bool:
-    """Whether it would make room to delete first, and that wasn't asked for."""
+    """Return whether deleting first would free space, but was not requested."""
     return options.delete and not options.delete_before and plan.freed > 0

@@ -1,11 +1,11 @@
-"""Comparing two trees, one here and one on the server.
+"""Comparing a local tree with a remote one.
 
-Lives here: walking the local tree along with the remote one's listing, and what differs.
+Lives here: walking the local tree along with the listing of the remote one, finding differences.
 Lives elsewhere: reading the trees (local_reader.py, remote_reader.py), what is left out
 (transfer/selection.py), what is done about a difference (policy.py, deletions.py).
 
-No file costs a request. The server lists all of a directory before those in it, and these one
-after another: so only one directory's names, and what has to be changed, are kept at a time.
+No file costs a request. The server lists each directory before those in it, and one after another.
+So the names of only one directory at a time, and what has to be changed, are kept.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ftpwire.errors import CommandError
 from ftpwire.messages import Entry, Problem
 
 _PAIRS = 1000
-"""Files of one directory whose digests, or times, are compared together."""
+"""Number of files of one directory whose digests or times are compared together."""
 
 
 class Comparison:
-    """Has a policy fill its plan."""
+    """Compares two trees. The policy turns the differences into a plan."""
 
     def __init__(self, policy: Policy, rules: Filter) -> None:
         self._policy = policy
@@ -44,7 +44,7 @@ class Comparison:
         self._stack: list[Directory] = []
 
     def run(self, source: Entry, target: Entry | None) -> None:
-        """Compare the trees whose roots are these; None for one that has to be made."""
+        """Compare the trees with these roots. ``target`` is None if it has to be made."""
         if target is not None:
             root: Directory | None = Directory(b"", "both", source, target)
         else:
@@ -56,16 +56,16 @@ class Comparison:
             with self._remote.listed(digest=self._checksum) as listing:
                 self._compare_with(root, listing)
         finally:
-            for directory in self._stack:  # of a comparison that was not ended
+            for directory in self._stack:  # not empty only if the comparison failed
                 directory.close()
 
     def run_for_two(self, local: Entry, there: Entry) -> None:
-        """Compare one thing here with one on the server; not two directories."""
+        """Compare one local entry with a remote one. They are not both directories."""
         here = Directory(b"", "both")
         self._policy.meet(here, local, there)
         self._compare_files(here)
 
-    # the remote tree, in its order ---------------------------------------------------------
+    # the remote tree, in the server's order ------------------------------------------------
 
     def _compare_with(self, root: Directory, listing: Listing) -> None:
         stack = self._stack
@@ -77,7 +77,7 @@ class Comparison:
                 above, _, name = path.rpartition(b"/")
                 awaited = stack[-1].below.pop(name) if above == stack[-1].path else None
                 if awaited is None:
-                    continue  # it, or one that it is in, is left out
+                    continue  # it is left out, or a directory above it is
                 here = awaited.at(path)
                 here.filter = stack[-1].filter.below(name)
             elif path:
@@ -91,7 +91,7 @@ class Comparison:
 
     def _take(self, here: Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
         for name, problem in self._remote.polling(problems.items()):
-            # its type isn't told: it is a directory that may not be listed, as a rule
+            # a problem has no type; it is mostly that of a directory that can't be listed
             if name and here.filter.active and here.filter.excludes(name, is_directory=True):
                 continue
             self._policy.remote_trouble(join(here.path, name), problem)
@@ -99,7 +99,7 @@ class Comparison:
             here.deletion.protected |= bool(problems)
             self._policy.deletions.take_remote(here, here.deletion, theirs)
         elif b"" in problems:
-            return  # nothing is known of it
+            return  # its contents are unknown
         elif here.kind == "new":
             if self._read_rules(here, -1, theirs):
                 self._only_there(here, theirs)
@@ -107,7 +107,7 @@ class Comparison:
             self._compare(here, theirs, problems)
 
     def _leave(self) -> None:
-        """All that is in the innermost directory was seen."""
+        """Finish the innermost directory: everything in it was processed."""
         here = self._stack[-1]
         for name, gone in self._remote.polling(here.below.items()):
             path = join(here.path, name)
@@ -130,7 +130,7 @@ class Comparison:
                 self._ask_all_times(here, fd)
         except OSError as error:
             self._policy.local_trouble(here.path, error)
-            return  # what only the server seems to have may be here, where it can't be seen
+            return  # what seems to exist only on the server may exist here, unreadable
         self._only_there(here, theirs)
         later, here.later = here.later, []
         for entry, replacement in later:
@@ -152,10 +152,10 @@ class Comparison:
             self._policy.only_there(here, name, there)
 
     def _read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bool:
-        """Take the rules that the source has in a directory.
+        """Apply the rules of the source's .ftpignore file in a directory.
 
         Returns:
-            False when they can't be read: it isn't known then what may be sent or deleted.
+            False if it can't be read: then it is unknown what may be sent or deleted.
         """
         try:
             rules = file_rules(self._policy.read_rules(here, fd, theirs))
@@ -172,7 +172,7 @@ class Comparison:
         theirs: Table[Entry],
         problems: Table[Problem],
     ) -> None:
-        """Look at what is here, taking from ``theirs`` what is there as well."""
+        """Process the local entries; remove from ``theirs`` those that exist in both trees."""
         policy = self._policy
         rules = here.filter if here.filter.active else None
         by_time, follows, take = self._quick, self._local.follows, theirs.taker
@@ -219,7 +219,7 @@ class Comparison:
                         self._ask_times(here.times, fd)
                         self._compare_times(here)
                 elif local.type == "dir":
-                    here.later.append((local, None))  # when this one is closed again
+                    here.later.append((local, None))  # processed after this directory is closed
                 else:
                     policy.only_here(here, local)
         self._plan.unchanged += unchanged
@@ -227,7 +227,7 @@ class Comparison:
             self._plan.source_is_empty = False
 
     def _compare_digests(self, here: Directory) -> None:
-        """Compare files of the same size. What digest is not kept on the server is asked for."""
+        """Compare files of the same size. Digests the listing doesn't have are requested."""
         pairs, here.pairs = here.pairs, []
         asked = self._remote.ask_digests(here.path, (there for _, there in pairs))
         for local, there in pairs:
@@ -240,7 +240,7 @@ class Comparison:
                 self._policy.compared(here, local, there, same=same)
 
     def _ask_all_times(self, here: Directory, fd: int) -> None:
-        """Find out which times the target's disk can keep, for all in a directory at once."""
+        """Find out which times the target's disk can keep, for a whole directory at once."""
         directories = [(here.source, here.target)]
         directories += [(one.source, one.target) for _, one in here.below.items()]
         pairs = list(here.times)
@@ -253,5 +253,5 @@ class Comparison:
 
     def _ask_times(self, pairs: list[tuple[Entry, Entry]], fd: int) -> None:
         if self._policy.times.missing(pairs):
-            self._remote.settle()  # the answer comes after it
+            self._remote.settle()  # the reply comes after the whole listing
             self._policy.times.ask(pairs, fd)

@@ -1,8 +1,8 @@
-"""What is known of directories that a sync compares, until all that is in them was seen.
+"""The state of directories during the comparison of a sync, until they are complete.
 
-Lives here: a remote directory whose pages are still to come, one that is being compared, one that
-is to be deleted with all that is in it; relative paths.
-Lives elsewhere: comparing (diff.py), what is done about it (policy.py, deletions.py).
+Lives here: a remote directory whose pages have not arrived, one that is being compared, one that is
+to be deleted with everything in it; relative paths.
+Lives elsewhere: comparing (diff.py), what is done about differences (policy.py, deletions.py).
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from ftpwire.messages import Entry
 EXTRA = "not in the source"
 IN_THE_WAY = "in the way"
 _STEPS_IN_MEMORY = 256 * 1024
-"""Bytes of deletions of one directory that may have to go one by one."""
+"""Size in bytes of deletions in one directory that are kept in memory."""
 
 Kind = Literal["both", "new", "deletion"]
-"""Of a remote directory. ``both``: also here; ``new``: only there, to be downloaded; ``deletion``:
-only there, to be deleted."""
+"""The kind of a remote directory. ``both``: it also exists locally; ``new``: it exists only on the
+server, to be downloaded; ``deletion``: only on the server, to be deleted."""
 
 
 def join(directory: bytes, name: bytes) -> bytes:
-    """The path of something in a directory. Paths are relative to the roots of the trees."""
+    """Return the path of an entry in a directory. Paths are relative to the roots of the trees."""
     if directory and name:
         return directory + b"/" + name
     return directory or name
 
 
 def parts_of(path: bytes) -> tuple[bytes, ...]:
-    """The names that a path is made of; none for the root."""
+    """Return the components of a path; none for the root."""
     return tuple(path.split(b"/")) if path else ()
 
 
 def is_within(path: bytes, directory: bytes) -> bool:
-    """Whether a path is below a directory, and not the directory itself."""
+    """Return whether a path is below a directory, and not the directory itself."""
     return path.startswith(directory + b"/") if directory else bool(path)
 
 
 def bytes_of(entry: Entry) -> int:
-    """How many bytes something takes: only files count."""
+    """Return the size of an entry in bytes; 0 for anything but a file."""
     return entry.size if entry.type == "file" else 0
 
 
 def deletion_step(path: bytes, entry: Entry, why: str = EXTRA) -> Step:
-    """The deletion of a file or link, as it was found."""
+    """Return the step that deletes a file or link, in the state in which it was found."""
     return Step("delete", path, entry.type, bytes_of(entry), mtime_ns=entry.mtime_ns, why=why)
 
 
 class Deletion:
-    """A directory of the target that is to be deleted, with all that is in it.
+    """A directory of the target that is to be deleted, with everything in it.
 
     Args:
-        replacement: What comes in its place.
-        keep_steps: Something in it may be protected; then the rest has to go one by one.
+        replacement: The entry that replaces it, if any.
+        keep_steps: True if something in it may be protected; then the rest is deleted one by one.
 
     Attributes:
-        protected: Something in it stays, and so must the directory.
-        movable: Files in it may be renamed into place before it goes.
+        protected: True if something in it stays, so that the directory has to stay, too.
+        movable: True if files in it may be renamed into place before it is deleted.
     """
 
     def __init__(self, path: bytes, replacement: Entry | None, *, keep_steps: bool) -> None:
@@ -78,7 +78,7 @@ class Deletion:
         self._size = 0
 
     def add(self, step: Step) -> None:
-        """Something in it."""
+        """Add an entry in it."""
         self._count += step.count
         self._size += step.size
         if self.keeps_steps:
@@ -90,7 +90,7 @@ class Deletion:
         self._steps.add(step)
 
     def take(self, inner: Deletion) -> None:
-        """A directory in it, complete."""
+        """Add a complete directory in it."""
         if inner.protected:
             self.protected = True
             for step in inner.steps():
@@ -99,27 +99,27 @@ class Deletion:
             self.add(inner.step())
 
     def steps(self) -> Iterator[Step]:
-        """Those of what may go of it, one by one."""
+        """Iterate over the steps that delete what may go, one by one."""
         return iter(() if self._steps is None else self._steps)
 
     def close(self) -> None:
-        """Forget the steps."""
+        """Discard the steps."""
         if self._steps is not None:
             self._steps.close()
             self._steps = None
 
     def step(self) -> Step:
-        """The deletion of all of it at once."""
+        """Return the step that deletes all of it at once."""
         why = EXTRA if self.replacement is None else IN_THE_WAY
         return Step("delete", self.path, "dir", self._size, why=why, count=self._count)
 
 
 class Awaited(msgspec.Struct, frozen=True):
-    """A remote directory whose pages are still to come.
+    """A remote directory whose pages have not arrived.
 
     Attributes:
-        kind, source, target: As those of `Directory`.
-        replacement, movable, keep_steps: As those of `Deletion`.
+        kind, source, target: As in `Directory`.
+        replacement, movable, keep_steps: As in `Deletion`.
     """
 
     kind: Kind
@@ -130,7 +130,7 @@ class Awaited(msgspec.Struct, frozen=True):
     keep_steps: bool = False
 
     def at(self, path: bytes) -> Directory:
-        """The directory, which has this path."""
+        """Return the directory with this path."""
         found = Directory(path, self.kind, self.source, self.target)
         if self.kind == "deletion":
             found.deletion = Deletion(path, self.replacement, keep_steps=self.keep_steps)
@@ -144,12 +144,12 @@ class Directory:
 
     Attributes:
         source, target: The directory in each of the two trees.
-        deletion: Of one that is to be deleted.
-        below: Those in it whose pages are still to come.
-        changed: Something is going to be made or removed in it, which changes its mtime.
+        deletion: Set if it is to be deleted.
+        below: Directories in it whose pages have not arrived.
+        changed: True if something will be made or removed in it, which changes its mtime.
         later: Local directories in it that have no counterpart, with what replaces them.
-        pairs: Files in it whose digests must be compared: the one here, the one there.
-        times: Files in it that only differ in time: source and target.
+        pairs: Files in it whose digests must be compared: the local and the remote one.
+        times: Files in it that differ only in time: source and target.
     """
 
     path: bytes
@@ -165,11 +165,11 @@ class Directory:
     times: list[tuple[Entry, Entry]] = field(default_factory=list)
 
     def close(self) -> None:
-        """Forget what is kept on disk."""
+        """Remove what is kept on disk."""
         self.below.close()
         if self.deletion is not None:
             self.deletion.close()
 
     def leaves_out(self, entry: Entry) -> bool:
-        """Whether something in it is left out."""
+        """Return whether an entry in it is left out."""
         return self.filter.leaves_out(entry)

@@ -1,9 +1,9 @@
-"""A one-way mirror of a tree, from here to the server or from there to here.
+"""A one-way mirror of a tree, from the local machine to the server or in reverse.
 
 Lives here: the order of the steps, failures, the totals.
-Lives elsewhere: making a plan (planning.py, plan.py), safety limits (deletions.py), doing the steps
-(apply.py), what a lost connection means (transfer/retry.py): all of it begins again then, and finds
-what was done.
+Lives elsewhere: making a plan (planning.py, plan.py), safety limits (deletions.py), carrying out
+the steps (apply.py), retrying after a lost connection (transfer/retry.py): then everything begins
+again, and finds what is already done.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from ftpwire.errors import (
     FtpError,
     SafetyLimit,
 )
-from ftpwire.job_end import ENDINGS, STAYS
+from ftpwire.job_end import CANCELLED, ENDINGS, STAYS
 from ftpwire.messages import Removed
 from ftpwire.units import human
 
 __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
 
 Confirm = Callable[[Plan], bool]
-"""Asks whether the deletions of a plan are meant."""
+"""Asks the user to confirm the deletions of a plan."""
 
 _MOST_TOLD = 100_000
-"""Failures that are remembered, so that none of them is told twice."""
+"""Maximum number of failures to remember, so that none is reported twice."""
 
 
 class SyncSummary(Summary):
-    """The totals of a sync, or with a dry run what they would be.
+    """The totals of a sync; of a dry run, what they would be.
 
     Attributes:
-        sent: Files and links that were transferred; ``size`` are their bytes.
-        deleted: Files, links and directories.
-        directories: Those that were made.
-        attributes: Files and directories whose mode or mtime was brought in line.
-        dry_run: Nothing of it was done.
+        sent: Files and links that were transferred; ``size`` is their size in bytes.
+        deleted: Files, links and directories that were deleted.
+        directories: Directories that were made.
+        attributes: Files and directories whose mode or mtime was changed.
+        dry_run: True if nothing was done.
     """
 
     sent: int = 0
@@ -65,7 +65,7 @@ class SyncSummary(Summary):
     dry_run: bool = False
 
     def add(self, result: Result) -> None:
-        """Count the end of a step."""
+        """Count the result of a step."""
         size = self.size
         if result.status == "planned":
             result = structs.replace(result, status="done")
@@ -88,11 +88,11 @@ class SyncSummary(Summary):
 
 
 class Sync(Transfer):
-    """One sync: ``run``, then ``finish``. After a lost connection ``run`` once more.
+    """A sync. Call ``run``, then ``finish``; after a lost connection call ``run`` again.
 
     Args:
-        confirm: Asked before anything is deleted; None to delete without asking.
-        only: Those paths of the source that are meant, if not all are.
+        confirm: Called before anything is deleted; None to delete without asking.
+        only: A list of paths to which the sync is limited, if any.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class Sync(Transfer):
         """Make a plan, and carry it out.
 
         Raises:
-            SafetyLimit: It would delete what it may not. Nothing was changed.
-            QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
-            NotFound, NotADirectory: A root is missing, or is no directory.
+            SafetyLimit: It would delete more than allowed. Nothing was changed.
+            QuotaExceeded, DiskFull: It does not fit. Nothing was changed.
+            NotFound, NotADirectory: A root is missing, or is not a directory.
             ConnectionLost, Interrupted
         """
         route, options = self._route, self._sync_options
@@ -142,7 +142,7 @@ class Sync(Transfer):
         with closing(policy.plan) as plan:
             self._tell_odd_times(policy)
             self._tell_withheld(policy)
-            # what was sent before the connection was lost is found unchanged
+            # files sent before a lost connection are found unchanged, but have been counted already
             self.totals.unchanged = max(0, plan.unchanged - self.totals.sent)
             if options.dry_run:
                 for step in self._each(plan.steps()):
@@ -157,7 +157,7 @@ class Sync(Transfer):
                 self.announce(plan.files, plan.size)
                 self._do(plan, replica)
 
-    # what the comparison has met -----------------------------------------------------------
+    # remarks and errors of the comparison --------------------------------------------------
 
     def _tell_odd_times(self, policy: Policy) -> None:
         count, first = policy.odd_times, policy.first_odd_time
@@ -165,10 +165,10 @@ class Sync(Transfer):
             return
         self._told_odd_times = True
         path = paths.show(self._route.target(first))
-        others = "" if count == 1 else f" and of {count - 1} more"
+        others = "" if count == 1 else f" and {count - 1} more"
         self.listener.remark(
-            f"the {policy.target_disk} can't keep the time of {path}{others}: it has the nearest, "
-            "and counts as the same"
+            f"the {policy.target_disk} can't store the exact time of {path}{others}: the nearest "
+            "one counts as the same"
         )
 
     def _tell_withheld(self, policy: Policy) -> None:
@@ -177,7 +177,7 @@ class Sync(Transfer):
             self.listener.remark(withheld(self._route.target(policy.first_withheld)))
 
     def _tell_trouble(self, result: Result) -> None:
-        """Told once, also when the trees are compared again."""
+        """Report an error of the comparison, once even if the trees are compared again."""
         if result.target not in self._troubles:
             if len(self._troubles) < _MOST_TOLD:
                 self._troubles.add(result.target)
@@ -189,7 +189,7 @@ class Sync(Transfer):
         check_limits(plan, self._sync_options, self._route.shown_source())
 
     def _check_room(self, plan: Plan, replica: Replica[Any]) -> None:
-        """Have a job that can't fit refused before its first byte."""
+        """Refuse, before the first byte, a job that does not fit."""
         growth = plan.growth
         if self._sync_options.delete_before:
             growth -= plan.freed
@@ -204,10 +204,10 @@ class Sync(Transfer):
         if self._confirm is None or plan.doomed <= self._confirmed:
             return
         if not self._confirm(plan):
-            raise SafetyLimit("the deletions were not confirmed: nothing was changed")
+            raise SafetyLimit(CANCELLED)
         self._confirmed = plan.doomed
 
-    # doing it ------------------------------------------------------------------------------
+    # carrying out the plan -----------------------------------------------------------------
 
     def _replica(self, kind: type[Replica[Any]], plan: Plan) -> Replica[Any]:
         options = TransferOptions(
@@ -225,7 +225,7 @@ class Sync(Transfer):
         return made
 
     def worker(self, connection: Connection) -> Transfer:
-        """A transfer that works for this one, on a connection of its own."""
+        """Return a worker for this sync, with a connection of its own."""
         assert self._worker is not None
         return self._worker(connection)
 
@@ -246,18 +246,18 @@ class Sync(Transfer):
             replica.rename(step)
         if plan.renamed:
             self._settle(replica)
-            if first:  # what was renamed may have been in a directory that goes
+            if first:  # not before: renamed files may have been in a deleted directory
                 self._delete(plan, replica)
         renames, self._failed_renames = self._failed_renames, []
-        for step in renames:  # what was to be moved is not what it was
+        for step in renames:  # the file to be renamed has changed: send it instead
             replica.send(step)
         if self.workers.may_share:
-            self._settle(replica)  # then nothing is told but by those who send
+            self._settle(replica)  # from here on only the workers report results
         for step in self._possible(plan.transfers, replica):
             try:
                 replica.send(step)
             except JobOver:
-                pass  # found by another connection; told below, or before the next step
+                pass  # found by a worker; `_possible` or `_settle` raises it
         if self.workers.pool is not None:
             self._settle(replica)
         for step in self._possible(plan.attributes, replica):
@@ -287,11 +287,11 @@ class Sync(Transfer):
             replica.remove(step)
 
     def _possible(self, steps: Iterable[Step], replica: Replica[Any]) -> Iterator[Step]:
-        """The steps that can succeed.
+        """Iterate over the steps that can succeed.
 
         Raises:
-            JobOver: Nothing more can.
-            Enough: The listener wants no more.
+            JobOver: No further step can.
+            Enough: The listener asked to stop.
         """
         for step in self._each(steps):
             self._check_over(replica)
@@ -299,18 +299,18 @@ class Sync(Transfer):
                 yield step
 
     def _each(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """Steps, one by one. Raises Enough when the listener wants no more."""
+        """Iterate over steps. Raises Enough if the listener asked to stop."""
         for step in steps:
             self.go_on()
             yield step
 
     def _settle(self, replica: Replica[Any]) -> None:
-        """Wait until all of it is done. Raises JobOver when nothing more can succeed."""
+        """Wait until all steps are done. Raises JobOver if no further step can succeed."""
         try:
             self.workers.finish()
             replica.settle()
         except JobOver:
-            pass  # of the replica's transfer: what it was is taken over below
+            pass  # raised by the replica's transfer: `_check_over` takes over its cause
         self._check_over(replica)
 
     def _check_over(self, replica: Replica[Any]) -> None:
@@ -323,9 +323,9 @@ class Sync(Transfer):
         self.totals.exit_code = error.exit_code
 
     def _done(self, step: Step, error: FtpError | None, removed: Removed | None = None) -> None:
-        """A step that is no transfer has ended."""
+        """Record the result of a step that is not a transfer."""
         if isinstance(error, ConnectionLost):
-            return  # it is found done, or is done again
+            return  # after reconnecting it is found done, or done again
         if error is None:
             self.headway.done(self._route.target(step.path))
         if error is not None and step.action == "rename":
@@ -336,9 +336,9 @@ class Sync(Transfer):
             self._tell(structs.replace(self._result(step, None), removed=removed))
 
     def _failed(self, step: Step, error: FtpError) -> None:
-        """A step failed; what an earlier failure explains is not told again."""
+        """Report a failed step, unless an earlier failure explains it."""
         if self._over is not None:
-            return  # it was under way when the job ended
+            return  # it was already under way when the job ended
         target = self._route.target(step.path)
         over = self.ended_by(target, error, 0, local=self.writes_here)
         if self._failures.add(step):
@@ -354,7 +354,7 @@ class Sync(Transfer):
         return Result(source, target, step.size, status, error=error, step=step)
 
     def transferred(self, result: Result) -> None:
-        """A file or link has ended."""
+        """Report the result of a file or link."""
         root = self._route.target(b"").rstrip(b"/")
         step = Step(self._route.verb, result.target[len(root) + 1 :], size=result.size)
         if result.status != "failed" or self._failures.add(step):
@@ -362,31 +362,32 @@ class Sync(Transfer):
 
 
 class _Failures:
-    """The failures of a sync: each path is told of once, and of a directory that can't be made not
-    all that was to be in it.
+    """The failures of a sync. Each path is reported once.
+
+    If a directory can't be made, what was to be in it is not reported.
 
     Attributes:
-        count: How many there were since ``begin``, told or not.
+        count: Number of failures since ``begin``, reported or not.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._paths: set[bytes] = set()
         self._above: set[bytes] = set()
-        """Directories in which something failed."""
+        """Directories in which a step failed."""
         self._not_made: set[bytes] = set()
 
     def begin(self) -> None:
-        """All of it is done (again), and may succeed."""
+        """Begin a (new) try, in which every step may succeed."""
         self.count = 0
         self._not_made.clear()
         self._above.clear()
 
     def add(self, step: Step) -> bool:
-        """Note one; returns whether it is to be told."""
+        """Note a failed step. Return whether to report it."""
         self.count += 1
-        # its own contents explain why a directory's time can't be set
-        told = not (
+        # a failure in a directory explains why its time can't be set
+        shown = not (
             self.explain(step)
             or step.path in self._paths
             or (step.action == "attributes" and not step.why and step.path in self._above)
@@ -396,10 +397,10 @@ class _Failures:
         if len(self._paths) < _MOST_TOLD:
             self._paths.add(step.path)
             self._above.add(step.path.rpartition(b"/")[0])
-        return told
+        return shown
 
     def explain(self, step: Step) -> bool:
-        """Whether it is in a directory that could not be made, or is about that."""
+        """Return whether a step is about a directory that could not be made, or below one."""
         path = step.path
         while self._not_made and path:
             if path in self._not_made:
@@ -409,14 +410,14 @@ class _Failures:
 
 
 class _Relay(Forwarding):
-    """Hears of the transfers of a sync, and says whose they are."""
+    """Receives the results of a sync's transfers, and adds the steps to which they belong."""
 
     def __init__(self, sync: Sync) -> None:
         super().__init__(sync.listener)
         self._sync = sync
 
     def totals(self, files: int, size: int) -> None:
-        """The plan's were told already."""
+        """Ignore them: the totals of the plan were announced already."""
 
     def advanced(self, count: int) -> None:
         self._sync.advanced(count)

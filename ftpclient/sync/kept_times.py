@@ -1,11 +1,12 @@
-"""Times that the disk of a sync's target can't keep.
+"""Times that the disk of a sync's target can't store.
 
-Some file systems keep times to two seconds only, and each has an earliest and a latest. Such a file
-has another time in the target for ever: to send it again would never end. So the target's disk is
-asked what becomes of the source's time, and what has just that time counts as the same.
+Some file systems store times with a resolution of two seconds, and each has an earliest and a
+latest time. A file there has another time than its source forever, and would be sent again by each
+sync. So the target's disk is asked how it would store the source's time; a file with just that time
+counts as the same.
 
-Lives here: asking, in batches. Lives elsewhere: whose disk that is (policy.py), trying it out
-(ftpwire/beneath.py).
+Lives here: asking, in batches.
+Lives elsewhere: which disk is asked (policy.py), trying it out (ftpwire/beneath.py).
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from ftpwire import beneath, paths
 from ftpwire.messages import MAX_TIMES, Entry, Space
 
 _FINEST_NS = 100
-"""Nanoseconds of the finest grain above one: what is no multiple of it was not rounded."""
+"""The finest resolution above 1 ns, in nanoseconds. A time that is no multiple of it was not
+rounded."""
 _MOST = 10_000
-"""Answers that are kept."""
+"""Maximum number of answers to remember."""
 
 Pair = tuple[Entry, Entry]
 """Source and target."""
 Ask = Callable[[list[int], int], list[int]]
-"""What becomes of times on a disk. It is given a handle of the local directory that they are in."""
+"""Returns the times that a disk would store. Gets a descriptor of the files' local directory."""
 
 
 class KeptTimes:
-    """What the target's disk makes of times.
+    """The times that the target's disk stores in place of others.
 
     Args:
         ask: Asks the target's disk.
@@ -40,7 +42,7 @@ class KeptTimes:
         self._kept: dict[int, int] = {}
 
     def missing(self, pairs: Iterable[Pair]) -> set[int]:
-        """The times that have to be asked about."""
+        """Return the times that have to be asked about."""
         return {
             source.mtime_ns
             for source, target in pairs
@@ -48,10 +50,10 @@ class KeptTimes:
         }
 
     def ask(self, pairs: Iterable[Pair], directory: int) -> None:
-        """Ask about them.
+        """Ask about the missing times.
 
         Args:
-            directory: A handle of the local one that they are in.
+            directory: A descriptor of the files' local directory.
         """
         times = sorted(self.missing(pairs))
         if len(self._kept) + len(times) > _MOST:
@@ -61,7 +63,7 @@ class KeptTimes:
             self._kept.update(zip(some, self._ask(some, directory), strict=True))
 
     def are_same(self, source: Entry, target: Entry) -> bool:
-        """Whether the target has the source's time, or what its disk makes of that."""
+        """Return whether the target has the source's time, or the one its disk stores instead."""
         if source.mtime_ns == target.mtime_ns:
             return True
         kept = self._kept.get(source.mtime_ns)
@@ -69,24 +71,24 @@ class KeptTimes:
 
 
 def ask_server(connection: Connection) -> Ask:
-    """What asks a server for those of its disk."""
+    """Return a function that asks a server about its disk."""
 
     def ask(times: list[int], directory: int) -> list[int]:
         room = connection.ask(Space(times))
         kept = room.kept_times
-        # an older server doesn't know: then the time counts as one that can be set
+        # an older server doesn't know: then every time is assumed to be stored exactly
         return kept if kept is not None and len(kept) == len(times) else times
 
     return ask
 
 
 def ask_disk(times: list[int], directory: int) -> list[int]:
-    """Those that the disk here keeps in a directory."""
+    """Return the times that the local disk would store in a directory."""
     name = paths.PARTIAL_PREFIX + secrets.token_hex(8).encode() + paths.PARTIAL_SUFFIX
     try:
         return beneath.kept_times(directory, name, times)
     except OSError:
-        return times  # nothing can be made there: whatever is done next says why
+        return times  # nothing can be created there; the next access reports the error
 
 
 def _may_be_rounded(source: Entry, target: Entry) -> bool:

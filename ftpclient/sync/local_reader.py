@@ -1,7 +1,7 @@
-"""The local tree of a sync, as it is compared.
+"""Reading the local tree during the comparison of a sync.
 
 Lives here: opening and reading directories, .ftpignore files, digests.
-Lives elsewhere: confinement (transfer/local_tree.py), what is found there (diff.py, policy.py,
+Lives elsewhere: confinement (transfer/local_tree.py), processing what is found (diff.py, policy.py,
 deletions.py).
 """
 
@@ -23,16 +23,16 @@ from ftpwire.messages import Entry
 from ftpwire.streams import ReadAhead
 
 _PARTIAL_SECONDS = 24 * 3600.0
-"""How long what an interrupted download has left is spared, for it to be gone on with."""
+"""How long a partial file of an interrupted download is kept for resuming, in seconds."""
 
 
 class LocalReader:
     """Reads the local tree.
 
     Args:
-        tree: Its root; None where a download is going to make it: then nothing is read.
-        poll: Called now and then, to take what the server has sent. Raises Interrupted.
-        trouble: Hears of what can't be read.
+        tree: The tree; None if a download is going to make it: then nothing is read.
+        poll: Called regularly, to receive what the server has sent. Raises Interrupted.
+        trouble: Called with what can't be read.
         follow: The root's path, if links below it are followed.
     """
 
@@ -50,7 +50,7 @@ class LocalReader:
 
     @contextmanager
     def open(self, path: bytes) -> Iterator[int]:
-        """A handle of a directory. Raises OSError."""
+        """Open a directory. Raises OSError."""
         assert self._tree is not None
         if self._followed is None:
             fd = self._tree.open_dir(parts_of(path))
@@ -62,7 +62,7 @@ class LocalReader:
             os.close(fd)
 
     def entries(self, fd: int, path: bytes, rules: Filter) -> Iterator[Entry]:
-        """What is in a directory that has no counterpart, and isn't left out."""
+        """Iterate over the selected entries of a directory that only exists here."""
         self._poll()
         with os.scandir(fd) as found:
             for item in found:
@@ -81,23 +81,25 @@ class LocalReader:
 
     @property
     def follows(self) -> bool:
-        """Whether links are followed."""
+        """True if links are followed."""
         return self._followed is not None
 
     def is_gone(self, item: os.DirEntry[str], error: OSError) -> bool:
-        """Whether something can't be looked at because it was removed since its directory was read.
-        A link that is to be followed, to nothing, is still there."""
+        """Return whether an entry was removed since its directory was read.
+
+        A link that is to be followed and whose target does not exist still exists itself.
+        """
         return isinstance(error, FileNotFoundError) and not (self.follows and item.is_symlink())
 
     def digest(self, path: bytes) -> bytes | None:
-        """A file's digest; None when it can't be read, or is no file."""
+        """Return a file's digest; None if it can't be read, or is not a file."""
         try:
             return self.hash(path)
         except (OSError, CommandError):
-            return None  # whoever transfers it will say
+            return None  # the transfer reports the error
 
     def hash(self, path: bytes) -> bytes:
-        """A file's digest. Raises OSError, CommandError."""
+        """Return a file's digest. Raises OSError, CommandError."""
         with self._reading(path) as fd:
             size = os.fstat(fd).st_size
             with ReadAhead(fd, size, sparse=holes.are_in(fd, size)) as pieces:
@@ -121,15 +123,18 @@ class LocalReader:
 
 
 def _open_followed(root: bytes, path: bytes) -> int:
-    """Open a directory below a root, through links. Raises OSError; ELOOP where they lead to one
-    that it is in."""
+    """Open a directory below a root, following links.
+
+    Raises:
+        OSError: ``ELOOP`` if it is one of the directories above it.
+    """
     fd = os.open(paths.child(root, path) if path else root, beneath.OPEN_DIRECTORY)
     try:
         here, parts = os.fstat(fd), parts_of(path)
         for count in range(len(parts)):
             above = os.stat(paths.child(root, b"/".join(parts[:count])))
             if os.path.samestat(above, here):
-                raise OSError(errno.ELOOP, "the link leads into its own parents")
+                raise OSError(errno.ELOOP, "a link to a directory above it")
     except BaseException:
         os.close(fd)
         raise
@@ -137,7 +142,7 @@ def _open_followed(root: bytes, path: bytes) -> int:
 
 
 def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
-    """Something in the local directory ``fd``, as the server would tell of it. Raises OSError."""
+    """Return an entry of the local directory ``fd``, in the server's form. Raises OSError."""
     kind = beneath.entry_type(info.st_mode)
     target = os.readlink(name, dir_fd=fd) if kind == "link" else None
     mode = stat.S_IMODE(info.st_mode)
@@ -145,22 +150,22 @@ def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
 
 
 def local_root(tree: LocalTree) -> Entry:
-    """The root of a local tree."""
+    """Return the entry of a local tree's root."""
     return local_entry(tree.directory(()), b"", os.fstat(tree.directory(())))
 
 
 def is_partial(local: Entry) -> bool:
-    """Whether it is what an interrupted download has left."""
+    """Return whether a file is a partial file of an interrupted download."""
     name = local.path
     return name.startswith(paths.PARTIAL_PREFIX) and name.endswith(paths.PARTIAL_SUFFIX)
 
 
 def is_recent(local: Entry) -> bool:
-    """Whether an interrupted download that left it may be gone on with."""
+    """Return whether the download that left a partial file may still be resumed."""
     return time.time_ns() - local.mtime_ns < _PARTIAL_SECONDS * 1e9
 
 
 def check_depth(path: bytes) -> None:
-    """Raises InvalidPath for a directory that is deeper than a server takes."""
+    """Raise InvalidPath for a directory deeper than servers accept."""
     if path.count(b"/") >= paths.MAX_DEPTH:
         raise InvalidPath(f"{paths.show(path[:40])}…: more than {paths.MAX_DEPTH} directories deep")

@@ -1,8 +1,8 @@
-"""The target of a sync from the server: a directory here.
+"""The target of a sync from the server: a local directory.
 
-Lives here: doing the steps of a plan.
-Lives elsewhere: which steps, and in which order (job.py), moving bytes (transfer/download.py),
-confinement (transfer/local_tree.py).
+Lives here: carrying out the steps of a plan.
+Lives elsewhere: choosing and ordering the steps (job.py), transferring bytes
+(transfer/download.py), confinement (transfer/local_tree.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ftpwire.errors import CommandError, SourceChanged, from_oserror
 
 
 class LocalReplica(Replica[Download]):
-    """A directory here. No link below it is followed."""
+    """A local directory. No link below it is followed."""
 
     _transfer_class = Download
     _opened: LocalTree | None = None
@@ -32,7 +32,7 @@ class LocalReplica(Replica[Download]):
         local = self._route.local
 
         def parts() -> int:
-            """Bytes that an earlier try has brought."""
+            """Return how many bytes an earlier try has transferred."""
             return sum(preflight.part_of(local, parts_of(step.path)) for step in plan.transfers)
 
         preflight.check_get(local, growth, parts, undone)
@@ -63,10 +63,10 @@ class LocalReplica(Replica[Download]):
             try:
                 there = self._tree.stat(parts)
                 if there and step.mtime_ns not in (None, beneath.told_time(there)):
-                    raise SourceChanged("changed since it was found: it stays")
+                    raise SourceChanged("changed since the comparison, so it is not deleted")
                 self._tree.remove(parts)
             except FileNotFoundError:
-                pass  # somebody else was quicker
+                pass  # another process has removed it already
 
         self._do(step, remove)
 

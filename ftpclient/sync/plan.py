@@ -1,7 +1,7 @@
-"""What a sync is going to do: steps, kept on disk when they are many.
+"""The plan of a sync: its steps, kept on disk if there are many.
 
 Lives here: the options, one step, the plan with its phases and totals.
-Lives elsewhere: comparing two trees (diff.py), carrying the plan out (job.py, apply.py).
+Lives elsewhere: comparing two trees (diff.py), carrying out the plan (job.py, apply.py).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Action = Literal["put", "get", "mkdir", "delete", "attributes", "rename"]
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One thing to do in the target.
+    """One change in the target.
 
     Attributes:
-        path: What becomes different, relative to the two roots; empty for the roots themselves.
-        type: Of what is there then; with ``delete``, of what is there now.
-        size: Bytes that are sent, or deleted.
-        mode, mtime_ns: What to set; with ``attributes`` and ``rename`` None for what is right.
-            With ``delete``, what a file or link has: one that has another stays.
-        target: Where a link points.
-        why: For people. Empty for what only serves another step: it isn't shown.
-        source: With ``rename``, the path before.
-        count: With ``delete``, how many files, links and directories that is.
+        path: The path that changes, relative to both roots; empty for the roots themselves.
+        type: The type that it will have; with ``delete``, the one that it has.
+        size: Number of bytes that are sent, or deleted.
+        mode, mtime_ns: The values to set; with ``attributes`` and ``rename``, None if the present
+            one is right. With ``delete``, those of the file or link: a changed one is not deleted.
+        target: The target of a link.
+        why: The reason, for display. Empty if the step only serves another one and isn't shown.
+        source: With ``rename``, the old path.
+        count: With ``delete``, the number of files, links and directories.
     """
 
     action: Action
@@ -52,7 +52,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
     @property
     def entry(self) -> Entry:
-        """What the source of a transfer is."""
+        """The source of a transfer, as an entry."""
         assert self.mode is not None and self.mtime_ns is not None
         return Entry(
             paths.name_of(self.path), self.type, self.size, self.mode, self.mtime_ns, self.target
@@ -64,24 +64,25 @@ class Options:
     """How to mirror.
 
     Attributes:
-        delete: Remove from the target what the source hasn't.
-        delete_before: Remove it before the transfers, to make room for them.
-        max_delete: Change nothing when more than this would be removed.
-        force: Delete also when the source is empty, or a part of it can't be read.
-        dry_run: Change nothing at all.
-        checksum: Compare the digests of files, not their mtimes.
-        size_only: Files of the same size are the same; where their mtimes differ, these are set.
-        update: Leave files alone that are newer in the target.
-        patterns: What is left out (True) or not (False), in order; the last that matches decides.
-        resume: Use what an earlier try has left of a large file.
-        copy_links: Follow the links of the source, instead of mirroring them.
-        parallel: Connections for the files; None chooses.
-        files_from: Paths below the source: nothing else is mirrored or deleted, and of directories
-            all that is in them. One that the source hasn't is a failure. Iterated over once.
-        min_age, max_age: Seconds since the last change of a file, at least and at most.
-        max_size: The most bytes of a file. What is left out by a limit is not deleted either.
-        existing: Make nothing new: only what is in the target is brought in line.
-        ignore_existing: Leave files and links alone that are in the target.
+        delete: True to remove from the target what is not in the source.
+        delete_before: True to remove it before the transfers, to free space for them.
+        max_delete: Change nothing if more entries than this would be removed.
+        force: True to delete even if the source is empty, or part of it can't be read.
+        dry_run: True to change nothing at all.
+        checksum: True to compare the digests of files, not their mtimes.
+        size_only: True to regard files of the same size as the same; differing mtimes are set.
+        update: True to leave files alone that are newer in the target.
+        patterns: Patterns to leave out (True) or include (False); the last match decides.
+        resume: True to use what an earlier try has transferred of a large file.
+        copy_links: True to follow the links of the source, instead of mirroring them.
+        parallel: The number of connections for the files; None to choose.
+        files_from: Paths below the source: nothing else is mirrored or deleted. A directory stands
+            for everything in it. A path that does not exist is a failure. Iterated over once.
+        min_age, max_age: Limits on the seconds since the last change of a file.
+        max_size: The maximum size of a file in bytes. What a limit leaves out is not deleted
+            either.
+        existing: True to make nothing new: only what is in the target is updated.
+        ignore_existing: True to leave files and links alone that are in the target.
 
     Raises:
         ValueError: ``checksum`` and ``size_only`` exclude each other.
@@ -112,11 +113,11 @@ class Options:
 
     @property
     def by_time(self) -> bool:
-        """Whether files of the same size are told apart by their mtimes."""
+        """True if files of the same size are the same only if their mtimes are."""
         return not (self.checksum or self.size_only)
 
     def limits(self) -> Limits | None:
-        """What files have to be like, from now on."""
+        """Return the limits on files; ages count from now."""
         if self.min_age is self.max_age is self.max_size is None:
             return None
         now = time.time_ns()
@@ -129,11 +130,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Route:
-    """The two roots, and which is the source.
+    """The two roots, and which one is the source.
 
     Attributes:
-        upload: From here to the server; else from there to here.
-        local: As typed.
+        upload: True to sync from the local tree to the server, False for the reverse.
+        local: The local root, as typed.
     """
 
     upload: bool
@@ -145,11 +146,11 @@ class Route:
         return "put" if self.upload else "get"
 
     def source(self, path: bytes) -> bytes:
-        """The full path of something in the source."""
+        """Return the full path of an entry in the source."""
         return self.local_path(path) if self.upload else self.remote_path(path)
 
     def target(self, path: bytes) -> bytes:
-        """The full path of something in the target."""
+        """Return the full path of an entry in the target."""
         return self.remote_path(path) if self.upload else self.local_path(path)
 
     def local_path(self, path: bytes) -> bytes:
@@ -159,33 +160,34 @@ class Route:
         return paths.child(self.remote, path) if path else self.remote
 
     def shown_target(self) -> str:
-        """The target's root, for people."""
+        """Return the target's root for display."""
         return (":" if self.upload else "") + paths.show(self.target(b""))
 
     def shown_source(self) -> str:
-        """The source's root, for people."""
+        """Return the source's root for display."""
         return ("" if self.upload else ":") + paths.show(self.source(b""))
 
 
 class Plan:
-    """The steps of a sync in the order of their phases. Close it afterwards.
+    """The steps of a sync in the order of their phases. Close it after use.
 
     Attributes:
-        openings: Directories of the target that must become writable before the rest.
+        openings: Directories of the target that must be made writable before the rest.
         obstacles: Deletions that make way for something of another type.
-        directories: New ones, each before those in it.
+        directories: New directories, each before those in it.
         renames: Files that are in the target under another name.
         transfers: Files and links.
-        attributes: Of files that are the same otherwise.
-        deletions: What the source hasn't.
+        attributes: Attributes of files that are otherwise the same.
+        deletions: Deletions of what is not in the source.
         endings: Attributes of directories, each after those in it.
-        files, size: How many files are transferred, and their bytes.
-        growth: Bytes that the target has more before anything is deleted.
-        unchanged: Files and links that need nothing.
-        renamed: How many renames.
-        doomed, doomed_size: How many things are deleted, and the bytes of their files.
-        source_is_empty: Nothing is in the source.
-        unreadable: Parts of the source that could not be read: how many, and why the first.
+        files, size: Number of files to transfer, and their bytes.
+        growth: Bytes by which the target grows before anything is deleted.
+        unchanged: Number of files and links that need no step.
+        renamed: Number of renames.
+        doomed, doomed_size: Number of entries to delete, and the bytes of their files.
+        source_is_empty: True if nothing is in the source.
+        unreadable: Number of parts of the source that could not be read.
+        first_unreadable: The first error of those.
     """
 
     def __init__(self) -> None:
@@ -210,7 +212,7 @@ class Plan:
         self.first_unreadable: CommandError | None = None
 
     def phases(self) -> tuple[Spool[Step], ...]:
-        """All steps, in the order in which they are done."""
+        """Return the spools with all steps, in the order in which they are done."""
         return (
             self.openings,
             self.obstacles,
@@ -223,12 +225,12 @@ class Plan:
         )
 
     def steps(self) -> Iterator[Step]:
-        """The steps worth showing."""
+        """Iterate over the steps that are shown."""
         for phase in self.phases():
             yield from (step for step in phase if step.why)
 
     def transfer(self, step: Step, instead_of: int = 0) -> None:
-        """Add a file or link to be sent, in the place of so many bytes."""
+        """Add a file or link to be sent, which replaces one of ``instead_of`` bytes."""
         self.transfers.add(step)
         self.growth += step.size - instead_of
         if step.type == "file":
@@ -246,11 +248,11 @@ class Plan:
 
     @property
     def freed(self) -> int:
-        """Bytes that the target has less when its extra files are deleted."""
+        """The bytes by which the target shrinks when its extra files are deleted."""
         return self.doomed_size - self._obstacle_size
 
     def cannot_read(self, error: CommandError) -> None:
-        """Note that a part of the source stays unknown."""
+        """Note that a part of the source can't be read."""
         self.unreadable += 1
         self.first_unreadable = self.first_unreadable or error
 

@@ -1,8 +1,8 @@
-"""From the two roots of a sync to its plan.
+"""Making the plan of a sync from its two roots.
 
-Lives here: looking at the roots, one of which may be missing.
-Lives elsewhere: comparing what is below them (diff.py), what is done about it (policy.py), renamed
-files (renames.py), carrying the plan out (job.py).
+Lives here: looking up the roots, one of which may be missing.
+Lives elsewhere: comparing what is below them (diff.py), what is done about differences (policy.py),
+renamed files (renames.py), carrying out the plan (job.py).
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def compare(
     """Compare the trees, and make a plan.
 
     Args:
-        rules: What is left out by the options.
-        tell: Hears of what can't be mirrored or is passed over.
-        only: Those paths of the source that are meant, if not all are.
-        make: Makes what decides about each difference.
+        rules: The filter of the options.
+        tell: Called with what can't be mirrored or is skipped.
+        only: A list of paths to which the sync is limited, if any.
+        make: Makes the policy that decides about each difference.
 
     Returns:
-        What has filled the plan, which is to be closed.
+        The policy, with the plan. Close that after use.
 
     Raises:
-        CommandError: A root is missing, is no directory or can't be read.
+        CommandError: A root is missing, is not a directory or can't be read.
         ConnectionLost, Interrupted
     """
     remote = _remote_root(connection, route)
@@ -69,7 +69,7 @@ def compare(
 
 
 def _looking(connection: Connection, route: Route, options: Options) -> Look:
-    """Looks for paths in the source."""
+    """Return a function that looks up paths in the source."""
     if route.upload:
         return looking_here(route.local, follow=options.copy_links)
     return looking_there(connection, route.remote, follow=options.copy_links)
@@ -90,7 +90,7 @@ def _fill(
             Renames(connection, route, policy).find()
     except BaseException as error:
         policy.plan.close()
-        if not isinstance(error, (ConnectionLost, Interrupted)):  # whose own cleaning up comes
+        if not isinstance(error, (ConnectionLost, Interrupted)):  # these are cleaned up elsewhere
             connection.cancel_all()
         raise
 
@@ -104,7 +104,7 @@ def _remote_root(connection: Connection, route: Route) -> Entry | None:
             return None
         raise
     if reply.entry.type != "dir":
-        raise NotADirectory(f"{paths.show(path)}: not a directory (for files: put, get)")
+        raise NotADirectory(f"{paths.show(path)}: not a directory (use put or get for files)")
     return reply.entry
 
 
@@ -118,4 +118,4 @@ def _local_root(route: Route) -> LocalTree | None:
         raise
     except NotADirectoryError:
         shown = paths.show(path)
-        raise NotADirectory(f"{shown}: not a directory (for files: put, get)") from None
+        raise NotADirectory(f"{shown}: not a directory (use put or get for files)") from None

@@ -1,9 +1,9 @@
-"""What a sync does about what differs: towards the server, or from there.
+"""The policy of a sync: what it does about differences, in each direction.
 
-Lives here: the direction, and what the options make of it: which tree is the source, and what is
-transferred, replaced, left or told.
-Lives elsewhere: finding what differs (diff.py), what is deleted with a directory (deletions.py),
-the steps that come of it (plan.py).
+Lives here: the direction and the effect of the options: which tree is the source, and what is
+transferred, replaced, skipped or reported.
+Lives elsewhere: finding differences (diff.py), what is deleted with a directory (deletions.py), the
+resulting steps (plan.py).
 """
 
 from __future__ import annotations
@@ -49,24 +49,25 @@ from ftpwire import paths
 from ftpwire.errors import AlreadyExists, BadMessage, CommandError, InvalidPath, NotNewer
 from ftpwire.messages import Entry, Problem
 
-_NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "something special"}
+_NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "a special file"}
 
 Tell = Callable[[Result], None]
 MakePolicy = Callable[[Connection, Route, LocalTree | None, Options, Tell], "Policy"]
 
 
 class Policy(ABC):
-    """What is done about each thing that the comparison finds. It fills a plan.
+    """Decides about each difference that the comparison finds, and fills a plan.
 
     Args:
-        tree: The local root; None where a download is going to make it.
-        tell: Hears of what can't be mirrored or is passed over.
+        tree: The local root; None if a download is going to make it.
+        tell: Called with what can't be mirrored or is skipped.
 
     Attributes:
-        target_disk: Whose the target is, for people.
-        odd_times: What has another time in the target, because its disk can't keep that of the
-            source: how many, and the first.
-        first_withheld: Of a download: the first directory that doesn't get the source's mode.
+        target_disk: The disk of the target, for display.
+        odd_times: Number of entries that have another time in the target, because its disk can't
+            store that of the source.
+        first_odd_time: The path of the first of those.
+        first_withheld: Of a download, the first directory that doesn't get the source's mode.
     """
 
     target_disk: ClassVar[str]
@@ -95,47 +96,47 @@ class Policy(ABC):
 
     @abstractmethod
     def replica_class(self) -> type[Replica[Any]]:
-        """What does the steps. It is imported when there is a plan, for one direction alone."""
+        """Return the class that carries out the steps, imported only when there is a plan."""
 
     @abstractmethod
     def _ask_for_times(self, connection: Connection) -> Ask:
-        """What asks the target's disk which times it keeps."""
+        """Return the function that asks the target's disk about times."""
 
     @abstractmethod
     def pair(self, local: Entry, there: Entry) -> tuple[Entry, Entry]:
-        """Source and target, of what both trees have."""
+        """Return source and target of an entry that both trees have."""
 
     @abstractmethod
     def read_rules(self, here: Directory, fd: int, theirs: Table[Entry]) -> bytes:
-        """The .ftpignore file that the source has in a directory. Raises OSError, CommandError."""
+        """Return the source's .ftpignore file of a directory. Raises OSError, CommandError."""
 
     @property
     def quick(self) -> bool:
-        """Whether files of the same size, time and mode need no other look."""
+        """True if files of the same size, time and mode are regarded as the same."""
         return not self.options.checksum
 
     # what could not be read ----------------------------------------------------------------
 
     def local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
-        """Something here can't be read."""
+        """Report a local path that can't be read."""
         self.troubles.local(path, error)
 
     def remote_trouble(self, path: bytes, problem: Problem) -> None:
-        """Something on the server can't be read."""
+        """Report a remote path that can't be read."""
         self.troubles.remote(path, problem)
 
     def rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:
-        """It isn't known what is left out of a directory."""
+        """Report an unreadable .ftpignore file: it is unknown what is left out of a directory."""
         self.plan.cannot_read(self.troubles.in_source(join(directory, IGNORE_FILE), error))
 
     # the roots -----------------------------------------------------------------------------
 
     @abstractmethod
     def make_root(self, source: Entry, rules: Filter) -> Directory | None:
-        """The target's root has to be made.
+        """Plan to make the target's root.
 
         Returns:
-            What is compared with the remote listing then; None where nothing is there to be listed.
+            The directory to compare with the remote listing; None if there is nothing to list.
         """
 
     # what both trees have ------------------------------------------------------------------
@@ -144,16 +145,18 @@ class Policy(ABC):
     def leaves_out(
         self, rules: Filter, name: bytes, info: os.stat_result, there: Entry | None
     ) -> bool:
-        """Whether something that is here is left out. Of what both trees have, the source's
-        decides."""
+        """Return whether a local entry is left out.
+
+        If both trees have it, that of the source decides.
+        """
 
     def note_local(self, *, there_too: bool) -> None:
-        """Something is here that isn't left out."""
+        """Note that a local entry exists that isn't left out."""
         if there_too:
             self.plan.source_is_empty = False
 
     def meet(self, here: Directory, local: Entry, there: Entry) -> None:
-        """Something has the same name in both trees."""
+        """Decide about an entry that both trees have."""
         source, target = self.pair(local, there)
         path = join(here.path, local.path)
         if source.type == "other":
@@ -171,7 +174,7 @@ class Policy(ABC):
             self._unchanged(path, source)
         elif self.options.update and target.mtime_ns > source.mtime_ns:
             shown = paths.show(self._route.target(path))
-            self.troubles.report(path, NotNewer(f"{shown}: is newer"), skipped=True)
+            self.troubles.report(path, NotNewer(f"{shown}: newer than the source"), skipped=True)
         elif source.type == "link":
             self._transfer(here, path, source, "target", target)
         elif source.size != target.size:
@@ -184,7 +187,7 @@ class Policy(ABC):
             self._same_bytes(path, source, target)
 
     def _keeps(self) -> bool:
-        """Whether nothing is replaced by something of another type."""
+        """Return whether nothing may be replaced by an entry of another type."""
         return self.options.existing or self.options.ignore_existing
 
     def _pass_by(self, path: bytes) -> None:
@@ -192,7 +195,7 @@ class Policy(ABC):
         self.troubles.report(path, AlreadyExists(f"{shown}: exists"), skipped=True)
 
     def compared(self, here: Directory, local: Entry, there: Entry, *, same: bool) -> None:
-        """The digests of files of the same size are known."""
+        """Decide about files of the same size whose digests are known."""
         source, target = self.pair(local, there)
         path = join(here.path, source.path)
         if same:
@@ -201,7 +204,7 @@ class Policy(ABC):
             self._transfer(here, path, source, "digest", target)
 
     def compare_times(self, here: Directory, source: Entry, target: Entry) -> None:
-        """Files that are the same but for their times; which of these can be kept is known."""
+        """Decide about files that may differ only in time. What the disk stores is known."""
         path = join(here.path, source.path)
         if not self.options.by_time or self.times.are_same(source, target):
             self._same_bytes(path, source, target)
@@ -211,11 +214,11 @@ class Policy(ABC):
     def not_compared(
         self, here: Directory, local: Entry, there: Entry, error: OSError | CommandError
     ) -> None:
-        """The digest of one of two files of the same size can't be had."""
-        self.compared(here, local, there, same=False)  # whoever transfers it will say
+        """Decide about files of the same size if a digest of one is not available."""
+        self.compared(here, local, there, same=False)  # the transfer reports the error
 
     def _unchanged(self, path: bytes, source: Entry) -> None:
-        """A file or link needs nothing."""
+        """Count a file or link that needs no step."""
         self.plan.unchanged += 1
 
     def _same_bytes(self, path: bytes, source: Entry, target: Entry) -> None:
@@ -228,7 +231,7 @@ class Policy(ABC):
         self.plan.attributes.add(Step("attributes", path, "file", 0, mode, mtime_ns, why=why))
 
     def _attributes_differ(self, path: bytes, source: Entry, target: Entry) -> str:
-        """What has to be set: for people, and empty for nothing."""
+        """Return which attributes have to be set, for display; empty if none."""
         found = []
         if source.mode & 0o777 != target.mode & 0o777:
             found.append("mode")
@@ -242,11 +245,11 @@ class Policy(ABC):
     def _change_type(self, here: Directory, path: bytes, source: Entry, target: Entry) -> None:
         if not self.options.delete:
             shown = paths.show(self._route.target(path))
-            text = f"{shown}: {_NOUNS[target.type]} is there, the source has {_NOUNS[source.type]}"
-            self.troubles.report(path, AlreadyExists(f"{text} (--delete replaces it)"))
+            text = f"{shown}: is {_NOUNS[target.type]}, but {_NOUNS[source.type]} in the source"
+            self.troubles.report(path, AlreadyExists(f"{text} (use --delete to replace it)"))
         elif here.filter.leaves_out(structs.replace(target, path=source.path)):
             shown = paths.show(self._route.target(path))
-            text = f"{shown}: {_NOUNS[target.type]} is in the way, and is left out"
+            text = f"{shown}: {_NOUNS[target.type]} is in the way, but is left out of the sync"
             self.troubles.report(path, AlreadyExists(text))
         elif target.type == "dir":
             self._replace_directory(here, source, target)
@@ -259,20 +262,20 @@ class Policy(ABC):
 
     @abstractmethod
     def _replace_directory(self, here: Directory, source: Entry, target: Entry) -> None:
-        """The source has something else in the place of a directory of the target."""
+        """Plan to replace a directory of the target by something else."""
 
     @abstractmethod
     def _new_directory(self, here: Directory, source: Entry) -> None:
-        """The source has a directory for which there is room in the target."""
+        """Plan to make a directory of the source for which the path in the target is free."""
 
     # what only one of them has -------------------------------------------------------------
 
     @abstractmethod
     def only_here(self, here: Directory, local: Entry, replacement: Entry | None = None) -> None:
-        """Something is not on the server, or something else is there."""
+        """Decide about a local entry that is not on the server, or differs there in type."""
 
     def only_there(self, here: Directory, name: bytes, there: Entry) -> None:
-        """Something is not here."""
+        """Decide about a remote entry that does not exist locally."""
         if not here.leaves_out(there):
             self._only_there(here, name, there)
 
@@ -280,7 +283,7 @@ class Policy(ABC):
     def _only_there(self, here: Directory, name: bytes, there: Entry) -> None: ...
 
     def ends(self, above: Directory, deletion: Deletion) -> None:
-        """All that is in a directory that goes is known."""
+        """Add the deletion of a complete directory to the plan, or to the directory above it."""
         self.deletions.note_what_stays(deletion)
         if above.deletion is not None:
             above.deletion.take(deletion)
@@ -290,7 +293,7 @@ class Policy(ABC):
             self._transfer(above, deletion.path, deletion.replacement, "type")
 
     def went_away(self, above: Directory, path: bytes, gone: Awaited, rules: Filter) -> None:
-        """A remote directory was not there any more when it was to be listed."""
+        """Decide about a remote directory that was removed before it was listed."""
         if gone.kind == "new":
             assert gone.source is not None
             self._end_directory(path, gone.source, "")
@@ -300,11 +303,11 @@ class Policy(ABC):
     # the steps -----------------------------------------------------------------------------
 
     def _make_directory(self, path: bytes, source: Entry) -> None:
-        """A directory that the target hasn't."""
+        """Plan to make a directory that is not in the target."""
         self.plan.directories.add(Step("mkdir", path, "dir", mode=source.mode & 0o777, why="new"))
 
     def left(self, here: Directory) -> None:
-        """All that is in a directory of the source was seen."""
+        """Finish a directory of the source: everything in it was processed."""
         assert here.source is not None
         if here.kind == "new":
             self._end_directory(here.path, here.source, "")
@@ -318,13 +321,13 @@ class Policy(ABC):
             self.deletions.open_closed(here, source.mode)
 
     def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
-        """The source, with the mode that a directory of the target may get of it."""
+        """Return the source with the mode that the directory of the target may get."""
         return source
 
     def _end_directory(self, path: bytes, source: Entry, why: str) -> None:
-        """What a directory has once its contents are there."""
+        """Plan to set a directory's attributes after its contents are complete."""
         if self._is_home(path):
-            return  # it belongs to the account: it is not one of the things in it
+            return  # it belongs to the account, and is not part of its contents
         mode, mtime_ns = source.mode & 0o777, source.mtime_ns
         step = Step("attributes", path, "dir", mode=mode, mtime_ns=mtime_ns, why=why)
         self.plan.endings.add(step)
@@ -360,7 +363,7 @@ class Policy(ABC):
 
 
 class ToServer(Policy):
-    """What is here is the source."""
+    """The policy of a sync to the server: the local tree is the source."""
 
     target_disk = "server's disk"
 
@@ -424,7 +427,7 @@ class ToServer(Policy):
             super().went_away(above, path, gone, rules)
 
     def _new(self, path: bytes, local: Entry, rules: Filter) -> bool:
-        """Plan the upload of something new; False when it can't be stored."""
+        """Plan the upload of a new entry. Return False if it can't be stored."""
         if self.troubles.is_too_long(path, b""):
             return False
         if local.path in paths.RESERVED:
@@ -442,7 +445,7 @@ class ToServer(Policy):
         return True
 
     def _new_tree(self, path: bytes, source: Entry, rules: Filter) -> None:
-        """Plan the upload of a directory with all that is in it."""
+        """Plan the upload of a directory with everything in it."""
         self._make_directory(path, source)
         try:
             check_depth(path)
@@ -461,9 +464,9 @@ class ToServer(Policy):
 
 
 class FromServer(Policy):
-    """What is there is the source."""
+    """The policy of a sync from the server: the remote tree is the source."""
 
-    target_disk = "disk here"
+    target_disk = "local disk"
 
     def replica_class(self) -> type[Replica[Any]]:
         from ftpclient.sync.local_replica import LocalReplica
@@ -496,7 +499,7 @@ class FromServer(Policy):
         return rules.leaves_out_local(name, info)
 
     def _granted(self, path: bytes, source: Entry, target: Entry) -> Entry:
-        """The root's own mode stays; others don't get more rights than `grantable` says."""
+        """Keep the root's own mode; other directories get what `grantable` allows."""
         mode = grantable(source.mode, target.mode) if path else target.mode & 0o777
         if path and mode != source.mode & 0o777:
             self.first_withheld = self.first_withheld or path
@@ -527,7 +530,7 @@ class FromServer(Policy):
         if self.options.existing or self.troubles.is_too_long(here.path, name):
             return
         if len(checked_parts(there.path)) != 1:
-            raise BadMessage("the server sent a path where a name belongs")
+            raise BadMessage("the server sent a path instead of a name")
         path = join(here.path, name)
         if there.type == "other":
             self.troubles.pass_over(path)
@@ -540,6 +543,6 @@ class FromServer(Policy):
 def policy_for(
     connection: Connection, route: Route, tree: LocalTree | None, options: Options, tell: Tell
 ) -> Policy:
-    """That of a sync's direction."""
+    """Return the policy for a sync's direction."""
     kind = ToServer if route.upload else FromServer
     return kind(connection, route, tree, options, tell)

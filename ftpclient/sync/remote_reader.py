@@ -1,10 +1,11 @@
-"""The remote tree of a sync, as it is compared.
+"""Reading the remote tree during the comparison of a sync.
 
-Lives here: its listing, which is asked for once; and what is asked besides: .ftpignore files and
-digests.
-Lives elsewhere: taking pages ahead (transfer/listing.py), what is found there (diff.py, policy.py).
+Lives here: its listing, which is requested once; .ftpignore files and digests, which are requested
+separately.
+Lives elsewhere: receiving pages ahead of their use (transfer/listing.py), processing what is found
+(diff.py, policy.py).
 
-The server answers in order: what is asked besides waits for all of the listing.
+The server replies in order: separate requests wait for the end of the listing.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from ftpwire import digests
 from ftpwire.messages import Entry, Get, Hash, Hashed, List, Sent
 
 POLL_EVERY = 1024
-"""Things between two looks at what the server has sent. A power of two."""
+"""Number of entries after which received pages are processed. A power of two."""
 
 _Item = TypeVar("_Item")
 
 
 class RemoteReader:
-    """Reads the remote tree; ``follow``: through its links."""
+    """Reads the remote tree. ``follow``: True to follow its links."""
 
     def __init__(self, connection: Connection, route: Route, *, follow: bool = False) -> None:
         self._follow = follow
@@ -41,10 +42,10 @@ class RemoteReader:
 
     @contextmanager
     def listed(self, *, digest: bool) -> Iterator[Listing]:
-        """The listing of all of it.
+        """Request the listing of the whole tree.
 
         Args:
-            digest: With the digests of files, which the server computes on the way.
+            digest: True to include digests of files; the server computes missing ones.
         """
         request = List(self._route.remote, recursive=True, follow=self._follow, digest=digest)
         self._listing = Listing(self.connection, request)
@@ -54,32 +55,32 @@ class RemoteReader:
             yield self._listing
 
     def poll(self) -> None:
-        """Take what the server has sent. Raises Interrupted."""
+        """Receive what the server has sent, without waiting. Raises Interrupted."""
         if self._listing is None:
             self.connection.check()
         else:
             self._listing.poll()
 
     def polling(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """The items, with a look now and then at what the server has sent."""
+        """Iterate over the items, calling ``poll`` regularly."""
         for number, item in enumerate(items):
             if not number & (POLL_EVERY - 1):
                 self.poll()
             yield item
 
     def settle(self) -> None:
-        """Have the listing sent to its end, so that what is asked next is answered."""
+        """Receive the rest of the listing, so that the next request is answered."""
         if self._listing is not None:
             self._listing.finish()
 
     def rules(self, directory: bytes, entries: Table[Entry]) -> bytes:
-        """The .ftpignore file of a directory; nothing where there is none.
+        """Return the contents of a directory's .ftpignore file; empty if there is none.
 
         Args:
-            entries: What is in the directory.
+            entries: The entries of the directory.
 
         Raises:
-            CommandError: It can't be had.
+            CommandError: It can't be read.
         """
         entry = entries.get(IGNORE_FILE)
         if entry is None or entry.type != "file":
@@ -97,7 +98,7 @@ class RemoteReader:
         return data
 
     def ask_digests(self, directory: bytes, entries: Iterable[Entry]) -> dict[bytes, Call]:
-        """Ask for the digests of files that the listing told none of; by their names."""
+        """Request the digests of files that the listing has without one; return calls by name."""
         asked: dict[bytes, Call] = {}
         for entry in entries:
             if entry.digest is None:
@@ -107,7 +108,7 @@ class RemoteReader:
         return asked
 
     def digest_of(self, entry: Entry, asked: dict[bytes, Call]) -> bytes:
-        """A file's digest, as it was told or is answered. Raises CommandError."""
+        """Return a file's digest, from the listing or a call's reply. Raises CommandError."""
         if entry.digest is not None:
             return entry.digest
         call = asked[entry.path]
@@ -119,7 +120,7 @@ class RemoteReader:
 
 
 class _Fetch(GetCall):
-    """A small file into memory."""
+    """A small file being received into memory."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The target of a sync towards the server.
+"""The target of a sync to the server.
 
-Lives here: the requests that do the steps of a plan.
-Lives elsewhere: which steps, and in which order (job.py), moving bytes (transfer/upload.py).
+Lives here: the requests that carry out the steps of a plan.
+Lives elsewhere: choosing and ordering the steps (job.py), transferring bytes (transfer/upload.py).
 
-Nothing waits for its answer until ``settle``: a step costs no round trip.
+No request waits for its reply until ``settle``: a step costs no round trip.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class RemoteReplica(Replica[Upload]):
 
 
 class _StepCall(Call):
-    """A step on its way. Nobody hears of it when the one that it depended on has failed."""
+    """A step being requested. Not reported if the call on which it depends has failed."""
 
     def __init__(self, step: Step, done: Done, *, after: Call | None = None) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ class _StepCall(Call):
             return
         error = self.error
         if self._step.action == "delete" and isinstance(error, NotFound):
-            error = None  # somebody else was quicker
+            error = None  # another client has removed it already
         elif self._step.action == "delete" and isinstance(error, SourceChanged):
-            error = SourceChanged("changed since it was found: it stays")
+            error = SourceChanged("changed since the comparison, so it is not deleted")
         removed = self.reply if error is None and isinstance(self.reply, Removed) else None
         self._tell(self._step, error, removed)

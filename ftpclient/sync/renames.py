@@ -1,10 +1,10 @@
 """Files that a sync would send, and that the server has under another name.
 
-Lives here: finding them by digest. Lives elsewhere: what would be sent and deleted
-(policy.py, deletions.py), moving them (apply.py).
+Lives here: finding them by digest.
+Lives elsewhere: planning transfers and deletions (policy.py, deletions.py), renaming (apply.py).
 
-A file that is going to be deleted there, and one that is new here, may be the same: of those
-with the same size, the kept digests are asked for, all at once, and compared with the local ones.
+A remote file that would be deleted and a new local one may be the same. For pairs of the same size,
+the stored digests are requested, all at once, and compared with those of the local files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ftpwire.messages import Entry, Found, Stat
 
 
 class Renames:
-    """One search, in the plan of an upload that deletes."""
+    """A search for renamed files, in the plan of an upload that deletes."""
 
     def __init__(self, connection: Connection, route: Route, policy: Policy) -> None:
         self._connection = connection
@@ -30,13 +30,13 @@ class Renames:
         self._local = policy.local
         self._missing = policy.deletions.missing
         self._known: dict[bytes, list[Entry]] = {}
-        """What may be moved, by digest. The paths are those of the plan."""
+        """Files that may be renamed, by digest. Their paths are those of the plan."""
         self._moved: dict[bytes, int] = {}
         self._moved_below: dict[bytes, tuple[int, int]] = {}
-        """What will have left a directory: files, bytes."""
+        """Number and bytes of the files that are moved out of each directory."""
 
     def find(self) -> None:
-        """Change the plan: renames for transfers, and fewer deletions."""
+        """Change the plan: replace transfers by renames, and drop their deletions."""
         plan = self._plan
         sizes = {step.size for step in plan.transfers if self._may_be_moved(step)}
         if not sizes:
@@ -59,7 +59,7 @@ class Renames:
         return step.why == "new" and step.type == "file" and step.size in self._missing
 
     def _look_up(self, sizes: set[int]) -> None:
-        """Ask for the digests of what is missing and has one of these sizes."""
+        """Request the digests of the missing files of these sizes."""
         for size in sizes:
             for path in self._missing[size]:
                 request = Stat(self._route.remote_path(path), digest=True)
@@ -67,7 +67,7 @@ class Renames:
         self._connection.wait_for_all()
 
     def _match(self, step: Step) -> Entry | None:
-        """What has the same bytes as a local file, and preferably its name."""
+        """Return a file with the same bytes as a local one, preferably with the same name."""
         digest = self._local.digest(step.path)
         found = self._known.get(digest, []) if digest is not None else []
         if not found:
@@ -107,7 +107,7 @@ class Renames:
             self._moved_below[above] = count + 1, size + step.size
 
     def _spare(self) -> None:
-        """Take what is moved out of the deletions."""
+        """Remove the renamed files from the deletions."""
         deletions, self._plan.deletions = self._plan.deletions, Spool(Step)
         for step in deletions:
             if step.path in self._moved:
@@ -119,7 +119,7 @@ class Renames:
 
 
 class _Look(Call):
-    """Asks for one digest."""
+    """A request for one digest."""
 
     def __init__(self, path: bytes, size: int, known: dict[bytes, list[Entry]]) -> None:
         super().__init__()

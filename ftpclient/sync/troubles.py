@@ -1,7 +1,7 @@
-"""What a sync can't mirror, or passes over, told while it compares.
+"""Reporting, during the comparison, what a sync can't mirror or skips.
 
-Lives here: the words. Lives elsewhere: what a trouble means for the plan (policy.py), telling each
-of them once (job.py).
+Lives here: the error texts.
+Lives elsewhere: the consequences for the plan (policy.py), reporting each one once (job.py).
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from ftpwire.messages import Failed, Problem
 
 
 class Troubles:
-    """Tells of them.
+    """Reports what can't be mirrored or is skipped.
 
     Args:
-        tell: Hears of each.
+        tell: Called with each result.
     """
 
     def __init__(self, route: Route, tell: Callable[[Result], None]) -> None:
         self._route = route
         self._tell = tell
         self._longest = paths.MAX_PATH - len(paths.child(route.remote, b""))
-        """Bytes of the longest relative path that a request can name."""
+        """Maximum length of a relative path in a request, in bytes."""
 
     def report(self, path: bytes, error: CommandError, *, skipped: bool = False) -> None:
-        """Something failed, or is passed over."""
+        """Report a path that failed or is skipped."""
         source, target = self._route.source(path), self._route.target(path)
         step = Step(self._route.verb, path)
         status: Status = "skipped" if skipped else "failed"
         self._tell(Result(source, target, 0, status, error=error, step=step))
 
     def local(self, path: bytes, error: OSError | CommandError) -> CommandError:
-        """Something here can't be read; returns why."""
+        """Report a local path that can't be read; return the error."""
         return self._unreadable(path, error, self._route.local_path(path))
 
     def remote(self, path: bytes, problem: Problem) -> CommandError:
-        """Something on the server can't be read; returns why."""
+        """Report a remote path that can't be read; return the error."""
         text = f"{paths.show(self._route.remote_path(path))}: {problem.message}"
         error = Failed(problem.code, text).to_error()
         if not isinstance(error, CommandError):
@@ -50,7 +50,7 @@ class Troubles:
         return error
 
     def in_source(self, path: bytes, error: OSError | CommandError) -> CommandError:
-        """A file of the source that is read before all others can't be; returns why."""
+        """Report a file of the source that must be read first, and can't be; return the error."""
         return self._unreadable(path, error, self._route.source(path))
 
     def _unreadable(self, path: bytes, error: OSError | CommandError, shown: bytes) -> CommandError:
@@ -60,7 +60,7 @@ class Troubles:
         return error
 
     def is_too_long(self, directory: bytes, name: bytes) -> bool:
-        """Whether no request can name it; that is a failure of its own, and the rest goes on."""
+        """Return whether a path is too long for a request. Reports it as a failure if so."""
         if len(directory) + 1 + len(name) <= self._longest:
             return False
         path = join(directory, name)
@@ -71,7 +71,7 @@ class Troubles:
         return True
 
     def pass_over(self, path: bytes) -> None:
-        """It is nothing that can be mirrored."""
+        """Report a path as skipped because it is not a file, directory or link."""
         shown = paths.show(self._route.source(path))
         error = NotRegular(f"{shown}: not a regular file, directory or link")
         self.report(path, error, skipped=True)

@@ -1,6 +1,7 @@
-"""Attributes of many remote files, set without waiting for each answer.
+"""Setting the attributes of many remote files without waiting for each reply.
 
-Lives here: the calls. Lives elsewhere: one file's (client.py), what a mode becomes
+Lives here: the calls.
+Lives elsewhere: the attributes of a single file (client.py), how a mode is computed
 (cli/chmod_modes.py).
 """
 
@@ -14,11 +15,11 @@ from ftpwire.errors import Cancelled, CommandError
 from ftpwire.messages import SetAttributes
 
 Told = Callable[[SetAttributes, CommandError | None], None]
-"""Hears of each request's end, and why it failed."""
+"""Called when a request has ended, with the error if it failed."""
 
 
 def set_each(connection: Connection, requests: Iterable[SetAttributes], told: Told) -> None:
-    """Set what is asked for, in this order; one that fails does not stop the others.
+    """Send the requests in this order. One that fails does not stop the others.
 
     Raises:
         ConnectionLost, Interrupted
@@ -37,6 +38,6 @@ class _SetCall(Call):
 
     def on_done(self) -> None:
         if isinstance(self.error, Cancelled):
-            return  # with all the others: whoever wanted that knows
+            return  # cancelled together with all others, by the caller
         if self.error is None or isinstance(self.error, CommandError):
             self._told(self._request, self.error)

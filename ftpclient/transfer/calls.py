@@ -1,9 +1,9 @@
-"""The calls of transfers: a file's bytes on their way, and what is wrong when they aren't its.
+"""The calls that transfer files, and the errors when the bytes do not match their digest.
 
-Lives here: the frames of a `Get`, checked; bytes that can't be taken back, verified at the end; the
-answers to a `Put`.
-Lives elsewhere: what becomes of the bytes (file_call.py, node.py, sync/remote_reader.py, aio/),
-where they come from (file_upload.py).
+Lives here: checking the frames that answer a `Get`; verifying, at the end, bytes that were already
+handed on; checking the replies to a `Put`.
+Lives elsewhere: what is done with the received bytes (file_call.py, node.py,
+sync/remote_reader.py, aio/), where the sent bytes come from (file_upload.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ftpwire.paths import RemotePath
 
 
 def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
-    """The error when what arrived doesn't have the digest that the server tells.
+    """Return the error for received bytes that do not have the digest sent by the server.
 
-    That is the one the file was stored with, as long as one is kept.
+    That is the digest with which the file was stored, if the server has kept it.
     """
     if encrypted:
         return StoredFileDamaged(
@@ -39,38 +39,39 @@ def mismatch(source: RemotePath, *, encrypted: bool) -> VerificationFailed:
             "its bytes no longer have the digest they were stored with"
         )
     return VerificationFailed(
-        f"{paths.show(source)}: what arrived is not what was stored: damaged on the way, or on the "
-        "server's disk (`ftpd scrub` there tells)"
+        f"{paths.show(source)}: the received bytes do not match the stored digest: damaged in "
+        "transit, or on the server's disk (run `ftpd scrub` on the server to find out)"
     )
 
 
 def asks_for_holes(connection: Driver, size: int | None = None) -> bool:
-    """Whether to ask for the holes of a remote file.
+    """Return whether to ask the server to send the holes of a file as holes.
 
     Args:
-        size: Its bytes, if they are known.
+        size: The file's size in bytes, if known.
     """
     return (size is None or size > SMALL) and HOLES in connection.server.features
 
 
-def check_digest(source: RemotePath, told: bytes | None, digest: bytes, connection: Driver) -> None:
-    """Compare the digest of a whole file that arrived with the one that the server tells.
+def check_digest(source: RemotePath, sent: bytes | None, digest: bytes, connection: Driver) -> None:
+    """Compare the digest of a received file with the one sent by the server.
 
     Raises:
-        VerificationFailed: It is another one; or none was told, and the client wants one.
+        VerificationFailed: They differ; or the server sent none, and the client requires one.
     """
-    if told is None:
+    if sent is None:
         if connection.verify:
             raise VerificationFailed(
-                f"{paths.show(source)}: the server sent no digest, so nothing shows that these are "
-                "the file's bytes (--no-verify takes them)"
+                f"{paths.show(source)}: the server sent no digest, so the file can't be verified "
+                "(--no-verify accepts it)"
             )
-    elif told != digest:
+    elif sent != digest:
         raise mismatch(source, encrypted=connection.encrypted)
 
 
 class GetCall(Call):
-    """A file on its way from the server, into whatever ``open_target`` gives."""
+    """A file being received. Its bytes go into the call's ``sink``, if there is one, else to
+    ``on_data``."""
 
     streams = True
     asked_offset = 0
@@ -85,7 +86,7 @@ class GetCall(Call):
         if self.info is not None:
             raise BadMessage("the server began a file twice")
         if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
-            raise BadMessage("the server began in the wrong place")
+            raise BadMessage("the server began at the wrong offset")
         self.info = reply
         try:
             self.begin(reply)
@@ -106,14 +107,17 @@ class GetCall(Call):
         self._small += data
 
     def begin(self, info: Sending) -> None:
-        """The file's size is known: prepare a sink if it is large."""
+        """Prepare a sink if the file is large. Called once its size is known."""
 
     def fail(self, error: OSError | CommandError) -> None:
-        """The local side failed: what still comes is passed over."""
+        """Handle an error of the local side. The bytes that still arrive are ignored."""
 
 
 class StreamCall(GetCall):
-    """A file's bytes as they come, for who can't take them back: they are verified at the end."""
+    """A file whose bytes are handed on as they arrive, and verified only at the end.
+
+    For targets from which bytes can't be taken back.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,14 +128,14 @@ class StreamCall(GetCall):
         self.take(data)
 
     def take(self, data: memoryview) -> None:
-        """Bytes of the file; the view is good until this returns."""
+        """Handle bytes of the file. The view is valid until this returns."""
 
     def result(self, source: RemotePath, connection: Driver) -> tuple[int, bytes]:
-        """Size and digest, once it is done.
+        """Return the size and the digest of a file that has been received completely.
 
         Raises:
-            VerificationFailed: What was handed out is not what the server says that it stored, or
-                it doesn't say.
+            VerificationFailed: The bytes do not have the digest sent by the server, or it sent
+                none.
         """
         if self.error is not None:
             raise self.error
@@ -146,7 +150,7 @@ class StreamCall(GetCall):
 
 
 class PutCall(Call):
-    """A file on its way to the server."""
+    """A file being sent to the server."""
 
     def __init__(self, transfer: Transfer, source: bytes, target: bytes) -> None:
         super().__init__()
@@ -155,23 +159,23 @@ class PutCall(Call):
         self._target = target
         self.size = 0
         self.digest: bytes | None = None
-        """Of the whole file, once that is known: before its END is sent."""
+        """The digest of the whole file. None until it is known, just before END is sent."""
         self.ready: Ready | None = None
         self.failure: FtpError | None = None
-        """Why this side gave it up."""
+        """The local error for which the upload was abandoned."""
         self.asks = False
-        """Whether a `Ready` is waited for."""
+        """True if the request asks for a `Ready` before the bytes are sent."""
         self.remark: str | None = None
         """See `Result`."""
         self.then: Callable[[], None] | None = None
-        """Called after its end was told, if it is stored."""
+        """Called after the result was reported, if the file is stored."""
         self.replaced = False
-        """Another call has taken over the file: this one's end is nobody's business."""
+        """True if another call has taken over the file: the result of this one is not reported."""
 
     def on_reply(self, reply: Ready | Stored) -> bool:
         if isinstance(reply, Ready):
             if self.ready is not None or not self.asks:
-                raise BadMessage("the server is ready for what nobody asked")
+                raise BadMessage("the server sent an unexpected Ready")
             self.ready = reply
             return False
         if self.digest is None:
@@ -181,17 +185,17 @@ class PutCall(Call):
         return True
 
     def is_ready(self) -> bool:
-        """Wait for the server to say that the bytes may come; False when it has refused them."""
+        """Wait until the server accepts bytes. Return False if it refused the upload."""
         connection = self._transfer.connection
         while self.ready is None and not self.done:
             connection.pump()
         if self.done and self.ready is None:
-            connection.send_cancel(self)  # closes what the refused request has opened
+            connection.send_cancel(self)  # ends the open request, which the server has refused
             return False
         return True
 
     def send(self, pieces: Iterable[memoryview | Hole]) -> bool:
-        """Send the file's bytes; False when the server has refused them meanwhile."""
+        """Send the file's bytes. Return False if the server refused the upload meanwhile."""
         transfer = self._transfer
         for piece in pieces:
             if isinstance(piece, Hole):
@@ -205,7 +209,7 @@ class PutCall(Call):
         return True
 
     def give_up(self, source: bytes, error: OSError | CommandError) -> None:
-        """The source failed in the middle: have the server drop what it got."""
+        """Cancel the upload because its source failed; the server discards what it received."""
         if isinstance(error, OSError):
             error = from_oserror(error, paths.show(source))
         self.failure = error
@@ -216,7 +220,7 @@ class PutCall(Call):
         if self.replaced:
             return
         error = self.error
-        if not isinstance(error, ConnectionLost):  # that may have broken what failed here
+        if not isinstance(error, ConnectionLost):  # a lost connection may have caused the failure
             error = self.failure or error
         local = error is not None and error is self.failure
         self._transfer.end(
@@ -233,7 +237,7 @@ class PutCall(Call):
 
 
 class Discard:
-    """A sink for bytes that nobody wants any more."""
+    """A sink that ignores all bytes."""
 
     def __init__(self) -> None:
         self._scratch = memoryview(bytearray(64 * 1024))

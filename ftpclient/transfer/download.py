@@ -1,8 +1,8 @@
-"""Downloads: files and trees from the server to here.
+"""Downloads of files and trees from the server to the local machine.
 
-Lives here: what was asked for by its name: where it goes, and what has to be so before.
+Lives here: sources named by the user, their target paths, and the checks before they begin.
 Lives elsewhere: files (file_download.py), trees (tree_download.py), FIFOs and descriptors
-(node.py), what all transfers share (job.py).
+(node.py), the base of all transfers (job.py).
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ if TYPE_CHECKING:
 
 
 class Download(FileDownload):
-    """Files and trees from the server to here. ``add`` what to get, then ``finish``."""
+    """A download of files and trees. ``add`` the sources, then ``finish``."""
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, options, listener)
         self._apart = Apart()
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
-        """What files went into that can't be taken back: after a lost connection they go on."""
+        """FIFOs, devices and descriptors being written to. Bytes can't be taken back from them, so
+        they stay open after a lost connection, and the transfer resumes where it stopped."""
         self.stays: frozenset[bytes] = frozenset()
-        """Directories on the server that are not removed, though they became empty."""
+        """Remote directories that ``remove_source`` leaves in place even when they become empty."""
 
     def worker(self, connection: Connection) -> FileDownload:
-        """A transfer that works for this one, on a connection of its own."""
+        """Return a worker for this transfer, with a connection of its own."""
         return FileDownload(connection, self.options, self.listener, self)
 
     def close(self) -> Summary:
@@ -59,12 +60,12 @@ class Download(FileDownload):
         follow: bool = True,
         there: Targets | None = None,
     ) -> None:
-        """Get a remote file, link or directory to exactly the local path ``target``.
+        """Get a remote file, link or directory, to exactly the local path ``target``.
 
         Args:
-            follow: Whether the target may be a link to the directory that is meant.
-            there: What was at the targets before the transfer began: bytes go into a FIFO or
-                device, and through a link to a file.
+            follow: True if the target may be a link to the directory to write into.
+            there: What was at the targets before the transfer began. A file is written into a
+                FIFO or device found there, and through a link to a file.
         """
         self.go_on()
         named: Named | None = None
@@ -78,7 +79,9 @@ class Download(FileDownload):
                 self._get_tree(source, entry, target, follow=follow)
                 return
             if self.options.selection.only is not None:
-                raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
+                raise NotADirectory(
+                    f"{paths.show(source)}: not a directory, but a list of paths below it was given"
+                )
             named = None if there is None else there.at(target, entry.type)
             if named is not None and named.is_node:
                 self._add_into(source, entry, target, named)
@@ -86,7 +89,7 @@ class Download(FileDownload):
                 self._add_named(source, entry, target, named)
         except (OSError, CommandError) as error:
             if isinstance(error, BrokenPipeError) and named and named.descriptor is not None:
-                raise  # our own output: the end of all of it, as of what is printed
+                raise  # our own output was closed: end the command, as when printing
             self.fail(source, target, error, named=True)
 
     def _get_tree(self, source: RemotePath, entry: Entry, target: bytes, *, follow: bool) -> None:
@@ -95,7 +98,7 @@ class Download(FileDownload):
     def _add_named(
         self, source: RemotePath, entry: Entry, target: bytes, named: Named | None
     ) -> None:
-        """Get a file or link to the path ``target``, or a file to where a link there leads."""
+        """Get a file or link to the path ``target``, or a file to where the link there leads."""
         here, name = os.path.split(target.rstrip(b"/"))
         through = named is not None and named.is_link and entry.type == "file"
         if named is not None and through:
@@ -105,7 +108,9 @@ class Download(FileDownload):
             self._apart.check(self.connection, here, paths.parent_of(source))
         with closing(LocalTree(here, durable=self.options.remove_source)) as tree:
             if named is not None and through and not named.is_same(tree.stat((name,))):
-                raise SourceChanged(f"{paths.show(target)}: what it links to was moved meanwhile")
+                raise SourceChanged(
+                    f"{paths.show(target)}: the target of this link was moved meanwhile"
+                )
             if entry.type == "file":
                 preflight.check_get(
                     here, entry.size, lambda: preflight.here_of(here, (name,)), UNDONE
@@ -121,7 +126,7 @@ class Download(FileDownload):
         if node is None:
             node = self._nodes[source, target] = Node(target, named.descriptor)
         if node.ended:
-            return  # before a connection was lost
+            return  # finished before a connection was lost
         try:
             node.open(named, self.connection, self.listener.remark)
             self.started(source, entry.size)

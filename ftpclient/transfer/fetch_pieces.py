@@ -1,11 +1,12 @@
 """Getting one large file over several connections, in pieces.
 
-Lives here: who brings which piece, what becomes of the file when one fails.
-Lives elsewhere: where pieces begin (pieces.py), files that travel whole (file_call.py), the
+Lives here: which connection gets which piece, and what remains of the file when one fails.
+Lives elsewhere: where pieces begin (pieces.py), files that are sent whole (file_call.py), the
 connections (pool.py), putting pieces together (ftpwire/pieces.py).
 
-The parent of a transfer gives pieces away in their order, and only so far beyond what is there
-without a gap: of an interrupted file that part counts, and what lies beyond it comes again.
+The parent transfer hands out pieces in order, and only up to a limited distance beyond the first
+gap. If the download is interrupted, the part before that gap is kept, and all pieces beyond it have
+to be sent again.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from ftpwire.paths import RemotePath
 from ftpwire.pieces import PIECE, Assembly, Piece
 
 _ASKED_AT_ONCE = 3
-"""Pieces that one connection asks for before the first of them has come."""
+"""Maximum number of pieces that a connection has requested and not received completely."""
 _WINDOW = 4
-"""Pieces for each connection that may be under way beyond the first gap. More would keep unequal
-connections busier, and be lost when one of them is."""
+"""Maximum distance from the first gap to a piece that is handed out, in pieces per connection.
+A higher value would keep connections of unequal speed busier, but lose more when one is lost."""
 
 
 class _Probe(Call):
-    """What the server has, asked for before any piece: a `Get` of no bytes."""
+    """Asks for the size and time of the file before any piece: a `Get` of no bytes."""
 
     streams = True
 
@@ -59,7 +60,7 @@ class _Probe(Call):
 
     def on_frame(self, size: int) -> None:
         if size:
-            raise BadMessage("the server sent bytes that nobody asked for")
+            raise BadMessage("the server sent bytes that were not requested")
 
     def on_ending(self) -> None:
         if self.info is None:
@@ -67,7 +68,7 @@ class _Probe(Call):
 
 
 class _PieceCall(Call):
-    """One piece on its way from the server."""
+    """One piece being received."""
 
     streams = True
 
@@ -86,15 +87,15 @@ class _PieceCall(Call):
             raise BadMessage("the server began a piece twice")
         self._begun = True
         if not self._fetching.is_same(reply):
-            self._fail(SourceChanged("it changed on the server meanwhile"))
+            self._fail(SourceChanged("changed on the server meanwhile"))
         elif reply.offset != self._piece.start:
-            raise BadMessage("the server began in the wrong place")
+            raise BadMessage("the server began at the wrong offset")
         return False
 
     def on_frame(self, size: int) -> None:
         self._left -= size
         if not self._begun or self._left < 0:
-            raise BadMessage("the server sent more bytes than were asked for")
+            raise BadMessage("the server sent more bytes than were requested")
 
     def on_hole(self, size: int) -> None:
         self.on_frame(size)
@@ -105,7 +106,7 @@ class _PieceCall(Call):
             raise BadMessage("the server ended a piece before it was complete")
 
     def on_done(self) -> None:
-        self.sink = None  # nobody refers to its buffers any more
+        self.sink = None  # end the reference cycle: the call was its own sink
         if self.error is None and not self._failed:
             try:
                 self._piece.finish()
@@ -114,7 +115,7 @@ class _PieceCall(Call):
         if self.error is not None:
             self._fetching.fail(self.error)
 
-    # its sink: the piece, until something fails
+    # The call is its own sink: it passes bytes to the piece until something fails.
 
     def buffer(self) -> memoryview:
         if not self._failed:
@@ -143,7 +144,11 @@ class _PieceCall(Call):
 
 
 class _Fetching:
-    """One file that workers bring. The first ``error`` ends it; others follow from that."""
+    """One file that workers receive in pieces.
+
+    The first ``error`` ends it. Later errors are only consequences of the first, and are ignored.
+    Workers set it and the parent reads it, without a lock: it is only ever assigned.
+    """
 
     def __init__(self, source: RemotePath, info: Sending, assembly: Assembly) -> None:
         self.source = source
@@ -151,22 +156,23 @@ class _Fetching:
         self.assembly = assembly
         self.error: OSError | FtpError | None = None
         self.grew = False
-        """Some pieces came from a longer file: whether it begins with them is asked at the end."""
+        """True if some pieces came from a longer version of the file. Whether that begins with the
+        same bytes is checked at the end."""
 
     def is_same(self, info: Sending) -> bool:
-        """Whether a piece is of the same file as the others, as far as that can be seen."""
+        """Return whether a piece is of the same file as the others, judging by size and time."""
         if info.size > self.info.size:
             self.grew = True
             return True
         return (info.size, info.mtime_ns) == (self.info.size, self.info.mtime_ns)
 
     def fail(self, error: OSError | FtpError) -> None:
-        """A piece can't come; the rest is not needed any more."""
+        """Record that a piece failed; the remaining ones are not needed any more."""
         if self.error is None:
             self.error = error
 
     def fetch(self, worker: Transfer, start: int) -> None:
-        """Ask for a piece, on a worker's connection."""
+        """Ask for a piece on a worker's connection."""
         connection = worker.connection
         while connection.unanswered >= _ASKED_AT_ONCE:
             connection.pump()
@@ -176,7 +182,7 @@ class _Fetching:
         try:
             piece = self.assembly.open(start, size)
         except LeaseLost:
-            return  # the parent has given it up
+            return  # the parent has abandoned the file
         call = _PieceCall(self, piece)
         asks = asks_for_holes(connection, self.info.size)
         in_trash = worker.options.in_trash
@@ -184,12 +190,12 @@ class _Fetching:
 
 
 class Fetch:
-    """Getting one file in pieces into a partial file, from its beginning to its name.
+    """Downloads one file in pieces to a partial file, verifies it and gives it its final name.
 
     Attributes:
-        size: Of the file, once the server has told it.
-        grew: It became longer meanwhile, and still begins with what came.
-        mtime_ns: When it was changed, once it is here.
+        size: The file's size in bytes, once known.
+        grew: True if the file grew meanwhile, and still begins with the received bytes.
+        mtime_ns: The file's mtime, once it is complete.
     """
 
     def __init__(
@@ -209,12 +215,13 @@ class Fetch:
         self._partial = partial
 
     def run(self) -> bytes:
-        """Get it, verify it, give it its name; returns its digest. Whatever happens, nothing
-        stays behind, except what an interrupted download can go on with.
+        """Get the file, verify it and give it its final name. Return its digest.
+
+        After a failure nothing remains, except what an interrupted download can resume from.
 
         Raises:
-            CommandError, OSError: The file failed, or is refused.
-            ConnectionLost, Interrupted: It was interrupted.
+            CommandError, OSError: The file failed or was refused.
+            ConnectionLost, Interrupted: The download was interrupted.
         """
         partial = self._partial
         try:
@@ -231,11 +238,11 @@ class Fetch:
             raise
 
     def _begin(self) -> tuple[Sending, bytes | None, digests.new]:
-        """Ask what the server has, and whether it begins with what is here.
+        """Ask the server for the file's properties, and whether it begins with the partial file.
 
         Returns:
-            What is going to be sent, the digest that is kept of it, and what has hashed the part
-            that is here.
+            What the server is going to send; the stored digest, if it has one; and a hasher that
+            has hashed the part that is already here.
         """
         offset, hasher = self._partial.offset, digests.new()
         if offset < RESUME_FROM:
@@ -249,8 +256,10 @@ class Fetch:
         return info, kept, hasher if info.offset == offset else digests.new()
 
     def _probe(self, offset: int, prefix: bytes | None) -> tuple[Sending, bytes | None]:
-        """Ask what the server has: from ``offset`` on if the file begins with ``prefix``, else
-        from its beginning; and the digest that is kept of it."""
+        """Ask for the file's properties and its stored digest.
+
+        The reply names ``offset`` if the file begins with ``prefix``, else 0.
+        """
         connection, probe = self._transfer.connection, _Probe()
         in_trash = self._transfer.options.in_trash
         request = Get(self._source, offset, prefix, length=0, in_trash=in_trash)
@@ -261,7 +270,7 @@ class Fetch:
         info = probe.info
         assert info is not None and isinstance(probe.ending, Sent)
         if info.offset not in (0, offset) or info.offset > info.size:
-            raise BadMessage("the server began in the wrong place")
+            raise BadMessage("the server began at the wrong offset")
         return info, probe.ending.digest
 
     def _bring(
@@ -269,7 +278,7 @@ class Fetch:
     ) -> tuple[Sending, bytes]:
         transfer = self._transfer
         computed = Call()
-        if kept is None:  # the server reads all of it while the pieces come
+        if kept is None:  # the server hashes the whole file while the pieces are sent
             request = Hash(self._source, transfer.options.in_trash)
             transfer.connection.submit(computed, request)
             transfer.connection.flush()
@@ -296,12 +305,14 @@ class Fetch:
     def _verify(
         self, fetching: _Fetching, digest: bytes, kept: bytes | None, computed: Call
     ) -> None:
-        """Compare the digest of all pieces with the one that is kept, or that was computed; of a
-        file that grew meanwhile, have the server read its first bytes once more."""
+        """Compare the digest of all pieces with the stored or the computed one.
+
+        If the file grew meanwhile, ask the server to hash its first bytes again.
+        """
         connection, size = self._transfer.connection, fetching.info.size
         if kept is None:
             if fetching.grew and not computed.done:
-                connection.send_cancel(computed)  # of a longer file: it is of no use
+                connection.send_cancel(computed)  # of the longer file: of no use
             connection.wait_for(computed)
             if computed.error is not None and not fetching.grew:
                 raise computed.error
@@ -318,14 +329,14 @@ class Fetch:
             raise mismatch(self._source, encrypted=connection.encrypted)
 
     def _deal(self, fetching: _Fetching, asked: Call | None) -> None:
-        """Give the pieces away, and wait until all have come.
+        """Hand out the pieces, and wait until all have been received.
 
         Args:
-            asked: What the own connection is asked meanwhile.
+            asked: A request that is pending on the parent's own connection, if any.
         """
         assembly, pool, connection = fetching.assembly, self._pool, self._transfer.connection
         keep_alive = KeepAlive(lambda: connection.ask(WhoAmI()))
-        starts, told = starts_after(assembly.offset, assembly.size), 0
+        starts, counted = starts_after(assembly.offset, assembly.size), 0
         start = next(starts, None)
         while (frontier := assembly.frontier) < assembly.size:
             pool.check()
@@ -340,12 +351,12 @@ class Fetch:
                 continue
             assembly.wait()
             received = assembly.received
-            self._transfer.advanced(received - told)
-            told = received
-        self._transfer.advanced(assembly.received - told)
+            self._transfer.advanced(received - counted)
+            counted = received
+        self._transfer.advanced(assembly.received - counted)
 
     def _raise(self, error: OSError | FtpError) -> NoReturn:
-        self._pool.check()  # why a worker has stopped, rather than what became of its piece
+        self._pool.check()  # the error that stopped a worker explains more than that of its piece
         shown = paths.show(self._source)
         if isinstance(error, CommandError) and shown not in str(error):
             raise error.with_text(f"{shown}: {error}")

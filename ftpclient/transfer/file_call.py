@@ -1,8 +1,8 @@
-"""One file of a download on its way to its place.
+"""One file of a download while it is being received.
 
-Lives here: where the bytes go that come, resuming, what stays of a file that didn't come whole.
-Lives elsewhere: which files are asked for (file_download.py), partial files (partial_file.py), the
-frames (calls.py), files in pieces (fetch_pieces.py) and into descriptors (node.py).
+Lives here: where the received bytes go, resuming, what is kept of an incomplete file.
+Lives elsewhere: which files are requested (file_download.py), partial files (partial_file.py),
+the frames (calls.py), files in pieces (fetch_pieces.py) and into descriptors (node.py).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ftpwire.streams import WriteBehind, write_all
 
 
 class Item(NamedTuple):
-    """One thing of a download.
+    """One file or link of a download.
 
     Attributes:
-        source: Its path on the server.
-        shown: Its path here, as people know it.
-        tree, parts: Where that is.
+        source: The remote path.
+        shown: The local path, as shown to the user.
+        tree, parts: The local directory tree, and the path below it.
     """
 
     source: RemotePath
@@ -44,35 +44,35 @@ class Item(NamedTuple):
     parts: Parts
 
     def taken(self, error: AlreadyExists, overwrite: Overwrite) -> AlreadyExists:
-        """Why a file could not get its name."""
+        """Return the error for a file whose name was already taken."""
         return error if overwrite == "never" else in_the_way(error, self.source, self.shown)
 
 
 class Contents(Protocol):
-    """What is in a directory, which is finished after all of it.
+    """A directory whose attributes are set after everything in it has arrived.
 
     Attributes:
-        open: How many things of it are on their way.
+        open: Number of its files that are being transferred.
     """
 
     open: int
 
     def ended(self) -> None:
-        """One that was on its way is there, or failed."""
+        """Note that one of its files has arrived or failed."""
 
 
 class FileCall(GetCall):
     """One file of a download.
 
     Args:
-        replace: Whether a file that is at its place is replaced.
-        ended: Called when all of it is there, with its digest, or when it has failed.
+        replace: True to replace an existing file.
+        ended: Called with the digest when the file is complete, or with None when it failed.
 
     Attributes:
-        contents: What it is one of, if that matters.
-        again: It is asked for once more, because it changed meanwhile.
-        goes: It is removed from the server once it is here.
-        failure: What failed here.
+        contents: The directory to notify when the file has ended, if any.
+        again: True if this is the second try, because the file changed during the first.
+        goes: True to remove the file from the server after it has arrived.
+        failure: The local error, if any.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class FileCall(GetCall):
         self._hasher = digests.new()
         self._offset = 0
         self._passed_over = False
-        """A hole came after it was cancelled: from there on nothing is written."""
+        """True if a hole arrived after the call was cancelled: nothing more is written."""
 
     def request(self, entry: Entry) -> Get:
-        """What to ask for: of a large file, only what an earlier try has not brought."""
+        """Return the request: of a large file, only for what an earlier try did not receive."""
         item = self.item
         in_trash = self._transfer.options.in_trash
         holes = self._asks_for_holes(entry)
@@ -125,7 +125,7 @@ class FileCall(GetCall):
         return asks_for_holes(self._transfer.connection, entry.size)
 
     def not_sent(self) -> None:
-        """If it never came to be asked for: what an earlier try has left stays as it was."""
+        """Leave the partial file of an earlier try as it was, if the request was not sent."""
         if not self.request_id and self._partial is not None:
             self._partial.leave()
             self._partial = None
@@ -148,12 +148,12 @@ class FileCall(GetCall):
         self.on_frame(size)
         if self.failure is not None or self._passed_over:
             return
-        if self.is_cancelled:  # many may be on their way, and its end behind them
+        if self.is_cancelled:  # more holes may follow, and then the file's end
             self._passed_over = True
             self.sink = Discard()
             return
         if not isinstance(self.sink, _CountingSink):
-            raise BadMessage("the server sent a hole that nobody asked for")
+            raise BadMessage("the server sent a hole that was not requested")
         assert self._partial is not None
         if not self._partial.is_gapless:
             self._partial.mark_gapless()
@@ -169,13 +169,13 @@ class FileCall(GetCall):
         if self.failure is None:
             self.failure = error
             if self.request_id and not self.done:
-                self._transfer.connection.send_cancel(self)  # the rest need not come
+                self._transfer.connection.send_cancel(self)  # the rest is not needed
         self.sink = Discard()
 
     def on_done(self) -> None:
         digest = None
         if self._passed_over and self.error is None:
-            self.error = Cancelled("cancelled")  # too late for the server, which has sent all of it
+            self.error = Cancelled("cancelled")  # too late: the server had already sent everything
         try:
             if self.error is None and self.failure is None:
                 digest = self._complete()
@@ -213,7 +213,7 @@ class FileCall(GetCall):
         check_digest(source, self.ending.digest, digest, connection)
 
     def _give_up_rest(self) -> None:
-        """Leave nothing behind, except what an interrupted download can go on with."""
+        """Remove the partial file, unless an interrupted download can resume from it."""
         if self._partial is None:
             return
         interrupted = isinstance(self.error, (ConnectionLost, Cancelled))
@@ -242,7 +242,7 @@ class FileCall(GetCall):
 
 
 class _CountingSink:
-    """A sink that tells of its progress, and leads to nowhere once the disk fails."""
+    """A sink that reports progress, and ignores further bytes once the disk has failed."""
 
     def __init__(
         self, sink: WriteBehind, transfer: Transfer, failed: Callable[[OSError], None]
@@ -274,7 +274,7 @@ class _CountingSink:
         self._transfer.advanced(len(data))
 
     def hole(self, count: int) -> None:
-        """So many zeros come next."""
+        """Add this many zeros, as a hole where possible."""
         try:
             self._sink.hole(count)
         except OSError as error:

@@ -1,8 +1,9 @@
-"""Downloads of files to their places here, one after another.
+"""Downloads of files to their target paths, one after another.
 
-Lives here: what may be replaced, what is here already, whole or in pieces, asking once more.
-Lives elsewhere: what becomes of the bytes (file_call.py, fetch_pieces.py), trees
-(tree_download.py), what was asked for by its name (download.py).
+Lives here: which local files may be replaced, what is here already in whole or in part, trying
+again after a file changed.
+Lives elsewhere: what is done with the received bytes (file_call.py, fetch_pieces.py), trees
+(tree_download.py), sources that the user named (download.py).
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ from ftpwire.messages import Entry, Get, Sent, SentFile
 from ftpwire.paths import Parts, RemotePath
 
 _REMOVED_AT_ONCE = 64
-"""Files that are here, when the server is asked to remove them."""
+"""Number of received files to collect before the server is asked to remove them."""
 
 
 class FileDownload(Transfer):
-    """Files and links from the server to here.
+    """A download of files and links.
 
     Attributes:
-        goes: Whether the next file is removed from the server when it is here.
+        goes: True to remove the next file from the server after it has arrived.
     """
 
     writes_here = True
@@ -64,14 +65,14 @@ class FileDownload(Transfer):
     ) -> None:
         super().__init__(connection, options, listener, parent)
         self._own_trees: dict[bytes, LocalTree] = {}
-        """Of a worker: handles are not shared between threads."""
+        """The local trees of a worker: handles are not shared between threads."""
         self.goes = False
         self._fetched: list[Fetched] = []
-        """What is here, and is to be removed from the server."""
+        """Files that have arrived, and are to be removed from the server."""
         self._changed: list[tuple[Item, bool, Contents | None, bool]] = []
-        """Files that changed while the server read them, and are to be asked for once more."""
+        """Files that changed while the server read them, and are to be requested again."""
         self._runs = self._new_runs()
-        """Small files, which are asked for together."""
+        """Small files, which are requested together."""
         self._told_withheld = False
         folding = Folding() if parent is None else parent.same_names.folding
         self.same_names: SameNames = SameNames(folding, self._has)
@@ -83,17 +84,17 @@ class FileDownload(Transfer):
         if not self._runs.has_some:
             return
         if self._parent is not None and self._parent.listener.enough:
-            self._runs.drop()  # it has not begun
+            self._runs.drop()  # not requested yet
             return
         try:
             (self._parent or self).go_on()
         except Stopped:
-            self._runs.drop()  # as above
+            self._runs.drop()  # not requested yet
             raise
         self._runs.send()
 
     def drop_collected(self) -> None:
-        """Leave out what was collected, and not asked for yet."""
+        """Discard the files that were collected and not requested yet."""
         self._runs.drop()
 
     def settle(self) -> None:
@@ -109,17 +110,19 @@ class FileDownload(Transfer):
             remove_fetched(self.connection, fetched, self.not_removed)
 
     def not_removed(self, source: RemotePath, error: FtpError) -> None:
-        """Something that is here could not be removed from the server."""
+        """Report that a file or link that arrived could not be removed from the server."""
         self.end(source, b"", 0, error=error)
 
     def _note_fetched(self, fetched: Fetched) -> None:
-        """Something is here for good. It is not removed from here, where answers may be being
-        handed out, but when the next file is asked for."""
+        """Note that something has arrived, so that it is removed from the server.
+
+        Not from here, because replies may be being processed: with the next file that is added.
+        """
         self._fetched.append(fetched)
 
     def go_on_with(self, connection: Connection) -> None:
         super().go_on_with(connection)
-        self._changed.clear()  # all of it is added again
+        self._changed.clear()  # everything is added again
         self._fetched.clear()
         self._runs = self._new_runs()
 
@@ -141,13 +144,13 @@ class FileDownload(Transfer):
         goes: bool = False,
         new: bool = False,
     ) -> None:
-        """Get one file of a tree that the parent has met.
+        """Get one file of a tree that the parent is listing.
 
         Args:
-            top: Where the tree goes here.
-            follow: Whether that may be a link.
-            goes: Whether it is removed from the server then.
-            new: Its directory was made for it: nothing is expected there.
+            top: The local directory of the tree.
+            follow: True if that may be a link.
+            goes: True to remove the file from the server after it has arrived.
+            new: True if its directory was made by this transfer, so that nothing is there yet.
         """
         if parent.listener.enough:
             return
@@ -163,7 +166,7 @@ class FileDownload(Transfer):
             self.fail(source, shown, error, tree)
 
     def add_below(self, item: Item, entry: Entry) -> None:
-        """Get a remote file or link to a place below a tree, which is closed after ``finish``."""
+        """Get a remote file or link to a path below a tree. Keep the tree open until ``finish``."""
         try:
             self.add_one(item, entry)
         except (OSError, CommandError) as error:
@@ -178,10 +181,10 @@ class FileDownload(Transfer):
         *,
         named: bool = False,
     ) -> None:
-        """Something can't be had.
+        """Report something that can't be downloaded.
 
         Args:
-            named: It was asked for by its name, so that leaving it out is a failure.
+            named: True if the user named it, so that skipping it counts as a failure.
         """
         local = isinstance(error, (OSError, DiskFull))
         if isinstance(error, OSError) and tree is not None:
@@ -192,20 +195,20 @@ class FileDownload(Transfer):
         self.end(source, shown, 0, error=error, skipped=skipped, local=local)
 
     def tell_withheld(self, directory: bytes) -> None:
-        """A directory didn't get all of the server's mode. Told once, of the first."""
+        """Remark that a directory didn't get the server's whole mode: once, for the first one."""
         if not self._told_withheld:
             self._told_withheld = True
             self.listener.remark(withheld(directory))
 
     def _has(self, path: RemotePath) -> bool:
-        """Whether something is at a remote path."""
+        """Return whether a remote path exists."""
         return find(self.connection, path) is not None
 
     def may_replace(self, item: Item, *, named: bool = False) -> bool:
-        """Whether something that is at a place when the file comes may be replaced.
+        """Return whether something that is at the target when the file arrives may be replaced.
 
         Raises:
-            AlreadyExists: It is another of the server's files, whose name is the same here.
+            AlreadyExists: It is another file of the server, and both have the same name here.
         """
         if self.options.overwrite == "never":
             return False
@@ -223,12 +226,12 @@ class FileDownload(Transfer):
         """Get a file or link.
 
         Args:
-            contents: Hears of it while it is on its way.
-            named: It was asked for by its name.
-            new: Its directory was made for it: nothing is expected there.
+            contents: The directory to notify when the file has ended, if any.
+            named: True if the user named it.
+            new: True if its directory was made by this transfer, so that nothing is there yet.
 
         Raises:
-            OSError, CommandError: It was not begun.
+            OSError, CommandError: The download could not be started.
         """
         if self._changed or self._runs.singly:
             self._ask_again()
@@ -266,14 +269,14 @@ class FileDownload(Transfer):
             call.not_sent()
 
     def _check_older(self, item: Item, entry: Entry) -> None:
-        """Raises AlreadyExists, NotNewer when what is here is to be kept."""
+        """Raise AlreadyExists or NotNewer if the local file is to be kept."""
         there = item.tree.stat(item.parts)
         if there is None:
             return
         if self.options.overwrite == "never":
             raise AlreadyExists(f"{paths.show(item.shown)}: exists")
         if there.st_mtime_ns >= entry.mtime_ns:
-            raise NotNewer(f"{paths.show(item.shown)}: is as new")
+            raise NotNewer(f"{paths.show(item.shown)}: the existing file is not older")
 
     def _make_link(self, item: Item, entry: Entry, named: bool) -> None:
         if entry.target is None or b"\0" in entry.target:
@@ -288,7 +291,7 @@ class FileDownload(Transfer):
             self._note_fetched(Fetched(item.source, "link", 0, entry.mtime_ns, target=entry.target))
 
     def _is_here(self, item: Item, entry: Entry) -> bool:
-        """Whether the same bytes are here already, from an earlier try."""
+        """Return whether the same bytes are here already, from an earlier try."""
         if entry.digest is None:
             return False
         there = item.tree.stat(item.parts)
@@ -338,15 +341,18 @@ class FileDownload(Transfer):
             fetch_once(resume=False)
 
     def _file_ended(self, call: FileCall, digest: bytes | None) -> None:
-        """A file has come in, or failed. One that changed while the server read it is asked for
-        once more, when the next file is: not from here, where answers are being handed out."""
+        """Report a file that has arrived or failed.
+
+        One that changed while the server read it is requested again, but together with the next
+        file: not from here, because replies are being processed.
+        """
         item, failure = call.item, call.failure
         if isinstance(call.error, SourceChanged) and not (call.again or failure):
             self._changed.append((item, call.replace, call.contents, call.goes))
             return
         size = 0 if call.info is None else call.info.size
         error = call.error
-        if error is None or isinstance(error, Cancelled):  # by this side, when it failed here
+        if error is None or isinstance(error, Cancelled):  # cancelled because it failed here
             error = failure or error
         remark = job.grew(size) if isinstance(call.ending, Sent) and call.ending.grew else None
         self.end(
@@ -364,7 +370,7 @@ class FileDownload(Transfer):
             call.contents.ended()
 
     def _get_one(self, wanted: Wanted) -> None:
-        """Get a small file by itself: there were no others, or it is not as it was listed."""
+        """Get a small file by itself: it was the only one, or it differs from its listing."""
         item, _, replace, contents, goes, _ = structs.astuple(wanted)
         call = FileCall(self, item, replace, self._file_ended, contents, goes=goes)
         try:
@@ -374,7 +380,7 @@ class FileDownload(Transfer):
             call.not_sent()
 
     def _not_placed(self, wanted: Wanted, error: OSError | CommandError) -> None:
-        """A file that came with others can't be placed."""
+        """Report a file that arrived in a run but could not be written."""
         item = wanted.item
         if isinstance(error, OSError):
             error = item.tree.failure(error, item.shown)
@@ -383,7 +389,7 @@ class FileDownload(Transfer):
             wanted.contents.ended()
 
     def _is_placed(self, wanted: Wanted, sent: SentFile) -> None:
-        """A file that came with others is here for good, and is to be removed from the server."""
+        """Note that a file that arrived in a run is to be removed from the server."""
         source = wanted.item.source
         self._note_fetched(Fetched(source, "file", wanted.size, sent.mtime_ns, sent.digest))
 

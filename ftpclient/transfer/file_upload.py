@@ -1,8 +1,9 @@
-"""Uploads of files to their places on the server, one after another.
+"""Uploads of files to their target paths on the server, one after another.
 
-Lives here: reading, what the server has already, whole or in pieces, asking once more.
-Lives elsewhere: trees and what was named (upload.py), streams (stream_upload.py), pieces
-(send_pieces.py), what the server has of a tree (remote_index.py).
+Lives here: reading, what the server has already in whole or in part, trying again after a file
+changed.
+Lives elsewhere: trees and sources that the user named (upload.py), streams (stream_upload.py),
+pieces (send_pieces.py), the listing of what the server has (remote_index.py).
 """
 
 from __future__ import annotations
@@ -59,22 +60,22 @@ OPEN_SOURCE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def check_time(source: bytes, info: os.stat_result) -> None:
-    """Refuse a time that no message can carry. Raises CommandError."""
+    """Refuse an mtime that no message can carry. Raises CommandError."""
     if not -(2**63) <= info.st_mtime_ns < 2**63:
-        raise CommandError(f"{paths.show(source)}: its time is beyond what can be sent")
+        raise CommandError(f"{paths.show(source)}: its modification time is out of range")
 
 
 class FileUpload(Transfer):
-    """Files and streams from here to the server.
+    """An upload of files and streams.
 
     Attributes:
-        index: What the server has of a tree already, if that was looked up.
+        index: What the server already has of the tree, if that was listed.
         spent: Sources that can't be read a second time, with their targets.
-        goes: Whether the next file is removed from here when it is stored.
+        goes: True to remove the next file from the local disk after it is stored.
     """
 
     _among_others = False
-    """Whether somebody else makes the directories that files go into, maybe later."""
+    """True in a worker: the parent makes the directories of the files, maybe later."""
 
     def __init__(
         self,
@@ -93,11 +94,11 @@ class FileUpload(Transfer):
         self._runs.flush()
 
     def change(self, call: Call, request: RequestBase) -> None:
-        """Send a request about a directory. It goes along with the files around it."""
+        """Send a request about a directory, together with the files around it."""
         self._runs.change(call, request)
 
     def submit(self, call: Call, request: RequestBase, cost: int = 0) -> None:
-        """Send a request after all that was added before it. As `Connection.submit`."""
+        """Send a request after everything that was added before. As `Connection.submit`."""
         self._runs.flush()
         self.connection.submit(call, request, cost)
 
@@ -106,7 +107,7 @@ class FileUpload(Transfer):
             try:
                 (self._parent or self).go_on()
             except BaseException:
-                self._runs.drop()  # it was not begun
+                self._runs.drop()  # not requested yet
                 raise
             self._runs.flush()
         super().settle()
@@ -128,7 +129,7 @@ class FileUpload(Transfer):
         *,
         goes: bool = False,
     ) -> None:
-        """Send one file that the parent has met; if it ``goes``, it is removed then."""
+        """Send one file that the parent has found. If it ``goes``, it is removed afterwards."""
         if parent.listener.enough:
             return
         parent.go_on()
@@ -148,10 +149,10 @@ class FileUpload(Transfer):
         *,
         named: bool = False,
     ) -> None:
-        """Something can't be sent.
+        """Report something that can't be uploaded.
 
         Args:
-            named: It was asked for by its name, so that leaving it out is a failure.
+            named: True if the user named it, so that skipping it counts as a failure.
         """
         local = isinstance(error, OSError)
         if isinstance(error, OSError):
@@ -170,20 +171,21 @@ class FileUpload(Transfer):
         """Send a file.
 
         Args:
-            named: What was found at its name, if its links were looked at: nothing else is sent.
-            follow: Follow a link at its name. Else that is an OSError with ``ELOOP``.
+            named: The state of the file at this path, if it was looked up: only that file is
+                sent.
+            follow: True to follow a link at this path; else a link is an OSError, ``ELOOP``.
         """
         flags = OPEN_SOURCE if follow else OPEN_SOURCE | os.O_NOFOLLOW
         try:
             self._put_once(source, target, named, flags)
-        except SourceChanged:  # once more: it may be quiet by now, or another file has its name
+        except SourceChanged:  # try again: by now it may be complete, or replaced by another file
             self.tries_again(source)
             self._put_once(source, target, named, flags)
 
     def _put_once(
         self, source: bytes, target: RemotePath, named: os.stat_result | None, flags: int
     ) -> None:
-        """Raises SourceChanged when it was written to meanwhile, other than at its end."""
+        """Send a file. Raises SourceChanged if it changed meanwhile, other than by growing."""
         fd = os.open(source, flags)
         try:
             info = beneath.regular(fd)
@@ -191,10 +193,10 @@ class FileUpload(Transfer):
             if named is not None and not os.path.samestat(named, info):
                 raise SourceChanged(f"{paths.show(source)}: was replaced meanwhile")
             first = b"" if info.st_size else os.read(fd, SMALL)
-            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, as in /proc
+            if first and not (info := os.fstat(fd)).st_size:  # its size says nothing, e.g. in /proc
                 self.add_stream(fd, target, source=source, first=first, info=info)
                 return
-            if first:  # it was begun just now
+            if first:  # another process has just begun to write it
                 os.lseek(fd, 0, os.SEEK_SET)
             if info.st_size <= SMALL:
                 self._put_small(source, target, fd, info)
@@ -207,7 +209,7 @@ class FileUpload(Transfer):
         data = os.read(fd, info.st_size + 1) if info.st_size else b""
         size, grew = info.st_size, len(data) > info.st_size
         if not size and self.options.no_empty:
-            raise EmptySource(f"{paths.show(source)}: is empty: not stored")
+            raise EmptySource(f"{paths.show(source)}: empty, so it is not stored")
         if grew:
             data = data[:size]
         digest = digests.digest(data)
@@ -221,11 +223,11 @@ class FileUpload(Transfer):
         name = target[target.rfind(b"/") + 1 :]
         new = NewFile(name, size, info.st_mode & 0o777, info.st_mtime_ns, digest)
         remark = job.grew(size) if grew else None
-        told = Result(source, target, size, "done", digest, remark=remark)
-        self._runs.add(new, told, data, self._removing(source, target, info))
+        result = Result(source, target, size, "done", digest, remark=remark)
+        self._runs.add(new, result, data, self._removing(source, target, info))
 
     def _is_there(self, source: bytes, target: RemotePath, fd: int, info: os.stat_result) -> bool:
-        """Whether the server has the same bytes at the target already, from an earlier try."""
+        """Return whether the target already has the same bytes, from an earlier try."""
         if not self.options.resume:
             return False
         if self.index is not None:
@@ -249,7 +251,7 @@ class FileUpload(Transfer):
     def _removing(
         self, source: bytes, target: RemotePath, info: os.stat_result
     ) -> Callable[[], None] | None:
-        """What removes a file once it is stored, if it goes."""
+        """Return the function that removes a file once it is stored, if it goes."""
         return partial(self._remove_now, source, target, info) if self.goes else None
 
     def _remove_sent(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
@@ -309,7 +311,7 @@ class FileUpload(Transfer):
         sparse = HOLES in self.connection.server.features and holes.may_have(info)
         offset = call.ready.offset if call.ready is not None else 0
         if offset and not resume:
-            raise BadMessage("the server goes on with what it was to forget")
+            raise BadMessage("the server resumed an upload that it was asked to restart")
         try:
             if offset and not self._agrees(call, fd, hasher):
                 self._supersede(call)
@@ -330,7 +332,7 @@ class FileUpload(Transfer):
                 call.remark = job.grew(info.st_size)
         except SourceChanged as error:
             if call.replaced:
-                raise  # of the try that took over
+                raise  # raised by the second try, which has taken over
             self._supersede(call)
             self._drop_kept(target, info)
             raise SourceChanged(f"{paths.show(source)}: {error}") from None
@@ -338,7 +340,7 @@ class FileUpload(Transfer):
             call.give_up(source, error)
             return
         except ConnectionLost as error:
-            if not call.done:  # another connection was lost: what came is kept for the next try
+            if not call.done:  # another connection was lost: the server keeps the bytes
                 self.end(source, target, info.st_size, error=error)
                 self._supersede(call)
             raise
@@ -350,7 +352,7 @@ class FileUpload(Transfer):
         return KeepAlive(lambda: connection.keep_alive(call), connection.protocol.silence)
 
     def _keeping_alive(self, call: PutCall) -> Callable[[int], None]:
-        """Something to call while the source is read and nothing is there to send."""
+        """Return a function to call regularly while the source is read and nothing is sent."""
         keep_alive = self._keep_alive(call)
 
         def tick(_: int) -> None:
@@ -362,10 +364,10 @@ class FileUpload(Transfer):
     def _send_from(
         self, call: PutCall, fd: int, offset: int, hasher: digests.new, *, sparse: bool
     ) -> bool:
-        """Send a file from an offset on; False when the server has refused it meanwhile.
+        """Send a file from an offset on. Return False if the server refused it meanwhile.
 
         Args:
-            sparse: Send its holes as such.
+            sparse: True to send its holes as holes.
         """
         left = call.size - offset
         with ReadAhead(fd, left, offset=offset, hasher=hasher, sparse=sparse) as pieces:
@@ -386,13 +388,16 @@ class FileUpload(Transfer):
         *,
         sparse: bool,
     ) -> bool:
-        """The same over several connections."""
+        """Send a file from an offset on over several connections. Returns as `_send_from`."""
         from ftpclient.transfer.send_pieces import Send
 
         return Send(self, pool, call, key, fd, sparse=sparse).run(offset, hasher)
 
     def _agrees(self, call: PutCall, fd: int, hasher: digests.new) -> bool:
-        """Whether what the server has is what the source begins with; it is hashed on the way."""
+        """Return whether the source begins with the bytes that the server has.
+
+        Hashes those bytes of the source into ``hasher``.
+        """
         assert call.ready is not None
         offset = call.ready.offset
         if offset > call.size:
@@ -406,21 +411,23 @@ class FileUpload(Transfer):
         self.connection.wait_for(call)
 
     def _drop_kept(self, target: RemotePath, info: os.stat_result) -> None:
-        """Have the server forget what it keeps of a source that isn't so any more: nothing goes on
-        with it, and it would hold its room for days."""
+        """Ask the server to drop the kept bytes of a source that has changed since.
+
+        No later upload could resume from them, and they would use up quota for days.
+        """
         if KEPT not in self.connection.server.features:
             return
-        # its answer may get lost: then it is kept, as if this were an older server
+        # if the reply is lost, the bytes are kept, as by a server without this request
         call = Asked[KeptDropped]()
         self.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
         try:
             self.connection.result(call)
         except (NotFound, Busy):
-            pass  # too little had come to be kept, or another session has taken it over
+            pass  # there was too little to keep, or another session is resuming from it
 
     @property
     def took_input(self) -> bool:
-        """Whether a stream was read from, which can't be read again."""
+        """True if a stream was read from, which can't be read again."""
         return bool(self.spent)
 
     def add_stream(

@@ -1,10 +1,12 @@
-"""Local file systems that take several names for one: README and readme, or é in its two forms.
+"""Local file systems where several names mean the same file: README and readme, or é as one or two
+code points.
 
-Lives here: whether a file system does so, how a name is spelled where it was found, and whether
-what is there may be replaced. Lives elsewhere: fetching (download.py).
+Lives here: finding out whether a file system does so, how an existing name is spelled, and whether
+an existing file may be replaced.
+Lives elsewhere: fetching (download.py).
 
-No table of letters says which names are the same: the file system does. What it finds under a name
-and lists under another one has a name that it takes for the same.
+There is no table of equivalent letters; the file system decides. If it finds a file under one name
+and lists it under another, both names are the same to it.
 """
 
 from __future__ import annotations
@@ -19,16 +21,18 @@ from ftpwire.errors import AlreadyExists
 from ftpwire.paths import Parts, RemotePath
 
 _MOST_KEPT = 16_384
-"""Names of one directory that are kept; a larger one is read again for each name."""
+"""Maximum number of names of one directory to remember. A larger directory is read again for each
+name."""
 
 
 class Folding:
-    """What the file systems of one transfer make of names: tried once on each.
+    """Which file systems of one transfer treat several names as the same. Tests each one once.
 
-    A directory of ext4 that folds names, below one that doesn't, is not noticed.
+    A directory with case folding on ext4, below one without it, goes unnoticed.
 
     Args:
-        tries: Else nothing may be made: each may do so, which costs a listing.
+        tries: False if nothing may be created: then every file system is assumed to do so, at the
+            cost of a listing.
     """
 
     def __init__(self, *, tries: bool = True) -> None:
@@ -36,20 +40,20 @@ class Folding:
         self._devices: dict[int, bool] = {}
 
     def folds(self, directory: int) -> bool:
-        """Whether a directory's file system takes several names for one."""
+        """Return whether a directory's file system treats several names as the same."""
         if not self._tries:
             return True
         device = os.fstat(directory).st_dev
-        known = self._devices.get(device)
+        known = self._devices.get(device)  # two threads may both try: they find the same
         if known is None:
             known = self._devices[device] = _try(directory)
         return known
 
 
 def _try(directory: int) -> bool:
-    """Make a file of a name that a partial file could have, and look for it by another one."""
+    """Create a file with a partial file's name, and look for it under an equivalent name."""
     begin = paths.PARTIAL_PREFIX + os.urandom(8).hex().encode()
-    # a file system that knows no é folds letters, if anything
+    # a file system that can't store é can only fold ASCII letters, if any
     for letter, other in (("\u00e9".encode(), "e\u0301".encode()), (b"e", b"e")):
         name = begin + letter + paths.PARTIAL_SUFFIX
         try:
@@ -63,7 +67,7 @@ def _try(directory: int) -> bool:
             )
         finally:
             os.unlink(name, dir_fd=directory)
-    return False  # nothing can be made there: the transfer itself tells
+    return False  # nothing can be created there: the transfer itself reports that
 
 
 def _exists(directory: int, name: bytes, made: bytes) -> bool:
@@ -77,7 +81,7 @@ def _exists(directory: int, name: bytes, made: bytes) -> bool:
 
 
 class Spellings:
-    """How names are spelled in the directory that was asked about last."""
+    """How names are spelled in one directory: the last one asked about."""
 
     def __init__(self) -> None:
         self._of: tuple[int, int] | None = None
@@ -85,7 +89,7 @@ class Spellings:
         self._taken: set[bytes] = set()
 
     def find(self, directory: int, name: bytes) -> bytes:
-        """How a directory spells what it finds under ``name``. Raises OSError."""
+        """Return how a directory spells the name it finds under ``name``. Raises OSError."""
         self._turn_to(directory)
         if self._listed is not None and name in self._listed:
             return name
@@ -101,7 +105,7 @@ class Spellings:
         return found
 
     def take(self, directory: int, spelled: bytes) -> bool:
-        """Let one other name replace what is spelled so; False when one has done that already."""
+        """Allow one other name to replace the file with this spelling; False if one already has."""
         self._turn_to(directory)
         if spelled in self._taken:
             return False
@@ -119,7 +123,7 @@ class Spellings:
 
 
 def _listed(directory: int) -> frozenset[bytes] | None:
-    """The names in a directory; None when they are too many."""
+    """Return the names in a directory, or None if there are too many."""
     names: set[bytes] = set()
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -130,11 +134,11 @@ def _listed(directory: int) -> frozenset[bytes] | None:
 
 
 class SameNames:
-    """Keeps what a download made from being replaced by what has, here, the same name.
+    """Prevents a file of a download from replacing another one that has the same name here.
 
     Args:
-        folding: Shared with those who work for the download.
-        has: Whether something is at a remote path; asks the server.
+        folding: Shared with the workers of the download.
+        has: Returns whether a remote path exists, by asking the server.
     """
 
     def __init__(self, folding: Folding, has: Callable[[RemotePath], bool]) -> None:
@@ -142,13 +146,14 @@ class SameNames:
         self._has = has
         self._spellings = Spellings()
         self._apart: tuple[LocalTree, Parts] | None = None
-        """The directory that was asked about last, if each name in it is one of its own."""
+        """The last directory asked about, if all names in it are distinct to the file system."""
         self._named: set[bytes] = set()
 
     def check_named(self, source: bytes, target: bytes) -> None:
-        """Refuse what has the same name here as another that was asked for by its name.
+        """Refuse a target that is the same file here as that of another named source.
 
-        Raises AlreadyExists.
+        Raises:
+            AlreadyExists: It is.
         """
         parent, name = os.path.split(target.rstrip(b"/"))
         if self._named and os.path.lexists(target):
@@ -160,13 +165,13 @@ class SameNames:
         self._named.add(target)
 
     def may_replace(self, source: RemotePath, shown: bytes, tree: LocalTree, parts: Parts) -> bool:
-        """Whether something that is at a place when the file comes may be replaced.
+        """Return whether something that is at the target when the file arrives may be replaced.
 
-        Where the file system takes several names for one, it may be another of the server's
-        files: then that lies beside this one there.
+        Where the file system treats several names as the same, the existing file may come from
+        another file in the same directory of the server.
 
         Raises:
-            AlreadyExists: It is.
+            AlreadyExists: It does.
         """
         directory = tree, parts[:-1]
         if directory == self._apart:
@@ -176,7 +181,7 @@ class SameNames:
             self._apart = directory
             return True
         if tree.stat(parts) is None:
-            return False  # what has the same name here may be on its way
+            return False  # another file with the same name here may still arrive
         spelled = self._spellings.find(above, parts[-1])
         if spelled != parts[-1] and (
             self._has(paths.child(paths.parent_of(source), spelled))
@@ -187,13 +192,13 @@ class SameNames:
 
 
 def in_the_way(error: AlreadyExists, source: bytes, shown: bytes) -> AlreadyExists:
-    """Why a file could not get its name, when nothing had it before."""
+    """Return the error for a file whose name was free before and is taken now."""
     parent, name = os.path.split(shown)
     try:
         with _opened(parent) as directory:
             return _named_alike(source, shown, Spellings().find(directory, name))
     except OSError:
-        return error  # what was in the way has left
+        return error  # the other file has been removed since
 
 
 @contextmanager
@@ -206,14 +211,14 @@ def _opened(directory: bytes) -> Iterator[int]:
 
 
 def _named_alike(source: bytes, shown: bytes, spelled: bytes) -> AlreadyExists:
-    """The error of a source whose name here is the same as that of another one.
+    """Return the error for a source that has the same name here as another one.
 
     Args:
-        shown: Its local path.
-        spelled: The other's name.
+        shown: The local path of the source.
+        spelled: The other source's name.
     """
     other = os.path.join(os.path.dirname(shown), spelled)
     return AlreadyExists(
         f"will not overwrite just-created '{paths.show(other)}' with '{paths.show(source)}': "
-        "this file system takes both names for one"
+        "this file system treats both names as the same"
     )

@@ -1,13 +1,13 @@
-"""Many small files that are asked for, and come, in one request.
+"""Downloads of many small files in one request.
 
-Lives here: what is collected for a `GetFiles`, when it is sent, the frames of its answer, and how
-the files get to their places.
-Lives elsewhere: which files those are (file_download.py), files that come by themselves
-(file_call.py), how many bytes go at once (run_size.py), writing (whole_file.py, partial_file.py).
+Lives here: collecting files for a `GetFiles`, when it is sent, the frames of its reply, and giving
+the files their final names.
+Lives elsewhere: which files those are (file_download.py), files that are sent by themselves
+(file_call.py), how many bytes to request at once (run_size.py), writing (whole_file.py,
+partial_file.py).
 
-Files are placed by the order in which they were asked for: the server names none. One that it
-doesn't send in this way is asked for by itself, so that there is one place for all that can be the
-matter with a file.
+The server sends no names: the files are identified by the order of the request. A file that the
+server leaves out is requested again by itself, so that all its errors are handled in one module.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from ftpwire.paths import Parts
 
 _MOST_REQUESTS = 64
 _MOST_FILES = 4096
-"""Requests, and files of them, that are unanswered at the same time: enough for a long line, and
-not so many that a tree of millions of files takes memory."""
-_TOLD_EACH = 16
-"""Bytes that a file or directory takes in a request beside its name or path, at most."""
+"""Maximum number of unanswered requests, and of files in them: enough for a long round trip, few
+enough to limit memory in a tree of millions of files."""
+_OVERHEAD = 16
+"""Maximum size of a file or directory in a request in bytes, without its name or path."""
 
 
 class Wanted(msgspec.Struct):
-    """A file that is to come.
+    """A file to be received.
 
     Attributes:
-        size: As it was listed. One that has another by now doesn't come in this way.
-        replace: Whether a file that is at its place is replaced.
-        contents: What it is one of, if that matters.
-        goes: It is removed from the server once it is here.
-        new: Its directory was made for it: nothing is expected there.
+        size: Its size in the listing. If it has changed since, the file is requested by itself.
+        replace: True to replace an existing file.
+        contents: The directory to notify when the file has ended, if any.
+        goes: True to remove the file from the server after it has arrived.
+        new: True if its directory was made by this transfer, so that nothing is there yet.
     """
 
     item: Item
@@ -75,12 +75,12 @@ class Wanted(msgspec.Struct):
 
 
 class GetFilesCall(Call):
-    """Many files on their way, into memory.
+    """Many files being received, into memory.
 
     Attributes:
-        files: What was asked for.
-        told: What the server has said of the first of them.
-        data: The bytes that came.
+        files: The requested files.
+        announced: The server's answers for the first of them; None: it is not sent in this run.
+        data: The received bytes.
     """
 
     streams = True
@@ -91,25 +91,25 @@ class GetFilesCall(Call):
         super().__init__()
         self.files = files
         self.sent_at = sent_at
-        self.told: list[SentFile | None] = []
+        self.announced: list[SentFile | None] = []
         self.data = bytearray()
         self._left = 0
-        """Bytes that are still to come of the files that were told."""
+        """Announced bytes that have not arrived yet."""
         self._ended = ended
 
     def on_reply(self, reply: SendingFiles) -> bool:
-        count = len(self.told)
-        self.told += reply.files
-        if len(self.told) > len(self.files):
-            raise BadMessage("the server sends more files than it was asked for")
+        count = len(self.announced)
+        self.announced += reply.files
+        if len(self.announced) > len(self.files):
+            raise BadMessage("the server announced more files than were requested")
         for sent, wanted in zip(reply.files, self.files[count:], strict=False):
             if sent is not None:
                 self._left += wanted.size
         return False
 
     def on_frame(self, size: int) -> None:
-        if len(self.told) < len(self.files):
-            raise BadMessage("the server sent bytes of files before it had told of all")
+        if len(self.announced) < len(self.files):
+            raise BadMessage("the server sent bytes of files before it had announced all of them")
         self._left -= size
         if self._left < 0:
             raise BadMessage("the server sent more bytes than it had announced")
@@ -119,7 +119,11 @@ class GetFilesCall(Call):
 
     def on_ending(self) -> None:
         assert isinstance(self.ending, Sent)
-        if len(self.told) < len(self.files) or self._left or self.ending.size != len(self.data):
+        if (
+            len(self.announced) < len(self.files)
+            or self._left
+            or self.ending.size != len(self.data)
+        ):
             raise BadMessage("the server ended files that it had not sent")
 
     def on_done(self) -> None:
@@ -127,17 +131,16 @@ class GetFilesCall(Call):
 
 
 class GetFilesRuns:
-    """Collects small files, of one connection, and brings them to their places.
+    """Collects small files for one connection, requests them and writes them.
 
     Args:
-        get_one: Asks for a file by itself. Called where requests may be sent.
-        fail: Told of a file that can't be had: what failed is the disk here, or the bytes are not
-            the file's.
-        arrived: Told of what is here for good, and is to be removed from the server.
+        get_one: Requests a file by itself. Called where requests may be sent.
+        fail: Called for a file that failed: the local disk did, or the digest doesn't match.
+        arrived: Called for a file that has arrived and is to be removed from the server.
 
     Attributes:
-        singly: Files that did not come, and are to be asked for by themselves. Not from here:
-            where they are found, answers are being handed out.
+        singly: Files that did not arrive, and are to be requested by themselves. Not from here,
+            because they are added while replies are being processed.
     """
 
     def __init__(
@@ -160,26 +163,26 @@ class GetFilesRuns:
         self._size = RunSize(connection.channel.pace)
         self._whole = WholeFiles()
         self._under_way = 0
-        """Files that are asked for."""
+        """Number of requested files."""
         self._files: list[Wanted] = []
         self._directories: list[WantedFiles] = []
         self._directory: bytes | None = None
-        """The one that the last file is in."""
+        """The directory of the last file."""
         self._in_directory: list[WantedFile] = []
-        self._items = self._bytes = self._told = 0
+        self._items = self._bytes = self._request_size = 0
 
     def takes(self, size: int) -> bool:
-        """Whether a file of so many bytes goes with others."""
+        """Return whether a file of this size is requested together with others."""
         return self._is_known and size <= MOST_EACH
 
     def add(self, wanted: Wanted) -> None:
-        """Have a file come with others, soon."""
+        """Collect a file. It is requested soon, together with others."""
         source, size = wanted.item.source, wanted.size
         directory, _, name = source.rpartition(b"/")
         if self._items and (
             self._bytes + size > self._size.limit
             or self._items + 2 > MOST_ITEMS
-            or self._told + len(source) > MOST_TOLD - _TOLD_EACH * 2
+            or self._request_size + len(source) > MOST_TOLD - _OVERHEAD * 2
         ):
             self.send()
         if directory != self._directory:
@@ -187,25 +190,25 @@ class GetFilesRuns:
             self._in_directory = []
             self._directories.append(WantedFiles(directory or b"/", self._in_directory))
             self._items += 1
-            self._told += len(directory) + _TOLD_EACH
+            self._request_size += len(directory) + _OVERHEAD
         self._in_directory.append(WantedFile(name, size))
         self._files.append(wanted)
         self._items += 1
-        self._told += len(name) + _TOLD_EACH
+        self._request_size += len(name) + _OVERHEAD
         self._bytes += size
 
     @property
     def has_some(self) -> bool:
-        """Whether something was collected."""
+        """True if files were collected and not requested yet."""
         return bool(self._files)
 
     def drop(self) -> None:
-        """Forget what was collected."""
+        """Discard the collected files."""
         self._files, self._directories, self._directory = [], [], None
-        self._items = self._bytes = self._told = 0
+        self._items = self._bytes = self._request_size = 0
 
     def send(self) -> None:
-        """Ask for what was collected."""
+        """Request the collected files."""
         files, directories = self._files, self._directories
         if not files:
             return
@@ -222,11 +225,14 @@ class GetFilesRuns:
         connection.submit(
             GetFilesCall(files, self._size.sent(), self._ended), GetFiles(directories)
         )
-        connection.poll()  # the server has something to do while the next ones are collected
+        connection.poll()  # send it now: the server works while the next ones are collected
 
     def _ended(self, call: GetFilesCall) -> None:
-        """The answer is whole, or none comes any more. What came of it as a whole is placed, also
-        where the connection was cut: it would have to come again."""
+        """Write the files of a complete reply, or of one that was cut short.
+
+        Of the latter, the files that arrived completely are written too: they need not be sent
+        again.
+        """
         self._under_way -= len(call.files)
         error = call.error
         if error is None:
@@ -236,7 +242,7 @@ class GetFilesRuns:
             came = self._place_all(call)
         for wanted in call.files[came:]:
             if isinstance(error, CommandError) and not isinstance(error, Cancelled):
-                self.singly.append(wanted)  # by itself it may be had, or it says why not
+                self.singly.append(wanted)  # by itself it may succeed, or its own error shows
                 continue
             assert error is not None
             item = wanted.item
@@ -245,16 +251,16 @@ class GetFilesRuns:
                 wanted.contents.ended()
 
     def _place_all(self, call: GetFilesCall) -> int:
-        """Place the files whose bytes are here; the count of those that this was about."""
+        """Write the files that arrived. Return how many of the requested files are dealt with."""
         data = memoryview(call.data)
         results: list[Result] = []
         placed: list[tuple[Wanted, SentFile]] = []
         at = count = 0
         place = _Placing(self._transfer, self._connection, self._whole)
-        for wanted, sent in zip(call.files, call.told, strict=False):
+        for wanted, sent in zip(call.files, call.announced, strict=False):
             if sent is None:
                 if call.error is not None:
-                    break  # all that follows is added again
+                    break  # the following ones are added again
                 self.singly.append(wanted)
                 count += 1
                 continue
@@ -266,7 +272,7 @@ class GetFilesRuns:
             try:
                 place.one(wanted, sent, data[start:at])
             except (OSError, CommandError) as error:
-                place.forget()  # others hear of it, who may use the same tree
+                place.forget()  # the callback may close or use the same tree
                 self._fail(wanted, error)
                 continue
             item = wanted.item
@@ -283,8 +289,10 @@ class GetFilesRuns:
 
 
 class _Placing:
-    """Brings the files of one answer to their places. Those that follow one another are in the same
-    directory mostly: its handle is asked for once."""
+    """Writes the files of one reply under their final names.
+
+    Consecutive files are mostly in the same directory, so its handle is kept.
+    """
 
     def __init__(self, transfer: Transfer, connection: Connection, whole: WholeFiles) -> None:
         self._transfer = transfer
@@ -294,11 +302,11 @@ class _Placing:
         self._above = -1
 
     def forget(self) -> None:
-        """Handles may be closed by now."""
+        """Forget the directory's handle, which may be closed by now."""
         self._directory = None
 
     def one(self, wanted: Wanted, sent: SentFile, data: memoryview) -> None:
-        """Verify a file, and give it its name. Raises OSError, CommandError: it isn't there."""
+        """Verify a file and write it under its final name. Raises OSError, CommandError."""
         item = wanted.item
         if digests.digest(data) != sent.digest:
             raise mismatch(item.source, encrypted=self._connection.encrypted)
@@ -319,7 +327,9 @@ class _Placing:
 
 
 def _is_free(item: Item) -> bool:
-    """Whether nothing has the name of a file, and an earlier try has left nothing of it: that
-    would lie there for ever."""
+    """Return whether a file's name is free, and no partial file of it exists.
+
+    An existing partial file must be used or removed, or it would stay forever.
+    """
     tree, parts = item.tree, item.parts
     return tree.stat(parts) is None and not PartialFile.has_part(tree, parts)

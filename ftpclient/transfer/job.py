@@ -1,11 +1,13 @@
-"""What all transfers have in common: options, totals, going on after a loss.
+"""The base of all transfers: options, results, totals, continuing after a lost connection.
 
-Lives here: the base of uploads and downloads. Lives elsewhere: uploads (upload.py), downloads
-(download.py), several connections (pool.py), what users ask for (client.py), frames and replies
-(connection/connection.py), showing it (cli/progress.py).
+Lives here: the base class of uploads and downloads.
+Lives elsewhere: uploads (upload.py), downloads (download.py), several connections (pool.py), the
+public API (client.py), frames and replies (connection/connection.py), the display
+(cli/progress.py).
 
-Requests are sent ahead of their replies, so that a small file costs no round trip. Memory is
-flat: a tree is walked while it is sent; a remote one is listed first, onto disk if it is long.
+Requests are sent ahead of the replies to earlier ones, so that a small file costs no round trip.
+Memory use does not grow with the size of a tree: a local one is walked while it is sent; a remote
+one is listed first, onto disk if the listing is long.
 """
 
 from __future__ import annotations
@@ -40,34 +42,36 @@ from ftpwire.messages import InTrash, Overwrite
 from ftpwire.streams import ReadAhead
 
 SMALL = 256 * 1024
-"""Files up to this many bytes are read and sent whole."""
+"""Size in bytes up to which a file is read and sent whole."""
 RESUME_FROM = 4 * 1024 * 1024
-"""Larger files ask first what is there; below, a round trip costs more than it can save."""
+"""Size in bytes above which a transfer first asks whether it can resume. Below, the round trip
+costs more than it can save."""
 KEEP_ALIVE_SECONDS = 10.0
 NOT_REST = "the rest was not transferred"
-"""What is said where a transfer stops before its end, for whatever reason."""
+"""Ends the message of a transfer that stops early, for whatever reason."""
 
 
 class Options(msgspec.Struct, frozen=True):
     """How to transfer.
 
     Attributes:
-        recursive: Directories with all their contents.
-        copy_links: Transfer what links point to, instead of the links.
+        recursive: True to transfer directories with all their contents.
+        copy_links: True to transfer what links point to, instead of the links.
         overwrite: What to do when the target exists; ``older`` replaces it only if its mtime is
             before the source's.
-        resume: Use what is there from an earlier try, after its digest was compared.
-        fail_fast: Stop at the first failure, instead of going on with the rest.
-        links: Transfer a link that was named itself, instead of what it leads to.
-        no_empty: Refuse a file or stream without a byte.
-        selection: What of a tree is transferred; what is named itself always is.
-        remove_source: Remove what has arrived for good from where it came, and directories that
-            became empty.
-        in_trash: Paths on the server are below this thing in the trash.
+        resume: True to use what an earlier try has transferred, after comparing its digest.
+        fail_fast: True to stop at the first failure, instead of continuing with the rest.
+        links: True to transfer a link that was named itself, instead of what it points to.
+        no_empty: True to refuse an empty file or stream.
+        selection: Which entries of a tree are transferred. A named source always is.
+        remove_source: True to remove from the source what has arrived and was synced to disk,
+            and directories that became empty.
+        in_trash: The trash entry below which all paths on the server are, if any.
 
     Raises:
-        ValueError: ``links`` and ``copy_links`` exclude each other; so do ``remove_source`` and
-            ``copy_links``, for what links lead to is not removed, and ``in_trash``.
+        ValueError: ``links`` and ``copy_links`` exclude each other. So do ``remove_source`` and
+            ``copy_links``, because the targets of links are not removed; and ``remove_source``
+            and ``in_trash``.
     """
 
     recursive: bool = False
@@ -91,34 +95,37 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Stopped(FtpError):
-    """The transfer was stopped at its first failure, as was asked for."""
+    """The transfer was stopped at its first failure, as requested by ``fail_fast``."""
 
     code = "stopped"
 
 
 class EmptySource(CommandError):
-    """There was not a byte to send, and that was not to be stored."""
+    """The source is empty, and ``no_empty`` was set."""
 
     code = "empty"
 
 
 class Unrepeatable(CommandError):
-    """The connection was lost, and what was read of the source can't be read again."""
+    """The connection was lost, and what was read from the source can't be read again."""
 
     code = ConnectionLost.code
     exit_code = ConnectionLost.exit_code
 
 
 class JobOver(Stopped):
-    """Nothing that follows could succeed: see ftpwire/job_end.py. It was told, and is counted."""
+    """No later file could succeed: see ftpwire/job_end.py.
+
+    The cause was already reported and counted.
+    """
 
 
 class Enough(Stopped):
-    """The transfer was stopped because its listener wants no more; what had begun is finished."""
+    """The listener asked to stop; files that had begun were finished."""
 
 
 class _Held(msgspec.Struct, array_like=True):
-    """One file that is done, and isn't told yet."""
+    """One file that is done, and not reported yet."""
 
     source: bytes
     target: bytes
@@ -128,42 +135,42 @@ class _Held(msgspec.Struct, array_like=True):
 
 
 def grew(size: int) -> str:
-    """The remark about a file that became longer while it was transferred."""
-    return f"it grew meanwhile: its first {size} bytes are stored, as it was when it was opened"
+    """Return the remark about a file that grew while it was transferred."""
+    return f"grew during the transfer: stored its first {size} bytes, its size when it was opened"
 
 
 def _skips(error: FtpError, overwrite: Overwrite) -> bool:
-    """Whether a refusal is what the options asked for."""
+    """Return whether a refusal is one that the options asked for."""
     if overwrite == "never":
         return isinstance(error, AlreadyExists)
     return overwrite == "older" and isinstance(error, NotNewer)
 
 
 class Headway:
-    """How far a transfer has come for good: what the other side has acknowledged, or was received.
+    """How much of a transfer is done for good: acknowledged by the server, or received.
 
     Attributes:
-        count: Grows whenever it has come further than ever before.
+        count: Increases whenever the transfer has got further than ever before.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._reached: dict[bytes, int] = {}
-        """Bytes of the files under way that need not be sent again."""
+        """How many bytes of each unfinished file need not be sent again."""
 
     def reached(self, target: bytes, position: int) -> None:
-        """So many bytes of a file are there."""
+        """Note that this many bytes of a file have arrived."""
         if position > self._reached.get(target, 0):
             self._reached[target] = position
             self.count += 1
 
     def done(self, target: bytes) -> None:
-        """All of a file is there."""
+        """Note that a file has arrived completely."""
         self._reached.pop(target, None)
         self.count += 1
 
     def all_done(self, results: Sequence[Result]) -> None:
-        """All of several files is there."""
+        """Note that several files have arrived completely."""
         if self._reached:
             for result in results:
                 self._reached.pop(result.target, None)
@@ -171,14 +178,14 @@ class Headway:
 
 
 class Transfer:
-    """What uploads and downloads have in common: options, results, totals.
+    """The base of uploads and downloads: options, results, totals.
 
-    After a lost connection, the same files are added again on a new one (``go_on_with``): what
-    was done is found unchanged then, and not told twice.
+    After a lost connection, the caller calls ``go_on_with`` and adds the same files again. Those
+    that were done are found unchanged then, and not reported twice.
 
     Args:
-        parent: The transfer that this one works for, on a connection of its own: results are told
-            to that. ``_lock`` is held while they are.
+        parent: The transfer for which this one works, on a connection of its own. It gets all
+            results, under ``_lock``, which the workers share with it.
     """
 
     def __init__(
@@ -197,42 +204,42 @@ class Transfer:
         self.summary = Summary()
         self.headway: Headway = Headway() if parent is None else parent.headway
         self.moved = 0
-        """Bytes that are done since the transfer was begun, or was gone on with."""
+        """Bytes done since the transfer began, or since it continued on a new connection."""
         self.size: int | None = None
-        """Of how many, if that is known."""
+        """The total number of bytes, if known."""
         self._began = time.monotonic()
         self._job_end = JobEnd()
         self._over: CommandError | None = None
-        """What was the end of the job."""
+        """The failure that ended the job, if any."""
         self.rest = ""
-        """What is said of the rest of a job that has ended; empty chooses."""
+        """The text about the rest of a job that has ended; if empty, a default text."""
         self.more_room = ""
-        """What would make room, if something would."""
+        """A hint how to free space, if there is a way."""
         self._told = Told()
-        """The ends that are told once, whatever happens to connections."""
+        """The files that were reported, so that none is reported twice after a lost connection."""
         self._held: Spool[_Held] | None = None
-        """What is done, but counts only once all of it does."""
+        """Files that are done, but count only once all others are."""
         self._lost: dict[bytes, tuple[bytes, int]] = {}
-        """Targets whose answers a lost connection took along, with source and size."""
+        """Targets whose replies were lost with a connection, with source and size."""
 
     def finish(self) -> Summary:
-        """Wait for all that is under way; the totals."""
+        """Wait for everything under way; return the totals."""
         self.workers.finish()
         self.settle()
         return self.close()
 
     def send_collected(self) -> None:
-        """Ask now for what would wait for more, to go with it in one request of many files."""
+        """Send files now that would otherwise wait for more, to share one request with them."""
 
     def settle(self) -> None:
-        """Wait for all that is under way. Raises JobOver when nothing of it can succeed."""
+        """Wait for everything under way. Raises JobOver if none of it can succeed."""
         self.send_collected()
         while self.connection.unanswered:
             self.check_over()
             self.connection.pump()
 
     def close(self) -> Summary:
-        """The totals, with what was lost for good."""
+        """Close the transfer; return the totals, including files that were lost for good."""
         self.stop_workers()
         if self._held is not None:
             self._held.close()
@@ -242,19 +249,19 @@ class Transfer:
             self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
         self._told.close()
         self.summary.seconds = time.monotonic() - self._began
-        if self._over is not None:  # whatever was done before
+        if self._over is not None:  # even if some files were done before
             self.summary.exit_code = self._over.exit_code
         return self.summary
 
     def stop_workers(self) -> None:
-        """Stop those who work for this transfer, if there are any."""
+        """Stop the workers of this transfer, if there are any."""
         self.workers.stop()
 
     def give_back(self) -> None:
-        """Of one who works for another: nothing more is to do."""
+        """Release what a worker holds. Called when it has nothing left to do."""
 
     def go_on_with(self, connection: Connection) -> None:
-        """Use a new connection, after the old one was lost."""
+        """Continue on a new connection, after the old one was lost."""
         if connection.operation is None:
             connection.operation = self.connection.operation
         self.connection = connection
@@ -262,8 +269,13 @@ class Transfer:
         self.moved = 0
 
     def go_on(self) -> None:
-        """Raises Stopped when something failed and that is to be the end; JobOver when nothing
-        could succeed; Enough when the listener wants no more."""
+        """Raise if nothing more is to be started.
+
+        Raises:
+            Stopped: A file failed, and ``fail_fast`` is set.
+            JobOver: No later file could succeed.
+            Enough: The listener asked to stop.
+        """
         self.check_over()
         if self.listener.enough:
             raise Enough(f"stopped; {NOT_REST}")
@@ -271,12 +283,12 @@ class Transfer:
             raise Stopped(f"stopped at the first failure; {NOT_REST}")
 
     def check_over(self) -> None:
-        """Raises JobOver when nothing that follows could succeed."""
+        """Raise JobOver if no later file could succeed."""
         if self._over is not None:
             raise JobOver(str(self._over))
 
     def start_over(self) -> None:
-        """All of it is to be done (again), and what is done counts once ``tell_held`` says so."""
+        """Begin from the start; files that are done count only after ``tell_held``."""
         self.summary = Summary()
         self._lost.clear()
         self._told.close()
@@ -286,7 +298,7 @@ class Transfer:
         self._held = Spool(_Held)
 
     def tell_held(self) -> None:
-        """All that is done counts now."""
+        """Report all files that are done."""
         held, self._held = self._held, None
         if held is None:
             return
@@ -311,12 +323,12 @@ class Transfer:
         local: bool = False,
         remark: str | None = None,
     ) -> None:
-        """One file has ended.
+        """Record the result of one file.
 
         Args:
-            local: The error is of the disk here, not of the server.
-            skipped: The error is no failure.
-            unchanged: It was there already, with the same bytes.
+            local: True if the error is of the local disk, not of the server.
+            skipped: True if the error is no failure.
+            unchanged: True if it was there already, with the same bytes.
             remark: See `Result`.
         """
         if self._parent is not None:
@@ -337,12 +349,12 @@ class Transfer:
             skip = skipped or _skips(error, self.options.overwrite)
             status = "skipped" if skip else "failed"
         result = Result(source, target, size, status, digest, error, unchanged, remark=remark)
-        with self._lock:
+        with self._lock:  # the totals and the listener are used by one thread at a time
             if error is None or not self._ends(source, target, size, error, local):
                 self._end(result)
 
     def end_stored(self, results: Sequence[Result]) -> None:
-        """Files have ended, all of them well, and were not there before. As ``end`` for each."""
+        """Record the results of files that are stored and did not exist before. As ``end``."""
         parent = self._parent or self
         with self._lock:
             parent._end_stored(results)
@@ -354,7 +366,7 @@ class Transfer:
             for result in results:
                 self._end(result)
             return
-        # nothing is to be looked up of any of them: all at once takes a quarter of the time
+        # a fast path when no file has to be looked up: it takes a quarter of the time
         self._job_end.stored()
         self.headway.all_done(results)
         self._told.add_all(results)
@@ -362,12 +374,15 @@ class Transfer:
         self.listener.all_stored(results)
 
     writes_here = False
-    """Whether the target is here, or else on the server."""
+    """True if the target is local, False if it is on the server."""
 
     def _ends(self, source: bytes, target: bytes, size: int, error: FtpError, local: bool) -> bool:
-        """Whether a failure was the end of the job, now or before: it is not told by itself."""
+        """Return whether the job has ended, by this failure or an earlier one.
+
+        The failure is not reported by itself then.
+        """
         if self._over is not None:
-            return True  # it was under way when the job ended, and is done the next time
+            return True  # it was already under way when the job ended; the next job repeats it
         over = self.ended_by(target, error, size, local=local)
         if over is None:
             return False
@@ -377,9 +392,9 @@ class Transfer:
     def ended_by(
         self, target: bytes, error: FtpError, size: int, *, local: bool
     ) -> CommandError | None:
-        """What to say of a failure that is the end of the job: ``check_over`` raises from now on.
+        """Return the error to report if this failure ends the job, else None.
 
-        None when it is not the end.
+        After that, ``check_over`` raises.
         """
         if not self._job_end.is_reached(error, size, at_target=local == self.writes_here):
             return None
@@ -392,12 +407,12 @@ class Transfer:
 
     @property
     def _what_stays(self) -> str:
-        """What becomes of a job that ended; nothing has to be said of a single file."""
+        """The text about the rest of a job that has ended; empty for a single file."""
         return self.rest or (STAYS if self.options.recursive or self.summary.done else "")
 
     @property
     def over(self) -> CommandError | None:
-        """What was the end of the job, if it ended before all of it was tried."""
+        """The failure that ended the job before all files were tried, if any."""
         return self._over
 
     def _end(self, result: Result) -> None:
@@ -415,7 +430,7 @@ class Transfer:
 
     def _tell(self, result: Result) -> None:
         if self._held is not None and result.status == "done":
-            self.headway.reached(b"", self.moved)  # all of it is sent again after a loss
+            self.headway.reached(b"", self.moved)  # after a loss all files are sent again
             self._held.add(
                 _Held(result.source, result.target, result.size, result.digest, result.remark)
             )
@@ -427,34 +442,34 @@ class Transfer:
         self.listener.finished(result)
 
     def advanced(self, count: int) -> None:
-        """So many bytes more are done."""
+        """Count this many more bytes as done."""
         parent = self._parent or self
         with self._lock:
             parent.moved += count
             self.listener.advanced(count)
 
     def tries_again(self, source: bytes) -> None:
-        """A file changed while it was read, and is transferred once more."""
+        """Remark that a file changed while it was read, and is transferred again."""
         with self._lock:
-            self.listener.remark(f"{paths.show(source)}: changed meanwhile; trying once more")
+            self.listener.remark(f"{paths.show(source)}: changed while it was read; trying again")
 
     def started(self, name: bytes, size: int | None) -> None:
-        """A large file begins."""
+        """Report that a large file begins."""
         with self._lock:
             self.listener.started(name, size)
 
     def announce(self, files: int, size: int) -> None:
-        """So much is to be done."""
+        """Add files and bytes to the totals of the transfer."""
         self.size = (self.size or 0) + size
         self.listener.totals(files, size)
 
     def reached(self, target: bytes, position: int) -> None:
-        """So many bytes of a file need not be sent again, whatever happens to the connection."""
+        """Note that this many bytes of a file need not be sent again after a lost connection."""
         with self._lock:
             self.headway.reached(target, position)
 
     def hash_local(self, fd: int, size: int) -> bytes:
-        """The digest of a local file's first bytes. Raises Interrupted."""
+        """Return the digest of a local file's first ``size`` bytes. Raises Interrupted."""
         hasher = digests.new()
         self.hash_into(hasher, fd, size)
         return hasher.digest()
@@ -462,7 +477,7 @@ class Transfer:
     def hash_into(
         self, hasher: digests.new, fd: int, size: int, alive: Callable[[], None] | None = None
     ) -> None:
-        """Hash a local file's first bytes; ``alive`` is called now and then meanwhile."""
+        """Hash a local file's first ``size`` bytes, calling ``alive`` regularly meanwhile."""
         with ReadAhead(fd, size, hasher=hasher, sparse=holes.are_in(fd, size)) as pieces:
             for _ in pieces:
                 self.connection.check()
@@ -474,16 +489,16 @@ _NOT_REGAINED = ConnectionLost("the connection was lost")
 
 
 def words_for_all(target: bytes, error: CommandError, rest: str, *, local: bool) -> CommandError:
-    """The failure of one file, in words for the job that it ends: which path, and whose disk."""
+    """Return the failure of one file, worded for the job it ends: which path, and whose disk."""
     shown = paths.show(target)
     text = str(error).removeprefix(f"{shown}: ")
-    disk = "the disk here" if local else "the server's disk"
+    disk = "the local disk" if local else "the server's disk"
     where = "" if isinstance(error, QuotaExceeded) else f" ({disk})"
     kind = DiskGone if isinstance(error, DiskFailed) else type(error)
-    told = ": ".join(part for part in (shown, f"{text}{where}", rest) if part)
-    return error.with_text(told, kind)
+    message = ": ".join(part for part in (shown, f"{text}{where}", rest) if part)
+    return error.with_text(message, kind)
 
 
 def same_time_and_size(info: os.stat_result, size: int, mtime_ns: int) -> bool:
-    """Whether a local file may be the remote one: worth comparing their digests."""
+    """Return whether a local file may equal the remote one, so that digests are compared."""
     return info.st_size == size and info.st_mtime_ns == mtime_ns

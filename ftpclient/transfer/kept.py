@@ -1,7 +1,7 @@
-"""Kept uploads: what a server keeps of interrupted uploads, until they are gone on with.
+"""Kept uploads: what the server keeps of interrupted uploads until they are resumed.
 
-Lives here: asking for them. Lives elsewhere: going on with one (file_upload.py), showing them
-(cli/commands/kept.py).
+Lives here: listing and dropping them.
+Lives elsewhere: resuming one (file_upload.py), showing them (cli/commands/kept.py).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ftpwire.paths import RemotePath
 
 
 def kept_uploads(connection: Connection) -> Iterator[KeptUpload]:
-    """Those of the account, as they come. Raises ProtocolError where the server is too old."""
+    """Iterate over the account's kept uploads. Raises ProtocolError if the server is too old."""
     _need(connection)
     for reply in replies(connection, ListKept()):
         yield from reply.uploads
 
 
 def drop(connection: Connection, path: RemotePath | None) -> KeptDropped:
-    """Drop those for a path, or all. Raises NotFound, Busy; ProtocolError as above."""
+    """Drop the kept uploads of a path, or all. Raises NotFound, Busy, ProtocolError (as above)."""
     _need(connection)
     return connection.ask(DropKept(path))
 
 
 def _need(connection: Connection) -> None:
     if KEPT not in connection.server.features:
-        raise ProtocolError("this server can't list kept uploads: it is of an earlier version")
+        raise ProtocolError("this server is too old to list kept uploads")

@@ -1,8 +1,8 @@
-"""What the server has at a path: one entry, or the pages of a tree.
+"""Listings: the entry at a remote path, or the pages of a tree.
 
-Lives here: asking; checking pages; taking them whenever they come, onto disk if they are many, or
-handing them on as they come.
-Lives elsewhere: what a listing is made for (client.py, the transfers, sync/diff.py).
+Lives here: requesting them; checking pages; receiving pages at any time, and storing them on disk
+if they are many, or handing them on as they arrive.
+Lives elsewhere: what a listing is used for (client.py, the transfers, sync/diff.py).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _AHEAD = 64
 
 
 def checked_page(page: Page) -> Page:
-    """A page in which every name is one: none of them leads to another place.
+    """Return the page, after checking that every name in it is a single component.
 
     Raises:
-        BadMessage: The server sent something else.
+        BadMessage: A name or link in it is not valid.
     """
     if page.directory:
         checked_parts(page.directory)
-    # most pages are all right, and all of a long listing comes by here
+    # the fast path: most pages are valid, and a long listing has many
     if not paths.are_names([entry.path for entry in page.entries]):
         _check_names(page)
     for entry in [one for one in page.entries if one.type == "link"]:
@@ -53,10 +53,10 @@ def _check_names(page: Page) -> None:
 
 
 class Listing(Call):
-    """A listing under way. Iterate once; ``poll`` in long work between two pages.
+    """A listing being received. Iterate once; call ``poll`` during long work between two pages.
 
-    A server takes a client that reads nothing for a minute for dead, and a slow local disk may
-    need longer than that for one directory.
+    The server closes the connection if the client reads nothing for a minute, and a slow local
+    disk may need longer than that for one directory.
     """
 
     streams = True
@@ -81,7 +81,7 @@ class Listing(Call):
             else:
                 try:
                     self._spilled.add(reply)
-                except SpoolFull as error:  # raised where somebody waits for the listing
+                except SpoolFull as error:  # raised later, in the code that iterates
                     self._full = error
                     self._closed = True
                     self._connection.cancel_later(self)
@@ -93,7 +93,7 @@ class Listing(Call):
             while self._waiting:
                 yield self._waiting.popleft()
             if self._spilled is not None:
-                # what comes while this is read is newer: it begins to wait in memory again
+                # pages that arrive while the spool is read are newer, and wait in memory again
                 spool, self._spilled = self._spilled, None
                 try:
                     yield from spool
@@ -107,9 +107,11 @@ class Listing(Call):
             raise self.error
 
     def directories(self) -> Iterator[tuple[bytes, Table[Entry], Table[Problem]]]:
-        """Each directory whole, however many pages it has: its path, and what is in it by name.
+        """Iterate over whole directories, however many pages each one has.
 
-        The tables are closed when the next one is asked for.
+        Yields:
+            Its path, its entries by name, and its problems by name. The tables are closed when
+            the next directory is requested.
         """
         pages = iter(self)
         page = next(pages, None)
@@ -131,7 +133,7 @@ class Listing(Call):
             page = following or next(pages, None)
 
     def poll(self) -> None:
-        """Take what has come, without waiting. Raises Interrupted."""
+        """Receive what has arrived, without waiting. Raises Interrupted."""
         self._check_full()
         if self.done:
             self._connection.check()
@@ -139,7 +141,7 @@ class Listing(Call):
             self._connection.poll()
 
     def finish(self) -> None:
-        """Wait for the rest of the listing, so that the connection is free."""
+        """Wait for the rest of the listing, so that the connection is free again."""
         while not (self.done or self._full):
             self._connection.pump()
         self._check_full()
@@ -149,7 +151,7 @@ class Listing(Call):
             raise self._full
 
     def close(self) -> None:
-        """Forget what was not iterated over."""
+        """Discard the pages that were not iterated over."""
         self._closed = True
         self._waiting.clear()
         if self._spilled is not None:
@@ -158,10 +160,10 @@ class Listing(Call):
 
 
 class _ListCall(Call):
-    """A listing on its way.
+    """A listing being received.
 
     Attributes:
-        pages: Those that came and were not taken yet.
+        pages: Pages that have arrived and were not taken yet.
     """
 
     streams = True
@@ -184,13 +186,15 @@ class _ListCall(Call):
 
 
 def list_ahead(connection: Connection, request: List) -> None:
-    """Ask for a listing that `list_pages` is going to take, behind a question whose answer says
-    whether it does: one round trip is enough for both."""
+    """Send the request for a listing that `list_pages` takes later, if it is needed.
+
+    It is sent along with another request, whose reply decides that, to save a round trip.
+    """
     connection.submit_ahead(_ListCall(), request)
 
 
 def list_pages(connection: Connection, request: List) -> Iterator[Page]:
-    """The pages of a listing, as they come. Raises the listing's error."""
+    """Iterate over the pages of a listing as they arrive. Raises the listing's error."""
     call = connection.take_ahead(request)
     if call is None:
         call = _ListCall()
@@ -212,14 +216,14 @@ def list_pages(connection: Connection, request: List) -> Iterator[Page]:
 
 
 def to_fetch(path: RemotePath, follow: bool) -> Stat:
-    """What is asked about something before it is fetched."""
+    """Return the request to send about a path before it is fetched."""
     return Stat(path, follow, digest=True)
 
 
 def find(
     connection: Connection, path: RemotePath, *, follow: bool = False, digest: bool = False
 ) -> Entry | None:
-    """What is at a remote path; None when nothing is."""
+    """Return the entry at a remote path, or None if there is none."""
     try:
         reply = connection.ask(Stat(path, follow, digest))
     except (NotFound, NotADirectory):

@@ -1,7 +1,8 @@
-"""Which permission bits things below a destination get.
+"""The permission bits of files and directories below a destination.
 
-Lives here: what a server may give a directory that was here before, and what the kernel leaves of a
-mode. Lives elsewhere: writing there (local_tree.py).
+Lives here: which bits a server may give to a directory that existed before, and which bits of a
+mode the kernel lets this user set.
+Lives elsewhere: writing there (local_tree.py).
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from ftpwire import beneath, paths
 
 
 def grantable(mode: int, had: int) -> int:
-    """The permission bits that a server may give a directory that was here already.
+    """Return the permission bits that a server may give to a directory that existed before.
 
     Args:
-        had: The mode that it has. Where group or others couldn't write they still can't.
+        had: The mode that it has. If group or others have no write permission, they get none.
     """
     return mode & 0o777 & ~(0o022 & ~had)
 
 
 def withheld(first: bytes) -> str:
-    """What a user is told, once, where a directory didn't get a mode of the server's."""
+    """Return the remark, shown once, that a directory did not get the server's whole mode."""
     return (
-        f"{paths.show(first)}: was here before, so group and others don't get the right to write "
-        "that they have on the server (chmod gives it); the same holds for other directories"
+        f"{paths.show(first)}: existed before, so group and others don't get the write permission "
+        "that they have on the server (use chmod to grant it); other directories likewise"
     )
 
 
 def bits_for(info: os.stat_result, mode: int) -> int | None:
-    """What to set so that something has permission bits; None: leave it.
+    """Return the mode to set for the given permission bits, or None to leave the mode.
 
-    Directories keep setgid and sticky, by which others share them. Where the kernel would clear
-    setgid, because this user isn't in the group, the mode stays.
+    Directories keep setgid and sticky, which users who share them rely on. If the kernel would
+    clear setgid, because this user isn't in the group, the mode is left.
     """
     bits = mode & 0o777
     if stat.S_ISDIR(info.st_mode):
@@ -47,10 +48,10 @@ def bits_for(info: os.stat_result, mode: int) -> int | None:
 
 
 def chmod(above: int, name: bytes, mode: int, *, exactly: bool = False) -> None:
-    """Change a mode without following a link, also of what can't be opened for reading.
+    """Change a mode without following a link, even of a file that can't be opened for reading.
 
     Args:
-        exactly: To just this, also where the kernel clears setgid.
+        exactly: True to set exactly this mode, even if the kernel clears setgid.
     """
     fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
     try:
@@ -62,7 +63,7 @@ def chmod(above: int, name: bytes, mode: int, *, exactly: bool = False) -> None:
             return
         if beneath.O_PATH == os.O_RDONLY:
             os.chmod(fd, bits)
-        else:  # fchmod(2) refuses a handle that can't read
+        else:  # fchmod(2) refuses a descriptor opened with O_PATH
             os.chmod(f"/proc/self/fd/{fd}", bits)
     finally:
         os.close(fd)

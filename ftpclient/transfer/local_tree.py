@@ -1,11 +1,11 @@
 """The local side of a download: writing below a destination, and nowhere else.
 
-Lives here: directories and links, under names a server gave; removing.
+Lives here: directories and links, under names given by a server; removing.
 Lives elsewhere: files that appear whole (partial_file.py), modes (local_modes.py), confinement
 itself (ftpwire/beneath.py), what to download (download.py).
 
-No server is trusted: every component was checked as a name, and no link below the destination
-is followed, least of all one that the same transfer made.
+No server is trusted: every component was checked to be a name, and no link below the destination is
+followed, least of all one that the same transfer made.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _OPEN_DIRECTORIES = 32
 
 
 class LocalTree:
-    """The directory that downloads go below.
+    """The local directory below which a download writes.
 
     Args:
-        directory: Exists; how it is reached is the user's own affair, links included.
-        follow: Whether it may itself be a link. Not where a server chose its name: an earlier
-            source may have made the link.
-        durable: What gets a name in it is on the disk then, whatever happens to the machine.
+        directory: An existing directory. Links on the way to it are followed: the user named it.
+        follow: True if it may be a link itself. Must be False if a server chose its name, because
+            an earlier source may have made the link.
+        durable: True to sync each file and directory to disk when it gets its name.
     """
 
     def __init__(self, directory: bytes, *, follow: bool = True, durable: bool = False) -> None:
@@ -51,24 +51,24 @@ class LocalTree:
         self._open: OrderedDict[Parts, int] = OrderedDict()
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close all descriptors."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
         os.close(self._fd)
-        self._fd = -1  # late arrivals of a transfer that was given up must not write
+        self._fd = -1  # late replies of an aborted transfer must not write
 
     def failure(self, error: OSError, shown: bytes) -> CommandError:
-        """The typed error for what failed below, named as ``shown``."""
+        """Return the typed error for an OSError below, with ``shown`` as its path."""
         name = paths.show(shown)
         if error.errno == errno.ENOENT and self._fd >= 0 and not os.fstat(self._fd).st_nlink:
-            return DiskGone(f"{name}: the directory that all of it goes to was removed")
+            return DiskGone(f"{name}: the destination directory was removed")
         return from_oserror(error, name)
 
     def directory(self, parts: Parts) -> int:
-        """A handle of a directory below; it stays the tree's. Raises OSError."""
+        """Return a descriptor of a directory below, owned by the tree. Raises OSError."""
         if self._fd < 0:
-            raise Cancelled("the transfer was given up")
+            raise Cancelled("the transfer was aborted")
         if not parts:
             return self._fd
         fd = self._open.get(parts)
@@ -85,16 +85,16 @@ class LocalTree:
         self._open[parts] = fd
 
     def make_dir(self, parts: Parts, mode: int) -> bool:
-        """Make a directory that can be written into for now; one that exists is taken.
+        """Make a directory that its owner can write to for now, or use an existing one.
 
-        A new one has its bits for group and others at once: later it could not be told from one
-        that was there before, which gets no more rights for them.
+        A new one gets its bits for group and others at once: later it could not be distinguished
+        from one that existed before, which gets no additional write permission for them.
 
         Returns:
-            Whether it is new.
+            True if it is new.
 
         Raises:
-            NotADirectory: Something else is there.
+            NotADirectory: Something else has this name.
         """
         if not parts:
             return False
@@ -103,16 +103,16 @@ class LocalTree:
             try:
                 os.mkdir(parts[-1], 0o700, dir_fd=above)
             finally:
-                if self.durable:  # one that is there may be an earlier try's
+                if self.durable:  # also if it exists: an earlier try may have made it
                     os.fsync(above)
         except FileExistsError:
             info = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
             if not stat.S_ISDIR(info.st_mode):
-                raise NotADirectory("something else is there already") from None
+                raise NotADirectory("exists and is not a directory") from None
             if info.st_mode & 0o700 != 0o700:
                 chmod(above, parts[-1], stat.S_IMODE(info.st_mode) | 0o700, exactly=True)
             return False
-        # what goes into it comes next, as a rule
+        # keep it open: usually the next entries go into it
         fd = os.open(parts[-1], beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
         try:
             bits = bits_for(os.fstat(fd), (mode & 0o777) | 0o700)
@@ -122,31 +122,32 @@ class LocalTree:
             os.close(fd)
             raise
         before = self._open.pop(parts, None)
-        if before is not None:  # somebody else has removed that directory meanwhile
+        if before is not None:  # another process has removed that directory meanwhile
             os.close(before)
         self._opened(parts, fd)
         return True
 
     def open_for_owner(self, parts: Parts) -> None:
-        """Let its owner change a directory. All other bits stay."""
+        """Give the owner all permissions for a directory. All other bits stay."""
         fd = self.directory(parts)
         os.chmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o700)
 
     def begin_root(self, mode: int) -> None:
-        """Give the root, which was made for this, its bits for group and others."""
+        """Set the root's bits for group and others. Only for a root that this transfer made."""
         bits = bits_for(os.fstat(self._fd), mode | 0o700)
         if bits is not None:
             os.chmod(self._fd, bits)
 
     def finish_dir(self, parts: Parts, mode: int | None, mtime_ns: int) -> bool:
-        """Set what a directory has once its contents are there. Below the root, group and others
-        don't get the right to write where they didn't have it.
+        """Set the mode and mtime of a directory after its contents have arrived.
+
+        Below the root, group and others don't get write permission if they had none.
 
         Args:
-            mode: None leaves it.
+            mode: The mode on the server; None to leave the mode.
 
         Returns:
-            Whether they would have got it.
+            True if write permission was withheld.
         """
         fd = self.directory(parts)
         os.utime(fd, ns=(time.time_ns(), mtime_ns))
@@ -160,18 +161,18 @@ class LocalTree:
         return granted != mode & 0o777
 
     def stat(self, parts: Parts) -> os.stat_result | None:
-        """What is at a path, links not followed; None when nothing is."""
+        """Return the state of a path, without following links; None if it does not exist."""
         try:
             return os.stat(parts[-1], dir_fd=self.directory(parts[:-1]), follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def check_replaceable(self, parts: Parts) -> None:
-        """Refuse, before any of its bytes has come, what no file can be renamed to.
+        """Refuse, before any byte is received, a target that no file can be renamed to.
 
         Raises:
-            OSError: EISDIR, a directory is there; EBUSY, something is mounted there; EACCES or
-                EPERM, the directory is not ours to change.
+            OSError: EISDIR: a directory is there. EBUSY: something is mounted there. EACCES or
+                EPERM: this user may not change the directory.
         """
         above, there = self.directory(parts[:-1]), self.stat(parts)
         refusal = 0
@@ -187,11 +188,11 @@ class LocalTree:
             raise OSError(refusal, os.strerror(refusal))
 
     def open_dir(self, parts: Parts) -> int:
-        """A handle of a directory below, the caller's own."""
+        """Return a descriptor of a directory below, to be closed by the caller."""
         return os.dup(self.directory(parts))
 
     def set_attributes(self, parts: Parts, mode: int | None, mtime_ns: int | None) -> None:
-        """Set a file's permission bits or mtime; of a link, its mtime only."""
+        """Set the permission bits and the mtime of a file; of a link, the mtime only."""
         above, name = self.directory(parts[:-1]), parts[-1]
         if mtime_ns is not None:
             times = (time.time_ns(), mtime_ns)
@@ -200,10 +201,10 @@ class LocalTree:
             chmod(above, name, mode & 0o777)
 
     def remove(self, parts: Parts) -> None:
-        """Remove a file, a link or a directory with all its contents; no link is followed."""
+        """Remove a file, a link or a directory with its contents. Links are not followed."""
         above, name = self.directory(parts[:-1]), parts[-1]
         for known in [one for one in self._open if one[: len(parts)] == parts]:
-            os.close(self._open.pop(known))  # something else may get this name
+            os.close(self._open.pop(known))  # a new directory may get this name
         info = os.stat(name, dir_fd=above, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
             _remove_tree(above, name)
@@ -211,14 +212,14 @@ class LocalTree:
             os.unlink(name, dir_fd=above)
 
     def keep(self, parts: Parts) -> None:
-        """Have a file that is here already on the disk. Raises OSError."""
+        """Sync an existing file to disk. Raises OSError."""
         with self.reading(parts) as fd:
             os.fsync(fd)
         os.fsync(self.directory(parts[:-1]))
 
     @contextmanager
     def reading(self, parts: Parts) -> Iterator[int]:
-        """A regular file below, open for reading."""
+        """Open a regular file below for reading."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(parts[-1], flags, dir_fd=self.directory(parts[:-1]))
         try:
@@ -228,7 +229,7 @@ class LocalTree:
             os.close(fd)
 
     def make_link(self, parts: Parts, target: bytes, mtime_ns: int, *, replace: bool) -> None:
-        """Store a symbolic link as it came."""
+        """Make a symbolic link with exactly this target."""
         above, name = self.directory(parts[:-1]), parts[-1]
         partial = partial_name(parts)
         try:
@@ -243,17 +244,17 @@ class LocalTree:
 
 
 def _is_anothers(above: os.stat_result, there: os.stat_result) -> bool:
-    """Whether a sticky directory keeps us from replacing what is there."""
+    """Return whether a sticky directory prevents this user from replacing a file in it."""
     owners = (0, above.st_uid, there.st_uid)
     return bool(above.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
 def _is_mount_point(above: int, name: bytes) -> bool:
-    """Whether something else than its directory's file system is at a name (a bind mount)."""
+    """Return whether something is mounted on a name, e.g. by a bind mount."""
     try:
         fd = os.open(name, beneath.OPEN_ANY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
     except OSError:
-        return False  # whoever renames will be told
+        return False  # the rename itself reports the error
     try:
         return _mount_of(fd) != _mount_of(above)
     finally:
@@ -261,16 +262,16 @@ def _is_mount_point(above: int, name: bytes) -> bool:
 
 
 def _mount_of(fd: int) -> bytes:
-    """The number of the mount that something open is on; empty where the kernel tells none."""
+    """Return the mount ID line of an open file; empty if the kernel doesn't provide it."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", "rb") as told:
-            return next((line for line in told if line.startswith(b"mnt_id:")), b"")
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+            return next((line for line in info if line.startswith(b"mnt_id:")), b"")
     except OSError:
         return b""
 
 
 class _Emptied:
-    """A directory that is being removed: its files are gone already."""
+    """A directory that is being removed, and whose files are removed already."""
 
     def __init__(self, above: int, name: bytes) -> None:
         flags = beneath.OPEN_DIRECTORY | os.O_NOFOLLOW

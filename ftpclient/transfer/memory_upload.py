@@ -1,6 +1,6 @@
-"""Uploads of bytes that are in memory.
+"""Uploads of bytes in memory.
 
-Lives here: sending them, going on after a lost connection.
+Lives here: sending them, resuming after a lost connection.
 Lives elsewhere: files (file_upload.py), streams (stream_upload.py).
 """
 
@@ -18,17 +18,17 @@ from ftpwire.messages import Put, Sent
 from ftpwire.paths import RemotePath
 
 SOURCE = b"-"
-"""What a source without a name is called in results."""
+"""The name of a nameless source in results."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A file to be, in memory.
+    """The contents of a file to upload.
 
     Attributes:
         data: Its bytes.
         mode: Its permission bits.
-        parents: Have missing directories above it made.
+        parents: True to make missing parent directories.
     """
 
     data: memoryview
@@ -37,7 +37,7 @@ class Contents:
 
 
 class Outcome(Listener):
-    """Keeps how the one file of a transfer ended."""
+    """A listener that keeps the result of the only file of a transfer."""
 
     result: Result | None = None
 
@@ -45,7 +45,7 @@ class Outcome(Listener):
         self.result = result
 
     def check(self) -> Result:
-        """The result of a file that is stored. Raises its error otherwise."""
+        """Return the result if the file is stored, else raise its error."""
         assert self.result is not None
         if self.result.error is not None:
             raise self.result.error
@@ -53,9 +53,9 @@ class Outcome(Listener):
 
 
 def send_bytes(upload: Upload, contents: Contents, target: RemotePath) -> None:
-    """Send bytes as a file; the transfer hears of its end.
+    """Send bytes as a file. The transfer records the result.
 
-    After a lost connection, the same on another one sends what the server doesn't have.
+    After a lost connection, call it again with the new one: it sends only what is missing.
 
     Raises:
         ConnectionLost, Interrupted
@@ -69,7 +69,7 @@ def send_bytes(upload: Upload, contents: Contents, target: RemotePath) -> None:
 def _send(
     upload: Upload, contents: Contents, target: RemotePath, *, ask: bool, resume: bool
 ) -> bool:
-    """Send it once; False when the server has bytes of something else, which it is to forget."""
+    """Send it once. Return False if the server has bytes of another file, to be discarded."""
     data, size = contents.data, len(contents.data)
     connection = upload.connection
     call = PutCall(upload, SOURCE, target)
@@ -91,7 +91,7 @@ def _send(
         assert call.ready is not None
         offset = call.ready.offset
         if offset and not resume:
-            raise BadMessage("the server goes on with what it was to forget")
+            raise BadMessage("the server resumed an upload that it was asked to restart")
         if offset > size or (offset and digests.digest(data[:offset]) != call.ready.digest):
             call.replaced = True
             connection.send_cancel(call)

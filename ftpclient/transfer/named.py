@@ -1,12 +1,12 @@
-"""Local paths that the user named: what is there, and whether a link may be followed.
+"""Local paths named by the user: what they lead to, and whether a link may be followed.
 
-Lives here: the rule about links that are named, own descriptors under /proc, where the file that a
-link leads to really lies.
+Lives here: the rule for links in named paths, this process's own descriptors under /proc, finding
+the real path of the file that a link leads to.
 Lives elsewhere: links inside trees, which are not followed (local_tree.py, upload.py), writing into
 FIFOs and devices (node.py).
 
-The kernel follows a link, in one step. The links on the way are only looked at, before and after:
-what was found behind them counts if they are still the same.
+The kernel follows a link in one step. This module only looks at the links on the way, before and
+after that step: if they are the same both times, they are the ones the kernel followed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from ftpwire.errors import CommandError, Forbidden, NotFound, NotRegular, Source
 from ftpwire.messages import FileType
 
 _MOST_LINKS = 40
-"""As many as the kernel follows."""
+"""The kernel's limit."""
 _STREAMS = ("standard input", "standard output", "standard error")
 _DESCRIPTORS = rb"/proc/(\d+)(?:/task/\d+)?/fd"
 
 
 class Named(msgspec.Struct, frozen=True):
-    """What a path that was named leads to.
+    """A named path and the file it leads to.
 
     Attributes:
-        path: As it was named.
-        info: Of what is there, behind all links.
-        is_link: There is a link to it.
-        descriptor: The number of this process's own descriptor that is meant: /dev/stdin is one.
+        path: The path as named.
+        info: The state of the file behind all links.
+        is_link: True if the path is a link.
+        descriptor: The number of the descriptor of this process, if the path means one, e.g.
+            /dev/stdin.
     """
 
     path: bytes
@@ -44,33 +45,33 @@ class Named(msgspec.Struct, frozen=True):
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is a socket's name, which only connecting is good for."""
+        """True if it is a socket in the file system, which can't be read or written."""
         return stat.S_ISSOCK(self.info.st_mode) and self.descriptor is None
 
     @property
     def is_node(self) -> bool:
-        """Whether bytes go into it, or come from it, without it being a file with a size."""
+        """True if it can be read or written, but is not a file with a size."""
         kind = stat.S_IFMT(self.info.st_mode)
         if self.descriptor is not None:
             return kind != stat.S_IFDIR
         return kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
 
     def is_same(self, info: os.stat_result | None) -> bool:
-        """Whether this is the state of the same file, by device and inode."""
+        """Return whether ``info`` is the state of the same file, by device and inode."""
         return info is not None and os.path.samestat(info, self.info)
 
 
 def look(path: bytes, *, trust: bool = False) -> Named:
-    """What a path leads to. Links are followed.
+    """Find out what a path leads to, following links.
 
     Args:
-        trust: Links of strangers, too.
+        trust: True to follow links of other users, too.
 
     Raises:
-        OSError: Nothing is there, or it can't be looked at.
-        NotFound: A link is there that leads nowhere.
-        Forbidden: The link of a stranger: see `_check_owner`.
-        CommandError: A standard stream is meant that was closed when the program was started.
+        OSError: The path does not exist, or can't be looked up.
+        NotFound: It is a link whose target does not exist.
+        Forbidden: It is a link of another user: see `_check_owner`.
+        CommandError: It means a standard stream that was closed when the program started.
         SourceChanged: The link was replaced meanwhile.
     """
     name = path.rstrip(b"/") or path
@@ -79,26 +80,25 @@ def look(path: bytes, *, trust: bool = False) -> Named:
         return Named(path, info)
     before, descriptor = _links(name, trust)
     if descriptor is not None:
-        if standard.was_closed(descriptor):  # what is there now was not the user's
+        if standard.was_closed(descriptor):  # another file has this descriptor number by now
             raise CommandError(f"{paths.show(path)}: {_STREAMS[descriptor]} is closed")
         return Named(path, os.fstat(descriptor), True, descriptor)
     try:
         info = os.stat(path)
     except FileNotFoundError:
-        raise NotFound(
-            f"{paths.show(path)}: a symbolic link to something that isn't there"
-        ) from None
+        raise NotFound(f"{paths.show(path)}: a symbolic link whose target does not exist") from None
     if _links(name, trust)[0] != before:
         raise SourceChanged(f"{paths.show(path)}: the symbolic link was replaced meanwhile")
     return Named(path, info, True)
 
 
 class Targets:
-    """What is at the places that files are going to, looked at before any of them comes: so no link
-    is followed that the transfer itself has made.
+    """The files that exist at the targets of a transfer, recorded before the transfer begins.
+
+    So no link is followed that the transfer itself has made.
 
     Args:
-        trust: Follow links of strangers, too.
+        trust: True to follow links of other users, too.
     """
 
     def __init__(self, *, trust: bool) -> None:
@@ -106,11 +106,11 @@ class Targets:
         self._found: dict[bytes, Named | OSError | CommandError] = {}
 
     def look(self, place: bytes, *, exact: bool) -> None:
-        """Note what is at a place.
+        """Record what exists at a target.
 
         Args:
-            exact: The user named it. Else a pattern chose its name, and a server what that
-                matched: then a link there is replaced, and no other file that has no size.
+            exact: True if the user named it. False if its name comes from a pattern, and so from
+                a server: then a link there is replaced, and a FIFO or device is refused.
         """
         try:
             self._found[place] = look(place, trust=self._trust) if exact else _look_at(place)
@@ -120,13 +120,13 @@ class Targets:
             self._found[place] = error
 
     def at(self, place: bytes, kind: FileType) -> Named | None:
-        """What was at a place; None where there was nothing.
+        """Return what existed at a target, or None.
 
         Args:
-            kind: Of what is to go there.
+            kind: The type of what is going to be written there.
 
         Raises:
-            OSError, CommandError: It can't go there.
+            OSError, CommandError: It can't be written there.
         """
         found = self._found.get(place)
         if isinstance(found, Named):
@@ -138,17 +138,17 @@ class Targets:
 
 
 def _look_at(place: bytes) -> Named:
-    """What is at a place itself. Raises NotRegular where it is neither file, link nor directory."""
+    """Return what exists at a path itself. Raises NotRegular for a FIFO or a device."""
     found = Named(place, os.lstat(place))
     if found.is_node:
         raise NotRegular(
-            f"{paths.show(place)}: a FIFO or device: only what names it is written into it"
+            f"{paths.show(place)}: a FIFO or device: name it explicitly to write into it"
         )
     return found
 
 
 def _refuse(found: Named, kind: FileType) -> None:
-    """Refuse a socket, and what can't go into a FIFO or device. Raises NotRegular."""
+    """Refuse a socket, and what can't be written into a FIFO or device. Raises NotRegular."""
     if found.is_socket:
         raise NotRegular(f"{paths.show(found.path)}: a socket: nothing can be written into it")
     if found.is_node and kind != "file":
@@ -156,7 +156,7 @@ def _refuse(found: Named, kind: FileType) -> None:
 
 
 def is_descriptor(path: bytes, number: int) -> bool:
-    """Whether a path means this descriptor of this process."""
+    """Return whether a path means this descriptor of this process."""
     try:
         found = os.lstat(path)
         return stat.S_ISLNK(found.st_mode) and _links(path, True)[1] == number
@@ -165,14 +165,14 @@ def is_descriptor(path: bytes, number: int) -> bool:
 
 
 def _links(path: bytes, trust: bool) -> tuple[list[tuple[int, ...]], int | None]:
-    """The links from a path on, so that a change shows; and the own descriptor they end at."""
+    """Return the state of the links from a path on, and the own descriptor they end at."""
     found: list[tuple[int, ...]] = []
     at = path
     while len(found) < _MOST_LINKS:
         try:
             info = os.lstat(at)
         except (FileNotFoundError, NotADirectoryError):
-            break  # whether it leads anywhere, the kernel says
+            break  # the kernel decides whether the target exists
         if not stat.S_ISLNK(info.st_mode):
             break
         directory, name = os.path.split(at)
@@ -187,7 +187,7 @@ def _links(path: bytes, trust: bool) -> tuple[list[tuple[int, ...]], int | None]
 
 
 def _own_descriptor(directory: bytes, name: bytes) -> int | None:
-    """The number of the descriptor, if a link of /proc/self/fd is meant."""
+    """Return the descriptor's number if this is a link in /proc/self/fd, else None."""
     if not name.isdigit():
         return None
     fd = os.open(directory, beneath.OPEN_ANY)
@@ -203,11 +203,11 @@ def _own_descriptor(directory: bytes, name: bytes) -> int | None:
 
 
 def _check_owner(path: bytes, link: bytes, info: os.stat_result, directory: bytes) -> None:
-    """Refuse a link that somebody else may have put there for us to fall into.
+    """Refuse a link that another user may have placed there as a trap.
 
-    That is one that belongs neither to us nor to the owner of its directory, where others write
-    to that; and for root any that is not root's. As the kernel has it in /tmp
-    (fs.protected_symlinks), but in every such directory.
+    That is a link in a directory writable by others, owned neither by this user nor by the
+    directory's owner. For root it is any link not owned by root. The kernel does the same in
+    sticky directories such as /tmp (fs.protected_symlinks); here it applies to all directories.
 
     Raises:
         Forbidden
@@ -221,15 +221,16 @@ def _check_owner(path: bytes, link: bytes, info: os.stat_result, directory: byte
         return
     through = "" if link == path else f" (through {paths.show(link)})"
     raise Forbidden(
-        f"{paths.show(path)}{through}: a symbolic link of another user, uid {info.st_uid}: "
-        "-L follows it"
+        f"{paths.show(path)}{through}: a symbolic link of another user (uid {info.st_uid}); "
+        "use -L to follow it"
     )
 
 
 def place_of(named: Named) -> tuple[bytes, bytes]:
-    """The directory and the name of the file that a link leads to.
+    """Return the directory and the name of the file that a link leads to.
 
-    Whoever opens the directory has to compare what is at that name: ``named.is_same``.
+    The caller has to check, after opening the directory, that the name still means this file:
+    ``named.is_same``.
 
     Raises:
         SourceChanged: The link leads to another file by now.
@@ -246,7 +247,7 @@ def place_of(named: Named) -> tuple[bytes, bytes]:
 
 
 def _path_of(fd: int, path: bytes = b"") -> bytes:
-    """The path of something open, as the kernel has it."""
+    """Return the path of an open file, as known to the kernel."""
     try:
         return os.readlink(b"/proc/self/fd/%d" % fd)
     except FileNotFoundError:

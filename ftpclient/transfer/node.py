@@ -1,10 +1,10 @@
-"""A remote file's bytes into what is no file here: a FIFO, a device, a terminal, a descriptor.
+"""Downloads into something other than a regular file: a FIFO, a device, a terminal, a descriptor.
 
-Lives here: opening it, writing what comes, going on after a lost connection.
+Lives here: opening it, writing the bytes as they arrive, resuming after a lost connection.
 Lives elsewhere: which paths are such (named.py), files (download.py).
 
-What was written can't be taken back. So nothing is written a second time: after a reconnect the
-server is asked for the rest, and only if the file still begins with what went out.
+Written bytes can't be taken back. So nothing is written twice: after a reconnect the client asks
+for the rest, and only if the file still begins with what was written.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _OPEN = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Node:
-    """Where bytes go that can't be taken back. It outlives connections.
+    """A FIFO, device or descriptor to write into. It outlives connections.
 
     Attributes:
-        written: Bytes that went out.
-        hasher: Of these.
-        ended: Nothing more goes into it.
+        written: The number of bytes written.
+        hasher: The hasher of those bytes.
+        ended: True if nothing more will be written.
     """
 
     def __init__(self, shown: bytes, descriptor: int | None = None) -> None:
@@ -48,12 +48,12 @@ class Node:
         self._begun: Sending | None = None
 
     def open(self, named: Named, connection: Connection, remark: Callable[[str], None]) -> None:
-        """Open what was named; a FIFO when somebody reads from it.
+        """Open the named file; wait until a FIFO has a reader.
 
         Raises:
             OSError: It can't be written to.
-            SourceChanged: It is something else by now.
-            ConnectionLost, Interrupted: While waiting.
+            SourceChanged: It was replaced meanwhile.
+            ConnectionLost, Interrupted: Raised while waiting.
         """
         if self._fd >= 0:
             return
@@ -72,14 +72,14 @@ class Node:
             return os.open(named.path, _OPEN)
         except OSError as error:
             if error.errno == errno.ENXIO and stat.S_ISFIFO(named.info.st_mode):
-                return None  # not open for reading
+                return None  # it has no reader yet
             raise
 
     def write(self, data: memoryview, check: Callable[[], None]) -> None:
-        """Write all of it, waiting for as long as that takes.
+        """Write all of the data, waiting as long as necessary.
 
         Args:
-            check: Called several times a second meanwhile; may raise.
+            check: Called several times per second meanwhile; may raise.
 
         Raises:
             OSError: It can't be written.
@@ -101,10 +101,10 @@ class Node:
         poll.poll(_LOOK_SECONDS * 1000)
 
     def begin(self, info: Sending) -> None:
-        """The server is going to send this.
+        """Accept the properties of the file that the server is going to send.
 
         Raises:
-            VerificationFailed: It doesn't go on with what went out before.
+            VerificationFailed: The file does not continue what was written before.
         """
         before = self._begun
         if self.written and before is not None:
@@ -112,12 +112,12 @@ class Node:
             if not same or info.offset != self.written:
                 raise VerificationFailed(
                     f"{paths.show(self.shown)}: the file changed on the server while the "
-                    f"connection was lost: {self.written} bytes of the earlier one went out"
+                    f"connection was lost; {self.written} bytes of the old version were written"
                 )
         self._begun = info
 
     def close(self) -> None:
-        """Nothing more goes into it: a reader sees the end. Can be called twice."""
+        """Close it, so that a reader sees the end. Can be called twice."""
         self.ended = True
         if self._fd >= 0 and self._descriptor is None:
             fd, self._fd = self._fd, -1
@@ -125,7 +125,7 @@ class Node:
 
 
 class _NodeCall(StreamCall):
-    """A file on its way into a node."""
+    """A file being received into a node."""
 
     def __init__(self, connection: Connection, node: Node, advanced: Callable[[int], None]) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _NodeCall(StreamCall):
     def on_data(self, data: memoryview) -> None:
         if self.failure is not None or self._left:
             return
-        self._left = True  # whatever is raised: nothing more goes out then
+        self._left = True  # reset below: after any exception nothing more is written
         try:
             self._node.write(data, self._connection.check)
         except OSError as error:
@@ -166,17 +166,17 @@ def fetch(
     advanced: Callable[[int], None] = lambda count: None,
     in_trash: InTrash | None = None,
 ) -> tuple[int, bytes]:
-    """Write a remote file's bytes into an open node as they come; returns size and digest.
+    """Write a remote file into an open node as it arrives. Return its size and digest.
 
-    After a lost connection, the same on another one goes on.
+    After a lost connection, call it again with the new one: it continues.
 
     Args:
-        advanced: Told of the bytes that went out.
+        advanced: Called with the number of bytes written.
         in_trash: See `ftpwire.messages.Get`.
 
     Raises:
-        VerificationFailed: What was written is not what the server has.
-        OSError: It can't be written. BrokenPipeError: its reader is gone.
+        VerificationFailed: The written bytes are not those of the server's file.
+        OSError: Writing failed. BrokenPipeError: the reader is gone.
         ConnectionLost, Interrupted
     """
     call = _NodeCall(connection, node, advanced)

@@ -1,8 +1,8 @@
-"""A file on its way in, below a destination.
+"""Partial files: files that are being received below a destination.
 
-Lives here: whose it is, what an earlier try has left of it.
-Lives elsewhere: its names (placing.py), the directories (local_tree.py), what comes into it
-(file_call.py, fetch_pieces.py).
+Lives here: ownership and locking of a partial file, what an earlier try has left.
+Lives elsewhere: its names (placing.py), directories (local_tree.py), writing to it (file_call.py,
+fetch_pieces.py).
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 _MODE = 0o600
 _GAPLESS = 0o700
-"""The mode of one that was written from its start on, and has holes: it is kept in all file systems
-that have them."""
+"""The mode of a partial file that was written sequentially and has holes. All file systems that
+support holes store a mode."""
 
 
 class PartialFile:
-    """A file on its way in, hidden under a partial name until it is verified.
+    """A file being received, hidden under a partial name until it is verified.
 
-    Who writes to it holds a flock on it; a second transfer to the same name takes another
-    partial name, so that their bytes never mix.
+    The writer holds a flock on it. A second transfer to the same target uses another partial name,
+    so their bytes never mix.
 
     Args:
-        replace: Whether a file that exists is replaced.
-        resume: Keep what an earlier try has left; ``offset`` tells how much that is.
+        replace: True to replace an existing file.
+        resume: True to keep what an earlier try has left; ``offset`` is how many bytes that is.
 
     Attributes:
-        is_gapless: It says of itself that it was written from its start on: its holes are the
-            file's.
+        is_gapless: True if its mode says that it was written sequentially, so that its holes are
+            holes of the file.
     """
 
     def __init__(
         self, tree: LocalTree, parts: Parts, *, replace: bool = True, resume: bool = False
     ) -> None:
-        # its own handle: the tree's may be closed while this is under way
+        # its own descriptor: the tree may close its own while this file is being written
         self._above = os.dup(tree.directory(parts[:-1]))
         self._durable = tree.durable
         self._name = parts[-1]
@@ -64,7 +64,7 @@ class PartialFile:
         self.offset = size if self.is_gapless else _contiguous(self.fd, size)
 
     def _open(self, flags: int) -> int:
-        # truncated only once it is locked: somebody may be writing to it
+        # truncate only after locking: another process may be writing to it
         fd = self._found(flags & ~os.O_TRUNC)
         if fd < 0:
             self._partial = partial_name((os.urandom(16),))
@@ -82,11 +82,11 @@ class PartialFile:
         return fd
 
     def _found(self, flags: int) -> int:
-        """The file of the partial name, locked, which may be new; -1 when it isn't to be used.
+        """Open and lock the file with the partial name, creating it if necessary; -1 if unusable.
 
-        Where others may write to the directory they may have made it: as a file whose owner they
-        stay, as another name of a file of ours, as a link, or as one that nobody can open. None of
-        these is written to.
+        If other users may write to the directory, they may have created it: as a file they still
+        own, as a hard link to one of our files, as a symbolic link, or as a file that can't be
+        opened. None of these is written to.
         """
         try:
             fd = os.open(self._partial, flags, dir_fd=self._above)
@@ -108,46 +108,46 @@ class PartialFile:
         return -1
 
     def _made(self) -> int:
-        """A new file of the partial name; -1 when somebody else has just made one."""
+        """Create the file with the partial name; -1 if another process just did."""
         try:
             return os.open(self._partial, _CREATE, 0o600, dir_fd=self._above)
         except FileExistsError:
             return -1
 
     def _is_ours(self, info: os.stat_result) -> bool:
-        """Whether a partial file was made by this user, and has no other name."""
+        """Return whether a file belongs to this user, and has no other name."""
         if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
             return False
         return info.st_uid == os.geteuid() or info.st_uid == _owner_here(self._above)
 
     @staticmethod
     def has_part(tree: LocalTree, parts: Parts) -> bool:
-        """Whether an earlier try has left something."""
+        """Return whether an earlier try has left a partial file."""
         return tree.stat((*parts[:-1], partial_name(parts))) is not None
 
     def start_at(self, offset: int) -> None:
-        """Keep the first ``offset`` bytes, and write after them."""
+        """Truncate it to ``offset`` bytes, and write after them."""
         os.ftruncate(self.fd, offset)
         os.lseek(self.fd, offset, os.SEEK_SET)
 
     def mark_gapless(self) -> None:
-        """Its holes belong to it: whoever goes on with it need not stop at the first."""
-        with suppress(OSError):  # of a mount without modes: then he does
+        """Mark its holes as holes of the file, so that a later try need not stop at the first."""
+        with suppress(OSError):  # on a mount without modes: then a later try stops there
             os.chmod(self.fd, _GAPLESS)
         self.is_gapless = True
 
     def mark_gaps(self) -> None:
-        """It is going to be written in any order."""
+        """Remove the mark, because it is going to be written in any order."""
         if self.is_gapless:
             os.chmod(self.fd, _MODE)
             self.is_gapless = False
 
     def place(self, mode: int, mtime_ns: int) -> None:
-        """Give it its name, times and mode. Raises OSError; it is gone then."""
+        """Give it its final name, times and mode. Raises OSError, after removing it."""
         try:
             os.utime(self.fd, ns=(time.time_ns(), mtime_ns))
             os.chmod(self.fd, mode & 0o777)
-            if self._durable:
+            if self._durable:  # before the rename: a crash must not leave the name without bytes
                 os.fsync(self.fd)
             place(self._above, self._partial, self._name, replace=self._replace)
             if self._durable:
@@ -158,14 +158,14 @@ class PartialFile:
         self._close()
 
     def leave(self) -> None:
-        """Leave it there, for a later try to go on with: unless that could not find it."""
+        """Keep it for a later try to resume from, unless that could not find it."""
         if self._found_again:
             self._close()
         else:
             self.drop()
 
     def drop(self) -> None:
-        """Remove it. Can be called after ``place`` or ``leave``."""
+        """Remove it. Does nothing after ``place`` or ``leave``."""
         if self.fd >= 0:
             unlink(self._above, self._partial)
             self._close()
@@ -185,11 +185,15 @@ def place_whole(
     *,
     replace: bool,
 ) -> None:
-    """Bring a file to its place of which all bytes are here. Raises OSError, CommandError; nothing
-    of it stays then.
+    """Write a file whose bytes have all arrived, under its final name.
+
+    Nothing of it remains after an error.
 
     Args:
-        replace: Whether a file that exists is replaced.
+        replace: True to replace an existing file.
+
+    Raises:
+        OSError, CommandError
     """
     partial = PartialFile(tree, parts, replace=replace)
     try:
@@ -200,21 +204,21 @@ def place_whole(
 
 
 def _contiguous(fd: int, size: int) -> int:
-    """How many bytes at a partial file's start may be good: those before its first hole.
+    """Return how many bytes at a partial file's start may be valid: those before its first hole.
 
-    A download in pieces that was killed leaves gaps. The server compares what is before them, so a
-    file system that knows no holes only makes it start over.
+    A download in pieces leaves gaps when it is killed. The server compares the digest of what
+    precedes them, so on a file system without holes such a download only starts over.
     """
     try:
         hole = os.lseek(fd, 0, os.SEEK_HOLE) if size else 0
     except (AttributeError, OSError):
         return size
-    # the last block before a hole may be filled in part only
+    # the last block before a hole may be only partly written
     return size if hole >= size else max(0, hole - 1) // PIECE * PIECE
 
 
 def _owner_here(above: int) -> int:
-    """Whose this user's new files in a directory are: some mounts give all files one owner."""
+    """Return the owner of this user's new files here: on some mounts all have the same one."""
     name = partial_name((os.urandom(16),))
     fd = os.open(name, _CREATE, 0o600, dir_fd=above)
     try:
@@ -225,11 +229,11 @@ def _owner_here(above: int) -> int:
 
 
 def _try_lock(fd: int, above: int, name: bytes) -> bool:
-    """Lock a file; False when somebody has it, or has just given the name to another."""
+    """Lock a file; False if another process holds it, or the name has a new file by now."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         now = os.stat(name, dir_fd=above, follow_symlinks=False)
     except (BlockingIOError, FileNotFoundError):
         return False
-    mine = os.fstat(fd)
+    mine = os.fstat(fd)  # a lock on a file that was renamed or removed protects nothing
     return (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)

@@ -1,6 +1,6 @@
-"""A list of paths below one root: the only ones that are meant.
+"""A list of paths below one root, to which a transfer is limited.
 
-Lives here: which paths may be in it, what is on the way to them; on disk when there are many.
+Lives here: which paths are valid in it, the directories on the way to them; on disk if it is long.
 Lives elsewhere: reading the list (cli/filter_options.py), walking the tree (selection.py).
 """
 
@@ -20,25 +20,25 @@ from ftpwire.messages import Entry, Stat
 from ftpwire.paths import RemotePath
 
 _AT_ONCE = 100
-"""Paths that are looked for at once."""
+"""Number of paths to look up at once."""
 
 Look = Callable[[Sequence[bytes]], Iterator[CommandError | None]]
-"""Tells what is wrong with each of some paths; None where something is there."""
+"""Yields, for each of the given paths, the error of looking it up, or None if it exists."""
 
 
 def path_below(name: bytes) -> bytes:
-    """A path of a list, without ``.`` and doubled slashes.
+    """Return a path of a list, without ``.`` components and doubled slashes.
 
     Raises:
-        InvalidPath: It leads out of the root, or is no path.
+        InvalidPath: It leads out of the root, or is not a valid path.
     """
     shown = paths.show(name)
     if b"\0" in name:
-        raise InvalidPath(f"{shown}: no path has a NUL byte")
+        raise InvalidPath(f"{shown}: a path can't contain a NUL byte")
     if len(name) > paths.MAX_PATH:
         raise InvalidPath(f"{paths.show(name[:40])}…: longer than {paths.MAX_PATH} bytes")
     if name.startswith(b"/"):
-        raise InvalidPath(f"{shown}: an absolute path: those of the list begin at SOURCE")
+        raise InvalidPath(f"{shown}: an absolute path; paths in the list are relative to SOURCE")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise InvalidPath(f"{shown}: .. leads out of SOURCE")
@@ -48,22 +48,22 @@ def path_below(name: bytes) -> bytes:
 
 
 def _above(name: bytes) -> Iterator[bytes]:
-    """The directories on the way to a path, the nearest first."""
+    """Iterate over the directories above a path, the nearest first."""
     while name := name.rpartition(b"/")[0]:
         yield name
 
 
 class PathList:
-    """The paths, in the order in which they came. Close it afterwards.
+    """The paths, in their original order. Close it after use.
 
-    A directory that is named means all that is in it.
+    A directory in the list stands for everything in it.
 
     Args:
-        names: Read at once.
+        names: The paths. All are read by the constructor.
 
     Raises:
         InvalidPath: See `path_below`.
-        SpoolFull: The disk of temporary files has no room.
+        SpoolFull: The disk for temporary files is full.
     """
 
     def __init__(self, names: Iterable[bytes]) -> None:
@@ -80,10 +80,10 @@ class PathList:
         return iter(self._names)
 
     def choose(self, look: Look) -> Iterator[tuple[bytes, CommandError]]:
-        """Find out which of them are there: from then on only these are meant.
+        """Find out which of the paths exist, and limit the list to these.
 
         Yields:
-            The others, and what is wrong with them.
+            The other paths, with their errors.
         """
         self._known.close()
         names = iter(self._names)
@@ -101,24 +101,24 @@ class PathList:
                 self._known[above] = False
 
     def is_named(self, path: bytes) -> bool:
-        """Whether a path was chosen. What is in a directory that was isn't asked about."""
+        """Return whether a path was chosen. Not to be called for paths below a chosen directory."""
         return self._known.get(path) is True
 
     def is_above(self, path: bytes) -> bool:
-        """Whether something that was chosen is below a path."""
+        """Return whether a chosen path is below this path."""
         return self._known.get(path) is False
 
     def close(self) -> None:
-        """Forget it, and remove what is on disk."""
+        """Close it and remove its files on disk."""
         self._names.close()
         self._known.close()
 
 
 def looking_here(root: bytes, *, follow: bool) -> Look:
-    """Looks for paths below a directory here.
+    """Return a function that looks up paths below a local directory.
 
     Args:
-        follow: Whether links to directories are followed on the way.
+        follow: True to follow links to directories on the way.
     """
 
     def problem_of(name: bytes) -> CommandError | None:
@@ -136,13 +136,13 @@ def looking_here(root: bytes, *, follow: bool) -> Look:
 
 
 def choose_here(only: PathList, root: bytes, *, follow: bool) -> None:
-    """Choose those of the paths that are below a directory here. The others are not told."""
+    """Limit the list to the paths that exist below a local directory. Ignores the others."""
     for _ in only.choose(looking_here(root, follow=follow)):
         pass
 
 
 def looking_there(connection: Connection, root: RemotePath, *, follow: bool) -> Look:
-    """The same on the server: all are asked for at once."""
+    """Return a function that looks up paths below a remote directory, all in one round trip."""
 
     def at(path: bytes) -> Entry | CommandError | None:
         try:
@@ -170,7 +170,7 @@ def _no_directory(
     root: RemotePath, path: bytes, found: Entry | CommandError | None
 ) -> CommandError | None:
     if not isinstance(found, Entry) or found.type == "dir":
-        return None  # the path below it isn't there either
+        return None  # then the path below it does not exist either, and that is reported
     return _no_way(paths.show(paths.child(root, path)), found.type == "link")
 
 
@@ -184,5 +184,5 @@ def _missing(
 
 def _no_way(shown: str, is_link: bool) -> NotADirectory:
     if is_link:
-        return NotADirectory(f"{shown}: a symbolic link is on the way (-L follows it)")
+        return NotADirectory(f"{shown}: a symbolic link is on the way (use -L to follow it)")
     return NotADirectory(f"{shown}: not a directory")

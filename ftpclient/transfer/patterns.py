@@ -1,11 +1,12 @@
 """gitignore patterns, from options and from .ftpignore files.
 
-Lives here: the rules, and which of them decides about a name. Lives elsewhere: what is left out of
-a tree (selection.py), reading the files (sync/local_reader.py, sync/remote_reader.py).
+Lives here: the rules, and which of them decides about a name.
+Lives elsewhere: leaving out parts of a tree (selection.py), reading the files
+(sync/local_reader.py, sync/remote_reader.py).
 
-As in git, the last pattern of a source that matches decides; the options come before the files,
-and a file in a directory before those above it; what is in a directory that is left out is left
-out with it. Unlike git, a name is matched as text: `?` stands for one character.
+As in git, the last pattern of a source that matches decides; options take precedence over files,
+and the file of a directory over those above it. Everything in an excluded directory is excluded.
+Unlike in git, names are matched as text: `?` stands for one character.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from ftpwire.errors import CommandError
 
 IGNORE_FILE = b".ftpignore"
 MAX_IGNORE_FILE = 64 * 1024
-"""Bytes of an .ftpignore file that are read: one from a server is not trusted to be short."""
+"""Maximum size of an .ftpignore file in bytes: a server is not trusted to send a short one."""
 MAX_PATTERNS = 1000
-"""Patterns of an .ftpignore file, each of which is compared with each name."""
+"""Maximum number of patterns in an .ftpignore file: each is compared with each name."""
 _LONGEST_NAME = 255
-"""A pattern that stands for more characters matches no name."""
+"""A pattern that requires more characters than this matches no name."""
 _CHECK_EACH = 16
 
 
@@ -32,11 +33,11 @@ class _Rule(msgspec.Struct, frozen=True):
     """One pattern.
 
     Attributes:
-        excludes: False for one that begins with ``!``.
-        only_directories: It ended with a slash.
-        parts: What the components of the path must match, one after another: None stands for any
-            number of them. Of a pattern without a slash inside, the one of the name.
-        whole_path: It has a slash inside: it is about the path, else about the name.
+        excludes: False if it begins with ``!``.
+        only_directories: True if it ended with a slash.
+        parts: The patterns of the path's components, in order; None matches any number of
+            components. A pattern without an inner slash has one part, for the name.
+        whole_path: True if it has an inner slash, and so applies to the path, not the name.
     """
 
     parts: tuple[re.Pattern[str] | None, ...]
@@ -55,7 +56,7 @@ class Rules:
     """Patterns in order, of one .ftpignore file or of the options.
 
     Args:
-        lines: As in a .gitignore file. Lines that are no patterns are passed over, as git does.
+        lines: The lines of a .gitignore file. As in git, invalid lines are ignored.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -68,10 +69,13 @@ class Rules:
     def decide(
         self, path: str, name: str, is_directory: bool, check: Callable[[], None]
     ) -> bool | None:
-        """Whether ``path``, relative to where the patterns hold, is excluded; None: not said.
+        """Return whether ``path``, relative to the patterns' directory, is excluded.
 
         Args:
-            check: Called now and then; it raises what ends the work.
+            check: Called regularly; may raise to end the work.
+
+        Returns:
+            None if no pattern matches.
         """
         for number, rule in enumerate(self._last_first):
             if rule.only_directories and not is_directory:
@@ -119,13 +123,16 @@ def _rule(line: str) -> _Rule | None:
             return None
         parts.append(part)
     if whole_path and parts[-1] is None:
-        parts.append(_part("*"))  # what is in a directory, not the directory itself
+        parts.append(_part("*"))  # the contents of a directory, not the directory itself
     return _Rule(tuple(parts), not bare.startswith("!"), bare != text, whole_path)
 
 
 def _match_parts(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
-    """Whether components match, in steps as many as the product of the two lengths: only where
-    the last None begins is ever gone back to."""
+    """Return whether the components match.
+
+    The number of steps is at most the product of both lengths: on a mismatch only the last None is
+    extended.
+    """
     part = name = 0
     any_from = begun = -1
     while name < len(names):
@@ -144,11 +151,11 @@ def _match_parts(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) 
 
 
 def _part(word: str) -> re.Pattern[str] | None:
-    """What one component has to match; None for a word that is no pattern.
+    """Return the pattern of one component, or None if the word is not a valid pattern.
 
-    Everything but a star stands for one character, so the first place where what is between two
-    stars is found is as good as any later one. Atomic groups keep ``re`` from trying the others,
-    which takes time without bound.
+    Everything but a star stands for one character, so the first match of the text between two
+    stars is as suitable as any later one. Atomic groups keep ``re`` from trying the others, which
+    could take exponential time.
     """
     runs: list[list[str]] = [[]]
     at = 0
@@ -183,8 +190,10 @@ def _part(word: str) -> re.Pattern[str] | None:
 
 
 def _bracket(word: str, at: int) -> tuple[str, int] | None:
-    """What is after a ``[`` as a regular expression for one character, and where it ends; None if
-    it doesn't end."""
+    """Return a regular expression for the bracket expression after a ``[``, and where it ends.
+
+    None if it doesn't end.
+    """
     begin = at
     items: list[str] = []
     negated = word[at : at + 1] in ("!", "^")
@@ -221,12 +230,12 @@ def _without_trailing_blanks(text: str) -> str:
     stripped = text.rstrip(" ")
     backslashes = len(stripped) - len(stripped.rstrip("\\"))
     if backslashes % 2 and stripped != text:
-        return stripped + " "  # the first of them was quoted
+        return stripped + " "  # the first blank was quoted by a backslash
     return stripped
 
 
 def as_line(excludes: bool, pattern: str) -> str:
-    """The line of a .gitignore file for the pattern of an --exclude or --include option."""
+    """Return the .gitignore line for the pattern of an --exclude or --include option."""
     line = "\\" + pattern if pattern.startswith("#") else pattern
     if excludes:
         return line
@@ -234,24 +243,24 @@ def as_line(excludes: bool, pattern: str) -> str:
 
 
 def option_rules(patterns: Iterable[tuple[bool, str]]) -> Rules:
-    """The rules of ``--exclude`` (True) and ``--include`` (False) options, in their order.
+    """Return the rules for ``--exclude`` (True) and ``--include`` (False) options, in order.
 
     Raises:
-        ValueError: One is no pattern.
+        ValueError: A pattern is not valid.
     """
     lines = []
     for excludes, pattern in patterns:
         line = as_line(excludes, pattern)
         if _rule(line) is None:
-            raise ValueError(f"{paths.show(pattern)!r} is not a pattern")
+            raise ValueError(f"{paths.show(pattern)!r} is not a valid pattern")
         lines.append(line)
     return Rules(lines)
 
 
 def bounded(data: bytes) -> bytes:
-    """What was read of an .ftpignore file. Raises CommandError when that is not all of it."""
+    """Return the data read from an .ftpignore file. Raises CommandError if it is too large."""
     if len(data) > MAX_IGNORE_FILE:
-        raise CommandError(f"a {paths.show(IGNORE_FILE)} file is too large for a list of patterns")
+        raise CommandError(f"{paths.show(IGNORE_FILE)}: larger than {MAX_IGNORE_FILE} bytes")
     return data
 
 
@@ -260,12 +269,12 @@ def _lines_of(data: bytes) -> list[str]:
 
 
 def pattern_lines(data: bytes) -> list[str]:
-    """The patterns in a file of them, for `option_rules`; lines that are none are passed over."""
+    """Return the valid patterns in a file, for `option_rules`. Ignores all other lines."""
     return [line for line in _lines_of(data) if _rule(line) is not None]
 
 
 def file_rules(data: bytes) -> Rules:
-    """The rules of an .ftpignore file.
+    """Return the rules of an .ftpignore file.
 
     Raises:
         CommandError: It has too many patterns.

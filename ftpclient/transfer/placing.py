@@ -1,6 +1,6 @@
-"""The names of what arrives below a destination: a hidden one first, then its own.
+"""The two names of a file received below a destination: first a hidden one, then the final one.
 
-Lives here: checking what a server gave; both names, and the step from one to the other.
+Lives here: checking names given by a server; both names, and renaming from one to the other.
 Lives elsewhere: files (partial_file.py), links and directories (local_tree.py).
 """
 
@@ -17,10 +17,10 @@ from ftpwire.paths import Parts
 
 
 def checked_parts(path: bytes) -> Parts:
-    """The components of a relative path that a server gave.
+    """Return the components of a relative path given by a server.
 
     Raises:
-        BadMessage: It has ``..``, is absolute, or can't be below anything.
+        BadMessage: The path is absolute or has a component that is not a valid name, as ``..``.
     """
     parts = tuple(path.split(b"/"))
     try:
@@ -32,13 +32,13 @@ def checked_parts(path: bytes) -> Parts:
 
 
 def partial_name(parts: Sequence[bytes]) -> bytes:
-    """The hidden name under which a file arrives: short, since its own may be 255 bytes long."""
+    """Return the hidden name of an arriving file: short, as its own may be 255 bytes long."""
     short = hashlib.sha256(parts[-1]).hexdigest()[:16].encode()
     return paths.PARTIAL_PREFIX + short + paths.PARTIAL_SUFFIX
 
 
 def place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
-    """Give something its name. Raises OSError, CommandError; it is gone then."""
+    """Rename a file to its final name. Raises OSError, CommandError, after removing it."""
     try:
         if replace:
             os.rename(partial, name, src_dir_fd=above, dst_dir_fd=above)
@@ -49,12 +49,12 @@ def place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
         if error.errno == errno.EISDIR:
             raise IsADirectory("a directory is there") from None
         if error.errno == errno.EEXIST:
-            raise AlreadyExists("it exists") from None
+            raise AlreadyExists("exists already") from None
         raise
 
 
 def unlink(directory: int, name: bytes) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file if it exists."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:

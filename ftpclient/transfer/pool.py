@@ -1,12 +1,12 @@
 """Several connections working on one transfer.
 
-Lives here: the threads, each with a connection of its own, and the queue of files; when they are
-started.
-Lives elsewhere: what is done with a file (upload.py, download.py), who makes connections
-(retry.py).
+Lives here: the worker threads, each with a connection of its own; the queue of files; when the
+threads are started.
+Lives elsewhere: what is done with a file (upload.py, download.py), opening connections (retry.py).
 
-The thread that walks the tree gives files away and keeps directories to itself: their times and
-modes come when all files are done. Results of all go through the first transfer, one at a time.
+The thread that walks the tree gives files to the workers and handles directories itself: it sets
+their times and modes after all files are done. All workers report to the parent transfer, one at a
+time.
 """
 
 from __future__ import annotations
@@ -20,44 +20,46 @@ from ftpclient.connection.connection import Connection
 from ftpwire.messages import PIECES
 
 LARGE_IN_TREE = 256 * 1024 * 1024
-"""Files of so many bytes are cut among those who transfer a tree: whole, one of them would keep
-one connection busy when all others are done."""
+"""Size in bytes from which a file of a tree is divided among the workers. Sent whole, it could keep
+one connection busy after all others are done."""
 _WAITING = 64
-"""Jobs, or groups of them, that are given away and not begun: more would only use memory."""
+"""Maximum number of queued groups of jobs. More would only use memory."""
 _TOGETHER = 32
-"""Small jobs that are given away at once: handing one over costs as much as a small file."""
+"""Number of small jobs to queue at once: queueing one costs as much as sending a small file."""
 _LOOK_SECONDS = 0.2
 
 
 class Worker(Protocol):
-    """A transfer that works for another one, on a connection of its own."""
+    """A transfer that works for a parent, on a connection of its own."""
 
     @property
     def connection(self) -> Connection: ...
 
     def send_collected(self) -> None:
-        """Ask now for what would wait for more."""
+        """Send files now that would otherwise wait for more."""
 
     def settle(self) -> None:
-        """Wait for all that is under way."""
+        """Wait for everything under way."""
 
     def give_back(self) -> None:
-        """Nothing more is to do."""
+        """Release what the worker holds: nothing is left to do."""
 
 
 _Worker = TypeVar("_Worker", bound=Worker)
 
 
 class ConnectionPool(Generic[_Worker]):
-    """Threads that transfer files, each by a `Worker` on its own connection.
+    """Threads that transfer files, each with a `Worker` on its own connection.
 
-    ``_error`` is set once, by the first that fails; the others then stop.
+    One thread gives the jobs, owns ``_kept_back``, and finishes or stops the pool. Each worker and
+    its connection belong to one thread of the pool until that has been joined. ``_error`` is set by
+    the first thread that fails; all others see it and stop.
     """
 
     def __init__(self, workers: Sequence[_Worker]) -> None:
         self._jobs: queue.Queue[list[Callable[[_Worker], None]] | None] = queue.Queue(_WAITING)
         self._kept_back: list[Callable[[_Worker], None]] = []
-        """Small jobs that wait for more. They are the giving thread's alone."""
+        """Small jobs that wait for more. Used only by the thread that calls ``give``."""
         self._error: BaseException | None = None
         self._ended = False
         self._workers = workers
@@ -70,7 +72,7 @@ class ConnectionPool(Generic[_Worker]):
 
     @property
     def size(self) -> int:
-        """How many work."""
+        """The number of workers."""
         return len(self._workers)
 
     def give(
@@ -80,11 +82,11 @@ class ConnectionPool(Generic[_Worker]):
         small: bool = False,
         first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have some worker do it. Raises what made a worker fail.
+        """Give a job to any worker. Raises the error of a worker that failed.
 
         Args:
-            small: It may wait for others, as long as all workers have something to do.
-            first: What is to be done before a worker gets it, once for all that waited.
+            small: True if it may wait for other jobs, as long as all workers are busy.
+            first: Called before the job is queued, once for all jobs that waited together.
         """
         self.check()
         self._kept_back.append(job)
@@ -98,7 +100,7 @@ class ConnectionPool(Generic[_Worker]):
         self._put(jobs)
 
     def finish(self) -> None:
-        """Wait until all is done and answered. Raises what made a worker fail."""
+        """Wait until all jobs are done and replied to. Raises the error of a failed worker."""
         if self._kept_back:
             self._give_kept_back()
         for _ in self._threads:
@@ -107,14 +109,15 @@ class ConnectionPool(Generic[_Worker]):
         self.check()
 
     def stop(self) -> None:
-        """Give up what is not done yet. Can be called after ``finish``."""
+        """Stop all workers and discard the jobs that are not done. May follow ``finish``."""
         self._ended = True
+        # each connection belongs to its worker's thread: no method but cut() may be called here
         for worker in self._workers:
             worker.connection.cut()
         self._join()
 
     def _put(self, jobs: list[Callable[[_Worker], None]] | None) -> None:
-        """Queue jobs, or the end of one worker, unless a worker has failed."""
+        """Queue jobs, or None to end one worker, unless a worker has failed."""
         while self._error is None:
             try:
                 self._jobs.put(jobs, timeout=_LOOK_SECONDS)
@@ -123,13 +126,14 @@ class ConnectionPool(Generic[_Worker]):
                 continue
 
     def check(self) -> None:
-        """Raises what made a worker fail."""
+        """Raise the error of a worker that failed, if any."""
         if self._error is not None:
             raise self._error
 
     def _join(self) -> None:
         for thread in self._threads:
             thread.join()
+        # no other thread uses the connections any more
         for worker in self._workers:
             worker.connection.close()
 
@@ -141,14 +145,14 @@ class ConnectionPool(Generic[_Worker]):
                         job(worker)
             worker.settle()
         except BaseException as error:
-            if self._error is None:
+            if self._error is None:  # a race between two threads only decides which is raised
                 self._error = error
             worker.connection.give_up()
         finally:
             worker.give_back()
 
     def _next(self, worker: _Worker) -> list[Callable[[_Worker], None]] | None:
-        """The next jobs; replies are taken in meanwhile."""
+        """Return the next jobs, or None at the end. Processes replies while waiting."""
         connection = worker.connection
         while self._error is None and not self._ended:
             try:
@@ -156,7 +160,7 @@ class ConnectionPool(Generic[_Worker]):
             except queue.Empty:
                 pass
             if not connection.unanswered:
-                # while something is unanswered, more comes to go with it until the answer does
+                # with nothing unanswered, waiting for more files would leave the server idle
                 worker.send_collected()
             if connection.unanswered:
                 connection.pump()
@@ -170,14 +174,14 @@ class ConnectionPool(Generic[_Worker]):
 
 
 Start = Callable[[], ConnectionPool[Any] | None]
-"""Makes a pool; None where no further connection is to be had."""
+"""Starts a pool; returns None if no further connection could be opened."""
 
 
 class Workers:
-    """Those who work for a transfer. They are started once that is worth their connections.
+    """The workers of a transfer. They are started once that is worth their connections.
 
     Attributes:
-        pool: Who transfers the files of trees; None: nobody does, or not yet.
+        pool: The workers for the files of trees; None if there are none, or none yet.
     """
 
     def __init__(self) -> None:
@@ -188,23 +192,23 @@ class Workers:
         self._least = self._expected = 0
 
     def share(self, start: Start, least: int) -> None:
-        """Have others transfer the files of trees, from so many bytes on."""
+        """Start workers for the files of trees once ``least`` bytes are expected."""
         self._start_pool = start
         self._least = least
         self._expected = 0
 
     @property
     def may_share(self) -> bool:
-        """Whether others transfer the files of trees, or are going to."""
+        """True if workers transfer the files of trees, or are going to."""
         return self.pool is not None or self._start_pool is not None
 
     def split(self, start: Start, least: int) -> None:
-        """Have others transfer the pieces of files of so many bytes, when the first one comes."""
+        """Start workers for pieces when the first file of at least ``least`` bytes comes."""
         self._start_for_pieces = start
         self._least = least
 
     def expect(self, size: int) -> None:
-        """So many bytes more are to be transferred."""
+        """Add to the number of bytes to be transferred."""
         if self._start_pool is None:
             return
         self._expected += size
@@ -213,10 +217,10 @@ class Workers:
             self.pool = start()
 
     def for_pieces(self, size: int, connection: Connection) -> ConnectionPool[Any] | None:
-        """Who transfers the pieces of a file of so many bytes; None: it goes whole.
+        """Return the workers for the pieces of a file of this size; None to send it whole.
 
         Args:
-            connection: To the server that must know pieces.
+            connection: A connection to the server, which must support pieces.
         """
         if PIECES not in connection.server.features:
             return None
@@ -227,11 +231,11 @@ class Workers:
         if self._for_pieces is None:
             self._for_pieces = self._start_for_pieces()
             if self._for_pieces is None:
-                self._start_for_pieces = None  # nobody comes: this isn't asked for each file
+                self._start_for_pieces = None  # no connection: don't try again for each file
         return self._for_pieces
 
     def finish(self) -> None:
-        """Wait for them. Raises what made one of them fail."""
+        """Wait for all workers. Raises the error of one that failed."""
         if self.pool is not None:
             self.pool.finish()
             self.pool = None
@@ -240,7 +244,7 @@ class Workers:
             self._for_pieces = None
 
     def stop(self) -> None:
-        """Stop them, if there are any; none are started any more."""
+        """Stop all workers; none are started any more."""
         self._start_pool = self._start_for_pieces = None
         if self.pool is not None:
             self.pool.stop()

@@ -1,9 +1,9 @@
-"""Whether a job fits, asked before its first byte.
+"""Preflight: checking whether a job fits, before its first byte.
 
-Lives here: comparing what a job needs with the account's room, the server's disk and the disk
-here. What is found is a lower bound: a job that is let through may still fail, one that is
-refused would have.
-Lives elsewhere: moving the bytes (upload.py, download.py), the plan of a sync (sync/job.py).
+Lives here: comparing what a job needs with the account's quota, the server's disk and the local
+disk. The need is a lower bound: a job that passes may still fail, one that is refused would have
+failed.
+Lives elsewhere: transferring the bytes (upload.py, download.py), the plan of a sync (sync/job.py).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ftpwire.paths import Parts, RemotePath
 from ftpwire.units import needed_and_free
 
 Placed = tuple[bytes, RemotePath]
-"""A local source, and the remote path that it is going to have."""
+"""A local source, and its future remote path."""
 
 
 def check(room: Room, needed: int, undone: str) -> None:
-    """Refuse what the server has no room for.
+    """Refuse a job that does not fit on the server.
 
     Args:
-        needed: Bytes that the account would have more.
-        undone: What the refusal says besides, as "nothing was sent".
+        needed: Bytes that the account would use in addition.
+        undone: The end of the message, e.g. "nothing was sent".
 
     Raises:
-        QuotaExceeded: The account has less room.
-        DiskFull: The server's disk has less.
+        QuotaExceeded: The account has less quota left.
+        DiskFull: The server's disk has less free space.
     """
-    held = room.held  # what an earlier try holds is its own when it is gone on with
+    held = room.held  # bytes of interrupted uploads: resuming these needs no additional space
     if room.free is not None and needed > room.free + held:
         raise QuotaExceeded(
             _words(needed, room.free + held, "left", undone),
@@ -51,7 +51,7 @@ def check(room: Room, needed: int, undone: str) -> None:
 
 
 def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
-    """Count the files and bytes that an upload of ``sources`` will send, at most."""
+    """Return how many files and bytes an upload of ``sources`` will send, at most."""
     files = size = 0
     selection, follow = options.selection, options.copy_links
     for source in sources:
@@ -78,7 +78,7 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
                     files += 1
                     size += info.st_size
             except (OSError, CommandError):
-                continue  # the transfer itself will tell
+                continue  # the transfer itself reports it
     return files, size
 
 
@@ -88,7 +88,8 @@ def check_put(
     """Refuse an upload that can't fit.
 
     Args:
-        atomic: What is there stays until all of it has come: it makes no room.
+        atomic: True if existing files stay until everything has arrived: then replacing
+            them frees nothing.
 
     Raises:
         QuotaExceeded, DiskFull
@@ -102,13 +103,13 @@ def check_put(
             raise
     else:
         return
-    # it would not fit if all of it were new: only now is it worth asking what is there
+    # it would not fit if all files were new: only now look at what exists
     there = sum(_there(connection, source, target, options) for source, target in placed)
     check(room, size - there, "nothing was sent")
 
 
 def _there(connection: Connection, source: bytes, target: RemotePath, options: Options) -> int:
-    """How many bytes of an upload need no room, because of what is there."""
+    """Return how many bytes of an upload need no space, because of files that exist."""
     entry = find(connection, target, follow=True)
     if entry is None:
         return 0
@@ -125,16 +126,16 @@ def _there(connection: Connection, source: bytes, target: RemotePath, options: O
                 below = paths.child(directory, one.path)
                 spared += _spared(below, one, options, follow=options.copy_links)
     except CommandError:
-        return measure([source], options)[1]  # it can't be known: the server will tell
+        return measure([source], options)[1]  # unknown: let the server decide
     return spared
 
 
 def _spared(source: bytes, there: Entry, options: Options, *, follow: bool) -> int:
-    """Bytes of a file that are not needed beside those of the one that is there."""
+    """Return how many bytes of a file need no space, because it replaces an existing one."""
     try:
         info = os.stat(source, follow_symlinks=follow)
     except OSError:
-        return 0  # nothing comes to that place
+        return 0  # nothing is sent
     if there.type != "file" or not stat.S_ISREG(info.st_mode):
         return 0
     return _kept_or_replaced(options.overwrite, info.st_size, there.size)
@@ -147,12 +148,12 @@ def _kept_or_replaced(overwrite: Overwrite, new: int, old: int) -> int:
 
 
 def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str) -> None:
-    """Refuse a download that the disk here has no room for.
+    """Refuse a download that does not fit on the local disk.
 
     Args:
-        target: Where it goes; what of that isn't there yet will be made.
-        needed: Bytes of it, were all of it new.
-        spared: Counts what of it is here already; only asked when it matters.
+        target: The target path, which need not exist yet.
+        needed: The size of the download in bytes, if all of it were new.
+        spared: Returns how many bytes of it are here already; called only if it matters.
         undone: As in `check`.
 
     Raises:
@@ -164,9 +165,9 @@ def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str
     try:
         disk = os.statvfs(place)
     except OSError:
-        return  # the transfer itself will tell
+        return  # the transfer itself reports it
     free = disk.f_bavail * disk.f_frsize
-    if not disk.f_blocks or needed <= free:  # without blocks: a file system that doesn't know
+    if not disk.f_blocks or needed <= free:  # no blocks: the file system doesn't know its size
         return
     needed -= spared()
     if needed > free:
@@ -174,12 +175,12 @@ def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str
 
 
 def here_of(directory: bytes, parts: Parts) -> int:
-    """Bytes that a file to be fetched has here already: those it replaces, and an earlier try's."""
+    """Return how many bytes a download has here: in the replaced file and the partial one."""
     return _size(os.path.join(directory, *parts)) + part_of(directory, parts)
 
 
 def part_of(directory: bytes, parts: Parts) -> int:
-    """Bytes that an earlier try has brought of a file."""
+    """Return the size in bytes of the partial file that an earlier try has left."""
     return _size(os.path.join(directory, *parts[:-1], partial_name(parts)))
 
 

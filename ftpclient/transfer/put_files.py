@@ -1,12 +1,13 @@
-"""Many small files, and the directories around them, in one request.
+"""Uploads of many small files, and the directories around them, in one request.
 
-Lives here: what is collected for a `PutFiles`, when it goes, and what its answers mean for each of
-them. Lives elsewhere: reading the files (file_upload.py), walking trees (upload.py), how many bytes
-go at once (run_size.py).
+Lives here: collecting files for a `PutFiles`, when it is sent, and what its reply means for each
+file.
+Lives elsewhere: reading the files (file_upload.py), walking trees (upload.py), how many bytes to
+send at once (run_size.py).
 
-The order in which things were added is the order in which the server does them: whatever doesn't
-travel in such a request is sent after what was collected before it (``flush``). A request of one
-thing would win nothing: that goes as the request that it would have been without all this.
+The server processes everything in the order in which it was added. So a request of any other kind
+has to be sent after what was collected before it (``flush``). A run of a single file or directory
+would gain nothing: it is sent as the ordinary request instead.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import MAX_NAME
 
-_TOLD_EACH = MOST_TOLD // MOST_ITEMS + 1
-"""Bytes of a request for each file and directory besides its name or path, at most. It is so many
-that who keeps to `MOST_TOLD` keeps to `MOST_ITEMS` as well."""
+_OVERHEAD = MOST_TOLD // MOST_ITEMS + 1
+"""Maximum size of a file or directory in a request in bytes, without its name or path. It is chosen
+so that a request within `MOST_TOLD` is also within `MOST_ITEMS`."""
 _MOST_UNANSWERED = 8192
-"""Files and directories whose ends may be awaited: what is known of each takes some memory."""
+"""Maximum number of unanswered files and directories: each one takes some memory."""
 
 Then = Callable[[], None]
 
@@ -54,21 +55,21 @@ class _File(msgspec.Struct):
     """A file of a request.
 
     Attributes:
-        told: What is told once it is stored.
+        result: Reported once it is stored.
         then: Called after that.
     """
 
     new: NewFile
-    told: Result
+    result: Result
     then: Then | None
 
 
 class _Directory(msgspec.Struct):
-    """A directory of a request: it is made, or gets its attributes.
+    """A directory of a request: it is made, gets its attributes, or only contains files.
 
     Attributes:
-        call: Hears what came of it; None: it is only where files go.
-        request: The same as a request of its own.
+        call: Gets the outcome; None for a directory that only contains files.
+        request: The equivalent single request.
     """
 
     path: bytes
@@ -77,11 +78,12 @@ class _Directory(msgspec.Struct):
 
 
 class FileRuns:
-    """Collects small files and directories, and sends many of them in one request. For a transfer
-    on one connection.
+    """Collects small files and directories, and sends many of them in one request.
+
+    Belongs to one transfer on one connection.
 
     Attributes:
-        parents: Have missing directories above the files made.
+        parents: True to make missing directories above the files.
     """
 
     def __init__(self, transfer: Transfer) -> None:
@@ -91,70 +93,70 @@ class FileRuns:
         self._size = RunSize(self._connection.channel.pace)
         self._may_collect = MANY_FILES in self._connection.server.features
         self._unanswered = 0
-        """Things in requests that were sent."""
+        """Number of files and directories in requests without a reply."""
         self.drop()
 
     def drop(self) -> None:
-        """Forget what was collected: nothing of it is done."""
+        """Discard what was collected."""
         self._directories: list[NewFiles] = []
         self._here: bytes | None = None
-        """Where the next file goes, if it is the last of these."""
+        """The path of the last of ``_directories``, if files can be added to it."""
         self._files: list[NewFile] = []
-        """Those of the last of these."""
+        """The files of the last of ``_directories``."""
         self._finished: list[Finished] = []
         self._closed: set[bytes] = set()
-        """The paths of ``_finished``."""
+        """The paths in ``_finished``."""
         self._items: list[_File | _Directory] = []
         self._ends: list[_Directory] = []
-        """As `PutFiles` counts them: all of ``_items``, then all of ``_ends``."""
+        """The request's items in the order of `PutFiles`: first ``_items``, then ``_ends``."""
         self._data: list[bytes] = []
         self._bytes = 0
-        self._told = 0
-        """Bytes of the request itself, at most."""
+        self._request_size = 0
+        """Maximum size of the request itself, in bytes."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits to be sent."""
+        """True if nothing waits to be sent."""
         return not self._items and not self._ends
 
     # collecting --------------------------------------------------------------------------
 
-    def add(self, new: NewFile, told: Result, data: bytes, then: Then | None = None) -> None:
-        """Store a file, whole.
+    def add(self, new: NewFile, result: Result, data: bytes, then: Then | None = None) -> None:
+        """Store a small file.
 
         Args:
-            told: What is told once it is stored; its target is where it goes.
-            data: Its bytes.
-            then: Called after that was told.
+            result: Reported once it is stored; its target is the file's path.
+            data: The file's bytes.
+            then: Called after the result was reported.
 
         Raises:
             ConnectionLost, Interrupted
         """
         size, length = new.size, len(new.name)
-        # a name that no server takes must not be the end of a whole request
+        # an invalid name must not make the whole request fail
         if size > MOST_EACH or not self._may_collect or not 0 < length <= MAX_NAME:
             self.flush()
-            self._send_file(_File(new, told, then), data)
+            self._send_file(_File(new, result, then), data)
             return
         if (
             self._bytes + size > self._size.limit
-            or self._told + len(told.target) + 2 * _TOLD_EACH > MOST_TOLD
+            or self._request_size + len(result.target) + 2 * _OVERHEAD > MOST_TOLD
         ):
             self.flush()
-        above = told.target[: -length - 1] or b"/"
+        above = result.target[: -length - 1] or b"/"
         if above != self._here:
             self._begin(_Directory(above), None)
         self._files.append(new)
-        self._items.append(_File(new, told, then))
+        self._items.append(_File(new, result, then))
         self._data.append(data)
         self._bytes += size
-        self._told += length + _TOLD_EACH
+        self._request_size += length + _OVERHEAD
 
     def change(self, call: Call, request: RequestBase) -> None:
-        """Send a request about a directory, which may go with others.
+        """Send a request about a directory, if possible together with others.
 
         Args:
-            call: Hears its end; it has no more than an ``error`` then.
+            call: Notified of the end; only its ``error`` is set then.
 
         Raises:
             ConnectionLost, Interrupted
@@ -174,25 +176,25 @@ class FileRuns:
             self._finished.append(Finished(request.path, request.mode, request.mtime_ns))
             self._ends.append(_Directory(request.path, call, request))
             self._closed.add(request.path)
-            self._told += len(request.path) + _TOLD_EACH
+            self._request_size += len(request.path) + _OVERHEAD
         else:
             self.flush()
             self._connection.submit(call, request)
 
     def _make_room(self, path: bytes) -> None:
-        self._connection.check()  # many of them may come before something is sent
-        if self._told + len(path) + _TOLD_EACH > MOST_TOLD:
+        self._connection.check()  # many directories may be collected before anything is sent
+        if self._request_size + len(path) + _OVERHEAD > MOST_TOLD:
             self.flush()
 
     def _begin(self, directory: _Directory, make: int | None) -> None:
-        """What comes next goes there."""
+        """Begin a directory, to which the next files are added."""
         if directory.path in self._closed:
-            self.flush()  # in one request it would get its attributes after this, not before
+            self.flush()  # one request would set its attributes after these files, not before
         self._here = directory.path
         self._files = []
         self._directories.append(NewFiles(directory.path, self._files, make))
         self._items.append(directory)
-        self._told += len(directory.path) + _TOLD_EACH
+        self._request_size += len(directory.path) + _OVERHEAD
 
     # sending -----------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ class FileRuns:
         """Send what was collected.
 
         Raises:
-            ConnectionLost, Interrupted: Nothing is told of what was not sent.
+            ConnectionLost, Interrupted: What was not sent is not reported.
         """
         items = [*self._items, *self._ends]
         if not items:
@@ -225,7 +227,7 @@ class FileRuns:
         self._connection.send_end(call, Sent(len(data)))
         if data:
             self._transfer.advanced(len(data))
-        # answers are heard when they come: what is stored is told, and what they took is measured
+        # process replies now, so that results are reported and round trips are measured on time
         self._connection.poll()
 
     def _answered(self, call: _RunCall) -> None:
@@ -234,7 +236,7 @@ class FileRuns:
             self._size.answered(call.sent_at, call.size)
 
     def _is_sent_alone(self, items: list[_File | _Directory], data: bytes) -> bool:
-        """Send one thing as the request that it would be by itself; False: these are several."""
+        """Send a single file or directory as an ordinary request. Return False for several."""
         first, last = items[0], items[-1]
         if isinstance(last, _Directory):
             if len(items) > 1 or last.call is None or last.request is None:
@@ -247,14 +249,14 @@ class FileRuns:
         return True
 
     def _send_file(self, file: _File, data: bytes) -> None:
-        new, told = file.new, file.told
-        call = _FileCall(self._transfer, told.source, told.target, self._size)
+        new, result = file.new, file.result
+        call = _FileCall(self._transfer, result.source, result.target, self._size)
         call.size = len(data)
         call.digest = new.digest
-        call.remark = told.remark
+        call.remark = result.remark
         call.then = file.then
         request = Put(
-            told.target,
+            result.target,
             new.size,
             new.mode,
             new.mtime_ns,
@@ -270,7 +272,7 @@ class FileRuns:
 
 
 class _FileCall(PutCall):
-    """A small file on its way by itself. Where that takes long, no more go at once."""
+    """A small file being sent by itself. Its duration limits the size of the next runs."""
 
     def __init__(self, transfer: Transfer, source: bytes, target: bytes, size: RunSize) -> None:
         super().__init__(transfer, source, target)
@@ -284,13 +286,13 @@ class _FileCall(PutCall):
 
 
 class _RunCall(Call):
-    """Many files and directories on their way.
+    """A run of files and directories being sent.
 
     Attributes:
-        items: What it is about, as `PutFiles` counts it.
-        is_closed: All of it was sent: from here on the server may say what came of it.
+        items: Its files and directories, in the order of `PutFiles`.
+        is_closed: True after everything was sent: only then the server may reply.
         sent_at: When that was.
-        size: Bytes of its files.
+        size: The size of its files in bytes.
     """
 
     streams = True
@@ -309,7 +311,7 @@ class _RunCall(Call):
         self._transfer = transfer
         self._answered = answered
         self._failures: dict[int, FtpError] = {}
-        """By their places in ``items``."""
+        """The errors, by their index in ``items``."""
         self._last = -1
 
     def on_reply(self, reply: NotStored) -> bool:
@@ -317,7 +319,7 @@ class _RunCall(Call):
             raise BadMessage("the server has stored files before they were sent")
         for failure in reply.failures:
             if not self._last < failure.index < len(self.items):
-                raise BadMessage("the server told twice of a file, or of one that it wasn't sent")
+                raise BadMessage("the server sent an unknown or repeated index of a file")
             self._last = failure.index
             self._failures[failure.index] = self._failure_of(failure)
         return False
@@ -325,22 +327,22 @@ class _RunCall(Call):
     def _failure_of(self, failure: ItemFailure) -> FtpError:
         item = self.items[failure.index]
         if isinstance(item, _File):
-            return self._error_of(failure.failed(item.told.target))
+            return self._error_of(failure.failed(item.result.target))
         if item.call is None:
-            raise BadMessage("the server did not make a directory that nobody asked for")
+            raise BadMessage("the server reported an error for a directory without a request")
         return self._error_of(failure.failed(item.path))
 
     def on_ending(self) -> None:
         assert isinstance(self.ending, FilesStored)
         if not self.is_closed or self.ending.done != len(self.items) - len(self._failures):
-            raise BadMessage("the server has stored other files than it was sent")
+            raise BadMessage("the server reported a wrong number of stored files")
 
     def on_done(self) -> None:
         transfer, items, failures = self._transfer, self.items, self._failures
         self._answered(self)
         if self.error is None and not failures:
-            transfer.end_stored([item.told for item in items if isinstance(item, _File)])
-        # in their order: what happened to a directory explains what happened in it
+            transfer.end_stored([item.result for item in items if isinstance(item, _File)])
+        # in this order, because the failure of a directory explains those of its files
         for index, item in enumerate(items):
             error = self.error or failures.get(index)
             if isinstance(item, _Directory):
@@ -348,11 +350,13 @@ class _RunCall(Call):
                     item.call.end_by(error)
                     item.call.on_done()
                 continue
-            told = item.told
+            result = item.result
             if error is not None:
-                transfer.end(told.source, told.target, told.size, digest=told.digest, error=error)
+                transfer.end(
+                    result.source, result.target, result.size, digest=result.digest, error=error
+                )
                 continue
             if failures:
-                transfer.end_stored([told])
+                transfer.end_stored([result])
             if item.then is not None:
                 item.then()

@@ -1,7 +1,7 @@
-"""A part of a remote file, or all of it, into memory.
+"""Downloads of a part of a remote file, or all of it, into memory.
 
-Lives here: asking for a range, checking what comes, verifying a whole file.
-Lives elsewhere: files into files (download.py), the file object that reads ahead
+Lives here: requesting a range, checking the frames, verifying a whole file.
+Lives elsewhere: downloads to files (download.py), the file object that reads ahead
 (ftpclient/files/reader.py).
 """
 
@@ -18,7 +18,8 @@ from ftpwire.messages import PIECES, Get, InTrash, Sending, Sent
 from ftpwire.paths import RemotePath
 
 TO_THE_END = 2**63 - 1
-"""A length that no file has. With a length the server doesn't hash what comes before the range."""
+"""A length longer than any file. When a request has a length, the server doesn't hash the bytes
+before the range."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Piece:
     """Some bytes of a file.
 
     Attributes:
-        data: Fewer than were asked for only at the end of the file.
-        info: The file that they are of.
-        digest: Of the whole file, as the server keeps it; None when it keeps none.
+        data: The bytes; fewer than requested only at the end of the file.
+        info: The properties of the file.
+        digest: The digest of the whole file stored by the server, if any.
     """
 
     data: bytearray
@@ -37,7 +38,7 @@ class Piece:
 
 
 class _RangeCall(Call):
-    """Bytes from an offset on, on their way from the server."""
+    """The bytes from an offset on, being received."""
 
     streams = True
 
@@ -46,7 +47,7 @@ class _RangeCall(Call):
         self.info: Sending | None = None
         self.data = bytearray()
         self.is_full = False
-        """What was wanted is there: the rest is of a server that knows no lengths."""
+        """True if all requested bytes are here: an older server ignores lengths and sends more."""
         self._offset = offset
         self._wanted = length
         self._expected = 0
@@ -56,7 +57,7 @@ class _RangeCall(Call):
         if self.info is not None:
             raise BadMessage("the server began a file twice")
         if reply.offset != min(self._offset, reply.size):
-            raise BadMessage("the server began in the wrong place")
+            raise BadMessage("the server began at the wrong offset")
         self.info = reply
         left = reply.size - reply.offset
         self._expected = left if self._wanted is None else min(left, self._wanted)
@@ -73,7 +74,7 @@ class _RangeCall(Call):
 
     def on_ending(self) -> None:
         if self.info is None or len(self.data) != self._expected:
-            raise BadMessage("the server ended a file before all of it had come")
+            raise BadMessage("the server ended a file before it was complete")
 
 
 def fetch_range(
@@ -83,7 +84,7 @@ def fetch_range(
     length: int,
     in_trash: InTrash | None = None,
 ) -> Piece:
-    """Some bytes of a file; links are followed.
+    """Return some bytes of a file, following links.
 
     Args:
         in_trash: See `ftpwire.messages.Get`.
@@ -110,14 +111,13 @@ def fetch_range(
 def fetch_whole(
     connection: Connection, path: RemotePath, in_trash: InTrash | None = None
 ) -> bytearray:
-    """All bytes of a file, verified; links are followed.
+    """Return all bytes of a file, verified, following links.
 
     Args:
         in_trash: See `ftpwire.messages.Get`.
 
     Raises:
-        VerificationFailed: They don't have the digest that the server has for them; or it told
-            none.
+        VerificationFailed: They don't match the digest sent by the server, or it sent none.
         NotFound, IsADirectory, NotRegular, Forbidden, SourceChanged, ConnectionLost, Interrupted
     """
     call = _RangeCall(0, None)

@@ -1,10 +1,10 @@
 """put and get --dry-run: what would be done, without doing it.
 
-Lives here: what becomes of each file, compared with what is at its target.
-Lives elsewhere: which files there are (upload.py, tree_download.py: the walks are the same), how it
-is shown (cli/).
+Lives here: comparing each source with its target, and the resulting step.
+Lives elsewhere: walking the trees (upload.py, tree_download.py: the walks are the same), the
+display (cli/).
 
-Nothing is changed at either end. What is found may be another thing by the time it is done.
+Nothing is changed on either side. A later real run may find something different.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ NEW, REPLACES = "new", "replaces"
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """What would be done: a step as those of a sync's dry run.
+    """One step that would be done, in the form of a sync's steps.
 
     Attributes:
-        path: As it was named, or found below what was.
-        source: Of what gets another path on the server: the path before.
+        path: As named by the user, or found below a named directory.
+        source: The old remote path of something that gets a new one.
     """
 
     action: str
@@ -71,7 +71,7 @@ class PlannedStep:
 
 
 class Rehearsal(Transfer):
-    """A transfer that transfers nothing. Results are ``planned``, with a step.
+    """A transfer that only reports: its results are ``planned`` and have a step.
 
     Attributes:
         verb: The action of its steps.
@@ -90,7 +90,7 @@ class Rehearsal(Transfer):
         action: str = "",
         same: bool = False,
     ) -> None:
-        """Something would be done, or is the ``same`` already."""
+        """Report a step that would be done, or, if ``same``, a file that would stay unchanged."""
         step = PlannedStep(action or self.verb, source, type, size, why)
         self._tell(Result(source, target, size, "planned", unchanged=same, step=step))
 
@@ -108,22 +108,22 @@ class Rehearsal(Transfer):
         self.listener.finished(result)
 
     def _counted(self) -> Summary:
-        """Where what would be done is counted."""
+        """Return the summary in which planned steps are counted."""
         return self.summary
 
     def replaces(self, target: bytes, kind: str, source_ns: int, target_ns: int) -> None:
-        """Raises what keeps a file or link from its target, where something of a kind is."""
+        """Raise the error that would keep a file or link from replacing an existing target."""
         shown = paths.show(target)
         if kind == "dir":
             raise IsADirectory(f"{shown}: a directory is there")
         if self.options.overwrite == "never":
             raise AlreadyExists(f"{shown}: exists")
         if self.options.overwrite == "older" and target_ns >= source_ns:
-            raise NotNewer(f"{shown}: is as new")
+            raise NotNewer(f"{shown}: the existing file is not older")
 
 
 def check_permitted(connection: Connection, target: RemotePath, there: Entry | None) -> None:
-    """Find out whether a file may come to a path on the server. Nothing is changed.
+    """Find out whether a file may be stored at a remote path, without changing anything.
 
     Raises:
         Forbidden
@@ -131,11 +131,11 @@ def check_permitted(connection: Connection, target: RemotePath, there: Entry | N
     if there is not None and there.type != "file":
         target = paths.child(target, secrets.token_hex(16).encode())
     try:
-        connection.ask(SetAttributes(target))  # neither mode nor time: it only asks
+        connection.ask(SetAttributes(target))  # without mode and time it changes nothing
     except Forbidden:
         raise
     except CommandError:
-        pass  # nothing is there, as a rule
+        pass  # usually: nothing exists there
 
 
 def _digest_of(fd: int, size: int, check: Callable[[], None]) -> bytes:
@@ -147,25 +147,25 @@ def _digest_of(fd: int, size: int, check: Callable[[], None]) -> bytes:
 
 
 class UploadRehearsal(Rehearsal, Upload):
-    """What a put would do.
+    """A rehearsal of a put.
 
     Args:
-        whole: A directory is to take the place of what is there, if all of it comes.
+        whole: True for `put --atomic`: a directory is to replace the existing one as a whole.
     """
 
     def __init__(
         self, connection: Connection, options: Options, listener: Listener, *, whole: bool = False
     ) -> None:
-        # what is there is looked up in any case; what is the same is sent all the same, or not
+        # resume=True makes the base class look up the target; `_compares` keeps the user's choice
         super().__init__(
             connection, structs.replace(options, resume=True, remove_source=False), listener
         )
         self.made: RemotePath | None = None
-        """A directory that would be made before."""
+        """A directory that would have been made before."""
         self._whole = Summary() if whole else None
         self._compares = options.resume
         self._top: RemotePath | None = None
-        """The directory of which all is known that is in it."""
+        """The directory whose whole tree was listed into ``_there``."""
         self._there = Table(Entry)
 
     def stop_workers(self) -> None:
@@ -188,7 +188,7 @@ class UploadRehearsal(Rehearsal, Upload):
         count = size = 0
         try:
             for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
-                if self._whole is not None:  # all of it goes, and nothing of it is in the way
+                if self._whole is not None:  # all of it is removed, so nothing is compared
                     count += len(page.entries)
                     size += sum(entry.size for entry in page.entries if entry.type == "file")
                     continue
@@ -196,34 +196,34 @@ class UploadRehearsal(Rehearsal, Upload):
                 for entry in page.entries:
                     self._there[paths.child(above, entry.path)] = entry
         except Forbidden:
-            self._top = None  # a drop box tells nothing but of what is named
+            self._top = None  # a drop box only lets named paths be looked up
         except CommandError:
-            pass  # nothing is there
+            pass  # nothing exists there
         if count:
             step = PlannedStep("remove", target, "dir", size, count=count + 1)
             self._tell(Result(b"", target, size, "planned", step=step))
 
     def _is_known(self, target: RemotePath) -> bool:
-        """Whether it is in the tree that was looked up."""
+        """Return whether a path is in the tree that was listed."""
         return self._top is not None and target.startswith(self._top.rstrip(b"/") + b"/")
 
     def _at(self, target: RemotePath) -> Entry | None:
-        """What is at a path on the server."""
+        """Return the entry at a remote path, or None."""
         if self._is_known(target):
             return self._there.get(target)
         return find(self.connection, target, digest=True)
 
     def _check_named(self, target: RemotePath, there: Entry | None) -> None:
-        """Of a file or link that was named itself: find out whether it may come to its target."""
+        """Find out whether a file or link named by the user may be stored at its target."""
         if self._is_known(target):
-            return  # that was found out for the tree
+            return  # already found out for the tree
         check_permitted(self.connection, target, there)
         directory = paths.parent_of(target)
         if there is None and directory != self.made:
             above = find(self.connection, directory, follow=True)
             if above is None or above.type != "dir":
                 error = NotFound if above is None else NotADirectory
-                raise error(f"{paths.show(directory)}: no directory on the server")
+                raise error(f"{paths.show(directory)}: no such directory on the server")
 
     def _choose(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
         if stat.S_ISDIR(info.st_mode):
@@ -242,7 +242,7 @@ class UploadRehearsal(Rehearsal, Upload):
         try:
             info = beneath.regular(fd)
             if self.options.no_empty and not info.st_size:
-                raise EmptySource(f"{paths.show(source)}: is empty: not stored")
+                raise EmptySource(f"{paths.show(source)}: empty, so it is not stored")
             there = self._at(target)
             if there is not None and self._is_same(fd, info, there):
                 self.planned(source, target, "", size=info.st_size, same=True)
@@ -257,7 +257,7 @@ class UploadRehearsal(Rehearsal, Upload):
             os.close(fd)
 
     def _is_same(self, fd: int, info: os.stat_result, there: Entry) -> bool:
-        """Whether a put would change nothing."""
+        """Return whether a put would change nothing."""
         return (
             self._compares
             and there.digest is not None
@@ -282,7 +282,7 @@ class UploadRehearsal(Rehearsal, Upload):
             if there is None:
                 self.planned(source, target, NEW, type="dir", action="mkdir")
             elif there.type != "dir":
-                raise NotADirectory(f"{paths.show(target)}: something else is there already")
+                raise NotADirectory(f"{paths.show(target)}: exists and is not a directory")
         elif isinstance(request, MakeLink):
             there, mtime_ns = self._at(target), request.mtime_ns or 0
             self._check_named(target, there)
@@ -299,7 +299,7 @@ class UploadRehearsal(Rehearsal, Upload):
 
 
 class DownloadRehearsal(Rehearsal, Download):
-    """What a get would do."""
+    """A rehearsal of a get."""
 
     verb = "get"
 
@@ -324,7 +324,7 @@ class DownloadRehearsal(Rehearsal, Download):
     def compare(
         self, source: RemotePath, entry: Entry, target: bytes, there: os.stat_result | None
     ) -> None:
-        """Tell what would become of a file or link."""
+        """Report what would be done with a file or link."""
         if entry.type == "other":
             raise NotRegular(f"{paths.show(source)}: not a regular file, directory or link")
         size = entry.size if entry.type == "file" else 0
@@ -338,7 +338,7 @@ class DownloadRehearsal(Rehearsal, Download):
         self.planned(source, target, why, type=entry.type, size=size, same=same)
 
     def _is_same(self, entry: Entry, target: bytes, there: os.stat_result) -> bool:
-        """Whether a get would find that it need not come."""
+        """Return whether a get would find the file unchanged."""
         if (
             not self.options.resume
             or entry.type != "file"
@@ -356,7 +356,7 @@ class DownloadRehearsal(Rehearsal, Download):
 
 
 class _TreeRehearsal(TreeDownload):
-    """A tree that isn't fetched."""
+    """A rehearsal of getting a tree."""
 
     _download: DownloadRehearsal
 
@@ -379,7 +379,7 @@ class _TreeRehearsal(TreeDownload):
 
     def _make(self, source: RemotePath, target: bytes) -> None:
         if os.path.lexists(target):
-            raise NotADirectory(f"{paths.show(target)}: something else is there already")
+            raise NotADirectory(f"{paths.show(target)}: exists and is not a directory")
         self._download.planned(source, target, NEW, type="dir", action="mkdir")
 
     def _look(self, path: bytes, entry: Entry) -> None:
@@ -407,8 +407,10 @@ def _size_of(path: bytes) -> int:
 
 
 def _check_writable(path: bytes) -> None:
-    """Raises Forbidden where nothing may be made in a local directory, or in the nearest one above
-    it that exists."""
+    """Raise Forbidden if nothing may be created in a local directory.
+
+    If it does not exist, the nearest existing one above it is checked.
+    """
     place = os.path.abspath(path)
     while not os.path.isdir(place):
         place = os.path.dirname(place)

@@ -1,7 +1,7 @@
-"""What the server has of a tree: looked up by path, in flat memory.
+"""The files of a remote tree, looked up by path, without keeping them in memory.
 
-Lives here: a temporary table on disk. Lives elsewhere: listing (listing.py), deciding what
-need not be sent again (file_upload.py).
+Lives here: a temporary table on disk.
+Lives elsewhere: listing (listing.py), deciding what need not be sent again (file_upload.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ftpwire.paths import RemotePath
 
 
 class RemoteIndex:
-    """Remote files that have a digest, by path. Safe to use from many threads."""
+    """Remote files that have a digest, by path. Thread-safe: ``_lock`` guards ``_table``."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class RemoteIndex:
         )
 
     def add(self, root: RemotePath, page: Page) -> None:
-        """Take the entries of a page of a listing of ``root``. Raises SpoolFull."""
+        """Add the entries of a page of a listing of ``root``. Raises SpoolFull."""
         directory = paths.child(root, page.directory) if page.directory else root
         rows: list[tuple[object, ...]] = [
             (paths.child(directory, e.path), e.size, e.mode, e.mtime_ns, e.digest)
@@ -36,7 +36,7 @@ class RemoteIndex:
             self._table.add(rows)
 
     def get(self, path: RemotePath) -> Entry | None:
-        """The file at a path, if it has a digest."""
+        """Return the file at a path, if it has a digest."""
         with self._lock:
             row = self._table.run(
                 "SELECT size, mode, mtime_ns, digest FROM item WHERE path = ?", (path,)
@@ -47,7 +47,7 @@ class RemoteIndex:
         return Entry(path, "file", size, mode, mtime_ns, None, digest)
 
     def has(self, path: RemotePath, info: os.stat_result, digest: bytes) -> bool:
-        """Whether a file is there with the same bytes, mode and mtime."""
+        """Return whether a path has a file with the same bytes, mode and mtime."""
         entry = self.get(path)
         return (
             entry is not None

@@ -1,10 +1,12 @@
-"""Sources that go once they have arrived: --remove-source.
+"""Removing sources after they have arrived: --remove-source.
 
-Lives here: what has to be so before one goes; directories that became empty; asking the server.
-Lives elsewhere: when something has arrived (file_upload.py, file_download.py).
+Lives here: the checks before a source is removed; removing directories that became empty; removing
+on the server.
+Lives elsewhere: when a file has arrived (file_upload.py, file_download.py).
 
-A file goes after the other side has it for good, and only if it still is what was transferred: so a
-process that ends at any time has lost nothing. What a link leads to stays; the link itself goes.
+A file is removed only after the other side has synced it to disk, and only if it has not changed
+since: so nothing is lost if the process is killed at any time. A link is removed itself, its target
+stays.
 """
 
 from __future__ import annotations
@@ -35,19 +37,19 @@ from ftpwire.messages import IF_SAME, Entry, FileType, Found, Remove, Stat
 from ftpwire.paths import RemotePath
 
 _PROBE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_STAYS = "changed meanwhile: it was transferred, and stays"
+_STAYS = "changed meanwhile; it was transferred, but not removed"
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.EINVAL)
 
 
 def remove_sent(source: bytes, info: os.stat_result) -> None:
-    """Remove a local file or link that was sent. One that is gone already is no matter.
+    """Remove a local file or link that was sent. It is no error if it does not exist any more.
 
     Args:
-        info: What was sent. Where a link leads to that, the link goes.
+        info: The state of what was sent. If the source is a link to it, the link is removed.
 
     Raises:
         OSError: It can't be removed.
-        SourceChanged: It is something else by now.
+        SourceChanged: It has changed since.
     """
     directory, name = os.path.split(source)
     above = os.open(directory or b".", beneath.OPEN_DIRECTORY)
@@ -57,7 +59,7 @@ def remove_sent(source: bytes, info: os.stat_result) -> None:
             there = os.stat(name, dir_fd=above)
         if not _is_same(there, info):
             raise SourceChanged(f"{paths.show(source)}: {_STAYS}")
-        os.unlink(name, dir_fd=above)
+        os.unlink(name, dir_fd=above)  # by the handle in which it was compared
     except FileNotFoundError:
         pass
     finally:
@@ -68,22 +70,26 @@ def _is_same(there: os.stat_result, sent: os.stat_result) -> bool:
     if not os.path.samestat(there, sent):
         return False
     if stat.S_ISDIR(sent.st_mode):
-        return True  # its contents have gone, or stay
+        return True  # its contents are dealt with by themselves
     return (there.st_size, there.st_mtime_ns) == (sent.st_size, sent.st_mtime_ns)
 
 
 class Apart:
-    """Refuses to move from a directory into itself: the server may be on this machine, or what it
-    serves mounted here. What has arrived would be what is removed."""
+    """Refuses to move a directory into itself.
+
+    The server may be on this machine, or its files may be mounted here. Then removing the source
+    would remove what has just arrived.
+    """
 
     def __init__(self) -> None:
         self._known: set[tuple[bytes, RemotePath]] = set()
 
     def check(self, connection: Connection, here: bytes, there: RemotePath) -> None:
-        """Look once whether a local directory, if it is there, is one on the server.
+        """Check once whether a local directory, if it exists, is the given remote one.
 
         Raises:
-            OSError, CommandError: Above all `InvalidPath`: it is.
+            InvalidPath: It is.
+            OSError, CommandError: It could not be found out.
         """
         if (here, there) not in self._known:
             _check_apart(connection, here, there)
@@ -103,28 +109,28 @@ def _check_apart(connection: Connection, here: bytes, there: RemotePath) -> None
     if is_same:
         raise InvalidPath(
             f"{paths.show(here or b'.')} here is {paths.show(there)} on the server: "
-            "nothing can be moved from one to the other"
+            "can't move from one to the other"
         )
 
 
 def _appears(connection: Connection, above: int, name: bytes, there: RemotePath) -> bool:
-    """Whether the server has what is made in a directory here."""
+    """Return whether a file created in a local directory appears on the server."""
     try:
         os.close(os.open(name, _PROBE, 0o600, dir_fd=above))
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return False  # then nothing can be removed from it, nor come into it
+            return False  # then nothing can be removed from it or written into it
         raise
     try:
         return find(connection, there) is not None
     except Forbidden:
-        return False  # it is never told what is there
+        return False  # the server never shows what exists there
     finally:
         unlink(above, name)
 
 
 def remove_empty(directory: bytes) -> None:
-    """Remove a local directory, unless something is in it. Raises OSError."""
+    """Remove a local directory unless it has entries. Raises OSError."""
     try:
         os.rmdir(directory)
     except OSError as error:
@@ -133,12 +139,12 @@ def remove_empty(directory: bytes) -> None:
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """A remote file or link that is here for good.
+    """A remote file or link that has arrived and was synced to disk.
 
     Attributes:
-        path: Where it was on the server.
-        digest: Of a file.
-        target: Of a link.
+        path: The remote path.
+        digest: The digest of a file.
+        target: The target of a link.
     """
 
     path: RemotePath
@@ -149,7 +155,7 @@ class Fetched(msgspec.Struct, frozen=True):
     target: bytes | None = None
 
     def is_still(self, entry: Entry) -> bool:
-        """Whether this is what is there."""
+        """Return whether an entry still equals this."""
         if entry.type != self.type or entry.mtime_ns != self.mtime_ns:
             return False
         if entry.type == "link":
@@ -158,21 +164,21 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 Failed = Callable[[RemotePath, FtpError], None]
-"""Hears what could not be removed from the server, and why."""
+"""Called with a path that could not be removed from the server, and the error."""
 
 
 def remove_fetched(connection: Connection, fetched: list[Fetched], failed: Failed) -> None:
-    """Have the server remove what was fetched, if it still is what was: all at once.
+    """Remove files and links from the server, all at once, unless they have changed since.
 
     Raises:
-        ConnectionLost: Some of it may be there still.
+        ConnectionLost: Some of them may still exist.
     """
     looks = [_look(connection, one.path) for one in fetched]
     for one, look in zip(fetched, looks, strict=True):
         try:
             named = there = connection.result(look)
             if named.entry.type == "link" and one.type == "file":
-                # it was named, and leads to the file that was meant: what goes is the link
+                # the source is a link to this file: remove the link
                 there = connection.result(_look(connection, one.path, follow=True))
             if not one.is_still(there.entry):
                 raise SourceChanged(f"{paths.show(one.path)}: {_STAYS}")
@@ -182,25 +188,25 @@ def remove_fetched(connection: Connection, fetched: list[Fetched], failed: Faile
             failed(one.path, error)
             continue
         request = Remove(one.path)
-        if IF_SAME in connection.server.features:  # else it may be replaced before it is removed
+        if IF_SAME in connection.server.features:  # the server compares again as it removes
             request = Remove(one.path, False, named.entry.size, named.entry.mtime_ns)
         connection.submit(_Removal(one.path, failed), request)
 
 
 def _look(connection: Connection, path: RemotePath, *, follow: bool = False) -> Asked[Found]:
-    """Ask what is at a path."""
+    """Request the entry at a path."""
     look = Asked[Found]()
     connection.submit(look, Stat(path, follow=follow, digest=True))
     return look
 
 
 def remove_empty_there(connection: Connection, directory: RemotePath, failed: Failed) -> None:
-    """Have the server remove a directory, unless something is in it."""
+    """Remove a remote directory unless it has entries."""
     connection.submit(_Removal(directory, failed), Remove(directory))
 
 
 class _Removal(Call):
-    """One removal on its way. Whoever was quicker, and what came into a directory, is no matter."""
+    """A removal being requested. Not an error: it is gone already, or a directory is not empty."""
 
     def __init__(self, path: RemotePath, failed: Failed) -> None:
         super().__init__()

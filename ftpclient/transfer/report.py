@@ -1,7 +1,7 @@
-"""What a transfer tells while it runs: the results, and who listens.
+"""Reports of a running transfer: the results, and the listener that receives them.
 
 Lives here: the result of each file, the totals, the interface of a listener.
-Lives elsewhere: how they are shown (cli/progress.py, cli/render.py).
+Lives elsewhere: the display (cli/progress.py, cli/render.py).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import msgspec
 from ftpwire.errors import FtpError
 from ftpwire.messages import FileType, Removed
 
-INPUT_LOST = "0 files were stored: what was read from the input can't be read again"
-"""Why a lost connection is not made again for what comes from a pipe or an iterator."""
+INPUT_LOST = "nothing was stored, because the input can't be read again"
+"""Why an upload from a pipe or an iterator is not retried after a lost connection."""
 
 FAILURES_KEPT = 100
-"""Results of failed files that a summary keeps."""
+"""Maximum number of failed results that a summary keeps."""
 
 Status = Literal["done", "skipped", "failed", "planned"]
 
 
 class SyncStep(Protocol):
-    """What a sync was doing when something ended: as much of a step as those who show it need.
+    """The step of a sync to which a result belongs, as far as the display needs it.
 
     Its attributes are those of `ftpclient.sync.plan.Step`.
     """
@@ -52,19 +52,19 @@ class SyncStep(Protocol):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One file's end. (A struct, as there is one for each file: a data class takes longer to make.)
+    """The result of one file. (A struct, not a data class, because there is one for each file.)
 
     Attributes:
         source, target: As bytes; the remote one absolute, the local one as typed.
-        size: Bytes.
-        digest: BLAKE3 of a file that is done, 32 bytes.
-        status: ``skipped``: on purpose (not newer, exists, not a regular file). ``planned``: of a
-            dry run.
+        size: The size in bytes.
+        digest: The BLAKE3 digest of a file that is done, 32 bytes.
+        status: ``skipped``: on purpose (not newer, exists, not a regular file). ``planned``: of
+            a dry run.
         error: Why it failed or was skipped.
-        unchanged: It is done because it was there already, with the same digest.
-        step: What a sync was doing.
-        remark: What is to be known about a file that is done: that it grew meanwhile.
-        removed: Of what a sync has deleted on a server: whether it is in the trash.
+        unchanged: True if it is done because it was there already, with the same digest.
+        step: The step of a sync, if any.
+        remark: A remark about a file that is done, e.g. that it grew meanwhile.
+        removed: For a deletion by a sync on a server: whether it is in the trash.
     """
 
     source: bytes
@@ -83,16 +83,16 @@ State = Literal["same", "differs", "only-here", "only-there", "unreadable"]
 
 
 class Finding(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What a check has found out about one path.
+    """The result of a check for one path.
 
     Attributes:
-        path: Relative to the two directories; of two files, the name of the first.
+        path: Relative to the two directories; for two files, the name of the first.
         state: ``only-there``: only on the server.
-        type: ``file``, ``dir``, ``link`` or ``other``; of what is unreadable it may be unknown, and
-            ``file`` then.
+        type: ``file``, ``dir``, ``link`` or ``other``. If the path is unreadable, its type may be
+            unknown, and ``file`` is used.
         why: With ``differs``: ``digest``, ``size``, ``type``, ``mode``, or ``target`` of links.
         error: With ``unreadable``: the error's code.
-        message: And in words, with the whole path.
+        message: With ``unreadable``: the error's text, with the whole path.
     """
 
     path: bytes
@@ -104,12 +104,13 @@ class Finding(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Summary(msgspec.Struct):
-    """The totals of a transfer: ``size`` are the bytes that were sent, ``unchanged`` of the files
-    that are done were there already.
+    """The totals of a transfer.
 
     Attributes:
-        first_error: Of the first file that failed, whatever came before and after it.
-        failures: The first `FAILURES_KEPT` results that are failures; ``failed`` counts all.
+        unchanged: How many of the ``done`` files were there already.
+        size: The number of bytes that were sent.
+        first_error: The error of the first file that failed.
+        failures: The first `FAILURES_KEPT` failed results; ``failed`` counts all.
     """
 
     done: int = 0
@@ -119,7 +120,7 @@ class Summary(msgspec.Struct):
     size: int = 0
     seconds: float = 0.0
     exit_code: int = 0
-    """0 when nothing failed; the failures' own status when nothing else happened; else 1."""
+    """0 if nothing failed; the common status of all failures if nothing else was done; else 1."""
     first_error: FtpError | None = None
     failures: list[Result] = []
 
@@ -131,7 +132,7 @@ class Summary(msgspec.Struct):
             self.exit_code = 1
 
     def add(self, result: Result) -> None:
-        """Count one file's end."""
+        """Count the result of one file."""
         if result.status == "done":
             self.done += 1
             self.unchanged += result.unchanged
@@ -155,59 +156,63 @@ class Summary(msgspec.Struct):
 
 
 class Listener:
-    """Hears of a transfer's progress. This one is deaf; others override what they need.
+    """Receives the progress of a transfer. This one ignores it; others override what they need.
+
+    Workers call it from their threads, holding the transfer's lock: no two calls overlap.
 
     Attributes:
-        enough: Set it to have the transfer end, by `Stopped`, after the files under way.
+        enough: Set it to stop the transfer, by `Stopped`, after the files under way.
     """
 
     enough: bool = False
 
     wants_totals = False
-    """Whether it is worth a look at all sources beforehand."""
+    """True if all sources should be measured beforehand, for ``totals``."""
 
     def totals(self, files: int, size: int) -> None:
-        """So much (more) is to be done."""
+        """Called with the number of (further) files and bytes to be transferred."""
 
     def started(self, name: bytes, size: int | None) -> None:
-        """A file large enough to be watched begins; size in bytes, None when not known."""
+        """Called when a large file begins; its size in bytes is None if unknown."""
 
     def advanced(self, count: int) -> None:
-        """So many bytes more of the files under way."""
+        """Called when this many more bytes of the files under way are done."""
 
     def finished(self, result: Result) -> None:
-        """A file has ended."""
+        """Called when a file has ended."""
 
     def all_stored(self, results: Sequence[Result]) -> None:
-        """Files that came together have ended, all of them well: as ``finished`` of each, in this
-        order. Override it only where all of them together cost less."""
+        """Called when several files of one request were stored.
+
+        Calls ``finished`` for each, in order. Override it only if doing all at once is faster.
+        """
         for result in results:
             self.finished(result)
 
     def found(self, finding: Finding) -> None:
-        """A check has found something; they come in the order of their paths."""
+        """Called when a check has found a difference, in the order of the paths."""
 
     def remark(self, text: str) -> None:
-        """Something that the user may want to know: a lost connection, a retry."""
+        """Called with a message for the user, e.g. about a retry."""
 
     def lost(self, error: FtpError) -> None:
-        """The connection is lost, and is going to be made again."""
-        self.remark(f"{error}; connecting again")
+        """Called when the connection is lost and the client is going to reconnect."""
+        self.remark(f"{error}; reconnecting")
 
     def waiting(self, lost: float, left: float) -> None:
-        """There is no connection; called about once a second.
+        """Called about once per second while there is no connection.
 
         Args:
-            lost: Seconds since the last connection that brought the transfer further was lost.
+            lost: Seconds since the loss of the last connection that made progress.
             left: Seconds until the next try; 0 when it begins now.
         """
 
     def regained(self) -> None:
-        """There is a connection again."""
+        """Called when the connection is back, or the client has stopped trying."""
 
 
 class Forwarding(Listener):
-    """Hands on what it hears to another one, by ``tell``; others override how."""
+    """Forwards all calls to another listener by ``tell``, which a subclass may override."""
 
     def __init__(self, listener: Listener) -> None:
         self.wants_totals = listener.wants_totals
@@ -250,7 +255,7 @@ class Forwarding(Listener):
 
 
 class One(Forwarding):
-    """The listener of a transfer of one file, whose end is all that it comes to."""
+    """The listener of a transfer of one file. Keeps its result."""
 
     def __init__(self, listener: Listener | None) -> None:
         super().__init__(listener or Listener())
@@ -261,7 +266,7 @@ class One(Forwarding):
         super().finished(result)
 
     def result(self) -> Result:
-        """What came of the file. Raises why it failed, or was skipped."""
+        """Return the file's result. Raises its error if it failed or was skipped."""
         assert self._result is not None
         if self._result.error is not None:
             raise self._result.error

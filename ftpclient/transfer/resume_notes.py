@@ -1,10 +1,10 @@
-"""Where an interrupted transfer of a directory was going, for the same command again.
+"""Notes about interrupted transfers of a directory, for the next run of the same command.
 
-Lives here: one small file for each transfer that runs, removed when it is complete.
+Lives here: one small file for each running transfer, removed when it is complete.
 
-As in cp, `put -r site /www` makes /www when it is absent, and /www/site when it is there. After
-an interruption it is there, half of it: without this note, the same command again would not go
-on with it but begin another copy inside.
+As with cp, `put -r site /www` makes /www if it does not exist, and else /www/site. After an
+interruption /www exists, with half of the files. Without this note, the same command would not
+resume but begin another copy in /www/site.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Unfinished:
     """The note about one transfer.
 
     Args:
-        key: What identifies the command: direction, server, user, source and target as given.
+        key: The command's identity: direction, server, user, source and target as given.
     """
 
     def __init__(self, *key: str | bytes) -> None:
@@ -31,7 +31,7 @@ class Unfinished:
         self._path: Path = files.directory() / "unfinished" / name
 
     def target(self, *, into: bool) -> bool:
-        """Whether a directory goes into its target, or is it: as when the command was begun."""
+        """Return whether a directory goes into its target, as when the command first ran."""
         if into and self.exists():
             return False
         if into:
@@ -41,16 +41,16 @@ class Unfinished:
         return into
 
     def exists(self) -> bool:
-        """Whether such a transfer was interrupted after it had made its target."""
+        """Return whether such a transfer was interrupted after it had made its target."""
         return self._path.exists()
 
     def begin(self) -> None:
-        """The target doesn't exist, and is going to be made."""
+        """Note that the target does not exist, and is going to be made."""
         try:
             files.write_private(self._path, "")
         except OSError:
-            pass  # no place for settings: the same command then begins another copy
+            pass  # no writable settings directory: the same command would begin another copy
 
     def complete(self) -> None:
-        """Nothing is left to go on with."""
+        """Remove the note: there is nothing left to resume."""
         self._path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""One put or get from its command to its end, whatever happens to connections meanwhile.
+"""One put or get from start to end, reconnecting as often as necessary.
 
-Lives here: going on after a lost connection, and for how long; how many connections to use.
-Lives elsewhere: the verbs (client.py), moving the bytes (upload.py, download.py), whether
-it fits (preflight.py).
+Lives here: retrying after a lost connection, and for how long; how many connections to use.
+Lives elsewhere: the verbs (client.py), transferring the bytes (upload.py, download.py), the
+preflight (preflight.py).
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ _Key = TypeVar("_Key")
 _Change = TypeVar("_Change", bound=ChangeFor[Any])
 
 _FAR_SECONDS = 0.02
-"""From this round trip on, a tree is sent over several connections by itself."""
+"""Round trip in seconds from which a tree is sent over several connections by default."""
 _FAR_CONNECTIONS = 4
 _FAR_LEAST = 16 * 1024 * 1024
-"""Bytes from which they are worth the round trips that it takes to open them."""
+"""Bytes of a tree that make up for the round trips of opening further connections."""
 _FAR_PIECES_LEAST = 64 * 1024 * 1024
-"""Bytes from which a single file is worth the same."""
+"""Bytes of a single file that do."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
 _LONGEST_ASKED = 600
-"""Seconds that a server may ask to wait at once."""
+"""Maximum seconds that a server can ask the client to wait before a retry."""
 _SHOWN_EVERY = 1.0
-"""Seconds from one call of a listener that counts the wait to the next."""
+"""Seconds between two calls of a listener during a wait."""
 
 
 class Patience:
-    """How long a connection that was lost is made again.
+    """How long to retry after a lost connection.
 
-    What counts is the time without progress: it begins with the first loss, and ends when the
-    transfer has come further than it was. The time in which bytes moved does not count, though
-    nothing of them was acknowledged before the connection was lost again.
+    What counts is the time without progress. It begins with the first loss and ends when the
+    transfer has got further than before. Time in which bytes were transferred does not count, even
+    if none of them was acknowledged before the connection was lost again.
 
     Args:
-        retry_for: Seconds without progress after which it is given up; 0: at the first loss.
-        retries: The most losses in all; None for no bound.
+        retry_for: Seconds without progress after which to stop; 0 to stop at the first loss.
+        retries: The maximum number of losses; None for no limit.
         clock: As ``time.monotonic``.
-        wait: Lets some seconds pass. Raises Interrupted when the user doesn't want to wait.
+        wait: Sleeps for some seconds. Raises Interrupted if the user stops the wait.
     """
 
     def __init__(
@@ -87,23 +87,23 @@ class Patience:
         """When the time without progress began."""
         self._tries = 0
         self._at_least = 0.0
-        """Seconds that the server has asked to wait."""
+        """Minimum seconds to wait, as requested by the server."""
 
     def came_further(self) -> None:
-        """The transfer has come further than it was."""
+        """Note that the transfer has got further than before."""
         self._since = None
         self._tries = 0
 
     def moved_for(self, seconds: float) -> None:
-        """For so long bytes have moved, though nothing is known to have come of them."""
+        """Note that bytes were transferred for this long, without any acknowledgement."""
         if self._since is not None:
             self._since += max(0.0, seconds)
 
     def lost(self, error: FtpError, retry_after: int | None = None) -> None:
-        """The connection is lost, or could not be made. Raises the error when that is the end.
+        """Note a lost connection, or a failed try. Raises the error if it is time to stop.
 
         Args:
-            retry_after: Seconds after which the server has said to come again.
+            retry_after: Seconds to wait before a retry, as requested by the server.
         """
         self._at_least = min(max(0, retry_after or 0), _LONGEST_ASKED)
         now = self._clock()
@@ -117,10 +117,10 @@ class Patience:
             self._left -= 1
 
     def pause(self) -> None:
-        """Wait before the next try: longer each time, and others at other times."""
+        """Wait before the next try: longer each time, with a random variation between clients."""
         assert self._since is not None
         seconds = jittered(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 20)))
-        if seconds < self._at_least:  # not all who were told the same at the same time
+        if seconds < self._at_least:  # spread the clients that got the same number
             seconds = self._at_least + jittered(_FIRST_WAIT)
         self._tries += 1
         now = self._clock()
@@ -133,13 +133,13 @@ class Patience:
 
 
 class Run:
-    """A transfer that goes on until it is done or hopeless.
+    """A transfer with retries, until it is done or can't succeed.
 
     Args:
         add_all: Adds everything to the transfer; called again after each loss.
-        note: Says, until the end, that the same command would go on with this.
-        resumes: Whether the same command goes on with what is there, if the options permit it.
-        many: Whether it transfers more than one file.
+        note: Marks the transfer as unfinished until it is complete.
+        resumes: True if the same command would resume, if the options permit that.
+        many: True if it transfers more than one file.
     """
 
     def __init__(
@@ -164,14 +164,14 @@ class Run:
         self._resumes = resumes
         self._spent: Callable[[], bool] = lambda: False
         self._furthest = 0
-        """The most bytes that were done when a connection was lost."""
+        """Maximum number of bytes done when a connection was lost."""
 
     def share_with(self, parallel: int | None, worker: Callable[[Connection], Transfer]) -> None:
         """Use several connections for the files.
 
         Args:
-            parallel: How many; None chooses: several where a round trip takes long, for then
-                one can't fill the line.
+            parallel: The number of connections; None to choose: several if the round trip is long,
+                because one connection would not use the whole bandwidth.
             worker: Makes the transfer that works on a further connection.
         """
         if parallel is None:
@@ -190,14 +190,14 @@ class Run:
         self._splits = True
 
     def give_up_if(self, spent: Callable[[], bool]) -> None:
-        """Don't go on after a loss when this says that what was sent can't be had again."""
+        """Do not retry after a loss if ``spent`` says that the source can't be read again."""
         self._spent = spent
 
     def persist(self) -> Summary:
-        """Run; after a lost connection go on with a new one.
+        """Run the transfer, retrying on a new connection after each loss.
 
         Raises:
-            ConnectionLost: It could not be regained.
+            ConnectionLost: Reconnecting failed.
         """
         patience = _patience(self._client, self._transfer.listener)
         headway = self._transfer.headway
@@ -213,7 +213,7 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.stop_workers()
-                if isinstance(error, NoRoom):  # it goes on with what it gets
+                if isinstance(error, NoRoom):  # too many sessions: continue with fewer connections
                     self._count = max(1, self._count // 2)
                 self._furthest = max(self._furthest, self._transfer.moved)
                 if self._spent():
@@ -238,8 +238,8 @@ class Run:
                 raise
             except JobOver:
                 self._transfer.close()
-                self._client.settle_interrupt()  # the session stays
-                summary = self._transfer.close()  # with what has ended since
+                self._client.settle_interrupt()  # keeps the session open
+                summary = self._transfer.close()  # including results that arrived since
             except Stopped:
                 self._transfer.close()
                 self._client.settle_interrupt()
@@ -255,9 +255,9 @@ class Run:
             return summary
 
     def _stopped(self, error: BaseException) -> BaseException:
-        """The error, with how far the transfer came, and what the same command would do."""
+        """Return the error, with the progress made and what the same command would do."""
         transfer = self._transfer
-        if isinstance(error, UploadTakenOver):  # the same command would take it back
+        if isinstance(error, UploadTakenOver):  # no hint: the same command would take it back
             return error.with_text(f"{error}; {NOT_REST}") if self._many else error
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
@@ -265,9 +265,9 @@ class Run:
         done = human(moved) if size is None or size < moved else human_of(moved, size)
         goes_on = self._resumes and transfer.options.resume
         if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:
-            goes_on = False  # too small to be kept in part
-        same = "goes on" if goes_on else "starts anew"
-        return error.with_text(f"{error}: stopped at {done}: the same command {same}")
+            goes_on = False  # nothing is kept of files this small
+        same = "to resume" if goes_on else "to start over"
+        return error.with_text(f"{error}: stopped at {done}: run the same command {same}")
 
     def _start_pool(self) -> ConnectionPool[Transfer] | None:
         assert self._worker is not None
@@ -275,18 +275,19 @@ class Run:
         return ConnectionPool([self._worker(one) for one in made]) if made else None
 
     def _more_connections(self) -> list[Connection]:
-        """Make them at the same time: each takes several round trips.
+        """Open further connections concurrently, because each takes several round trips.
 
-        Fewer, or none, where the server doesn't want more: this is no reason to fail.
+        Return fewer, or none, if the server refuses more: that is no reason to fail.
         """
         from concurrent.futures import ThreadPoolExecutor, wait
 
         made: list[Connection] = []
         count, most = self._count, self._client.connection.protocol.max_sessions
-        if most and count >= most:  # this one has one of them
+        if most and count >= most:  # the transfer's own connection is one of them
             count = most - 1
-            text = f"the account may have {most} session{'s' if most > 1 else ''}"
-            self._transfer.listener.remark(f"{count} further connections: {text}")
+            limit = f"the account is limited to {most} session{'s' if most > 1 else ''}"
+            noun = "connection" if count == 1 else "connections"
+            self._transfer.listener.remark(f"{count} further {noun}: {limit}")
         if not count:
             return made
         try:
@@ -311,12 +312,12 @@ class Run:
 
 
 def asked(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
-    """What ``ask`` returns, which only asks the server; after a lost connection it is called again.
+    """Return the result of ``ask``, which only sends queries; repeat it after a lost connection.
 
-    For what is asked before a transfer begins, on a client that has had its first contact.
+    For queries before a transfer begins. The client must have been connected before.
 
     Raises:
-        ConnectionLost: It could not be regained.
+        ConnectionLost: Reconnecting failed.
     """
     patience = _patience(client, listener)
     while True:
@@ -332,17 +333,18 @@ def changed(
     request: ChangeFor[R],
     lost: ConnectionLost | None = None,
 ) -> R:
-    """Ask for one change, and have it done once, also if the connection is lost meanwhile: asked
-    for again with its number, the server does it, or repeats the answer if it has.
+    """Request one change, and ensure that it is done once even if the connection is lost.
 
-    A server that keeps no trash knows no numbers: of that it stays unknown whether it was done.
+    After a loss the request is sent again with its number: the server does it, or repeats the reply
+    if it is done already. A server without a trash has no numbers; then it stays unknown whether
+    the change was made.
 
     Args:
-        lost: It was asked for already, with its number, and the connection was lost.
+        lost: The loss, if the request was already sent with its number.
 
     Raises:
-        ConnectionLost: It could not be regained, or the request can't be repeated. It may have been
-            done.
+        ConnectionLost: Reconnecting failed, or the request can't be repeated. The change may have
+            been made.
     """
     patience: Patience | None = None
     while True:
@@ -371,15 +373,15 @@ def all_changed(
     requests: Iterable[tuple[_Key, _Change]],
     ended: Callable[[_Key, Asked[Any]], None],
 ) -> None:
-    """Ask for many changes without a round trip for each, and have each done once; see `changed`.
+    """Request many changes without waiting for each reply, each done once; see `changed`.
 
     Args:
-        requests: Each with what it is known by here.
-        ended: Hears what came of each, in their order.
+        requests: The requests, each with a key.
+        ended: Called with the key and the finished call of each, in order.
 
     Raises:
-        ConnectionLost: It could not be regained, or the requests can't be repeated. Some of those
-            that nothing was heard of may have been done.
+        ConnectionLost: Reconnecting failed, or the requests can't be repeated. Some of the
+            changes without a reply may have been made.
     """
     connection, operation = client.connection, client.connection.operation
     repeats = operation is not None and connection.keeps_trash
@@ -435,15 +437,17 @@ def all_changed(
 
 
 class Ending:
-    """The end of a tree that is put at once, whose answer may be lost with the connection: what was
-    replaced then must not be replaced once more."""
+    """The end of an atomic upload of a tree.
+
+    Its reply may be lost with the connection. The tree must not replace anything a second time.
+    """
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
         self._lost: EndTree | None = None
 
     def ask(self, *, commit: bool) -> None:
-        """End the tree: put it in its place, or drop it. Raises as `Connection.ask`."""
+        """End the tree: commit or discard it. Raises as `Connection.ask`."""
         connection, request = self._transfer.connection, EndTree(commit)
         if commit and connection.operation is not None and connection.keeps_trash:
             request = connection.operation.numbered(request)
@@ -454,9 +458,10 @@ class Ending:
             raise
 
     def was_done(self) -> bool:
-        """On a new connection: whether the tree is in its place, though no answer has told.
+        """Return, on a new connection, whether the tree was committed although the reply was lost.
 
-        Raises ConnectionLost.
+        Raises:
+            ConnectionLost
         """
         if self._lost is None:
             return False
@@ -465,7 +470,7 @@ class Ending:
             try:
                 connection.ask(structs.replace(self._lost, again=True))
             except CommandError:
-                pass  # it was lost before, and the tree with it: all of it is sent again
+                pass  # it was not committed, and is discarded: all of it is sent again
             else:
                 return True
         self._lost = None
@@ -473,16 +478,16 @@ class Ending:
 
 
 def _check_repeats(connection: Connection) -> None:
-    """Raises SessionEnded where the server, as it is now, would do a change twice."""
+    """Raise SessionEnded if the server, after a restart, would make a change twice."""
     if not connection.keeps_trash:
-        raise SessionEnded(f"{connection.address.endpoint}: the server can't repeat its answer")
+        raise SessionEnded(f"{connection.address.endpoint}: the server can't repeat its reply")
 
 
 def first_contact(client: TransferClient, listener: Listener) -> None:
-    """Connect as after a loss: a server that can't be reached yet is waited for.
+    """Connect with retries, as after a loss, if the server is not reachable yet.
 
     Raises:
-        ConnectFailed: It could not be reached in time.
+        ConnectFailed: The server was not reachable in time.
     """
     patience = _patience(client, listener)
     try:
@@ -502,35 +507,35 @@ def _regain(
     error: ConnectionLost | Busy | TooMany,
     go_on: Callable[[Connection], None],
 ) -> None:
-    """Connect again, after growing waits, and ``go_on`` with that.
+    """Reconnect, with growing waits, and call ``go_on`` with the new connection.
 
     Raises:
-        ConnectionLost: It took too long, or would be no help.
+        ConnectionLost: It took too long, or retrying is useless.
     """
     listener = patience.listener
-    told = False
+    shown = False
     try:
         while True:
             patience.lost(_as_lost(client, error), getattr(error, "retry_after", None))
-            if not told:
-                log.info("%s: connecting again", client.address.endpoint)
+            if not shown:
+                log.info("%s: reconnecting", client.address.endpoint)
                 listener.lost(error)
-                told = True
+                shown = True
             patience.pause()
             try:
                 go_on(client.connection)
             except (ConnectionLost, Busy, TooMany) as again:
-                log.debug("%s: not yet: %s", client.address.endpoint, again)
+                log.debug("%s: reconnecting failed: %s", client.address.endpoint, again)
                 error = again
             else:
                 return
     finally:
-        if told:
+        if shown:
             listener.regained()
 
 
 def _as_lost(client: TransferClient, error: ConnectionLost | Busy | TooMany) -> ConnectionLost:
-    """A server that has no place now is as far away as one that is down."""
+    """Return the error as a lost connection: a busy server is treated like one that is down."""
     if isinstance(error, ConnectionLost):
         return error
     return ConnectionLost(f"{client.address.endpoint}: {error}")

@@ -1,11 +1,11 @@
-"""What of a tree is meant: put -r, get -r and sync, and commands that look through trees.
+"""Selecting parts of a tree: for put -r, get -r and sync, and commands that search trees.
 
-Lives here: the patterns that hold in a directory and in those below it, its .ftpignore file when
-it is here; walking along with a listing.
+Lives here: the patterns that apply to a directory and those below it, reading the .ftpignore file
+of a local directory; applying a selection to a listing.
 Lives elsewhere: what a pattern matches (patterns.py), lists of paths (path_list.py), reading the
 trees (upload.py, tree_download.py, sync/).
 
-Memory is that of the way down from the root: nothing is kept of what was seen.
+Memory is needed only for the directories above the current one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ftpwire.messages import Entry
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What regular files have to be like. Links and directories are not looked at.
+    """Limits on the size and mtime of regular files. Links and directories are not affected.
 
     Attributes:
-        max_size: The most bytes.
-        oldest_ns, newest_ns: Between which mtimes, both included.
+        max_size: The maximum size in bytes.
+        oldest_ns, newest_ns: The range of mtimes, both ends included.
     """
 
     max_size: int | None = None
@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True):
     newest_ns: int | None = None
 
     def leave_out(self, size: int, mtime_ns: int) -> bool:
-        """Whether a file is left out."""
+        """Return whether a file is left out."""
         return (
             (self.max_size is not None and size > self.max_size)
             or (self.oldest_ns is not None and mtime_ns < self.oldest_ns)
@@ -53,13 +53,13 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What of a tree is meant.
+    """Which parts of a tree to transfer.
 
     Attributes:
-        patterns: What is left out (True) or not (False), in order; the last that matches decides.
-        ignore_files: The .ftpignore files of the tree hold as well.
-        limits: What files have to be like.
-        only: Nothing else is meant. It has to be asked which of these are there.
+        patterns: Patterns to leave out (True) or include (False); the last match decides.
+        ignore_files: True to apply the .ftpignore files of the tree as well.
+        limits: Limits on regular files.
+        only: A list to which the tree is limited. Call its ``choose`` before use.
     """
 
     patterns: tuple[tuple[bool, str], ...] = ()
@@ -68,7 +68,7 @@ class Selection(msgspec.Struct, frozen=True):
     only: PathList | None = None
 
     def filter(self, check: Callable[[], None] = lambda: None) -> Filter:
-        """What is left out of the root; ``check`` raises what ends the work."""
+        """Return the filter of the root. ``check`` is called regularly, and may raise."""
         return Filter(option_rules(self.patterns), check, self.limits, self.only)
 
 
@@ -76,16 +76,16 @@ EVERYTHING = Selection()
 
 
 class Filter:
-    """What is left out of one directory.
+    """Decides what is left out of one directory.
 
     Attributes:
-        active: Whether anything could be.
-        limits: What files have to be like; None: nothing.
+        active: False if nothing is left out.
+        limits: Limits on regular files, if any.
 
     Args:
-        rules: Of the options: they come before those of .ftpignore files.
-        check: Called while patterns are compared; it raises what ends the work.
-        chosen: What else is left out, as it is not in a list.
+        rules: The rules of the options, which take precedence over .ftpignore files.
+        check: Called while patterns are compared; may raise to end the work.
+        chosen: A list to which the tree is limited, if any.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Filter:
         self.active = bool(rules) or limits is not None or chosen is not None
 
     def with_rules(self, rules: Rules) -> Filter:
-        """The same directory, after its .ftpignore file was read."""
+        """Return the filter of the same directory with the rules of its .ftpignore file."""
         if not rules:
             return self
         new = self._copy()
@@ -114,7 +114,7 @@ class Filter:
         return new
 
     def below(self, name: bytes) -> Filter:
-        """That of a directory in this one, before its own .ftpignore file was read."""
+        """Return the filter of a subdirectory, without the rules of its own .ftpignore file."""
         if not self.active:
             return self
         text = _text(name) + "/"
@@ -122,7 +122,7 @@ class Filter:
         new._levels = tuple((rules, prefix + text) for rules, prefix in self._levels)
         if self._chosen is not None:
             new._path = self._path + b"/" + name if self._path else name
-            if self._chosen.is_named(new._path):  # with all that is in it
+            if self._chosen.is_named(new._path):  # chosen with everything in it
                 new._chosen = None
         return new
 
@@ -130,7 +130,7 @@ class Filter:
         return copy.copy(self)
 
     def excludes(self, name: bytes, *, is_directory: bool) -> bool:
-        """Whether something in this directory is left out, whatever its size and time are."""
+        """Return whether an entry is left out because of its name, whatever its size and time."""
         chosen = self._chosen
         if chosen is not None:
             path = self._path + b"/" + name if self._path else name
@@ -144,7 +144,7 @@ class Filter:
         return False
 
     def leaves_out(self, entry: Entry) -> bool:
-        """Whether something in this directory is left out."""
+        """Return whether a remote entry is left out."""
         if not self.active:
             return False
         if entry.type == "file" and self.limits is not None:
@@ -153,7 +153,7 @@ class Filter:
         return self.excludes(entry.path, is_directory=entry.type == "dir")
 
     def leaves_out_local(self, name: bytes, info: os.stat_result) -> bool:
-        """The same of something that is here."""
+        """Return whether a local entry is left out."""
         if not self.active:
             return False
         if self.limits is not None and stat.S_ISREG(info.st_mode):
@@ -166,7 +166,7 @@ _OPEN_RULES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def local_rules(fd: int) -> bytes:
-    """The .ftpignore file of a local directory; nothing where there is none.
+    """Return the contents of a local directory's .ftpignore file; empty if there is none.
 
     Raises:
         OSError, CommandError: It can't be read, or is too large.
@@ -186,7 +186,7 @@ def local_rules(fd: int) -> bytes:
 
 
 def with_ignore_file(rules: Filter, directory: bytes) -> Filter:
-    """The filter of a local directory, given that of its place, once its .ftpignore file was read.
+    """Return the filter of a local directory, with its .ftpignore file added to ``rules``.
 
     Raises:
         OSError, CommandError: See `local_rules`.
@@ -199,22 +199,27 @@ def with_ignore_file(rules: Filter, directory: bytes) -> Filter:
 
 
 def _text(name: bytes) -> str:
-    """A name to be matched. A newline becomes NUL, which no name has: ``.`` and ``$`` of regular
-    expressions take it for nothing special."""
+    """Return a name as text for matching.
+
+    A newline becomes NUL, which no name contains: regular expressions treat a newline specially in
+    ``.`` and ``$``.
+    """
     return paths.to_text(name).replace("\n", "\0")
 
 
 def is_within(path: bytes, directory: bytes) -> bool:
-    """Whether a path is below a directory, and not the directory itself. Both are relative."""
+    """Return whether a relative path is below a directory, and not the directory itself."""
     return path.startswith(directory + b"/") if directory else bool(path)
 
 
 class Walk:
-    """What is selected of a tree that comes one directory after another, each before those in it,
-    and all below one before the next beside it: as the server lists it.
+    """Applies a selection to a tree, one directory after another.
+
+    They have to come in the order of the server's listing: each directory before those in it, and
+    everything below it before the next one.
 
     Args:
-        root: What is left out of the root.
+        root: The filter of the root.
     """
 
     def __init__(self, root: Filter) -> None:
@@ -222,8 +227,10 @@ class Walk:
         self._stack: list[tuple[bytes, Filter | None]] = [(b"", root)]
 
     def enter(self, directory: bytes) -> Filter | None:
-        """The filter of a directory, given by its path from the root; None where it is left out,
-        or one above it."""
+        """Return the filter of a directory, given by its path from the root.
+
+        None if it, or a directory above it, is left out.
+        """
         stack = self._stack
         while stack[-1][0] != directory and not is_within(directory, stack[-1][0]):
             stack.pop()
@@ -238,7 +245,7 @@ class Walk:
         return here
 
     def selected(self, directory: bytes, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Those of a directory's entries that are not left out. The root itself never is."""
+        """Iterate over a directory's entries that are not left out. The root itself never is."""
         here = self.enter(directory)
         if here is not None:
             yield from (entry for entry in entries if not (entry.path and here.leaves_out(entry)))
@@ -246,13 +253,13 @@ class Walk:
     def through(
         self, blocks: Iterable[tuple[bytes, list[Entry]]]
     ) -> Iterator[tuple[bytes, list[Entry]]]:
-        """What is selected of directories that come as from `Client.walk`."""
+        """Iterate over the selected parts of directories, as yielded by `Client.walk`."""
         for directory, entries in blocks:
             if self.enter(directory) is not None:
                 yield directory, list(self.selected(directory, entries))
 
     def leaves_out(self, path: bytes) -> bool:
-        """Whether something of which no more is known is left out; it is taken for a directory."""
+        """Return whether a path of unknown type is left out, assuming it is a directory."""
         above, _, name = path.rpartition(b"/")
         here = self.enter(above)
         if here is None:

@@ -1,11 +1,11 @@
 """Sending one large file over several connections, in pieces.
 
-Lives here: who sends which piece, what becomes of the file when one fails.
-Lives elsewhere: where pieces begin (pieces.py), files that travel whole (file_upload.py), the
+Lives here: which connection sends which piece, and what remains of the file when one fails.
+Lives elsewhere: where pieces begin (pieces.py), files that are sent whole (file_upload.py), the
 connections (pool.py).
 
-The parent of a transfer gives pieces away in their order, and only so far beyond what the server
-has without a gap.
+The parent transfer hands out pieces in order, and only up to a limited distance beyond the first
+gap in what the server has.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from ftpwire.pieces import PIECE
 from ftpwire.streams import BUFFER_SIZE
 
 _SENT_AHEAD = 8
-"""Pieces that one connection sends before it hears of the first of them."""
+"""Maximum number of pieces that a connection has sent without a reply."""
 _WINDOW = 8
-"""Pieces for each connection that may be under way beyond the first gap: much of that still lies in
-buffers here."""
+"""Maximum distance from the first gap to a piece that is handed out, in pieces per connection. Much
+of that is still in local buffers."""
 _LOOK_SECONDS = 0.2
 
 
 class _PutPieceCall(Call):
-    """One piece on its way to the server."""
+    """One piece being sent."""
 
     def __init__(self, send: Send, start: int) -> None:
         super().__init__()
@@ -53,15 +53,16 @@ class _PutPieceCall(Call):
 
 
 class Send:
-    """Sending what is missing of one file in pieces.
+    """Sends the missing part of one file in pieces.
 
-    ``_moved`` guards what the workers change; it is never held across a socket or file call.
+    ``_moved`` guards what threads share: ``_under_way``, ``_sent``, ``_error`` and ``_closed``. It
+    is never held across a socket or file call.
 
     Args:
-        call: The upload that the pieces belong to, on the transfer's own connection.
-        key: That opens it to them.
+        call: The upload to which the pieces belong, on the parent's own connection.
+        key: The upload's key, with which other connections send pieces to it.
         fd: The source.
-        sparse: Send its holes as such.
+        sparse: True to send its holes as holes.
     """
 
     def __init__(
@@ -87,11 +88,10 @@ class Send:
         self._closed = False
 
     def run(self, offset: int, hasher: digests.new) -> bool:
-        """Send the bytes from ``offset`` on, and have them hashed; False when the server has
-        refused the upload meanwhile.
+        """Send and hash the bytes from ``offset`` on. Return False if the server refused them.
 
-        Afterwards no worker begins to read the source any more, and those who do have a handle of
-        their own.
+        When it returns, no worker starts to read the source any more; those that are still reading
+        have a descriptor of their own, so that the caller may close the source.
 
         Raises:
             CommandError, OSError: A piece was refused, or the source failed.
@@ -104,10 +104,10 @@ class Send:
                 self._closed = True
 
     def _deal(self, offset: int, hasher: digests.new) -> bool:
-        """Give the pieces away, and wait until the server has all of them."""
+        """Hand out the pieces, and wait until the server has all of them."""
         call, connection = self._call, self._transfer.connection
         keep_alive = KeepAlive(lambda: connection.keep_alive(call), connection.protocol.silence)
-        starts, told = starts_after(offset, call.size), 0
+        starts, counted = starts_after(offset, call.size), 0
         start = next(starts, None)
         buffer = memoryview(bytearray(BUFFER_SIZE))
         while True:
@@ -120,10 +120,10 @@ class Send:
             with self._moved:
                 first = min(self._under_way, default=start)
                 sent, error = self._sent, self._error
-            self._transfer.advanced(sent - told)
-            told = sent
+            self._transfer.advanced(sent - counted)
+            counted = sent
             if error is not None:
-                self._pool.check()  # why a worker has stopped, rather than what became of a piece
+                self._pool.check()  # what stopped a worker explains more than the piece
                 raise error
             if first is None:
                 return True
@@ -137,7 +137,7 @@ class Send:
                     self._moved.wait(_LOOK_SECONDS)
 
     def _hash(self, hasher: digests.new, start: int, buffer: memoryview) -> None:
-        """The whole file's digest comes from one reading in order; workers find it in memory."""
+        """Hash a piece. The digest needs the bytes in order; workers then read them from memory."""
         end = end_of(start, self._call.size)
         for at, stop, is_hole in holes.extents(self._fd, start, end, sparse=self._sparse):
             if is_hole:
@@ -155,29 +155,29 @@ class Send:
             self._under_way.add(start)
         self._pool.give(functools.partial(self._put, start=start))
 
-    # what workers call -------------------------------------------------------------------
+    # called by workers --------------------------------------------------------------------
 
     def taken(self, start: int) -> None:
-        """The server has a piece."""
+        """Note that the server has a piece."""
         with self._moved:
             self._under_way.discard(start)
             self._moved.notify()
 
     def fail(self, error: OSError | FtpError) -> None:
-        """A piece was refused, or can't be sent. What fails later follows from the first."""
+        """Record that a piece failed. Later errors are only consequences of the first."""
         with self._moved:
             self._error = self._error or error
             self._moved.notify()
 
     def _put(self, worker: Transfer, start: int) -> None:
-        """Send a piece, on a worker's connection."""
+        """Send a piece on a worker's connection."""
         connection = worker.connection
         while connection.unanswered >= _SENT_AHEAD:
             connection.pump()
         with self._moved:
             if self._closed or self._error is not None:
                 return
-            fd = os.dup(self._fd)
+            fd = os.dup(self._fd)  # under the lock: run() sets _closed before the source closes
         try:
             self._send_piece(connection, fd, start, end_of(start, self._call.size))
         finally:

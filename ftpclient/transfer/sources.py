@@ -1,11 +1,12 @@
 """The named sources of one command: none replaces what another one has just made.
 
-Lives here: which of several sources of one name is done, and the error for a missing target.
-Lives elsewhere: what a target means (client.py), names that one file system takes for the same
-(folding.py).
+Lives here: which of several sources with the same name is transferred, and the error for a missing
+target.
+Lives elsewhere: what a target means (client.py), different names that a file system treats as the
+same (folding.py).
 
-As in GNU cp and mv, the second source of one base name is refused. It is refused whole, with all
-that is inside: so a name is kept for each source that was named, and none for what is in a tree.
+As in GNU cp and mv, the second source with the same base name is refused, with everything in it. So
+only the names of sources have to be remembered, not those of entries in trees.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Source = TypeVar("Source", bound=bytes)
 
 
 class NoTargetDirectory(NotADirectory):
-    """The directory that things are to go into has to exist, and doesn't."""
+    """The directory into which the sources should go does not exist."""
 
     code = "usage"
     exit_code = 2
@@ -30,8 +31,8 @@ class Sources(Generic[Source]):
     """The sources that one command puts into one directory, in their order.
 
     Args:
-        holds: Whether a source directory has something of a name. Asked only of one whose contents
-            go into the target without a directory of their own (``DIR/.``).
+        holds: Returns whether a source directory has an entry with a given name. Called only for
+            a source whose contents go directly into the target (``DIR/.``).
     """
 
     def __init__(self, holds: Callable[[Source, bytes], bool]) -> None:
@@ -39,14 +40,14 @@ class Sources(Generic[Source]):
         self._taken: dict[bytes, Source] = {}
 
     def check(self, source: Source, name: bytes, target: bytes) -> None:
-        """Refuse a source whose target another source of this command has made.
+        """Refuse a source whose target was made by another source of this command.
 
         Args:
-            name: What the source is called in the target directory; empty when its contents go
-                there without a directory of their own.
+            name: The source's name in the target directory; empty if its contents go there
+                directly.
 
         Raises:
-            AlreadyExists: As GNU cp says it.
+            AlreadyExists: With the text that GNU cp uses.
         """
         if self._clashes(source, name):
             raise AlreadyExists(
@@ -55,7 +56,7 @@ class Sources(Generic[Source]):
             )
 
     def add(self, source: Source, name: bytes) -> None:
-        """The source is there, and is done."""
+        """Note that a source exists and is transferred."""
         self._taken[name] = source
 
     def _clashes(self, source: Source, name: bytes) -> bool:
@@ -68,16 +69,17 @@ class Sources(Generic[Source]):
 
 
 def check_name(target: bytes, is_directory: bool) -> None:
-    """Refuse to give a file the name of a directory: one that ends with a slash.
+    """Refuse to give a file a directory's name, one that ends with a slash.
 
-    Raises NotADirectory.
+    Raises:
+        NotADirectory
     """
     if target.endswith(b"/") and not is_directory:
-        raise NotADirectory(f"{paths.show(target)}: not the name of a file: it ends with a slash")
+        raise NotADirectory(f"{paths.show(target)}: a file name can't end with a slash")
 
 
 def each_once(sources: list[Source], remark: Callable[[str], None]) -> list[Source]:
-    """The sources without those that were named before, of which a remark tells."""
+    """Return the sources without repetitions; each repetition is mentioned in a remark."""
     once: dict[Source, None] = {}
     for source in sources:
         if source in once:

@@ -1,7 +1,7 @@
-"""Long listings in flat memory: kept on disk once they are large.
+"""Long listings in constant memory: kept on disk once they are large.
 
-Lives here: a queue of messages, a table of them by name, and a sort, which all use a temporary
-file beyond a limit; a bound for what has to be in memory as a whole.
+Lives here: a queue of messages, a table of them by name, and a sort, all of which use a temporary
+file beyond a limit; a limit for lists that must be in memory as a whole.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from ftpwire.messages import Entry
 _IN_MEMORY = 4 * 1024 * 1024
 _COPIED = 256 * 1024
 _RUN = 10_000
-"""Entries sorted in memory at a time."""
+"""Number of entries sorted in memory at a time."""
 _CHUNK = 500
 
 _LOOK_EACH = 1024 * 1024
-"""Bytes after which the room that is left is looked at again."""
+"""Bytes after which the free space on disk is checked again."""
 _LOOK_EACH_ROWS = 10_000
-"""The same for the rows of a table."""
+"""Rows of a table after which it is checked again."""
 _LEAST_FREE = 0.1
 _NAMES = 20_000
-"""Names of one directory that are kept in memory."""
+"""Number of names of one directory that are kept in memory."""
 _MOST_HELD = 256 * 1024 * 1024
-"""Bytes of memory for a result that can't be had in parts."""
+"""Maximum memory for a list that must be in memory as a whole, in bytes."""
 
 _Item = TypeVar("_Item")
 
 
 class SpoolFull(FtpError):
-    """The disk of temporary files has no room for a listing, which may be one without end."""
+    """The disk for temporary files has no space for a listing, which may be an endless one."""
 
     code = DiskFull.code
     exit_code = DiskFull.exit_code
 
 
 def check_room() -> None:
-    """Look whether temporary files may grow. Raises SpoolFull below a tenth of free room."""
+    """Check that temporary files may grow. Raises SpoolFull if less than 10% is free."""
     import tempfile  # here and below: most commands need no temporary file
 
     info = os.statvfs(tempfile.gettempdir())
@@ -59,24 +59,24 @@ def _full() -> SpoolFull:
     import tempfile
 
     return SpoolFull(
-        f"{tempfile.gettempdir()}: less than 10 % is free, and the listing is long: give another "
-        "directory with TMPDIR"
+        f"{tempfile.gettempdir()}: less than 10% free, too little for this long listing "
+        "(set TMPDIR to another directory)"
     )
 
 
 class TooLong(FtpError):
-    """A list that has to be in memory as a whole, and that the server makes longer and longer."""
+    """A list that must be in memory as a whole, and for which the server sends more and more."""
 
     code = DiskFull.code
     exit_code = DiskFull.exit_code
 
 
 def held(items: Iterable[_Item], size_of: Callable[[_Item], int], advice: str) -> Iterator[_Item]:
-    """Pass on what is kept in memory as a whole, while it is not too much.
+    """Iterate over items to be kept in memory, as long as they are not too many.
 
     Args:
-        size_of: Bytes that one takes, about.
-        advice: What to do instead.
+        size_of: Returns the approximate size of an item in memory, in bytes.
+        advice: What the user can do instead.
 
     Raises:
         TooLong
@@ -85,13 +85,13 @@ def held(items: Iterable[_Item], size_of: Callable[[_Item], int], advice: str) -
     for item in items:
         size += size_of(item)
         if size > _MOST_HELD:
-            raise TooLong(f"the list from the server is too long for the memory: {advice}")
+            raise TooLong(f"the server's list is too long to be kept in memory: {advice}")
         yield item
 
 
 @contextmanager
 def telling_full() -> Iterator[None]:
-    """Raise SpoolFull where a temporary table has no room."""
+    """Raise SpoolFull if a temporary table has no space left."""
     import sqlite3  # most commands need none
 
     try:
@@ -103,10 +103,10 @@ def telling_full() -> Iterator[None]:
 
 
 class TemporaryTable:
-    """A table in a temporary file. Close it afterwards.
+    """A table in a temporary file. Close it after use.
 
     Args:
-        columns: As SQL has them.
+        columns: The column definitions in SQL.
 
     Attributes:
         run: Executes one statement.
@@ -128,7 +128,7 @@ class TemporaryTable:
         )
 
     def add(self, rows: list[tuple[Any, ...]]) -> None:
-        """Add rows, in the place of those with the same keys. Raises SpoolFull."""
+        """Add rows, replacing those with the same keys. Raises SpoolFull."""
         if not rows:
             return
         self._rows += len(rows)
@@ -146,14 +146,14 @@ class TemporaryTable:
 
 
 class Table(Generic[_Item]):
-    """What a directory has, by name; on disk when it is much. Close it afterwards.
+    """Items by name; on disk if they are many. Close it after use.
 
     Args:
-        kind: The type of what is kept, for decoding.
-        in_memory: How many are kept in memory.
+        kind: The type of the items, for decoding.
+        in_memory: How many items are kept in memory.
 
     Raises:
-        SpoolFull: From setting one: the disk has no room for more.
+        SpoolFull: When an item is set: the disk is full.
     """
 
     def __init__(self, kind: type[_Item], *, in_memory: int = _NAMES) -> None:
@@ -169,7 +169,7 @@ class Table(Generic[_Item]):
             self._store()
 
     def update(self, items: dict[bytes, _Item]) -> None:
-        """Set many at once, as many as are in memory anyway. Raises SpoolFull."""
+        """Set many items at once, only as many as fit in memory. Raises SpoolFull."""
         self._few.update(items)
         if len(self._few) >= self._in_memory:
             self._store()
@@ -183,7 +183,7 @@ class Table(Generic[_Item]):
         self._few.clear()
 
     def get(self, name: bytes) -> _Item | None:
-        """What has a name."""
+        """Return the item with a name, or None."""
         found = self._few.get(name)
         if found is None and self._stored is not None:
             row = self._stored.run("SELECT item FROM item WHERE name = ?", (name,)).fetchone()
@@ -195,11 +195,11 @@ class Table(Generic[_Item]):
 
     @property
     def taker(self) -> Callable[[bytes, None], _Item | None]:
-        """`pop`, for a loop in which nothing is set: quick where all is in memory."""
+        """`pop`, to be called in a loop that sets nothing; faster if all items are in memory."""
         return self.pop if self._stored is not None else self._few.pop
 
     def pop(self, name: bytes, default: None = None) -> _Item | None:
-        """Take what has a name; None where nothing has."""
+        """Remove and return the item with a name; None if there is none."""
         found = self._few.pop(name, None)
         if self._stored is not None:
             with telling_full():
@@ -211,7 +211,7 @@ class Table(Generic[_Item]):
         return found
 
     def items(self) -> Iterator[tuple[bytes, _Item]]:
-        """All of them. Nothing may be set or taken meanwhile."""
+        """Iterate over all names and items. Nothing may be set or removed meanwhile."""
         if self._stored is not None:
             for name, item in self._stored.run("SELECT name, item FROM item"):
                 if name not in self._few:
@@ -222,7 +222,7 @@ class Table(Generic[_Item]):
         return any(True for _ in self.items())
 
     def close(self) -> None:
-        """Forget all, and remove the file."""
+        """Discard all items, and remove the file."""
         self._few.clear()
         if self._stored is not None:
             self._stored.close()
@@ -230,14 +230,14 @@ class Table(Generic[_Item]):
 
 
 class Spool(Generic[_Item]):
-    """Messages kept in the order they were added, to be iterated over. Close it afterwards.
+    """Messages in the order in which they were added, for iteration. Close it after use.
 
     Args:
-        kind: The type of what is kept, for decoding.
-        in_memory: Bytes from which on it is kept on disk.
+        kind: The type of the items, for decoding.
+        in_memory: Size in bytes above which it is kept on disk.
 
     Raises:
-        SpoolFull: From ``add``: the disk has no room for more.
+        SpoolFull: From ``add``: the disk is full.
     """
 
     def __init__(self, kind: type[_Item], *, in_memory: int = _IN_MEMORY) -> None:
@@ -249,7 +249,7 @@ class Spool(Generic[_Item]):
         self._decode = msgspec.msgpack.Decoder(kind).decode
 
     def add(self, item: _Item) -> None:
-        """Append one."""
+        """Append an item."""
         data = self._encode(item)
         self._size += len(data)
         if self._size >= self._looked_at + _LOOK_EACH:
@@ -257,7 +257,7 @@ class Spool(Generic[_Item]):
             if self._size > self._in_memory:
                 check_room()
         try:
-            self._file.seek(0, os.SEEK_END)  # somebody may be reading
+            self._file.seek(0, os.SEEK_END)  # an iterator may have moved the position
             self._file.write(len(data).to_bytes(4, "big") + data)
             if self._size > self._in_memory and not self._on_disk:
                 self._move_to_disk()
@@ -299,10 +299,10 @@ def sort(
     reverse: bool = False,
     kind: type[_Item] = Entry,  # type: ignore[assignment]
 ) -> Iterator[_Item]:
-    """Sort entries in flat memory: beyond some thousands by merging runs from disk.
+    """Sort entries in constant memory: long lists by merging sorted parts from disk.
 
     Args:
-        kind: What is sorted, if not entries; msgspec must be able to encode it.
+        kind: The type of the items, if not entries; msgspec must be able to encode it.
     """
     run: list[_Item] = []
     runs: list[Spool[list[_Item]]] = []

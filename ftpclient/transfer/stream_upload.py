@@ -1,8 +1,8 @@
-"""Uploads of what has no size: a pipe, a FIFO, a device, a file in /proc.
+"""Uploads of sources without a size: a pipe, a FIFO, a device, a file in /proc.
 
-Lives here: sending it to its end.
+Lives here: sending them until their end.
 Lives elsewhere: which sources are such (upload.py, named.py), files (file_upload.py), keeping the
-upload alive while nothing comes (waiting.py).
+upload alive while there is nothing to send (waiting.py).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ftpwire.paths import RemotePath
 from ftpwire.streams import ReadAhead
 
 MODE = 0o644
-"""Of what comes from no file."""
+"""The mode of an upload whose source is not a file."""
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """What is read to its end.
+    """A source that is read until its end.
 
     Attributes:
-        source: What it is called; ``-`` for standard input.
-        fd: Where to read.
-        first: What was read of it already.
-        info: Of the file that it is; None where it is none: it can be read only once then.
-        mode: Permission bits of what comes from no file.
+        source: Its name; ``-`` for standard input.
+        fd: The descriptor to read.
+        first: Bytes that were already read from it.
+        info: The state of the file, if it is one; None if it can be read only once.
+        mode: The permission bits if it is not a file.
     """
 
     source: bytes
@@ -45,7 +45,7 @@ class Stream(msgspec.Struct, frozen=True):
     mode: int = MODE
 
     def request(self, target: RemotePath, transfer: Transfer, *, parents: bool) -> Put:
-        """What asks to store it."""
+        """Return the request to store it."""
         mode, mtime_ns = self.mode, None
         if self.info is not None:
             mode, mtime_ns = self.info.st_mode & 0o777, self.info.st_mtime_ns
@@ -53,7 +53,7 @@ class Stream(msgspec.Struct, frozen=True):
         return Put(target, None, mode, mtime_ns, overwrite, ask=True, parents=parents)
 
     def pieces(self, rest: ReadAhead) -> Iterator[memoryview | Hole]:
-        """All of its bytes."""
+        """Iterate over all of its bytes."""
         if self.first:
             yield memoryview(self.first)
         yield from rest
@@ -71,11 +71,11 @@ def send_stream(
     *,
     parents: bool,
 ) -> None:
-    """Send a stream, and let ``transfer`` hear of its end.
+    """Send a stream. ``transfer`` records the result.
 
     Args:
-        spent: Gets the source, with its target, when it can't be read again.
-        parents: Have missing parent directories made.
+        spent: Gets the source, with its target, if it can't be read again.
+        parents: True to make missing parent directories.
 
     Raises:
         ConnectionLost, Interrupted
@@ -112,14 +112,14 @@ def send_stream(
         return
     call.size = len(stream.first) + rest.size
     if not call.size and transfer.options.no_empty:
-        call.give_up(source, EmptySource(f"{_shown(source)}: is empty: not stored"))
+        call.give_up(source, EmptySource(f"{_shown(source)}: empty, so it is not stored"))
         return
     call.digest = rest.digest()
     transfer.connection.send_end(call, Sent(call.size, call.digest))
 
 
 def _waiting(transfer: Transfer, call: PutCall, stream: Stream) -> Waiting:
-    """While a stream is silent: its upload is kept alive. The user is told of a FIFO."""
+    """Keep the upload of a silent stream alive. Of a FIFO, the user is informed."""
     text = f"{paths.show(stream.source)}: waiting for a writer"
     connection = transfer.connection
     keep_alive = partial(connection.keep_alive, call)

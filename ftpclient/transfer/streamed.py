@@ -1,7 +1,7 @@
-"""Answers of any number of replies, given as they come.
+"""Requests with any number of replies, which are yielded as they arrive.
 
-Lives here: that, for lists which their caller reads to the end. Lives elsewhere: listings, of which
-a bounded part is on its way at a time (listing.py).
+Lives here: lists that the caller reads to the end.
+Lives elsewhere: listings, of which only a limited part is in transit at a time (listing.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class _Streamed(Call, Generic[R]):
-    """A list on its way."""
+    """A list being received."""
 
     streams = True
     only_tells = True
@@ -37,10 +37,10 @@ def replies(
     request: StreamFor[R, Any],
     checked: Callable[[R], R] = lambda reply: reply,
 ) -> Iterator[R]:
-    """Ask, and give each reply as it comes.
+    """Send a request, and yield each reply as it arrives.
 
     Args:
-        checked: Called with each when it has come; what it raises ends the connection.
+        checked: Called with each reply on arrival. If it raises, the connection is closed.
     """
     call = _Streamed(checked)
     connection.submit(call, request)

@@ -1,10 +1,10 @@
-"""Which ends of files a transfer has told, so that none is told twice after a lost connection.
+"""Which files a transfer has reported, so that none is reported twice after a lost connection.
 
-Lives here: a mark for each end, on disk while no connection was lost. Lives elsewhere: what is told
-(job.py, rehearsal.py), longer things kept on disk (spool.py).
+Lives here: a mark for each reported file, on disk until a connection is lost.
+Lives elsewhere: reporting (job.py, rehearsal.py), longer records on disk (spool.py).
 
-A mark has 8 bytes. A transfer of a million files would need 100 MiB for a set of them, and most
-transfers never look at one.
+A mark has 8 bytes. For a million files a set of paths would need 100 MiB, and most transfers never
+look one up.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from ftpclient.transfer.report import Result
 from ftpclient.transfer.spool import SpoolFull, check_room
 
 _TOGETHER = 32 * 1024
-"""Marks that are kept in memory before they go to disk: small transfers make no file."""
+"""Number of marks to keep in memory before writing them to disk: small transfers need no file."""
 _MARK = array("q").itemsize
 _PARTS = 256
-"""Into so many parts, by their lowest bits, marks are sorted. One part of a million marks has
-some thousands: only so many are numbers of their own at a time, which take five times the room."""
+"""Number of parts into which marks are sorted, by their lowest bits. With a million marks, a part
+has some thousands: only these exist as Python integers at a time, at five times the memory."""
 
 
 class Told:
-    """The sources and targets whose ends were told. Close it afterwards.
+    """The sources and targets of the reported files. Close it after use.
 
-    Memory is flat until ``look_back`` is called. Then it takes 8 bytes for each end.
+    Memory use is constant until ``look_back`` is called. After that it is 8 bytes per file.
     """
 
     def __init__(self) -> None:
         self._newest = array("q")
         self._file: IO[bytes] | None = None
         self._size = 0
-        """Bytes of marks in the file."""
+        """Size of the marks in the file, in bytes."""
         self._not_stored: list[bytes] = []
-        """Marks that the disk had no room for."""
+        """Marks that could not be written to disk."""
         self._before: list[array[int]] = []
-        """All up to the last loss, sorted, in `_PARTS` parts."""
+        """All marks up to the last loss, sorted, in `_PARTS` parts."""
 
     def add(self, source: bytes, target: bytes) -> None:
-        """An end is told."""
+        """Record that a file was reported."""
         newest = self._newest
         newest.append(hash((source, target)))
         if len(newest) >= _TOGETHER:
             self._store()
 
     def add_all(self, results: Sequence[Result]) -> None:
-        """Several ends are told."""
+        """Record that several files were reported."""
         newest = self._newest
         newest.extend([hash((result.source, result.target)) for result in results])
         if len(newest) >= _TOGETHER:
@@ -58,11 +58,11 @@ class Told:
 
     @property
     def looks_back(self) -> bool:
-        """Whether a connection was lost: ``was_before`` may know something."""
+        """True if a connection was lost, so that ``was_before`` can return True."""
         return bool(self._before)
 
     def look_back(self) -> None:
-        """A connection was lost: from now on ``was_before`` knows what was told until now."""
+        """Note that a connection was lost: ``was_before`` now covers all files reported so far."""
         parts = self._before or [array("q") for _ in range(_PARTS)]
         for marks in self._recent():
             for mark in marks:
@@ -71,7 +71,7 @@ class Told:
         self._before = [array("q", sorted(part)) for part in parts]
 
     def was_before(self, source: bytes, target: bytes) -> bool:
-        """Whether an end was told before a connection was lost."""
+        """Return whether a file was reported before a connection was lost."""
         if not self._before:
             return False
         mark = hash((source, target))
@@ -80,15 +80,14 @@ class Told:
         return at < len(part) and part[at] == mark
 
     def close(self) -> None:
-        """Remove the file. What was told before a loss stays known: some may still end."""
+        """Remove the file. Marks from before a loss stay: late results may still need them."""
         self._forget_recent()
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def _store(self) -> None:
-        """Put marks on disk. Those that it has no room for stay in memory: for the want of a mark
-        no transfer fails."""
+        """Write the marks to disk; or keep them in memory, so that the transfer does not fail."""
         import tempfile  # most transfers need none
 
         marks = self._newest.tobytes()
@@ -106,7 +105,7 @@ class Told:
             self._not_stored.append(marks)
 
     def _recent(self) -> Iterator[array[int]]:
-        """The marks of what was told since the last loss."""
+        """Iterate over the marks since the last loss."""
         at = 0
         while self._file is not None and at < self._size:
             marks = os.pread(self._file.fileno(), min(_TOGETHER * _MARK, self._size - at), at)
@@ -116,6 +115,6 @@ class Told:
         yield self._newest
 
     def _forget_recent(self) -> None:
-        self._size = 0  # what is in the file is written over
+        self._size = 0  # the file is overwritten from its start
         self._not_stored.clear()
         del self._newest[:]

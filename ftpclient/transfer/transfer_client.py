@@ -1,7 +1,8 @@
-"""What a transfer needs of the client that runs it.
+"""The interface between a transfer and the client that runs it.
 
-Lives here: the interface. Lives elsewhere: the clients (base.py, client.py, aio/), going on after a
-lost connection (retry.py).
+Lives here: the interface.
+Lives elsewhere: the clients (base.py, client.py, aio/), retrying after a lost connection
+(retry.py).
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from ftpwire.pacing import Pace
 
 
 class TransferClient(Protocol):
-    """A client, for whoever goes on after a lost connection and may use several.
+    """A client, as needed to reconnect, and to open further connections.
 
     Attributes:
-        connection: Made (again) when there is none. Raises ConnectionLost, LoginRefused, …
-        retry_for: Seconds without progress after which a lost connection is given up.
-        retries: The most losses in all; None for no bound.
-        interrupt: What stops the client.
-        pace: What keeps the bytes of all connections below a rate; None where there is no limit.
+        connection: The connection; opened (again) if there is none. Raises ConnectionLost,
+            LoginRefused, …
+        retry_for: Seconds without progress after which to stop retrying.
+        retries: The maximum number of lost connections; None for no limit.
+        interrupt: Stops the client, if set.
+        pace: The rate limit for all connections together; None for no limit.
     """
 
     @property
@@ -44,10 +46,10 @@ class TransferClient(Protocol):
     def pace(self) -> Pace | None: ...
 
     def connect(self) -> None:
-        """Connect and log in; nothing when that is so already."""
+        """Connect and log in, if not connected."""
 
     def new_connection(self) -> Connection:
-        """A further connection, logged in."""
+        """Open a further connection and log in."""
 
     def settle_interrupt(self) -> None:
-        """Give up what is under way, and keep the session if possible."""
+        """Cancel what is under way, and keep the session if possible."""

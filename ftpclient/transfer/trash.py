@@ -1,8 +1,8 @@
-"""The trash: what a server keeps of what was removed and replaced.
+"""The trash: what a server keeps of files that were removed or replaced.
 
-Lives here: asking for it, the newest operation of somebody, the versions of a file.
-Lives elsewhere: what is asked by one request (verbs.py), getting files out of it (download.py),
-showing it (cli/commands/trash.py), that a server has one (connection/protocol.py).
+Lives here: listing it, finding the last operation of a client, the versions of a file.
+Lives elsewhere: requests with one reply (verbs.py), getting files out of it (download.py), the
+display (cli/commands/trash.py), whether a server has a trash (connection/protocol.py).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ftpwire.messages import InTrash, ListTrash, TrashedOperation, TrashItem, Tr
 from ftpwire.paths import RemotePath
 
 UNDO_SECONDS = 3600
-"""For so long "the last operation" is what somebody means without naming it."""
+"""Age in seconds up to which an operation can be undone as "the last one", without naming it."""
 _ITEM = re.compile(r"[0-9a-f]{8}-[0-9]{1,10}")
 _UNDOING = ("undo", "Client.undo", "AsyncClient.undo")
-"""What operations are called that are given as an undo."""
+"""The first word of operations that are undos."""
 _AROUND = 400
-"""Bytes of memory that are kept with what is told of one thing, about."""
+"""Approximate memory for one trash entry, in bytes, without its path."""
 _ADVICE = "name an operation, or a path"
 
 
 class Trashed(NamedTuple):
-    """One thing that an operation has changed.
+    """One path that an operation has changed.
 
     Attributes:
         operation: The operation's name.
@@ -43,16 +43,16 @@ class Trashed(NamedTuple):
 
     @property
     def in_trash(self) -> InTrash:
-        """Where it lies, for verbs that read there."""
+        """The entry in the trash, for verbs that read there."""
         return self.operation, self.item.name
 
 
 @dataclass(frozen=True)
 class Version:
-    """What was at a path before, and can be put back.
+    """An earlier state of a path, which can be restored.
 
     Attributes:
-        operation: What has removed or replaced it.
+        operation: The operation that removed or replaced it.
     """
 
     operation: TrashedOperation
@@ -60,39 +60,40 @@ class Version:
 
     @property
     def in_trash(self) -> InTrash:
-        """Where it lies, for verbs that read there."""
+        """The entry in the trash, for verbs that read there."""
         return self.operation.name, self.item.name
 
     @property
     def place(self) -> RemotePath:
-        """Its path below what lies there: ``/`` is that itself; else it is in a tree."""
+        """The path below that entry: ``/`` is the entry itself, else it is inside a tree."""
         within = self.item.within
         below = self.item.path[len(within.rstrip(b"/")) :] if within is not None else b""
         return RemotePath(below or b"/")
 
     @property
     def until_ns(self) -> int:
-        """Until when it was what is at the path: nanoseconds since 1970."""
+        """When this state was removed or replaced, in nanoseconds since 1970."""
         return self.item.time_ns
 
 
 def _checked(page: TrashPage) -> TrashPage:
-    """A page in which names are such, and paths absolute: they are shown, and files are called by
-    them.
+    """Return the page, after checking that names are valid and paths absolute.
+
+    The paths are shown to the user, and files are created under these names.
 
     Raises:
-        BadMessage: The server sent something else.
+        BadMessage: A name or path is not valid.
     """
     if page.items and page.of is None:
-        raise BadMessage("the server sent things of the trash without their operation")
+        raise BadMessage("the server sent trash entries without their operation")
     for one in page.operations:
         if not trash_names.is_name(one.name):
             raise BadMessage("the server sent an unusable name of an operation")
-        if one.given_up is None or one.first:  # of what is gone, no path is known
+        if one.given_up is None or one.first:  # a deleted operation has no path
             _check_path(one.first)
     for item in page.items:
         if item.name and not _ITEM.fullmatch(item.name):
-            raise BadMessage("the server sent an unusable name of something in the trash")
+            raise BadMessage("the server sent an unusable name of a trash entry")
         for path in (item.path, item.target, item.within):
             if path is not None:
                 _check_path(path)
@@ -116,47 +117,48 @@ def operations(
     since: float | None = None,
     limit: int | None = None,
 ) -> list[TrashedOperation]:
-    """The operations of the account, the newest first.
+    """Return the operations of the account, the newest first.
 
     Args:
-        below: Only those that have changed something at this path or below it.
-        since: Only those that began after this moment, in seconds since 1970.
-        limit: So many of the newest, at most.
+        below: Return only those that changed something at this path or below it.
+        since: Return only those that began after this moment, in seconds since 1970.
+        limit: Return at most this many.
 
     Raises:
         ProtocolError: The server keeps no trash.
-        TooLong: They are so many that they can't be kept in memory.
+        TooLong: There are too many to keep in memory.
     """
     pages = _pages(connection, ListTrash(below=below, limit=limit))
-    told = (one for page in pages for one in page.operations)
-    found = list(held(told, _size_of_operation, _ADVICE))
+    received = (one for page in pages for one in page.operations)
+    found = list(held(received, _size_of_operation, _ADVICE))
     return [one for one in found if since is None or one.time_ns >= since * 10**9]
 
 
 def items(
     connection: Connection, operation: str | None, *, below: RemotePath | None = None
 ) -> list[Trashed]:
-    """What an operation has changed, or all of them, the newest first.
+    """Return what an operation, or all of them, have changed, the newest first.
 
     Raises:
-        Expired: It isn't in the trash any more.
-        NotFound: It never was.
+        Expired: The operation is not in the trash any more.
+        NotFound: There never was one with this name.
         ProtocolError, TooLong: As `operations`.
     """
     return _items(connection, ListTrash(operation, below, items=True))
 
 
 def _items(connection: Connection, request: ListTrash) -> list[Trashed]:
-    told = (
+    received = (
         Trashed(page.of or "", item) for page in _pages(connection, request) for item in page.items
     )
-    return list(held(told, lambda one: _AROUND + len(one.item.path), _ADVICE))
+    return list(held(received, lambda one: _AROUND + len(one.item.path), _ADVICE))
 
 
 def versions(connection: Connection, path: RemotePath) -> list[Version]:
-    """What was at a path before and can be put back, the newest first.
+    """Return the earlier states of a path that can be restored, the newest first.
 
-    Raises ProtocolError, TooLong as `operations`.
+    Raises:
+        ProtocolError, TooLong: As `operations`.
     """
     found = _items(connection, ListTrash(below=path, items=True, versions=True))
     known = {one.name: one for one in operations(connection, below=path)} if found else {}
@@ -164,26 +166,31 @@ def versions(connection: Connection, path: RemotePath) -> list[Version]:
 
 
 def is_undo(one: TrashedOperation) -> bool:
-    """Whether it was given as an undo: other ways of restoring have words of their own."""
+    """Return whether an operation is an undo. Other ways of restoring begin with other words."""
     return one.undoes is not None and one.words.split(" ", 1)[0] in _UNDOING
 
 
 def newest(
-    known: Iterable[TrashedOperation], client: bytes | None, own: Collection[bytes] = ()
+    known: Iterable[TrashedOperation],
+    client: bytes | None,
+    own: Collection[bytes] = (),
+    lister: str = "trash",
 ) -> TrashedOperation:
-    """The operation that "undo" means.
+    """Return the operation that "undo" means.
 
-    That is the newest with one of the ids ``own``; else the newest of a client program of the last
-    hour. One that was undone is none of these. Undoing is an operation, too: undoing the newest
-    again is doing it again. But where something was in the way of that, it is the same operation
-    once more: for the rest of it, and nothing that is back is taken away.
+    That is the newest one with an id in ``own``; if there is none, the newest one of this client
+    program within the last hour. Undone operations don't count.
+
+    An undo is an operation, too, so undoing it means to redo. But if it was incomplete because
+    something was in the way, its original operation is returned again, to undo the rest: what is
+    already restored is not taken away.
 
     Args:
         known: All operations, the newest first.
-        client: The id of the client program; None: only ``own`` counts.
+        client: The id of the client program; None to look only in ``own``.
 
     Raises:
-        Expired: It was given up for room. None before it is meant.
+        Expired: The server has deleted its data to free space. No older one is returned.
         NotFound: There is none.
     """
     known = list(known)
@@ -195,20 +202,23 @@ def newest(
         if one.given_up is not None:
             command = paths.printable(one.words) or "the last command"
             raise Expired(
-                f"{command}: can't be undone: the server needed its room (trash lists all)"
+                f"{command}: can't be undone: the server has deleted the old files to free space "
+                f"({lister} lists all operations)"
             )
         undone = by_name.get(one.undoes or "") if is_undo(one) else None
         if undone is not None and not undone.undone and undone.given_up is None:
             return undone
         return one
-    raise NotFound(f"nothing to undo{' (trash lists all)' if known else ': the trash is empty'}")
+    hint = f" ({lister} lists all operations)" if known else ": the trash is empty"
+    raise NotFound(f"nothing to undo{hint}")
 
 
 def all_of_command(
     one: TrashedOperation, known: Iterable[TrashedOperation]
 ) -> list[TrashedOperation]:
-    """An operation, and the others of the same command that were not undone, the newest first: one
-    of very many things, or of sessions that were in each other's way, has several.
+    """Return an operation and all others of the same command that were not undone, newest first.
+
+    A command has several operations if it changed very many files, or used several sessions.
 
     Args:
         known: All operations, the newest first.
@@ -224,7 +234,7 @@ def all_of_command(
 
 
 def at_time(found: Iterable[Version], moment_ns: int) -> Version | None:
-    """The version that was at its path at a moment; None if what is there now was, or nothing.
+    """Return the state of a path at a moment; None if it did not exist or is the current one.
 
     Args:
         found: All versions of the path, the newest first.

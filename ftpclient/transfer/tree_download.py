@@ -1,4 +1,4 @@
-"""A tree of a download: directories, whose modes and times come last.
+"""The download of a tree: its directories, whose modes and times are set last.
 
 Lives here: the order of the listing, when a directory is finished.
 Lives elsewhere: getting a file (file_download.py), making directories (local_tree.py).
@@ -33,11 +33,11 @@ from ftpwire.messages import Entry, Failed, List, Page, Problem
 from ftpwire.paths import Parts, RemotePath
 
 UNDONE = "nothing was fetched"
-"""What a refusal before the first byte says besides."""
+"""The end of the message of a refusal before the first byte."""
 
 
 class _Directory:
-    """A local directory whose contents are under way: its mode and times come last."""
+    """A local directory whose contents are being received. Its mode and times are set last."""
 
     __slots__ = (
         *("above", "below", "entry", "new", "open", "parts", "refused"),
@@ -48,23 +48,23 @@ class _Directory:
         self, tree: TreeDownload, parts: Parts, entry: Entry, above: _Directory | None
     ) -> None:
         self.refused: bool = above is not None and above.refused
-        """Another directory has its place: nothing of it is fetched."""
+        """True if it has the same name here as another directory: nothing in it is fetched."""
         self.new = False
-        """It was made for this: nothing was in it."""
+        """True if this transfer made it, so that it is empty."""
         self.tree = tree
         self.parts = parts
         self.source, self.shown = tree.places_of(parts)
-        """On the server, and here: what stands before the names in it."""
+        """The prefixes of the names in it: on the server, and here."""
         self.entry = entry
         self.above = above
         self.below = Table(_Awaited)
-        """Directories in it whose own pages are still to come."""
-        self.open = 1  # itself, until it was walked; and one for each thing inside
+        """Directories in it whose own pages have not been processed."""
+        self.open = 1  # one for itself, until it was walked, and one for each entry under way
         if above is not None:
             above.open += 1
 
     def ended(self) -> None:
-        """Something of it is finished; with the last of it, so is the directory."""
+        """Note that an entry is finished; with the last one, finish the directory."""
         self.open -= 1
         if self.open:
             return
@@ -74,21 +74,21 @@ class _Directory:
 
 
 class _Awaited(msgspec.Struct, frozen=True):
-    """A directory that was made, and whose own pages are still to come."""
+    """A directory that was made, and whose own pages have not been processed."""
 
     entry: Entry
     refused: bool
     new: bool
 
     def within(self, above: _Directory, name: bytes) -> _Directory:
-        """The directory, when they come."""
+        """Return the directory, to process its pages."""
         found = _Directory(above.tree, (*above.parts, name), self.entry, above)
         found.refused, found.new = self.refused, self.new
         return found
 
 
 class _Walked(msgspec.Struct, frozen=True):
-    """A directory that is left when all files are there."""
+    """A directory to be finished after all files have arrived."""
 
     parts: Parts
     entry: Entry
@@ -96,7 +96,7 @@ class _Walked(msgspec.Struct, frozen=True):
 
 
 def _sync_directory(path: bytes) -> None:
-    """Have the names in a directory on the disk. Raises OSError."""
+    """Sync the names in a directory to disk. Raises OSError."""
     fd = os.open(path, beneath.OPEN_DIRECTORY)
     try:
         os.fsync(fd)
@@ -109,10 +109,10 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 def ask_ahead(connection: Connection, options: Options, source: RemotePath, target: bytes) -> None:
-    """Ask what ``source`` is, by `to_fetch`, and at once for the listing that a `TreeDownload` of
-    it begins with: one round trip is enough for both.
+    """Send the first requests of a `TreeDownload` of ``source`` together, to save a round trip.
 
-    Nothing is asked where that would not come first.
+    These are the lookup, as by `to_fetch`, and the listing. Sends nothing if the download would
+    begin with other requests.
     """
     if (
         not options.recursive
@@ -132,19 +132,19 @@ def _listing(options: Options, place: RemotePath, recursive: bool, *, digest: bo
 
 
 def _compares(target: bytes) -> bool:
-    """Whether what is here already can be compared with the digests that the server keeps."""
+    """Return whether there are local files to compare with the digests stored by the server."""
     return os.path.isdir(target)
 
 
 class TreeDownload:
-    """One tree, from its listing to the last of its directories.
+    """The download of one tree, from its listing to the last of its directories.
 
     Args:
         download: Gets the files.
-        root: What is at ``source``.
-        target: The local directory that it becomes.
-        follow: Whether that may be a link to the directory that is meant.
-        stays: Directories on the server that are not removed, though they became empty.
+        root: The entry at ``source``.
+        target: The local directory to create or write into.
+        follow: True if that may be a link to a directory.
+        stays: Remote directories that are not removed even when they become empty.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class TreeDownload:
     ) -> None:
         self._stays = stays
         self._emptied: Spool[bytes]
-        """Directories on the server that may have become empty, each after those in it."""
+        """Remote directories that may have become empty, each after those in it."""
         self._download = download
         self._source = source
         self._root = root
@@ -167,10 +167,10 @@ class TreeDownload:
         self._follow = follow
         self._tree: LocalTree
         self._made_root = False
-        """Whether the target was made for this: else its mode is the user's."""
+        """True if this transfer made the target directory; else its mode is left to the user."""
 
     def run(self) -> None:
-        """Get it. Raises OSError, CommandError when it can't be begun."""
+        """Get the tree. Raises OSError, CommandError if it can't be started."""
         download = self._download
         digest = _compares(self._target)
         durable = download.options.remove_source
@@ -206,8 +206,10 @@ class TreeDownload:
             download.settle()
 
     def _named_link(self) -> Fetched | None:
-        """If the source is a link: what has to be there for it to be removed. What it leads to
-        stays."""
+        """If the source is a link, return what must still be there for the link to be removed.
+
+        The target of the link stays.
+        """
         entry = find(self._download.connection, self._source)
         if entry is None or entry.type != "link":
             return None
@@ -215,7 +217,7 @@ class TreeDownload:
         return Fetched(self._source, "link", 0, entry.mtime_ns, target=entry.target)
 
     def places_of(self, parts: Parts) -> tuple[bytes, bytes]:
-        """What stands before the names in a directory of the tree: on the server, and here."""
+        """Return the prefixes of the names in a directory of the tree: on the server, and here."""
         below = b"".join([part + b"/" for part in parts])
         return paths.child(self._source, below), self._target.rstrip(b"/") + b"/" + below
 
@@ -231,7 +233,7 @@ class TreeDownload:
                 self._get_all(listing, late)
             except Enough:
                 download.drop_collected()
-                download.settle()  # what is under way needs the tree
+                download.settle()  # files under way need the tree
                 download.workers.finish()
                 raise
             download.settle()
@@ -249,7 +251,7 @@ class TreeDownload:
                 continue
             if here.active:
                 entries = [entry for entry in page.entries if not here.leaves_out(entry)]
-                problems = [  # of a directory, as a rule: its type isn't told
+                problems = [  # mostly of directories: a problem doesn't have a type
                     one
                     for one in page.problems
                     if not (one.path and here.excludes(one.path, is_directory=True))
@@ -265,8 +267,10 @@ class TreeDownload:
         return files, size
 
     def _pages(self, walk: Walk, *, digest: bool) -> Iterator[Page]:
-        """All of the tree, in the server's order. If only some paths are meant: what is on the way
-        to them, and what is in those of them that are directories."""
+        """Iterate over the pages of the tree, in the server's order.
+
+        If only some paths are chosen: those of the directories on the way to them, and below them.
+        """
         only = self._download.options.selection.only
         if only is None:
             yield from self._pages_of(b"", recursive=True, digest=digest)
@@ -285,7 +289,7 @@ class TreeDownload:
             todo += reversed(below)
 
     def _pages_of(self, path: bytes, *, recursive: bool, digest: bool) -> Iterator[Page]:
-        """A directory of the tree, or all of the tree that it is."""
+        """Iterate over the pages of a directory, or of the whole tree below it."""
         options = self._download.options
         place = paths.child(self._source, path) if path else self._source
         request = _listing(options, place, recursive, digest=digest)
@@ -298,7 +302,7 @@ class TreeDownload:
             self._download.end(place, b"", 0, error=error)
 
     def _choose(self) -> None:
-        """If only some paths are meant: ask which of them are there."""
+        """If only some paths are wanted, find out which of them exist, and report the others."""
         download = self._download
         only = download.options.selection.only
         if only is None:
@@ -316,7 +320,7 @@ class TreeDownload:
         self._download.end(path, b"", 0, error=error)
 
     def _here(self, listing: Spool[Page]) -> int:
-        """Bytes of the tree that are here already, or make room when they are replaced."""
+        """Return how many bytes of the tree are here already, or are freed when it is replaced."""
         here = 0
         for page in listing:
             self._download.connection.check()
@@ -327,11 +331,13 @@ class TreeDownload:
         return here
 
     def _get_all(self, listing: Spool[Page], late: Spool[_Walked]) -> None:
-        """Get all in the order of the listing. A directory is left when another comes that isn't
-        below it; what it will be is kept with the one it is in until then.
+        """Get everything in the order of the listing.
+
+        A directory is complete when one comes that is not below it. Until its own pages come, it is
+        kept in ``below`` of the directory it is in.
 
         Args:
-            late: Gets the directories that are to be left when others have got all files.
+            late: Gets the directories to be finished after the workers have received all files.
         """
         stack = [_Directory(self, (), self._root, None)]
         stack[0].new = self._made_root
@@ -345,7 +351,9 @@ class TreeDownload:
                 if here.parts != parts:
                     awaited = here.below.pop(parts[-1]) if here.parts == parts[:-1] else None
                     if awaited is None:
-                        raise BadMessage("the server listed a directory that it had not named")
+                        raise BadMessage(
+                            "the server listed a directory that is not in its parent directory"
+                        )
                     here = awaited.within(here, parts[-1])
                     stack.append(here)
                 for entry in page.entries:
@@ -357,9 +365,9 @@ class TreeDownload:
                 directory.below.close()
 
     def _walked(self, directory: _Directory, late: Spool[_Walked]) -> None:
-        """All pages of a directory, and of those in it, were met."""
+        """Finish a directory: all pages of it, and of those in it, were processed."""
         with closing(directory.below) as below:
-            for name, awaited in below.items():  # it went away while the tree was listed
+            for name, awaited in below.items():  # removed while the tree was listed: no pages
                 self._download.connection.check()
                 self._walked_one(awaited.within(directory, name), late)
         self._walked_one(directory, late)
@@ -374,7 +382,7 @@ class TreeDownload:
         download = self._download
         download.go_on()
         name = entry.path
-        if not name:  # all others were checked when they came
+        if not name:  # names were checked on arrival, except for the root's empty one
             checked_parts(name)
         parts = (*here.parts, name)
         if here.refused:
@@ -384,7 +392,7 @@ class TreeDownload:
         path, shown = RemotePath(here.source + name), here.shown + name
         workers, goes = download.workers, download.goes
         try:
-            if len(path) > paths.MAX_PATH and entry.type != "dir":  # no request can name it
+            if len(path) > paths.MAX_PATH and entry.type != "dir":  # too long for a request
                 raise InvalidPath(f"{paths.show(path[:40])}…: longer than {paths.MAX_PATH} bytes")
             if entry.type == "dir":
                 here.below[name] = _Awaited(entry, False, False)
@@ -420,12 +428,12 @@ class TreeDownload:
         try:
             self._download.may_replace(item)
         except AlreadyExists:
-            # nothing inside may go to the other one
+            # nothing in it may be written into the other directory
             here.below[item.parts[-1]] = _Awaited(entry, True, False)
             raise
 
     def finish(self, parts: Parts, entry: Entry, *, refused: bool) -> None:
-        """Give a directory its mode and times, when all of its contents are there."""
+        """Set the mode and times of a directory after all of its contents have arrived."""
         try:
             if not refused:
                 mode = entry.mode if parts or self._made_root else None
@@ -434,9 +442,9 @@ class TreeDownload:
                 if self._download.goes:
                     self._note_emptied(parts)
         except Cancelled:
-            pass  # given up as a whole: it stays as it is for now
+            pass  # the whole transfer was aborted
         except OSError as error:
             shown = b"/".join(parts)
-            if error.errno != errno.ENAMETOOLONG:  # of which the listing has told already
+            if error.errno != errno.ENAMETOOLONG:  # already reported with the listing
                 failure = self._tree.failure(error, shown)
                 self._download.end(shown, shown, 0, error=failure, local=True)

@@ -1,8 +1,8 @@
-"""Uploads: files and trees from here to the server.
+"""Uploads of files and trees from the local machine to the server.
 
-Lives here: what was asked for by its name, and walking trees.
-Lives elsewhere: files (file_upload.py), what all transfers share (job.py), what the server has
-already (remote_index.py).
+Lives here: sources that the user named, and walking trees.
+Lives elsewhere: files (file_upload.py), the base of all transfers (job.py), the listing of what the
+server already has (remote_index.py).
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from ftpwire.errors import (
 from ftpwire.messages import List, MakeDir, MakeLink, Request, SetAttributes
 from ftpwire.paths import RemotePath
 
-_ONCE = "what was read of it can't be read again, and nothing was stored"
+_ONCE = "it can't be read again, and nothing was stored"
 
 
 def _check_has_end(source: bytes, fd: int, info: os.stat_result) -> None:
-    """Refuse a device like /dev/zero: it would fill the account. Raises NotRegular."""
+    """Refuse a device such as /dev/zero, which would fill the account. Raises NotRegular."""
     if not stat.S_ISCHR(info.st_mode) or os.isatty(fd):
         return
     if info.st_rdev != os.stat(os.devnull).st_rdev:
         raise NotRegular(
-            f"{paths.show(source)}: a device that may have no end (put - NAME < DEVICE reads it)"
+            f"{paths.show(source)}: a device, which may have no end (use put - NAME < DEVICE)"
         )
 
 
@@ -60,7 +60,7 @@ def _is_directory(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
     try:
         return entry.is_dir(follow_symlinks=follow)
     except OSError:
-        return False  # who looks at it next hears what is wrong with it
+        return False  # the next access to it reports the error
 
 
 def _check_length(target: RemotePath) -> None:
@@ -69,7 +69,7 @@ def _check_length(target: RemotePath) -> None:
 
 
 class _Change(Call):
-    """A directory, a link or attributes on their way to the server. Heard of if it fails."""
+    """A request for a directory, a link or attributes. Reports its failure."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Change(Call):
 
     def on_done(self) -> None:
         if isinstance(self.error, ConnectionLost) and not self._count:
-            return  # nothing is told of a directory, unless it fails: nothing of it is lost
+            return  # a directory is sent again on the new connection; only its failure is reported
         if self.error is not None or self._count:
             self._transfer.end(self._source, self._target, 0, error=self.error)
         if self.error is None and self._then is not None:
@@ -96,10 +96,10 @@ class _Change(Call):
 
 
 class _Filled(msgspec.Struct, frozen=True):
-    """A directory whose contents were sent, and what it gets then.
+    """A directory whose contents were sent, and the attributes it gets now.
 
     Attributes:
-        goes: It is removed here once it is empty.
+        goes: True to remove it from the local disk once it is empty.
     """
 
     source: bytes
@@ -110,25 +110,25 @@ class _Filled(msgspec.Struct, frozen=True):
 
 
 class Upload(FileUpload):
-    """Files and trees from here to the server. ``add`` what to send, then ``finish``."""
+    """An upload of files and trees. ``add`` the sources, then ``finish``."""
 
     def __init__(self, connection: Connection, options: Options, listener: Listener) -> None:
         super().__init__(connection, options, listener)
         self._late: Spool[_Filled] | None = None
-        """Directories that get their attributes when others have filled them."""
+        """Directories that get their attributes after the workers have filled them."""
         self._apart = Apart()
         self._emptied: Spool[bytes] | None = None
-        """Directories here that may have become empty, each after those in it."""
+        """Local directories that may have become empty, each after those in it."""
         self._links: list[tuple[bytes, RemotePath, os.stat_result]] = []
-        """Links to directories that were named: they go if all that is behind them was stored."""
+        """Named links to directories: removed if everything behind them was stored."""
 
     def worker(self, connection: Connection) -> FileUpload:
-        """A transfer that works for this one, on a connection of its own."""
+        """Return a worker for this transfer, with a connection of its own."""
         return FileUpload(connection, self.options, self.listener, self)
 
     def finish(self) -> Summary:
         if self.workers.pool is not None:
-            self.send_collected()  # directories: what others bring there comes later
+            self.send_collected()  # make the directories before the workers' last files need them
         self.workers.finish()
         if self._late is not None:
             with closing(self._late) as late:
@@ -140,7 +140,7 @@ class Upload(FileUpload):
         return super().finish()
 
     def _remove_directories(self) -> None:
-        """Remove the sources that became empty."""
+        """Remove the sources that have become empty."""
         links, self._links = self._links, []
         if not self.summary.failed:
             for source, target, info in links:
@@ -192,9 +192,11 @@ class Upload(FileUpload):
             self.fail(source, target, error)
 
     def add_file(self, source: bytes, target: RemotePath) -> None:
-        """Send what was a regular file a moment ago, to exactly ``target``. As ``add``, but it is
-        looked at only once, when it is open."""
-        if self.workers.may_share:  # they have to know how large it is
+        """Send what was a regular file a moment ago to exactly ``target``.
+
+        As ``add``, but saves a lookup: the file is examined only after it was opened.
+        """
+        if self.workers.may_share:  # workers need its size
             self.add(source, target)
             return
         self.go_on()
@@ -202,7 +204,7 @@ class Upload(FileUpload):
             _check_length(target)
             self.put(source, target, None, follow=False)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # it is a link by now
+            if error.errno == errno.ELOOP:  # it has become a link
                 self.add(source, target)
             else:
                 self.fail(source, target, error)
@@ -212,8 +214,8 @@ class Upload(FileUpload):
     def add_named(self, source: bytes, target: RemotePath) -> None:
         """Send what the user named to exactly ``target``.
 
-        A link is followed, unless the options say otherwise; a FIFO, a device and a descriptor are
-        read to their end.
+        A link is followed, unless the options say otherwise. A FIFO, a device and a descriptor are
+        read until their end.
         """
         options = self.options
         try:
@@ -233,7 +235,7 @@ class Upload(FileUpload):
             self.fail(source, target, error, named=True)
 
     def _set_goes(self, source: bytes, target: RemotePath, named: Named) -> None:
-        """Find out what of something that was named goes once it is stored.
+        """Find out what to remove of a named source once it is stored.
 
         Raises:
             OSError, CommandError: It can't be moved.
@@ -251,23 +253,25 @@ class Upload(FileUpload):
             self._apart.check(self.connection, os.path.dirname(source), paths.parent_of(target))
 
     def _filter(self) -> Filter:
-        """What is left out of a tree, at its root."""
+        """Return the filter of a tree's root."""
         return self.options.selection.filter(lambda: self.connection.check())
 
     def _choose(self, source: bytes, target: RemotePath, info: os.stat_result) -> None:
-        """If only some paths of a tree are meant: see which of them are there."""
+        """If only some paths of a tree are wanted, find out which of them exist."""
         only = self.options.selection.only
         if only is None:
             return
         if not stat.S_ISDIR(info.st_mode):
-            raise NotADirectory(f"{paths.show(source)}: not a directory, which a list is about")
+            raise NotADirectory(
+                f"{paths.show(source)}: not a directory, but a list of paths below it was given"
+            )
         for name, error in only.choose(looking_here(source, follow=self.options.copy_links)):
             self.connection.check()
             self.end(paths.child(source, name), paths.child(target, name), 0, error=error)
 
     def _look_up(self, target: RemotePath) -> None:
-        """Find out what an earlier try may have stored there already."""
-        self.send_collected()  # what an earlier source brings there is found
+        """Find out what an earlier try may have stored at the target."""
+        self.send_collected()  # so that the listing includes what earlier sources have stored
         entry = find(self.connection, target, digest=True)
         if entry is None or entry.type != "dir":
             return
@@ -277,7 +281,7 @@ class Upload(FileUpload):
             for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
                 self.index.add(target, page)
         except Forbidden:
-            pass  # a drop box tells nothing: all of it is sent
+            pass  # a drop box can't be listed: everything is sent
 
     def _add(
         self,
@@ -304,7 +308,7 @@ class Upload(FileUpload):
                 workers.pool.give(
                     lambda worker: worker.send_for(self, source, target, known, goes=goes),
                     small=info.st_size <= MOST_EACH,
-                    first=self.send_collected,  # their directories: or they get any mode
+                    first=self.send_collected,  # else workers make the directories, in any mode
                 )
         elif kind == stat.S_IFDIR:
             self._add_directory(source, target, info, above, rules)
@@ -327,24 +331,24 @@ class Upload(FileUpload):
         above: tuple[tuple[int, int], ...],
         rules: Filter,
     ) -> None:
-        """Send a directory, of which ``rules`` leave out something."""
+        """Send a directory without what ``rules`` leave out."""
         if not self.options.recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
         identity = (info.st_dev, info.st_ino)
-        if len(above) > paths.MAX_DEPTH:  # no server takes what is deeper, nor Python's stack
+        if len(above) > paths.MAX_DEPTH:  # deeper than servers accept, and than Python's stack
             raise InvalidPath(f"{paths.show(source)}: more than {paths.MAX_DEPTH} directories deep")
         if identity in above:
-            raise CommandError(f"{paths.show(source)}: the link leads into its own parents")
+            raise CommandError(f"{paths.show(source)}: a link to a directory above it")
         if self.options.selection.ignore_files:
             rules = with_ignore_file(rules, source)
         mode = stat.S_IMODE(info.st_mode) & 0o777
-        # what is inside comes next, so it must be possible to write; its own mode comes last
+        # writable until its contents are sent; its own mode is set last
         self._submit_change(source, target, MakeDir(target, mode | 0o700, parents=True, fill=True))
         follow = self.options.copy_links
         inside: list[os.DirEntry[bytes]] = []
         prefix = paths.child(target, b"")
         at_once = not rules.active and not self.workers.may_share
-        with os.scandir(source) as entries:  # closed before the next: one is open, however deep
+        with os.scandir(source) as entries:  # closed before descending: only one is open
             for entry in entries:
                 if at_once and entry.is_file(follow_symlinks=False):
                     self.add_file(entry.path, RemotePath(prefix + entry.name))
@@ -375,7 +379,7 @@ class Upload(FileUpload):
                 info = entry.stat(follow_symlinks=self.options.copy_links)
             except OSError:
                 if rules.active and rules.excludes(entry.name, is_directory=False):
-                    return  # a link that leads nowhere
+                    return  # a link whose target does not exist
                 raise
             if not rules.leaves_out_local(entry.name, info):
                 self._add(entry.path, below, info, above, rules.below(entry.name))
@@ -394,7 +398,7 @@ class Upload(FileUpload):
         self.change(_Change(self, source, target, count, then), request)
 
     def _add_node(self, named: Named, target: RemotePath) -> None:
-        """Send what comes out of a FIFO, a device or a descriptor until its end."""
+        """Send the bytes of a FIFO, a device or a descriptor until its end."""
         self.go_on()
         source, fd = named.path, named.descriptor
         if (source, target) in self.spent:
@@ -416,7 +420,7 @@ class Upload(FileUpload):
             lost = Unrepeatable(f"{paths.show(source)}: {error}: {_ONCE}")
             self.fail(source, target, lost, named=True)
             if self._lost:
-                raise  # others can be sent again
+                raise  # other files can be sent again
         finally:
             if opened >= 0:
                 os.close(opened)

@@ -1,6 +1,6 @@
-"""What happens while nothing is there to be sent.
+"""Waiting while there is nothing to send.
 
-Lives here: keeping the session, or an upload, alive; telling the user what is waited for.
+Lives here: keeping the session or an upload alive; telling the user what is being waited for.
 Lives elsewhere: the waits themselves.
 """
 
@@ -12,24 +12,24 @@ from collections.abc import Callable
 from ftpclient.transfer.job import KEEP_ALIVE_SECONDS
 
 SAY_AFTER_SECONDS = 5.0
-"""Who waits that long for the other end of a FIFO is told so."""
+"""Seconds of waiting for the other end of a FIFO after which the user is informed."""
 
 
 def keep_alive_after(stall: float | None) -> float:
-    """Seconds without a byte after which something is sent, so that the server goes on waiting.
+    """Return the seconds of silence after which to send something, so that the server waits.
 
     Args:
-        stall: So long it waits inside an upload; None: not known, or not inside one.
+        stall: Seconds that the server waits inside an upload; None if unknown, or outside.
     """
     return KEEP_ALIVE_SECONDS if stall is None else min(KEEP_ALIVE_SECONDS, stall / 2)
 
 
 class KeepAlive:
-    """Has something sent now and then, or the server would end the session.
+    """Sends something regularly, because the server would end a silent session.
 
     Args:
-        send: Sends it.
-        stall: As of `keep_alive_after`.
+        send: Sends something.
+        stall: As in `keep_alive_after`.
     """
 
     def __init__(self, send: Callable[[], object], stall: float | None = None) -> None:
@@ -38,22 +38,22 @@ class KeepAlive:
         self._sent = time.monotonic()
 
     def tick(self) -> None:
-        """Called several times a second."""
+        """Send something if it is time. To be called several times per second."""
         if time.monotonic() - self._sent > self._every:
             self._sent = time.monotonic()
             self._send()
 
 
 class Waiting:
-    """Waiting for the other end of a FIFO: told once, and kept alive meanwhile.
+    """A wait for the other end of a FIFO: informs the user once, and keeps the session alive.
 
     Args:
-        send, stall: As of `KeepAlive`.
-        remark: Tells the user.
-        text: What is waited for.
+        send, stall: As in `KeepAlive`.
+        remark: Shows a message to the user.
+        text: What is being waited for.
 
     Attributes:
-        is_over: Nothing is to be told (any more).
+        is_over: True if there is nothing to show (any more).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Waiting:
         self._keep_alive = KeepAlive(send, stall)
 
     def look(self) -> None:
-        """Called several times a second."""
+        """Show the message and keep alive if it is time. To be called several times per second."""
         if not self.is_over and time.monotonic() - self._began >= SAY_AFTER_SECONDS:
             self.is_over = True
             self._remark(f"{self._text} (Ctrl-C stops)")

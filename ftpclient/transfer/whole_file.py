@@ -1,10 +1,10 @@
-"""Small files that are here as a whole: placed at once, with no hidden name before their own.
+"""Small files whose bytes are all in memory: written without a hidden name.
 
-Lives here: giving such a file its name where nothing has it yet. Lives elsewhere: files on their
-way in, and those that replace something (partial_file.py).
+Lives here: creating such a file if its name is free.
+Lives elsewhere: files that arrive in parts, and those that replace something (partial_file.py).
 
-The file has no name until it is complete (O_TMPFILE), and gets it by a link, which never replaces
-anything: so a process that is killed leaves nothing behind, neither half a file nor a hidden one.
+The file has no name until it is complete (O_TMPFILE). It gets its name by link(2), which never
+replaces a file. So a killed process leaves nothing behind, neither half a file nor a hidden one.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _FLAGS = _UNNAMED | os.O_WRONLY | os.O_CLOEXEC
 _NEVER = frozenset(
     {
-        *(errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS),  # from opening it
-        *(errno.ENOENT, errno.EPERM, errno.EXDEV),  # no /proc; or no links
+        *(errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS),  # from open(2)
+        *(errno.ENOENT, errno.EPERM, errno.EXDEV),  # no /proc; or no hard links
     }
 )
-"""What a file system answers that can't do this: it isn't tried there again."""
+"""Errors of file systems that do not support this: it is not tried there again."""
 
 
 class WholeFiles:
-    """Places files, and knows on which file systems that can't be done in this way.
+    """Writes files, and remembers the file systems that don't support this.
 
-    For one thread.
+    For use by one thread.
     """
 
     def __init__(self) -> None:
         self._without: set[int] = set()
-        """Devices of these."""
+        """The devices of these file systems."""
         self._gives: dict[int, bool] = {}
-        """Modes that files were made with in one directory, and whether they got just these:
-        neither the umask nor a default ACL took anything from them."""
+        """Modes of files created in one directory. True: the files got exactly this mode, because
+        neither the umask nor a default ACL took any bits away."""
 
     def turn_to(self) -> None:
-        """What comes next goes to another directory, or later."""
+        """Prepare for another directory, or for a later time."""
         self._gives.clear()
 
     def place(
@@ -52,16 +52,16 @@ class WholeFiles:
         *,
         durable: bool,
     ) -> bool:
-        """Make a file of a name that is free.
+        """Create a file under a name that is free.
 
         Args:
-            above: Its directory, open.
-            mode: Permission bits of it.
-            durable: It is on the disk then, whatever happens to the machine.
+            above: A descriptor of its directory.
+            mode: Its permission bits.
+            durable: True to sync it to disk.
 
         Returns:
-            False when it was not made, for whatever reason: something has its name, or the file
-            system can't do it like this. A `PartialFile` can, or says why not.
+            False if it was not created: the name is taken, the file system doesn't support this,
+            or another error occurred. Then use a `PartialFile`, which works or raises the error.
 
         Raises:
             OSError: Its name could not be synced.
@@ -76,14 +76,14 @@ class WholeFiles:
             return False
         try:
             if os.write(fd, data) != len(data):
-                return False  # the disk is full, as a rule
+                return False  # usually because the disk is full
             os.utime(fd, ns=(time.time_ns(), mtime_ns))
             got = self._gives.get(mode)
             if got is None:
                 got = self._gives[mode] = stat.S_IMODE(os.fstat(fd).st_mode) == mode
             if not got:
                 os.fchmod(fd, mode)
-            if durable:
+            if durable:  # before the link: a crash must not leave the name without bytes
                 os.fsync(fd)
             os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=above, follow_symlinks=True)
         except OSError as error:

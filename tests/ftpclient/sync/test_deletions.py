@@ -40,7 +40,7 @@ def test_max_delete(plan, options, allowed):
     if allowed:
         check_limits(plan, options, "src")
         return
-    with pytest.raises(SafetyLimit, match="2 things would be deleted, and --max-delete is 1"):
+    with pytest.raises(SafetyLimit, match="2 entries would be deleted, but --max-delete is 1"):
         check_limits(plan, options, "src")
 
 
@@ -50,7 +50,7 @@ def test_a_source_that_may_not_be_whole(plan, what):
         plan.source_is_empty = True
     else:
         plan.cannot_read(CommandError("why"))
-    with pytest.raises(SafetyLimit, match=r"src.*2 things would be deleted.*--force does it"):
+    with pytest.raises(SafetyLimit, match=r"src.*2 entries would be deleted.*--force to delete"):
         check_limits(plan, Options(delete=True), "src")
     check_limits(plan, Options(delete=True, force=True), "src")
 
@@ -61,7 +61,7 @@ def test_what_deletes_nothing_has_no_limits():
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(1, "1 thing was not deleted"), (2, "2 things were not deleted")]
+    ("count", "told"), [(1, "1 entry was not deleted"), (2, "2 entries were not deleted")]
 )
 def test_what_was_kept_back(count, told):
     assert str(kept_back(count)).startswith(told)

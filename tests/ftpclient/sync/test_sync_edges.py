@@ -155,9 +155,9 @@ def test_a_time_that_the_target_can_not_keep(coarse, checksum):
         assert coarse.told.results == []
         assert (summary.sent, summary.attributes, summary.exit_code) == (0, 0, 0)
         (remark,) = coarse.told.remarks
-        disk = "server's disk" if coarse.upload else "disk here"
-        assert remark.startswith(f"the {disk} can't keep the time of ")
-        assert "and of 1 more: it has the nearest" in remark
+        disk = "server's disk" if coarse.upload else "local disk"
+        assert remark.startswith(f"the {disk} can't store the exact time of ")
+        assert " and 1 more: the nearest one counts as the same" in remark
 
 
 def test_a_changed_file_is_sent_whatever_the_disk_keeps(coarse):

@@ -7,8 +7,9 @@ import os
 import pytest
 
 from ftpclient.connection.connection import Connection
+from ftpclient.connection.protocol import seconds_to_end
 from ftpclient.transfer import listing
-from ftpwire.messages import List, Page
+from ftpwire.messages import List, Page, Stat
 from ftpwire.paths import RemotePath
 from tests.lying_server import LyingServer, dir_entry, file_entry
 
@@ -90,3 +91,14 @@ def test_a_listing_that_nobody_comes_for_is_given_up(fake, connect):
     assert not call.pages and connection.take_ahead(request) is None
     assert client.stat("/t").type == "dir"
     assert call.done and not call.pages
+
+
+def test_ctrl_c_waits_for_no_question_that_was_sent_ahead(client):
+    """As for no listing: its reply may get lost."""
+    client.connect()
+    connection = client._connection
+    connection.ask_ahead(Stat(RemotePath(b"/")))
+    listing.list_ahead(connection, List(RemotePath(b"/")))
+    calls = list(connection.protocol.calls.values())
+    assert len(calls) == 2 and seconds_to_end(calls) <= 0.5
+    connection.cancel_all()

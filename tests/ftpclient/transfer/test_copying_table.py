@@ -217,9 +217,9 @@ def _(w: World) -> None:
     w.file("b", b"of b")
     w.stored("c", b"of c")
     w.stored("d", b"of d")
-    assert "b is here too" in w.does("put a b", status=2)
+    assert "b exists locally, too" in w.does("put a b", status=2)
     assert not (w.there / "b").exists()
-    assert "d is on the server too" in w.does("get c d", status=2)
+    assert "d exists on the server, too" in w.does("get c d", status=2)
     assert not (w.here / "d").exists()
 
 
@@ -337,11 +337,11 @@ def _(w: World) -> None:
         assert os.readlink(directory / "l") == "f"
 
 
-@row("strangers-link")
+@row("other-users-link")
 def _(w: World) -> None:
     root_only()
     unauthenticated(w.here / "in" / "l", w.file("f"))
-    assert "-L follows it" in w.does("put in/l /", 6)
+    assert "-L to follow it" in w.does("put in/l /", 6)
     assert not os.path.lexists(w.there / "l")
     w.does("put -L in/l /")
     assert is_file(w.there / "l")
@@ -506,14 +506,14 @@ def _(w: World) -> None:
     w.stored("keep", b"good")
     w.file("empty", b"")
     os.mkfifo(w.here / "fifo")
-    assert "is empty" in w.does("put --no-empty empty /keep", 1)
+    assert "empty, so it is not stored" in w.does("put --no-empty empty /keep", 1)
     with writing(w.here / "fifo", b""):
         w.does("put --no-empty fifo /keep", 1)
     with open(os.devnull, "rb") as nothing:
         before = os.dup(0)
         os.dup2(nothing.fileno(), 0)
         try:
-            assert "standard input: is empty" in w.does("put --no-empty - /keep", 1)
+            assert "standard input: empty" in w.does("put --no-empty - /keep", 1)
         finally:
             os.dup2(before, 0)
             os.close(before)
@@ -596,7 +596,7 @@ def _(w: World) -> None:
     assert os.listdir(w.here) == ["l"]
 
 
-@row("to-strangers-link")
+@row("to-other-users-link")
 def _(w: World) -> None:
     root_only()
     w.stored("f")
@@ -860,7 +860,7 @@ def _(w: World) -> None:
     os.symlink("real", w.here / "link")
     w.does("put --remove-source link /a")
     assert listing(w.here) == ["real"]
-    assert "exclude each other" in w.does("put -r -L --remove-source real /b", 2)
+    assert "can't be used together" in w.does("put -r -L --remove-source real /b", 2)
 
 
 @row("remove-source-stream")

@@ -194,7 +194,7 @@ def test_put_of_a_file_that_changes_once(client, home, tmp_path, size, after_the
     assert (home / "log").read_bytes() == source.read_bytes() != DATA[:size]
     assert (home / "log").stat().st_mtime_ns == source.stat().st_mtime_ns
     assert told.result.remark is None
-    assert told.remarks == [f"{source}: changed meanwhile; trying once more"]
+    assert told.remarks == [f"{source}: changed while it was read; trying again"]
 
 
 @pytest.mark.parametrize("change", OTHERS)
@@ -285,7 +285,7 @@ def test_get_of_a_file_that_changes_once(client, home, tmp_path, size, while_sen
     told = Told()
     summary = get(client, tmp_path / "got", told)
     assert summary.exit_code == 0, told.result
-    assert told.remarks in ([], ["/log: changed meanwhile; trying once more"])
+    assert told.remarks in ([], ["/log: changed while it was read; trying again"])
     got = (tmp_path / "got").read_bytes()
     if told.remarks:
         assert got == path.read_bytes()

@@ -31,7 +31,7 @@ from tests.ftpclient.sync.test_sync import Told, write
 COUNT = 160
 MANY_WITHOUT_ROOM = 50
 """Each that is refused costs the server a look at the ledger."""
-STAYS = "what was done stays, and the same command goes on later"
+STAYS = "what was done is kept; run the same command again to continue"
 ENDS = [
     pytest.param(errno.ENOSPC, DiskFull, 7, "the disk is full", id="ENOSPC"),
     pytest.param(errno.EDQUOT, DiskFull, 7, "the disk quota is used up", id="EDQUOT"),
@@ -137,7 +137,7 @@ def test_get_ends(
     assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
     (failure,) = failures(told)
     assert failure.startswith(f"{tmp_path}/t/d")
-    assert failure.endswith(f": {text} (the disk here): {STAYS}")
+    assert failure.endswith(f": {text} (the local disk): {STAYS}")
     assert files_in(tmp_path / "t") == 100
     monkeypatch.undo()
     assert client.get(["/t/."], tmp_path / "t", recursive=True).exit_code == 0
@@ -160,7 +160,7 @@ def test_sync_ends(
     summary = client.sync(*ends, Options(delete=True), listener=told)
     assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
     (failure,) = failures(told)
-    whose = "the server's disk" if upload else "the disk here"
+    whose = "the server's disk" if upload else "the local disk"
     hint = " (--delete-before deletes first)" if kind is DiskFull else ""
     assert failure.endswith(f": {text} ({whose}): {STAYS}{hint}")
     assert files_in(target) <= 101
@@ -179,7 +179,7 @@ def test_sync_into_a_root_that_can_not_be_made(client, files, tmp_path, monkeypa
     monkeypatch.setattr("ftpclient.sync.local_replica.os.makedirs", refuse)
     with pytest.raises(DiskFull) as caught:
         client.sync(":/there", str(tmp_path / "here"))
-    assert str(caught.value) == f"{tmp_path}/here: the disk is full (the disk here)"
+    assert str(caught.value) == f"{tmp_path}/here: the disk is full (the local disk)"
 
 
 def test_what_was_under_way_is_not_told_besides(client, files, tmp_path, monkeypatch):
@@ -236,7 +236,7 @@ def test_sync_ends_with_directories(client, files, tmp_path, monkeypatch, number
 def test_cp_ends(client, files, server_disk, monkeypatch, number, kind, status, text):
     tree(files / "t")
     server_disk(number, 100)
-    monkeypatch.setattr(staging, "dress", failing(number, 100, staging.apply_metadata))
+    monkeypatch.setattr(staging, "apply_metadata", failing(number, 100, staging.apply_metadata))
     with pytest.raises(CommandError) as caught:
         client.copy("/t", "/copy", recursive=True)
     assert type(caught.value) is TABLE[kind] and caught.value.exit_code == status
@@ -268,7 +268,7 @@ def test_the_rest_of_a_large_file_does_not_come(client, files, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert summary.exit_code == 7
     (failure,) = failures(told)
-    assert failure == f"{tmp_path}/large: file too large (the disk here)"
+    assert failure == f"{tmp_path}/large: file too large (the local disk)"
     assert moved < size // 2
     assert client.whoami() == "alice"
     assert sorted(one.name for one in tmp_path.iterdir() if one.name.startswith(".ftp-")) == []

@@ -81,7 +81,7 @@ def test_put_of_a_link_that_leads_nowhere_fails(client, files, tmp_path):
     told = Told()
     summary = client.put([tmp_path / "link"], "/l", listener=told)
     assert (summary.failed, summary.exit_code) == (1, 5)
-    assert errors(told) == [f"{tmp_path}/link: a symbolic link to something that isn't there"]
+    assert errors(told) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
     assert not os.path.lexists(files / "l")
 
 

@@ -429,7 +429,7 @@ def test_a_dangling_link_is_refused(client, remote, tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     told = Told()
     assert client.get(["/f"], tmp_path / "link", listener=told).exit_code == 5
-    assert errors(told) == [f"{tmp_path}/link: a symbolic link to something that isn't there"]
+    assert errors(told) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
     assert not (tmp_path / "nowhere").exists() and (tmp_path / "link").is_symlink()
 
 

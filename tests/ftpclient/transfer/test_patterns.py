@@ -106,7 +106,7 @@ def test_options_in_their_order(patterns, out, stays):
 
 @pytest.mark.parametrize("pattern", ["", " ", "/", "!", "a\\", "[x"])
 def test_options_that_are_no_pattern(pattern):
-    with pytest.raises(ValueError, match="not a pattern"):
+    with pytest.raises(ValueError, match="not a valid pattern"):
         option_rules([(True, pattern)])
 
 

@@ -527,7 +527,7 @@ CHANGES = [
     pytest.param(lambda path: os.truncate(path, SIZE + 1), id="longer"),
     pytest.param(lambda path: path.write_bytes(DATA[::-1] + DATA), id="longer-and-other-bytes"),
 ]
-TRY_AGAIN = "changed meanwhile; trying once more"
+TRY_AGAIN = "changed while it was read; trying again"
 
 
 def is_what_it_was_or_is(told: Told, path, stored: bytes) -> bool:

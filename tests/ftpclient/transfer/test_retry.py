@@ -103,7 +103,7 @@ def test_no_more_connections_are_tried_than_an_account_may_have(
         summary = limited.put([tree], "/t", recursive=True, parallel=5, listener=listener)
     assert (summary.done, summary.failed) == (10, 0)
     assert len(opened) == 3, "the first one is of them"
-    assert told == ["2 further connections: the account may have 3 sessions"]
+    assert told == ["2 further connections: the account is limited to 3 sessions"]
 
 
 def test_one_that_fails_otherwise_closes_the_others(client, tree, monkeypatch):
@@ -169,7 +169,7 @@ def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, conn
         if not isinstance(asked.message, Put):
             return False
         peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it", path=b"/x/f0"))
-        peer.go_idle()
+        peer.read_to_end()
         return True
 
     server = fake(LyingServer(ask=ask))

@@ -148,7 +148,7 @@ def test_a_silent_source_is_not_waited_for_when_the_upload_is_over(fake, connect
             return False
         peer.reply(asked, Ready())
         end(peer, asked)
-        peer.go_idle()
+        peer.read_to_end()
         return True
 
     left = threading.Event()

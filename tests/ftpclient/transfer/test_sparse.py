@@ -392,7 +392,7 @@ def test_a_hole_that_nobody_asked_for(fake, connect, tmp_path):
         root=lambda path: entry, get=get, greet=lambda peer: peer.greet(features=["holes"])
     )
     client = connect(fake(server), retries=0)
-    with pytest.raises(BadMessage, match="nobody asked"):
+    with pytest.raises(BadMessage, match="not requested"):
         client.read("/file")
 
 

@@ -57,7 +57,7 @@ def test_a_time_beyond_2262(client, tree, kind):
     assert (summary.done, summary.failed, summary.exit_code) == (2, 1, 1)
     error = results.by_name[b"late"].error
     assert isinstance(error, CommandError)
-    assert "late: its time is beyond what can be sent" in str(error)
+    assert "late: its modification time is out of range" in str(error)
     assert stored(client) == {b"good", b"good too"}
     assert client.connected
 
