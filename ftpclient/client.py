@@ -1,8 +1,9 @@
-"""Client: the Python API that every command is written with.
+"""Client: the Python API that all commands use.
 
-Lives here: the methods, patterns, transfers with the rules of cp.
-Lives elsewhere: verbs that only ask the server (verbs.py), connecting and the account (base.py),
-moving bytes (transfer/job.py), the connection (connection/connection.py), printing (cli/render.py).
+Lives here: the methods, patterns, transfers by the rules of cp.
+Lives elsewhere: verbs that only send requests (verbs.py), connecting and the account (base.py),
+transferring files (transfer/job.py), the connection (connection/connection.py), printing
+(cli/render.py).
 """
 
 from __future__ import annotations
@@ -78,29 +79,32 @@ if TYPE_CHECKING:
     from ftpclient.transfer.trash import Trashed, Version
 
 _AROUND_PATH = 200
-"""Bytes of memory that are kept with a path, about."""
+"""Estimated bytes of memory for a path besides its own length."""
 _MAGIC = (b"*", b"?", b"[")
 _TAMED = rb"\[([*?\[])\]"
-"""How a pattern writes one of these as such: what was quoted in the shell comes so."""
+"""Matches an escaped wildcard in a pattern; the shell escapes quoted ones like this."""
 
 
 class Client(BaseClient):
-    """A logged-in user's view of a server.
+    """A client with a session on a server.
 
     Remote paths are ``str``, ``bytes`` or ``PurePosixPath``, absolute or relative to ``cwd``; local
-    ones are ``str``, ``bytes`` or ``os.PathLike``. Where several are taken, one is taken as well.
+    paths are ``str``, ``bytes`` or ``os.PathLike``. A parameter that takes several paths also takes
+    one.
 
-    Every verb takes ``timeout``, the most seconds for all of it, or for each step of a listing; it
-    raises TimedOut then, and the next verb connects anew. Errors are those of ``ftpclient.errors``.
+    Every verb has a parameter ``timeout``: the most seconds for the whole verb, or for each step of
+    a listing. After that it raises TimedOut, and the next verb reconnects. The errors are those of
+    ``ftpclient.errors``.
 
-    Any number of threads may use it, one verb at a time. A listing keeps other threads waiting
-    until it is used up or closed. A function that a verb calls (a listener, who asks for a
-    password) can't call verbs of the same client: RuntimeError. After a fork, the child connects
-    anew. Ctrl-C, or what a listener raises, ends the verb, and the next one is right.
+    Any number of threads may use a client; it runs one verb at a time. While a listing is open,
+    other threads wait until it is exhausted or closed. A function that a verb calls (a listener, or
+    one that asks for a password) must not call verbs of the same client: they raise RuntimeError.
+    After a fork, the child process makes a connection of its own. Ctrl-C, or an error that a
+    listener raises, ends the verb; the client remains usable.
 
-    It can be pickled by its arguments, but for ``ask``, ``ask_takeover``, ``interrupt`` and
-    ``remark``. The copy has the same ``cwd`` and ``limit_rate``, and connects by itself. A password
-    that was given is in the pickle as it is.
+    A client can be pickled: with its arguments except ``ask``, ``ask_takeover``, ``interrupt`` and
+    ``remark``, and with ``cwd`` and ``limit_rate``. The copy makes a connection of its own. A
+    password that was given as an argument is stored in the pickle in clear text.
 
         with Client("alice@example.net", password="…") as client:
             client.put(["report.pdf"], "/inbox/")
@@ -108,49 +112,54 @@ class Client(BaseClient):
                 print(entry.path, entry.size)
 
     Args:
-        server: ``[USER@]HOST[:PORT]`` or a saved name; None for FTP_SERVER, else the server that
-            was logged in to last, else the local machine.
-        password: Or something that asks for it, called when nothing else is there: FTP_PASSWORD,
-            the token that `ftp login` saved, netrc; and once the server is trusted.
-        password_tries: How often it is called, when the server refuses what it returned.
-        plaintext: Speak without TLS.
-        saved_token: Use the saved token, if there is one.
-        verify: Refuse a whole file that the server sends without a digest. False is for servers
-            that can't make one; a digest that is sent is always compared.
-        remark: Told what the user should know, once for each text.
-        accept_new: Pin the key of a server that was never seen before.
-        known_hosts: The file of the pins; None for the user's own.
-        fingerprint: What the key of the server has to be (``SHA256:…``), whatever known hosts say;
-            it is pinned. None for FTP_SERVER_KEY if the server is that of FTP_SERVER.
-        ca: A file of certificates to trust instead of the system's authorities.
-        ask: Asks about a server's key that was never seen before.
-        ask_takeover: Asks whether a certificate of an authority replaces the key that is pinned.
-        interrupt: Set it to stop what is going on.
-        retry_for: Seconds without progress for which transfers (`put`, `get`, `sync`, `read`,
-            `write`) make a lost connection again and go on; 0 for never. Each byte that is
-            acknowledged or received begins them anew. A first connection that fails is not tried
-            again. For so long `remove`, `move`, `copy`, `make_dir` and `make_link` wait as well for
-            a server that keeps a trash, which does once what it is asked for again.
-        retries: The most losses of the connection that one transfer may meet; None for no bound.
+        server: ``[USER@]HOST[:PORT]`` or the name of a saved server; None for FTP_SERVER, else the
+            server of the last log-in, else the local machine.
+        password: The password, or a function that asks for it. The function is called after the
+            server's key was verified, and only if there is no FTP_PASSWORD, no valid token saved by
+            `ftp login`, and no entry in netrc.
+        password_tries: How often the function is called if the server refuses the password.
+        plaintext: True to connect without TLS.
+        saved_token: False to ignore the saved token.
+        verify: False to accept a whole file that the server sends without a digest, for servers
+            that can't compute one. A digest that is sent is always compared.
+        remark: Function to call with texts that the user should see, once for each text.
+        accept_new: True to save and trust the key of an unknown server without asking.
+        known_hosts: File of the known servers' keys; None for the user's own.
+        fingerprint: The required fingerprint of the server's key (``SHA256:…``), which takes
+            precedence over the known hosts, and is saved there. None for FTP_SERVER_KEY if the
+            server is that of FTP_SERVER.
+        ca: File of certificates to trust instead of the system's authorities.
+        ask: Function that asks if an unknown key is to be trusted.
+        ask_takeover: Function that asks if the certificate of an authority replaces the saved key.
+        interrupt: Set it to stop the running verb.
+        retry_for: Seconds without progress for which a transfer (`put`, `get`, `sync`, `read`,
+            `write`) reconnects and resumes after a lost connection; 0 for never. Each byte that is
+            acknowledged or received restarts this time. A first connection that fails is not
+            retried. `remove`, `move`, `copy`, `make_dir` and `make_link` retry for the same time if
+            the server keeps a trash: such a server does a repeated request only once.
+        retries: The most lost connections of one transfer; None for no limit.
     """
 
     # paths -------------------------------------------------------------------------------
 
     @verb
     def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
-        """Make a remote directory the one that relative paths start at."""
+        """Change the remote directory that relative paths start from. Return its absolute path.
+
+        Raises NotFound, NotADirectory.
+        """
         self.cwd = run(verbs.directory(self._ask, self._resolve(path)))
         return self.cwd
 
     @verb
     def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
-        """The remote paths that a pattern with ``*``, ``?`` or ``[…]`` matches, sorted.
+        """Return the remote paths that match a pattern with ``*``, ``?`` or ``[…]``, sorted.
 
-        A path without these is returned as it is; so is one that exists to the letter.
+        A path without wildcards, or one that exists literally, is returned unchanged.
 
         Raises:
             NotFound: Nothing matches.
-            TooLong: So much matches that it can't be kept in memory.
+            TooLong: There are too many matches to keep in memory.
         """
         from ftpclient.transfer.spool import held
 
@@ -183,53 +192,53 @@ class Client(BaseClient):
                 if entry.path and matcher.match(paths.to_text(entry.path)):
                     yield paths.child(directory, entry.path)
         except (NotFound, NotADirectory):
-            return  # an earlier part matched something that is no directory
+            return  # an earlier part matched something that is not a directory
 
     def _resolve_in(self, path: AnyPath, in_trash: InTrash | None) -> RemotePath:
         return self._resolve(path) if in_trash is None else absolute(paths.ROOT, path)
 
-    # looking -----------------------------------------------------------------------------
+    # reading -----------------------------------------------------------------------------
 
     @verb
     def whoami(self, *, timeout: float | None = None) -> str:
-        """The account's name, as the server knows it."""
+        """Return the account's name as the server knows it."""
         return run(verbs.whoami(self._ask))
 
     @verb
     def space(self, *, timeout: float | None = None) -> Room:
-        """Total, used, held and free bytes."""
+        """Return the quota, the free space and the usage of the account, in bytes."""
         return run(verbs.space(self._ask))
 
     @verb
     def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
-        """The account's uploads that were interrupted, and that the server keeps: ``put`` goes on
-        with them.
+        """Return the account's interrupted uploads that the server has kept. ``put`` resumes them.
 
         Raises:
-            ProtocolError: The server is of a version that can't list them.
-            TooLong: They are so many that they can't be kept in memory.
+            ProtocolError: The server is too old to list them.
+            TooLong: There are too many to keep in memory.
         """
         from ftpclient.transfer.kept import kept_uploads
         from ftpclient.transfer.spool import held
 
         uploads = kept_uploads(self.connection)
-        advice = "the server lists kept uploads without end"
+        advice = "the server's list does not end"
         return list(held(uploads, lambda one: size_of_path(one.path or b""), advice))
 
     @verb
     def drop_kept(
         self, path: AnyPath | None = None, *, timeout: float | None = None
     ) -> KeptDropped:
-        """Drop the kept uploads to a path, or all of them: the room that they hold is free then.
+        """Discard the interrupted uploads to a path, or all: this frees the space reserved for
+        them.
 
         Returns:
-            How many were dropped, and their bytes. Uploads that a session is at are not dropped:
-            ``under_way`` counts them, and ``busy`` those that one took up just then.
+            The number of discarded uploads, and their bytes. Uploads that a session is using are
+                not discarded: ``under_way`` counts them, and ``busy`` those that were just resumed.
 
         Raises:
-            NotFound: None is kept for the path.
-            Busy: None was dropped, since a session is uploading it just now.
-            ProtocolError: As `kept`.
+            NotFound: There is no interrupted upload to the path.
+            Busy: None was discarded, because a session is uploading to the path now.
+            ProtocolError: As in `kept`.
         """
         from ftpclient.transfer.kept import drop
 
@@ -245,18 +254,21 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Entry:
-        """What is at a path. Raises NotFound.
+        """Return the state of a path. Raises NotFound.
 
         Args:
-            in_trash: Of what lies in the trash, as `versions` and `trash_items` tell it: ``path``
-                is below that, and ``/`` is itself. Other verbs that read take it, too.
+            follow: True to follow a link at PATH.
+            digest: True to include the stored digest of a file, if it is valid.
+            in_trash: An item in the trash, as `versions` and `trash_items` return it. ``path`` is
+                relative to the item; ``/`` is the item itself. Other reading verbs have this
+                parameter, too.
         """
         place = self._resolve_in(path, in_trash)
         verb = verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
         return run(verb)
 
     def _find_visible(self, path: RemotePath) -> Entry | None:
-        """What a path leads to; None also where a drop box tells nothing."""
+        """Return the state of a path; None also in a drop box, which reveals nothing."""
         try:
             return self.find(path, follow=True)
         except Forbidden:
@@ -266,17 +278,17 @@ class Client(BaseClient):
     def find(
         self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
     ) -> Entry | None:
-        """What is at a path; None when nothing is."""
+        """Return the state of a path; None if it does not exist."""
         return run(verbs.find(self._ask, self._resolve(path), follow=follow))
 
     @verb
     def exists(self, path: AnyPath, *, follow: bool = True, timeout: float | None = None) -> bool:
-        """Whether something is at a path; a link that leads nowhere counts without ``follow``."""
+        """Return True if a path exists. A dangling link only counts without ``follow``."""
         return run(verbs.exists(self._ask, self._resolve(path), follow=follow))
 
     @verb
     def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
-        """Whether a directory is at a path, or a link that leads to one."""
+        """Return True if there is a directory at a path, or a link to one."""
         return run(verbs.is_dir(self._ask, self._resolve(path)))
 
     @stream
@@ -291,13 +303,18 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Generator[Entry, None, None]:
-        """The entries of a directory, or of the tree below it: each directory, then those in it.
+        """Yield the entries of a directory, or of the tree below it: all entries of a directory
+        come before those of its subdirectories.
 
-        Streams: nothing is kept. Take them all, or none of the client's other verbs meanwhile.
-        Their paths are relative to ``path``.
+        Entries are streamed, not kept. Exhaust or close the listing before calling another verb of
+        this client. The paths are relative to ``path``.
 
         Args:
-            on_problem: Hears of what could not be read; without it the first one is raised.
+            recursive: True to list the whole tree.
+            follow: True to follow links.
+            digest: True to include stored digests.
+            on_problem: Function to call for everything that can't be read; without it the first
+                problem is raised.
         """
         place = self._resolve_in(path, in_trash)
         request = messages.List(place, recursive, follow, digest, in_trash)
@@ -316,10 +333,11 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Generator[tuple[bytes, list[Entry]], None, None]:
-        """The tree below a directory, a part of one directory at a time.
+        """Yield the tree below a directory, a part of one directory at a time.
 
-        Yields the directory, relative to ``path``, and entries by their names in it. All of a
-        directory comes before those in it, and these one after another. As ``list_dir``.
+        Each item is a directory, relative to ``path``, and some of its entries by their names. All
+        entries of a directory come before its subdirectories, and these one after another. The
+        parameters are those of ``list_dir``.
         """
         place = self._resolve_in(path, in_trash)
         request = messages.List(place, True, follow, digest, in_trash)
@@ -344,7 +362,7 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Hashed:
-        """A file's BLAKE3 digest and size."""
+        """Return a file's BLAKE3 digest and size."""
         return run(verbs.hashed(self._ask, self._resolve_in(path, in_trash), in_trash))
 
     # changing ----------------------------------------------------------------------------
@@ -358,7 +376,7 @@ class Client(BaseClient):
         mode: int = 0o755,
         timeout: float | None = None,
     ) -> None:
-        """Make a directory; with ``parents`` also those above, and it may exist."""
+        """Create a directory; with ``parents`` also missing parents, and no error if it exists."""
         run(verbs.make_dir(self._ask, self._resolve(path), parents=parents, mode=mode))
 
     @verb
@@ -370,13 +388,13 @@ class Client(BaseClient):
         overwrite: Replace | bool = "never",
         timeout: float | None = None,
     ) -> None:
-        """Make a symbolic link at ``path``; ``target`` is stored as it is given.
+        """Create a symbolic link at ``path``; ``target`` is stored as it is given.
 
-        Where it leads is found out when it is used, inside the home only.
+        The target is resolved when the link is used, and only inside the home.
 
         Raises:
-            AlreadyExists: Something is there, and may not be replaced.
-            InvalidPath: No link can have such a target.
+            AlreadyExists: The path exists, and ``overwrite`` does not allow replacing it.
+            InvalidPath: The target is empty or too long.
         """
         run(verbs.make_link(self._ask, self._resolve(path), target, overwrite))
 
@@ -390,15 +408,16 @@ class Client(BaseClient):
         setgid: bool | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Set the mode of a file or directory, its mtime, or both. A link is followed.
+        """Set the mode, the mtime, or both, of a file or directory. A link is followed.
 
         Args:
-            mode: Permission bits, 0 to 0o777; None leaves them.
-            mtime_ns: Nanoseconds since 1970; None leaves it.
-            setgid: Of a directory: whether what is made in it gets its group; None leaves that.
+            mode: Permission bits, 0 to 0o777; None leaves them unchanged.
+            mtime_ns: Nanoseconds since 1970; None leaves it unchanged.
+            setgid: True if new files in a directory get its group, False if not; None leaves that
+                unchanged.
 
         Raises:
-            NotADirectory: Something else was to have setgid.
+            NotADirectory: ``setgid`` was given for something else.
         """
         run(verbs.set_attributes(self._ask, self._resolve(path), mode, mtime_ns, setgid))
 
@@ -411,13 +430,13 @@ class Client(BaseClient):
         final: bool = False,
         timeout: float | None = None,
     ) -> Removed:
-        """Remove a file, a link, an empty directory, or a whole tree.
+        """Remove a file, a link, an empty directory, or with ``recursive`` a whole tree.
 
-        It goes to the trash of the server, if that keeps one: the answer tells, and has no numbers
-        of a tree, which isn't counted then.
+        It is moved to the server's trash, if the server keeps one. The result says so; it has no
+        counts for a tree, which is not counted then.
 
         Args:
-            final: It is gone for good.
+            final: True to remove it for good.
         """
         where = self._resolve(path)
         return run(verbs.remove(self._ask, where, recursive=recursive, final=final))
@@ -446,26 +465,26 @@ class Client(BaseClient):
         links: bool = False,
         timeout: float | None = None,
     ) -> Copied:
-        """Copy on the server to exactly ``target``. A link that is named is followed.
+        """Copy on the server to exactly ``target``. A link at ``source`` is followed.
 
         Args:
-            links: Copy ``source`` itself where it is a link.
+            links: True to copy ``source`` itself as a link.
         """
         ends = self._resolve(source), self._resolve(target)
         return run(verbs.copy(self._ask, *ends, overwrite, recursive=recursive, links=links))
 
     @local
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
-        """Where something named like ``source`` goes when ``target`` was given, as cp has it.
+        """Return the target path of ``source`` when ``target`` was given, by the rules of cp.
 
         Args:
-            into: ``target`` is known to be a directory.
+            into: True if ``target`` is a directory.
         """
         return place_for(source, self._resolve(target), into=into)
 
     @verb
     def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
-        """Whether things go into ``target``: a directory, or a path that ends with a slash."""
+        """Return True if files go into ``target``: it is a directory, or ends with a slash."""
         return run(verbs.is_directory(self._ask, as_typed(target), self._resolve(target)))
 
     @verb
@@ -478,14 +497,16 @@ class Client(BaseClient):
         make: bool = True,
         timeout: float | None = None,
     ) -> bool:
-        """Whether ``target`` is a directory to put things into; made if it ends with a slash.
+        """Return True if files go into the directory ``target``. Create it if it ends with a slash.
 
         Args:
-            into: True: it has to be one that exists; False: it is a name, whatever is there.
-            make: False: nothing is made.
+            several: True if there are several sources.
+            into: True if it must be an existing directory; False if it is the exact target path,
+                whatever exists there.
+            make: False to create nothing.
 
         Raises:
-            NotADirectory: It has to be one, for several sources or with ``into``, and isn't.
+            NotADirectory: It must be a directory, for several sources or with ``into``, but is not.
         """
         typed, path = as_typed(target), self._resolve(target)
         return run(verbs.make_target(self._ask, typed, path, several=several, into=into, make=make))
@@ -500,17 +521,17 @@ class Client(BaseClient):
         since: float | None = None,
         timeout: float | None = None,
     ) -> list[TrashedOperation]:
-        """What commands have removed and replaced, and the server keeps: the newest first.
+        """Return the operations whose removed and replaced files are in the trash, newest first.
 
-        An operation is one command. Its ``name`` is what the other verbs take.
+        An operation is one command. Its ``name`` is the argument of the other verbs.
 
         Args:
-            below: Only those that have changed something at this path or below it.
-            since: Only those that began after this moment, in seconds since 1970.
+            below: Return only operations that changed something at or below this path.
+            since: Return only operations that began after this time, in seconds since 1970.
 
         Raises:
             ProtocolError: The server keeps no trash.
-            TooLong: They are so many that they can't be kept in memory.
+            TooLong: There are too many to keep in memory.
         """
         from ftpclient.transfer import trash
 
@@ -525,15 +546,15 @@ class Client(BaseClient):
         below: AnyPath | None = None,
         timeout: float | None = None,
     ) -> list[Trashed]:
-        """What an operation has changed, thing by thing, the newest first; None: all of them.
+        """Return the items that an operation has changed, newest first; None for all operations.
 
         Args:
-            below: Only what was at this path or below it.
+            below: Return only what was at or below this path.
 
         Raises:
-            Expired: It isn't in the trash any more.
-            NotFound: It never was.
-            ProtocolError, TooLong: As `trash`.
+            Expired: The operation is no longer in the trash.
+            NotFound: There never was such an operation.
+            ProtocolError, TooLong: As in `trash`.
         """
         from ftpclient.transfer import trash
 
@@ -544,7 +565,7 @@ class Client(BaseClient):
 
     @verb
     def versions(self, path: AnyPath, *, timeout: float | None = None) -> list[Version]:
-        """What was at a path before and can be put back, the newest first; none: an empty list.
+        """Return the earlier versions of a path that can be restored, newest first.
 
         Raises ProtocolError, TooLong as `trash`.
         """
@@ -565,27 +586,29 @@ class Client(BaseClient):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> Restored:
-        """Put back what an operation has removed and replaced, where it was. Missing directories
-        above it are made.
+        """Restore what an operation has removed and replaced, at its original paths. Missing parent
+        directories are created.
 
-        That is an operation itself, whose name is returned with what was done: to undo it is to
-        remove and replace again.
+        The restore is an operation itself, whose name is returned. Undoing it removes and replaces
+        the files again.
 
         Args:
-            paths: Only what was at or below one of these, also a part of a tree; none: all.
-            items: Only these, by their names in the trash; none: all.
-            target: A directory to put it into, instead of where it was. It is made when missing.
-            conflict: What to do where something else is in the way. ``skip``: leave that alone.
-                ``replace``: that goes to the trash. ``beside``: restore as ``NAME.restored-1``.
-            dry_run: Change nothing, and tell what would be done.
+            operation: Full name of the operation.
+            paths: Restore only what was at or below one of these paths, also parts of a tree; empty
+                for everything.
+            items: Restore only these items, by their names in the trash; empty for all.
+            target: Directory to restore to, instead of the original one. It is created if missing.
+            conflict: What to do if something else is at the path: ``skip`` leaves it, ``replace``
+                moves it to the trash, ``beside`` restores as ``NAME.restored-1``.
+            dry_run: True to change nothing, and only report what would be done.
 
         Returns:
-            What is back; and ``conflicts``, what isn't and why.
+            The number of restored items; and in ``conflicts``, what was not restored and why.
 
         Raises:
-            Expired: It isn't in the trash any more.
-            NotFound: It never was.
-            Busy: It is still being written, or somebody restores from it just now.
+            Expired: The operation is no longer in the trash.
+            NotFound: There never was such an operation.
+            Busy: It is still running, or another session is restoring from it.
             Forbidden, QuotaExceeded
             ProtocolError: The server keeps no trash.
         """
@@ -609,16 +632,17 @@ class Client(BaseClient):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> Restored:
-        """Take back all that an operation has done, the last first: as `restore`.
+        """Undo an operation completely, its last change first; see `restore`.
 
         Args:
-            operation: None: the newest one of this client program in the last hour, which was not
-                undone, with all others of the same command. Undoing is an operation, too: to undo
-                twice is to do it again; after conflicts, the second time is for the rest.
+            operation: Name of the operation; None for the newest one of this client program within
+                the last hour that was not undone, with all others of the same command. Undoing is
+                an operation, too: undoing twice restores the state before. After conflicts, the
+                second call tries the rest.
 
         Raises:
-            NotFound: There is none.
-            Expired, Busy, …: As `restore`.
+            NotFound: There is no such operation.
+            Expired, Busy, …: As in `restore`.
         """
         if operation is not None:
             return self.restore(operation, conflict=conflict, dry_run=dry_run)
@@ -640,23 +664,24 @@ class Client(BaseClient):
         before: float | None = None,
         timeout: float | None = None,
     ) -> Removed:
-        """Remove from the trash for good: an operation, or **all** without one.
+        """Remove an operation from the trash for good; **all** operations if none is given.
 
         Args:
-            items: Of the operation, only these, by their names in the trash.
-            before: Only operations that began before this moment, in seconds since 1970.
+            operation: Full name of the operation.
+            items: Remove only these items of the operation, by their names in the trash.
+            before: Remove only operations that began before this time, in seconds since 1970.
 
         Returns:
-            What became free.
+            What was freed.
 
         Raises:
-            Expired: It isn't in the trash any more.
+            Expired: The operation is no longer in the trash.
             NotFound, Busy, Forbidden
             ProtocolError: The server keeps no trash.
         """
         return run(verbs.purge(self._ask, operation, list(items), before))
 
-    # moving bytes ------------------------------------------------------------------------
+    # transferring files ------------------------------------------------------------------
 
     @verb
     def put(
@@ -682,43 +707,52 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
-        """Upload files, links and trees, into ``target`` or as it (the rules of cp).
+        """Upload files, links and trees into the directory ``target``, or as ``target`` (the rules
+        of cp).
 
-        A link that is named is followed, unless it is another user's who may have put it there for
-        that; links inside trees are stored as links. A FIFO, a device and a descriptor (/dev/fd/3)
-        that are named are read to their end.
+        A link that is a source is followed, unless it belongs to another user who could have
+        planted it. Links inside trees are stored as links. A FIFO, a device or a descriptor
+        (/dev/fd/3) that is a source is read to its end.
 
-        Failures of single files are in the summary, and told to the listener. What an earlier
-        try has stored, and the server still has, is compared by digest and not sent again.
-        With ``atomic`` a directory appears at its target all at once, in the place of what is
-        there, once all of it is on the server; or not at all, when any of it failed. Its
-        target is that name exactly, unless it ends with a slash. Of two sources with one base
-        name, the second is refused: it fails with AlreadyExists, and the others are done.
+        Failures of single files are in the summary, and reported to the listener. What the server
+        still has from an interrupted upload is compared by digest and not sent again. With
+        ``atomic``, a directory replaces its target at once, after all of it is on the server; or
+        not at all, if any part of it failed. Its target is then exactly that path, unless it ends
+        with a slash. Of two sources with the same base name, the second fails with AlreadyExists;
+        the others are sent.
 
         Args:
-            copy_links: Follow all links: in trees, and another user's.
-            into: True: ``target`` has to be a directory that exists, and everything goes into it.
-                False: ``target`` is the name of the one source, whatever is there. None: as in cp.
-            parallel: Connections for the files of a tree, or the pieces of large files; None
-                chooses.
-            links: Store a link that is named itself.
-            no_empty: A file or stream without a byte fails, and is not stored.
-            exclude: gitignore patterns of what is left out of trees; one that begins with ``!``
-                takes something back in, and the last that matches decides.
-            ignore_files: The patterns of .ftpignore files in a tree hold as well.
-            files_from: Paths below the one source, which is a directory: only these are sent, and
-                the directories above them made; directories with all that is in them. One that
-                doesn't exist is a failure.
-            remove_source: Remove each file here once the server has it for good, if it still is
-                what was sent, and directories that became empty. Of a link that is named, the link
-                goes. Not together with ``atomic`` or ``copy_links``.
-            dry_run: Change nothing: the listener is told of what would be done, by results that
-                are ``planned``, or ``skipped`` or ``failed``.
+            into: True if ``target`` must be an existing directory, and everything goes into it;
+                False if ``target`` is the exact path of the only source, whatever exists there;
+                None for the rules of cp.
+            recursive: True to send directories with their contents.
+            copy_links: True to follow all links: those in trees, and those of another user.
+            overwrite: ``always``, ``never``, or ``older`` to replace only files with an older
+                mtime; True and False mean ``always`` and ``never``.
+            resume: False to send everything from the start.
+            atomic: True to replace a whole directory at once.
+            parallel: Number of connections for the files of a tree, or the pieces of large files;
+                None for an automatic choice.
+            fail_fast: True to stop at the first failure.
+            links: True to store a link that is a source as a link.
+            no_empty: True if an empty file or stream is a failure, and is not stored.
+            exclude: gitignore patterns of what is left out of trees. One that begins with ``!``
+                includes something again; the last one that matches decides.
+            ignore_files: True to apply the patterns of .ftpignore files in a tree, too.
+            files_from: Paths below the only source, which is a directory. Only these are sent,
+                directories with their contents, and missing parent directories are created. A path
+                that does not exist is a failure.
+            remove_source: True to remove each local file after the server has stored it durably, if
+                the file is unchanged; and directories that became empty. If a source is a link, the
+                link is removed. Not together with ``atomic`` or ``copy_links``.
+            dry_run: True to change nothing: the listener receives results that are ``planned``,
+                ``skipped`` or ``failed``.
+            listener: Object that receives progress and results.
 
         Raises:
-            QuotaExceeded, DiskFull: It can't fit. Nothing was sent.
-            InvalidPath: One of ``files_from`` leads out of the source. Nothing was sent.
-            ValueError: One of ``exclude`` is no pattern; or options exclude each other.
+            QuotaExceeded, DiskFull: The files do not fit. Nothing was sent.
+            InvalidPath: A path of ``files_from`` leads out of the source. Nothing was sent.
+            ValueError: A pattern of ``exclude`` is invalid, or options exclude each other.
             ConnectionLost, Interrupted, NotADirectory
         """
         from ftpclient.transfer.job import Options
@@ -773,7 +807,7 @@ class Client(BaseClient):
             listener.totals(files, size)
         elif len(local) == 1 and not recursive:
             _, size = preflight.measure(local, options)
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
 
         def prepare() -> bool:
             self._ask_ahead(local, target, options)
@@ -781,7 +815,7 @@ class Client(BaseClient):
             return self.make_target(target, several=several, into=exists, make=not dry_run)
 
         into = retry.asked(self, listener, prepare)
-        if atomic and exists is None:  # what is there is to be replaced, not added to
+        if atomic and exists is None:  # an existing directory is replaced, not added to
             into = os.fsencode(target).endswith(b"/")
         note = None
         tree = len(local) == 1 and recursive and os.path.isdir(local[0])
@@ -792,7 +826,7 @@ class Client(BaseClient):
         if exists is False:
             check_name(os.fsencode(target), all(map(os.path.isdir, local)))
         placed, refused = self._place(local, target, into, options, listener)
-        if recursive or len(placed) > 1 or dry_run:  # one file: the server says so
+        if recursive or len(placed) > 1 or dry_run:  # for one file the server checks this
             try:
                 retry.asked(
                     self,
@@ -822,7 +856,7 @@ class Client(BaseClient):
         ending = retry.Ending(upload)
 
         def replace_all() -> None:
-            if ending.was_done():  # all but the answer had come before the connection was lost
+            if ending.was_done():  # only the reply was lost with the connection
                 upload.tell_held()
                 return
             upload.start_over()
@@ -830,12 +864,12 @@ class Client(BaseClient):
             try:
                 mode = os.stat(source).st_mode & 0o777
             except OSError:
-                mode = 0o700  # the upload says what is wrong with it
+                mode = 0o700  # the upload reports the error
             try:
                 upload.connection.ask(messages.BeginTree(path, mode))
             except InvalidPath as error:
                 if not str(error).endswith("at once"):
-                    raise  # no server could store it there
+                    raise  # no directory can be stored there, not even without --atomic
                 raise advised(error, " (leave --atomic out)") from None
             try:
                 add_all()
@@ -874,7 +908,8 @@ class Client(BaseClient):
         options: Options,
         listener: Listener,
     ) -> tuple[list[tuple[bytes, RemotePath]], list[tuple[bytes, RemotePath, AlreadyExists]]]:
-        """Where each source goes; apart from them, those that would replace what others make."""
+        """Return the target path of each source; and separately the sources that would overwrite
+        files of another one."""
         placed, refused = [], []
         here = self._resolve(target)
         names = Sources[bytes](lambda above, name: os.path.lexists(os.path.join(above, name)))
@@ -894,16 +929,16 @@ class Client(BaseClient):
         return placed, refused
 
     def _ask_ahead(self, local: list[bytes], target: AnyPath, options: Options) -> None:
-        """Of a tree that is put: ask at once for all that is going to be asked before it."""
+        """Before a tree is sent, send at once all requests that will be needed."""
         if len(local) != 1 or not options.recursive:
             return
         path = self._resolve(target)
         inside = self.place_for(local[0], target, into=True)
         self.connection.ask_ahead(
             messages.Stat(path, follow=True),  # is it a directory?
-            messages.Space(),  # is there room?
-            messages.Stat(inside, digest=True),  # then, was some of it sent before?
-            messages.Stat(path, digest=True),  # or, where it isn't a directory
+            messages.Space(),  # is there enough free space?
+            messages.Stat(inside, digest=True),  # if it is: was some of it sent before?
+            messages.Stat(path, digest=True),  # if it is not: the same
         )
 
     @verb
@@ -920,11 +955,11 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
-        """Upload one file as exactly ``target``. As ``put``, but what went wrong is raised.
+        """Upload one file as exactly ``target``. Like ``put``, but a failure is raised.
 
         Raises:
-            AlreadyExists, NotNewer: Something is there that ``overwrite`` keeps.
-            IsADirectory: ``source`` is one, or ``target`` is.
+            AlreadyExists, NotNewer: The target exists, and ``overwrite`` keeps it.
+            IsADirectory: ``source`` or ``target`` is a directory.
             OSError: ``source`` can't be read.
             QuotaExceeded, DiskFull, ConnectionLost, Interrupted, …
         """
@@ -953,22 +988,22 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
-        """Upload what can be read from a descriptor until its end, as the file ``target``.
+        """Upload everything that can be read from a descriptor as the file ``target``.
 
         Args:
-            no_empty: Without a byte it fails, and nothing is stored.
+            no_empty: True if empty input is a failure, and nothing is stored.
 
         Raises:
-            ConnectionLost: Once it was read from: what was read can't be read again.
+            ConnectionLost: After some input was read, because that can't be read again.
         """
         from ftpclient.transfer import retry
         from ftpclient.transfer.job import Options
         from ftpclient.transfer.upload import Upload
 
         listener = self._guard.listener(listener)
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         if retry.asked(self, listener, partial(self.is_directory, target)):
-            raise IsADirectory(f"{paths.show(as_typed(target))}: a directory: name the file")
+            raise IsADirectory(f"{paths.show(as_typed(target))}: a directory: give a file name")
         options = Options(overwrite=overwriting(overwrite), resume=False, no_empty=no_empty)
         upload = Upload(self.connection, options, listener)
         path = self._resolve(target)
@@ -998,18 +1033,20 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
-        """Download files, links and trees; sources may be patterns. As ``put``.
+        """Download files, links and trees. Sources may be patterns. Like ``put``.
 
-        Bytes go into a FIFO, a device or a descriptor (/dev/fd/3) that is named as the target, and
-        through a link to a file, which is replaced where it lies. In trees, and where a pattern
-        chose the name, nothing is written through links.
+        If the target is a FIFO, a device or a descriptor (/dev/fd/3), the bytes are written into
+        it. If it is a link to a file, that file is replaced at its own path. In trees, and under
+        names that a pattern matched, nothing is written through links.
 
         Args:
-            copy_links: Follow all links: in trees, and at the target another user's.
-            links: Make a link where a link is named.
-            remove_source: Have the server remove each file once it is on the disk here, if it
-                still is what came. What went into a FIFO, a device or a descriptor stays.
-            dry_run: Change nothing, as with ``put``.
+            copy_links: True to follow all links: those in trees, and at the target those of another
+                user.
+            links: True to make a link if a source is a link.
+            remove_source: True to remove each file from the server after it is durable on the local
+                disk, if the file is unchanged. What was written into a FIFO, a device or a
+                descriptor is not removed.
+            dry_run: True to change nothing, as in ``put``.
             in_trash: See `stat`. Sources are no patterns then.
         """
         from ftpclient.transfer.job import Options
@@ -1054,8 +1091,8 @@ class Client(BaseClient):
         recursive, copy_links = options.recursive, options.copy_links
         local = os.fsencode(target)
         found: list[RemotePath] = []
-        contents: set[RemotePath] = set()  # typed as DIR/. : what is inside, without its name
-        exact: set[RemotePath] = set()  # typed in full: no pattern chose their names
+        contents: set[RemotePath] = set()  # typed as DIR/. : the contents without the name
+        exact: set[RemotePath] = set()  # typed in full, not matched by a pattern
         if dry_run:
             from ftpclient.transfer.rehearsal import DownloadRehearsal
 
@@ -1078,7 +1115,7 @@ class Client(BaseClient):
             except NotFound as error:
                 download.end(self._resolve(source), local, 0, error=error)
         download.stays = frozenset(contents | _up_from(self.cwd))
-        if download.connection is not self.connection:  # lost meanwhile, and made again
+        if download.connection is not self.connection:  # the first was lost meanwhile
             download.go_on_with(self.connection)
         exists = into
         into = _make_local_target(local, several=len(found) > 1, into=into, make=not dry_run)
@@ -1091,10 +1128,10 @@ class Client(BaseClient):
 
         def holds(directory: RemotePath, name: bytes) -> bool:
             if options.in_trash is not None:
-                return True  # no home is asked about what lies in the trash: be careful
+                return True  # what is in the trash can't be looked up: assume that it does
             return self.find(paths.child(directory, name)) is not None
 
-        places: dict[RemotePath, tuple[bytes, bytes]] = {}  # and the name that a server chose
+        places: dict[RemotePath, tuple[bytes, bytes]] = {}  # target, and the name in it if matched
         there = named.Targets(trust=copy_links)
         for path in found:
             name = b"" if path in contents or not into else paths.name_of(path)
@@ -1123,7 +1160,7 @@ class Client(BaseClient):
                     self.connection.forget_ahead()
                 download.add(path, entry, place, follow=not name, there=there)
 
-        # with -r, what was named in full is a directory most likely
+        # with recursive, a source that was typed in full is probably a directory
         asks_ahead = len(found) == 1 and not dry_run and exact.issuperset(found)
         run = retry.Run(self, download, add_all, None if dry_run else note)
         if dry_run:
@@ -1148,14 +1185,14 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
-        """Download one file as exactly ``target``. As ``get``, but what went wrong is raised.
+        """Download one file as exactly ``target``. Like ``get``, but a failure is raised.
 
-        ``source`` is a name and never a pattern.
+        ``source`` is a path, never a pattern.
 
         Raises:
             NotFound, Forbidden
-            AlreadyExists, NotNewer: Something is there that ``overwrite`` keeps.
-            IsADirectory: ``source`` is one, or ``target`` is.
+            AlreadyExists, NotNewer: The target exists, and ``overwrite`` keeps it.
+            IsADirectory: ``source`` or ``target`` is a directory.
             OSError: ``target`` can't be written.
             ConnectionLost, Interrupted, …
         """
@@ -1171,7 +1208,7 @@ class Client(BaseClient):
         return told.result()
 
     def _to_get(self, path: RemotePath, in_trash: InTrash | None, *, follow: bool) -> Entry:
-        """What is at a path that is to be fetched. Raises Forbidden where a rule forbids that."""
+        """Return the state of a path to download. Raises Forbidden if a rule forbids reading it."""
         from ftpclient.transfer.listing import to_fetch
 
         if in_trash is not None:
@@ -1179,7 +1216,7 @@ class Client(BaseClient):
         try:
             return self.connection.ask(to_fetch(path, follow)).entry
         except NotFound:
-            self.hash(path)  # of a drop box, stat says nothing; what reads is told the rule
+            self.hash(path)  # stat reveals nothing in a drop box; this raises with the rule
             raise
 
     @verb
@@ -1193,15 +1230,16 @@ class Client(BaseClient):
         confirm: Confirm | None = None,
         timeout: float | None = None,
     ) -> SyncSummary:
-        """Make ``target`` have what ``source`` has; exactly one of them begins with a colon, and
-        is on the server.
+        """Make ``target`` a copy of ``source``. Exactly one of them begins with a colon, and is on
+        the server.
 
         Args:
-            confirm: Asked before anything is deleted.
+            options: What to compare, delete and leave out; None for the defaults.
+            confirm: Function to call before anything is deleted; it returns True to go on.
 
         Raises:
-            SafetyLimit: It would delete more than it may. Nothing was changed.
-            QuotaExceeded, DiskFull: It can't fit. Nothing was changed.
+            SafetyLimit: It would delete more than the options allow. Nothing was changed.
+            QuotaExceeded, DiskFull: The files do not fit. Nothing was changed.
             ConnectionLost, Interrupted, NotFound, NotADirectory
         """
         from ftpclient.sync.job import Options, Sync
@@ -1228,14 +1266,15 @@ class Client(BaseClient):
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> CheckSummary:
-        """Compare ``source`` and ``target``: two directories with all that is in them, or two
-        files. Exactly one of them begins with a colon, and is on the server. Nothing is changed.
+        """Compare ``source`` and ``target``: two directories with their contents, or two files.
+        Exactly one of them begins with a colon, and is on the server. Nothing is changed.
 
-        What both have is the same when type, size, digest and mode are, whatever its time is. Of a
-        directory and a file, the file is compared with what has its name in the directory.
+        Two entries are equal if type, size, digest and mode are, whatever their times are. If one
+        is a directory and the other a file, the file is compared with the file of that name in the
+        directory.
 
         Args:
-            listener: Its ``found`` hears of each difference.
+            listener: Object whose ``found`` is called for each difference.
 
         Raises:
             NotFound: One of the two is missing.
@@ -1252,13 +1291,13 @@ class Client(BaseClient):
         return check.totals
 
     def _route(self, source: LocalPath, target: LocalPath) -> Route:
-        """The two ends of a sync. Raises InvalidPath."""
+        """Return the two sides of a sync. Raises InvalidPath."""
         from ftpclient.sync.plan import Route
 
         ends = [os.fsencode(path) for path in (source, target)]
         remote = [path.startswith(b":") for path in ends]
         if remote[0] == remote[1]:
-            raise InvalidPath("one path, and not the other, has to begin with a colon")
+            raise InvalidPath("exactly one of the two paths must begin with a colon")
         local, there = ends if remote[1] else ends[::-1]
         if not local:
             raise InvalidPath("an empty path")
@@ -1274,15 +1313,15 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """The bytes of a file. All of them are verified; of a part, TLS alone vouches.
+        """Return the bytes of a file. A whole file is verified by its digest; a part only by TLS.
 
         Args:
-            offset: Bytes to skip from the start; beyond the end there are none.
+            offset: Number of bytes to skip from the start. Beyond the end the result is empty.
             length: The most bytes to return; None for all that follow.
 
         Raises:
             NotFound, IsADirectory, Forbidden, ConnectionLost
-            VerificationFailed: They are not what was stored.
+            VerificationFailed: The bytes do not match the file's digest.
             ValueError: ``offset`` or ``length`` is negative.
         """
         from ftpclient.transfer import ranges, retry
@@ -1293,7 +1332,7 @@ class Client(BaseClient):
             length = ranges.TO_THE_END if length is None else length
             return bytes(self.fetch_range(path, offset, length, in_trash=in_trash).data)
         whole = self._resolve_in(path, in_trash)
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         return bytes(
             retry.asked(
                 self, Listener(), lambda: ranges.fetch_whole(self.connection, whole, in_trash)
@@ -1304,12 +1343,12 @@ class Client(BaseClient):
     def fetch_range(
         self, path: AnyPath, offset: int, length: int, *, in_trash: InTrash | None = None
     ) -> Piece:
-        """Some bytes of a file, and what it is; see `read`."""
+        """Return a part of a file, and the file's state; see `read`."""
         from ftpclient.transfer import ranges, retry
 
         part = self._resolve_in(path, in_trash)
         offset, length = min(offset, ranges.TO_THE_END), min(length, ranges.TO_THE_END)
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         return retry.asked(
             self,
             Listener(),
@@ -1327,18 +1366,18 @@ class Client(BaseClient):
         parents: bool = False,
         timeout: float | None = None,
     ) -> int:
-        """Store bytes as a file, whole or not at all; returns how many.
+        """Store bytes as a file, whole or not at all. Return their number.
 
         Args:
-            overwrite: ``never``: refuse to replace what is there.
-            mode: Permission bits, 0 to 0o777; None for those of what is replaced, or 0o644.
-            parents: Make missing directories above it.
+            overwrite: ``never`` to fail if the path exists.
+            mode: Permission bits, 0 to 0o777; None for those of the replaced file, or 0o644.
+            parents: True to create missing parent directories.
 
         Raises:
             NotFound, IsADirectory, NotADirectory, Forbidden, QuotaExceeded, DiskFull,
             ConnectionLost
-            AlreadyExists: Something is there, with ``overwrite="never"``.
-            ValueError: There is no such ``overwrite``, or ``mode``.
+            AlreadyExists: The path exists, with ``overwrite="never"``.
+            ValueError: ``overwrite`` or ``mode`` is invalid.
         """
         from ftpclient.files.opening import check_names_a_file, mode_of
         from ftpclient.transfer import memory_upload, retry
@@ -1347,12 +1386,12 @@ class Client(BaseClient):
 
         overwrite = replacing(overwrite)
         if mode is not None and not 0 <= mode <= 0o777:
-            raise ValueError(f"mode is 0 to 0o777, not {mode:#o}")
+            raise ValueError(f"mode must be 0 to 0o777, not {mode:#o}")
         check_names_a_file(named(path))
         target = self._resolve(path)
         view = memoryview(data).cast("B")
         outcome = memory_upload.Outcome()
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         there = None
         if mode is None and overwrite != "never":
             there = retry.asked(self, outcome, partial(self._find_visible, target))
@@ -1390,31 +1429,32 @@ class Client(BaseClient):
         autocommit: bool = True,
         timeout: float | None = None,
     ) -> Reader | Writer:
-        """A remote file as a file object: an `io.BufferedReader`, or an `io.BufferedIOBase` to
-        write to. For text, wrap it in an `io.TextIOWrapper`.
+        """Open a remote file as a file object: an `io.BufferedReader`, or an `io.BufferedIOBase`
+        for writing. For text, wrap it in an `io.TextIOWrapper`.
 
-        What is written appears under its name, whole, when the file is closed. It goes when a
-        ``with`` block is left by an exception. A file of more than 4 MiB is sent while it is
-        written, on a connection of its own.
+        A written file appears at its path, whole, when it is closed. It is discarded if an
+        exception leaves its ``with`` block. A file larger than 4 MiB is sent while it is written,
+        on a connection of its own.
 
         Args:
-            mode: ``rb`` reads, and can seek. ``wb`` replaces what is there. ``xb`` never does.
-                ``ab`` adds to what is there: when the file is closed that is read, and stored anew
-                together with what was written. Of two who do so at the same time, one is refused
-                with SourceChanged, or replaces what the other has added.
-            parents: Make missing directories above a file that is written.
-            autocommit: False: closing stores nothing; ``commit()`` does afterwards, or
-                ``discard()`` gives it up.
-            timeout: Seconds that opening may take. Reading and writing have none of their own.
+            mode: ``rb`` to read, with seeking; ``wb`` to replace an existing file; ``xb`` to fail
+                if it exists; ``ab`` to append: when the file is closed, the existing contents are
+                read, and stored again together with the new bytes. Of two programs that append at
+                the same time, one fails with SourceChanged, or replaces what the other has
+                appended.
+            parents: True to create missing parent directories of a file that is written.
+            autocommit: False if closing stores nothing; call ``commit()`` afterwards to store the
+                file, or ``discard()`` to discard it.
+            timeout: The most seconds for opening. Reading and writing have no timeout.
 
         Raises:
             NotFound, IsADirectory, NotADirectory, AlreadyExists, Forbidden, ConnectionLost
-            ValueError: There is no such mode.
+            ValueError: ``mode`` is invalid.
         """
         if mode == "rb":
             return self._open_to_read(path, timeout=timeout)
         if mode not in ("wb", "xb", "ab"):
-            raise ValueError(f"mode is 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
+            raise ValueError(f"mode must be 'rb', 'wb', 'xb' or 'ab', not {mode!r}")
         return self._open_to_write(path, mode, parents, autocommit, timeout=timeout)
 
     @verb
@@ -1453,38 +1493,38 @@ class Client(BaseClient):
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> tuple[int, bytes]:
-        """Write a remote file's bytes to a descriptor; returns size and digest.
+        """Write a remote file's bytes to a descriptor. Return the file's size and digest.
 
-        After a lost connection they go on where they stopped, if the file is still the same.
+        After a lost connection this continues where it stopped, if the file is unchanged.
 
         Raises:
-            VerificationFailed: After the last byte: it was damaged on the way. Or it changed on the
-                server while the connection was lost.
+            VerificationFailed: After the last byte: the bytes do not match the digest, or the file
+                changed on the server while the connection was lost.
         """
         from ftpclient.transfer import node, retry
 
         path, into = self._resolve_in(source, in_trash), node.Node(b"-", fd)
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         return retry.asked(
             self, Listener(), lambda: node.fetch(self.connection, path, into, in_trash=in_trash)
         )
 
 
 def first_question(path: RemotePath, follow: bool) -> messages.Stat:
-    """What `Client.get` asks first about a source, which may be a pattern."""
+    """Return the first request of `Client.get` for a source, which may be a pattern."""
     from ftpclient.transfer.listing import to_fetch
 
     return messages.Stat(path) if is_pattern(path) else to_fetch(path, follow)
 
 
 def _check_one_tree(sources: Sequence[object]) -> None:
-    """Raises InvalidPath unless there is one source, which a list of paths is below."""
+    """Raise InvalidPath unless there is exactly one source, for a list of paths below it."""
     if len(sources) != 1:
-        raise InvalidPath("the paths of a list are below one SOURCE: give one")
+        raise InvalidPath("paths from a list need exactly one SOURCE directory")
 
 
 def _up_from(path: RemotePath) -> set[RemotePath]:
-    """A directory, and those that it is in."""
+    """Return a directory and all of its parents."""
     found = {path}
     while path != paths.ROOT:
         path = paths.parent_of(path)
@@ -1493,24 +1533,24 @@ def _up_from(path: RemotePath) -> set[RemotePath]:
 
 
 def size_of_path(path: bytes) -> int:
-    """About the memory that something with this path takes, in bytes."""
+    """Return an estimate of the memory for an object with this path, in bytes."""
     return len(path) + _AROUND_PATH
 
 
 def is_pattern(path: bytes) -> bool:
-    """Whether a path has ``*``, ``?`` or ``[``."""
+    """Return True if a path contains ``*``, ``?`` or ``[``."""
     return any(one in path for one in _MAGIC)
 
 
 def _untamed(path: bytes) -> bytes:
-    """A path without those of these that stand in brackets, for themselves."""
+    """Return a path without its escaped wildcards."""
     return re.sub(_TAMED, b"", path) if b"[" in path else path
 
 
 def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemotePath]:
-    """Those of some paths that a pattern matches, sorted, by the rules of `Client.glob`.
+    """Return the paths that match a pattern, sorted, by the rules of `Client.glob`.
 
-    A path without wildcards is returned as it is; so is one that is known to the letter.
+    A pattern without wildcards, or one that is a known path literally, is returned unchanged.
     """
     if not is_pattern(pattern) or pattern in known:
         return [pattern]
@@ -1533,10 +1573,10 @@ def matching(pattern: RemotePath, known: Collection[RemotePath]) -> list[RemoteP
 def _make_local_target(
     local: bytes, *, several: bool, into: bool | None, make: bool = True
 ) -> bool:
-    """As `Client.make_target`, on this side; without ``make`` nothing is made."""
+    """Do the same as `Client.make_target`, for a local target."""
     exists = os.path.isdir(local)
     if into and not exists:
-        raise NoTargetDirectory(f"{paths.show(local)}: no directory here")
+        raise NoTargetDirectory(f"{paths.show(local)}: no such local directory")
     if into is None:
         into = exists
         if local.endswith(b"/") and not into:
@@ -1546,5 +1586,8 @@ def _make_local_target(
                 os.makedirs(local)
             into = True
     if several and not into:
-        raise NotADirectory(f"{paths.show(local)}: not a directory (end it with / to make one)")
+        raise NotADirectory(
+            f"{paths.show(local)}: not a directory, so several files can't go there "
+            "(add / to create it)"
+        )
     return into

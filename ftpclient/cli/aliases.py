@@ -1,7 +1,7 @@
-"""Other names of commands, which the fingers of people from other clients know.
+"""Command names of other clients that the shell accepts for its own commands.
 
-Lives here: which they are, and what they mean. Inside the shell only.
-Lives elsewhere: hints at names that mean nothing here (group.py).
+Lives here: the names, and the commands that they stand for. They work in the shell only.
+Lives elsewhere: hints for names that have no equivalent (foreign.py).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ ALIASES = {
 
 
 _TARGET = re.compile(r"-[A-Za-z]*[tT]|--target-directory|--no-target-directory")
-"""Options that say what the target is, alone or behind others, as in ``-rt``."""
+"""Options that name the target, alone or at the end of a group of letters, e.g. ``-rt``."""
 
 
 def meant(
     name: str, arguments: list[str], local: Callable[[str], list[str]]
 ) -> tuple[str, list[str]]:
-    """The command and the arguments that are meant.
+    """Return the command and the arguments that a line with an alias stands for.
 
-    mget and mput take sources only, as in ftp and lftp; or a target at the end, as in sftp. So
-    the last word of several is a target where it can't be a source: for mget a local directory,
-    or a name with a slash at its end; for mput what isn't there locally.
+    In ftp and lftp, mget and mput take sources only; in sftp, a target may follow. So the last
+    of several words is a target only if it can't be a source: for mget, a local directory or a
+    name that ends with a slash; for mput, a path that doesn't exist locally.
 
     Args:
-        local: The local paths that a word stands for.
+        local: A function that returns the local paths that a word expands to.
     """
     if any(_TARGET.match(word) for word in arguments):
-        return ALIASES.get(name, name), arguments  # -t or -T says it
+        return ALIASES.get(name, name), arguments  # -t or -T names the target
     paths = [word for word in arguments if not word.startswith("-")]
     if len(paths) > 1:
         last = paths[-1]

@@ -1,6 +1,6 @@
-"""What the commands of one run share: options, the client, and how to talk to the user.
+"""The state that the commands of one run share: options, the client, output to the user.
 
-Lives here: the object behind every click command, for scripts and for the shell alike.
+Lives here: the object behind every click command, in scripts and in the shell.
 Lives elsewhere: parsing options (main.py), the shell's loop (shell/shell.py), texts (render.py).
 """
 
@@ -17,7 +17,7 @@ from ftpclient.cli.settings import Settings
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.interrupt import Interrupt
 from ftpwire import standard
-from ftpwire.errors import FtpError, NotFound
+from ftpwire.errors import ConnectFailed, FtpError, NotFound
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
@@ -27,24 +27,26 @@ if TYPE_CHECKING:
 
 
 _WITH_COLON = r"/(?:[^:]*/)?:/"
-"""What a path becomes that was typed as for sync."""
+"""A resolved path that the user typed with a leading colon, as in sync."""
 _WITH_HOST = r"/([^/:@\s]*[A-Za-z][^/:@\s]*):\S"
-"""What a path becomes that was typed with a host that is no saved server."""
+"""A resolved path that the user typed as HOST:PATH, where HOST is not a saved server."""
+_NOT_RUNNING = "is ftpd running there?"
+"""The end of the message about a refused connection."""
 
 
 class UsageError(FtpError):
-    """The command was used in a way that can't work."""
+    """The command line is wrong, or the options contradict each other."""
 
     code = "usage"
     exit_code = 2
 
 
 class Where:
-    """The place of a line that is run.
+    """The position of the line being run.
 
     Attributes:
-        file: The name of its file; empty where it has none worth telling.
-        line: Its number there, from 1 on.
+        file: The name of its file; empty if error messages shall not name one.
+        line: Its line number, starting at 1.
     """
 
     def __init__(self, file: str, line: int) -> None:
@@ -56,11 +58,11 @@ class Script:
     """Lines for a shell that don't come from its terminal.
 
     Attributes:
-        lines: These, or those of a file where there are none.
-        path: Of that file; ``-`` is standard input.
-        name: What complaints call it; empty for no name.
-        keep_going: Run the lines after one that failed, too.
-        check: Only look for mistakes.
+        lines: The lines themselves; if empty, they are read from ``path``.
+        path: The file to read; ``-`` is standard input.
+        name: The file name for error messages; empty for none.
+        keep_going: True to go on after a line that failed.
+        check: True to only look for syntax errors.
     """
 
     def __init__(
@@ -80,28 +82,28 @@ class Script:
 
 
 def _any_command(line: str) -> None:
-    """What checks aliases where there is no shell."""
+    """Accept any alias: the check used without a shell."""
 
 
 class ShellState:
-    """What the lines given to one shell share.
+    """The state that the lines of one shell share.
 
     Attributes:
-        batch: The lines were written beforehand: nobody types them.
-        on_stdin: And they come from standard input: no command may read there.
-        where: The line that is run, in a batch.
-        depth: How many files are being run by `source`, one in another.
-        patterns: Of the current line: the patterns that its words are, where their quotes make
-            a difference.
+        batch: True if the lines come from a script rather than from a user who types them.
+        on_stdin: True if that script is standard input, so that no command may read from it.
+        where: The position of the line being run, in a script.
+        depth: The number of nested `source` commands.
+        patterns: For words of the current line, the pattern that each stands for, where quotes
+            make it differ from the word.
         previous: The remote directory before the last cd.
-        leaving: No more lines.
-        status: The exit status that `exit` was given.
-        settings: What `set` has changed.
-        aliases: Other names, and the commands that they stand for, as they were written.
-        in_rc: The lines are those of the rc file.
-        history: The lines that were given at this terminal, oldest first.
-        operations: The ids of the commands that were run here, which a server keeps apart.
-        check_command: Refuses what is not one command. Raises UsageError.
+        leaving: True if no further line is to be run.
+        status: The exit status given to `exit`.
+        settings: The values changed by `set`.
+        aliases: Aliases and the text of the commands that they stand for.
+        in_rc: True while the lines of the rc file run.
+        history: A function that returns the lines typed at this terminal, oldest first.
+        operations: The ids of the operations that this shell started, as the server knows them.
+        check_command: A function that raises UsageError unless the text is a single command.
     """
 
     def __init__(
@@ -128,22 +130,29 @@ class ShellState:
 
 
 def no_shell(app: App, script: Script | None = None) -> int:
-    """What an App runs that was given no shell."""
+    """Refuse to run a shell: the default of an App that was created without one."""
     raise UsageError("there is no shell in this program: start it as ftp or python -m ftpclient")
+
+
+def command_line(words: str, *, in_shell: bool) -> str:
+    """Return a command as it is typed in the shell, or outside it."""
+    return words if in_shell else f"ftp {words}"
 
 
 class App:
     """One run of `ftp`, or one shell.
 
     Attributes:
-        server: What was given with -s; None for the default.
-        as_json: One JSON object a line.
-        quiet: No progress, no summary.
-        first_directory: Where the shell begins; empty for the home.
+        server: The value of -s; None for the default server.
+        as_json: True to print JSON, one object per line.
+        quiet: True to print no progress and no remarks.
+        first_directory: The directory in which the shell starts; empty for the home.
         rc: A file whose lines the shell runs first.
-        given_password: What --password-stdin has brought.
-        interactive: Inside the shell: local patterns are expanded, paths are relative to cd.
-        run_shell: Runs a shell at the terminal, or a script; returns the exit status.
+        given_password: The password read because of --password-stdin.
+        interactive: True inside the shell, where local patterns are expanded and remote paths
+            are relative to the current directory.
+        run_shell: A function that runs a shell at the terminal, or a script, and returns the
+            exit status.
     """
 
     def __init__(
@@ -186,7 +195,7 @@ class App:
 
     @property
     def _beginning(self) -> str:
-        """How a complaint begins: with the line that is run, where a file has it."""
+        """The beginning of error messages: the file and line being run, or ``ftp``."""
         where = self.shell.where
         return f"{printable(where.file)}:{where.line}" if where and where.file else "ftp"
 
@@ -202,7 +211,7 @@ class App:
 
     @property
     def address(self) -> ServerAddress:
-        """Where the server to use is. Raises BadAddress."""
+        """The address of the server to use. Raises BadAddress."""
         return self.chosen.address
 
     @property
@@ -214,7 +223,7 @@ class App:
         return client
 
     def new_client(self, *, saved_token: bool = True) -> Client:
-        """Make the client of this run, without connecting it."""
+        """Create the client of this run, without connecting it."""
         self._check_open()
         from ftpclient.client import Client
 
@@ -243,23 +252,23 @@ class App:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise UsageError("not connected: open goes on here, open SERVER at another one")
+            raise UsageError("not connected: use open to reconnect, or open SERVER")
 
     @property
     def known_client(self) -> Client | None:
-        """The client, if one was made already; it may not be connected."""
+        """The client, if one was created already; it may not be connected."""
         return None if self._is_closed else self._client
 
     def use(self, server: str) -> None:
-        """Take this server, as it could be given with -s."""
+        """Use this server, given as the value of -s."""
         self.server = server
         self._chosen = None
 
     def switch(self, server: str) -> None:
-        """Go on at another server, connected. If that fails, everything is as before.
+        """Switch to another server and connect. If that fails, nothing changes.
 
-        One that was left is as it was left: its directory, and whoever was logged in. What was
-        given for one server isn't sent to another, nor does it excuse it from TLS.
+        Returning to a server restores its current directory and its user. A password, a
+        fingerprint or --plaintext given for one server never applies to another.
         """
         from ftpclient.connection.servers import SavedServers
 
@@ -267,7 +276,7 @@ class App:
         before = self.server, self.chosen, self._is_closed
         given = self.plaintext, self.accept_key, self.given_password
         wanted = SavedServers().find(server).address
-        if left is not None or self.server is not None:  # else nothing was given for another one
+        if left is not None or self.server is not None:  # else the options are for the new one
             if wanted.endpoint != address.endpoint:
                 self.plaintext, self.accept_key = False, None
             if str(wanted) != str(address):
@@ -293,12 +302,12 @@ class App:
             self._left[str(address)] = left, before[1]
 
     def leave_server(self) -> None:
-        """Close the connection, until another one is wanted."""
+        """Close the connection; commands are refused until `reopen` or `switch`."""
         self.close()
         self._is_closed = True
 
     def reopen(self) -> None:
-        """Connect again after `leave_server`. Raises what connecting raises."""
+        """Connect again after `leave_server`. Raises the errors of connecting."""
         self._is_closed = False
         try:
             client = self.client
@@ -308,7 +317,7 @@ class App:
         assert client is self._client
 
     def holds_password(self, text: str) -> bool:
-        """Whether a password that was used in this run is part of a text."""
+        """Return whether a text contains a password that was used in this run."""
         clients = [client for client, _ in self._left.values()]
         if self._client is not None:
             clients.append(self._client)
@@ -321,22 +330,22 @@ class App:
 
     @property
     def can_ask(self) -> bool:
-        """Whether somebody is there to be asked."""
+        """True if questions can be asked on the terminal."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
     @property
     def known_password(self) -> str | None:
-        """The password, where nobody has to be asked for it."""
+        """The password, if it is known without asking the user."""
         from ftpclient.connection.credentials import PASSWORD
 
         return os.environ.get(PASSWORD) if self.given_password is None else self.given_password
 
     def read_stdin_password(self) -> None:
-        """Take the password's line now, before anything else reads standard input."""
+        """Read the password's line before anything else reads standard input."""
         self.given_password = self.read_secret_line()
 
     def read_secret_line(self) -> str:
-        """The next line of standard input, which --password-stdin says is secret."""
+        """Read the next line of standard input as a secret (--password-stdin)."""
         return _read_line()
 
     @property
@@ -349,7 +358,7 @@ class App:
         return self.ask_secret(f"{self.address}'s password: ")
 
     def ask_secret(self, prompt: str) -> str:
-        """Ask the user for something that the terminal must not show."""
+        """Ask the user for a secret, without echoing what is typed."""
         self.flush()
         import getpass
 
@@ -359,39 +368,63 @@ class App:
     def _ask_trust(self, endpoint: str, fingerprint: str) -> bool:
         self.flush()
         print(
-            f"{endpoint} is not known yet. Its key's fingerprint is\n  {fingerprint}",
+            f"The server {endpoint} is unknown. Its key has the fingerprint\n  {fingerprint}",
             file=sys.stderr,
         )
-        return self.yes_or_no("Trust it (yes/no)? ")
+        return self.yes_or_no("Trust it (yes/no)? ", spelled_out=True)
 
     def _ask_takeover(self, endpoint: str, pinned: str, shown: str, issuer: str) -> bool:
         print(
             f"{endpoint}: the server's key has changed from\n  {pinned} to\n  {shown}.\n"
-            f"Its certificate is issued by {issuer}, which is trusted on this machine.",
+            f"Its certificate was issued by {issuer}, which this machine trusts.",
             file=sys.stderr,
         )
-        return self.yes_or_no("Trust certificates instead of the old key (yes/no)? ")
+        return self.yes_or_no(
+            "Trust its certificates instead of the old key (yes/no)? ", spelled_out=True
+        )
 
-    def yes_or_no(self, question: str) -> bool:
-        """Ask on the terminal until the answer is clear; Enter alone means no."""
+    def yes_or_no(
+        self,
+        question: str,
+        *,
+        spelled_out: bool = False,
+        show_list: Callable[[], None] | None = None,
+    ) -> bool:
+        """Ask on the terminal until the answer is yes or no; Enter alone means no.
+
+        Args:
+            spelled_out: True if ``y`` is not enough for a yes.
+            show_list: Called when the answer is ``list``, before the question is asked again.
+        """
+        agreeing = ("yes",) if spelled_out else ("y", "yes")
         while True:
             print(question, end="", file=sys.stderr, flush=True)
             with self.interrupt.at_once():
                 line = sys.stdin.readline()
             if not line:
-                print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the question
+                print(file=sys.stderr)  # Ctrl-D leaves the cursor after the question
             answer = line.strip().lower()
-            if answer in ("yes", "no", ""):
-                return answer == "yes"
+            if answer in (*agreeing, "n", "no", ""):
+                return answer in agreeing
+            if show_list is None:
+                print("please answer yes or no", file=sys.stderr)
+            elif answer in ("l", "list", "?"):
+                show_list()
+            else:
+                print("please answer yes, no or list", file=sys.stderr)
+
+    def command(self, words: str) -> str:
+        """Return a command as the user would type it here: after ``ftp`` outside the shell."""
+        return command_line(words, in_shell=self.interactive)
 
     # words -------------------------------------------------------------------------------
 
     def pattern(self, word: str) -> str:
-        """The pattern of remote paths that a word is; the shell knows what was quoted in it."""
+        """Return a word as a pattern of remote paths, with quoted characters taken literally."""
         return self.shell.patterns.get(word, word)
 
     def expand(self, word: str) -> list[str]:
-        """The local paths that a word in the shell means; itself when nothing matches."""
+        """Return the local paths that a shell word expands to; the word if nothing matches."""
         path = os.path.expanduser(word)
         if os.path.lexists(path):
             return [path]
@@ -402,12 +435,12 @@ class App:
     # talking -----------------------------------------------------------------------------
 
     def print(self, text: str) -> None:
-        """A line of result. Raises ReaderLeft."""
+        """Print a line of a result. Raises ReaderLeft."""
         self._complaints.flush()
         sys.stdout.write(text + "\n")
 
     def print_json(self, record: dict[str, Any]) -> None:
-        """A JSON object as a line, written out at once. Raises ReaderLeft."""
+        """Print a JSON object as one line and flush it. Raises ReaderLeft."""
         sys.stdout.write(_json(record) + "\n")
         sys.stdout.flush()
 
@@ -420,16 +453,16 @@ class App:
         try:
             self.client.get_stream(path, sys.stdout.fileno(), in_trash=in_trash)
         except FtpError:
-            raise  # of the server, though it may be an OSError as well
+            raise  # an error of the server, even if its class is an OSError as well
         except OSError as error:
             standard.fail(error)
 
     def tell_done(self, text: str, action: str, **more: Any) -> None:
-        """Tell that something was done: as an object with --json, else as a remark.
+        """Report that something was done: as an object with --json, else as a remark.
 
         Args:
             text: The remark; empty for none.
-            more: What the object has, see `records.done_record`.
+            more: Keys of the object, see `records.done_record`.
         """
         if self.as_json:
             from ftpclient.cli.records import done_record
@@ -439,18 +472,18 @@ class App:
             self.say(text)
 
     def summarize(self, text: str) -> None:
-        """A remark after all results. Raises ReaderLeft, so that nothing is said then."""
+        """Print a remark after all results. Raises ReaderLeft before it is printed."""
         sys.stdout.flush()
         self.say(text)
 
     def say(self, text: str) -> None:
-        """A remark for people, on stderr."""
+        """Print a human-readable remark on stderr, except with --quiet or --json."""
         self._complaints.flush()
         if not self.quiet and not self.as_json and not standard.reader_left():
             print(text, file=sys.stderr)
 
     def remark(self, text: str) -> None:
-        """Something that the user should know, from the server or about a log-in, on stderr."""
+        """Print a notice on stderr, from the server or about a log-in; as JSON with --json."""
         self._complaints.flush()
         if self.as_json:
             print(_json({"remark": printable(text)}), file=sys.stderr)
@@ -458,14 +491,14 @@ class App:
             print(f"ftp: {printable(text)}", file=sys.stderr)
 
     def complain(self, error: FtpError, exit_code: int | None = None) -> None:
-        """One line on stderr about what failed; with --debug after where it comes from.
+        """Print one line on stderr about a failure; with --debug, a traceback before it.
 
-        Many of one cause in a row are one line: so they are held back until something else is
-        printed, or the command ends. See `flush`.
+        Many failures in a row with one cause become a single line, so lines are held back until
+        something else is printed or the command ends. See `flush`.
 
         Args:
-            exit_code: The status that the command ends with because of it, where that isn't the
-                error's own.
+            exit_code: The command's exit status because of this failure, if it isn't the one of
+                the error.
         """
         if self.debug and error.__traceback__ is not None:
             from ftpclient.cli.traces import print_trace
@@ -473,9 +506,11 @@ class App:
             print_trace(error)
         text = printable(str(error))
         if isinstance(error, NotFound) and re.match(_WITH_COLON, text):
-            text += " (paths on the server have no colon before them, except in sync)"
+            text += " (only sync and check take a colon before a remote path)"
         elif isinstance(error, NotFound) and (found := re.match(_WITH_HOST, text)):
-            text += f" (a server is named as USER@{found[1]}:PATH or ftpd://{found[1]}/PATH)"
+            text += f" (to name a server, write USER@{found[1]}:PATH or ftpd://{found[1]}/PATH)"
+        elif isinstance(error, ConnectFailed) and text.endswith(_NOT_RUNNING) and self._is_unset:
+            text += " (ftpd start starts one; -s names another server)"
         if self.as_json:
             from ftpclient.cli.records import error_record
 
@@ -485,13 +520,24 @@ class App:
         else:
             self._complaints.add(error, text)
 
+    @property
+    def _is_unset(self) -> bool:
+        """True if neither -s nor a variable nor a saved server chose the server."""
+        from ftpclient.connection.servers import ENVIRONMENT, SavedServers
+
+        try:
+            saved = SavedServers().default_name()
+        except (FtpError, OSError):
+            return False
+        return not (self.server or os.environ.get(ENVIRONMENT) or saved)
+
     def flush(self) -> None:
-        """Print the failures that are held back: something went well, or it is the end."""
+        """Print the failures that are held back."""
         self._complaints.flush()
 
 
 def _read_line() -> str:
-    """Exactly one line of standard input, unbuffered: the rest is data, or commands."""
+    """Read exactly one line of standard input, unbuffered: the rest is data or commands."""
     line = bytearray()
     while byte := os.read(0, 1):
         if byte == b"\n":
@@ -501,6 +547,6 @@ def _read_line() -> str:
 
 
 def _json(record: dict[str, Any]) -> str:
-    import json  # most commands print none
+    import json  # most commands don't need it
 
     return json.dumps(record)

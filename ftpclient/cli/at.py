@@ -1,7 +1,7 @@
-"""The version of a file that ``--at`` means, for restore, get and cat.
+"""The option ``--at`` of restore, get and cat, which selects a version of a file.
 
 Lives here: the option, and finding the version. Lives elsewhere: listing versions
-(commands/trash.py), which one was there at a moment (transfer/trash.py).
+(commands/trash.py), which version existed at a given time (transfer/trash.py).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ at_option = click.option(
 
 
 def version_at(app: App, path: RemotePath, at: str) -> Version | None:
-    """The version of a file that ``--at`` means; None: the one that is there now.
+    """Return the version of a file that ``--at`` selects; None for the current file.
 
     Args:
-        at: Which of the versions that are kept, 1 being the newest; or a moment.
+        at: The number of a kept version, 1 being the newest; or a point in time.
 
     Raises:
-        UsageError: It is neither.
-        NotFound: None is kept.
+        UsageError: ``at`` is neither.
+        NotFound: No such version is kept.
     """
-    from ftpclient.cli import moments  # they aren't needed without --at
+    from ftpclient.cli import moments  # not needed without --at
     from ftpclient.transfer.trash import at_time
 
     number = re.fullmatch(_NUMBER, at.strip())
@@ -49,17 +49,18 @@ def version_at(app: App, path: RemotePath, at: str) -> Version | None:
         try:
             moment_ns = moments.past(at)
         except ValueError as error:
-            raise UsageError(f"--at: {error}; or a number that versions shows") from None
+            raise UsageError(f"--at: {error}; or the number of a version") from None
     found = app.client.versions(path)
     if number is not None:
         wanted = int(number[1])
         if not 1 <= wanted <= len(found):
             count = f"{len(found)} are" if len(found) != 1 else "1 is"
-            kept = f"{count} kept (versions lists them)" if found else "none is kept"
+            lister = app.command("versions")
+            kept = f"{count} kept ({lister} lists them)" if found else "none is kept"
             raise NotFound(f"{paths.show(path)}: no version {wanted}: {kept}", path=path)
         return found[wanted - 1]
     version = at_time(found, moment_ns)
     there_since = app.client.stat(path).mtime_ns if version is None else version.item.mtime_ns
     if there_since > moment_ns:
-        raise NotFound(f"{paths.show(path)}: no version of that time is kept", path=path)
+        raise NotFound(f"{paths.show(path)}: no version from that time is kept", path=path)
     return version

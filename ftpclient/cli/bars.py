@@ -1,7 +1,7 @@
-"""Progress: what a transfer looks like on a terminal, in one line.
+"""The progress of a transfer on a terminal, in one line.
 
-Lives here: what is counted, and the line's text for each width. Lives elsewhere: drawing it
-(status_line.py), when there is one (progress.py).
+Lives here: counting bytes and files, and the line's text for each width. Lives elsewhere:
+drawing it (status_line.py), deciding whether there is one (progress.py).
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from ftpwire.errors import FtpError
 from ftpwire.units import human, human_of
 
 _STALLED_FROM = 5.0
-"""Seconds without bytes after which that is shown."""
+"""Seconds without bytes after which the line says ``stalled``."""
 _OVER_SECONDS = 10.0
-"""The rate is that of so many last seconds."""
+"""The rate is averaged over this many seconds."""
 _SAMPLE_SECONDS = 0.2
 _NARROW = 26
-"""Columns below which the rate and the time left are written short: 19 are enough then."""
+"""Columns below which rate and remaining time are abbreviated; 19 columns suffice for these."""
 _LEAST_NAME = 8
 _SIZES = len("999.9 of 999.9 MiB")
 _SIZES_FROM = 60
 _BAR_FROM = 90
 _BAR_PART = 5
-"""A bar takes this part of a wide line."""
+"""A bar takes one fifth of a wide line."""
 _WIDEST_BAR = 40
 _GAP = "  "
 
 
 @dataclass(frozen=True)
 class Headway:
-    """How far a transfer is.
+    """The progress of a transfer.
 
     Attributes:
-        done: Bytes.
-        size: Of how many; None when that isn't known.
-        files: How many are done, of how many, where there are several.
-        name: What is under way, as it is shown.
-        rate: Bytes a second; None when that isn't known yet.
-        stalled: Seconds for which none came, where that is worth saying.
-        waiting: What is said instead of rate and time while there is no connection, and shorter.
+        done: Bytes transferred.
+        size: Bytes in all; None if unknown.
+        files: The number of files done and in all, as text; empty if there is only one.
+        name: The displayed name of the current file.
+        rate: Bytes per second; None if not known yet.
+        stalled: Seconds without a byte, once they are worth showing.
+        waiting: A long and a short text shown instead of rate and time while there is no
+            connection.
     """
 
     done: int
@@ -67,19 +68,19 @@ class Headway:
 
 
 def line(headway: Headway, width: int, *, colored: bool = False) -> str:
-    """Headway in at most so many columns.
+    """Return the progress line, at most ``width`` columns wide.
 
-    From 19 on, how much is done, the rate and the time left are there; with more, what there is
-    room for: how many files, the name, the sizes, a bar.
+    With 19 columns or more it has the percentage, the rate and the remaining time. Wider lines
+    add as many as fit of: the number of files, the name, the sizes, a bar.
     """
     before, bar, after = _parts(headway, width)
     if bar and colored:
-        bar = f"\x1b[36m{bar}\x1b[0m"  # where there is one, all has room
+        bar = f"\x1b[36m{bar}\x1b[0m"  # a line with a bar always fits
     return f"{before}{bar}{after}" if bar else begun(before + after, width)
 
 
 def _parts(headway: Headway, width: int) -> tuple[str, str, str]:
-    """What stands before the bar, the bar, and what follows."""
+    """Return the text before the bar, the bar, and the text after it."""
     begin = _share(headway, width)
     if headway.waiting:
         long, short = headway.waiting
@@ -103,7 +104,7 @@ def _parts(headway: Headway, width: int) -> tuple[str, str, str]:
 
 
 def _share(headway: Headway, width: int) -> str:
-    """The part that is done; how much, when it isn't known of how much."""
+    """Return the percentage done, or the bytes done if the total is unknown."""
     if headway.size is None:
         return _short(headway.done).rjust(6) if width < _NARROW else human(headway.done).rjust(9)
     if headway.done >= headway.size:
@@ -126,14 +127,14 @@ def _narrow_speed(headway: Headway) -> str:
 
 
 def _left(headway: Headway) -> int | None:
-    """Seconds that it still takes at that rate."""
+    """Return the estimated seconds left at the current rate."""
     if headway.size is None or not headway.rate:
         return None
     return math.ceil(max(0, headway.size - headway.done) / headway.rate)
 
 
 def _time(seconds: int | None) -> str:
-    """``0:05``, ``1:02:03``, ``2d 03h``."""
+    """Format seconds as ``0:05``, ``1:02:03`` or ``2d 03h``."""
     if seconds is None:
         return "-:--"
     minutes, rest = divmod(seconds, 60)
@@ -144,7 +145,7 @@ def _time(seconds: int | None) -> str:
 
 
 def _short_time(seconds: int | None) -> str:
-    """The same in five columns: ``0:05``, ``1h02m``, ``50h``, ``9d``."""
+    """Format seconds in five columns: ``0:05``, ``1h02m``, ``50h`` or ``9d``."""
     if seconds is None or seconds < 3600:
         return _time(seconds)
     if seconds < 36000:
@@ -154,14 +155,14 @@ def _short_time(seconds: int | None) -> str:
 
 
 def _short(size: int) -> str:
-    """Bytes in six columns: ``3.0M``."""
+    """Format bytes in six columns: ``3.0M``."""
     number, unit = human(size).split()
     return f"{number}{unit[0]}"
 
 
 def _sizes(headway: Headway) -> str:
     if headway.size is None:
-        return ""  # what is done stands at the beginning
+        return ""  # the bytes done are at the beginning of the line
     return human_of(max(0, headway.done), headway.size).rjust(_SIZES)
 
 
@@ -187,11 +188,12 @@ def _shown(name: bytes) -> str:
 
 @dataclass
 class _File:
-    """A large file under way.
+    """A large file being transferred.
 
     Attributes:
-        counted: Bytes of it that are counted.
-        has_begun: It was told whether it goes on with what an earlier try has left.
+        counted: Bytes of it that are counted as done.
+        has_begun: True once bytes were reported; the first report includes what an earlier
+            attempt left.
     """
 
     name: str
@@ -201,17 +203,18 @@ class _File:
 
     @property
     def left(self) -> float:
-        """Those that are still to come: what follows them is of small files."""
+        """Bytes still to come; any further ones on the same connection belong to small files."""
         return math.inf if self.size is None else self.size - self.counted
 
 
 class Bars(Printer):
-    """A line of progress of all that is under way.
+    """A progress line for everything being transferred.
 
-    As a context manager it draws it, and takes it away at the end.
+    As a context manager it draws the line, and erases it at the end. ``_lock`` guards all counters:
+    several threads transfer files, and another one draws. It is never held while drawing.
 
     Args:
-        clock: Seconds, of a clock that runs on.
+        clock: A monotonic clock, in seconds.
     """
 
     wants_totals = True
@@ -223,7 +226,7 @@ class Bars(Printer):
         self._line = StatusLine(self._text)
         self._has_colors = app.shell.settings["color"] != "never" and not os.environ.get("NO_COLOR")
         self._files: dict[bytes, _File] = {}
-        self._lanes: dict[int, _File] = {}
+        self._lanes: dict[int, _File] = {}  # the current large file of each thread
         self._last = b""
         self._done = 0
         self._left_earlier = 0
@@ -242,7 +245,7 @@ class Bars(Printer):
         self._app.flush()
         self._line.__exit__(*details)
 
-    # what is heard ---------------------------------------------------------------------------
+    # reports from the transfer ----------------------------------------------------------------
 
     def totals(self, files: int, size: int) -> None:
         with self._lock:
@@ -250,7 +253,7 @@ class Bars(Printer):
             self._size += size
 
     def lost(self, error: FtpError) -> None:
-        """Only how long it takes is shown: `waiting` follows at once."""
+        """Show nothing: `waiting` follows at once, and shows for how long."""
 
     def waiting(self, lost: float, left: float) -> None:
         with self._lock:
@@ -262,7 +265,7 @@ class Bars(Printer):
             self._start_anew()
 
     def _start_anew(self) -> None:
-        """The rate of before says nothing any more."""
+        """Forget the rate measured so far."""
         self._moved = self._clock()
         self._samples.clear()
 
@@ -271,7 +274,7 @@ class Bars(Printer):
         with self._lock:
             self._moved = self._clock()
             before = self._files.pop(name, None)
-            if before is not None:  # on a new connection: it is counted once more
+            if before is not None:  # restarted on a new connection: it is counted again
                 self._done -= before.counted
                 self._samples.clear()
             self._files[name] = self._lanes[threading.get_ident()] = _File(_shown(name), size)
@@ -282,7 +285,7 @@ class Bars(Printer):
             file = self._lanes.get(threading.get_ident())
             if file is not None:
                 file.counted += int(min(count, file.left))
-                if not file.has_begun:  # this is what an earlier try has left: it takes no time
+                if not file.has_begun:  # left by an earlier attempt: must not count for the rate
                     file.has_begun = True
                     self._left_earlier += count
             self._done += count
@@ -298,13 +301,13 @@ class Bars(Printer):
                 self._lanes = {key: one for key, one in self._lanes.items() if one is not file}
         super().finished(result)
 
-    # what is shown ---------------------------------------------------------------------------
+    # the line's text --------------------------------------------------------------------------
 
     def _text(self, width: int) -> str:
         return line(self.headway(), width, colored=self._has_colors)
 
     def headway(self) -> Headway:
-        """How far it is now."""
+        """Return the current progress."""
         with self._lock:
             now = self._clock()
             several = self._expected > 1 or self._count + len(self._files) > 1
@@ -325,7 +328,7 @@ class Bars(Printer):
             )
 
     def _name(self) -> str:
-        """Of the file that began last and isn't only waited for; or what ended last."""
+        """Return the name of the file that began last and has bytes to come, or of the last one."""
         for file in reversed(self._files.values()):
             if file.left or len(self._files) == 1:
                 return file.name
@@ -343,7 +346,7 @@ class Bars(Printer):
         return max(0, moved - before) / (now - began)
 
     def _stalled(self, now: float, size: int | None) -> int | None:
-        """Seconds without bytes. When all have come only the answer is waited for."""
+        """Return the seconds without bytes; None if few, or if only the reply is missing."""
         silent = now - self._moved
         if silent < _STALLED_FROM or (size is not None and self._done >= size):
             return None

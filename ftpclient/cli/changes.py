@@ -1,6 +1,6 @@
-"""What a command changes, told thing by thing with --json, and its totals.
+"""The changes that a command makes: one JSON object for each with --json, and the totals.
 
-Lives here: counting and printing for commands that ask the server for one change after another.
+Lives here: counting and printing for commands that request one change after another.
 Lives elsewhere: the objects (records.py), transfers and syncs (printer.py).
 """
 
@@ -24,7 +24,7 @@ class Changes:
     """The changes of one command. Without --json nothing is printed here.
 
     Args:
-        action: What it does, as `records.action_record` calls it.
+        action: The action's name in `records.action_record`.
     """
 
     def __init__(self, app: App, action: str) -> None:
@@ -43,12 +43,12 @@ class Changes:
         size: int | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Something was done.
+        """Report a change that was made.
 
         Args:
-            deleted: Files, directories and links that are gone.
-            size: Bytes that were copied or became free, where that can be.
-            more: What else its object has.
+            deleted: The number of files, directories and links removed.
+            size: Bytes copied or freed, if that applies.
+            more: Further keys of its object.
         """
         self._deleted += deleted
         if size is not None:
@@ -57,11 +57,11 @@ class Changes:
         self._tell("done", path, target, None, more)
 
     def removed(self, path: bytes, answer: Removed, entry: Entry | None = None) -> None:
-        """Something was removed.
+        """Report that something was removed.
 
         Args:
-            entry: What it was, if that is known; else the server has counted it, unless it is a
-                tree that went to the trash as a whole.
+            entry: The removed entry, if known. Otherwise the server's count is used, which is
+                missing for a tree that was moved to the trash as a whole.
         """
         more: dict[str, Any] = {}
         counted: int | None = answer.files + answer.directories
@@ -80,7 +80,7 @@ class Changes:
         self._size += size or 0
 
     def skipped(self, path: bytes, target: bytes | None, error: FtpError) -> None:
-        """Something was left alone on purpose."""
+        """Report that something was left alone on purpose."""
         self._tell("skipped", path, target, error)
 
     def failed(
@@ -91,10 +91,10 @@ class Changes:
         *,
         exit_code: int | None = None,
     ) -> None:
-        """Something could not be done. It is told here and as a complaint.
+        """Report a failure, also as an error message on stderr.
 
         Args:
-            path: None: what the error is about, as where a word means nothing.
+            path: The path that failed; None for the one that the error names.
             exit_code: See `App.complain`.
         """
         self._app.complain(error, exit_code)
@@ -103,7 +103,7 @@ class Changes:
         self._tell("failed", path, target, error)
 
     def finish(self, status: int) -> None:
-        """Print the totals, and end the command with a status."""
+        """Print the totals and end the command with an exit status."""
         if self._app.as_json:
             totals = records.totals_record(
                 done=self._counts["done"],

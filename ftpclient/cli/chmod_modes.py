@@ -1,6 +1,6 @@
-"""Modes as chmod takes them: octal, or symbolic as ``u+x,go-w``.
+"""Modes as chmod takes them: octal, or symbolic, e.g. ``u+x,go-w``.
 
-Lives here: reading them, and what becomes of a mode. Lives elsewhere: setting it (client.py).
+Lives here: parsing them and computing a new mode. Lives elsewhere: setting it (client.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BITS = {"r": 4, "w": 2, "x": 1}
 
 @dataclass(frozen=True)
 class _Action:
-    """One step: for whom, what to do (one of ``+-=``), and which rights."""
+    """One step: for whom, the operator (one of ``+-=``), and which permissions."""
 
     who: str
     sign: str
@@ -27,7 +27,7 @@ class _Action:
     spared: int
 
     def apply(self, mode: int, *, is_dir: bool) -> int:
-        change = stat.S_ISGID if "s" in self.rights else 0  # g alone may have it
+        change = stat.S_ISGID if "s" in self.rights else 0  # only g may have it
         for one in self.who:
             change |= self._rights(mode, is_dir) << _SHIFTS[one]
         change &= ~self.spared
@@ -40,7 +40,7 @@ class _Action:
         return mode | change
 
     def _rights(self, mode: int, is_dir: bool) -> int:
-        """As three bits."""
+        """Return the permissions as three bits."""
         if self.rights in _SHIFTS:
             return mode >> _SHIFTS[self.rights] & 7
         bits = 0
@@ -54,11 +54,11 @@ class _Action:
 
 @dataclass(frozen=True)
 class ModeChange:
-    """What a mode becomes.
+    """A change of a mode.
 
     Attributes:
-        octal: All of it; None when it follows from the old one.
-        keeps_setgid: Of an octal one: a directory keeps the setgid bit that it has.
+        octal: The new mode; None if it depends on the old one.
+        keeps_setgid: True if, with an octal mode, a directory keeps its setgid bit.
     """
 
     octal: int | None
@@ -67,18 +67,18 @@ class ModeChange:
 
     @classmethod
     def parse(cls, text: str) -> ModeChange:
-        """Read ``644``, ``u+x``, ``go-w,a+X``, ``g=u``, and of directories ``2775``, ``g+s``.
+        """Parse ``644``, ``u+x``, ``go-w,a+X``, ``g=u``; for directories also ``2775``, ``g+s``.
 
-        Who is meant by nobody (``+x``) is everybody, less what this process's umask spares.
+        Without u, g, o or a (``+x``), all three are meant, except bits set in the umask.
 
         Raises:
-            ValueError: It is neither; or setuid or sticky, which a server doesn't set.
+            ValueError: It is not a mode, or sets setuid or sticky, which a server doesn't set.
         """
         if _OCTAL.fullmatch(text):
             bits = int(text, 8)
             if bits & ~(0o777 | stat.S_ISGID):
                 raise ValueError(f"{text}: {_NO_SPECIAL}")
-            # as GNU chmod: up to four digits leave a directory's setgid on, 00755 clears it
+            # as in GNU chmod, up to four digits leave a directory's setgid on; 00755 clears it
             return cls(bits, keeps_setgid=len(text) < 5)
         actions: list[_Action] = []
         for clause in text.split(","):
@@ -97,7 +97,7 @@ class ModeChange:
         return cls(None, tuple(actions))
 
     def apply(self, mode: int, *, is_dir: bool) -> int:
-        """The mode that is to be set where ``mode`` is: of a directory, with its setgid bit."""
+        """Return the new mode of an entry that has ``mode``; for a directory, with setgid."""
         setgid = mode & stat.S_ISGID
         if self.octal is not None:
             changed = self.octal | (setgid if self.keeps_setgid else 0)
@@ -109,14 +109,14 @@ class ModeChange:
 
     @property
     def sets_setgid(self) -> bool:
-        """Whether it sets setgid: only a directory can have that."""
+        """True if it sets setgid, which only a directory can have."""
         if self.octal is not None:
             return bool(self.octal & stat.S_ISGID)
         return any("s" in one.rights and one.sign != "-" for one in self.actions)
 
     @property
     def setgid(self) -> bool | None:
-        """Of an octal one: whether a directory has setgid afterwards; None: as it was."""
+        """True if an octal mode sets a directory's setgid, False if it clears it, else None."""
         return True if self.sets_setgid else None if self.keeps_setgid else False
 
 
@@ -124,7 +124,7 @@ _NO_SPECIAL = "the server keeps no setuid or sticky bit (g+s is for directories)
 
 
 def umask() -> int:
-    """It can't be read without being set."""
+    """Return the process's umask. It can't be read without setting it."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

@@ -1,10 +1,10 @@
 """Colours of names in listings.
 
-Lives here: reading LS_COLORS (dir_colors(5)), and painting a name. Lives elsewhere: listings
+Lives here: reading LS_COLORS (dir_colors(5)), and colouring a name. Lives elsewhere: listings
 (commands/browsing.py), bars (bars.py).
 
-Like ls, nothing is coloured where NO_COLOR is set and not empty (https://no-color.org), where
-TERM is dumb, or in a pipe.
+As in ls, nothing is coloured if NO_COLOR is set and not empty (https://no-color.org), if TERM
+is dumb, or in a pipe.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ftpwire.messages import Entry
 
 When = Literal["auto", "always", "never"]
 _DEFAULT = {"di": "01;34", "ln": "01;36", "ex": "01;32", "pi": "33", "or": "01;31"}
-"""Where LS_COLORS says nothing: as GNU ls has them; a link to nothing is red."""
+"""Colours of types that LS_COLORS doesn't set: those of GNU ls, and red for a broken link."""
 _CODES = re.compile(r"[0-9;]{1,32}")
 _TARGET = "target"
-"""In LS_COLORS: a link has the colour of what it leads to. It isn't known what that is: a link's
-own colour is taken."""
+"""In LS_COLORS: a link has the colour of its target. A listing doesn't say what that is, so
+the colour of links is used."""
 
 
 def wanted(when: When) -> Colors | None:
-    """The colours for standard output; None for none."""
+    """Return the colours for standard output; None for no colours."""
     if when == "auto":
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         when = "always" if sys.stdout.isatty() and not plain else "never"
@@ -36,7 +36,7 @@ def wanted(when: When) -> Colors | None:
 
 
 class Colors:
-    """What LS_COLORS says; what isn't understood of it is passed over."""
+    """The colours set in LS_COLORS; unknown or malformed parts are ignored."""
 
     def __init__(self, text: str) -> None:
         self._of_type = dict(_DEFAULT)
@@ -51,11 +51,11 @@ class Colors:
                 self._of_type[key] = codes
 
     def paint(self, name: str, entry: Entry, *, dangling: bool = False) -> str:
-        """An entry's name in its colour.
+        """Return an entry's name in its colour.
 
         Args:
-            name: As it is shown.
-            dangling: It is a link that leads nowhere.
+            name: The name as displayed.
+            dangling: True for a link whose target doesn't exist.
         """
         codes = self._codes(entry, dangling)
         return f"\x1b[{codes}m{name}\x1b[0m" if codes and codes.strip("0;") else name
@@ -73,7 +73,7 @@ class Colors:
         return self._of_name(paths.to_text(entry.path)) or types.get("fi")
 
     def _of_name(self, name: str) -> str | None:
-        """By the longest ending that LS_COLORS names."""
+        """Return the codes of the longest ending in LS_COLORS that the name has."""
         lower, at = name.lower(), 0
         if not self._of_ending:
             return None

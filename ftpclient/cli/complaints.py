@@ -1,6 +1,6 @@
-"""What failed, on stderr: a line each, and one line for ten and more of one cause in a row.
+"""Failures on stderr: one line for each, or one for ten or more in a row with the same cause.
 
-Lives here: holding failures back until it is known how many there are. Lives elsewhere: the words
+Lives here: holding failures back until their number is known. Lives elsewhere: their texts
 (app.py), the exit status (main.py).
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from ftpwire.errors import CommandError, FtpError
 
 MANY = 10
-"""So many failures of one cause in a row are one line."""
+"""From this number on, failures in a row with the same cause share one line."""
 
 
 class Complaints:
-    """Failures that are not printed yet: all of one cause.
+    """Failures that are not printed yet, all with the same cause.
 
     Args:
-        write: Prints a line.
+        write: A function that prints a line.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -28,7 +28,7 @@ class Complaints:
         self._count = 0
 
     def add(self, error: FtpError, text: str) -> None:
-        """Say that something failed, soon."""
+        """Add a failure, to be printed later."""
         cause = _cause_of(error, text)
         if cause != self._cause:
             self.flush()
@@ -38,7 +38,7 @@ class Complaints:
             self._lines.append(text)
 
     def flush(self) -> None:
-        """Print what is held back: something else comes now."""
+        """Print the failures that are held back, before any other output."""
         count, self._count = self._count, 0
         lines, self._lines = self._lines, []
         self._cause = None
@@ -49,7 +49,7 @@ class Complaints:
 
 
 def _cause_of(error: FtpError, text: str) -> object:
-    """What two failures have in common; an error without a code of its own has only its words."""
+    """Return the error's code, or its text without the path if the code is the general one."""
     if error.code != CommandError.code:
         return error.code
     return text.partition(": ")[2] or text

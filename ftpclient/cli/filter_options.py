@@ -1,6 +1,6 @@
-"""Options that say what of a tree is meant: --exclude, --include, --exclude-from, --files-from.
+"""Options that select files of a tree: --exclude, --include, --exclude-from, --files-from.
 
-Lives here: the options in the order in which they were given; --files-from; reading both files.
+Lives here: the options in the order in which they were given, and reading their files.
 Lives elsewhere: what a pattern matches (transfer/patterns.py), walking (transfer/selection.py).
 
 A command that takes them:
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from ftpclient.transfer.selection import Walk
 
 Patterns = tuple[tuple[bool, str], ...]
-"""What is left out (True) and what is not (False), in the order of the command line: the last
-pattern that matches decides."""
+"""Patterns to exclude (True) and to include (False), in the order of the command line: the last
+one that matches decides."""
 
 _EXCLUDE, _INCLUDE, _FROM = "exclude", "include", "exclude_from"
 
 
 class SelectingCommand(HintingCommand):
-    """A command with `filter_options`. It keeps their order."""
+    """A command with `filter_options` that keeps their order."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, list(args))  # first: it explains what is wrong
+        rest = super().parse_args(ctx, list(args))  # first, as it explains errors
         if not any(ctx.params[name] for name in (_EXCLUDE, _INCLUDE, _FROM)):
             ctx.meta[__name__] = []
             return rest
@@ -54,7 +54,7 @@ class SelectingCommand(HintingCommand):
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a `SelectingCommand`, which gets them as ``patterns``."""
+    """Add the options to a `SelectingCommand`, which receives them as ``patterns``."""
 
     @functools.wraps(command)
     def function(*args: Any, **arguments: Any) -> Any:
@@ -93,13 +93,16 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --files-from and -0 to a command, which gets the paths as ``files_from``; None: all."""
+    """Add --files-from and -0 to a command.
+
+    It receives the paths as ``files_from``; None for the whole tree.
+    """
 
     @functools.wraps(command)
     def function(app: App, **arguments: Any) -> Any:
         file, zero = arguments.pop("list_file"), arguments.pop("list_zero")
         if zero and file is None:
-            raise UsageError("-0 has a meaning together with --files-from only")
+            raise UsageError("-0 needs --files-from")
         if file == "-":
             _check_input(app)
         paths_of = None if file is None else _paths_of(file, b"\0" if zero else b"\n")
@@ -126,17 +129,17 @@ def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_input(app: App) -> None:
-    """Refuse to read a list from standard input where that is not the user's to give."""
+    """Raise an error if standard input can't have a list of paths."""
     if app.shell.batch:
-        raise UsageError("--files-from - can't be used here: standard input has the commands")
+        raise UsageError("--files-from - can't be used here: standard input holds the commands")
     if standard.was_closed(0):
-        raise CommandError("standard input is closed: there is no list of paths")
+        raise CommandError("can't read the list of paths: standard input is closed")
 
 
 def _paths_of(file: str, end: bytes) -> Iterator[bytes]:
-    """The paths in a list of them. Empty lines are passed over; nothing is a comment.
+    """Yield the paths of a list. Empty lines are skipped; there are no comments.
 
-    Raises UsageError for one that leads out of the tree.
+    Raises UsageError for a path that leads out of the tree.
     """
     from ftpclient.transfer.path_list import path_below
 
@@ -155,7 +158,7 @@ def _paths_of(file: str, end: bytes) -> Iterator[bytes]:
 
 
 def _ended_by(end: bytes, file: IO[bytes]) -> Iterator[bytes]:
-    """What is in a file up to each of these bytes."""
+    """Yield the parts of a file that end with the given byte."""
     if end == b"\n":
         for line in file:
             yield line.removesuffix(end)
@@ -170,7 +173,7 @@ def _ended_by(end: bytes, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def lines_of(patterns: Patterns) -> list[str]:
-    """The patterns as `Client.put` takes them: what is taken back in begins with ``!``."""
+    """Return the patterns as `Client.put` takes them: a pattern to include begins with ``!``."""
     if not patterns:
         return []
     from ftpclient.transfer.patterns import as_line
@@ -179,7 +182,7 @@ def lines_of(patterns: Patterns) -> list[str]:
 
 
 def walking(patterns: Patterns) -> Walk:
-    """Tells what these patterns leave of a tree that is listed."""
+    """Return a `Walk` that applies these patterns to a tree as it is listed."""
     from ftpclient.transfer.patterns import option_rules
     from ftpclient.transfer.selection import Filter, Walk
 
@@ -187,9 +190,9 @@ def walking(patterns: Patterns) -> Walk:
 
 
 def _patterns(given: list[tuple[str, str]]) -> Patterns:
-    """The patterns of options. Raises UsageError for what is no pattern."""
+    """Return the patterns of options. Raises UsageError for an invalid pattern."""
     if not given:
-        return ()  # and what reads them need not be imported
+        return ()  # without importing the parser
     from ftpclient.transfer.patterns import option_rules
 
     found: list[tuple[bool, str]] = []
@@ -206,7 +209,7 @@ def _patterns(given: list[tuple[str, str]]) -> Patterns:
 
 
 def _lines_of(file: str) -> list[str]:
-    """The patterns of a file: as in git, other lines are passed over."""
+    """Return the patterns of a file; as in git, empty lines and comments are skipped."""
     from ftpclient.transfer.patterns import pattern_lines
 
     try:

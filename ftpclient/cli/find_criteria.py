@@ -1,7 +1,7 @@
-"""What find looks for: names, types, sizes, ages.
+"""The tests of find: names, types, sizes, ages.
 
-Lives here: reading the criteria as find takes them, and whether an entry meets them.
-Lives elsewhere: the walk, and what is printed (cli/commands/finding.py).
+Lives here: parsing the tests in find's notation, and applying them to an entry.
+Lives elsewhere: the walk and the output (cli/commands/finding.py).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ftpwire.messages import Entry
 from ftpwire.units import parse_size
 
 Criterion = Callable[[bytes, Entry], bool]
-"""Whether an entry at an absolute path is meant."""
+"""A test of an entry and its absolute path."""
 
 _TYPES = {"f": "file", "d": "dir", "l": "link"}
 _COUNT = re.compile(r"([-+]?)([0-9]{1,15})")
 _AMOUNT = re.compile(r"([-+]?)([0-9.]{1,20})\s*([A-Za-z]*)")
 _NS = 10**9
 _UNITS = {"": 1, "c": 1, "w": 2, "b": 512}
-"""Letters of find that are no unit of ours."""
+"""Units of find that `parse_size` doesn't have."""
 
 
 def name_like(pattern: str, *, any_case: bool = False) -> Criterion:
-    """The last part of the path is like ``*.txt``. A leading dot is no matter, as in find."""
+    """Match the last part of the path, e.g. ``*.txt``. As in find, ``*`` matches a leading dot."""
     matches = _matcher(pattern, any_case)
     return lambda path, _: matches(paths.name_of(path) or b"/")
 
 
 def path_like(pattern: str) -> Criterion:
-    """The whole absolute path is like the pattern; ``*`` stands for slashes, too."""
+    """Match the whole absolute path; ``*`` matches slashes, too."""
     matches = _matcher(pattern, False)
     return lambda path, _: matches(path)
 
@@ -45,17 +45,17 @@ def _matcher(pattern: str, any_case: bool) -> Callable[[bytes], bool]:
 
 
 def of_type(text: str) -> Criterion:
-    """``f``, ``d`` or ``l``, or several of them with commas between. Raises ValueError."""
+    """Match the types ``f``, ``d`` or ``l``, or a comma-separated list. Raises ValueError."""
     letters = text.split(",")
     if not all(letter in _TYPES for letter in letters):
-        raise ValueError(f"{text!r}: a type is f (files), d (directories) or l (links)")
+        raise ValueError(f"{text!r} is not a type: use f (file), d (directory) or l (link)")
     types = {_TYPES[letter] for letter in letters}
     return lambda _, entry: entry.type in types
 
 
 @dataclass(frozen=True)
 class _Amount:
-    """``+N``: more than that; ``-N``: less; ``N``: as much, in whole units rounded up."""
+    """A limit: ``+N`` more than N, ``-N`` less, ``N`` exactly N units, rounded up."""
 
     sign: str
     number: int
@@ -71,7 +71,7 @@ class _Amount:
 
 
 def of_size(text: str) -> Criterion:
-    """Files of ``+10M``, ``-4k``, ``+1.5GiB``, ``100`` (bytes). Raises ValueError."""
+    """Match files by size: ``+10M``, ``-4k``, ``+1.5GiB``, ``100`` (bytes). Raises ValueError."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size: write +10M for more, -10M for less")
@@ -86,11 +86,11 @@ def of_size(text: str) -> Criterion:
 
 
 def of_age(text: str, unit_seconds: int, now_ns: int | None = None) -> Criterion:
-    """Changed ``-7``: less than so many units ago; ``+7``: more; ``7``: in just that one.
+    """Match the age: ``-7`` for less than 7 units, ``+7`` for more, ``7`` for exactly 7.
 
     Args:
-        unit_seconds: 86,400 for days, 60 for minutes.
-        now_ns: Nanoseconds since 1970; None for the moment.
+        unit_seconds: The length of a unit in seconds: 86,400 for days, 60 for minutes.
+        now_ns: The current time in nanoseconds since 1970; None to ask the clock.
 
     Raises:
         ValueError: It is not a number.
@@ -112,5 +112,5 @@ def of_age(text: str, unit_seconds: int, now_ns: int | None = None) -> Criterion
 
 
 def newer_than(mtime_ns: int) -> Criterion:
-    """Changed after that moment, in nanoseconds since 1970."""
+    """Match what was changed after a time, in nanoseconds since 1970."""
     return lambda _, entry: entry.mtime_ns > mtime_ns

@@ -1,17 +1,17 @@
-"""What other tools call our commands and options, and what is meant here.
+"""Commands and options of other tools, and the ones to use here instead.
 
-Lives here: the tables, and what is said of a word in one of them.
-Lives elsewhere: whole command lines (translations.py), words that were misspelled
-(ftpwire/likeness.py). It is imported when a word was typed that isn't ours.
+Lives here: the tables, and the message about a word in one of them.
+Lives elsewhere: whole command lines (translations.py), misspelled words (ftpwire/likeness.py).
+The module is only imported after an unknown word was typed.
 
-What is meant has one of these forms:
+A table's value has one of these forms:
 
 - command lines or options, separated by ``, or ``, with a remark in parentheses at the end:
   ``--limit-rate``, ``cat FILE | grep PATTERN``, ``--checksum (size and time are the default)``;
-- ``nothing: why none is needed``;
-- ``none: why there is none, and what to do instead``.
+- ``nothing: why it isn't needed``;
+- ``none: why it doesn't exist, and what to do instead``.
 
-None of them leads to what removes something, except where that is what was asked for.
+No value suggests a command that removes something, unless the foreign word removes something.
 """
 
 from __future__ import annotations
@@ -22,34 +22,37 @@ _NOTHING, _NONE = "nothing: ", "none: "
 
 
 def hint(kind: str, word: str, meant: str) -> str:
-    """What to say of a word of other tools.
+    """Return the message about a word of other tools.
 
     Args:
         kind: ``option`` or ``command``.
-        word: As it is shown.
+        word: The word as displayed.
+        meant: The value of its table.
     """
     if meant.startswith(_NOTHING):
-        return f"no {kind} {word}, and none is needed: {meant.removeprefix(_NOTHING)}"
+        return f"{word} isn't needed: {meant.removeprefix(_NOTHING)}"
     if meant.startswith(_NONE):
-        return f"no {kind} {word}: {meant.removeprefix(_NONE)}"
-    return f"no {kind} {word}: did you mean {meant}?"
+        return f"unknown {kind} {word}: {meant.removeprefix(_NONE)}"
+    return f"unknown {kind} {word}: did you mean {meant}?"
 
 
 # options ------------------------------------------------------------------------------------
 
-_UNCOMPRESSED = "nothing: bytes travel as they are, without compression"
-_SHOWN = "nothing: a terminal shows it by itself"
+_EXEC = ("-exec", "-execdir", "-ok", "-okdir")
+
+_UNCOMPRESSED = "nothing: data is not compressed"
+_SHOWN = "nothing: progress is shown on every terminal"
 _RESUMES = "nothing: resuming is the default"
-_WHOLE = "nothing: files are sent whole, and a name never shows half a file"
-_ONE_ACCOUNT = "none: all files of an account belong to it"
+_WHOLE = "nothing: files are sent whole, and appear under their names when they are complete"
+_ONE_ACCOUNT = "none: all files of an account have the same owner"
 _NO_HARD_LINKS = "none: there are no hard links"
-_NOT_KEPT = "nothing: what is replaced is kept; versions lists it, undo and restore bring it back"
+_NOT_KEPT = "nothing: replaced files are kept; versions lists them, undo and restore restore them"
 _FORWARD = "none: forward a port with ssh -L, and connect to localhost:PORT"
 
 _TRANSFERS = {
     **dict.fromkeys(("-z", "-C", "--compress", "--compression", "--compress-level"), _UNCOMPRESSED),
     **dict.fromkeys(("--progress", "--info"), _SHOWN),
-    **dict.fromkeys(("--stats", "--stats-one-line"), "nothing: the totals come at the end"),
+    **dict.fromkeys(("--stats", "--stats-one-line"), "nothing: totals are printed at the end"),
     **dict.fromkeys(
         ("--partial", "--partial-dir", "--continue", "--append", "--append-verify"), _RESUMES
     ),
@@ -58,7 +61,7 @@ _TRANSFERS = {
         _WHOLE,
     ),
     **dict.fromkeys(("-S", "--sparse"), "nothing: holes are kept"),
-    "--fsync": "nothing: every file is on disk before it counts as stored",
+    "--fsync": "nothing: every file is synced to disk",
     "--bwlimit": "--limit-rate",
     **dict.fromkeys(("--transfers", "--multi-thread-streams"), "--parallel"),
     **dict.fromkeys(
@@ -73,7 +76,7 @@ _TRANSFERS = {
     **dict.fromkeys(("--exclude-glob-from", "--exclude-rx-from"), "--exclude-from"),
     **dict.fromkeys(
         ("--include-from", "--filter-from", "--include-glob-from", "--include-rx-from"),
-        "--exclude-from (in its file, ! before a pattern takes back in)",
+        "--exclude-from (in its file, ! before a pattern includes again)",
     ),
     "--cvs-exclude": "--exclude-from",
     "--from0": "-0",
@@ -88,42 +91,40 @@ _TRANSFERS = {
     **dict.fromkeys(
         ("-A", "--acls", "-X", "--xattrs"), "none: ACLs and extended attributes aren't kept"
     ),
-    **dict.fromkeys(("-D", "--devices", "--specials"), "none: devices and FIFOs aren't made anew"),
+    **dict.fromkeys(("-D", "--devices", "--specials"), "none: devices and FIFOs aren't copied"),
     **dict.fromkeys(("--perms", "--times", "--metadata"), "nothing: modes and times are kept"),
     **dict.fromkeys(
         ("--no-perms", "--no-times", "--chmod", "--no-umask"),
         "none: modes and times are kept; chmod and touch change them afterwards",
     ),
-    "--min-size": "none: there is --max-size of sync alone",
+    "--min-size": "none: there is only --max-size, in sync",
     **dict.fromkeys(("-J", "--proxy-jump"), _FORWARD),
-    **dict.fromkeys(
-        ("-e", "--rsh"), "nothing: the server is named in the path, as in alice@files:www"
-    ),
+    **dict.fromkeys(("-e", "--rsh"), "nothing: a path names the server, e.g. alice@files:www"),
     "--rsync-path": "nothing: there is one server program",
-    "--itemize-changes": "--dry-run (it tells why)",
+    "--itemize-changes": "--dry-run (it shows why)",
     **dict.fromkeys(("--out-format", "--script"), "--json"),
     "--human-readable": "nothing: sizes are shown with units",
     "--executability": "nothing: modes are kept",
-    "--iconv": "nothing: names travel as the bytes that they are",
-    "--port": "none: a URL has the port, as in ftpd://alice@files:4000/www",
-    "--password-file": "none: login saves a token, and --password-stdin goes before the command",
+    "--iconv": "nothing: names are sent as bytes, without conversion",
+    "--port": "none: write the port in a URL, e.g. ftpd://alice@files:4000/www",
+    "--password-file": "none: login saves a token; --password-stdin goes before the command",
     "--list-only": "ls -l -R",
     **dict.fromkeys(
-        ("--overwrite", "--depth-first", "--scan-all-first"), "nothing: it is always so"
+        ("--overwrite", "--depth-first", "--scan-all-first"), "nothing: this is the default"
     ),
-    "--allow-suid": "none: setuid and setgid of files are dropped",
-    "--log-file": "none: 2>FILE, in your own shell",
+    "--allow-suid": "none: setuid and setgid of files aren't kept",
+    "--log-file": "none: write 2>FILE, in your own shell",
     "--one-file-system": "none: -x means --exclude here",
 }
-"""Options of rsync, rclone, lftp, sftp and scp for whatever moves files."""
+"""Options of rsync, rclone, lftp, sftp and scp, for all commands that transfer files."""
 
 _PUT_AND_GET = _TRANSFERS | {
-    "-f": "nothing: files are replaced, and each is on disk before it counts as stored",
+    "-f": "nothing: files are replaced and synced to disk by default",
     "-l": "--limit-rate",
-    "-i": "-n (for a key of SSH: login saves a token)",
+    "-i": "-n (instead of an SSH key, login saves a token)",
     "-O": "-t",
     "-d": "-r",
-    "-E": "nothing: modes are kept (that of lftp is --remove-source)",
+    "-E": "nothing: modes are kept (for lftp's -E, use --remove-source)",
     "-N": "-u",
     **dict.fromkeys(("--ignore-existing", "--immutable", "--only-missing"), "--no-clobber"),
     **dict.fromkeys(("--existing", "--only-existing"), "sync --existing"),
@@ -136,13 +137,13 @@ _PUT_AND_GET = _TRANSFERS | {
     "--max-delete": "sync --max-delete",
     **dict.fromkeys(
         ("-I", "--checksum", "--ignore-times", "--ignore-size", "--size-only"),
-        "nothing: what is there is always compared by digest",
+        "nothing: existing files are always compared by digest",
     ),
     "--max-age": "sync --max-age",
     "--min-age": "sync --min-age",
     "--max-size": "sync --max-size",
     "--relative": "--files-from (its paths keep their directories)",
-    "--mkpath": "nothing: with a slash at its end, a TARGET is made",
+    "--mkpath": "nothing: a TARGET that ends with a slash is created",
     "--interactive": "--dry-run, or --no-clobber",
 }
 _PUT = _PUT_AND_GET | {"-o": "put SOURCE TARGET"}
@@ -152,9 +153,9 @@ _GET = _PUT_AND_GET | {
 }
 
 _SYNC = _TRANSFERS | {
-    "-c": "--checksum (resuming, as with put -c, is the default)",
-    "-i": "--dry-run (it tells why)",
-    "-I": "--include (for that of rsync: --checksum)",
+    "-c": "--checksum (resuming is the default)",
+    "-i": "--dry-run (it shows why)",
+    "-I": "--include (for rsync's -I, use --checksum)",
     "-N": "--max-age",
     "-X": "--exclude (extended attributes aren't kept)",
     "--archive": "nothing: times, modes and links are kept",
@@ -162,36 +163,36 @@ _SYNC = _TRANSFERS | {
     "--links": "nothing: links are kept as links",
     **dict.fromkeys(
         ("--del", "--delete-after", "--delete-delay", "--delete-during"),
-        "--delete (deletions come after the transfers)",
+        "--delete (it deletes after the transfers)",
     ),
     "--delete-first": "--delete-before",
-    "--delete-excluded": "--delete (what is left out is never deleted)",
+    "--delete-excluded": "--delete (excluded files are never deleted)",
     "--ignore-times": "--checksum",
     "--ignore-time": "--checksum",
     "--ignore-size": "--checksum",
     "--only-newer": "--update",
     **dict.fromkeys(("--only-existing", "--ignore-non-existing"), "--existing"),
-    "--mkpath": "nothing: DST is made",
+    "--mkpath": "nothing: a missing DST is created",
     "--relative": "--files-from (its paths keep their directories)",
-    "--modify-window": "nothing: what the target's disk can't keep counts as the same",
-    "--no-recursion": "--exclude (the pattern */ leaves all directories out)",
+    "--modify-window": "nothing: differences that the target's disk can't store are ignored",
+    "--no-recursion": "--exclude (the pattern */ excludes all directories)",
     "--use-pget": "nothing: --parallel splits large files, too",
     **dict.fromkeys(("--only-missing", "--immutable"), "--ignore-existing"),
     "--newer-than": "--max-age",
     "--size-range": "--max-size",
     "--older-than": "--min-age",
-    "--reverse": "nothing: the path with the colon is the server's",
+    "--reverse": "nothing: the path with the colon is the remote one",
     "--dereference": "--copy-links",
     "--use-pget-n": "--parallel (it splits large files, too)",
     **dict.fromkeys(
         ("--remove-source-files", "--Remove-source-files", "--Remove-source-dirs", "--Move"),
         "put -r -T --remove-source, or get -r -T --remove-source",
     ),
-    "--interactive": "--dry-run (and --delete asks)",
-    "--track-renames": "nothing: with --delete, what was renamed is moved",
-    "--create-empty-src-dirs": "nothing: empty directories are made",
-    **dict.fromkeys(("-m", "--prune-empty-dirs"), "none: empty directories are made"),
-    "--loop": "none: the same command again goes on",
+    "--interactive": "--dry-run (--delete asks before it deletes)",
+    "--track-renames": "nothing: with --delete, renamed files are moved instead of sent",
+    "--create-empty-src-dirs": "nothing: empty directories are created",
+    **dict.fromkeys(("-m", "--prune-empty-dirs"), "none: empty directories are created"),
+    "--loop": "none: run the same command again to continue",
     "--atomic": "put -r -T --atomic",
 }
 
@@ -201,7 +202,7 @@ _LS = {
     "-i": "stat",
     "-f": "-U",
     **dict.fromkeys(("-c", "-u"), "-t (it sorts by the time of the last change)"),
-    "-p": "nothing: directories are shown with a slash",
+    "-p": "nothing: names of directories end with a slash",
     **dict.fromkeys(("-k", "--block-size", "--si"), "-h"),
     "-L": "stat -L",
     "-m": "-C",
@@ -212,24 +213,29 @@ _LS = {
 }
 
 _FIND = {
-    **dict.fromkeys(
-        ("-exec", "-execdir", "-ok", "-okdir"), "find PATH -print0 | xargs -0 ftp COMMAND"
-    ),
-    **dict.fromkeys(("-o", "-or"), "one find for each"),
+    **dict.fromkeys(_EXEC, "find PATH -print0 | xargs -0 ftp COMMAND"),
+    **dict.fromkeys(("-o", "-or"), "none: run find once for each test"),
     "-not": "find PATH | grep -v PATTERN",
     "-prune": "--exclude",
-    **dict.fromkeys(("-a", "-and"), "nothing: all criteria must be met"),
+    **dict.fromkeys(("-a", "-and"), "nothing: all tests must match"),
     **dict.fromkeys(("-regex", "-iregex", "-ipath"), "find PATH | grep -E PATTERN"),
     **dict.fromkeys(("-printf", "-fprintf", "-fprint", "-fls"), "--json"),
     "-perm": "--json (it has the modes)",
     "-wholename": "-path",
     **dict.fromkeys(("-ctime", "-atime"), "-mtime"),
     **dict.fromkeys(("-cmin", "-amin"), "-mmin"),
-    "-depth": "nothing: -delete begins with what is deepest",
+    "-depth": "nothing: -delete removes the contents of a directory first",
     "-quit": "find PATH | head -1",
-    **dict.fromkeys(("-user", "-group", "-uid", "-gid"), "nothing: all of it is yours"),
+    **dict.fromkeys(("-user", "-group", "-uid", "-gid"), "nothing: all files have the same owner"),
     **dict.fromkeys(("-L", "-follow", "-P"), "nothing: links are not followed"),
 }
+
+IN_SHELL: Mapping[str, Mapping[str, str]] = {
+    "find": dict.fromkeys(
+        _EXEC, "none: -delete removes what was found; other commands take patterns: chmod 644 *.txt"
+    ),
+}
+"""Values that differ inside the shell, where no command starts another `ftp`."""
 
 BEFORE_A_COMMAND = {
     "-V": "--version",
@@ -240,7 +246,7 @@ BEFORE_A_COMMAND = {
     **dict.fromkeys(("-k", "--insecure", "--no-check-certificate"), "--accept-new"),
     "--no-tls": "--plaintext",
     "-e": "-c LINE",
-    "-i": "nothing: scripts are never asked, and login saves a token instead of a key",
+    "-i": "nothing: scripts are asked no questions (instead of an SSH key, login saves a token)",
     "-n": "nothing: --password-stdin or FTP_PASSWORD log in",
     "-d": "--debug",
     "-r": "put -r, or get -r",
@@ -249,7 +255,7 @@ BEFORE_A_COMMAND = {
     "-J": _FORWARD,
     **dict.fromkeys(
         ("-o", "-F", "--config"),
-        "none: there is no file of settings; login saves servers, and -s names one",
+        "none: there is no configuration file; login saves servers, and -s names one",
     ),
     **dict.fromkeys(("-4", "-6"), "-s ADDRESS"),
     "--progress": _SHOWN,
@@ -257,10 +263,10 @@ BEFORE_A_COMMAND = {
     "--bwlimit": "put --limit-rate, or sync --limit-rate",
     "--transfers": "put --parallel, or sync --parallel",
 }
-"""Those of `ftp` itself, before the command."""
+"""Options that other tools take before the command, where `ftp` has its own."""
 
 _RM = {
-    **dict.fromkeys(("-i", "-I"), "--dry-run (rm asks nothing)"),
+    **dict.fromkeys(("-i", "-I"), "--dry-run (rm asks no questions)"),
     "-d": "rmdir",
     "--preserve-root": "nothing: / is never removed",
 }
@@ -268,50 +274,48 @@ _CP = {
     "-i": "-n",
     "-u": "sync --update",
     **dict.fromkeys(("-d", "-P", "--no-dereference"), "--links"),
-    "-L": "nothing: a link that is named is followed",
+    "-L": "nothing: a link that you name is followed",
     "-s": "ln -s",
     **dict.fromkeys(("-l", "--link"), _NO_HARD_LINKS),
     **dict.fromkeys(("-b", "--backup"), _NOT_KEPT),
 }
 _MV = {
     "-i": "-n",
-    "-u": "none: -n never replaces, and sync --update looks at times",
+    "-u": "none: -n never replaces; sync --update compares times",
     **dict.fromkeys(("-b", "--backup"), _NOT_KEPT),
 }
 _DU = {
     **dict.fromkeys(("-k", "-m"), "-h"),
-    **dict.fromkeys(("-b", "--apparent-size"), "nothing: sizes are bytes"),
+    **dict.fromkeys(("-b", "--apparent-size"), "nothing: sizes are in bytes"),
 }
 _DF = {
     "-i": "nothing: files are counted, too",
-    **dict.fromkeys(
-        ("-k", "-H", "-m"), "nothing: sizes are shown with units, and --json has bytes"
-    ),
+    **dict.fromkeys(("-k", "-H", "-m"), "nothing: sizes have units; --json prints bytes"),
 }
 _STAT = {**dict.fromkeys(("-c", "--format", "--printf"), "--json"), "-f": "df"}
 _CAT = {f"-{letter}": f"cat FILE | cat -{letter}" for letter in "nbsAET"}
 _CHMOD = {
     **{f"-{letter}": f"a-{letter}" for letter in "wxX"},
-    "-r": "a-r, or -R (for a whole tree)",
+    "-r": "a-r, or -R (to recurse into directories)",
     "--recursive": "-R",
 }
 _TREE = {"-I": "find", "-f": "find", "-P": "find -name", "--du": "du"}
 _CHECK = {
     **dict.fromkeys(("-c", "--checksum"), "nothing: digests are compared"),
     **dict.fromkeys(("-r", "-R", "--recursive"), "nothing: check takes whole trees"),
-    "-a": "-v (it names what is the same, too)",
+    "-a": "-v (it also lists what is the same)",
     "--download": "nothing: digests are compared, and get verifies what it reads",
-    **dict.fromkeys(("--fast-list", "--checkers"), "nothing: a tree is listed at once"),
+    **dict.fromkeys(("--fast-list", "--checkers"), "nothing: a tree is listed in one request"),
     "--combined": "-v",
 }
 _CONNECT = {
     **dict.fromkeys(("-p", "-P", "--port"), "HOST:PORT"),
     **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
-    "-i": "login (it saves a token: keys of SSH aren't used)",
+    "-i": "login (it saves a token; SSH keys aren't used)",
     **dict.fromkeys(("-b", "-f"), "batch FILE"),
-    **dict.fromkeys(("-c", "-e"), "-c LINE (before the command, and instead of it)"),
+    **dict.fromkeys(("-c", "-e"), "-c LINE (without connect)"),
     **dict.fromkeys(("-J", "--proxy-jump"), _FORWARD),
-    "-o": "none: there is no file of settings; login saves servers",
+    "-o": "none: there is no configuration file; login saves servers",
 }
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -324,31 +328,31 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "du": _DU,
     "find": _FIND,
     "get": _GET,
-    "ln": {"-r": "-s (a relative TARGET counts from NAME's directory)"},
+    "ln": {"-r": "-s (a relative TARGET is relative to NAME's directory)"},
     "ls": _LS,
     "mv": _MV,
     "put": _PUT,
     "rm": _RM,
     "stat": _STAT,
     "sync": _SYNC,
-    "undo": {"--redo": "nothing: a second undo does it again"},
+    "undo": {"--redo": "nothing: a second undo reverts the first"},
     "restore": {
         **dict.fromkeys(
-            ("-f", "--to", "--force", "--beside"), "none: trash restore ID PATH has it"
+            ("-f", "--to", "--force", "--beside"), "none: use trash restore ID PATH, which has it"
         ),
         **dict.fromkeys(("-V", "--version", "--revision"), "--at"),
     },
-    "tail": {"-F": "-f (it follows what is replaced, too)"},
-    "touch": {"-a": "-m (times of reading aren't kept)"},
+    "tail": {"-F": "-f (it also follows a file that is replaced)"},
+    "touch": {"-a": "-m (access times aren't kept)"},
     "tree": _TREE,
 }
-"""For each command, the options of other tools."""
+"""For each command, options of other tools and their values."""
 
 
 # commands -----------------------------------------------------------------------------------
 
-_ORDERED = "none: jobs aren't there yet; lines run one after another: put a; put b"
-_TRAVELS = "nothing: files always travel as they are"
+_ORDERED = "none: there are no jobs yet; commands run one after another: put a; put b"
+_TRAVELS = "nothing: files are never converted"
 
 COMMANDS = {
     # ftp, sftp, scp
@@ -362,7 +366,7 @@ COMMANDS = {
     "delete": "rm",
     "dir": "ls",
     "disconnect": "exit",
-    "lumask": "none: modes are kept as they are, and chmod changes them",
+    "lumask": "none: modes are kept; chmod changes them",
     "md": "mkdir",
     "mdelete": "rm",
     "mget": "get",
@@ -371,15 +375,15 @@ COMMANDS = {
     "mput": "put",
     "newer": "get -u",
     "nlist": "ls -1",
-    "passive": "nothing: there is one connection only",
-    "progress": "nothing: a terminal shows it, and -q doesn't",
-    "prompt": "nothing: only sync --delete asks",
+    "passive": "nothing: there is only one connection",
+    "progress": "nothing: progress is shown on every terminal; -q turns it off",
+    "prompt": "nothing: only sync --delete asks questions",
     "quota": "df",
     "rd": "rmdir",
     "recv": "get",
-    "reget": "get (it goes on with what is there by itself)",
+    "reget": "get (it resumes by itself)",
     "rename": "mv",
-    "reput": "put (it goes on with what is there by itself)",
+    "reput": "put (it resumes by itself)",
     "rsync": "sync",
     "scp": "put, or get",
     "send": "put",
@@ -387,15 +391,15 @@ COMMANDS = {
     "shell": "connect",
     "symlink": "ln -s",
     "type": "cat",
-    "umask": "none: modes are kept as they are, and chmod changes them",
+    "umask": "none: modes are kept; chmod changes them",
     "user": "login",
-    "verbose": "nothing: -v names every file",
+    "verbose": "nothing: -v prints every name",
     "version": "--version",
     # lftp
     "at": "none: cron or a timer can run ftp batch",
     "attach": _ORDERED,
     **dict.fromkeys(("bg", "fg", "jobs", "kill", "queue", "wait"), _ORDERED),
-    "cache": "nothing: every listing is a new one",
+    "cache": "nothing: listings aren't cached",
     "cls": "ls",
     "debug": "--debug",
     "glob": "nothing: every command expands patterns",
@@ -405,10 +409,10 @@ COMMANDS = {
     "mmv": "mv",
     "mrm": "rm",
     "pget": "get -P",
-    **dict.fromkeys(("quote", "site"), "none: there are no other commands for the server"),
-    **dict.fromkeys(("recls", "rels", "renlist"), "ls (every listing is a new one)"),
+    **dict.fromkeys(("quote", "site"), "none: the server takes no raw commands"),
+    **dict.fromkeys(("recls", "rels", "renlist"), "ls (listings aren't cached)"),
     "repeat": "none: cron or a timer can run ftp batch",
-    "torrent": "none: the only protocol is that of ftpd",
+    "torrent": "none: ftp only speaks the protocol of ftpd",
     # rclone
     "about": "df",
     "bisync": "none: sync goes one way",
@@ -423,8 +427,8 @@ COMMANDS = {
     "lsf": "ls -1",
     "lsjson": "ls --json",
     "lsl": "find -ls",
-    "mount": "none: edit, or fsspec in Python, work on remote files",
-    "move": "mv (between here and the server: put or get with --remove-source)",
+    "mount": "none: use edit, or fsspec in Python",
+    "move": "mv (to or from the server: put or get with --remove-source)",
     "moveto": "mv -T",
     "ncdu": "du -h --sort size",
     "rcat": "put - NAME",
@@ -433,14 +437,14 @@ COMMANDS = {
     "size": "du -s",
     # smbclient
     "allinfo": "stat",
-    "recurse": "nothing: -r is an option of get and put",
+    "recurse": "nothing: get and put take -r",
     "tar": "get -r, or put -r",
     # other programs
     **dict.fromkeys(("md5sum", "sha1sum", "sha256sum", "b3sum", "cksum", "sum"), "hash"),
     **dict.fromkeys(("zcat", "sed", "awk", "cut"), "cat FILE | COMMAND"),
     **dict.fromkeys(("recover", "undel", "undelete", "unrm"), "restore, or undo"),
     **dict.fromkeys(("restore-trash", "trash-restore", "untrash"), "trash restore"),
-    "redo": "undo (a second one does it again)",
+    "redo": "undo (a second undo reverts the first)",
     **dict.fromkeys(("list-trash", "trash-list"), "trash"),
     **dict.fromkeys(("cleanup", "empty-trash", "trash-empty"), "trash empty"),
     **dict.fromkeys(("revisions", "snapshots"), "versions"),
@@ -457,14 +461,14 @@ COMMANDS = {
     "view": "less",
     "wget": "get",
 }
-"""Commands, by what other tools have them. For lines of them see translations.py."""
+"""Commands of other tools, grouped by tool. Whole lines are translated by translations.py."""
 
 OF_TRASH = {
     **dict.fromkeys(("dir", "info", "list", "show"), "trash ls"),
-    **dict.fromkeys(("put", "rm", "delete"), "trash empty ID (it removes for good), or rm PATH"),
+    **dict.fromkeys(("put", "rm", "delete"), "trash empty ID (it deletes for good), or rm PATH"),
     **dict.fromkeys(("clean", "clear", "cleanup", "purge"), "trash empty"),
     **dict.fromkeys(("recover", "undelete", "undo"), "undo ID, or trash restore ID"),
     **dict.fromkeys(("download", "fetch"), "trash get"),
-    "diff": "none: trash get ID PATH FILE, then diff in your own shell",
+    "diff": "none: use trash get ID PATH FILE, then diff in your own shell",
 }
-"""Commands that others have, or that one might try, after ``trash``."""
+"""Commands that a user may try after ``trash``."""

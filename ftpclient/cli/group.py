@@ -1,7 +1,8 @@
-"""The commands, once: scripts and the shell run the same ones.
+"""The commands, which scripts and the shell share.
 
-Lives here: what they have in common, and in which module each is found. A command holds
-arguments and printing; it takes the client from the App that click hands it.
+Lives here: the base classes of commands, and the module in which each command is found.
+Lives elsewhere: the commands (commands/). A command handles arguments and output; it takes the
+client from the App in click's context.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ftpclient.connection.addresses import check_no_password
 from ftpwire import likeness
 from ftpwire.command_help import (
     Command,
+    Option,
     Page,
     RootGroup,
     called,
@@ -55,7 +57,7 @@ MODULE_OF = {name: module for module, names in _MODULES.items() for name in name
 SCRIPT_ONLY = frozenset(
     {"batch", "completion", "connect", "discover", "forget", "login", "logout", "register"}
 )
-"""Commands that make no sense inside the shell."""
+"""Commands that exist outside the shell only."""
 SHELL_ONLY = frozenset(
     name for module in ("inside", "comfort", "switching") for name in _MODULES[module]
 )
@@ -63,33 +65,33 @@ NOT_IN_RC = {
     **dict.fromkeys(("get", "put", "sync"), "it moves files"),
     **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
 }
-"""Commands that an rc file can't have, and why: it runs whenever somebody connects."""
+"""Commands that an rc file can't have, and why: it runs at every connect."""
 _WITHOUT_JSON = frozenset({"connect", "edit", "less", "pwd"})
-"""Commands that take --json without saying so: they print nothing, or one line."""
+"""Commands whose help doesn't list --json: they print nothing, or one line."""
 _ONLY_LISTED_INSIDE = frozenset({"help", "pwd"})
-"""Commands that are of use in the shell, and elsewhere only don't fail."""
+"""Commands that the help lists inside the shell only."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
     **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
 }
-"""Commands of the shell whose output can't go anywhere, and why."""
+"""Commands of the shell whose output can't be redirected, and why."""
 
 
 def no_option(error: click.NoSuchOption) -> str:
-    """What to say of an option that nothing knows."""
+    """Return the message about an unknown option."""
     params = [] if error.ctx is None else error.ctx.command.get_params(error.ctx)
     shown = [one for one in params if isinstance(one, click.Option) and not one.hidden]
     known = {name for one in shown for name in offered_names(one)}
-    return f"no option {error.option_name}{likeness.hint(error.option_name, known)}"
+    return f"unknown option {error.option_name}{likeness.hint(error.option_name, known)}"
 
 
 class HintingCommand(Command):
-    """A command that knows what other tools call its options."""
+    """A command that knows the corresponding options of other tools."""
 
     @property
     def meant(self) -> Mapping[str, str]:
-        """For each of them what is meant here, as foreign.py says it."""
+        """Options of other tools and their values, in the form described in foreign.py."""
         from ftpclient.cli import foreign
 
         return foreign.OPTIONS.get(self.name or "", {})
@@ -105,7 +107,7 @@ class HintingCommand(Command):
             if not isinstance(error.param, click.Argument):
                 raise
             usage = " ".join(part for part in self.collect_usage_pieces(ctx)[1:])
-            text = f"something is missing: {called(ctx) or self.name} {usage}"
+            text = f"missing argument: {called(ctx) or self.name} {usage}"
             raise click.UsageError(text, ctx) from None
 
     def _no_option(self, error: click.NoSuchOption, args: list[str]) -> str:
@@ -114,27 +116,29 @@ class HintingCommand(Command):
             return self._of_ftp(error) or no_option(error)
         from ftpclient.cli import foreign
 
-        return foreign.hint("option", name, self.meant[name])
+        here = error.ctx is not None and in_shell(error.ctx)
+        of_shell = foreign.IN_SHELL.get(self.name or "", {}) if here else {}
+        return foreign.hint("option", name, of_shell.get(name, self.meant[name]))
 
     def _of_ftp(self, error: click.NoSuchOption) -> str | None:
-        """What to say of an option of ``ftp`` itself; in the shell it is too late for one."""
-        if error.ctx is None or _in_shell(error.ctx):
+        """Return the message about an option of `ftp` itself; None in the shell or for others."""
+        if error.ctx is None or in_shell(error.ctx):
             return None
         name, root = error.option_name, error.ctx.find_root().command
         shown = (option for option in root.params if not getattr(option, "hidden", False))
         if root is self or not any(name in option.opts for option in shown):
             return None  # `ls -b` has nothing to do with the batches of `ftp -b`
-        return f"no option {name} here: it goes before the command: ftp {name} {self.name}"
+        return f"option {name} goes before the command: ftp {name} {self.name}"
 
     def _of_others(self, unknown: str, args: list[str]) -> str | None:
-        """The option that was meant: of ``-exec``, only its first letter is told as unknown."""
+        """Return the foreign option that was typed: of ``-exec``, click only reports ``-e``."""
         words = [arg.partition("=")[0] for arg in args]
         long = (word for word in words if word.startswith(unknown) and word in self.meant)
         return next(long, unknown if unknown in self.meant else None)
 
 
 class CommandGroup(RootGroup):
-    """A group whose commands are imported when they are used: help and version stay quick."""
+    """A group whose commands are imported when they are used, so that ``--help`` is quick."""
 
     program = "ftp"
 
@@ -144,7 +148,7 @@ class CommandGroup(RootGroup):
         return PAGES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        here = MODULE_OF.keys() - (SCRIPT_ONLY if _in_shell(ctx) else SHELL_ONLY)
+        here = MODULE_OF.keys() - (SCRIPT_ONLY if in_shell(ctx) else SHELL_ONLY)
         return sorted({*here, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -157,8 +161,8 @@ class CommandGroup(RootGroup):
         return command
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """In the shell, only what can be typed there: it is too late for options of the program."""
-        if not _in_shell(ctx):
+        """Write the help; in the shell, without the options of the program."""
+        if not in_shell(ctx):
             super().format_help(ctx, formatter)
             return
         self.format_commands(ctx, formatter)
@@ -175,7 +179,7 @@ class CommandGroup(RootGroup):
         formatter.write_text(f"Other names: {others}.")
 
     def listed(self, ctx: click.Context) -> list[str]:
-        unlisted = frozenset() if _in_shell(ctx) else _ONLY_LISTED_INSIDE
+        unlisted = frozenset() if in_shell(ctx) else _ONLY_LISTED_INSIDE
         return [name for name in super().listed(ctx) if name not in unlisted]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
@@ -183,16 +187,16 @@ class CommandGroup(RootGroup):
 
         return [
             *super().shell_complete(ctx, incomplete),
-            *(server_names(incomplete) if incomplete and not _in_shell(ctx) else ()),
+            *(server_names(incomplete) if incomplete and not in_shell(ctx) else ()),
         ]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        light_imports.load_msgspec()  # before a command does it
+        light_imports.load_msgspec()  # before a command imports it
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            if _in_shell(ctx) or not _is_server(name):
+            if in_shell(ctx) or not _is_server(name):
                 raise click.UsageError(self._no_command(ctx, name, args[1:]), ctx)
             args = ["connect", *args]
         return super().resolve_command(ctx, args)
@@ -200,20 +204,21 @@ class CommandGroup(RootGroup):
     def _no_command(self, ctx: click.Context, name: str, arguments: list[str]) -> str:
         check_no_password(name)  # it would be shown
         if name in SHELL_ONLY:
-            return f"{name!r} is for the shell, which ftp connect starts"
+            return f"{name!r} only works in the shell, which ftp connect starts"
         if name in SCRIPT_ONLY:
-            return f"{name!r} is no command of the shell: leave it first"
-        if not _in_shell(ctx) and (instead := _as_server(name)):
-            return f"no command {name!r}: did you mean {instead}?"
+            return f"{name!r} doesn't work in the shell: leave it with exit first"
+        if not in_shell(ctx) and (instead := _as_server(name)):
+            return f"unknown command {name!r}: did you mean {instead}?"
         from ftpclient.cli import foreign
 
         if meant := foreign.COMMANDS.get(name):
             return _unlike_others(ctx, name, arguments, meant)
-        return f"no command {name!r}{likeness.hint(name, self.list_commands(ctx))}"
+        likely = likeness.hint(name, self.list_commands(ctx))
+        return f"unknown command {name!r}{likely or ' (help lists all)' * in_shell(ctx)}"
 
 
 def _is_server(word: str) -> bool:
-    """Whether a word that is no command says where to connect to."""
+    """Return whether a word that isn't a command names a server to connect to."""
     from ftpclient.cli import locations
 
     try:
@@ -223,19 +228,19 @@ def _is_server(word: str) -> bool:
 
 
 def _unlike_others(ctx: click.Context, name: str, arguments: list[str], meant: str) -> str:
-    """What to say of a command of other tools."""
+    """Return the message about a command of other tools."""
     from ftpclient.cli import foreign, translations
 
-    here = translations.translate(name, arguments, MODULE_OF, in_shell=_in_shell(ctx))
+    here = translations.translate(name, arguments, MODULE_OF, in_shell=in_shell(ctx))
     if here is not None:
-        return f"no command {name!r}: {translations.line(name, *arguments)} is {here} here"
-    if _in_shell(ctx) and meant.partition(" ")[0] in SCRIPT_ONLY:
+        return f"unknown command {name!r}: {translations.line(name, *arguments)} is {here} here"
+    if in_shell(ctx) and meant.partition(" ")[0] in SCRIPT_ONLY:
         meant = f"ftp {meant}"
     return foreign.hint("command", repr(name), meant)
 
 
 def _as_server(word: str) -> str | None:
-    """What somebody means who names the server first, as with ssh, scp or a browser."""
+    """Return the command for a word that names a server, as for ssh, scp or a browser."""
     location = word.partition("://")[2] or word
     server, colon, path = location.partition(":/")
     if "://" in word:
@@ -248,12 +253,12 @@ def _as_server(word: str) -> str | None:
     return f"ftp connect {server}"
 
 
-def _in_shell(ctx: click.Context) -> bool:
+def in_shell(ctx: click.Context) -> bool:
     return isinstance(ctx.obj, App) and ctx.obj.interactive
 
 
 class RemoteArgument(click.Argument):
-    """Paths on the server. They may name it (see places.py): the command gets them without."""
+    """An argument of remote paths. They may name the server, see locations.py."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from ftpclient.cli.offers import remote_paths
@@ -261,8 +266,8 @@ class RemoteArgument(click.Argument):
         return remote_paths(ctx, self, incomplete)
 
 
-class RemoteOption(click.Option):
-    """The same for a path that an option takes."""
+class RemoteOption(Option):
+    """An option whose value is a remote path."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from ftpclient.cli.offers import remote_paths
@@ -271,7 +276,7 @@ class RemoteOption(click.Option):
 
 
 def _without_server(app: App, command: click.Command, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, with paths for words that name a server. It is used from now on."""
+    """Return the arguments with servers cut off from paths, and use the server that they name."""
     names = [
         param.name
         for param in command.params
@@ -291,9 +296,9 @@ def _without_server(app: App, command: click.Command, arguments: dict[str, Any])
 
 
 _ARGUMENTS = "ftpclient.arguments"
-"""Under which a context has the words after a command, as they were written."""
+"""The key in a context's ``meta`` of the words after a command, as they were typed."""
 _APART = frozenset({"restore", "trash", "undo"})
-"""Commands that take back what others have done, and so are no part of the same operation."""
+"""Commands that undo operations, and so never belong to the operation of their line."""
 
 
 def remote_command(
@@ -302,10 +307,12 @@ def remote_command(
     *,
     final: str | None = None,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command on the App, with the options that people also write after it.
+    """Return a decorator that makes a click command of a function of the App and its arguments.
+
+    The command also takes the options of `ftp` that users often write after a command.
 
     Args:
-        final: The parameter with which nothing is kept of what the command removes and replaces.
+        final: The parameter that makes the command bypass the trash.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -363,7 +370,7 @@ def remote_command(
 
 
 def size(text: str) -> int:
-    """The type of options that take bytes as people write them."""
+    """Convert an option's value that is a number of bytes with an optional unit."""
     try:
         return parse_size(text)
     except ValueError as error:
@@ -371,14 +378,14 @@ def size(text: str) -> int:
 
 
 def local_paths(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
-    """For the completion of bash, zsh and fish: they know the local files."""
+    """Offer local files, which bash, zsh and fish complete by themselves."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(begun, type="file")]
 
 
 def offers(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """For the completion of bash, zsh and fish: a function of offers.py, imported when needed."""
+    """Return a completion for bash, zsh and fish: a function of offers.py, imported when used."""
 
     def offer(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
         function = getattr(import_module("ftpclient.cli.offers"), kind)
@@ -391,6 +398,6 @@ saved_servers = offers("saved_servers")
 
 
 def raise_for(exit_code: int) -> None:
-    """End the command with a status, when its complaints were printed already."""
+    """End the command with an exit status after its errors were printed."""
     if exit_code:
         raise click.exceptions.Exit(exit_code)

@@ -1,11 +1,11 @@
-"""Words that name a server and a path there: ``USER@HOST:PATH``, ``NAME:PATH``, ``ftpd://…/PATH``.
+"""Words that name a server and a path: ``USER@HOST:PATH``, ``NAME:PATH``, ``ftpd://…/PATH``.
 
-Lives here: which words do, what they mean, and that a command has one server. Lives elsewhere:
-addresses (connection/addresses.py), saved names (connection/servers.py), which arguments are paths
-on the server (group.py).
+Lives here: recognizing and parsing such words, and the rule that a command has one server. Lives
+elsewhere: addresses (connection/addresses.py), saved names (connection/servers.py), which
+arguments are remote paths (group.py).
 
-A word is a server's only with an at-sign before its first colon, as a URL, or when what is before
-its first colon is a saved name: no host is looked up because a file has a colon in its name.
+A word names a server only if it has an at sign before its first colon, is a URL, or has a saved
+name before its first colon: a colon in a file's name never causes a host to be looked up.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _MAGIC = "*?["
 
 
 class Location(msgspec.Struct, frozen=True):
-    """A server and a path there.
+    """A server and a path on it.
 
     Attributes:
-        word: As it was written.
-        server: As -s takes it.
-        path: From the root, which is the home. Empty: the word is a server alone.
-        written: The path as it was written.
-        start: The directory of a bookmark; for a server alone.
+        word: The word as it was typed.
+        server: The server, in the form that -s takes.
+        path: The absolute path (the root is the home); empty if the word names only a server.
+        written: The path as it was typed.
+        start: The directory of a bookmark, if the word names only a server.
     """
 
     word: str
@@ -53,16 +53,16 @@ class Location(msgspec.Struct, frozen=True):
     start: str = ""
 
     def find(self) -> Server:
-        """The server. Raises BadAddress."""
+        """Return the server. Raises BadAddress."""
         return SavedServers().find(self.server)
 
 
 def read(word: str) -> Location | None:
-    """The place that a word means; None for a path without a server.
+    """Return the location that a word names; None for a path without a server.
 
     Raises:
-        UsageError: It is half of one: a URL of another scheme, or a port where a path belongs.
-        BadAddress: There is a password in it.
+        UsageError: The word is a URL of another scheme, or has a port in place of the path.
+        BadAddress: It contains a password.
     """
     if ":" not in word or word.startswith(("/", ":")):
         return None
@@ -80,7 +80,10 @@ def read(word: str) -> Location | None:
 
 
 def read_server(word: str) -> Location | None:
-    """The same for a word that may be a server alone: ``USER@HOST``, a saved name, a URL."""
+    """Return the location that a word names, which may be only a server.
+
+    That is ``USER@HOST``, a saved name or a URL. Raises as `read`.
+    """
     saved = SavedServers()
     if word in saved.names():
         return Location(word, word, start=saved.start_of(word))
@@ -99,7 +102,10 @@ def read_server(word: str) -> Location | None:
 
 
 def of_connect(word: str) -> Location:
-    """What `connect` and `open` take: SERVER, SERVER:PATH, or a URL. Raises BadAddress."""
+    """Return the location of an argument of `connect` or `open`.
+
+    That is SERVER, SERVER:PATH, or a URL. Raises as `read`.
+    """
     found = read_server(word)
     if found is not None:
         return found
@@ -115,18 +121,18 @@ def of_connect(word: str) -> Location:
 
 
 def is_saved(name: str) -> bool:
-    """Whether there is a saved server of this name."""
+    """Return whether a server is saved under this name."""
     return name in SavedServers().names()
 
 
 def taken(app: App, words: Sequence[str], hint: str = "") -> list[str]:
-    """The paths that words mean. If they name a server, it is the one of this command.
+    """Return the paths of words. If they name a server, the command uses that one.
 
     Args:
-        hint: What to do instead of naming a server in some of the words only.
+        hint: The advice for a command in which only some of the words name a server.
 
     Raises:
-        UsageError: They name two servers, or another than -s does, or than the shell has.
+        UsageError: The words name two servers, or a server other than that of -s or the shell.
     """
     found = [read(word) for word in words]
     named = [location for location in found if location is not None]
@@ -136,14 +142,14 @@ def taken(app: App, words: Sequence[str], hint: str = "") -> list[str]:
     for location in named[1:]:
         if not _is_at(location.find(), server) and not _is_at(server, location.find()):
             raise UsageError(
-                f"a command has one server: {first.word} and {location.word} are on two"
+                f"{first.word} and {location.word} are on two servers; a command can use only one"
             )
     without = next(
         (word for word, location in zip(words, found, strict=True) if not location), None
     )
     if without is not None and app.server is None and not app.interactive:
         hint = hint or f"write {first.server}{_separator(first)}{without} for a path there"
-        raise UsageError(f"{first.word} names a server, and {without} doesn't: {hint}")
+        raise UsageError(f"{first.word} names a server, but {without} doesn't: {hint}")
     _use(app, first, server)
     for location in named:
         _keep_pattern(app, location)
@@ -153,10 +159,17 @@ def taken(app: App, words: Sequence[str], hint: str = "") -> list[str]:
 
 
 def check_local(word: str, instead: str) -> None:
-    """Refuse a place where a local path belongs. ``instead`` says what to do. Raises UsageError."""
+    """Refuse a remote location in place of a local path.
+
+    Args:
+        instead: The advice in the error's text.
+
+    Raises:
+        UsageError: The word names a server.
+    """
     if read(word) is not None:
         raise UsageError(
-            f"{word} is on a server: {instead} (a local file of that very name: ./{word})"
+            f"{word} is on a server: {instead} (for a local file of that name, write ./{word})"
         )
 
 
@@ -165,25 +178,25 @@ def _of_url(word: str, scheme: str, rest: str) -> Location:
     server, slash, path = rest.partition("/")
     if scheme != SCHEME:
         raise UsageError(
-            f"{word}: the scheme is {SCHEME}://, as {SCHEME}://{server}/{path} (a file of that very"
-            f" name: ./{word})"
+            f"{word}: unknown scheme; write {SCHEME}://{server}/{path} (for a local file of that "
+            f"name, ./{word})"
         )
     return Location(word, f"{SCHEME}://{server}", "/" + path, slash + path)
 
 
 def _with_user(word: str, server: str, path: str) -> Location:
     if server.endswith("@unix"):
-        raise UsageError(f"{word}: a Unix socket is named before the command: ftp -s {word} …")
+        raise UsageError(f"{word}: name a Unix socket before the command: ftp -s {word} …")
     if port := re.fullmatch(_PORT, path):
         raise UsageError(
-            f"{word}: a port is written as {SCHEME}://{server}:{port[1]}{port[2] or '/PATH'} "
-            f"(a file of that name: {server}:./{path})"
+            f"{word}: to give a port, write {SCHEME}://{server}:{port[1]}{port[2] or '/PATH'} "
+            f"(for a file of that name, {server}:./{path})"
         )
     return Location(word, server, from_home(path), path)
 
 
 def from_home(path: str) -> str:
-    """A path as a word with a server has it: from the root, which is the home."""
+    """Return the path of a word with a server as an absolute one; the root is the home."""
     if path == "~" or path.startswith("~/"):
         path = path[1:]
     return path if path.startswith("/") else "/" + path
@@ -194,7 +207,7 @@ def _separator(location: Location) -> str:
 
 
 def _is_at(named: Server, other: Server) -> bool:
-    """Whether a server that somebody named is this one; without a user, any user's."""
+    """Return whether a named server is the other one. A name without a user fits any user."""
     here, there = named.address, other.address
     return here.endpoint == there.endpoint and here.user in (None, there.login)
 
@@ -204,7 +217,7 @@ def _use(app: App, location: Location, server: Server) -> None:
         try:
             usual = choose(None)
         except FtpError:
-            usual = None  # FTP_SERVER is no address, and is not needed
+            usual = None  # FTP_SERVER is not a valid address, but isn't needed here
         if usual is None or not _is_at(server, usual):
             app.use(location.server)
         return
@@ -213,14 +226,14 @@ def _use(app: App, location: Location, server: Server) -> None:
     current = printable(str(app.address))
     if app.interactive:
         raise UsageError(
-            f"{location.word} is on another server than this shell's, {current}: "
-            f"open {location.server} goes there"
+            f"{location.word} is not on this shell's server, {current}: "
+            f"use open {location.server} first"
         )
-    raise UsageError(f"-s names {current}, and {location.word} is on another server: leave one out")
+    raise UsageError(f"-s names {current}, but {location.word} is on another server")
 
 
 def _keep_pattern(app: App, location: Location) -> None:
-    """Of a quoted pattern in the shell: quoted it stays."""
+    """Keep the quotes of a shell word's pattern for the path that replaces the word."""
     pattern = app.shell.patterns.get(location.word)
     if pattern is None:
         return

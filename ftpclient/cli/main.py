@@ -1,6 +1,6 @@
-"""`ftp`: the command line.
+"""The command line of `ftp`.
 
-Lives here: the group with the options of the connection, and how every error becomes one line
+Lives here: the group with the options of the connection, and turning every error into one line
 and an exit status. Lives elsewhere: the commands (commands/), the shell (shell/shell.py).
 """
 
@@ -24,7 +24,7 @@ from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
 class _Ftp(CommandGroup):
-    """The group; it knows what other clients call its options."""
+    """The group of commands, which knows options of other clients."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -132,9 +132,9 @@ def remote(
         Script(lines) if lines else Script(path=batch_file, name=batch_file) if batch_file else None
     )
     if given is not None and (ctx.invoked_subcommand or lines and batch_file):
-        raise click.UsageError("-c, -b and a command exclude each other", ctx)
+        raise click.UsageError("-c, -b and a command can't be used together", ctx)
     if given is None and ctx.invoked_subcommand is None:
-        ctx.fail("Missing command.")
+        ctx.fail("missing command")
     if password_stdin:
         app.read_stdin_password()
     if given is not None:
@@ -142,9 +142,9 @@ def remote(
 
 
 def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
-    """Run one command line; returns its exit status. Errors are printed, whatever they are.
+    """Run one command line, of a script or of the shell, and return its exit status.
 
-    Scripts and the shell both come through here.
+    All errors are printed; none is raised.
     """
 
     def command() -> object:
@@ -156,7 +156,7 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
                 standalone_mode=False,
                 default_map=app.shell.settings.defaults if app.interactive else None,
             )
-        except click.UsageError:  # it may have come before --json was read
+        except click.UsageError:  # it may have been raised before --json was parsed
             end = arguments.index("--") if "--" in arguments else len(arguments)
             app.as_json |= "--json" in arguments[:end]
             raise
@@ -165,7 +165,7 @@ def run(app: App, arguments: list[str], prog_name: str = "ftp") -> int:
 
 
 def guarded(app: App, action: Callable[[], object]) -> int:
-    """Run something of the user's; returns an exit status, whatever goes wrong."""
+    """Run an action and return an exit status. All errors are printed; none is raised."""
     status = _guarded(app, action)
     return standard.READER_LEFT if standard.reader_left() else status
 
@@ -191,11 +191,11 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
         return standard.READER_LEFT
     except FtpError as error:
         if standard.reader_left():
-            _settle(app)  # it has stopped because of that, which is nothing to complain about
+            _settle(app)  # a consequence of the closed output, not worth a message
         else:
             app.complain(error)
         return error.exit_code
-    except BrokenPipeError as error:  # of /dev/stdout as a target: it isn't printed to
+    except BrokenPipeError as error:  # of a file such as /dev/stdout, opened as a target
         with suppress(standard.ReaderLeft, BrokenPipeError):
             standard.fail(error)
         _settle(app)
@@ -210,7 +210,9 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
     except Exception as error:
         _trace(app)
         app.complain(
-            CommandError(f"internal error: {type(error).__name__}: {error} (--debug shows more)")
+            CommandError(
+                f"internal error: {type(error).__name__}: {error} (--debug prints a traceback)"
+            )
         )
         return 1
     finally:
@@ -218,7 +220,7 @@ def _guarded(app: App, action: Callable[[], object]) -> int:
 
 
 def _trace(app: App) -> None:
-    """With --debug: where the error being handled comes from."""
+    """With --debug, print the traceback of the error being handled."""
     error = sys.exception()
     if app.debug and error is not None:
         from ftpclient.cli.traces import print_trace
@@ -246,10 +248,10 @@ def _usage(app: App, error: click.UsageError) -> int:
 
 
 def ended(app: App, status: int, output: str = standard.OUTPUT) -> int:
-    """The exit status of a run that ends with ``status``, when its output has been written too.
+    """Flush standard output and return the exit status of a run that ended with ``status``.
 
     Args:
-        output: What errors call the place that it was written to.
+        output: The name of the output in error messages.
     """
     error = standard.flush()
     if error is None:
@@ -257,15 +259,16 @@ def ended(app: App, status: int, output: str = standard.OUTPUT) -> int:
     if standard.reader_left():
         return standard.READER_LEFT
     app.complain(from_oserror(error, output), status or 1)
-    app.flush()  # nothing comes after it that would
+    app.flush()  # nothing follows that would print it
     return status or 1
 
 
 def main(run_shell: Callable[[App, Script | None], int] = no_shell) -> None:
-    """Run `ftp` with the arguments of this process, to its end.
+    """Run `ftp` with the arguments of this process, and exit.
 
     Args:
-        run_shell: Runs a shell at the terminal, or a script; returns the exit status.
+        run_shell: A function that runs a shell at the terminal, or a script, and returns the
+            exit status.
     """
     standard.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -276,14 +279,14 @@ def main(run_shell: Callable[[App, Script | None], int] = no_shell) -> None:
 
         completion.register()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # on_ctrl_c puts this back: when the work is done, Ctrl-C ends it without a traceback
+        # on_ctrl_c restores this handler, so that Ctrl-C after the work prints no traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     app = App(run_shell=run_shell)
     with app.interrupt.on_ctrl_c():
         status = run(app, sys.argv[1:])
     app.close()
     status = ended(app, status)
-    # Python's own end looks through all objects several times, for circles that nobody would free.
-    # The process frees them: without this, that takes a tenth of the time of a short command.
+    # At exit, Python searches all objects several times for reference cycles. The process's end
+    # frees them anyway, and the search would take a tenth of the time of a short command.
     gc.freeze()
     sys.exit(status)

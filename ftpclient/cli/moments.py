@@ -1,6 +1,6 @@
-"""Moments and spans of time, as people write and read them.
+"""Points in time and durations, in the notation of the command line.
 
-Lives here: the words that commands take for a moment, and how long ago or until when in few words.
+Lives here: parsing times given to commands; formatting how long ago or until when.
 Lives elsewhere: durations and dates of settings (ftpwire/units.py), times of files (render.py).
 """
 
@@ -21,7 +21,7 @@ _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 
 
 def moment(text: str) -> int:
-    """Nanoseconds since 1970 for a date as people write it, in local time without a zone.
+    """Parse a date, in local time if it has no zone. Returns nanoseconds since 1970.
 
     Raises ValueError.
     """
@@ -32,20 +32,20 @@ def moment(text: str) -> int:
         try:
             return int(text[1:]) * _NS
         except ValueError:
-            raise ValueError(f"{text!r}: after @ come seconds since 1970") from None
+            raise ValueError(f"{text!r}: write @ and the seconds since 1970") from None
     try:
         return nanoseconds(datetime.fromisoformat(text))
     except ValueError:
         raise ValueError(
-            f"{text!r} is no time: write 2030-12-31, 2030-12-31T18:00, with Z for UTC, or @SECONDS"
+            f"{text!r} is not a time: write 2030-12-31, 2030-12-31T18:00Z or @SECONDS"
         ) from None
 
 
 def past(text: str) -> int:
-    """The same for a moment that is over: also how long ago (``2h``, ``10 min ago``), a time of
-    today (``18:00``), and ``today`` and ``yesterday``, which begin at midnight.
+    """Parse a time in the past. Returns nanoseconds since 1970.
 
-    Raises ValueError.
+    It may be a date as for `moment`, an age (``2h``, ``10 min ago``), a time of today (``18:00``),
+    or ``today`` or ``yesterday``, which stand for midnight at their beginning. Raises ValueError.
     """
     text = text.strip()
     if (match := _AGO.fullmatch(text)) is not None:
@@ -62,22 +62,22 @@ def past(text: str) -> int:
         return moment(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is no time: write 2h for two hours ago, yesterday, 2030-12-31 or "
+            f"{text!r} is not a time: write 2h (for 2 hours ago), yesterday, 2030-12-31 or "
             "2030-12-31T18:00"
         ) from None
 
 
 def nanoseconds(when: datetime) -> int:
-    """Since 1970; local time where there is no zone. Raises ValueError."""
+    """Return nanoseconds since 1970, from local time if there is no zone. Raises ValueError."""
     try:
         seconds = int(when.replace(microsecond=0).timestamp())
     except (OverflowError, OSError):
-        raise ValueError("beyond all dates") from None
+        raise ValueError("date out of range") from None
     return seconds * _NS + when.microsecond * 1000
 
 
 def span(seconds: int) -> str:
-    """A span of time in its largest unit: ``10 min``."""
+    """Format a duration in its largest unit: ``10 min``."""
     for length, unit in _UNITS:
         if seconds >= length:
             return f"{seconds // length} {unit}"
@@ -85,22 +85,23 @@ def span(seconds: int) -> str:
 
 
 def ago(moment_ns: int) -> str:
-    """How long ago that was: ``10 min ago``."""
-    return f"{span(max(0, time.time_ns() - moment_ns) // _NS)} ago"
+    """Format how long ago a time was: ``10 min ago``; ``just now`` within a second."""
+    seconds = max(0, time.time_ns() - moment_ns) // _NS
+    return f"{span(seconds)} ago" if seconds else "just now"
 
 
 def until(seconds: int | None) -> str:
-    """Until when something is kept, as a day: ``until Dec 5``; the time as well on the last day.
+    """Format until when something is kept: ``until Dec 5``, or ``until 14:30`` within a day.
 
     Args:
-        seconds: Since 1970; None: for ever.
+        seconds: The end in seconds since 1970; None for ever.
     """
     if seconds is None:
         return "for ever"
     try:
         when = datetime.fromtimestamp(seconds)
     except (OverflowError, ValueError, OSError):
-        return f"until @{seconds}"  # beyond the calendar
+        return f"until @{seconds}"  # beyond the range of dates
     if seconds - time.time() < 86400:
         return f"until {when:%H:%M}"
     return f"until {when:%b} {when.day}"

@@ -1,7 +1,7 @@
-"""How remote paths are named that came of a word: as it was typed.
+"""The names under which remote paths are displayed: as the user typed them.
 
-Lives here: names for people, relative where the word was. Lives elsewhere: what a word matches
-(Client.glob).
+Lives here: displayed names, which are relative if the typed word was. Lives elsewhere: the paths
+that a word matches (Client.glob).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ftpwire.paths import RemotePath
 
 
 def as_typed(app: App, word: str, path: RemotePath) -> bytes:
-    """A path that a word means or matches, named as a POSIX shell would pass it on.
+    """Return the name of a path that a word matches, as a POSIX shell would expand it.
 
-    What a pattern with ``..`` behind a name matches has its absolute path.
+    If the word has ``..`` after a name, the absolute path is returned.
     """
     typed = paths.from_text(word)
     if app.client.resolve(word) == path:
@@ -30,7 +30,7 @@ def as_typed(app: App, word: str, path: RemotePath) -> bytes:
 
 
 def below(top: bytes, path: bytes) -> bytes:
-    """The name of something below a directory that has this name; ``path`` is relative to it."""
+    """Return the name of ``path``, which is relative to a directory displayed as ``top``."""
     if not path:
         return top
     return top + path if top.endswith(b"/") else top + b"/" + path

@@ -1,10 +1,10 @@
-"""What bash, zsh and fish are offered for a word that is begun: servers, paths there, files here.
+"""Completions of words of `ftp` for bash, zsh and fish: servers, remote paths, local files.
 
-Lives here: offers for words of `ftp`. Lives elsewhere: the shells' scripts (ftpwire/completion.py),
-servers of the local network (reachable.py), completion in our own shell (shell/completion.py).
+Lives here: the completions. Lives elsewhere: the shells' scripts (ftpwire/completion.py), servers
+of the local network (reachable.py), completion in our own shell (shell/completion.py).
 
-Names on a server need a saved token: nobody is asked, no password is sent, no key is trusted anew,
-and a server that takes long has nothing to offer.
+Remote names need a saved token: the Tab key never asks a question, sends a password or trusts a
+new key. A server that answers too late offers nothing.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from ftpwire.errors import FtpError, LoginRefused
 Offers = list[CompletionItem[str]]
 
 SECONDS = 0.5
-"""That the Tab key may take: a server that hasn't answered by then has nothing to offer."""
+"""Seconds that the Tab key waits for a server."""
 _MOST = 10_000
-"""Names of a directory."""
+"""Names of a directory that are read at most."""
 _MOST_REFUSED = 20
-"""Tokens that are remembered as refused, by their ids."""
+"""Refused tokens that are remembered, by their ids."""
 
 
 def remote_paths(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """Paths on the server that the word names, or on the one that is used anyway; saved servers."""
+    """Offer paths on the server that the word names, else on the current one; saved servers."""
     location = _location(begun)
     if location is None and not _is_path(begun):
         return []
@@ -50,7 +50,7 @@ def remote_paths(ctx: click.Context, param: click.Parameter, begun: str) -> Offe
 
 
 def local_or_remote(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """Files here; but paths on a server that the word names, and saved servers where they fit."""
+    """Offer local files; paths on a server that the word names; saved servers that fit."""
     location = _location(begun)
     if location is not None:
         return _names(ctx, location, begun)
@@ -61,14 +61,14 @@ def local_or_remote(ctx: click.Context, param: click.Parameter, begun: str) -> O
 
 
 def sources_of_get(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """Paths on a server first; after one of them, also files here."""
+    """Offer remote paths; after the first one, also local files."""
     if ctx.params.get("arguments") and _location(begun) is None and (not begun or _is_here(begun)):
         return [CompletionItem(begun, type="file")]
     return remote_paths(ctx, param, begun)
 
 
 def roots_of_sync(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """A colon begins a path on the server."""
+    """Offer remote paths after a colon, else as `local_or_remote`."""
     if not begun.startswith(":"):
         return local_or_remote(ctx, param, begun)
     names = _names(ctx, None, begun[1:])
@@ -76,12 +76,12 @@ def roots_of_sync(ctx: click.Context, param: click.Parameter, begun: str) -> Off
 
 
 def saved_servers(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """The servers that login saved."""
+    """Offer the servers that login saved."""
     return [CompletionItem(name) for name in _saved(begun)]
 
 
 def trash_ids(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """The IDs of operations in the trash, with the commands that they were."""
+    """Offer the IDs of operations in the trash, with their commands."""
 
     def ask(client: Client) -> Iterator[CompletionItem[str]]:
         found = client.trash()
@@ -94,21 +94,20 @@ def trash_ids(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
 
 
 def versions(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
-    """The numbers of the versions of the path that stands before ``--at``."""
-    # click can't say which argument a word is while the value of an option is missing
+    """Offer the numbers of the versions of the path before ``--at``."""
+    # click can't assign words to arguments while the value of an option is missing
     path = next((word for word in ctx.args if not word.startswith("-")), "")
 
     def ask(client: Client) -> Iterator[CompletionItem[str]]:
         for number, version in enumerate(client.versions(locations.from_home(path)), 1):
             if str(number).startswith(begun):
-                told = trashed.version_line(number, version)
-                yield CompletionItem(str(number), help=told)
+                yield CompletionItem(str(number), help=trashed.version_line(number, version))
 
     return _answers(ctx, ask) if path and _location(path) is None else []
 
 
 def _answers(ctx: click.Context, ask: Callable[[Client], Iterator[CompletionItem[str]]]) -> Offers:
-    """What the server that is used anyway is asked for, if it answers in time."""
+    """Return the offers of the current server, if it answers in time."""
     try:
         server = choose(_given(ctx, "server"))
     except (FtpError, OSError):
@@ -122,7 +121,7 @@ def _answers(ctx: click.Context, ask: Callable[[Client], Iterator[CompletionItem
 
 
 def server_names(begun: str) -> Offers:
-    """Saved servers in the place of a command: `ftp SERVER` connects."""
+    """Offer saved servers in place of a command: `ftp SERVER` connects."""
     return [CompletionItem(name, help="Connect to this server.") for name in _saved(begun)]
 
 
@@ -137,12 +136,12 @@ def _location(begun: str) -> locations.Location | None:
 
 
 def _is_path(begun: str) -> bool:
-    """Whether a word without a server may be a path: half an address isn't."""
+    """Return whether a word without a server may be a path, not the beginning of an address."""
     return "://" not in begun and "@" not in begun.partition("/")[0]
 
 
 def _is_here(begun: str) -> bool:
-    """Whether a name here begins so."""
+    """Return whether the name of a local file begins with the word."""
     directory, begins = os.path.split(os.path.expanduser(begun))
     try:
         with os.scandir(directory or ".") as entries:
@@ -159,17 +158,17 @@ def _saved(begun: str) -> list[str]:
     try:
         return sorted(name for name in SavedServers().names() if name.startswith(begun))
     except (FtpError, OSError):
-        return []  # there is nobody to tell: the command itself will
+        return []  # completion can't print errors: the command itself will
 
 
 def _names(ctx: click.Context, location: locations.Location | None, begun: str) -> Offers:
-    """What there is in the directory of a path, with names that begin as its last one."""
+    """Return the entries of a path's directory whose names begin with the path's last part."""
     written = begun if location is None else location.written
     name = written.rpartition("/")[2]
     before = begun[: len(begun) - len(name)]
     directory = written[: len(written) - len(name)]
     if location is not None and not written and "://" in location.server:
-        return []  # a slash has to come first
+        return []  # a URL needs a slash before the path
     try:
         server = choose(_given(ctx, "server")) if location is None else location.find()
     except (FtpError, OSError):
@@ -187,14 +186,14 @@ def _names(ctx: click.Context, location: locations.Location | None, begun: str) 
 
 
 def _given(ctx: click.Context, option: str) -> Any:
-    """What the line has for an option of `ftp` itself."""
+    """Return the value that the line has for an option of `ftp` itself."""
     return ctx.find_root().params.get(option)
 
 
 def _listed(
     ctx: click.Context, server: Server, directory: str, begins: str, interrupt: Interrupt
 ) -> Iterator[tuple[str, bool]]:
-    """Names in a remote directory, and which are directories. Raises FtpError, OSError."""
+    """Yield names in a remote directory, with True for directories. Raises FtpError, OSError."""
     with _logged_in(ctx, server, interrupt) as client:
         if client is None:
             return
@@ -209,7 +208,7 @@ def _listed(
 
 @contextmanager
 def _logged_in(ctx: click.Context, server: Server, interrupt: Interrupt) -> Iterator[Client | None]:
-    """A client that a token has logged in; None without one that may be used.
+    """Yield a client logged in with the saved token; None if there is no usable token.
 
     Raises FtpError, OSError.
     """
@@ -233,7 +232,7 @@ def _logged_in(ctx: click.Context, server: Server, interrupt: Interrupt) -> Iter
         try:
             client.log_in(Credential(server.address.login, saved.secret, is_token=True))
         except LoginRefused as error:
-            if error.code == LoginRefused.code:  # others are about the account, not the token
+            if error.code == LoginRefused.code:  # other codes concern the account, not the token
                 _note_refused(saved)
             raise
         yield client
@@ -242,9 +241,9 @@ def _logged_in(ctx: click.Context, server: Server, interrupt: Interrupt) -> Iter
 
 
 def _is_good(saved: SavedToken) -> bool:
-    """Whether a token may still be accepted: one that was refused is not tried again.
+    """Return whether a token may still be accepted. A refused one is not tried again.
 
-    Failed log-ins count for bans, and the Tab key is pressed often.
+    Failed log-ins count towards a ban, and the Tab key is pressed often.
     """
     if saved.expires is not None and saved.expires <= time.time():
         return False
@@ -268,7 +267,10 @@ def _refused() -> Path:
 
 
 def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:
-    """What is answered in time. Who waits for a name server is left behind: it can't be woken."""
+    """Return the offers if they come in time.
+
+    A thread that waits for the resolver can't be interrupted, so it is left running as a daemon.
+    """
     interrupt = Interrupt()
     answers: list[Offers] = []
 
@@ -276,10 +278,10 @@ def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:
         try:
             answers.append(ask(interrupt))
         except Exception:
-            answers.append([])  # there is nobody to tell: the command itself will
+            answers.append([])  # completion can't print errors: the command itself will
 
     asking = threading.Thread(target=answer, daemon=True)
     asking.start()
     asking.join(seconds)
-    interrupt.set()  # the connection is closed, if the program goes on for so long
+    interrupt.set()  # makes the thread close its connection, if the process lives long enough
     return answers[0] if answers else []

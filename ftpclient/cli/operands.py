@@ -1,7 +1,7 @@
-"""Operands of put, get, cp and mv: which are sources, and what the target is.
+"""Operands of put, get, cp and mv: the sources and the target.
 
-Lives here: -t and -T, and the last operand that may have been meant as a source.
-Lives elsewhere: what is done with them (commands/), the rules of cp (client.py).
+Lives here: -t and -T, and detecting a last operand that was probably meant as a source.
+Lives elsewhere: the commands (commands/), the rules of cp (ftpclient/verbs.py).
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 
 class Operands(msgspec.Struct, frozen=True):
-    """What was named.
+    """Sources and target of a command.
 
     Attributes:
-        into: True: the target is a directory that has to exist (-t); False: it is a name (-T);
-            None: as in cp, the target says so itself.
-        placed: They name the server, so none of them can be mistaken for the other.
+        into: True if the target is a directory that must exist (-t); False if it is a name (-T);
+            None if, as in cp, that depends on what exists there.
+        placed: True if the operands name the server, so that remote and local ones can't be
+            confused.
     """
 
     sources: list[str]
@@ -42,18 +43,18 @@ class Operands(msgspec.Struct, frozen=True):
     placed: bool = False
 
     def target_taken(self, app: App) -> Operands:
-        """With the target as a path on the server, which it may name. See `locations.taken`."""
+        """Return a copy whose target is a plain remote path. See `locations.taken`."""
         (target,) = locations.taken(app, [self.target])
         return replace(self, target=target, placed=target != self.target)
 
     def sources_taken(self, app: App) -> Operands:
-        """The same with the sources."""
+        """Return a copy whose sources are plain remote paths."""
         sources = locations.taken(app, self.sources)
         return replace(self, sources=sources, placed=sources != self.sources)
 
     def all_taken(self, app: App) -> Operands:
-        """The same with all of them."""
-        hint = "get and put move files between a server and here; to copy there, write it in both"
+        """Return a copy whose sources and target are plain remote paths."""
+        hint = "use get or put to transfer files; to copy on the server, name it in both paths"
         *sources, target = locations.taken(app, [*self.sources, self.target], hint)
         return replace(self, sources=sources, target=target)
 
@@ -83,26 +84,26 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def split(
     arguments: Sequence[str], directory: str | None, exactly: bool, *, default: str | None = None
 ) -> Operands:
-    """Part sources and target.
+    """Separate the sources from the target.
 
     Args:
-        default: The target of an argument that stands alone; None: there has to be one.
+        default: The target if there is only one argument; None if a target is required.
     """
     if directory is not None:
         if exactly:
-            raise UsageError("-t and -T exclude each other")
+            raise UsageError("-t and -T can't be used together")
         if not directory:
-            raise UsageError("-t takes a directory that exists, not an empty path")
+            raise UsageError("-t needs an existing directory, not an empty path")
         return Operands(list(arguments), directory, True)
     if exactly:
         if len(arguments) != 2:
-            raise UsageError("-T takes one SOURCE and one TARGET")
+            raise UsageError("-T needs exactly one SOURCE and one TARGET")
         return Operands([arguments[0]], arguments[1], False)
     if len(arguments) > 1:
         return Operands(list(arguments[:-1]), arguments[-1])
     if default is None:
         command = click.get_current_context().command
-        raise UsageError(f"something is missing: {command.name} SOURCE... TARGET")
+        raise UsageError(f"missing argument: {command.name} SOURCE... TARGET")
     return Operands(list(arguments), default)
 
 
@@ -110,31 +111,32 @@ def split(
 
 
 def check_put(app: App, operands: Operands) -> None:
-    """Refuse ``put A B`` where B is a file here, beside A: ``put *`` may have made it of two names.
+    """Refuse ``put A B`` if B is a local file beside A: ``put *`` may have expanded to this.
 
     Raises UsageError.
     """
     pair = _pair(operands)
-    if pair is None or pair[1].startswith(":"):  # that is a path on the server, and nothing else
+    if pair is None or pair[1].startswith(":"):  # a colon marks a remote path
         return
     found = app.expand(pair[1]) if app.interactive else [pair[1]]
     if any(os.path.isfile(one) for one in found):
-        raise _ambiguous("put", pair, "here", "sends", "stores")
+        raise _ambiguous("put", pair, "locally", "sends", "stores")
 
 
 @contextmanager
 def checked_get(
     app: App, client: Client, operands: Operands, listener: Listener, *, follow: bool
 ) -> Iterator[None]:
-    """Refuse ``get A B`` where B is a file on the server, beside A, as `check_put` does.
+    """Refuse ``get A B`` if B is a remote file beside A, as `check_put` does.
 
-    Asks for both at once: in here, `Client.get` takes the answer for A.
+    The server is asked for both in one round trip; inside the context, `Client.get` uses the
+    reply for A.
 
     Args:
-        follow: Whether ``get`` is going to ask where A leads.
+        follow: True if ``get`` follows A if it is a link.
 
     Raises:
-        UsageError
+        UsageError: B is a remote file, and A exists.
     """
     from ftpclient.transfer import retry
 
@@ -145,7 +147,7 @@ def checked_get(
         try:
             refused = retry.asked(client, listener, ask)
         except CommandError:
-            refused = False  # nothing there has such a name
+            refused = False  # B doesn't exist
         if refused:
             raise _ambiguous("get", pair, "on the server", "fetches", "stores")
     try:
@@ -156,7 +158,7 @@ def checked_get(
 
 
 def _has_file_beside(client: Client, source: str, other: str, *, follow: bool) -> bool:
-    """Whether both are there, and ``other`` is a file or leads to one. Raises NotFound."""
+    """Return whether both exist, and ``other`` is a file or a link to one. Raises NotFound."""
     from ftpclient.client import first_question, is_pattern
 
     beside, connection = client.resolve(other), client.connection
@@ -168,14 +170,14 @@ def _has_file_beside(client: Client, source: str, other: str, *, follow: bool) -
         found = [beside]
     entries = [client.find(one, follow=True) for one in found]
     if not any(entry is not None and entry.type == "file" for entry in entries):
-        return False  # the other answer is taken by get, at once
+        return False  # get uses the reply for the source
     connection.forget_ahead()
     return any(client.find(one) is not None for one in client.glob(source))
 
 
 def _pair(operands: Operands) -> tuple[str, str] | None:
-    """Source and target of a command with exactly these two, if both lie in one directory as they
-    are written, under different names."""
+    """Return source and target if there are exactly two operands, with different names in the
+    same directory as typed; else None."""
     if operands.placed or operands.into is not None or len(operands.sources) != 1:
         return None
     source, target = operands.sources[0], operands.target
@@ -187,10 +189,10 @@ def _pair(operands: Operands) -> tuple[str, str] | None:
 
 
 def _ambiguous(command: str, pair: tuple[str, str], where: str, both: str, one: str) -> UsageError:
-    import shlex  # only for advice
+    import shlex  # only needed for this message
 
     source, target = (shlex.quote(paths.show(word)) for word in pair)
     return UsageError(
-        f'{paths.show(pair[1])} is {where} too: "{command} {source} {target} ./" {both} both, '
+        f'{paths.show(pair[1])} exists {where}, too: "{command} {source} {target} ./" {both} both, '
         f'"{command} -T {source} {target}" {one} {source} as {target}'
     )

@@ -1,7 +1,7 @@
-"""Which of a user's commands are operations, and what is said when one has filled the trash.
+"""Operations: what `undo` undoes as a whole, and the remark about what went to the trash.
 
-Lives here: the words of a command, one operation for it or for a line of the shell, the line after
-it. Lives elsewhere: saying it to a server (connection/driver.py), taking one back
+Lives here: one operation for each command or line of the shell, with its command line; the remark
+after it. Lives elsewhere: sending it to a server (connection/driver.py), undoing one
 (commands/trash.py).
 """
 
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def running(
     app: App, words: Callable[[], str], *, keep: bool = True, apart: bool = False
 ) -> Iterator[None]:
-    """Have what is done meanwhile be one operation: a line of the shell is one, with all of its
-    commands, and elsewhere each command.
+    """Make all changes inside the context one operation.
+
+    In the shell, all commands of a line are one operation; elsewhere, each command is.
 
     Args:
-        words: What its user wrote.
-        keep: False: what it removes and replaces is not kept, unlike that of the rest of the line.
-        apart: It is one by itself, also in a line.
+        words: A function that returns the command line.
+        keep: False if what it removes and replaces bypasses the trash, even if other commands of
+            the line use it.
+        apart: True to start an operation of its own, even inside a line.
     """
     if keep and not apart and in_force(app) is not None:
         yield
@@ -43,29 +45,31 @@ def running(
 
 
 def command_line(name: str, arguments: Sequence[str]) -> str:
-    """A command as it could be typed."""
+    """Return a command line as it could be typed."""
     from ftpclient.cli.quoting import quote
 
     return " ".join([name, *(quote(word, first=True) or "''" for word in arguments)])
 
 
 def _without_password(app: App, words: str) -> str:
-    """The words, or of a command with a password only its name."""
+    """Return the words; only the command's name if they contain a password."""
     return f"{words.split(maxsplit=1)[0]} …" if app.holds_password(words) else words
 
 
 def are_final(app: App) -> bool:
-    """Whether what is removed now is gone for good: the server keeps no trash, or none for this
-    account. It costs a round trip."""
+    """Return whether removing is final: the server has no trash, or none for this account.
+
+    It may cost a round trip.
+    """
     connection = app.client.connection
     return not connection.keeps_trash or connection.ask(WhoAmI()).final
 
 
 class Kept:
-    """Finds out what a command has put into the trash, and says so at its end.
+    """The remark at the end of a command that something is in the trash.
 
     Attributes:
-        is_asked_for: Whether somebody sees it: at a terminal, where lines are typed.
+        is_asked_for: True if it is shown: on a terminal, and not in a script.
     """
 
     def __init__(self, app: App) -> None:
@@ -75,25 +79,25 @@ class Kept:
         self.is_asked_for = not quiet and sys.stderr.isatty()
 
     def removed(self, answer: Removed | None) -> None:
-        """Something was removed. Of what can't be kept the server says so itself."""
+        """Note that something was removed. If it can't be kept, the server sends a notice."""
         self._is_known |= answer is not None and answer.trashed
 
     def finish(self, *, replaced: bool = False) -> None:
-        """Say until when it can be taken back, if anything can. It costs a round trip.
+        """Print until when the command can be undone, if it can. It costs a round trip.
 
         Args:
-            replaced: Something may have been replaced, which no answer has told.
+            replaced: True if files may have been replaced, which no reply reports.
         """
         if not self.is_asked_for or not (self._is_known or replaced):
             return
         until = self._until()
         if until is None and not self._is_known:
             return
-        undo = "undo" if self._app.interactive else "ftp undo"
+        undo = self._app.command("undo")
         self._app.say(f"in the trash{until or ''}: {undo} brings it back")
 
     def _until(self) -> str | None:
-        """Until when, as text; None when the server says nothing of this operation."""
+        """Return until when, as text; None if the server has nothing of this operation."""
         from ftpclient.cli import moments
         from ftpclient.transfer import trash
 
@@ -103,7 +107,7 @@ class Kept:
         try:
             found = trash.operations(connection, limit=1)
         except CommandError:
-            return None  # the account may not look there: what was told before has to do
+            return None  # the account may not list its trash: rely on the replies
         mine = [one for one in found if one.key == operation.id and one.kept]
         if not mine:
             return None

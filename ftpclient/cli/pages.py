@@ -1,7 +1,7 @@
-"""What the help of `ftp` says beside the docstrings of its commands.
+"""The parts of `ftp`'s help that aren't docstrings of its commands.
 
 Lives here: arguments, the order of options, examples, exit statuses. Lives elsewhere: the layout
-(ftpwire/command_help.py), the commands (commands/). It is only imported where help is shown.
+(ftpwire/command_help.py), the commands (commands/). It is only imported to show help.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _LINKS = (
 )
 _HEADINGS = "With several files, the name of each is printed above it, except with -q."
 _RETRYING = (
-    "A lost connection is made again until --retry-for is over; any progress starts that time "
-    "anew. If you give --retry-for, the first connection is retried as well."
+    "A lost connection is retried until --retry-for has passed without progress. If you give "
+    "--retry-for, the first connection is retried as well."
 )
 _ID = "An operation, by its ID from `trash ls`."
 
@@ -41,7 +41,7 @@ STATUSES = {
     8: "The content of a file does not match its digest.",
     9: "The server's key is unknown or has changed.",
     10: "The server does not understand the request, or breaks the protocol.",
-    11: "A safety limit of sync stopped it.",
+    11: "Not confirmed, or stopped by a safety limit.",
     12: "Something else is where a file was to be restored.",
     130: "Ctrl-C interrupted it.",
     141: "The reader of the output has left.",
@@ -54,7 +54,7 @@ OPERATORS = (
     ("COMMAND > FILE", "Write the output to a local file; >> appends to it."),
     ("!COMMAND", "Run a local command; ! alone starts a local shell."),
 )
-"""What a line of the shell can have beside commands."""
+"""The operators of a shell line."""
 
 PAGES: dict[str, Page] = {
     "": Page(
@@ -123,7 +123,8 @@ PAGES: dict[str, Page] = {
     "put": Page(
         arguments={
             "SOURCE": "Local files, directories or devices; - is standard input.",
-            "TARGET": "A remote name or directory (default: the current directory).",
+            "TARGET": "A remote name or directory (default: the current directory); a "
+            "directory name with a slash at its end is created if missing.",
         },
         options={
             "Common options": (

@@ -1,6 +1,6 @@
-"""The connections of put, get and sync: how many, and how long a lost one is made again.
+"""The connections of put, get and sync: how many, and how long they try to reconnect.
 
-Lives here: the options, and a client that has them. Lives elsewhere: waiting and trying again
+Lives here: the options, and a client with these options. Lives elsewhere: waiting and retrying
 (transfer/retry.py).
 """
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
 
 RETRY_FOR = 15 * 60.0
-"""Seconds without progress, unless something else was asked for."""
+"""The default of --retry-for: seconds without progress."""
 
 
 def seconds(text: str) -> float:
-    """The type of options that take a duration, or 0."""
+    """Convert an option's value that is a duration or 0 to seconds."""
     try:
         return float(parse_duration(text)) if text.strip() != "0" else 0.0
     except ValueError as error:
@@ -30,13 +30,11 @@ def seconds(text: str) -> float:
 
 
 class _Connections(click.IntRange):
-    """How many connections; -P of other tools takes no value, and shows progress."""
+    """A number of connections. In other tools, -P takes no value and shows progress."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, str) and not value.lstrip("-").isdigit():
-            self.fail(
-                f"{value!r} is no number of connections (a terminal shows progress by itself)"
-            )
+            self.fail(f"{value!r} is not a number of connections (progress is shown without -P)")
         return super().convert(value, param, ctx)
 
 
@@ -61,9 +59,9 @@ retries_option = click.option(
 def patient_client(
     app: App, retry_for: float | None, retries: int | None, limit_rate: int | None
 ) -> Client:
-    """The client, connected, with these options.
+    """Return the client, connected, with these options.
 
-    A first contact fails at once, unless --retry-for was given: who waits for a server says so.
+    Without an explicit --retry-for, a first connection that fails is not retried.
     """
     client = app.known_client or app.new_client()
     client.retry_for = RETRY_FOR if retry_for is None else retry_for

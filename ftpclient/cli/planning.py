@@ -1,6 +1,6 @@
-"""cp, mv and rm --dry-run: what the server would do, without having it done.
+"""The dry run of cp, mv and rm: what the server would do.
 
-Lives here: finding out what is there, whether it may be done and has room; telling it.
+Lives here: checking what exists, the permissions and the quota; printing the steps.
 Lives elsewhere: the commands (commands/changing.py), put and get (transfer/rehearsal.py).
 """
 
@@ -32,17 +32,17 @@ from ftpwire.paths import RemotePath
 
 @dataclass
 class _Tree:
-    """What a path has: itself, and with a directory all that is in it."""
+    """The number of entries and bytes of a path: itself and, for a directory, its contents."""
 
     count: int = 1
     size: int = 0
 
 
 class Plan:
-    """What one command would do. ``finish`` prints the totals.
+    """The dry run of one command. ``finish`` prints the totals.
 
     Attributes:
-        made: A directory that would be made before.
+        made: A directory that the command would create first.
     """
 
     made: RemotePath | None = None
@@ -53,22 +53,22 @@ class Plan:
         self._summary = Summary()
 
     def remove(self, path: RemotePath, *, recursive: bool) -> None:
-        """Tell what removing a path would do. Raises CommandError where it would fail."""
+        """Print what removing a path would do. Raises CommandError if it would fail."""
         entry = self._app.client.stat(path)
         self._check_removable(path)
         tree = self._look(path, entry)
         if entry.type == "dir" and not recursive and tree.count > 1:
-            raise NotEmpty(f"{paths.show(path)}: not empty (-r removes what is in it)")
+            raise NotEmpty(f"{paths.show(path)}: not empty (-r removes its contents)")
         self._tell(PlannedStep("remove", path, entry.type, tree.size, count=tree.count), path)
 
     def move(self, source: RemotePath, to: RemotePath, *, no_clobber: bool) -> None:
-        """Tell what moving would do. Raises CommandError where it would fail."""
+        """Print what moving would do. Raises CommandError if it would fail."""
         entry = self._app.client.stat(source)
         self._check_removable(source)
         there = self._target(to)
         if _is_below(to, source) and not (there and no_clobber):
             raise InvalidPath(f"{paths.show(source)}: can't be moved into itself")
-        if to == source and not no_clobber:  # it has that name
+        if to == source and not no_clobber:  # nothing to do
             step = PlannedStep("move", to, entry.type, source=source)
             self._add(Result(source, to, 0, "planned", unchanged=True, step=step))
             return
@@ -85,7 +85,7 @@ class Plan:
         recursive: bool,
         links: bool,
     ) -> None:
-        """Tell what copying would do. Raises CommandError where it would fail."""
+        """Print what copying would do. Raises CommandError if it would fail."""
         entry = self._app.client.stat(source, follow=not links)
         if entry.type == "dir" and not recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
@@ -102,7 +102,7 @@ class Plan:
         self._replace("copy", source, to, entry, there, no_clobber)
 
     def finish(self, status: int) -> None:
-        """Print the totals of a command that ends with a status."""
+        """Print the totals of a command that ends with an exit status."""
         self._summary.exit_code = status
         finish(self._app, self._summary)
 
@@ -129,17 +129,20 @@ class Plan:
         self._tell(step, source)
 
     def _target(self, to: RemotePath) -> Entry | None:
-        """What is at a target. Raises CommandError where nothing can come to it."""
+        """Return what exists at a target, if anything. Raises CommandError if it can't be used."""
         client = self._app.client
         there = client.find(to)
         check_permitted(client.connection, to, there)
         above = paths.parent_of(to)
         if there is None and above != self.made and not client.is_dir(above):
-            raise NotFound(f"{paths.show(above)}: no directory on the server")
+            raise NotFound(f"{paths.show(above)}: no such directory on the server")
         return there
 
     def _check_removable(self, path: RemotePath) -> None:
-        """Ask whether a path may be removed, by one below it that isn't there. Raises Forbidden."""
+        """Check the permission to remove a path. Raises Forbidden.
+
+        It asks the server to remove a random name below the path, which can't exist.
+        """
         name = secrets.token_hex(16).encode()
         try:
             self._app.client.connection.ask(Remove(paths.child(path, name)))
@@ -149,7 +152,7 @@ class Plan:
             pass
 
     def _look(self, path: RemotePath, entry: Entry) -> _Tree:
-        """Count what is at a path, and below it."""
+        """Count the entries at and below a path, and their bytes."""
         if entry.type != "dir":
             return _Tree(1, entry.size if entry.type == "file" else 0)
         tree = _Tree()
@@ -172,5 +175,5 @@ class Plan:
 
 
 def _is_below(path: RemotePath, top: RemotePath) -> bool:
-    """Whether a path is in the tree of another one, and isn't its root."""
+    """Return whether a path is below another one."""
     return path != top and path.startswith(top.rstrip(b"/") + b"/")

@@ -1,7 +1,7 @@
-"""Results of a transfer as they come: JSON lines, names with -v, complaints.
+"""Results of a transfer as they come: JSON lines, names with -v, error messages.
 
-Lives here: the listeners for pipes and for --quiet. Lives elsewhere: bars (bars.py), which listener
-there is (progress.py), texts (render.py).
+Lives here: the listeners for pipes and for --quiet. Lives elsewhere: bars (bars.py), choosing the
+listener (progress.py), texts (render.py).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 _FIRST_LINE = 5.0
-"""Seconds without a connection after which that is printed; again after twice as long."""
+"""Seconds without a connection before that is printed; then again whenever the time doubled."""
 _LAST_LINE = 60.0
-"""From then on it is printed as often as this."""
+"""The longest interval between these lines, in seconds."""
 
 
 class Printer(Listener):
-    """Prints results: JSON, or names with -v; what failed goes to stderr in any case.
+    """A listener that prints results: JSON, or names with -v; failures always go to stderr.
 
     Args:
-        action: What a transfer does, for JSON: ``put`` or ``get``. The steps of a sync and of a dry
-            run have actions of their own.
+        action: The transfer's action in JSON: ``put`` or ``get``. Steps of a sync and of a dry run
+            have actions of their own.
     """
 
     def __init__(self, app: App, action: str = "") -> None:
@@ -38,12 +38,12 @@ class Printer(Listener):
         self._next_line = _FIRST_LINE
 
     def started(self, name: bytes, size: int | None) -> None:
-        self._app.flush()  # that may take long
+        self._app.flush()  # it may take long until something else is printed
 
     def finished(self, result: Result) -> None:
         try:
             self._finished(result)
-        except standard.ReaderLeft:  # not from here, amidst the answers: the transfer stops itself
+        except standard.ReaderLeft:  # not raised among pending replies: the transfer stops itself
             self.enough = True
 
     def _finished(self, result: Result) -> None:
@@ -55,14 +55,14 @@ class Printer(Listener):
         if result.remark is not None:
             self.remark(f"{paths.show(result.source)}: {result.remark}")
         if isinstance(result.error, (Cancelled, ConnectionLost)):
-            return  # of all files under way: it is told once, as the command's own end
+            return  # it affects all files: reported once, at the command's end
         if result.error is not None and result.status == "failed":
             self._app.complain(result.error)
         elif result.error is not None:
             if result.error.code == "not-regular" or self._app.verbose:
                 self._app.say(f"ftp: skipped: {paths.printable(str(result.error))}")
         else:
-            self._app.flush()  # failures before it and after it are no row
+            self._app.flush()  # failures before and after it are not in a row
             self._succeeded(result)
 
     def _succeeded(self, result: Result) -> None:
@@ -86,13 +86,13 @@ class Printer(Listener):
 
 
 class Complaining(Printer):
-    """Prints of single files only what is wrong with them: neither JSON nor -v was asked for."""
+    """A listener without --json and -v, which prints only failures and remarks of single files."""
 
     def all_stored(self, results: Sequence[Result]) -> None:
         if any([result.remark is not None for result in results]):
             super().all_stored(results)
             return
         try:
-            self._app.flush()  # failures before them and after them are no row
+            self._app.flush()  # failures before and after them are not in a row
         except standard.ReaderLeft:
             self.enough = True

@@ -1,7 +1,7 @@
-"""Progress of a transfer, as it runs: a line on a terminal, JSON lines, or complaints only.
+"""Progress of a running transfer: a line on a terminal, JSON lines, or only error messages.
 
-Lives here: which listener there is. Lives elsewhere: the listeners (printer.py, bars.py), what they
-hear (transfer/report.py).
+Lives here: choosing the listener. Lives elsewhere: the listeners (printer.py, bars.py), their
+interface (transfer/report.py).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def listening(app: App, action: str = "", *, typed: bool = False) -> Iterator[Listener]:
-    """The listener that suits where the output goes.
+    """Yield the listener for the kind of output.
 
     Args:
         action: See `Printer`.
-        typed: The terminal is busy: what is sent is being typed there.
+        typed: True if the terminal is in use, because the user types the data to send.
     """
     draws = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "")
     if app.quiet or app.as_json or typed or not draws:

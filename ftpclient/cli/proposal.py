@@ -1,7 +1,7 @@
-"""What is going to be done, shown before a question is asked about it.
+"""The list of affected paths above a question, such as whether to remove them.
 
-Lives here: the first of many things, sorted, in lines that fit; how many more there are. Lives
-elsewhere: the questions (the commands, restored.py), asking (app.py).
+Lives here: the first paths in order, cut to the terminal's width; the number of further ones.
+Lives elsewhere: the questions (the commands, restored.py), asking (app.py).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ftpwire.paths import RemotePath
 from ftpwire.units import human
 
 SHOWN = 20
-"""Things that are named before a question."""
+"""Paths that are listed above a question."""
 _COUNTED = 100_000
-"""Things of a tree that are counted at most: somebody waits for the question."""
+"""Entries of a tree that are counted at most, as the user waits for the question."""
 
 
 def show(app: App, things: Iterable[tuple[bytes, str, str]], total: int) -> None:
-    """Show the first of some things on stderr, by their paths, and how many more there are.
+    """Print the first of some things on stderr, sorted by path, and the number of further ones.
 
     Args:
-        things: For each its path, how it is shown, and a note on it, which may be empty.
-        total: How many there are: ``things`` may have only the first ones.
+        things: For each its path, its displayed name, and a note, which may be empty.
+        total: The number of all; ``things`` may have only the first ones.
     """
     app.flush()
     first = nsmallest(SHOWN, things, key=lambda thing: thing[0])
@@ -42,7 +42,7 @@ def show(app: App, things: Iterable[tuple[bytes, str, str]], total: int) -> None
 
 
 def show_all(things: Iterable[tuple[bytes, str, str]]) -> None:
-    """Show all of them, in their order."""
+    """Print all of some things on stderr, in the given order."""
     width = columns_of(sys.stderr) - 1
     for _, name, note in things:
         end = f"  ({note})" if note else ""
@@ -50,7 +50,7 @@ def show_all(things: Iterable[tuple[bytes, str, str]]) -> None:
 
 
 def remote_thing(app: App, path: RemotePath) -> tuple[bytes, str, str]:
-    """Something on the server, with how much it is, for `show`."""
+    """Return a remote path with its size as a thing for `show`."""
     try:
         entry = app.client.stat(path)
         if entry.type != "dir":
@@ -65,4 +65,4 @@ def remote_thing(app: App, path: RemotePath) -> tuple[bytes, str, str]:
         name = paths.show(path.rstrip(b"/") + b"/")
         return path, name, more + trashed.amount(files, size)
     except CommandError:
-        return path, paths.show(path), ""  # removing it tells what is wrong with it
+        return path, paths.show(path), ""  # removing it will report the error

@@ -1,6 +1,7 @@
-"""Names written so that the shell reads them back.
+"""Quoting names for the shell.
 
-Lives here: the quotes, and which characters need them. Lives elsewhere: reading (shell/lexer.py).
+Lives here: the kinds of quotes, and which characters need them. Lives elsewhere: parsing quotes
+(shell/lexer.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 
 
 class Quote(StrEnum):
-    """Which quotes are open."""
+    """The kind of quotes that are open."""
 
     NONE = ""
     SINGLE = "'"
@@ -32,12 +33,12 @@ def quote(
     first: bool = False,
     local: bool = False,
 ) -> str:
-    """Write ``text`` so that it is read back, after ``style`` was opened already.
+    """Quote ``text`` so that the shell reads it as typed, after the quotes ``style`` were opened.
 
     Args:
-        close: Close the quotes at the end; else more can be typed inside them.
-        first: It begins a word, where a tilde means something.
-        local: The local shell reads it, which expands more than is expanded here.
+        close: True to close the quotes at the end; False to let the user type on inside them.
+        first: True if the text begins a word, where a tilde has a meaning.
+        local: True if the local shell reads it, which expands more than this one.
     """
     if not text.isprintable():
         return _coded(text, style, close)
@@ -66,7 +67,7 @@ def _escaped(text: str, first: bool) -> str:
 
 
 def _coded(text: str, style: Quote, close: bool) -> str:
-    """As ``$'…'``; other quotes that are open are closed first, and stay so."""
+    """Quote text as ``$'…'``. Other open quotes are closed first and not opened again."""
     inside = "".join(_code(c) for c in text)
     if style is Quote.CODED:
         return inside + ("'" if close else "")

@@ -1,8 +1,7 @@
-"""Servers to complete to, in bash, zsh and fish: those that were saved, and those in reach.
+"""Completion of servers in bash, zsh and fish: saved ones, and those on the local network.
 
-Lives here: what is offered for a word that is begun. Lives elsewhere: asking the network
-(connection/discovery.py), saved servers (connection/servers.py), completion in our own shell
-(shell/completion.py).
+Lives here: the completions. Lives elsewhere: asking the network (connection/discovery.py), saved
+servers (connection/servers.py), completion in our own shell (shell/completion.py).
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from ftpclient.connection.addresses import DEFAULT_PORT
 
 PORT_VARIABLE = "FTP_DISCOVERY_PORT"
 _TIMEOUT = 0.4
-"""Seconds that the Tab key may take; nearly all servers of a local network have answered then."""
+"""Seconds that the Tab key waits; nearly all servers of a local network answer within that."""
 
 
 def servers_in_reach(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
-    """For completion: saved servers; if none fits what was begun, or nothing was, also those that
-    answer on the local network."""
+    """Offer saved servers; if none fits or nothing was typed, also those of the local network."""
     saved = saved_servers(ctx, param, begun)
     return saved if saved and begun else [*saved, *_answering(begun)]
 
@@ -37,19 +35,19 @@ def _answering(begun: str) -> Iterator[Any]:
     try:
         found = discover(_TIMEOUT, port=_port())
     except OSError:
-        return  # nobody to tell: `ftp discover` would
+        return  # completion can't print errors: `ftp discover` does
     offered = {
         user + at + endpoint.removesuffix(f":{DEFAULT_PORT}"): one.name
         for one in found
         for endpoint in one.endpoints
     }
-    for address, name in offered.items():  # each once, whatever somebody there pretends
+    for address, name in offered.items():  # each address once, even if several servers claim it
         if address.startswith(begun):
             yield CompletionItem(address, help=name)
 
 
 def _port() -> int:
-    """The UDP port to ask at, as `ftp discover` has it."""
+    """Return the UDP port to ask at, as for `ftp discover`."""
     try:
         port = int(os.environ.get(PORT_VARIABLE, DEFAULT_PORT))
     except ValueError:

@@ -1,12 +1,11 @@
-"""What `--json` prints: one object for each thing, and for each error.
+"""The objects that `--json` prints: one for each result, and for each error.
 
-Lives here: the objects of all commands, as docs/json.md lists them. Lives elsewhere: printing them
-(app.py, printer.py, changes.py), text for people (render.py).
+Lives here: the objects of all commands, as documented in docs/json.md. Lives elsewhere: printing
+them (app.py, printer.py, changes.py), human-readable text (render.py).
 
-A key that exists is never renamed or taken away without a version in which both are there. Sizes
-are bytes, spans seconds, moments ISO 8601 in UTC. What is not known is null; only ``KEY_b64``,
-facts about errors, and what a command's own section says are left out where there is nothing to
-tell.
+Before a key is renamed or removed, one version has both the old and the new one. Sizes are in
+bytes, durations in seconds, times in ISO 8601 (UTC). An unknown value is null; only ``KEY_b64``,
+details of errors, and keys that docs/json.md calls optional are left out.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def path_record(key: str, path: bytes) -> dict[str, str]:
-    """A path: text, and the bytes as well where they are no UTF-8."""
+    """Return a path as text, and also in Base64 if it isn't UTF-8."""
     try:
         return {key: path.decode("utf-8")}
     except UnicodeDecodeError:
@@ -50,7 +49,7 @@ def path_record(key: str, path: bytes) -> dict[str, str]:
 
 
 def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
-    """One file, directory or link. ``path`` is the absolute one."""
+    """Return the object of a file, directory or link. ``path`` is absolute."""
     record: dict[str, Any] = {
         **path_record("name", paths.name_of(path) or b"/"),
         **path_record("path", path),
@@ -66,7 +65,7 @@ def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
 
 
 def room_record(room: Room) -> dict[str, Any]:
-    """An account's space."""
+    """Return the object of an account's quota and usage."""
     record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
     record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
     record |= {"trash": room.trash, "trash_files": room.trash_files}
@@ -76,7 +75,7 @@ def room_record(room: Room) -> dict[str, Any]:
 
 
 def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
-    """A digest."""
+    """Return the object of a file's digest."""
     return {
         **path_record("path", path),
         "algorithm": digests.ALGORITHM,
@@ -86,13 +85,13 @@ def hash_record(hashed: Hashed, path: bytes) -> dict[str, Any]:
 
 
 def usage_record(path: bytes | None, size: int, files: int) -> dict[str, Any]:
-    """What is below a path; None for all paths together."""
+    """Return the object of the usage below a path; None for all paths together."""
     begin = {"total": True} if path is None else path_record("path", path)
     return {**begin, "size": size, "files": files}
 
 
 def kept_record(one: KeptUpload) -> dict[str, Any]:
-    """An interrupted upload."""
+    """Return the object of an interrupted upload."""
     path = {"path": None} if one.path is None else path_record("path", one.path)
     return {
         **path,
@@ -105,12 +104,12 @@ def kept_record(one: KeptUpload) -> dict[str, Any]:
 
 
 def age_of(one: KeptUpload) -> int | None:
-    """Seconds since the last bytes of an interrupted upload came; None if that is unknown."""
+    """Return the seconds since an interrupted upload received its last bytes; None if unknown."""
     return max(0, int(time.time()) - one.touched) if one.touched else None
 
 
 def operation_record(one: TrashedOperation, short: str) -> dict[str, Any]:
-    """An operation of the trash, and what people call it."""
+    """Return the object of an operation in the trash. ``short`` is its displayed ID."""
     return {
         "operation": one.name,
         "id": short,
@@ -131,7 +130,7 @@ def operation_record(one: TrashedOperation, short: str) -> dict[str, Any]:
 
 
 def trashed_record(one: TrashItem, operation: TrashedOperation) -> dict[str, Any]:
-    """One thing that an operation has changed."""
+    """Return the object of an entry that an operation changed."""
     record = {
         "operation": operation.name,
         "item": one.name or None,
@@ -153,7 +152,7 @@ def trashed_record(one: TrashItem, operation: TrashedOperation) -> dict[str, Any
 
 
 def found_record(one: Found) -> dict[str, Any]:
-    """A server that answered on the local network."""
+    """Return the object of a server found on the local network."""
     return {
         "name": one.name,
         "address": one.addresses[0],
@@ -166,7 +165,7 @@ def found_record(one: Found) -> dict[str, Any]:
 
 
 def own_token_record(token: TokenInfo) -> dict[str, Any]:
-    """A token of the account."""
+    """Return the object of a token of the account."""
     return {
         "id": token.id,
         "name": token.name,
@@ -179,41 +178,41 @@ def own_token_record(token: TokenInfo) -> dict[str, Any]:
 
 
 def saved_server_record(name: str, server: Server, path: str, is_default: bool) -> dict[str, Any]:
-    """A server that login saved, and the directory there that its name begins in."""
+    """Return the object of a saved server. ``path`` is the directory of a bookmark."""
     address = str(server.address)
     record = {"name": name, "server": address, "plaintext": server.plaintext}
     return record | {"default": is_default, "path": path or None}
 
 
 def user_record(user: str, server: str) -> dict[str, Any]:
-    """The account that one is logged in as."""
+    """Return the object of the account that is logged in."""
     return {"user": user, "server": server}
 
 
 def alias_record(name: str, line: str) -> dict[str, Any]:
-    """Another name of a command, in the shell."""
+    """Return the object of an alias of the shell."""
     return {"name": name, "line": line}
 
 
 def setting_record(name: str, value: str) -> dict[str, Any]:
-    """A setting of the shell."""
+    """Return the object of a setting of the shell."""
     return {"name": name, "value": value}
 
 
 def history_record(number: int, line: str) -> dict[str, Any]:
-    """A line that was given to the shell."""
+    """Return the object of a line in the shell's history."""
     return {"number": number, "line": line}
 
 
 def script_record(script: str) -> dict[str, Any]:
-    """What a shell of the system reads for its Tab key."""
+    """Return the object of a completion script for a shell of the system."""
     return {"script": script}
 
 
 def connection_record(
     client: Client, name: str | None, token: TokenInfo | None, room: Room
 ) -> dict[str, Any]:
-    """Where one is, and as whom."""
+    """Return the object of the current connection: server, user, encryption, token, quota."""
     return {
         "server": client.address.endpoint,
         "name": name,
@@ -228,7 +227,7 @@ def connection_record(
 
 
 def moment(seconds: int | None) -> str | None:
-    """A moment, or that there is none."""
+    """Return a time in ISO 8601, or None."""
     return None if seconds is None else iso_seconds(seconds)
 
 
@@ -240,10 +239,10 @@ def action_record(
     status: str = "done",
     error: FtpError | None = None,
 ) -> dict[str, Any]:
-    """What was done to a path, or why it was not.
+    """Return the object of an action on a path.
 
     Args:
-        target: Where it went, or what a link that was made leads to.
+        target: The new path, or the target of a new link.
         status: ``done``, ``same``, ``skipped``, ``failed`` or ``planned``.
     """
     record: dict[str, Any] = {
@@ -257,12 +256,12 @@ def action_record(
 
 
 def removed_record(removed: Removed) -> dict[str, Any]:
-    """Where something has gone that was removed."""
+    """Return the keys about what was removed: its operation, and whether it is in the trash."""
     return {"operation": removed.operation, "trashed": removed.trashed}
 
 
 def done_record(action: str, **more: Any) -> dict[str, Any]:
-    """What was done to something that has no path: an account, a token, a saved server."""
+    """Return the object of an action without a path: on an account, a token, a saved server."""
     return {"action": action, **more, "status": "done", "error": None}
 
 
@@ -278,7 +277,7 @@ def totals_record(
     status: int = 0,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """The last object of a command that may do several things.
+    """Return the summary, which is the last object of a command with several results.
 
     Args:
         status: The exit status.
@@ -298,7 +297,7 @@ def totals_record(
 
 
 def result_record(result: Result, action: str) -> dict[str, Any]:
-    """One file of a transfer, or one step of a sync or of a dry run."""
+    """Return the object of a file of a transfer, or of a step of a sync or dry run."""
     same = result.unchanged and result.status in ("done", "planned")
     status = "same" if same else result.status
     if result.step is not None:
@@ -338,7 +337,7 @@ def _step_record(result: Result, step: SyncStep, status: str) -> dict[str, Any]:
 
 
 def _ends(result: Result) -> dict[str, Any]:
-    """The paths under the names that they had before, and the size."""
+    """Return the size, and the paths under the keys of earlier versions."""
     return {
         **path_record("source", result.source),
         **path_record("destination", result.target),
@@ -347,18 +346,18 @@ def _ends(result: Result) -> dict[str, Any]:
 
 
 _FROM_TO = frozenset({"put", "get", "rename", "copy", "move"})
-"""Actions that have a source and a destination."""
+"""Actions with a source and a destination."""
 
 
 def error_record(
     error: FtpError, *, message: str = "", exit_code: int | None = None, line: int | None = None
 ) -> dict[str, Any]:
-    """What failed, and what is known of it.
+    """Return the object of an error.
 
     Args:
-        message: Its words, where they are not the error's own.
-        exit_code: The exit status that it gives alone; None for the error's own.
-        line: Of the script in which it happened.
+        message: The text, if it isn't the error's own.
+        exit_code: The exit status because of this error; None for the error's own.
+        line: The line of the script in which it occurred.
     """
     record = _why(error)
     if message:
@@ -370,7 +369,7 @@ def error_record(
 
 
 def _why(error: FtpError) -> dict[str, Any]:
-    """Why something failed or was skipped: all that is known but the path."""
+    """Return the keys about an error except its path."""
     record: dict[str, Any] = {"error": error.code, "message": paths.printable(str(error))}
     if isinstance(error, CommandError):
         record |= {name: fact for name, fact in facts_of(error).items() if name != "path"}
@@ -391,7 +390,7 @@ def _digest(digest: bytes | None) -> str | None:
 
 
 def summary_record(summary: Summary, *, dry_run: bool = False) -> dict[str, Any]:
-    """The totals of a transfer."""
+    """Return the summary of a transfer."""
     totals = totals_record(
         done=summary.done,
         unchanged=summary.unchanged,
@@ -402,11 +401,11 @@ def summary_record(summary: Summary, *, dry_run: bool = False) -> dict[str, Any]
         status=summary.exit_code,
         dry_run=dry_run,
     )
-    return totals | {"size": summary.size}  # as it was called before
+    return totals | {"size": summary.size}  # the key of earlier versions
 
 
 def sync_record(summary: SyncSummary) -> dict[str, Any]:
-    """The totals of a sync."""
+    """Return the summary of a sync."""
     totals = totals_record(
         done=summary.sent,
         unchanged=summary.unchanged,
@@ -419,7 +418,7 @@ def sync_record(summary: SyncSummary) -> dict[str, Any]:
         dry_run=summary.dry_run,
     )
     return totals | {
-        "sent": summary.sent,  # as "done" was called before
+        "sent": summary.sent,  # the earlier name of "done"
         "renamed": summary.renamed,
         "directories": summary.directories,
         "attributes": summary.attributes,
@@ -427,7 +426,7 @@ def sync_record(summary: SyncSummary) -> dict[str, Any]:
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:
-    """Something that `check` has found."""
+    """Return the object of a finding of `check`."""
     record: dict[str, Any] = {**path_record("path", finding.path or b".")}
     record |= {"state": finding.state, "why": finding.why or None}
     if finding.error:
@@ -436,7 +435,7 @@ def finding_record(finding: Finding) -> dict[str, Any]:
 
 
 def check_record(summary: CheckSummary) -> dict[str, Any]:
-    """The totals of a check."""
+    """Return the summary of a check."""
     return {
         "summary": True,
         "same": summary.same,

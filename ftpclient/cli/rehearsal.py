@@ -1,7 +1,7 @@
-"""--dry-run of put, get, cp, mv and rm: what would be done, a line or an object for each.
+"""The option --dry-run of put, get, cp, mv and rm: one line or object for each step.
 
-Lives here: the option, what is printed. Lives elsewhere: finding out what put and get would do
-(transfer/rehearsal.py), and cp, mv and rm (commands/changing.py); lines and records (render.py).
+Lives here: the option and its output. Lives elsewhere: the steps of put and get
+(transfer/rehearsal.py), of cp, mv and rm (planning.py); lines (render.py), objects (records.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ dry_run_option = click.option(
 
 
 class PlanPrinter(Printer):
-    """Prints what is planned, what is the same already, and what would be skipped."""
+    """A listener that prints planned steps, and files that are the same or would be skipped."""
 
     def _finished(self, result: Result) -> None:
         skipped = result.status == "skipped" and result.step is not None
@@ -43,10 +43,10 @@ def finish(app: App, summary: Summary) -> None:
 
         app.print_json(records.summary_record(summary, dry_run=True))
     else:
-        app.summarize(f"dry run, nothing was done: {render.summary_line(summary)}")
+        app.summarize(f"dry run, nothing changed: {render.summary_line(summary)}")
 
 
 def tell_of_n(app: App) -> None:
-    """Tell who typed -n for a tree, and may have meant a dry run, as with sync."""
+    """Print what -n means for a tree: the user may have meant a dry run, as with sync."""
     if sys.stderr.isatty() and not app.quiet and not app.as_json:
-        app.say("ftp: -n keeps what is there; --dry-run shows what would be done")
+        app.say("ftp: -n keeps existing files; --dry-run shows what would be done")

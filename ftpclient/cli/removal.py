@@ -1,7 +1,7 @@
-"""Removing many things that were found, without a round trip for each.
+"""Removing many entries without a round trip for each.
 
-Lives here: `Removal`, for find -delete. Lives elsewhere: removing what was named (rm in
-commands/changing.py), a mirror's deletions (sync/).
+Lives here: `Removal`, for find -delete. Lives elsewhere: rm (commands/changing.py), deletions of
+a sync (sync/).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ftpwire.paths import RemotePath
 
 
 class Removal:
-    """What is to be removed, and removing it. Kept on disk once it is long.
+    """A list of entries to remove, which is kept on disk if it is long.
 
     Attributes:
         exit_code: 1 if something could not be removed.
@@ -38,21 +38,25 @@ class Removal:
         self._doomed: spool.Spool[Entry] = spool.Spool(Entry)
 
     def add(self, path: RemotePath, entry: Entry) -> None:
-        """Have something removed later. Never the home, nor the directory that the user is in, or
-        one above it: find . -delete empties it, as elsewhere."""
+        """Add an entry to remove.
+
+        The home, the current directory and those above it are ignored, so that find . -delete
+        empties a directory without removing it, as in GNU find.
+        """
         cwd = self._app.client.cwd
         if path not in (paths.ROOT, cwd) and not cwd.startswith(path + b"/"):
             self._doomed.add(msgspec.structs.replace(entry, path=path))
 
     def run(self, removed: Callable[[RemotePath, Entry], None] | None) -> None:
-        """Remove it: what is in a directory before the directory. What has changed since it was
-        found stays.
+        """Remove the entries, contents before their directory.
+
+        Files that changed since they were found are kept.
 
         Args:
-            removed: Told what has gone.
+            removed: A function to call for each removed entry.
 
         Raises:
-            ConnectionLost, Interrupted: What was not removed yet is still there.
+            ConnectionLost, Interrupted: The remaining entries were not removed.
         """
         all_changed(
             self._app.client,
@@ -63,16 +67,16 @@ class Removal:
 
     def _requests(self) -> Iterator[tuple[Entry, Remove]]:
         only_same = IF_SAME in self._app.client.connection.server.features
-        # a path that begins with another one is greater than that
+        # a path below another one sorts after it
         for entry in spool.sort(self._doomed, lambda one: one.path, reverse=True):
             if entry.type in ("file", "link") and only_same:
-                # what came there since it was found may be nothing that is meant
+                # a file that replaced the found one may not match the tests
                 yield entry, Remove(entry.path, False, entry.size, entry.mtime_ns)
             else:
                 yield entry, Remove(entry.path)
 
     def finish(self, status: int) -> None:
-        """Print the totals, and end the command with a status."""
+        """Print the totals and end the command with an exit status."""
         self._trash.finish()
         self._changes.finish(status)
 
@@ -88,7 +92,9 @@ class Removal:
     ) -> None:
         error = call.error
         if isinstance(error, SourceChanged):
-            error = SourceChanged(f"{paths.show(entry.path)}: changed since it was found: it stays")
+            error = SourceChanged(
+                f"{paths.show(entry.path)}: changed since it was found; not removed"
+            )
         if error is None:
             self._trash.removed(call.reply)
             self._changes.removed(entry.path, call.reply, entry)
@@ -96,6 +102,6 @@ class Removal:
                 removed(RemotePath(entry.path), entry)
         elif not isinstance(error, CommandError):
             raise error
-        elif not isinstance(error, NotFound):  # somebody else was quicker
+        elif not isinstance(error, NotFound):  # else another client removed it first
             self._changes.failed(entry.path, error, exit_code=1)
             self.exit_code = 1

@@ -1,9 +1,9 @@
-"""Results as text for people.
+"""Results as human-readable text.
 
 Lives here: functions that return text. Lives elsewhere: JSON (records.py), printing (app.py), bars
 (progress.py).
 
-Names come from the other side: they are shown with control characters made visible.
+Names come from the server: control characters in them are escaped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 
 def iso_time(mtime_ns: int) -> str:
-    """An mtime in ISO 8601, UTC, with all its nanoseconds."""
+    """Format an mtime in ISO 8601 (UTC) with nanoseconds."""
     seconds, nanoseconds = divmod(mtime_ns, 10**9)
     try:
         base = datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
-        return f"@{seconds}.{nanoseconds:09d}"  # beyond the calendar
+        return f"@{seconds}.{nanoseconds:09d}"  # beyond the range of dates
     return f"{base:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
 def iso_seconds(seconds: int) -> str:
-    """A moment in ISO 8601, UTC."""
+    """Format seconds since 1970 in ISO 8601 (UTC)."""
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
-        return f"@{seconds}"  # beyond the calendar
+        return f"@{seconds}"  # beyond the range of dates
 
 
 def short_time(mtime_ns: int) -> str:
-    """A time as ls shows it, of the user's own zone."""
+    """Format a time for ls, in local time."""
     try:
         return f"{datetime.fromtimestamp(mtime_ns // 10**9):%Y-%m-%d %H:%M}"
     except (OverflowError, ValueError, OSError):
@@ -53,14 +53,15 @@ def short_time(mtime_ns: int) -> str:
 
 
 def local_time(mtime_ns: int) -> str:
-    """A time in full, in ISO 8601, of the user's own zone, as `short_time`."""
+    """Format a time in ISO 8601 with nanoseconds, in local time with its offset, ``Z`` for UTC."""
     seconds, nanoseconds = divmod(mtime_ns, 10**9)
     try:
         moment = datetime.fromtimestamp(seconds).astimezone()
     except (OverflowError, ValueError, OSError):
         return iso_time(mtime_ns)
-    zone = f"{moment:%z}"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}{zone[:3]}:{zone[3:5]}"
+    offset = f"{moment:%z}"
+    zone = f"{offset[:3]}:{offset[3:5]}" if moment.utcoffset() else "Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}{zone}"
 
 
 _COLORS = r"\x1b\[[0-9;]*m"
@@ -74,11 +75,11 @@ _TYPE_BITS = {
 
 
 def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> str:
-    """One line of ``ls -l``."""
+    """Return a line of ``ls -l``."""
     mode = stat.filemode(_TYPE_BITS[entry.type] | entry.mode)
     size = human(entry.size) if human_sizes else str(entry.size)
     if entry.type == "dir":
-        size = "-"  # what the file system takes for its names: nobody's bytes
+        size = "-"  # the file system's size of a directory says nothing about its contents
     line = f"{mode} {size:>12} {short_time(entry.mtime_ns)} {name}"
     if entry.target is not None:
         line += f" -> {paths.show(entry.target)}"
@@ -88,8 +89,7 @@ def long_line(entry: Entry, name: str, *, human_sizes: bool, digest: bool) -> st
 
 
 def columns(names: Iterable[str], width: int) -> Iterator[str]:
-    """Names in columns, down and then across, as ls shows them on a terminal. They may be
-    coloured."""
+    """Arrange names, which may be coloured, in columns as ls does: down, then across."""
     all_names = list(names)
     if not all_names:
         return
@@ -105,7 +105,7 @@ def columns(names: Iterable[str], width: int) -> Iterator[str]:
 
 
 def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
-    """One path in full."""
+    """Return the lines of ``stat``."""
     yield f"  path: {paths.show(path)}"
     if entry.target is not None:
         yield f"target: {paths.show(entry.target)}"
@@ -118,52 +118,57 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
         yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
 
 
-def room_lines(room: Room) -> Iterator[str]:
-    """An account's space."""
+def room_lines(room: Room, command: Callable[[str], str] = str) -> Iterator[str]:
+    """Return the lines of ``df``.
+
+    Args:
+        command: Returns a command as the user would type it, such as `App.command`.
+    """
     total = "unlimited" if room.total is None else human(room.total)
-    trash = f"; {human(room.trash)} in the trash, given up when room is needed"
+    trash = f"; {human(room.trash)} in the trash, freed when space is needed"
     used = f"used {human(room.used)}, free {_free(room)}{trash if room.trash else ''}"
     yield f"total {total}, {used}"
     if room.held > room.kept:
-        yield f"uploads under way hold {human(room.held - room.kept)}"
+        yield f"{human(room.held - room.kept)} reserved for running uploads"
     if room.kept_uploads:
         one = room.kept_uploads == 1
         uploads = "1 interrupted upload" if one else f"{room.kept_uploads} interrupted uploads"
-        yield f"{human(room.kept)} kept for {uploads} (ftp kept lists them, --drop frees)"
+        hint = f"{command('kept')} lists them, {command('kept --drop')} removes them"
+        yield f"{human(room.kept)} kept for {uploads} ({hint})"
     if room.total_files is not None:
         yield f"files: {_files(room)}"
 
 
 def _free(room: Room) -> str:
-    """What can be stored: what is left of the quota, or on the server's disk if that is less."""
+    """Return the rest of the quota, or the free space on the server's disk if that is less."""
     if _disk_is_the_bound(room):
-        return f"{human(room.disk_free or 0)} (on the server's disk)"
+        return f"{human(room.disk_free or 0)} (limited by the server's disk)"
     return "unlimited" if room.free is None else human(room.free)
 
 
 def _disk_is_the_bound(room: Room) -> bool:
-    """Whether the server's disk has room for less than the quota has."""
+    """Return whether the server's disk has less free space than the quota."""
     return room.disk_free is not None and (room.free is None or room.disk_free < room.free)
 
 
 def room_words(room: Room) -> str:
-    """An account's space, for a greeting."""
+    """Return an account's usage in a few words, for a greeting."""
     of_total = "" if room.total is None else f" of {human(room.total)}"
     files = "" if room.total_files is None else f", files: {_files(room)}"
     return f"{human(room.used)}{of_total} used{files}"
 
 
 def _files(room: Room) -> str:
-    """Files, directories and links, where their number is limited."""
+    """Return the number of files, directories and links, and its limit."""
     return f"{room.used_files or 0} of {room.total_files}"
 
 
 def step_line(step: SyncStep, action: str = "", why: str = "") -> str:
-    """One step of a sync, or of a dry run. The path is relative to the two trees, or as it was
-    named.
+    """Return the line of a step of a sync or dry run.
 
     Args:
-        action, why: What is shown instead of the step's own.
+        action: A word to show instead of the step's action.
+        why: A reason to show instead of the step's.
     """
     name = paths.show(step.path or b".") + ("/" if step.type == "dir" else "")
     if step.source:
@@ -181,17 +186,17 @@ _SIGNS = {"same": "=", "differs": "*", "only-here": "+", "only-there": "-", "unr
 
 
 def finding_line(finding: Finding) -> str:
-    """What a check has found."""
+    """Return the line of a finding of `check`."""
     name = paths.show(finding.path or b".") + ("/" if finding.type == "dir" else "")
     why = paths.printable(finding.message) or finding.why
     return f"{_SIGNS[finding.state]} {name}" + (f"  ({why})" if why else "")
 
 
 def check_line(summary: CheckSummary) -> str:
-    """The totals of a check."""
+    """Return the totals of a check."""
     counts = (
         (summary.differ, "differ" if summary.differ != 1 else "differs"),
-        (summary.only_here, "only here"),
+        (summary.only_here, "only local"),
         (summary.only_there, "only on the server"),
         (summary.unreadable, "unreadable"),
     )
@@ -201,7 +206,9 @@ def check_line(summary: CheckSummary) -> str:
 
 
 def sync_line(summary: SyncSummary) -> str:
-    """The totals of a sync."""
+    """Return the totals of a sync."""
+    if summary.dry_run:
+        return _sync_dry_run(summary)
     sent = f"{summary.sent} sent"
     if summary.sent:
         sent += f" ({human(summary.size)})"
@@ -209,25 +216,52 @@ def sync_line(summary: SyncSummary) -> str:
     for count, what in (
         (summary.deleted, "deleted"),
         (summary.renamed, "renamed"),
-        (summary.attributes, "with other attributes"),
+        (summary.attributes, f"{_attributes(summary.attributes)} updated"),
         (summary.skipped, "skipped"),
         (summary.failed, "failed"),
     ):
         if count:
             parts.append(f"{count} {what}")
-    text = f"{', '.join(parts)}, in {summary.seconds:.1f} s"
-    return f"dry run, nothing was done: {text}" if summary.dry_run else text
+    return f"{', '.join(parts)}, in {summary.seconds:.1f} s"
+
+
+def _sync_dry_run(summary: SyncSummary) -> str:
+    files = "file" if summary.sent == 1 else "files"
+    would = [
+        f"{verb} {count}{what}"
+        for verb, count, what in (
+            ("send", summary.sent, f" {files} ({human(summary.size)})"),
+            (
+                "create",
+                summary.directories,
+                f" director{'y' if summary.directories == 1 else 'ies'}",
+            ),
+            ("delete", summary.deleted, ""),
+            ("rename", summary.renamed, ""),
+            ("update", summary.attributes, f" {_attributes(summary.attributes)}"),
+        )
+        if count
+    ]
+    rest = [f"{summary.unchanged} unchanged"]
+    for count, what in ((summary.skipped, "skipped"), (summary.failed, "failed")):
+        if count:
+            rest.append(f"{count} {what}")
+    return f"dry run: would {', '.join(would) or 'change nothing'}; {', '.join(rest)}"
+
+
+def _attributes(count: int) -> str:
+    return "time or mode" if count == 1 else "times or modes"
 
 
 def summary_line(summary: Summary) -> str:
-    """The totals of a transfer."""
+    """Return the totals of a transfer."""
     parts = [f"{summary.done} {'file' if summary.done == 1 else 'files'}, {human(summary.size)}"]
     parts.append(f"in {summary.seconds:.1f} s")
     if summary.seconds > 0 and (summary.size >= 1024 * 1024 or summary.seconds >= 1):
         parts.append(f"({human(int(summary.size / summary.seconds))}/s)")
     text = " ".join(parts)
     if summary.unchanged:
-        text += f", {summary.unchanged} there already"
+        text += f", {summary.unchanged} already there"
     if summary.skipped:
         text += f", {summary.skipped} skipped"
     if summary.failed:
@@ -236,6 +270,11 @@ def summary_line(summary: Summary) -> str:
 
 
 def waiting_line(lost: float, left: float) -> str:
-    """What is said while there is no connection; the time that is left may be none."""
+    """Return the remark while there is no connection.
+
+    Args:
+        lost: Seconds without a connection.
+        left: Seconds until the next attempt; 0 during one.
+    """
     then = f"next try in {math.ceil(left)} s" if left else "trying now"
     return f"no connection for {int(lost)} s, {then}"

@@ -1,7 +1,7 @@
-"""What became of restoring from the trash: told to people and scripts, with its exit status.
+"""The results of restoring from the trash, as text and JSON, and the exit status.
 
-Lives here: what undo and restore say before and after. Lives elsewhere: the commands
-(commands/trash.py), what an operation is called (trashed.py).
+Lives here: the questions and remarks of undo and restore. Lives elsewhere: the commands
+(commands/trash.py), displaying an operation (trashed.py).
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from ftpclient.connection.client_id import client_id
 from ftpclient.transfer.trash import is_undo
 from ftpwire import paths
 from ftpwire.errors import CommandError, Conflict, Expired
+from ftpwire.job_end import CANCELLED
 from ftpwire.messages import Failed, Restored, TrashedOperation
 from ftpwire.paths import RemotePath
 
 _OLD_SECONDS = 600
-"""An operation that is older is not undone without a question."""
+"""Seconds after which an operation is not undone without a question."""
 _ADDS = ("cp", "edit", "put", "sync")
-"""Commands that also add files, which undo leaves."""
+"""Commands that also add files, which undo doesn't remove."""
 
 
 class Restoring:
-    """What became of restoring.
+    """The output of a command that restores from the trash.
 
     Args:
-        operation: What was restored from; None: nothing was.
-        known: All operations, where it is undone as a whole.
-        dry_run: Nothing was done.
-        way_out: What is said where something is in the way.
+        operation: The operation to restore from; None if there is none.
+        known: All operations, if this one is undone as a whole.
+        dry_run: True if nothing is changed.
+        way_out: The advice if something is in the way.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class Restoring:
         self._began = time.monotonic()
 
     def ask(self, *, yes: bool) -> None:
-        """Say what is going to be undone; ask where that may not be what is meant."""
+        """Print what will be undone; ask if the user may not mean it."""
         app, one = self._app, self._operation
         assert one is not None
-        app.say(f"undo: {self._known.told(one)}")
+        app.say(self._known.told_undo(one))
         is_ours = one.client == client_id() or one.key in app.shell.operations
         is_new = one.time_ns > time.time_ns() - _OLD_SECONDS * 10**9
         if yes or self._dry_run or not app.can_ask or (is_ours and is_new):
@@ -64,21 +65,21 @@ class Restoring:
         items = [one.item for one in app.client.trash_items(one.name)]
         things = [(item.path, *trashed.item_texts(item)) for item in items]
         proposal.show(app, things, max(len(things), one.items))
-        reason = "of another client" if not is_ours else "not of the last 10 minutes"
-        if not app.yes_or_no(f"It is {reason}. Undo it (yes/no)? "):
-            app.say("cancelled: nothing was changed")
+        reason = "was made by another client" if not is_ours else "is older than 10 minutes"
+        if not app.yes_or_no(f"It {reason}. Undo it (yes/no)? "):
+            app.say(CANCELLED)
             raise_for(1)
 
     def as_it_is(self, path: RemotePath) -> None:
-        """What is wanted is there."""
+        """Report that the file already has the wanted version."""
         if self._app.as_json:
             self._app.print_json(self._record(path, "same", None))
             self._app.print_json(self._totals(Restored(0, already=1), 0))
         else:
-            self._app.say(f"{paths.show(path)}: it is as it was then")
+            self._app.say(f"{paths.show(path)}: already has this version")
 
     def finish(self, restored: Restored) -> None:
-        """Tell what is back and what stays, and end the command with its status."""
+        """Print what was restored and what was not, and end the command with its exit status."""
         app = self._app
         errors = [_error(one.code, one.path, one.message) for one in restored.conflicts]
         for path in restored.paths:
@@ -88,10 +89,10 @@ class Restoring:
             if app.as_json:
                 app.print_json(self._record(path, "failed", error))
         if restored.more_conflicts:
-            app.complain(Conflict(f"{restored.more_conflicts} more are in conflict"))
+            app.complain(Conflict(trashed.count(restored.more_conflicts, "more conflict")))
         if restored.gone:
-            count = f"{restored.gone} were" if restored.gone != 1 else "1 was"
-            app.complain(Expired(f"{count} removed for good, or given up for room or age"))
+            gone = trashed.count(restored.gone, "entry")
+            app.complain(Expired(f"{gone} not restored: no longer in the trash"))
         status = _status(restored, errors)
         if app.as_json:
             app.print_json(self._totals(restored, status))
@@ -107,8 +108,8 @@ class Restoring:
             app.print(f"{self._verb():<10} {paths.show(path)}")
 
     def _verb(self) -> str:
-        """What is done: ``redo`` what an undo has undone, ``undo`` what restored something, which
-        goes again; else ``restore``."""
+        """Return ``redo`` for reverting an undo, ``undo`` for reverting a restore, else
+        ``restore``."""
         one = self._operation
         if one is None or not self._is_undo:
             return "restore"
@@ -124,21 +125,20 @@ class Restoring:
         verb = "is" if count == 1 else "are"
         how = self._verb()
         if self._dry_run:
-            would = {"redo": "done again", "undo": "undone"}.get(how, "back")
-            things = trashed.count(count, "thing")
-            app.say(f"dry run, nothing was done: {things} would be {would}")
+            app.say(f"dry run: would {how} {trashed.count(count, 'entry')}")
         elif count:
-            done = {"redo": f"done again: {named}", "undo": f"undone: {named}"}
+            done = {"redo": f"redone: {named}", "undo": f"undone: {named}"}
             app.say(done.get(how, f"{named} {verb} back"))
         conflicts = sum(problem.code == Conflict.code for problem in restored.conflicts)
         if conflicts and self._way_out:
             app.say(self._way_out)
         if restored.already and not (count or restored.conflicts or restored.gone):
-            app.say("it is back already")
+            app.say("already restored")
         elif restored.already:
-            app.say(f"back already: {trashed.count(restored.already, 'thing')}")
-        if one.words.split(" ", 1)[0] in _ADDS and self._is_undo and not self._dry_run:
-            app.say("what it has added stays")
+            app.say(f"already restored: {trashed.count(restored.already, 'entry')}")
+        command = one.words.split(" ", 1)[0]
+        if command in _ADDS and self._is_undo and not self._dry_run:
+            app.say(f"files that {command} adds are never removed by undo")
 
     def _record(self, path: bytes, status: str, error: CommandError | None) -> dict[str, object]:
         record = records.action_record("restore", path, status=status, error=error)
@@ -156,14 +156,14 @@ class Restoring:
 
 
 def _error(code: str, path: bytes, message: str) -> CommandError:
-    """Why something was not restored."""
+    """Return the error of something that was not restored."""
     text = message if message.startswith("/") else f"{paths.show(path)}: {message}"
     error = Failed(code, text, path=path).to_error()
     return error if isinstance(error, CommandError) else CommandError(text)
 
 
 def _status(restored: Restored, errors: Sequence[CommandError]) -> int:
-    """12 when something is in conflict; if all failed for another reason, that one's."""
+    """Return the exit status: 12 for a conflict; if all failed for another reason, that one's."""
     if not (errors or restored.more_conflicts or restored.gone):
         return 0
     codes = {error.exit_code for error in errors}

@@ -1,7 +1,7 @@
-"""What `set` changes, for one shell: which settings there are, their values, what follows.
+"""The settings of a shell, which `set` changes.
 
-Lives here: the table. Lives elsewhere: the command (commands/comfort.py), what the shell's prompt
-does with its own (shell/).
+Lives here: the settings, their values and their effect on options. Lives elsewhere: the command
+(commands/comfort.py), the settings of the prompt (shell/).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ftpwire.units import parse_size
 
 _NONE = "none"
 _AUTO = "auto"
-_LATER = {"jobs": "there are no jobs yet: they come later"}
-"""Settings that are known by name, and why they can't be set."""
+_LATER = {"jobs": "not available yet"}
+"""Settings of later versions, and why they can't be set."""
 
 
 def _one_of(*values: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in values:
-            raise ValueError(f"it is one of {', '.join(values)}")
+            raise ValueError(f"use one of {', '.join(values)}")
         return value
 
     return check
@@ -29,7 +29,7 @@ def _one_of(*values: str) -> Callable[[str], str]:
 
 def _connections(value: str) -> str:
     if value != _AUTO and not (value.isascii() and value.isdigit() and 1 <= int(value) <= 32):
-        raise ValueError("it is auto, or a number from 1 to 32")
+        raise ValueError("use auto or a number from 1 to 32")
     return value
 
 
@@ -48,7 +48,7 @@ _TABLE: dict[str, tuple[str, Callable[[str], str]]] = {
     "prompt": ("short", _one_of("short", "full")),
     "suggestions": ("on", _one_of("on", "off")),
 }
-"""Each setting's default, and what checks a value. Raises ValueError."""
+"""Each setting's default, and the function that checks a value and raises ValueError."""
 _TRANSFERS = ("get", "put", "sync")
 
 
@@ -62,31 +62,31 @@ class Settings:
         return iter(self._values.items())
 
     def __getitem__(self, name: str) -> str:
-        """The value of a setting. Raises ValueError when there is none of that name."""
+        """Return the value of a setting. Raises ValueError for an unknown name."""
         if name in _LATER:
             raise ValueError(f"{name}: {_LATER[name]}")
         if name not in self._values:
             known = ", ".join(self._values)
             raise ValueError(
-                f"no setting {name}{likeness.hint(name, self._values)}; there are {known}"
+                f"unknown setting {name}{likeness.hint(name, self._values)} (settings: {known})"
             )
         return self._values[name]
 
     def set(self, name: str, value: str) -> None:
         """Change a setting. Raises ValueError."""
-        self[name]  # there is one
+        self[name]  # checks the name
         try:
             self._values[name] = _TABLE[name][1](value)
         except ValueError as error:
             raise ValueError(f"{name} can't be {value!r}: {error}") from None
 
     def is_on(self, name: str) -> bool:
-        """Whether a setting that is on or off is on."""
+        """Return whether a setting that is on or off is on."""
         return self[name] == "on"
 
     @property
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """Defaults of the commands' options, for click."""
+        """The defaults of the commands' options, for click."""
         transfers = {
             option: self[name]
             for name, option in (("parallel", "parallel"), ("limit-rate", "limit_rate"))

@@ -1,7 +1,7 @@
-"""The client of a shell, where a tilde is the home.
+"""The client of a shell, where a tilde stands for the home.
 
-Lives here: what that means for remote paths. Lives elsewhere: local ones (os.path.expanduser), and
-that a quoted tilde is a name (shell/lexer.py).
+Lives here: tildes in remote paths. Lives elsewhere: in local paths (os.path.expanduser), quoted
+tildes, which are names (shell/lexer.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from ftpwire.paths import RemotePath
 
 
 class ShellClient(Client):
-    """A client for paths that were typed into a shell."""
+    """A client for paths typed into a shell."""
 
     def _resolve(self, path: AnyPath) -> RemotePath:
         return super()._resolve(from_home(as_typed(path)))
 
 
 def from_home(typed: bytes) -> bytes:
-    """A remote path with the home in the place of a tilde."""
+    """Return a remote path with a leading tilde replaced by the home."""
     return b"/" + typed[2:] if typed == b"~" or typed.startswith(b"~/") else typed

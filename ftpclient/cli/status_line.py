@@ -1,16 +1,15 @@
-"""One line at the bottom of what a command prints, drawn again and again, then taken away.
+"""A status line below a command's output, which is redrawn regularly and erased at the end.
 
-Lives here: drawing it, and printing above it. Lives elsewhere: what it says (bars.py).
+Lives here: drawing it, and printing above it. Lives elsewhere: its text (bars.py).
 
-How nothing of it is ever left over:
+Nothing of it is ever left on the screen:
 
-- It never breaks: it is shorter than the terminal is wide, and the terminal is told not to wrap
-  meanwhile, in case that it counts columns in another way or has just become narrower.
-- The cursor stands at its beginning. Whatever a terminal does with a line when its size changes,
-  breaking it into several or joining them, all of it comes behind the cursor, and is erased from
-  there. So it doesn't matter which size the line was drawn for, and no signal has to be waited
-  for: the size of now is asked for each time.
-- What is printed meanwhile erases it before; it comes back at the beginning of a line only.
+- It never wraps: it is shorter than the terminal is wide, and wrapping is turned off while it is
+  written, in case the terminal counts columns differently or has just become narrower.
+- The cursor stays at its beginning. If a terminal rewraps the line when its size changes, all of
+  it stays after the cursor, and is erased from there. So the size that the line was drawn for
+  doesn't matter, and no signal is needed: the size is read before each drawing.
+- Other output first erases it; it is drawn again only when the cursor is at the start of a line.
 - Ctrl-Z erases it before it stops the program.
 """
 
@@ -28,17 +27,21 @@ from ftpwire.cells import columns_of
 
 _EVERY_SECONDS = 0.1
 _ERASE = "\r \x1b[J\r"
-"""Not from the corner of the screen on: tmux takes that for the end of a screen, which it keeps."""
+"""The blank moves the cursor from the screen's corner: tmux treats erasing from there as clearing
+the screen, and would keep the line in its history."""
 _ERASE_REST = "\x1b[J"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 class StatusLine:
-    """A line on the terminal at standard error. As a context manager it draws it, in a thread of
-    its own, and takes it away at the end.
+    """A status line on the terminal at standard error.
+
+    As a context manager it draws the line in a thread, and erases it at the end. ``_lock`` guards
+    what is on the screen: it is held during each write, so that the drawing thread never writes
+    into other output. It is reentrant, as the handler of Ctrl-Z may interrupt a holder.
 
     Args:
-        text: Gives the line: at most so many columns, and what colours it.
+        text: A function that returns the line for a number of columns; it may be coloured.
     """
 
     def __init__(self, text: Callable[[int], str]) -> None:
@@ -57,10 +60,10 @@ class StatusLine:
         self._stream = sys.stderr
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
-            if stream is self._stream or stream.isatty():  # else it appears nowhere near the line
+            if stream is self._stream or stream.isatty():  # else it doesn't print there
                 self._replaced.append((name, stream))
                 setattr(sys, name, _Above(self, stream))
-        if threading.current_thread() is threading.main_thread():  # others can't handle signals
+        if threading.current_thread() is threading.main_thread():  # others can't set handlers
             self._suspended_by = signal.getsignal(signal.SIGTSTP)
             if self._suspended_by is signal.SIG_DFL:
                 signal.signal(signal.SIGTSTP, self._suspend)
@@ -78,7 +81,7 @@ class StatusLine:
             self._erase()
 
     def draw(self) -> None:
-        """Draw it as it is now, for the size that the terminal has now."""
+        """Draw the current line for the current size of the terminal."""
         width = columns_of(self._stream, now=True) - 1
         text = self._text(width)
         with self._lock:
@@ -89,7 +92,7 @@ class StatusLine:
             self._stream.flush()
 
     def print(self, stream: TextIO, text: str) -> int:
-        """Print above it."""
+        """Print text above the line."""
         with self._lock:
             self._erase()
             if text:
@@ -103,7 +106,7 @@ class StatusLine:
             self._stream.flush()
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
-        """Take it away, and stop as without this handler; go on when the program does."""
+        """Erase the line and stop the process as without this handler; go on after SIGCONT."""
         with self._lock:
             self._erase()
             self._is_suspended = True
@@ -113,11 +116,11 @@ class StatusLine:
         self._is_suspended = False
 
     def _is_in_background(self) -> bool:
-        """Whether the terminal is another command's now: after Ctrl-Z and bg."""
+        """Return whether the process is in the background, after Ctrl-Z and bg."""
         try:
             return os.tcgetpgrp(self._stream.fileno()) != os.getpgrp()
         except (OSError, ValueError):
-            return False  # it isn't the terminal that this process belongs to
+            return False  # not the controlling terminal
 
     def _run(self) -> None:
         while not self._end.wait(_EVERY_SECONDS):
@@ -125,7 +128,7 @@ class StatusLine:
 
 
 class _Above:
-    """A standard stream that prints above the line; in all else it is the stream."""
+    """A standard stream that prints above the line, and otherwise behaves as the original."""
 
     def __init__(self, line: StatusLine, stream: TextIO) -> None:
         self._line = line

@@ -1,6 +1,6 @@
-"""Local programs, run in the foreground from inside the shell.
+"""Local programs that the shell runs in the foreground.
 
-Lives here: starting one and waiting for it. Lives elsewhere: which one (shell/shell.py, commands/).
+Lives here: starting one and waiting for it. Lives elsewhere: the callers (shell/, commands/).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 
 def run_program(words: Sequence[str], *, with_stdin: bool) -> int:
-    """Run a program to its end; its exit status, 128 and more when a signal ended it.
+    """Run a program and return its exit status, 128 plus the number of a signal that ended it.
 
     Args:
-        with_stdin: It may read ours; else it finds nothing there.
+        with_stdin: True if it may read this process's standard input; else that is empty.
 
     Raises:
         OSError: It could not be started.
@@ -26,20 +26,20 @@ def run_program(words: Sequence[str], *, with_stdin: bool) -> int:
 
 
 def wait_for_program(program: subprocess.Popen[bytes]) -> int:
-    """Wait for a program that runs already; its exit status, as of `run_program`."""
+    """Wait for a running program and return its exit status, as `run_program`."""
     with _keys_are_its_own():
         return _reported(program.wait())
 
 
 def _reported(status: int) -> int:
-    """A status as a shell tells it."""
+    """Return an exit status as a shell reports it."""
     return 128 - status if status < 0 else status
 
 
 @contextmanager
 def _keys_are_its_own() -> Iterator[None]:
-    """The terminal sends Ctrl-C and Ctrl-\\ to both of us: only the program acts on them."""
-    # a handler, and not SIG_IGN, which the program would inherit
+    """Ignore Ctrl-C and Ctrl-\\, which the terminal sends to this process and to the program."""
+    # a handler, not SIG_IGN, which the program would inherit
     before = {
         number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)
     }

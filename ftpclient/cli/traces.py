@@ -1,4 +1,4 @@
-"""Tracebacks, for --debug. Lives here: making them safe to print."""
+"""Tracebacks, for --debug. Lives here: escaping control characters in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from ftpwire.paths import printable_lines
 
 
 def print_trace(error: BaseException) -> None:
-    """Print on stderr where an error comes from. Its message may hold words of the server."""
+    """Print the traceback of an error on stderr. Its message may contain text from the server."""
     for text in traceback.format_exception(error):
         print(printable_lines(text.rstrip("\n")), file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Command lines of other tools, in our words: what ``mirror -R . www`` is here.
+"""Translations of other tools' command lines: ``mirror -R . www`` is ``sync . :www`` here.
 
-Lives here: which of their options are which of ours, and where their operands go.
-Lives elsewhere: words alone (foreign.py), running anything: a translation is only shown.
+Lives here: translating their options and operands. Lives elsewhere: single words (foreign.py). A
+translation is only shown, never run.
 
-A line is translated as a whole or not at all: one that has a word without a counterpart is None.
+A line is translated as a whole or not at all: if a word has no counterpart, the result is None.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ftpclient.cli.quoting import quote
 from ftpclient.connection.addresses import check_no_password
 
 _NEEDLESS = frozenset({"glob", "queue"})
-"""Words before a command that mean nothing here."""
+"""Words before a command that have no meaning here."""
 _PATTERN = re.compile(r"[\w@%+=:,./*?\[\]-]+")
 _MOST_CONNECTIONS = 32
 _Options = Mapping[str, str]
-"""For each option what it is here; empty for one that isn't needed. One that takes a value ends
-with ``=``."""
+"""The counterpart of each option; empty if none is needed. An option that takes a value ends with
+``=``."""
 
 
 def translate(
     name: str, words: Sequence[str], commands: Container[str], *, in_shell: bool
 ) -> str | None:
-    """What a command of other tools, with these arguments, is here; None: that can't be said.
+    """Return the counterpart of another tool's command line, or None.
 
     Args:
-        commands: Ours.
+        commands: The names of our commands.
 
     Raises:
-        BadAddress: There is a password in one of the words, and it would be shown.
+        BadAddress: One of the words contains a password, which must not be shown.
     """
     before = "" if in_shell else "ftp "
     if not words:
@@ -49,19 +49,19 @@ def translate(
 
 
 def line(*parts: str) -> str:
-    """A command line of these words, as it can be typed."""
+    """Return a command line of these words, quoted so that it can be typed."""
     return " ".join(shlex.quote(part) if part.isprintable() else quote(part) for part in parts)
 
 
 def _files(words: Sequence[str], before: str) -> str:
-    """Words as they can be typed. In the shell, patterns aren't quoted: they are to be expanded."""
+    """Return words quoted so that they can be typed; in the shell, patterns are not quoted."""
     return " ".join(
         word if not before and _PATTERN.fullmatch(word) else line(word) for word in words
     )
 
 
 def _read(words: list[str], options: _Options) -> tuple[list[tuple[str, str]], list[str]] | None:
-    """The options in our words, each with its value or "", and the operands."""
+    """Return the counterparts of options, each with its value or "", and the operands."""
     found: list[tuple[str, str]] = []
     operands: list[str] = []
     rest = iter(words)
@@ -96,12 +96,12 @@ def _read(words: list[str], options: _Options) -> tuple[list[tuple[str, str]], l
                 else:
                     return None
     if any(word.startswith("-") and word != "-" for word in operands):
-        return None  # it would be an option
+        return None  # our command would take it for an option
     return found, operands
 
 
 def _written(options: list[tuple[str, str]]) -> list[str]:
-    """Options as words; those that aren't needed are left out."""
+    """Return options as words, without those that aren't needed."""
     return [word for name, value in options if name for word in (*name.split(), value) if word]
 
 
@@ -167,7 +167,7 @@ _NAME_IN_REGEX = re.compile(r"(\^?)((?:[\w-]|\\\.)+)(/?)(\$?)")
 
 
 def _pattern_of(regex: str) -> str | None:
-    """The pattern that leaves out the same as a simple regular expression, or None."""
+    """Return a pattern equivalent to a simple regular expression, or None."""
     found = _NAME_IN_REGEX.fullmatch(regex)
     if found is None:
         return None
@@ -177,7 +177,7 @@ def _pattern_of(regex: str) -> str | None:
 
 
 def _connections(number: str) -> str | None:
-    """As many, or as many as there can be."""
+    """Return the number of connections, reduced to our maximum; None for an invalid number."""
     if not (number.isascii() and number.isdecimal() and int(number)):
         return None
     return str(min(int(number), _MOST_CONNECTIONS))
@@ -272,7 +272,7 @@ def _scp(name: str, words: list[str], before: str) -> str | None:
 
 
 def _apart(operands: list[str], colon: str) -> tuple[list[str], list[str]]:
-    """The servers that operands name, and the paths; remote ones begin with ``colon``."""
+    """Return the servers that operands name, and the paths; remote ones begin with ``colon``."""
     hosts, places = [], []
     for word in operands:
         if found := _WITH_HOST.fullmatch(word):
@@ -284,7 +284,7 @@ def _apart(operands: list[str], colon: str) -> tuple[list[str], list[str]]:
 
 
 def _at(server: str, before: str) -> str:
-    """The beginning of a line for a server; a shell is on one already."""
+    """Return the beginning of a line for a server; empty in the shell, which has a server."""
     return f"{before}-s {line(server)} " if before else ""
 
 
@@ -295,7 +295,7 @@ _FLAGS = {"wc": "clmwL", "sort": "nrufhV", "uniq": "cdui", "zcat": "", "grep": "
 
 
 def _filter(name: str, words: list[str], before: str) -> str | None:
-    """A local program that reads files: what ``cat`` writes goes there."""
+    """Translate a local program that reads files: it becomes a pipe from ``cat``."""
     found = _read(words, {f"-{letter}": f"-{letter}" for letter in _FLAGS[name]})
     if found is None:
         return None

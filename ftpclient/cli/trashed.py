@@ -1,7 +1,7 @@
-"""What lies in the trash, as people name it and see it.
+"""Operations and entries of the trash, as users name and see them.
 
-Lives here: which operation an ID means, what of an operation a path is, lines of text.
-Lives elsewhere: the commands (commands/trash.py), the version that ``--at`` means (at.py), short
+Lives here: finding an operation by its ID and an entry by its path; lines of text.
+Lives elsewhere: the commands (commands/trash.py), the version that ``--at`` selects (at.py), short
 IDs (ftpwire/trash_names.py), asking the server (transfer/trash.py), objects (records.py).
 """
 
@@ -23,13 +23,13 @@ from ftpwire.paths import RemotePath
 from ftpwire.units import human
 
 _CANDIDATES = 5
-"""Operations that are named where an ID means several."""
+"""Operations that the message about an ambiguous ID lists."""
 _NAMED = 3
-"""Paths that are named in one line."""
+"""Paths that are listed in one line."""
 _WIDEST = 40
-"""Columns of commands that are put below each other; longer ones reach out of them."""
+"""Columns of the commands' column in a pipe; longer commands exceed it."""
 _NARROWEST = 12
-"""Columns that a command has at least, however narrow the terminal is."""
+"""Columns of the commands' column at least, however narrow the terminal is."""
 _AGO = 10
 _GAP = "  "
 
@@ -38,45 +38,48 @@ _GAP = "  "
 
 
 def short_ids(operations: Iterable[TrashedOperation]) -> dict[str, str]:
-    """For the name of each operation its shortest ID that means no other one."""
+    """Return the shortest unambiguous ID of each operation, by its name."""
     return trash_names.short_ids(one.name for one in operations)
 
 
 def named_operation(
-    word: str, operations: Sequence[TrashedOperation]
+    word: str, operations: Sequence[TrashedOperation], lister: str = "trash"
 ) -> tuple[TrashedOperation, str]:
-    """The operation that a word means, and its short ID.
+    """Return the operation whose ID a word is, and its short ID.
+
+    Args:
+        lister: The command that lists IDs, as the user would type it.
 
     Raises:
-        UsageError: It is no ID, or means several.
-        NotFound: There is none.
+        UsageError: The word is not an ID, or is ambiguous.
+        NotFound: No operation has this ID.
     """
     typed = word.lower()
     if not trash_names.is_id(typed):
         raise UsageError(
-            f"{paths.show(word)}: no ID: those have {trash_names.SHORTEST} hexadecimal digits or "
-            "more (trash lists them)"
+            f"{paths.show(word)}: not an ID, which has at least {trash_names.SHORTEST} hexadecimal "
+            f"digits ({lister} lists them)"
         )
     names = set(trash_names.meant(typed, [one.name for one in operations]))
     found = [one for one in operations if one.name in names]
     short = short_ids(operations)
     if not found:
-        raise NotFound(f"{typed}: nothing in the trash has this ID (trash lists all)")
+        raise NotFound(f"{typed}: no operation in the trash has this ID ({lister} lists them)")
     if len(found) > 1:
         several = "; ".join(f"{short[one.name]} {words_of(one)}" for one in found[:_CANDIDATES])
         more = f"; and {len(found) - _CANDIDATES} more" if len(found) > _CANDIDATES else ""
-        raise UsageError(f"{typed} means several: {several}{more}")
+        raise UsageError(f"{typed} is ambiguous: {several}{more}")
     return found[0], short[found[0].name]
 
 
-# things in them -----------------------------------------------------------------------------
+# entries of operations ----------------------------------------------------------------------
 
 
 def place_of(items: Sequence[Trashed], path: RemotePath) -> tuple[InTrash, RemotePath]:
-    """Where in the trash something lies that was at a path, and its path below that.
+    """Return the trash entry that holds what was at a path, and the path inside that entry.
 
     Args:
-        items: Of one operation, the newest first.
+        items: The entries of one operation, the newest first.
 
     Raises NotFound.
     """
@@ -84,15 +87,15 @@ def place_of(items: Sequence[Trashed], path: RemotePath) -> tuple[InTrash, Remot
         if is_kept(one.item) and is_at_or_below(path, one.item):
             below = path[len(one.item.path.rstrip(b"/")) :]
             return one.in_trash, RemotePath(below or b"/")
-    raise NotFound(f"{paths.show(path)}: this operation keeps nothing that was there")
+    raise NotFound(f"{paths.show(path)}: this operation has nothing of this path in the trash")
 
 
 class Renamed(Forwarding):
-    """Has a download from the trash tell where things were, and not how they are called there.
+    """A listener for a download from the trash that reports original paths.
 
     Args:
-        place: What is downloaded, by its path below what lies there.
-        path: Where that was.
+        place: The downloaded path, inside the trash entry.
+        path: The original path.
     """
 
     def __init__(self, listener: Listener, place: RemotePath, path: bytes) -> None:
@@ -109,12 +112,12 @@ class Renamed(Forwarding):
 
 
 def is_kept(item: TrashItem) -> bool:
-    """Whether something lies in the trash, and can be read there."""
+    """Return whether an entry is in the trash and can be read there."""
     return item.state == "kept" and bool(item.name)
 
 
 def is_at_or_below(path: bytes, item: TrashItem) -> bool:
-    """Whether a path is the item's, or in the tree that it is."""
+    """Return whether a path is the entry's original path, or below it if it is a directory."""
     return path == item.path or (
         item.type == "dir" and path.startswith(item.path.rstrip(b"/") + b"/")
     )
@@ -124,7 +127,7 @@ def is_at_or_below(path: bytes, item: TrashItem) -> bool:
 
 
 def words_of(one: TrashedOperation) -> str:
-    """The command, or the paths where that isn't known."""
+    """Return the command line, or the paths if it is unknown."""
     if one.words or not one.first:
         return paths.printable(one.words) or "(unknown)"
     more = f" and {one.items - 1} more" if one.items > 1 else ""
@@ -132,10 +135,10 @@ def words_of(one: TrashedOperation) -> str:
 
 
 class Operations:
-    """Those of the trash as people see them, who know an undo by what it has undone.
+    """The operations in the trash, for display: an undo is named by what it has undone.
 
     Attributes:
-        short: For each name the shortest ID.
+        short: The shortest unambiguous ID by the operation's name.
     """
 
     def __init__(self, operations: Sequence[TrashedOperation]) -> None:
@@ -143,11 +146,11 @@ class Operations:
         self._by_name = {one.name: one for one in operations}
 
     def is_redo(self, one: TrashedOperation) -> bool:
-        """Whether undoing it does something again."""
+        """Return whether undoing an operation redoes a command."""
         return self._undone_by(one)[1] % 2 == 1
 
     def _undone_by(self, one: TrashedOperation) -> tuple[TrashedOperation, int]:
-        """The command that it comes from, and how many undos lie between."""
+        """Return the original command, and the number of undos between it and this operation."""
         depth, met = 0, {one.name}
         while one.undoes in self._by_name and one.undoes not in met and is_undo(one):
             one, depth = self._by_name[one.undoes], depth + 1
@@ -155,17 +158,17 @@ class Operations:
         return one, depth + is_undo(one)
 
     def words(self, one: TrashedOperation) -> str:
-        """What it was."""
+        """Return the command line, or ``undo of …`` or ``redo of …``."""
         first, depth = self._undone_by(one)
         if not depth or first is one:
             return words_of(one)
         return f"{'undo' if depth % 2 else 'redo'} of {words_of(first)}"
 
     def lines(self, shown: Sequence[TrashedOperation], columns: int | None = None) -> Iterator[str]:
-        """A line for each of some of them.
+        """Yield a line for each of some operations.
 
         Args:
-            columns: Of the terminal, for which long commands and lines are cut; None: all is shown.
+            columns: The width to which commands and lines are cut; None to cut nothing.
         """
         words = [self.words(one) for one in shown]
         contents = [_contents(one) for one in shown]
@@ -190,44 +193,54 @@ class Operations:
             yield line if columns is None else begun(line, columns)
 
     def told(self, one: TrashedOperation) -> str:
-        """What it was, and when."""
+        """Return the command line and how long ago it ran."""
         return f"{self.words(one)} ({moments.ago(one.time_ns)})"
+
+    def told_undo(self, one: TrashedOperation) -> str:
+        """Return what undoing an operation does: ``undo: …``, or ``redo: …`` of the command that an
+        undo has undone.
+        """
+        first, depth = self._undone_by(one)
+        if depth % 2 and first is not one:
+            return f"redo: {words_of(first)} (undone {moments.ago(one.time_ns)})"
+        return "undo: " + self.told(one)
 
 
 def _contents(one: TrashedOperation) -> str:
     if one.given_up is not None:
-        return f"given up for room ({human(one.given_up)})"
+        return f"deleted for space ({human(one.given_up)})"
     if one.undone:
         return "undone"
     if not one.kept:
         return count(one.items, "change")
     if not one.counted:
-        return f"{count(one.kept, 'thing')}, being counted"
+        return f"{count(one.kept, 'entry')}, being counted"
     return amount(one.files, one.size)
 
 
 def amount(files: int, size: int) -> str:
-    """How much something is."""
+    """Format a number of files and their size."""
     return f"{count(files, 'file')}, {human(size)}"
 
 
 def count(number: int, what: str) -> str:
-    """So many of something: ``1 file``, ``2 files``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    """Format a number and a noun: ``1 file``, ``2 files``, ``3 entries``."""
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
 
 
 _WHAT = {"tree": "removed"}
-"""What is said of things, where the server's word is none for people."""
+"""Displayed words for the server's codes, where they differ."""
 
 
 def item_line(item: TrashItem) -> str:
-    """One thing that an operation has changed."""
+    """Return the line of an entry that an operation changed."""
     name, notes = item_texts(item)
     return f"{_WHAT.get(item.what, item.what):<10} {name}" + (f"  ({notes})" if notes else "")
 
 
 def item_texts(item: TrashItem) -> tuple[str, str]:
-    """Its name, and what is to be said of it."""
+    """Return an entry's displayed name, and a note on it."""
     name = paths.show(item.path) + ("/" if item.type == "dir" else "")
     if item.target is not None:
         name += f" -> {paths.show(item.target)}"
@@ -238,12 +251,12 @@ def item_texts(item: TrashItem) -> tuple[str, str]:
         elif item.type == "file" and item.size is not None:
             notes.append(human(item.size))
         if item.state != "kept":
-            notes.append({"restored": "put back", "purged": "gone"}[item.state])
+            notes.append({"restored": "restored", "purged": "deleted"}[item.state])
     return name, ", ".join(notes)
 
 
 def version_line(number: int, version: Version) -> str:
-    """One version of a file, and what has taken its place."""
+    """Return the line of a version of a file."""
     item = version.item
     digest = "-" if item.digest is None else item.digest.hex()[:12]
     how = "replaced" if item.what == "replaced" else "removed"
@@ -260,16 +273,16 @@ def version_line(number: int, version: Version) -> str:
 
 
 def named_paths(found: Sequence[bytes], total: int) -> str:
-    """Some of so many paths: ``/a``; ``2 things (/a, /b)``; ``9 things (/a, /b, /c and 6 more)``.
+    """Format paths: ``/a``; ``2 entries (/a, /b)``; ``9 entries (/a, /b, /c and 6 more)``.
 
     Args:
-        total: How many there are; ``found`` may have fewer.
+        total: The number of all paths; ``found`` may have only the first ones.
     """
     shown = [paths.show(path) for path in found[:_NAMED]]
     if total == 1 and shown:
         return shown[0]
     if not shown:
-        return count(total, "thing")
+        return count(total, "entry")
     text = ", ".join(shown)
     more = f" and {total - len(shown)} more" if total > len(shown) else ""
-    return f"{count(total, 'thing')} ({text}{more})"
+    return f"{count(total, 'entry')} ({text}{more})"

@@ -1,9 +1,9 @@
 """Tab completion in the shell: commands, options, remote and local paths.
 
-Lives here: what could follow what was typed. Lives elsewhere: words and quotes (lexer.py).
+Lives here: finding the completions. Lives elsewhere: words and quotes (lexer.py).
 
 Remote directories are listed over the shell's own connection, in its thread, for a bounded time.
-A completion never fails: where something goes wrong, it has nothing to offer.
+A completion never fails: after an error, it offers nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 _KEPT_SECONDS = 10.0
 _MOST_NAMES = 10_000
-"""What more a directory has is not offered: nobody looks through so much."""
+"""Names of a directory that are offered at most."""
 _PATIENCE_SECONDS = 2.0
-"""The keyboard is dead while a directory is listed: a slow one is given up."""
+"""Limit for listing a directory, during which the keyboard doesn't respond."""
 
 _KINDS: dict[str, tuple[str, ...]] = {
     "cd": ("remote directory",),
@@ -68,13 +68,19 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "trash empty": ("operation",),
     **dict.fromkeys(("token list", "token revoke"), ("nothing",)),
 }
-"""What the arguments are, first to last; the last one also stands for all that follow.
+"""The kinds of a command's arguments, in order; the last one also stands for all that follow.
 
-With two kinds, the second is offered where nothing of the first matches. Arguments of commands
-that are not here are remote paths.
+If there are two kinds, the second is offered if nothing of the first matches. Arguments of
+commands not listed here are remote paths.
 """
-_OF_OPTIONS = {"--at": "version", "--user-path": "remote", "--to": "remote", "-newer": "remote"}
-"""What the values of options are, where something can be offered for them."""
+_OF_OPTIONS = {
+    "--at": "version",
+    "--path": "remote",
+    "--user-path": "remote",
+    "--to": "remote",
+    "-newer": "remote",
+}
+"""The kinds of options' values that can be completed."""
 
 
 _WITHOUT_SLASH = frozenset({"alias", "command", "operation", "server", "setting", "version"})
@@ -82,29 +88,29 @@ _WITHOUT_SLASH = frozenset({"alias", "command", "operation", "server", "setting"
 
 @dataclass(frozen=True)
 class Name:
-    """One that can be completed to. ``more`` says that it does not end the word."""
+    """A possible completion. ``more`` is True if the word goes on after it."""
 
     text: str
     more: bool = False
 
 
 class _Enough(Exception):
-    """There are as many names as are offered."""
+    """Raised when the maximum number of names is reached."""
 
 
 class RemoteNames:
-    """The names in remote directories, kept for a moment."""
+    """The names in remote directories, cached for some seconds."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._kept: dict[RemotePath, tuple[float, list[Name]]] = {}
 
     def forget(self) -> None:
-        """After a command, everything may be different."""
+        """Clear the cache, as a command may have changed anything."""
         self._kept.clear()
 
     def below(self, directory: str) -> list[Name]:
-        """The names in a directory; none when it can't be listed without a new connection."""
+        """Return the names in a directory; none if that needs a new connection."""
         client = self._app.known_client
         if client is None or not client.connected:
             return []
@@ -116,7 +122,7 @@ class RemoteNames:
         return names
 
     def kept_below(self, directory: str) -> list[Name]:
-        """The same of the uploads that the server keeps: what leads to their paths."""
+        """Return the names in a directory that lead to interrupted uploads."""
         client = self._app.known_client
         if client is None or not client.connected:
             return []
@@ -130,7 +136,7 @@ class RemoteNames:
         return sorted(names, key=lambda name: name.text)
 
     def operations(self) -> list[Name]:
-        """The IDs of the operations in the trash."""
+        """Return the IDs of the operations in the trash."""
         client = self._app.known_client
         if client is None or not client.connected:
             return []
@@ -140,7 +146,7 @@ class RemoteNames:
         return [Name(one) for one in short.values()]
 
     def versions(self, words: Sequence[Word]) -> list[Name]:
-        """The numbers of the versions that are kept of the file which is the last of some words."""
+        """Return the version numbers of the file named by the last of some words."""
         client = self._app.known_client
         if client is None or not client.connected or not words:
             return []
@@ -160,7 +166,7 @@ class RemoteNames:
             names.append(Name(paths.to_text(name), more))
 
         with self._patience(client), suppress(_Enough):
-            # a link is what it leads to; one that leads nowhere is reported, and has a name too
+            # links count as their targets; a broken link is reported as a problem, with its name
             entries = client.list_dir(path, follow=True, on_problem=lambda found: add(found.path))
             with closing(entries):
                 for entry in entries:
@@ -169,7 +175,7 @@ class RemoteNames:
 
     @contextmanager
     def _patience(self, client: Client) -> Iterator[None]:
-        """What is asked for in here is given up after a while."""
+        """Interrupt requests inside the context after `_PATIENCE_SECONDS`."""
         interrupt = self._app.interrupt
         patience = threading.Timer(_PATIENCE_SECONDS, interrupt.set)
         patience.start()
@@ -179,19 +185,19 @@ class RemoteNames:
             client.settle_interrupt()
         finally:
             patience.cancel()
-            patience.join()
+            patience.join()  # else it could set the interrupt after it was cleared
             interrupt.clear()
 
 
 class ShellCompleter(Completer):
-    """What could follow the text before the cursor."""
+    """The completer of the prompt."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self.remote_names = RemoteNames(app)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """All that fits; an only one ends its word."""
+        """Return all completions of the text before the cursor. A single one ends its word."""
         text = document.text_before_cursor
         try:
             typed, names = self._fitting(text)
@@ -202,7 +208,7 @@ class ShellCompleter(Completer):
     def _fitting(self, text: str) -> tuple[Typed, list[Name]]:
         typed = split_typed(text)
         if typed.role is WordRole.LOCAL:
-            # of a local command, only its arguments: what there is to run is not ours to know
+            # of a local command, only arguments: the programs on $PATH are not completed
             return typed, self._names(typed, "local") if typed.words else []
         if typed.role is WordRole.FILE:
             return typed, self._names(typed, "local")
@@ -234,7 +240,7 @@ class ShellCompleter(Completer):
         return typed, []
 
     def _names(self, typed: Typed, kind: str, words: Sequence[Word] = ()) -> list[Name]:
-        """The names of a kind that fit; ``words`` are the arguments before, where they matter."""
+        """Return the matching names of a kind; ``words`` are the arguments before the typed one."""
         listing: dict[str, Callable[[], Iterable[Name]]] = {
             "remote": lambda: self.remote_names.below(typed.directory),
             "local": lambda: _local_names(typed.directory),
@@ -255,7 +261,7 @@ def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Co
     for name in names:
         text = name.text
         if not typed.directory and typed.quote is Quote.NONE and text.startswith("-"):
-            # an option, unless it is a file: then it must not look like one
+            # a file's name must not look like an option
             text = text if typed.name.startswith("-") else "./" + text
         tail = "/" if name.more else ""
         first = typed.directory in ("", "./")  # a quoted tilde reads as ./~
@@ -267,7 +273,7 @@ def _completions(typed: Typed, names: Sequence[Name], start: int) -> Iterator[Co
 
 
 def _matching(typed: Typed, names: Iterable[Name]) -> list[Name]:
-    """The names that begin as typed, sorted; those with a dot only if that was typed."""
+    """Return the names that begin as typed, sorted; hidden ones only if a dot was typed."""
     hidden = typed.name.startswith(".")
     return sorted(
         (
@@ -301,7 +307,7 @@ def _is_option(typed: Typed) -> bool:
     )
 
 
-# what click knows ---------------------------------------------------------------------------
+# commands and their parameters --------------------------------------------------------------
 
 
 def _context(app: App) -> click.Context:
@@ -324,7 +330,7 @@ def _options(app: App, command: click.Command) -> Iterator[Name]:
 
 
 def _arguments(command: click.Command, words: Sequence[Word]) -> int | str:
-    """How many arguments there are already; or the option whose value comes next."""
+    """Return the number of arguments so far, or the option whose value comes next."""
     with_value = {
         name
         for parameter in command.params

@@ -1,7 +1,7 @@
-"""One line of the shell as a tree, and in which order its parts run.
+"""The grammar of a shell line, its syntax tree, and the order in which its parts run.
 
 Lives here: the grammar, the tree, `&&` and `||`. Lives elsewhere: quotes and operators (lexer.py),
-running a command, its output into files and local commands (running.py).
+running a command, redirecting its output (running.py).
 
     LINE    = ["-"] ("!" REST | [LIST])
     LIST    = ANDOR {";" ANDOR} [";"]
@@ -10,7 +10,7 @@ running a command, its output into files and local commands (running.py).
             | COMMAND "|" LOCAL
     COMMAND = WORD {WORD}
 
-A line is parsed whole before anything of it runs.
+The whole line is parsed before any part of it runs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ftpclient.shell.lexer import Local, Mistake, Operator, Token, Word, tokens
 
 @dataclass(frozen=True)
 class Redirect:
-    """Where the output of a command goes: a local file.
+    """The redirection of a command's output to a local file.
 
     Attributes:
-        append: After what is in it.
+        append: True to append to the file.
     """
 
     file: str
@@ -35,14 +35,14 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Pipe:
-    """One command.
+    """A command and where its output goes.
 
     Attributes:
-        words: Its name and its arguments.
-        redirect: The file that its output goes to.
-        local: The local command line that its output goes to.
-        line: In which line of several it begins, from 1 on.
-        column: And where in that line, from 1 on.
+        words: The command's name and arguments.
+        redirect: The file to which its output goes, if any.
+        local: The local command line to which its output goes, if any.
+        line: The line in which it begins, starting at 1.
+        column: The column in which it begins, starting at 1.
     """
 
     words: tuple[Word, ...]
@@ -53,13 +53,13 @@ class Pipe:
 
     @property
     def name(self) -> str:
-        """The first word."""
+        """The first word, which is the command's name."""
         return self.words[0].text
 
 
 @dataclass(frozen=True)
 class AndOr:
-    """Commands of which each depends on the status of what ran before it."""
+    """Commands of which each runs or not depending on the status of the one before."""
 
     first: Pipe
     rest: tuple[tuple[Operator, Pipe], ...] = ()
@@ -67,11 +67,11 @@ class AndOr:
 
 @dataclass(frozen=True)
 class Line:
-    """What one line says.
+    """A parsed line.
 
     Attributes:
-        items: What runs, one after another.
-        local: A local command line, instead of these; an empty one is the local shell itself.
+        items: The parts that run one after another.
+        local: A local command line instead of ``items``; empty to start a local shell.
     """
 
     items: tuple[AndOr, ...] = ()
@@ -79,7 +79,7 @@ class Line:
 
     @property
     def pipes(self) -> Iterator[Pipe]:
-        """All commands, as they were written."""
+        """All commands, in the order of the line."""
         for item in self.items:
             yield item.first
             for _, pipe in item.rest:
@@ -87,12 +87,12 @@ class Line:
 
 
 def parse(text: str) -> Line:
-    """The tree of a line. Raises Mistake."""
+    """Parse a line. Raises Mistake."""
     return _Parser(text).line()
 
 
 def is_forgiven(text: str) -> bool:
-    """Whether the failure of a line, or a mistake in it, is no failure."""
+    """Return whether a line begins with ``-``, so that its failure is ignored."""
     begin = text.lstrip()
     return begin.startswith(Operator.FORGIVE) and not begin.startswith("--")
 
@@ -100,11 +100,11 @@ def is_forgiven(text: str) -> bool:
 def run(
     items: tuple[AndOr, ...], run_pipe: Callable[[Pipe], int], ends: Callable[[int], bool]
 ) -> int:
-    """Run a list; the status of the last command that ran.
+    """Run the parts of a line and return the status of the last command that ran.
 
     Args:
-        run_pipe: Runs one command; returns its status.
-        ends: Whether nothing more is to run after a status.
+        run_pipe: A function that runs one command and returns its status.
+        ends: A function that returns True if the line must end after a status.
     """
     status = 0
     for item in items:
@@ -123,7 +123,7 @@ _BETWEEN = (Operator.THEN, Operator.AND, Operator.OR, Operator.LATER)
 
 
 class _Parser:
-    """Takes one line apart."""
+    """A recursive descent parser of one line."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -131,7 +131,7 @@ class _Parser:
         self._next = 0
 
     def line(self) -> Line:
-        """All of it. Raises Mistake."""
+        """Parse the whole line. Raises Mistake."""
         self._take(Operator.FORGIVE)
         token = self._peek()
         if token is not None and isinstance(token.what, Local):
@@ -164,7 +164,7 @@ class _Parser:
         if not words or begin is None:
             raise self._missing(after)
         if words[0].text.startswith("-"):
-            raise self._mistake("options come after the command, as in ls --json", begin)
+            raise self._mistake("options come after the command, e.g. ls --json", begin)
         line = self._text.count("\n", 0, begin.at) + 1
         column = begin.at - self._text.rfind("\n", 0, begin.at)
         if (token := self._peek()) is not None and token.what is Operator.PIPE:
@@ -176,13 +176,13 @@ class _Parser:
         token = self._peek()
         if token is not None:
             return self._mistake(f"a command is missing before '{token.what}'", token)
-        assert after is not None, "a list without anything is not asked for a command"
+        assert after is not None, "an empty list is never parsed"
         return self._mistake(f"a command is missing after '{after.what}'", after)
 
     def _local(self, operator: Token) -> str:
         self._next += 1
         token = self._peek()
-        assert token is not None and isinstance(token.what, Local), "so the lexer has it"
+        assert token is not None and isinstance(token.what, Local), "the lexer ensures this"
         if not token.what.text:
             raise self._mistake("a local command is missing after '|'", operator)
         self._next += 1
@@ -203,10 +203,13 @@ class _Parser:
         if file.text.startswith(":"):
             name = file.text[1:] or "NAME"
             raise self._mistake(
-                f"a file here is meant; put - {name} stores what a pipe brings", token
+                f"'{operator.what}' writes a local file (ftp put - {name} uploads from a pipe)",
+                token,
             )
         if any(character in "*?[" for character in _unquoted(file)):
-            raise self._mistake(f"'{operator.what}' takes one file: quote the pattern", token)
+            raise self._mistake(
+                f"'{operator.what}' needs the name of one file: quote the pattern", token
+            )
         return Redirect(file.text, operator.what is Operator.APPEND)
 
     def _expect_end(self) -> None:
@@ -214,12 +217,12 @@ class _Parser:
         if token is None:
             return
         if token.what is Operator.LATER:
-            raise self._mistake("jobs come later: '&' has no meaning yet, quote it", token)
+            raise self._mistake("'&' is not supported yet: quote it", token)
         if token.what is Operator.NEWLINE:
-            raise self._mistake("one line at a time", token)
+            raise self._mistake("only one line is allowed here", token)
         if isinstance(token.what, Operator) and token.what not in _BETWEEN:
-            raise self._mistake(f"'{token.what}' comes after the file of another", token)
-        raise self._mistake("nothing of a command may follow the file that it writes to", token)
+            raise self._mistake(f"'{token.what}' can't follow a redirection", token)
+        raise self._mistake("arguments can't follow a redirection", token)
 
     def _take(self, operator: Operator) -> bool:
         token = self._peek()
@@ -236,5 +239,5 @@ class _Parser:
 
 
 def _unquoted(word: Word) -> str:
-    """The characters of a word's pattern that match something else than themselves."""
+    """Return a word's pattern without its quoted special characters."""
     return word.pattern.replace("[*]", "").replace("[?]", "").replace("[[]", "")

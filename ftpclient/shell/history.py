@@ -1,11 +1,11 @@
-"""The lines that were given to the shell, kept between runs.
+"""The history of shell lines, which is kept between runs.
 
-Lives here: the file, private and bounded. A history that can't be kept is no reason to fail.
-Lives elsewhere: where a line goes on in the next (lexer.py).
+Lives here: the file, which is private and bounded. Errors of the file are ignored.
+Lives elsewhere: joining continued lines (lexer.py).
 
-The file has a line for each: the server that it was given to, a tab, and the line. Lines of earlier
-versions have no server. One that goes on in the next ends with a carriage return, which no line has
-that was typed: to earlier versions they are two lines.
+The file has one line for each: the server, a tab, and the line. Lines of earlier versions have no
+server. A line that continues in the next one ends with a carriage return, which typed lines never
+contain; earlier versions read it as two lines.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ _WITH_SERVER = re.compile(r"(\S+@\S+)\t(.*)", re.DOTALL)
 
 _PASSWORD = "(?:password|passwd|passphrase|secret|token|api[_-]?key)"
 _SECRETS = (
-    re.compile(r"://[^\s/@:]*:[^\s/@]+@"),  # of a URL
+    re.compile(r"://[^\s/@:]*:[^\s/@]+@"),  # in a URL
     re.compile(rf"(?i)\b\w*{_PASSWORD}=\S"),
     re.compile(rf"(?i)(?<!\S)--?(?:{_PASSWORD}|pass)[= ]+[^-\s]"),
     # of curl and others, which are local commands
     re.compile(r"(?:^\W*!|\|).*(?<!\S)(?:-u|--user|--proxy-user)[= ]?[^\s:]+:\S"),
 )
-"""What a password is written as, in our commands and in those of others (``!curl …``)."""
+"""Patterns of passwords in our commands and in local ones (``!curl …``)."""
 
 KEPT = 1000
-"""Lines that are kept at least; the file is cut back to them when it has twice as many."""
+"""Lines that are kept at least; the file is truncated to them when it has twice as many."""
 
 
 class LineHistory(History):
-    """Lines of earlier shells and of this one.
+    """The lines of earlier shells and of this one.
 
     Args:
         path: The file; None for the user's own.
-        is_secret: Tells lines that must not be kept, besides those that look as if they had a
-            password.
-        is_command: Tells lines that are commands. What is none may be a password that was typed
-            where none was asked for: it can be had back by the arrow keys, and isn't in the file.
-        server: The one that lines are given to now; empty for none.
+        is_secret: Returns True for lines that must not be kept. Lines that look as if they had a
+            password are never kept.
+        is_command: Returns True for lines that begin with a command. Any other line may be a
+            password typed at the prompt by mistake: the arrow keys recall it, but it isn't
+            written to the file.
+        server: Returns the current server; empty for none.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class LineHistory(History):
         self._is_command = is_command
 
     def load_history_strings(self) -> Iterable[str]:
-        """The lines kept, newest first."""
+        """Return the lines in the file, newest first."""
         try:
             text = self.path.read_bytes().decode("utf-8", "surrogateescape")
             lines = [_read(line) for line in text.replace(_GOES_ON, "\r").split("\n")[:-1]]
@@ -80,7 +81,7 @@ class LineHistory(History):
         return [line for _, line in lines[::-1]]
 
     def last_of_server(self, begins: str) -> str | None:
-        """The last line that begins so, and goes on, of those given to the server of now."""
+        """Return the last line given to the current server that continues ``begins``."""
         server = self._server()
         for line in reversed(self.get_strings()):
             if line.startswith(begins) and line != begins and server in self._servers.get(line, ()):
@@ -88,7 +89,7 @@ class LineHistory(History):
         return None
 
     def append_string(self, string: str) -> None:
-        """Remember a line. One with a secret is forgotten, and so is one after a blank."""
+        """Add a line, unless it has a secret or begins with a blank."""
         if not string.strip() or string.startswith(" ") or shows_password(string):
             return
         if not self._is_secret(string):
@@ -96,7 +97,7 @@ class LineHistory(History):
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
-        """Append to the file: other shells may do so at the same time."""
+        """Append a line to the file. Other shells may append at the same time."""
         if not self._is_command(string):
             return
         server = self._server()
@@ -112,12 +113,12 @@ class LineHistory(History):
 
 
 def shows_password(line: str) -> bool:
-    """Whether a line looks as if a password were in it."""
+    """Return whether a line looks as if it had a password."""
     return any(secret.search(line) for secret in _SECRETS)
 
 
 def _read(line: str) -> tuple[str, str]:
-    """The server and the line that a line of the file tells."""
+    """Return the server and the shell line in a line of the file."""
     line = line.replace("\r", "\n")
     found = _WITH_SERVER.fullmatch(line)
     return ("", line) if found is None else (found[1], found[2])

@@ -1,13 +1,13 @@
-"""One line of the shell as tokens, quoted as in a POSIX shell.
+"""The tokens of a shell line, with the quotes of a POSIX shell.
 
-Lives here: splitting, where a line goes on, and what the last word looks like while it is typed.
-Lives elsewhere: quoting back (cli/quoting.py), how tokens make a line (grammar.py), what the words
-mean (cli/commands/), what could follow (completion.py).
+Lives here: splitting a line, joining continued lines, and the unfinished last word while it is
+typed. Lives elsewhere: quoting a name (cli/quoting.py), the grammar (grammar.py), the commands
+(cli/commands/), completions (completion.py).
 
-``\\`` escapes one character, ``'…'`` and ``"…"`` hold words together, ``$'…'`` writes what can't be
-typed (``\\n``, ``\\xff``). Nothing is expanded but patterns, and those only where no quote holds
-them: that is why a word has two forms. What follows ``|``, or a ``!`` at the beginning, is for the
-local shell: of it only the quotes matter here, which say where it ends.
+``\\`` escapes one character, ``'…'`` and ``"…"`` quote text, ``$'…'`` has escapes for characters
+that can't be typed (``\\n``, ``\\xff``). Only patterns are expanded, and only where they aren't
+quoted: so a word has two forms, its text and its pattern. The text after ``|``, or after a ``!`` at
+the beginning, is for the local shell; here, only its quotes matter, which show where it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ftpclient.cli.app import UsageError
 from ftpclient.cli.quoting import BLANKS, ESCAPED_IN_DOUBLE, MAGIC, OPERATORS, Quote
 
 _HOLDS_TOGETHER = frozenset("'\"\\")
-"""Without any of these no line goes on in the next."""
+"""Characters of which a line must have one to continue in the next line."""
 _NAMED = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "e": 27, "E": 27, "f": 12, "v": 11}
 _HEX = frozenset("0123456789abcdefABCDEF")
 _OCTAL = frozenset("01234567")
@@ -28,7 +28,7 @@ _SUBSTITUTIONS = (("$(", ")"), ("${", "}"))
 
 
 class Operator(StrEnum):
-    """What is no part of a word where it isn't quoted."""
+    """Operators, which are not part of a word unless quoted."""
 
     FORGIVE = "-"
     THEN = ";"
@@ -43,12 +43,12 @@ class Operator(StrEnum):
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a line.
+    """A word of a line.
 
     Attributes:
-        text: What it says.
-        pattern: The same, with quoted ``*``, ``?`` and ``[`` in brackets, so that they match
-            themselves only.
+        text: The word without quotes.
+        pattern: The text with quoted ``*``, ``?`` and ``[`` in brackets, so that they only match
+            themselves.
     """
 
     text: str
@@ -57,7 +57,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Local:
-    """A command line for the local shell, as it was written."""
+    """A command line for the local shell, as it was typed."""
 
     text: str
 
@@ -67,7 +67,7 @@ class Token:
     """A part of a line.
 
     Attributes:
-        at: Where in the line it begins.
+        at: The index in the line at which it begins.
     """
 
     what: Word | Operator | Local
@@ -75,7 +75,7 @@ class Token:
 
 
 class WordRole(StrEnum):
-    """What a word is part of."""
+    """The part of a line to which a word belongs."""
 
     COMMAND = "command"
     FILE = "the file of > or >>"
@@ -87,12 +87,12 @@ class Typed:
     """A line up to the cursor, for completion.
 
     Attributes:
-        words: Those of the current command that are finished.
-        directory: What the current word says up to its last slash, slash included.
-        name: What it says after that.
-        start: Where in the line the name begins, behind a quote that opens there.
-        quote: Which quotes were open there.
-        role: What the current word is part of.
+        words: The finished words of the current command.
+        directory: The current word up to and including its last slash.
+        name: The rest of the current word.
+        start: The index in the line at which the name begins, after an opening quote.
+        quote: The quotes that are open there.
+        role: The part of the line to which the current word belongs.
     """
 
     words: list[Word]
@@ -104,12 +104,12 @@ class Typed:
 
 
 class Mistake(UsageError):
-    """A line that can't be understood.
+    """A syntax error in a line.
 
     Attributes:
-        reason: What is wrong with it.
-        line: In which of its lines that is, from 1 on: there are several where a quote is open.
-        column: And where in that line, from 1 on.
+        reason: The description of the error.
+        line: The number of the line, starting at 1; a quote may span several lines.
+        column: The column in that line, starting at 1.
     """
 
     def __init__(self, reason: str, text: str, at: int) -> None:
@@ -121,10 +121,10 @@ class Mistake(UsageError):
 
 
 def tokens(line: str) -> list[Token]:
-    """The tokens of a line.
+    """Return the tokens of a line.
 
     Raises:
-        Mistake: A quote is open at its end, or it has something that means nothing here.
+        Mistake: A quote is not closed, or the line has unsupported syntax.
     """
     scanner = _Scanner()
     scanner.feed(line)
@@ -132,12 +132,12 @@ def tokens(line: str) -> list[Token]:
 
 
 def whole_lines(parts: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Put lines together where one goes on in the next; each with its number, from 1 on.
+    """Join continued lines, and yield each with the number of its first line, starting at 1.
 
-    A line goes on after a quote that is open, or a backslash at its end.
+    A line continues in the next one after an open quote or a final backslash.
 
     Args:
-        parts: The lines as they are in a file, without their ends.
+        parts: The lines of a file, without their ends.
     """
     scanner: _Scanner | None = None
     first, held = 1, ""
@@ -150,7 +150,7 @@ def whole_lines(parts: Iterable[str]) -> Iterator[tuple[int, str]]:
         else:
             held += "\n" + part
         if scanner.quote is not Quote.NONE and scanner.quote[-1] not in part:
-            continue  # nothing ends the quote, which may be all the rest of a long file
+            continue  # the quote doesn't end here, and may span the rest of a long file
         scanner.feed(held)
         held = ""
         if not scanner.goes_on:
@@ -161,7 +161,7 @@ def whole_lines(parts: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def goes_on(text: str) -> bool:
-    """Whether the last line of a text goes on in another, and nothing is wrong with it yet."""
+    """Return whether the last line of a text continues in the next, and has no error so far."""
     *_, (_, last) = whole_lines(text.split("\n"))
     scanner = _Scanner()
     scanner.feed(last)
@@ -169,7 +169,7 @@ def goes_on(text: str) -> bool:
 
 
 def split_typed(text: str) -> Typed:
-    """What was typed so far, finished or not."""
+    """Split an unfinished line for completion."""
     scanner = _Scanner()
     scanner.feed(text)
     word = "".join(scanner.text)
@@ -180,12 +180,16 @@ def split_typed(text: str) -> Typed:
 
 
 class _Scanner:
-    """Walks over a line once. What it knows of the current word is public while it does.
+    """A scanner that reads a line once. Its public attributes describe the current word.
 
     Attributes:
-        line: What it was given.
-        words: Those of the current command.
-        role: Where the current word is.
+        line: The text read so far.
+        words: The finished words of the current command.
+        role: The part of the line to which the current word belongs.
+        quote: The quotes that are open.
+        text: The characters of the current word.
+        start: The index at which the current word's last name begins.
+        start_quote: The quotes that were open there.
     """
 
     def __init__(self) -> None:
@@ -202,35 +206,37 @@ class _Scanner:
         self._pattern: list[str] = []
         self._in_word = False
         self._word_at = 0
-        self._quoted = False  # some of the current word is
-        self._fresh = True  # nothing of the current name was said yet
-        self._begun = False  # the line, with more than blanks and a minus
+        self._quoted = False  # a part of the current word is quoted
+        self._fresh = True  # the current name has no characters yet
+        self._begun = False  # the line has more than blanks and a minus
         self._comment = False
         self._dangling = False
         self._quote_at = 0
         self._local_at = -1
-        self._nesting = 0  # of parentheses in a local command
-        self._whole_rest = False  # is the local command's: it began with !
+        self._nesting = 0  # open parentheses in a local command
+        self._whole_rest = False  # the line began with !, so all of it is a local command
 
     @property
     def goes_on(self) -> bool:
-        """Whether the line isn't finished. Where it ends doesn't depend on mistakes: else what it
-        quotes might be taken for commands."""
+        """True if the line continues in the next one.
+
+        This doesn't depend on errors: otherwise quoted text might be run as commands.
+        """
         if self._whole_rest:
             return False
         return self.quote is not Quote.NONE or self._dangling
 
     @property
     def is_wrong(self) -> bool:
-        """Whether there is a mistake, however it goes on."""
+        """True if there is an error that no continuation can correct."""
         return self._mistake is not None
 
     def feed(self, more: str) -> None:
-        """Read on; the last word stays open."""
+        """Read more text. The last word stays unfinished."""
         self.line += more
         if self._dangling:
             self._dangling = False
-            self._at -= 1  # what the backslash stands before is there now
+            self._at -= 1  # read the backslash again, now with the character after it
         while self._at < len(self.line):
             character = self.line[self._at]
             self._at += 1
@@ -251,12 +257,12 @@ class _Scanner:
             self.start, self.start_quote = len(self.line), Quote.NONE
 
     def finish(self) -> list[Token]:
-        """All tokens. Raises Mistake."""
+        """Finish the line and return its tokens. Raises Mistake."""
         if not self._whole_rest and self._mistake is None:
             if self.quote is not Quote.NONE:
-                self._wrong(f"a quote is open: {self.quote}", self._quote_at)
+                self._wrong(f"unclosed quote: {self.quote}", self._quote_at)
             elif self._dangling:
-                self._wrong("nothing follows the last backslash", len(self.line) - 1)
+                self._wrong("nothing follows the final backslash", len(self.line) - 1)
         self._end_word()
         self._end_local(len(self.line))
         if self._mistake is not None:
@@ -281,7 +287,7 @@ class _Scanner:
         elif character in BLANKS:
             self._end_word()
         elif character == "\\" and following in ("", "\n"):
-            self._at += len(following)  # the line goes on as if neither were there
+            self._at += len(following)  # drop both, and continue with the next line
             self._dangling = not following
         elif character == "#" and not self._in_word and not self._whole_rest:
             self._end_local(at)
@@ -295,12 +301,12 @@ class _Scanner:
         elif character == "$" and following == "(":
             self._meaningless("$(", at)
         elif character == "!" and not self._in_word and not self.words:
-            self._wrong("'!' takes the whole rest of a line, and so stands at its beginning", at)
+            self._wrong("'!' is only allowed at the beginning of a line", at)
         else:
             self._of_word(character, following)
 
     def _opening(self, character: str, following: str) -> bool:
-        """What has a meaning at the very beginning only."""
+        """Handle characters that have a meaning only at the beginning of a line."""
         if character == "-" and not self._tokens and following != "-":
             self._emit(Operator.FORGIVE, self._at - 1)
             return True
@@ -339,11 +345,11 @@ class _Scanner:
             self._emit_between(pair, at)
 
     def _is_number(self) -> bool:
-        """Whether the current word is a descriptor's number, for the shells that know these."""
+        """Return whether the current word is a descriptor's number, as in ``2>`` elsewhere."""
         return not self._quoted and "".join(self.text).isdecimal()
 
     def _emit_between(self, pair: str, at: int) -> None:
-        """An operator between two commands: what comes next is another's."""
+        """Add an operator between two commands; a new command begins after it."""
         known = pair in ("&&", "||")
         operator = Operator(pair if known else pair[0])
         self._emit(operator, at)
@@ -366,14 +372,14 @@ class _Scanner:
     # for the local shell -------------------------------------------------------------------
 
     def _locally(self, character: str, following: str, at: int) -> None:
-        """Its words matter to completion only; where it ends does in any case."""
+        """Read a character of a local command. Its words only matter for completion."""
         ends = character in ";&" or character + following == "||"
         if ends and not self._whole_rest:
             if character == "&" and self.line[at - 1 : at] == ">":
                 self._wrong("'>&' has no meaning here: quote the local command: sh -c '…'", at - 1)
             if self._nesting > 0:
                 what = character + following if character + following in ("&&", "||") else character
-                self._wrong(f"'{what}' ends the local command: quote it: sh -c '…'", at)
+                self._wrong(f"'{what}' would end the local command: quote it: sh -c '…'", at)
             self._end_word()
             self._end_local(at)
             self._emit_between(character + following, at)
@@ -395,19 +401,19 @@ class _Scanner:
             self.words, self.role = [], WordRole.COMMAND
 
     def _check_nested(self) -> None:
-        """Refuse a quote that ends here, but not in the local shell, which quotes anew inside."""
+        """Refuse a quote that ends here, but not in the local shell, where $(…) nests quotes."""
         inside = self.line[self._quote_at : self._at]
         halves = inside.replace("\\`", "").count("`") % 2
         if halves or any(inside.count(a) > inside.count(b) for a, b in _SUBSTITUTIONS):
             self._wrong(
-                "quotes inside of $(…) inside of quotes: quote the local command: sh -c '…'",
+                "nested quotes in $(…): quote the local command: sh -c '…'",
                 self._quote_at,
             )
 
     # words ---------------------------------------------------------------------------------
 
     def _end_word(self) -> None:
-        """Close the current word, if there is one."""
+        """Finish the current word, if there is one."""
         if self._in_word:
             word = Word("".join(self.text), "".join(self._pattern))
             if self.role is not WordRole.LOCAL:
@@ -419,7 +425,7 @@ class _Scanner:
         self._in_word, self._fresh, self._quoted = False, True, False
 
     def _open(self, quote: Quote) -> None:
-        """Go on in quotes; a name that has not begun yet begins behind them."""
+        """Open quotes. A name that has no characters yet begins after them."""
         self.quote, self._quote_at, self._quoted = quote, self._at - len(quote), True
         self._begin_name(quote)
 
@@ -443,7 +449,7 @@ class _Scanner:
         if self.quote is Quote.CODED:
             self._say(self._decode(character), quoted=True)
         elif self.quote is Quote.DOUBLE and character == "\n":
-            pass  # the line goes on as if neither were there
+            pass  # drop both, and continue with the next line
         elif self.quote is Quote.DOUBLE and character not in ESCAPED_IN_DOUBLE:
             self._say("\\", quoted=True)
             self._say(character, quoted=True)
@@ -457,7 +463,7 @@ class _Scanner:
             return _byte(self._digits(_HEX, 2) or "0", 16)
         if character in "uU":
             number = int(self._digits(_HEX, 4 if character == "u" else 8) or "0", 16)
-            # no such character (or half of one): shown as such, rather than an error
+            # not a valid character: replaced rather than refused
             return "\ufffd" if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF else chr(number)
         if character in _OCTAL:
             return _byte(character + self._digits(_OCTAL, 2), 8)
@@ -471,7 +477,7 @@ class _Scanner:
 
     def _say(self, text: str, *, quoted: bool) -> None:
         if quoted and text == "~" and not self.text:
-            text = "./~"  # a quoted tilde is a name, not somebody's home
+            text = "./~"  # a quoted tilde is a name, not the home
         self.text.append(text)
         self._pattern += (f"[{c}]" if quoted and c in MAGIC else c for c in text)
         self._fresh = text == "/"
@@ -480,6 +486,6 @@ class _Scanner:
 
 
 def _byte(digits: str, base: int) -> str:
-    """A byte as Python's text form of a file name has it."""
+    """Return a byte as a character, with surrogateescape as in Python's file names."""
     number = int(digits, base) & 0xFF
     return chr(number) if number < 0x80 else chr(0xDC00 + number)

@@ -1,6 +1,6 @@
-"""The shell's prompt: who, where, and how the last line ended.
+"""The shell's prompt: user, server, directory, and the last line's exit status.
 
-Lives here: its text, and cutting a long directory. Lives elsewhere: when it is shown (shell.py).
+Lives here: its text, and shortening a long directory. Lives elsewhere: showing it (shell.py).
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
 
 _LEAST = 12
-"""Columns that a directory has in any case."""
+"""Columns of the directory at least."""
 _LEAST_PLACE = 14
-"""The same of user and server."""
+"""Columns of user and server at least."""
 
 
 def parts(app: App, status: int, columns: int) -> list[tuple[str, str]]:
-    """The prompt, as pieces with their styles.
+    """Return the prompt as a list of styles and texts.
 
     Args:
-        status: Of the last line; 0 isn't shown.
+        status: The exit status of the last line; 0 isn't shown.
+        columns: The width of the terminal.
     """
     red = "ansired" if app.shell.settings["color"] != "never" else ""
     ended = [(red, f"[{status}] ")] if status else []
@@ -38,10 +39,10 @@ def parts(app: App, status: int, columns: int) -> list[tuple[str, str]]:
 
 
 def text(client: Client, most: int | None = None) -> str:
-    """``alice@host:/docs> ``, with the port where it is not the usual one.
+    """Return ``alice@host:/docs> ``, with the port if it isn't the default.
 
     Args:
-        most: Columns that the directory may take, and the user and the server.
+        most: Columns of the directory at most, and of user and server; None for no limit.
     """
     address = client.address
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -57,7 +58,7 @@ def text(client: Client, most: int | None = None) -> str:
 
 
 def shortened(path: str, most: int) -> str:
-    """A path of at most so many columns: of its directories, those in the middle are left out."""
+    """Shorten a path to ``most`` columns by leaving out directories in the middle."""
     if cells(path) <= most:
         return path
     _, first, *others = path.split("/")

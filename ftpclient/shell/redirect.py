@@ -1,7 +1,7 @@
-"""The output of a command in a local file: > and >>.
+"""Redirecting the output of a command to a local file: > and >>.
 
-Lives here: what is opened for it, and how the file appears. Lives elsewhere: which links are
-followed (transfer/named.py), files that appear whole (transfer/partial_file.py).
+Lives here: opening the file and putting it in place. Lives elsewhere: which links are followed
+(transfer/named.py), partial files (transfer/partial_file.py).
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Output:
-    """Where the output of one command goes.
+    """The file to which the output of a command goes.
 
     Attributes:
         fd: The descriptor to write to.
-        whole: Its bytes appear at once, if ``keep`` is called; else they are there already.
+        whole: True if the file appears only when `keep` is called; False if bytes appear as they
+            are written.
     """
 
     def __init__(self, fd: int) -> None:
@@ -37,22 +38,23 @@ class Output:
         self.whole = False
 
     def keep(self) -> None:
-        """Let the file appear, in the place of the old one. Raises OSError, CommandError."""
+        """Put the file in place, replacing an old one. Raises OSError, CommandError."""
 
 
 class _Whole(Output):
-    """A file that appears at once.
+    """A new file, which appears under its name when it is complete.
 
     Args:
-        path: As it was named, for complaints.
-        tree: Of its directory.
-        named: What is there before; None where nothing is.
+        path: The path as typed, for error messages.
+        tree: The tree of its directory.
+        name: Its name in that directory.
+        named: The file that exists there before, if any.
     """
 
     def __init__(self, path: bytes, tree: LocalTree, name: bytes, named: Named | None) -> None:
         try:
             self._partial = PartialFile(tree, (name,))
-        except OSError as error:  # it has the name of the partial file
+        except OSError as error:  # its message would have the name of the partial file
             raise OSError(error.errno, error.strerror, path) from None
         super().__init__(self._partial.fd)
         self.whole = True
@@ -61,15 +63,17 @@ class _Whole(Output):
         self._mode = stat.S_IMODE(named.info.st_mode) if named else 0o666 & ~umask()
 
     def keep(self) -> None:
-        """Let it appear, unless the old one has become another meanwhile: ``get x > x`` must not
-        lose what it has fetched."""
+        """Put the file in place, unless the old one changed meanwhile.
+
+        So ``get x > x`` doesn't overwrite the file that it has downloaded.
+        """
         if _state(self._tree.stat((self._name,))) != _state(self._before):
             raise _replaced(self._path)
         os.fsync(self.fd)
         self._partial.place(self._mode, time.time_ns())
 
     def drop(self) -> None:
-        """Leave nothing of it, unless it was kept."""
+        """Discard the partial file, unless it was kept."""
         self._partial.drop()
 
 
@@ -79,12 +83,12 @@ def _state(info: os.stat_result | None) -> tuple[int, ...] | None:
 
 @contextmanager
 def opened(path: bytes, *, append: bool) -> Iterator[Output]:
-    """Open what a path names, for writing. What wasn't kept is gone in the end.
+    """Open a path for writing. At the end, a file that wasn't kept is discarded.
 
     A FIFO, a device and a descriptor (/dev/stdout) are written to directly.
 
     Raises:
-        OSError, CommandError: It can't be written, or may not be.
+        OSError, CommandError: The path can't be written.
     """
     named = _named(path)
     if append or (named is not None and named.is_node):
@@ -109,7 +113,7 @@ def opened(path: bytes, *, append: bool) -> Iterator[Output]:
 
 
 def _named(path: bytes) -> Named | None:
-    """What is there already. Raises as `opened`."""
+    """Return the file that exists at a path, if any. Raises as `opened`."""
     try:
         named = look(path)
     except FileNotFoundError:
@@ -117,14 +121,14 @@ def _named(path: bytes) -> Named | None:
             raise
         return None
     if named.is_socket:
-        raise NotRegular(f"{paths.show(path)}: a socket: nothing can be written into it")
+        raise NotRegular(f"{paths.show(path)}: is a socket")
     if stat.S_ISDIR(named.info.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return named
 
 
 def _direct(path: bytes, named: Named | None) -> int:
-    """What is written to as it comes, open. Raises as `opened`."""
+    """Open a file to which output is written directly. Raises as `opened`."""
     if named is not None and named.descriptor is not None:
         return os.dup(named.descriptor)
     fd = os.open(path, _NODE if named is not None and named.is_node else _APPEND, 0o666)

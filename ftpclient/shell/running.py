@@ -1,12 +1,12 @@
-"""Running a line: its commands, their output into files and local commands.
+"""Running a line: its commands, redirections and local commands.
 
-Lives here: what happens before a command runs, and where its output goes.
-Lives elsewhere: the grammar (grammar.py), local files (redirect.py), many lines (scripts.py), the
+Lives here: preparing a command, running it, and redirecting its output.
+Lives elsewhere: the grammar (grammar.py), local files (redirect.py), scripts (scripts.py), the
 commands (cli/commands/) and their other names (cli/aliases.py).
 
-A command is run as if it were the arguments of `ftp`, so scripts and the shell can't differ. What
-goes wrong is one line on stderr, and never the end of the shell. Nothing of a line runs before all
-of it was understood.
+A command runs as if it were the arguments of `ftp`, so scripts and the shell behave the same. An
+error is one line on stderr and never ends the shell. The whole line is checked before any part of
+it runs.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from ftpwire.errors import CommandError, FtpError, Interrupted
 
 _FIRST_WORD = re.compile(r"[^\s;|&>]+")
 _READERS = ("put", "source", "sync")
-"""Commands that read local files that are named."""
+"""Commands that read local files named in their arguments."""
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
 
 def run_line(app: App, text: str) -> int:
-    """Run one line; the status of the last command that ran. Whatever goes wrong is told here."""
+    """Run one line and return the status of the last command that ran. Errors are printed."""
     try:
         status = _run_line(app, text)
-    except Exception as error:  # with --debug, errors come through to show where they are from
+    except Exception as error:  # an error outside of a command must not end the shell
         print_trace(error)
         status = error.exit_code if isinstance(error, FtpError) else 1
     if not grammar.is_forgiven(text) or app.shell.leaving:
@@ -59,7 +59,7 @@ def _run_line(app: App, text: str) -> int:
     if app.known_client is not None:
         app.known_client.look_up()
     if not app.shell.batch:
-        app.interrupt.clear()  # pressed when nothing was running any more
+        app.interrupt.clear()  # Ctrl-C was pressed after the last command ended
     if (local := line.local) is not None:
         return main.guarded(app, lambda: _run_local(app, local))
     with operations.running(app, lambda: text.strip(), apart=True):
@@ -67,7 +67,7 @@ def _run_line(app: App, text: str) -> int:
 
 
 def understood(app: App, text: str) -> Line | int:
-    """What a line says, with commands that there are; or the status, when its mistake was told."""
+    """Parse and check a line. For an error, print it and return the exit status instead."""
     found: list[Line] = []
     before = app.shell.where
     try:
@@ -78,7 +78,7 @@ def understood(app: App, text: str) -> Line | int:
 
 
 def _parse(app: App, text: str) -> Line:
-    """What a line says. When that can't be told, ``app.shell.where`` is where it can't."""
+    """Parse and check a line. For an error, set ``app.shell.where`` to its position."""
     first = app.shell.where
     try:
         line = grammar.parse(text)
@@ -94,25 +94,25 @@ def _parse(app: App, text: str) -> Line:
             _check(app, pipe)
         except click.UsageError as error:
             if len(pipes) == 1:
-                raise  # it is seen without a number
+                raise  # a single command needs no column
             text = f"{error.format_message()} (column {pipe.column})"
             raise click.UsageError(text, error.ctx) from None
     return line
 
 
 def _check(app: App, pipe: Pipe) -> None:
-    """Refuse a command that there isn't, and output where there is none. Raises UsageError."""
+    """Refuse an unknown command, and redirecting a command without output. Raises UsageError."""
     name, *arguments = (word.text for word in expanded(app, pipe.words))
     name = ALIASES.get(name, name)
     context = click.Context(main.remote, info_name="", obj=app)
     main.remote.resolve_command(context, [name, *arguments])
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
-        raise UsageError(f"{name} can't stand before '{operator}': {WITHOUT_OUTPUT[name]}")
+        raise UsageError(f"{name} can't be used before '{operator}': {WITHOUT_OUTPUT[name]}")
 
 
 def begins_with_command(app: App, text: str) -> bool:
-    """Whether a line begins with the name of a command, or is one for the local shell."""
+    """Return whether a line begins with a known command, or is for the local shell."""
     line = text.strip().removeprefix("-").lstrip()
     if line.startswith(("!", "#")):
         return True
@@ -127,13 +127,13 @@ def begins_with_command(app: App, text: str) -> bool:
 
 
 def check_command(line: str) -> None:
-    """Refuse what is not one command, and so can't be an alias. Raises UsageError."""
+    """Refuse a line that isn't a single command, and so can't be an alias. Raises UsageError."""
     if _words_of(line) is None:
-        raise UsageError("an alias stands for one command and its arguments, as in ll='ls -l'")
+        raise UsageError("an alias stands for one command and its arguments, e.g. ll='ls -l'")
 
 
 def _words_of(line: str) -> tuple[Word, ...] | None:
-    """The words of a line that is one command. Raises Mistake."""
+    """Return the words of a line; None if it isn't a single command. Raises Mistake."""
     parsed = grammar.parse(line)
     if parsed.local is not None or len(parsed.items) != 1 or grammar.is_forgiven(line):
         return None
@@ -144,17 +144,17 @@ def _words_of(line: str) -> tuple[Word, ...] | None:
 
 
 def expanded(app: App, words: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The words of a command, with what an alias stands for in its place."""
+    """Return the words of a command, with an alias replaced by its words."""
     alias = app.shell.aliases.get(words[0].text)
     if alias is None:
         return words
     meant = _words_of(alias)
-    assert meant is not None, "it was checked when it was defined"
+    assert meant is not None, "checked when the alias was defined"
     return (*meant, *words[1:])
 
 
 def _ends(app: App, status: int) -> bool:
-    """Whether the rest of a line is not to run."""
+    """Return whether the rest of a line must not run."""
     return app.shell.leaving or standard.reader_left() or status == Interrupted.exit_code
 
 
@@ -180,13 +180,13 @@ def _run_here(app: App, pipe: Pipe) -> int:
 
 
 def _below(first: Where | None, line: int) -> Where | None:
-    """The place of a line of several, of which the first one's is known."""
+    """Return the position of a continuation line, given that of the first line."""
     return None if first is None else Where(first.file, first.line + line - 1)
 
 
 @contextmanager
 def _flags_of_its_own(app: App) -> Iterator[None]:
-    """Options given to one command don't stick to the next."""
+    """Restore the options of the shell after a command that was given some of its own."""
     before = {name: getattr(app, name) for name in _OF_ONE_COMMAND}
     try:
         yield
@@ -198,7 +198,7 @@ def _flags_of_its_own(app: App) -> Iterator[None]:
 def _run_words(app: App, words: tuple[Word, ...]) -> int:
     words = expanded(app, words)
     name, *arguments = (word.text for word in words)
-    # where the same word is there with quotes and without, the careful meaning holds for both
+    # if a word occurs both quoted and unquoted, both are taken as quoted
     app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
     return main.guarded(app, lambda: _run_meant(app, name, arguments))
 
@@ -209,13 +209,13 @@ def _run_meant(app: App, name: str, arguments: list[str]) -> int:
 
 
 def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int:
-    """Run a command with its output into a file, which is as before if the command fails."""
+    """Run a command with its output to a file, which is unchanged if the command fails."""
     from ftpclient.shell.redirect import opened
 
     path = os.fsencode(os.path.expanduser(redirect.file))
     _check_not_read(expanded(app, words), path)
     with ExitStack() as stack:
-        with app.interrupt.at_once():  # a FIFO waits for its reader
+        with app.interrupt.at_once():  # opening a FIFO waits for a reader
             output = stack.enter_context(opened(path, append=redirect.append))
         with standard.output_into(os.dup(output.fd)):
             status = main.ended(app, _run_words(app, words), paths.show(path))
@@ -227,14 +227,14 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
 
 
 def _check_not_read(words: tuple[Word, ...], path: bytes) -> None:
-    """Refuse ``put x > x``: the output would take the place of what is read. Raises UsageError."""
+    """Refuse ``put x > x``: the output would replace the file being read. Raises UsageError."""
     name = ALIASES.get(words[0].text, words[0].text)
     if name not in _READERS:
         return
     for word in words[1:]:
         option, equals, value = word.text.partition("=")
         read = value if equals and option.startswith("--") else word.text
-        with suppress(OSError):  # not there, most likely
+        with suppress(OSError):  # probably doesn't exist
             if os.path.samefile(os.path.expanduser(read), path):
                 raise UsageError(
                     f"{paths.show(path)}: {name} reads it, so its output can't go there"
@@ -242,9 +242,12 @@ def _check_not_read(words: tuple[Word, ...], path: bytes) -> None:
 
 
 def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:
-    """Run a command with its output into a local one; that one's status, or the command's own.
+    """Run a command with its output to a local command.
 
-    When the local command leaves early the command ends, too, and that is no failure.
+    If the local command ends early, the command ends, too, which is not a failure.
+
+    Returns:
+        The local command's status if it isn't 0, else the command's.
     """
     read, write = os.pipe()
     try:
@@ -258,7 +261,7 @@ def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:
         with standard.output_into(write):
             status = main.ended(app, _run_words(app, words))
     finally:
-        local = wait_for_program(program)  # it has seen the end of its input
+        local = wait_for_program(program)  # its input has ended
     _tell_status(app, f"| {command}", local)
     return local or (0 if status == standard.READER_LEFT else status)
 
@@ -273,8 +276,10 @@ def _run_local(app: App, command: str) -> int:
 
 
 def _tell_status(app: App, command: str, status: int) -> None:
-    """Why a batch stops, of a local command that may not have told why it failed. One that was
-    ended because nobody reads on has nothing to tell."""
+    """Print the status of a local command that fails in a script, as it may have printed nothing.
+
+    A command ended by a closed pipe has not failed.
+    """
     if app.shell.batch and status not in (0, standard.READER_LEFT):
         app.complain(CommandError(f"{command}: exit status {status}"))
 

@@ -1,7 +1,7 @@
-"""Lines that were written beforehand: standard input, files, -c, source.
+"""Scripts: lines from standard input, files, -c and source.
 
-Lives here: where they come from, their numbers, when they stop. Lives elsewhere: running one of
-them (running.py), the terminal (shell.py).
+Lives here: reading lines, numbering them, stopping at a failure. Lives elsewhere: running a line
+(running.py), the terminal (shell.py).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ftpwire import standard
 from ftpwire.errors import Interrupted
 
 _DEEPEST = 8
-"""Files that run one another by `source`."""
+"""How deep `source` may be nested."""
 
 
 def run_script(app: App, script: Script) -> int:
-    """Run a script in a shell of its own; its exit status. Raises OSError, FtpError."""
+    """Run a script in a new shell and return its exit status. Raises OSError, FtpError."""
     app.interactive = True
     app.shell = ShellState(batch=True, on_stdin=script.path == "-", check_command=check_command)
     if app.rc and not script.check:
@@ -44,7 +44,10 @@ def run_script(app: App, script: Script) -> int:
 
 
 def _run_lines(app: App, lines: Iterable[str]) -> int:
-    """Run the lines of -c until one fails; its exit status. None of them goes on in the next."""
+    """Run the lines of -c until one fails, and return its exit status.
+
+    A line doesn't continue in the next -c.
+    """
     before = status = 0
     for line in lines:
         parts = line.split("\n")
@@ -56,14 +59,14 @@ def _run_lines(app: App, lines: Iterable[str]) -> int:
 
 
 def source(app: App, path: str) -> int:
-    """Run the lines of a file in this shell; the status of the one that failed, or 0.
+    """Run the lines of a file in this shell; return the status of the one that failed, or 0.
 
     Raises:
-        UsageError: Too many files run one another.
-        OSError: It can't be read.
+        UsageError: It is nested too deeply.
+        OSError: The file can't be read.
     """
     if app.shell.depth >= _DEEPEST:
-        raise UsageError(f"source: more than {_DEEPEST} files that run one another")
+        raise UsageError(f"source: nested more than {_DEEPEST} levels deep")
     before = app.shell.batch, app.shell.where
     app.shell.batch = True
     app.shell.depth += 1
@@ -76,13 +79,13 @@ def source(app: App, path: str) -> int:
 
 
 def run_rc(app: App, path: Path | None = None) -> None:
-    """Run the lines of an rc file, all of them: what fails there ends nothing else.
+    """Run all lines of an rc file. A line that fails is reported and has no other effect.
 
     Args:
-        path: None for the user's own, which need not be there.
+        path: The file; None for the user's own, which may be missing.
 
     Raises:
-        OSError: A file that was named can't be read.
+        OSError: The file given by ``path`` can't be read.
     """
     own = files.directory() / "rc"
     with ExitStack() as stack:
@@ -93,7 +96,7 @@ def run_rc(app: App, path: Path | None = None) -> None:
                 raise
             return
         if path is None and not _is_ours(os.fstat(stream.fileno())):
-            app.remark(f"{own}: others can write to it, so it is not used: chmod go-w")
+            app.remark(f"{own}: ignored because other users can write to it (chmod go-w)")
             return
         before = app.shell.batch
         app.shell.batch = app.shell.in_rc = True
@@ -104,7 +107,7 @@ def run_rc(app: App, path: Path | None = None) -> None:
 
 
 def _is_ours(info: os.stat_result) -> bool:
-    """Whether nobody else can have written to a file."""
+    """Return whether only this user and root can write to a file."""
     return info.st_uid in (os.geteuid(), 0) and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
@@ -116,13 +119,13 @@ def run_batch(
     before: int = 0,
     keep_going: bool = False,
 ) -> int:
-    """Run lines until one fails; its exit status.
+    """Run lines until one fails, and return its exit status.
 
     Args:
-        parts: The lines, of which one may go on in the next.
-        name: Of their file, for complaints; without one they have no numbers.
-        before: How many lines came before them.
-        keep_going: Run all of them, unless Ctrl-C ends that; the status is 1 when one failed.
+        parts: The lines, before continued ones are joined.
+        name: The file's name for error messages; if empty, they show no line numbers.
+        before: The number of lines before them.
+        keep_going: True to run all lines unless Ctrl-C is pressed; the status is 1 if one failed.
     """
     failed = False
     for number, line in whole_lines(part.rstrip("\r\n") for part in parts):
@@ -139,7 +142,7 @@ def run_batch(
 
 
 def _check(app: App, parts: Iterable[str], name: str) -> int:
-    """Tell all mistakes of a script, and run nothing of it; 2 when there is one."""
+    """Print all syntax errors of a script without running it. Returns 2 if there are any."""
     status = 0
     for number, line in whole_lines(part.rstrip("\r\n") for part in parts):
         app.shell.where = Where(name, number)
@@ -151,18 +154,18 @@ def _check(app: App, parts: Iterable[str], name: str) -> int:
 
 @contextmanager
 def _opened(app: App, path: str) -> Iterator[BinaryIO]:
-    """A script's file; ``-`` is standard input. Raises OSError."""
-    with app.interrupt.at_once():  # it may be a FIFO
+    """Open a script's file; ``-`` is standard input. Raises OSError."""
+    with app.interrupt.at_once():  # opening a FIFO may wait
         stream = open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
     with stream:
         yield stream
 
 
 def _parts(app: App, stream: BinaryIO) -> Iterator[str]:
-    """The lines of a file, each as soon as it is there.
+    """Yield the lines of a file, each as soon as it can be read.
 
-    Of standard input the password's line may have been taken already, unbuffered. No command
-    reads there.
+    From standard input, the line with the password may have been read before, unbuffered. No
+    command reads from it.
     """
     first = True
     while True:

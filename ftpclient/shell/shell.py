@@ -1,6 +1,6 @@
-"""The shell: lines from a terminal, or a script.
+"""The shell: lines from a terminal or a script.
 
-Lives here: which of the two, and the terminal's loop.
+Lives here: choosing between the two, and the loop on the terminal.
 Lives elsewhere: running a line (running.py), scripts and the rc file (scripts.py), the prompt,
 completion, history and suggestions (modules of their names).
 """
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 
 _LONG = 10.0
-"""Seconds after which the end of a line is worth a bell."""
+"""Seconds after which the end of a line rings the bell."""
 
 
 def run_shell(app: App, script: Script | None = None) -> int:
-    """Run a script, or lines until the user leaves. In a shell already: a file's lines here.
+    """Run a script, or lines from the terminal, and return the exit status.
 
-    Returns the exit status. Raises what connecting raises, and reading the script.
+    Inside a shell, the script runs in that shell. Raises the errors of connecting and of reading
+    the script.
     """
     if script is not None:
         return (
@@ -60,7 +61,7 @@ def _greet(app: App, client: Client) -> None:
     try:
         room = f": {render.room_words(client.space())}"
     except CommandError:
-        room = ""  # no reason to stay outside
+        room = ""  # the greeting works without it
     app.say(f"Connected to {client.address.endpoint}{room}. Type help for more.")
 
 
@@ -78,7 +79,7 @@ def _talk(app: App) -> int:
             continue
         except EOFError:
             break
-        for _, line in whole_lines(text.split("\n")):  # several, when they were pasted
+        for _, line in whole_lines(text.split("\n")):  # pasted text may have several
             began = time.monotonic()
             status = run_line(app, line)
             if app.shell.settings.is_on("bell") and time.monotonic() - began > _LONG:
@@ -93,17 +94,18 @@ def _talk(app: App) -> int:
 
 
 def _prompt(app: App, status: int, output: Output) -> FormattedText:
-    """The prompt, for the terminal's width of now."""
+    """Return the prompt for the terminal's current width."""
     from prompt_toolkit.formatted_text import FormattedText
 
     return FormattedText(prompt.parts(app, status, output.get_size().columns))
 
 
 def _begin_line(output: Output) -> None:
-    """Go to the next line, unless the cursor is at the beginning of one already.
+    """Move the cursor to the beginning of a line, without overwriting output.
 
-    A file's last line may have no end, and the prompt would be drawn over it. Where the cursor
-    is can't be known: so many blanks end up on this line only if it began at its beginning.
+    A file's last line may have no end, and the prompt would overwrite it. The cursor's position
+    is unknown, so a line of blanks is written: it wraps to the next line unless the cursor was at
+    the beginning.
     """
     from prompt_toolkit.utils import is_dumb_terminal
 
@@ -159,7 +161,7 @@ def _keys() -> KeyBindings:
 
     @keys.add("end", filter=has_focus(DEFAULT_BUFFER) & suggested)
     def take(event: KeyPressEvent) -> None:
-        """Take what is suggested, as the right arrow does."""
+        """Accept the suggestion, as the right arrow does."""
         suggestion = event.current_buffer.suggestion
         if suggestion is not None:
             event.current_buffer.insert_text(suggestion.text)
@@ -168,7 +170,7 @@ def _keys() -> KeyBindings:
 
     @keys.add("enter", filter=has_focus(DEFAULT_BUFFER) & unfinished)
     def go_on(event: KeyPressEvent) -> None:
-        """Begin another line, wherever the cursor is, instead of running what isn't whole."""
+        """Begin a new line at the end of an unfinished one, instead of running it."""
         buffer = event.current_buffer
         buffer.cursor_position = len(buffer.text)
         buffer.newline(copy_margin=False)

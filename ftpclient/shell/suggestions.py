@@ -1,7 +1,7 @@
-"""Suggestions while a line is typed: how an earlier line went on.
+"""Suggestions while a line is typed: the rest of an earlier line.
 
-Lives here: which line is suggested, and the key that takes it. Lives elsewhere: the lines
-(history.py).
+Lives here: choosing the line. Lives elsewhere: the lines (history.py), the key that accepts a
+suggestion (shell.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _LEAST_COLUMNS = 40
 
 
 class FromThisServer(AutoSuggest):
-    """Suggests the last line that begins as typed, of those that were given to this server."""
+    """Suggests the last line given to this server that begins with the typed text."""
 
     def __init__(self, app: App, history: LineHistory) -> None:
         self._app = app
         self._history = history
 
     def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:
-        """What could follow what was typed; None when nothing is known."""
+        """Return the suggested rest of the line, or None."""
         from prompt_toolkit.application import get_app
 
         typed = document.text

@@ -1,10 +1,10 @@
 """Names of accounts, for the completion of bash, zsh and fish.
 
-Lives here: reading them, and nothing else, from the accounts file as it is. Lives elsewhere: the
-shells' scripts (ftpwire/completion.py), accounts (accounts/accounts.py).
+Lives here: reading the names from the accounts file. Lives elsewhere: the shells' scripts
+(ftpwire/completion.py), accounts (accounts/accounts.py).
 
-The Tab key changes nothing: an older file is not brought up to date, and root leaves no files there
-that the server's user can't write. Where the names can't be read so, none are offered.
+The Tab key changes nothing: an older file is not migrated, and root creates no files that the
+server's user can't write. If the names can't be read that way, none are offered.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from click.shell_completion import CompletionItem
 from ftpserver.settings.table import DATABASE, DEFAULT_ROOT, state_of
 
 _SECONDS = 0.3
-"""That somebody who has locked the file is waited for."""
+"""Seconds to wait for a lock on the file."""
 
 
 def account_names(
     ctx: click.Context, param: click.Parameter, begun: str
 ) -> list[CompletionItem[str]]:
-    """The accounts of the root that the line names, or else the environment."""
+    """Offer the accounts of the root that the line or the environment names."""
     import sqlite3  # imported here: only the Tab key needs it
 
     root = Path(ctx.params.get("root") or DEFAULT_ROOT)
     try:
         return [CompletionItem(name) for name in _names(root) if name.startswith(begun)]
     except sqlite3.Error:
-        return []  # there is nobody to tell: the command itself will
+        return []  # completion can't print errors: the command itself will
 
 
 def _names(root: Path) -> list[str]:
-    """Raises sqlite3.Error."""
+    """Return the names of all accounts. Raises sqlite3.Error."""
     import sqlite3
 
     file = state_of(root.absolute()) / DATABASE
     beside = [file.with_name(f"{DATABASE}{suffix}").exists() for suffix in ("-wal", "-shm")]
     if any(beside) and not all(beside):
-        return []  # SQLite would make the other one
-    mode = "mode=ro" if all(beside) else "immutable=1"  # nobody has it open, then: it is whole
+        return []  # SQLite would create the other one
+    mode = "mode=ro" if all(beside) else "immutable=1"  # without -wal, no process has it open
     with closing(sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True, timeout=_SECONDS)) as state:
         return [name for (name,) in state.execute("SELECT name FROM account ORDER BY name")]

@@ -1,7 +1,7 @@
-"""Options about accounts: what can be set of one, and where a new password comes from.
+"""Options about accounts: their settings, and where a new password comes from.
 
-Lives elsewhere: the commands that have them (users.py), what passwords are good enough
-(accounts/passwords.py), rights (storage/permissions.py).
+Lives here: the options and their values. Lives elsewhere: the commands (users.py), the rules for
+passwords (accounts/passwords.py), permissions (storage/permissions.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NO_LIMIT = frozenset({"none", "unlimited"})
 _THE_SERVERS = "default"
-"""What stands for what the server's settings say."""
+"""The value that stands for the server's own setting."""
 _SETTINGS = (
     *("quota", "max_files", "permissions", "networks"),
     *("expires", "max_sessions", "limit_rate", "peer_user", "system_user"),
@@ -36,12 +36,12 @@ _SETTINGS = (
 
 
 def new_password(name: str, *, from_stdin: bool, weak: bool, generate: bool) -> str:
-    """A new password: made, read or asked for. Raises BadAccount for one that is too short."""
+    """Generate, read or ask for a new password. Raises BadAccount if it is too short."""
     from ftpserver.accounts.passwords import check_new_password, random_password
 
     if generate:
         if from_stdin or weak:
-            raise click.UsageError("--generate makes the password: nothing else goes with it")
+            raise click.UsageError("--generate can't be used with --password-stdin or --weak")
         return random_password()
     password = read_password(from_stdin, name)
     if not weak:
@@ -50,7 +50,7 @@ def new_password(name: str, *, from_stdin: bool, weak: bool, generate: bool) -> 
 
 
 def read_password(from_stdin: bool, name: str) -> str:
-    """The password from where it was said to be, or asked for twice."""
+    """Read the password from standard input or FTPD_PASSWORD, or ask for it twice."""
     if from_stdin:
         return read_line().rstrip("\r\n")
     if "FTPD_PASSWORD" in os.environ:
@@ -61,7 +61,7 @@ def read_password(from_stdin: bool, name: str) -> str:
 
 
 def read_line() -> str:
-    """Exactly one line of standard input, unbuffered: what follows is somebody else's."""
+    """Read exactly one line of standard input, unbuffered, and leave the rest to others."""
     line = bytearray()
     while byte := os.read(0, 1):
         line += byte
@@ -85,12 +85,12 @@ def _count(text: str) -> int | None:
     if text.lower() in _NO_LIMIT:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise click.BadParameter(f"{text!r} is no number (or: none)")
+        raise click.BadParameter(f"{text!r} is neither a number nor none")
     return int(text)
 
 
 def _setting_of(field: str) -> Callable[[str], int | None]:
-    """What reads a value that an account can have instead of a setting of the server's."""
+    """Return a function that parses an account's own value for a setting of the server."""
     kind = TABLE[field].kind
 
     @typed
@@ -113,7 +113,9 @@ def _system_user(text: str) -> str | None:
     try:
         pwd.getpwnam(text)
     except (KeyError, ValueError):
-        raise click.BadParameter(f"{paths.printable(text)!r} is no user of this system") from None
+        raise click.BadParameter(
+            f"{paths.printable(text)!r} is not a user of this system"
+        ) from None
     return text
 
 
@@ -123,8 +125,7 @@ def _peer_user(text: str) -> str | None:
         from ftpserver.accounts.system_users import can_be_peer
 
         if not can_be_peer(name):
-            told = f"{name} is whoever the system can't tell: it will have to give a password"
-            remark(told)
+            remark(f"{name} also stands for users unknown to the system, so it needs a password")
     return name
 
 
@@ -135,7 +136,7 @@ def _unprivileged_user(text: str) -> str | None:
     import pwd
 
     if pwd.getpwnam(name).pw_uid == 0:
-        raise click.BadParameter(f"{name!r} may do everything: take another one")
+        raise click.BadParameter(f"{name!r} is root: name an unprivileged user")
     return name
 
 
@@ -163,7 +164,7 @@ def _permissions(
 
 
 def limits_options(function: _Function) -> _Function:
-    """What can be set of an account, the same for every command that does."""
+    """Add the options for the settings of an account."""
     for option in reversed(
         (
             click.option(
@@ -245,7 +246,7 @@ def limits_options(function: _Function) -> _Function:
 
 
 def given(context: click.Context) -> Changes:
-    """What of an account was named on the command line."""
+    """Return the settings of an account that were given on the command line."""
     return cast(
         "Changes",
         {
@@ -257,7 +258,7 @@ def given(context: click.Context) -> Changes:
 
 
 def password_options(function: _Function) -> _Function:
-    """How a new password is given, the same for every command that sets one."""
+    """Add the options for a new password."""
     for option in (
         click.option("--generate", is_flag=True, help="Generate a random password and print it."),
         click.option("--weak", is_flag=True, help="Allow a password of fewer than 8 characters."),

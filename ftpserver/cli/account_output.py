@@ -1,6 +1,7 @@
-"""Accounts as `ftpd user` prints them: records, lines, a table, all that is known of one.
+"""The output of `ftpd user`: JSON, lines, a table, and the details of an account.
 
-Lives elsewhere: what is in a record (accounts/records.py), the commands (users.py).
+Lives here: the texts. Lives elsewhere: the keys of JSON (accounts/records.py), the commands
+(users.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def print_record(account: Account, **more: object) -> None:
-    """An account as it is."""
+    """Print an account as JSON."""
     from ftpserver.accounts.records import shown
 
     click.echo(json.dumps(shown(account) | more))
@@ -32,7 +33,7 @@ def print_record(account: Account, **more: object) -> None:
 def print_done(
     action: str, account: Account, as_json: bool, done: str, generated: str | None = None
 ) -> None:
-    """Say what was done; print a password that was made, which is known nowhere else."""
+    """Print what was done, and a generated password, which is stored nowhere in clear."""
     if as_json:
         from ftpserver.accounts.records import shown
 
@@ -72,7 +73,7 @@ COLUMNS = (
 
 
 def print_accounts(accounts: Accounts) -> None:
-    """All accounts: a table for people, a line with tabs for programs."""
+    """Print all accounts: a table on a terminal, lines with tabs in a pipe."""
     if tables.on_terminal():
         tables.print_table(COLUMNS, map(_row, accounts), "no accounts")
         return
@@ -103,11 +104,11 @@ def _row(account: Account) -> tuple[str, ...]:
 
 
 def _trash(account: Account) -> str:
-    """What is in the trash, and the limits that the account has of its own."""
+    """Return the usage of the trash, and the account's own limits for it."""
     held = f"{human(account.trash_bytes)} in {counted_as(account.trash_files, 'file')}"
     match account.trash_days:
         case None:
-            kept = "kept as the server's settings say"
+            kept = "kept as set for the server"
         case 0:
             kept = "removals are final"
         case days:
@@ -117,9 +118,10 @@ def _trash(account: Account) -> str:
 
 
 def account_details(account: Account, tokens: int, sessions: int | None) -> list[tuple[str, str]]:
+    """Return the titles and texts of `ftpd user show`."""
     now = "" if sessions is None else f"{sessions} now, "
     free = "" if account.free is None else f", {human(account.free)} free"
-    held = f", {human(account.held)} held by uploads" if account.held else ""
+    held = f", {human(account.held)} reserved for uploads" if account.held else ""
     most = "unlimited" if account.most_files is None else str(account.most_files)
     limit = account.max_sessions
     most_sessions = "unlimited" if limit is None else f"at most {limit}"

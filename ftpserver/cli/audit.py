@@ -1,10 +1,10 @@
-"""Administration in the audit log: each command that changes something leaves a record.
+"""Audit records of administration: each command that changes something writes one.
 
-Lives here: which commands, and what is recorded of them. Lives elsewhere: the record itself
-(audit/context.py), the commands (the other cli modules).
+Lives here: the audited commands and the details in their records. Lives elsewhere: writing a
+record (audit/administration.py), the commands (the other cli modules).
 
-A record has the options as they were given, so none of them may ever be a secret: passwords come
-from stdin, a terminal or a variable.
+A record has the options as they were given, so no option may be a secret: passwords come from
+standard input, a terminal or a variable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ftpserver.settings.table import DATABASE, state_of
 from ftpwire.errors import FtpError
 
 OK, FAILED, CUT = "ok", "failed", "cut"
-"""Outcomes, as in audit/record.py, which takes a while to load."""
+"""Outcomes, as in audit/record.py, which is slow to import."""
 
 AUDITED = {
     "user add": "user-add",
@@ -46,18 +46,18 @@ AUDITED = {
     "scrub": "scrub",
     "backup": "backup",
 }
-"""Commands by their words, and what their records are called."""
+"""The audited commands and the events of their records."""
 
 _WHO = ("name", "user", "who")
 _PENDING = "ftpserver.cli.audit.pending"
 _DETAILS = "ftpserver.cli.audit.details"
 _NOT_TOLD = frozenset({"root", "as_json", "password_stdin", "yes"})
 _LOOKING = frozenset({"listing", "list_all", "show", "as_list"})
-"""Options that make a command of one that only looks."""
+"""Options with which a command changes nothing."""
 
 
 def audit_commands(group: click.Group) -> None:
-    """Have the commands of a group leave records."""
+    """Make the audited commands of a group write records."""
     for words, event in AUDITED.items():
         command: click.Command | None = group
         for word in words.split():
@@ -83,7 +83,7 @@ def _audited(callback: Callable[..., Any], event: str) -> Callable[..., Any]:
             status = ended.code if isinstance(ended, SystemExit) else ended.exit_code
             _finish(FAILED if status else OK)
             raise
-        except BaseException:  # Ctrl-C, or nobody reads the output: it may have had its effect
+        except BaseException:  # Ctrl-C or a closed pipe: the command may have had its effect
             _finish(CUT)
             raise
         _finish(OK)
@@ -93,12 +93,12 @@ def _audited(callback: Callable[..., Any], event: str) -> Callable[..., Any]:
 
 
 def asked() -> None:
-    """The command under way has had its effect, and is recorded now: the rest is waiting."""
+    """Record the running command as successful now: it only waits from here on."""
     _finish(OK)
 
 
 def tell(**details: str) -> None:
-    """Have the record of the command under way tell something that isn't among its options."""
+    """Add details to the running command's record that are not among its options."""
     click.get_current_context().meta[_DETAILS] = details
 
 
@@ -121,7 +121,7 @@ def _record(context: click.Context, event: str, outcome: str, error: Exception |
         return
     state = state_of(root.absolute())
     if not (state / DATABASE).is_file():
-        return  # nothing was ever started there
+        return  # no server was ever started there
     who = next((given.pop(name) for name in _WHO if name in given), None)
     address = given.pop("address", None)
     details = {name: _told(value) for name, value in given.items() if name not in _NOT_TOLD}
@@ -139,7 +139,7 @@ def _record(context: click.Context, event: str, outcome: str, error: Exception |
 
 
 def _told(value: Any) -> Any:
-    """A value as JSON can hold it."""
+    """Convert a value to one that JSON can hold."""
     if isinstance(value, (bool, int, float, str)) or value is None:
         return value
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
-"""`ftpd backup`.
+"""The command `ftpd backup`.
 
-Lives here: options and what is printed. Lives elsewhere: everything that is done (admin/backup.py).
+Lives here: options and output. Lives elsewhere: the work (admin/backup.py).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
     accounts = counted_as(made.accounts, "account")
     click.echo(f"backed up {accounts} and {', '.join(made.files)} to {show(str(made.place))}")
     for path in made.left_out:
-        remark(f"{show(path)} is not in it: back it up on its own")
+        remark(f"{show(path)} is not in the backup: back it up separately")
 
 
 def _outside(settings: Settings) -> tuple[str, ...]:
-    """Files that the settings name, wherever they are: certificates are renewed in their place."""
+    """Return the certificate and key in the settings, which may be outside of the root."""
     return tuple(str(one) for one in (settings.certificate, settings.key) if one is not None)

@@ -1,4 +1,4 @@
-"""`ftpd certificate`: from the server's own key to a certificate of an authority.
+"""The command `ftpd certificate`, for a certificate by an authority.
 
 Lives here: the command line. Lives elsewhere: keys and requests (net/tls.py), the settings
 `certificate` and `key` (settings/table.py).

@@ -1,7 +1,7 @@
-"""`ftpd check`, `ftpd scrub`, `ftpd recount`: looking after what is stored.
+"""The commands `ftpd check`, `ftpd scrub` and `ftpd recount`, which verify what is stored.
 
-Lives here: options, what is printed, exit statuses. Lives elsewhere: the verifier
-(admin/verify.py), reading files (admin/scrub.py), counting (storage/recount.py).
+Lives here: options, output, exit statuses. Lives elsewhere: the verifier (admin/verify.py),
+reading files (admin/scrub.py), counting (storage/recount.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpserver.cli import records
+from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.config import usable_settings
 from ftpserver.cli.options import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.admin.scrub import Examined, Examiner
+    from ftpserver.storage.walk import Usage
 
 _NICE = 10
 
@@ -76,10 +77,9 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
         counts[finding.weight] += 1
         echo(records.finding_record(finding), str(finding), as_json)
     if without_homes:
-        told = "the files of users were not looked at: this is a backup, and holds none"
-        remark(told)
+        remark("users' files were not checked: a backup doesn't contain them")
     if verifier.beside is not None:
-        remark(f"{verifier.beside}: what it is doing just now was not checked")
+        remark(f"{verifier.beside}: changes under way were not checked")
     status = EXIT_DAMAGE if counts[Weight.DAMAGE] else 0
     if counts[Weight.UNCHECKED]:
         status = status or EXIT_FAILED
@@ -94,7 +94,7 @@ def check(root: Path, read: bool, strict: bool, user: str | None, as_json: bool)
         server_runs=verifier.beside is not None,
         homes=not without_homes,
     )
-    well = "the copy is whole" if without_homes else "all is well"
+    well = "the copy is complete" if without_homes else "no problems found"
     found = ", ".join(f"{count} {weight.value}" for weight, count in counts.items() if count)
     what = f"{counted_as(verifier.accounts, 'account')}, {counted_as(verifier.files, 'file')}"
     read_too = f" ({human(verifier.size)} read)" if read else ""
@@ -144,12 +144,12 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
         changed=counts[Verdict.CHANGED],
         unchecked=counts[Verdict.CLOSED],
     )
-    parts = [f"{rotted} rotted", f"{given} given a digest"]
+    parts = [f"{rotted} damaged", f"{counted_as(given, 'digest')} added"]
     parts += [f"{without} without a digest"] if without else []
     parts += [f"{counts[Verdict.CHANGED]} changed meanwhile"] if counts[Verdict.CHANGED] else []
-    parts += [f"{counts[Verdict.CLOSED]} not readable"] if counts[Verdict.CLOSED] else []
-    told = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
-    echo(summary, told, as_json)
+    parts += [f"{counts[Verdict.CLOSED]} unreadable"] if counts[Verdict.CLOSED] else []
+    text = f"scrubbed {counted_as(sum(counts.values()), 'file')}, {human(size)}: {', '.join(parts)}"
+    echo(summary, text, as_json)
     sys.exit(status)
 
 
@@ -172,8 +172,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
         ledger, ownership = Ledger(engine), Ownership(identity(engine), accounts.root)
         for account in _chosen(accounts, user):
             if (other := ownership.claim(account.home, use=False)) is not None:
-                told = f"{account.name}: the home belongs to {other}, and is not counted"
-                remark(told)
+                remark(f"{account.name}: not counted, as the home belongs to {other}")
                 left_alone = True
                 continue
             counted = count_again(ledger, account.id, Home(account.home), account.inner)
@@ -184,10 +183,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
                 before=account.used,
                 files=counted.files,
             )
-            before = f" (was {account.used})" if account.used != counted.size else ""
-            files = counted_as(counted.files, "file")
-            text = f"{account.name}: {counted.size} bytes{before} in {files}"
-            echo(record, text, as_json)
+            echo(record, _told_count(accounts.get(account.name), account, counted), as_json)
     if left_alone:
         sys.exit(EXIT_FAILED)
 
@@ -223,6 +219,20 @@ def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
 
 
 # printing ----------------------------------------------------------------------------------
+
+
+def _told_count(now: Account, before: Account, counted: Usage) -> str:
+    """Return the line about a recount: rounded sizes on a terminal, raw numbers in a pipe."""
+    if not tables.on_terminal():
+        was = f" (was {before.used})" if before.used != counted.size else ""
+        return f"{now.name}: {counted.size} bytes{was} in {counted_as(counted.files, 'file')}"
+    text = f"{paths.show(now.name)}: {human(now.stored)}"
+    if before.stored != now.stored:
+        text += f" (was {human(before.stored)})"
+    if now.trash_files:
+        text += f", and {human(now.trash_bytes)} in the trash"
+    items = "file or directory" if now.stored_files == 1 else "files and directories"
+    return f"{text}; {now.stored_files} {items}"
 
 
 def _told(record: dict[str, Any], path: bytes) -> str:

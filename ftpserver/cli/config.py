@@ -1,10 +1,11 @@
-"""Settings on the command line, and `ftpd config`.
+"""Settings on the command line, and the command `ftpd config`.
 
-Lives here: each setting as an option, the values that these have, `config check`, `config show`.
+Lives here: an option for each setting, reading the values, `config check`, `config show`.
 Lives elsewhere: the table of settings (settings/table.py), reading the file (settings/file.py).
 
-click decides between flags, variables, the file (its ``default_map``) and defaults. It would end at
-the first wrong value, and knows no lines: what is wrong with variables and the file is collected.
+click chooses between flags, variables, the file (its ``default_map``) and defaults. As it stops at
+the first wrong value and knows no line numbers, errors in variables and the file are collected
+here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ftpserver.cli.options import EXIT_DAMAGE, echo, fail, json_option, remark, typed
-from ftpserver.errors import StateError
+from ftpserver.cli.options import (
+    EXIT_CONFIGURATION,
+    EXIT_DAMAGE,
+    echo,
+    fail,
+    json_option,
+    remark,
+    typed,
+)
+from ftpserver.errors import SettingsError, StateError
 from ftpserver.settings.file import FILE_NAME, SettingsFile
 from ftpserver.settings.kinds import Kind, Setting
 from ftpserver.settings.table import (
@@ -38,13 +47,16 @@ from ftpwire import likeness
 from ftpwire.command_help import Command, Group
 from ftpwire.paths import printable
 
-EXIT_CONFIGURATION = 2
 _OTHER_VARIABLES = frozenset({"FTPD_CONFIG", "FTPD_PASSWORD"})
 _Command = Callable[..., Any]
 
 
 class ConfigError(click.ClickException):
-    """The settings can't be used. ``problems``: a line each, for people."""
+    """The settings are invalid.
+
+    Attributes:
+        problems: Human-readable descriptions, one line for each problem.
+    """
 
     exit_code = EXIT_CONFIGURATION
 
@@ -52,19 +64,12 @@ class ConfigError(click.ClickException):
         super().__init__("; ".join(problems))
         self.problems = problems
 
-    def show(self, file: object = None) -> None:
-        """Show every setting and where its value comes from.
-
-        The output is a valid ftpd.toml. Takes all options of start (see --help --all).
-        """
-        _warn(self.problems)
-
 
 # options -------------------------------------------------------------------------------------
 
 
 class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
-    """Reads texts as a setting's kind does; what is no text any more is a value already."""
+    """A type that parses text as a setting's kind does, and keeps values parsed already."""
 
     name = "setting"
 
@@ -74,7 +79,7 @@ class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic in click 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         source, in_variable = ctx.get_parameter_source(param.name), param.default
         if text := os.environ.get(param.envvar):  # click 8.2 takes any text for a flag as true
-            try:  # it has to be right where an option stands above it, too
+            try:  # a variable must be valid even if an option overrides it
                 in_variable = self._parse(text)
             except ValueError as error:
                 ctx.obj.problems.append(f"{param.envvar}: {error}")
@@ -84,11 +89,11 @@ class _Type(click.ParamType):  # type: ignore[type-arg]  # not generic in click 
 
 
 class _Flag(_Type, click.types.BoolParamType):
-    """The same for flags, which have to have a type of click's."""
+    """The type of flags, which click requires to be a subclass of its own."""
 
 
 class _Root(click.Path):
-    """A directory. That of the file or the table is a path already, and isn't looked at."""
+    """A directory. A value from the file or the table is a path already, and isn't checked."""
 
     def convert(self, value: Any, *where: Any) -> Any:
         return value if isinstance(value, Path) else super().convert(value, *where)
@@ -111,7 +116,7 @@ def _option(name: str, setting: Setting) -> Callable[[_Command], _Command]:
 
 
 def _with_default(name: str, setting: Setting) -> str:
-    """What help says of a setting; of a flag, whose default is what isn't given, the text alone."""
+    """Return the help text of a setting, with its default unless it is a flag."""
     default = getattr(Settings, name)
     if default is None or setting.kind.flag:
         return setting.help
@@ -127,7 +132,7 @@ def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
 
 
 def _take_root(ctx: click.Context, _: click.Parameter, given: Path) -> Path:
-    """Called before what wasn't given is looked up in the file."""
+    """Read the root's settings file, before click looks up options that weren't given."""
     root, file = given.absolute(), ctx.obj
     if file.path is None:
         file.read(state_of(root) / FILE_NAME, or_none=True)
@@ -137,7 +142,7 @@ def _take_root(ctx: click.Context, _: click.Parameter, given: Path) -> Path:
 
 
 def settings_options(function: _Command, config_variable: str | None = "FTPD_CONFIG") -> _Command:
-    """Every setting as an option, with --root and --config: `settings_in` their context."""
+    """Add an option for each setting, and --root and --config. See `settings_in`."""
     for name, setting in reversed(TABLE.items()):
         function = _option(name, setting)(function)
     function = click.option(
@@ -163,16 +168,16 @@ def settings_options(function: _Command, config_variable: str | None = "FTPD_CON
 
 
 def settings_in(ctx: click.Context) -> Settings:
-    """The settings of a command. What is wrong with them ends it: raises ConfigError."""
+    """Return the settings of a command. Raises ConfigError if they are invalid."""
     values = {name: ctx.params[name] for name in EVERY}
     problems: list[str] = ctx.obj.problems
     if (values["certificate"] is None) != (values["key"] is None):
         lacking = "key" if values["key"] is None else "certificate"
-        problems.append(f"certificate and key belong together: the {lacking} is not given")
+        problems.append(f"certificate and key must be set together: {lacking} is missing")
     if values["workers"] not in (AUTO, 1) and values["isolation"] == "process":
-        problems.append("workers is for sessions in threads: isolation = process needs none")
+        problems.append("workers can't be set with isolation = process")
     if values["no_tcp"] and values["unix"] is None and "LISTEN_FDS" not in os.environ:
-        problems.append("no-tcp: give unix a PATH, or nobody can connect (--unix PATH)")
+        problems.append("no-tcp needs unix = PATH, or no client can connect (--unix PATH)")
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
@@ -181,18 +186,18 @@ def settings_in(ctx: click.Context) -> Settings:
 @click.command(cls=Command)
 @functools.partial(settings_options, config_variable=None)
 def _no_options() -> None:
-    """What commands read that need settings, and have no options for them."""
+    """Parse settings for commands that have no options for them."""
 
 
 def read_settings(root: Path | None, config: Path | None = None) -> Settings:
-    """The settings of a root. What is wrong with them ends a command: raises ConfigError."""
+    """Return the settings of a root. Raises ConfigError if they are invalid."""
     given = {"root": root, "config": config}
     words = [f"--{name}={path}" for name, path in given.items() if path is not None]
     return settings_in(_no_options.make_context("ftpd", words))
 
 
 def usable_settings(root: Path) -> Settings | None:
-    """The same; None where something is wrong with them: `config check` says what."""
+    """Return the settings of a root; None if they are invalid, which `config check` explains."""
     try:
         return read_settings(root)
     except ConfigError:
@@ -200,19 +205,21 @@ def usable_settings(root: Path) -> Settings | None:
 
 
 def read_again(command: click.Command, words: Iterable[str]) -> Settings:
-    """The settings of a command line, as they are by now. Raises StateError."""
+    """Read the settings of a command line again, for a reload. Raises SettingsError."""
     try:
         return settings_in(command.make_context("ftpd", list(words)))
+    except ConfigError as error:
+        raise SettingsError(error.problems) from None
     except click.ClickException as error:
-        raise StateError(error.format_message()) from None
+        raise SettingsError([error.format_message()]) from None
 
 
 def warnings_about(settings: Settings) -> list[str]:
-    """What is valid, but risky, or most likely a mistake."""
+    """Return warnings about settings that are valid, but risky or probably wrong."""
     known = {setting.variable for setting in EVERY.values()} | _OTHER_VARIABLES
     strays = sorted({name for name in os.environ if name.startswith("FTPD_")} - known)
-    told = [f"{name}: means nothing{likeness.hint(name, known)}" for name in strays]
-    return told + cautions(settings)
+    unknown = [f"{name}: unknown variable{likeness.hint(name, known)}" for name in strays]
+    return unknown + cautions(settings)
 
 
 def _origin(ctx: click.Context, name: str, setting: Setting) -> tuple[str, str]:
@@ -263,7 +270,7 @@ def check(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     file = None if ctx.obj.path is None else str(ctx.obj.path)
     record = {"file": file, "ok": not failed, "warnings": warnings, "loose": list(map(str, loose))}
     if as_json or not failed:
-        echo(record, f"{file or 'no file is read'}: all is well", as_json)
+        echo(record, f"{file or 'no settings file'}: no problems found", as_json)
     if failed:
         sys.exit(EXIT_DAMAGE)
 
@@ -301,5 +308,5 @@ def show(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
 def _toml(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    # JSON's numbers, true and false, and its escapes in text are TOML's
+    # numbers, booleans and escapes of JSON are valid TOML
     return printable(json.dumps(value, ensure_ascii=False))

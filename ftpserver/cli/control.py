@@ -1,6 +1,6 @@
-"""`ftpd status`, `sessions`, `kick`, `bans` and their like: commands to the running server.
+"""Commands to the running server: `ftpd status`, `sessions`, `kick`, `bans`, `stop` and others.
 
-Lives here: options, what is printed. Lives elsewhere: how the server is asked (daemon/control.py).
+Lives here: options and output. Lives elsewhere: asking the server (daemon/control.py).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ftpserver.cli.options import (
     root_option,
     typed,
 )
+from ftpserver.errors import SettingsError
 from ftpserver.settings.kinds import seconds
 from ftpserver.settings.table import state_of
 from ftpwire import paths
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ftpserver.serving.stats import SessionInfo
 
 _REFRESH = 1.0
-"""Seconds between two looks of `sessions --watch`."""
+"""Seconds between two updates of `sessions --watch`."""
 _DAY = 24 * 3600
 
 
@@ -84,9 +85,10 @@ def status(root: Path, as_json: bool) -> None:
         "accounts": str(found.accounts),
     }
     if (kept := found.trash) is not None:
+        # those that keep nothing are counted, too, as reading them all would take long
+        where_kept = f" in {counted_as(kept.operations, 'operation')}" if kept.size else ""
         lines["trash"] = (
-            f"{human(kept.size)} in {counted_as(kept.operations, 'operation')}, "
-            f"{kept.given_up_today} given up for room today"
+            f"{human(kept.size)}{where_kept}, {kept.given_up_today} deleted for space today"
         )
     if found.workers:
         numbers = ", ".join(map(str, found.workers))
@@ -94,7 +96,7 @@ def status(root: Path, as_json: bool) -> None:
     if (seen := found.discovery) is not None:
         lines["discovery"] = (
             f"UDP port {seen.port}, {seen.answered} answered, "
-            f"{seen.limited} too often, {seen.dropped} malformed"
+            f"{seen.limited} rate-limited, {seen.dropped} malformed"
         )
     if found.trouble:
         lines["trouble"] = "; ".join(found.trouble)
@@ -114,7 +116,7 @@ def sessions(root: Path, watch: bool, as_json: bool) -> None:
         _print_sessions(_look(root), as_json)
         return
     if not as_json and not sys.stdout.isatty():
-        raise click.UsageError("--watch draws on a terminal; with --json it works in a pipe too")
+        raise click.UsageError("--watch needs a terminal, or --json")
     try:
         if as_json:
             while True:
@@ -123,7 +125,7 @@ def sessions(root: Path, watch: bool, as_json: bool) -> None:
         else:
             _watch(root)
     except KeyboardInterrupt:
-        pass  # that is how it ends
+        pass  # the way to end it
 
 
 def _look(root: Path) -> Sessions:
@@ -131,9 +133,9 @@ def _look(root: Path) -> Sessions:
 
 
 def _tell_silent(answer: Sessions | Ended) -> None:
-    """Say whose sessions are missing in an answer."""
+    """Print which processes did not answer."""
     for one in answer.silent:
-        remark(f"{one} doesn't answer: its sessions are missing here")
+        remark(f"{one} doesn't answer: its sessions are not included")
 
 
 def _print_sessions(answer: Sessions, as_json: bool) -> None:
@@ -160,11 +162,11 @@ def _print_sessions(answer: Sessions, as_json: bool) -> None:
 
 
 def _watch(root: Path) -> None:
-    """Draw the sessions again and again. The busiest come first: what doesn't fit is cut off."""
+    """Draw the sessions repeatedly, the busiest first, as many as fit on the screen."""
     from rich.console import Console
     from rich.live import Live
 
-    answer = _look(root)  # without a server, nothing is drawn
+    answer = _look(root)  # fails before anything is drawn if no server runs
     console = Console(highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -180,25 +182,25 @@ def _summary(answer: Sessions) -> str:
     speed = human(int(sum(one.speed for one in found)))
     now = datetime.now().strftime("%H:%M:%S")
     silent = "".join(f", {one} doesn't answer" for one in answer.silent)
-    told = f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s{silent}, {now}"
-    return f"{told} (Ctrl-C ends this)"
+    counts = f"{counted_as(len(found), 'session')}, {busy} busy, {speed}/s{silent}, {now}"
+    return f"{counts} (Ctrl-C to quit)"
 
 
 _COLUMNS = (
     tables.Column("ID", right=True),
     tables.Column("USER", is_cut=True),
     tables.Column("FROM", rank=4),
-    tables.Column("SINCE", rank=3),
+    tables.Column("AGE", rank=3),
     tables.Column("DOING", is_cut=True),
     tables.Column("IN", right=True, rank=2),
     tables.Column("OUT", right=True, rank=2),
     tables.Column("SPEED", right=True, rank=1),
 )
-_HEADS = ("ID", "USER", "FROM", "SINCE", "DOING", "IN", "OUT", "SPEED")
+_HEADS = ("ID", "USER", "FROM", "AGE", "DOING", "IN", "OUT", "SPEED")
 _NUMBERS = frozenset({"ID", "IN", "OUT", "SPEED"})
 _WIDE = 90
-"""Columns of a terminal that has room for everything."""
-_ONLY_WIDE = frozenset({"FROM", "SINCE"})
+"""Terminal width from which on all columns are shown."""
+_ONLY_WIDE = frozenset({"FROM", "AGE"})
 
 
 def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -> Table:
@@ -213,7 +215,7 @@ def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -
             justify="right" if head in _NUMBERS else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=1 if head == "DOING" else None,  # what is left, so that no other is cut off
+            ratio=1 if head == "DOING" else None,  # takes the remaining width
         )
     for one in found:
         table.add_row(*map(Text, compress(_cells(one), shown)))
@@ -221,7 +223,7 @@ def _table(found: Sequence[SessionInfo], width: int, title: str | None = None) -
 
 
 def _cells(one: SessionInfo) -> tuple[str, ...]:
-    """A session as a row of text, safe to print."""
+    """Return the fields of a session, escaped for a terminal."""
     return (
         str(one.id),
         paths.show(one.user or "-"),
@@ -280,8 +282,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
 
 
 def _has_none(server: Control, root: Path, user: str) -> bool:
-    """Whether an account has no session, as all parts of the server say. Raises NotFound: there is
-    no such account."""
+    """Return whether an account surely has no session. Raises NotFound if there is no account."""
     from ftpserver.accounts.accounts import Accounts
 
     Accounts(open_root(root, changing=False), root.absolute()).get(user)
@@ -322,7 +323,7 @@ def unban(
     Its failed log-ins are forgotten.
     """
     if (address is None) != everybody:
-        raise click.UsageError("say which ADDRESS, or --all")
+        raise click.UsageError("name an ADDRESS, or use --all")
     subject = None if address is None else _text(" ".join(filter(None, (address, account))))
     lifted = _running(root).unban(subject).bans
     if as_json:
@@ -340,11 +341,14 @@ def reload(root: Path, as_json: bool) -> None:
 
     Sessions go on. SIGHUP does the same, but the command shows errors.
     """
-    lines = _running(root).reload().lines
+    try:
+        lines = _running(root).reload().lines
+    except SettingsError as error:
+        raise SettingsError(error.problems, "the running settings were not changed") from None
     if as_json:
         click.echo(json.dumps(records.action_record("reload", changes=list(lines))))
         return
-    for line in lines or ["nothing to reload"]:
+    for line in lines or ["nothing has changed"]:
         click.echo(paths.printable(line))
 
 
@@ -363,8 +367,8 @@ def drain(root: Path, timeout: float | None, as_json: bool) -> None:
     Sessions without a request for half a minute are closed. Returns when the server has exited;
     Ctrl-C only ends the waiting.
     """
-    told = "draining: no new connections, waiting for the sessions to end"
-    _end(root, lambda server: server.drain(timeout), "drain", as_json, told)
+    text = "draining: no new connections, waiting for the sessions to end"
+    _end(root, lambda server: server.drain(timeout), "drain", as_json, text)
 
 
 @click.command(cls=Command)
@@ -389,24 +393,24 @@ def _end(
     end: Callable[[Control], Stopping],
     action: str,
     as_json: bool,
-    told: str | None = None,
+    text: str | None = None,
 ) -> None:
     from ftpserver.daemon import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), end):
-        asked()  # now, and not when the server has ended, which may take hours
-        if told is not None:
-            remark(told)
-    echo(records.action_record(action), "the server has ended", as_json)
+        asked()  # record it now: the server may take hours to exit
+        if text is not None:
+            remark(text)
+    echo(records.action_record(action), "the server has exited", as_json)
 
 
 def _text(argument: str) -> str:
-    """An argument as text that JSON can carry; nothing is called by what is lost."""
+    """Return an argument as valid Unicode for JSON; no name has the replaced characters."""
     return argument.encode("utf-8", "replace").decode()
 
 
 def _span(seconds: float) -> str:
-    """How long, for people: ``59 s``, ``3:05``, ``2:03:05``, ``4 d 2 h``."""
+    """Format a duration: ``59 s``, ``3:05``, ``2:03:05``, ``4 d 2 h``."""
     whole = max(0, int(seconds))
     minutes, rest = divmod(whole, 60)
     if not minutes:

@@ -1,6 +1,6 @@
-"""`ftpd why`: whether a user may do something, and what decides it.
+"""The command `ftpd why`, which explains whether a user may do something.
 
-Lives here: reading the question, printing the answer. Lives elsewhere: finding it
+Lives here: parsing the question and printing the answer. Lives elsewhere: finding the answer
 (admin/explain.py).
 """
 
@@ -74,9 +74,9 @@ def why(
     from ftpserver.cli.users import open_accounts
 
     if recursive and action != "rm":
-        raise click.UsageError("--recursive goes with rm")
+        raise click.UsageError("--recursive only works with rm")
     if (links or copy_links) and action != "get":
-        raise click.UsageError(f"--{'links' if links else 'copy-links'} goes with get")
+        raise click.UsageError(f"--{'links' if links else 'copy-links'} only works with get")
     accounts, engine = open_accounts(root, changing=False, trying=True)
     account = accounts.get(user)
     verdict = _ASK[action](_Question(engine, root, account, action, details, recursive, links))
@@ -91,7 +91,7 @@ def why(
 
 
 class _Question:
-    """What was asked; takes its details one by one."""
+    """The question, whose details are taken one by one."""
 
     def __init__(
         self,
@@ -112,23 +112,23 @@ class _Question:
         self._details = list(details)
 
     def path(self) -> bytes:
-        """The next detail, a remote path."""
+        """Take the next detail as a remote path."""
         if not self._details:
-            raise click.UsageError(f"{self._action}: a path is missing")
+            raise click.UsageError(f"{self._action}: missing PATH")
         typed = paths.from_text(self._details.pop(0)).removeprefix(b":")
         return paths.resolve(paths.ROOT, typed)
 
     def more(self) -> str | None:
-        """The next detail, if there is one."""
+        """Take the next detail, if there is one."""
         return self._details.pop(0) if self._details else None
 
     def end(self) -> None:
-        """There must be no more."""
+        """Check that all details were taken."""
         if self._details:
-            raise click.UsageError(f"{self._action}: {self._details[0]!r} is too much")
+            raise click.UsageError(f"{self._action}: unexpected argument {self._details[0]!r}")
 
     def asking(self) -> Asking:
-        """What answers questions about the account's files."""
+        """Return the object that answers questions about the account's files."""
         from ftpserver.accounts.trash_policy import policy_of
         from ftpserver.admin.explain import Asking
         from ftpserver.cli.config import read_settings
@@ -147,14 +147,14 @@ def _login(question: _Question) -> Verdict:
     try:
         host = LOCAL if given is None else host_of((given,))
     except ValueError:
-        raise click.UsageError(f"{given!r} is no IP address") from None
+        raise click.UsageError(f"{given!r} is not an IP address") from None
     settings = read_settings(question.root)
     running = _running(settings.state, host, question.account.name)
     return log_in(question.engine, settings, question.account, host, running)
 
 
 def _running(state: Path, host: str, name: str) -> Running:
-    """What the server that runs there knows alone."""
+    """Ask the running server for its bans and sessions, which are not stored."""
     from ftpserver.admin.explain import Running
     from ftpserver.daemon.control import running
     from ftpwire.errors import ConnectFailed, FtpError
@@ -162,7 +162,7 @@ def _running(state: Path, host: str, name: str) -> Running:
     try:
         found = running(state).entry(host, name)
     except ConnectFailed:
-        return Running(note="no server runs: only what is stored decides")
+        return Running(note="no server runs: bans and running sessions are unknown")
     except FtpError as error:
         return Running(note=f"the server could not be asked about connections: {error}")
     return Running(found.turned_away, found.too_many, found.note, found.banned, is_there=True)
@@ -223,7 +223,7 @@ def _lines(verdict: Verdict) -> list[str]:
         lines.append(f"rule: {verdict.rule}")
     if verdict.needed is not None:
         free = "unlimited" if verdict.free is None else human(verdict.free)
-        lines.append(f"room: {human(verdict.needed)} needed, {free} free")
+        lines.append(f"space: {human(verdict.needed)} needed, {free} free")
     if not verdict.allowed:
         lines.append(f"decided by: {verdict.decided_by}")
     if verdict.advice is not None:

@@ -1,7 +1,7 @@
-"""Hints of `ftpd` for who knows other tools.
+"""Hints for users who know other tools.
 
-Lives here: what words and options of other tools mean here. Lives elsewhere: the commands (the
-other cli modules), the group that they are in (main.py), what help shows (pages.py).
+Lives here: commands and options of other tools, and their counterparts here. Lives elsewhere: the
+commands (the other cli modules), their group (main.py), the help (pages.py).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _SUGGESTIONS = {
     "restart": "ftpd reload, or ftpd stop and ftpd start",
     "shutdown": "ftpd stop",
     "logs": "ftpd log",
-    "restore": "ftpd trash restore, or a backup's copy by hand, as docs/admin.md tells",
+    "restore": "ftpd trash restore (for a backup, see docs/admin.md)",
     "undelete": "ftpd trash restore",
     "undo": "ftpd trash restore",
     "purge": "ftpd trash empty",
     "version": "ftpd --version",
 }
-"""Commands of other tools, and what is meant here."""
+"""Commands of other tools, and their counterparts."""
 
 NO_PASSWORD = (
-    "a password is never an argument, where others can see it: use --password-stdin, the variable "
-    "FTPD_PASSWORD, or a terminal, which is asked"
+    "other users could see a password among the arguments: use --password-stdin or the variable "
+    "FTPD_PASSWORD, or type it on a terminal"
 )
 PASSWORD_HINTS = dict.fromkeys(("--password", "--pass", "--passwd", "--pw", "-p"), NO_PASSWORD)
 ACCOUNT_HINTS = {
@@ -60,24 +60,24 @@ START_HINTS = {
     "--dir": "did you mean --root?",
     "--directory": "did you mean --root?",
     "--cert": "did you mean --certificate?",
-    "--tls": "none is needed: TLS is spoken unless --plaintext is given",
-    "--ssl": "none is needed: TLS is spoken unless --plaintext is given",
-    "--daemon": "it stays where it was started: ftpd service prints a unit for systemd",
-    "--background": "it stays where it was started: ftpd service prints a unit for systemd",
+    "--tls": "TLS is the default; --plaintext turns it off",
+    "--ssl": "TLS is the default; --plaintext turns it off",
+    "--daemon": "ftpd stays in the foreground; ftpd service prints a systemd unit",
+    "--background": "ftpd stays in the foreground; ftpd service prints a systemd unit",
     "-p": "did you mean --port?",
     "-d": "did you mean --root? (To run in the background: ftpd service)",
 }
 
 
 WORDS = "ftpd.words"
-"""In a context's ``meta``: the arguments of its `HintingCommand`."""
+"""The key in a context's ``meta`` of the arguments of a `HintingCommand`."""
 
 
 class HintingCommand(Command):
-    """A command that knows what other tools call its options.
+    """A command that knows the corresponding options of other tools.
 
     Args:
-        hints: What to say of an option that there isn't.
+        hints: The advice for each unknown option.
     """
 
     def __init__(self, *arguments: Any, hints: Mapping[str, str], **more: Any) -> None:
@@ -92,7 +92,7 @@ class HintingCommand(Command):
             hint = self._hints.get(error.option_name)
             if hint is None:
                 raise
-            raise click.UsageError(f"no option {error.option_name}: {hint}", ctx) from None
+            raise click.UsageError(f"unknown option {error.option_name}: {hint}", ctx) from None
 
 
 class Commands(RootGroup):
@@ -113,7 +113,7 @@ class Commands(RootGroup):
             if not any(name in one.opts for command in _all(self) for one in command.params):
                 raise
             raise click.UsageError(
-                f"no option {name} before the command: say ftpd COMMAND {name} …", ctx
+                f"option {name} goes after the command: ftpd COMMAND {name} …", ctx
             ) from None
 
     def resolve_command(
@@ -121,28 +121,31 @@ class Commands(RootGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands and args[0] in _SUGGESTIONS:
             raise click.UsageError(
-                f"no command {args[0]}: did you mean {_SUGGESTIONS[args[0]]}?", ctx
+                f"unknown command {args[0]!r}: did you mean {_SUGGESTIONS[args[0]]}?", ctx
             )
         return super().resolve_command(ctx, args)
 
 
 def usage_text(error: click.UsageError) -> str:
-    """What is wrong with a command line, in one line, and where to read how it is written."""
+    """Return the error of a command line in one line, with the command that shows its help."""
     text, ctx = error.format_message(), error.ctx
     if ctx is None:
         return text
+    if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+        usage = " ".join(ctx.command.collect_usage_pieces(ctx)[1:])
+        text = f"missing argument: {ctx.command_path} {usage}"
     if isinstance(error, click.NoSuchOption):
         shown = (one for one in ctx.command.get_params(ctx) if isinstance(one, click.Option))
         names = [name for one in shown if not one.hidden for name in offered_names(one)]
-        text = f"no option {error.option_name}{likeness.hint(error.option_name, names)}"
-    name = getattr(error, "command_name", None)  # of NoSuchCommand, which click has since 8.4
+        text = f"unknown option {error.option_name}{likeness.hint(error.option_name, names)}"
+    name = getattr(error, "command_name", None)  # NoSuchCommand, since click 8.4
     if isinstance(name, str) and isinstance(ctx.command, click.Group):
-        text = f"no command {name}{likeness.hint(name, ctx.command.list_commands(ctx))}"
+        text = f"unknown command {name!r}{likeness.hint(name, ctx.command.list_commands(ctx))}"
     return f"{text} (see {ctx.command_path} --help)"
 
 
 def _all(group: click.Group) -> list[click.Command]:
-    """The commands of a group, and of the groups in it."""
+    """Return the commands of a group and of its subgroups."""
     found: list[click.Command] = []
     for command in group.commands.values():
         found += _all(command) if isinstance(command, click.Group) else [command]

@@ -1,7 +1,7 @@
-"""`ftpd log`: the audit log for people.
+"""The command `ftpd log`, which shows the audit log.
 
-Lives here: options, what is printed. Lives elsewhere: reading (audit/reader.py), writing
-(audit/context.py).
+Lives here: options and output. Lives elsewhere: reading (audit/reader.py), writing
+(audit/writer.py).
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ if TYPE_CHECKING:
 
 _FOLLOWED_LINES = 10
 _LAST_LINES = 50
-"""Records that a terminal shows where it isn't said which."""
+"""Records that are shown on a terminal by default."""
 _MIDDLE, _WIDE, _WITH_ADDRESS = 60, 80, 120
-"""Columns of a terminal from which on dates, sizes and addresses have columns of their own."""
+"""Terminal widths from which on dates, sizes and addresses have columns of their own."""
 _DATE_AND_TIME, _DAY_AND_TIME, _CLOCK = slice(0, 19), slice(5, 19), slice(11, 16)
-"""Parts of ISO 8601 that there is room for."""
+"""Parts of an ISO 8601 time that are shown, depending on the width."""
 _ADDRESS, _SIZE = 15, 10
 _SIZE_AT = 4
 _GAP = "  "
+_ASKED = "-asked"
+"""End of the events of a command whose effect the server records itself: `reload`, `stop`."""
 _LEAST_PATH, _LEAST_WORD = 12, 6
 
 
 @typed
 def _moment(text: str) -> float:
-    """Seconds since 1970 for a date, or for how long ago."""
+    """Parse a date or an age to seconds since 1970."""
     return parse_past(text)
 
 
 def _address(text: str) -> str:
-    """An address or a network, as records have it."""
+    """Return an address or network in the form used in records."""
     from ftpserver.net.addresses import LOCAL, host_of
 
     if text == LOCAL:
@@ -55,11 +57,11 @@ def _address(text: str) -> str:
     try:
         return str(ip_network(text)) if "/" in text else host_of((text,))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no address, and no network") from None
+        raise click.BadParameter(f"{text!r} is neither an address nor a network") from None
 
 
 def _remote(text: str) -> paths.Parts:
-    """A remote path as it was typed."""
+    """Parse a remote path."""
     typed = paths.from_text(text).removeprefix(b":")
     try:
         return paths.split(paths.resolve(paths.ROOT, typed))
@@ -68,14 +70,14 @@ def _remote(text: str) -> paths.Parts:
 
 
 def _known(events: tuple[str, ...]) -> tuple[str, ...]:
-    """The same, if all of them are events."""
+    """Return the events if all of them exist. Raises click.BadParameter."""
     from ftpserver.audit.record import EVENTS, OTHERS, REQUESTS
 
     known = {*EVENTS.values(), *REQUESTS, *OTHERS, *AUDITED.values()}
     for event in events:
         if event not in known:
             hint = likeness.hint(event, known)
-            raise click.BadParameter(f"{paths.show(event)} is no event{hint}")
+            raise click.BadParameter(f"unknown event {paths.show(event)}{hint}")
     return events
 
 
@@ -138,7 +140,7 @@ def log(
     from ftpserver.net.descriptors import raise_descriptor_limit
 
     if follow and until is not None:
-        raise click.UsageError("--follow goes on without an end: not with --until")
+        raise click.UsageError("--follow and --until can't be used together")
     wanted = Filter(
         user,
         _known(events),
@@ -166,7 +168,7 @@ def log(
         else:
             click.echo(columns.line(record))
 
-    raise_descriptor_limit()  # accounts that do much have files of their own
+    raise_descriptor_limit()  # busy accounts have log files of their own, which are all open
     with (
         Follower(state) as follower,
         AuditReader(state, follower.wait, _missed, user=user) as reader,
@@ -176,7 +178,7 @@ def log(
             there = deque(there, maxlen=lines)
             if is_cut and len(there) > _LAST_LINES:
                 there.popleft()
-                remark(f"the last {_LAST_LINES} records: --lines or --since shows more")
+                remark(f"showing the last {_LAST_LINES} records (--lines or --since shows more)")
         if columns is not None:
             click.echo(columns.head())
         for line, record in there:
@@ -186,24 +188,24 @@ def log(
                 for line, record in reader.records(wanted, follow=True):
                     show(line, record)
             except KeyboardInterrupt:
-                pass  # it has no other end
+                pass  # the way to end it
         if reader.unreadable:
             one = reader.unreadable == 1
-            counted = "1 line is no record" if one else f"{reader.unreadable} lines are no records"
-            remark(counted)
+            remark(f"skipped {'1 invalid line' if one else f'{reader.unreadable} invalid lines'}")
 
 
 def _missed() -> None:
-    missing = "records may be missing here: files of the log were removed before they were read"
-    remark(f"{missing} (audit-keep, audit-own-size)")
+    missing = "records may be missing: log files were deleted before they were read"
+    remark(f"{missing} (see audit-keep and audit-own-size)")
 
 
 class Columns:
-    """Records as aligned columns of a terminal. They are as wide for all records, which come one
-    by one; what has no room is cut.
+    """The layout of records in columns on a terminal.
+
+    Records come one by one, so the widths are fixed, and longer texts are cut.
 
     Args:
-        width: Of the terminal, in columns.
+        width: The terminal's width in columns.
     """
 
     def __init__(self, width: int) -> None:
@@ -218,20 +220,22 @@ class Columns:
         self._widths = (time, event, user, address, _SIZE if self._is_wide else 0)
 
     def head(self) -> str:
-        """What the columns are."""
+        """Return the line with the columns' titles."""
         time = "TIME (UTC)" if self._width >= _MIDDLE else "UTC"
         return begun(self._begin(time, "EVENT", "USER", "FROM", "SIZE") + "WHAT", self._width)
 
     def line(self, record: Record) -> str:
-        """A record as a line: safe to print, whatever names are in it."""
+        """Return the line of a record, with control characters escaped."""
         begin = self._begin(
             paths.show(record.time[:19]).replace("T", " ")[self._time],
-            paths.show(record.event),
+            paths.show(record.event.removesuffix(_ASKED)),
             paths.show(record.user or "-"),
             paths.show(record.address or "-"),
             "" if record.size is None else human(record.size),
         )
         words = _words(record)
+        if record.event.endswith(_ASKED):
+            words.insert(0, "requested")
         if record.address and not self._widths[3]:
             words.append(f"from {paths.show(record.address)}")
         if record.size is not None and not self._is_wide:
@@ -256,10 +260,11 @@ class Columns:
 
 
 def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
-    """As many of some words as there is room for; what doesn't fit is cut.
+    """Join as many texts as fit into ``room`` columns; the last one may be cut.
 
     Args:
-        has_path: The first one is a path: it is cut in its middle, and leaves room for a reason.
+        has_path: True if the first one is a path, which is cut in its middle and leaves room for
+            a reason after it.
     """
     shown = ""
     for at, word in enumerate(words):
@@ -277,7 +282,7 @@ def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
 
 
 def fields(record: Record) -> tuple[object, ...]:
-    """A record for programs: always the same fields."""
+    """Return the fields of a record for a pipe: always the same ones."""
     return (
         record.time,
         record.event,
@@ -297,10 +302,10 @@ def fields(record: Record) -> tuple[object, ...]:
 
 
 def _words(record: Record) -> list[str]:
-    """What isn't in a column of its own."""
+    """Return the texts of a record that have no column of their own."""
     words = [_path(record.path, record.path_b64)] if record.path is not None else []
     reason = paths.printable(record.reason or "")
-    if words:  # most reasons begin with it
+    if words:  # most reasons begin with the path
         reason = reason.removeprefix(f"{words[0]}: ")
     why = ": ".join(part for part in (paths.printable(record.code or ""), reason) if part)
     if record.target is not None:
@@ -314,7 +319,7 @@ def _words(record: Record) -> list[str]:
 
 
 def _details(record: Record) -> list[str]:
-    """What else there is to say, and who gave a command of administration."""
+    """Return further details, and the user who ran a command of administration."""
     found = [f"{record.count} others not recorded"] if record.count is not None else []
     found += [
         f"{paths.show(name)}={_detail(value)}" for name, value in (record.details or {}).items()
@@ -331,7 +336,7 @@ def _path(text: str | None, encoded: str | None) -> str:
         try:
             return paths.show(base64.b64decode(encoded))
         except ValueError:
-            pass  # not one of ours
+            pass  # not written by this program
     return paths.show(text or "")
 
 

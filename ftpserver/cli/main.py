@@ -1,7 +1,8 @@
-"""`ftpd`: the server's command line.
+"""The command line of `ftpd`.
 
-Lives here: options, what is printed, exit statuses. Lives elsewhere: everything that is done.
-Modules of the server are imported by the command that needs them, so that help stays quick.
+Lives here: the group of commands, `start`, `fingerprint`, `completion`, and turning errors into
+exit statuses. Lives elsewhere: the other commands (the modules beside this one). A command imports
+the modules of the server that it needs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -29,8 +30,15 @@ from ftpserver.cli import (
 )
 from ftpserver.cli.audit import audit_commands
 from ftpserver.cli.help import START_HINTS, WORDS, Commands, HintingCommand, usage_text
-from ftpserver.cli.options import complain, echo, fail, json_option, root_option
-from ftpserver.errors import StateError
+from ftpserver.cli.options import (
+    complain,
+    echo,
+    fail,
+    fail_for_settings,
+    json_option,
+    root_option,
+)
+from ftpserver.errors import SettingsError, StateError
 from ftpwire import __version__, completion, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
@@ -56,7 +64,7 @@ def start(ctx: click.Context, /, verbose: bool, as_json: bool, **_: Any) -> None
     """
     from ftpserver import light_sqlalchemy
 
-    light_sqlalchemy.load()  # before others do it
+    light_sqlalchemy.load()  # before another module imports sqlalchemy
     from ftpserver.cli.start import serve
 
     settings = config.settings_in(ctx)
@@ -100,7 +108,7 @@ audit_commands(cli)
 
 
 def main() -> None:
-    """Entry point: errors become one line and an exit status."""
+    """Run `ftpd`; errors become one line and an exit status."""
     standard.open_standard_streams()
     if "_FTPD_COMPLETE" in os.environ:
         completion.register()
@@ -111,7 +119,7 @@ def main() -> None:
 
 
 def _status(code: Any) -> Any:
-    """The exit status of a run that ends with ``code``, when its output has been written too."""
+    """Flush standard output and return the exit status of a run that ended with ``code``."""
     error = standard.flush()
     if error is None:
         return code
@@ -127,12 +135,12 @@ def _run() -> None:
         ended = cli.main(prog_name="ftpd", standalone_mode=False)
         sys.exit(ended if isinstance(ended, int) else 0)
     except click.UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # click has it since 8.2
+        if type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2
             error.show()
             sys.exit(error.exit_code)
         fail(usage_text(error), error.exit_code, code="usage")
     except config.ConfigError as error:
-        fail(error.format_message(), error.exit_code, code="configuration")
+        fail_for_settings(error.problems)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -146,5 +154,7 @@ def _run() -> None:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         code = from_oserror(error, where).code
         fail(f"{where}{(error.strerror or str(error)).lower()}", code=code)
+    except SettingsError as error:
+        fail_for_settings(error.problems, error.remark)
     except StateError as error:
         fail(str(error))

@@ -1,4 +1,4 @@
-"""Options and exits that all commands of `ftpd` share."""
+"""Options, output and errors that all commands of `ftpd` share."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
 EXIT_DAMAGE = 8
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
 
 
 def typed(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """What reads an option's text for click, as ``parse`` does, which raises ValueError."""
+    """Return a parser for click that turns the ValueError of ``parse`` into a BadParameter."""
 
     def read(text: str) -> _Value:
         try:
@@ -40,13 +41,13 @@ def typed(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
 
 
 size = typed(parse_size)
-"""Bytes, as people write them: 10MiB, 1.5G, 4096."""
+"""Parse a size in bytes: 10MiB, 1.5G, 4096."""
 limit = typed(parse_typed_size)
-"""The same for a limit, where a small number without a unit is a mistake."""
+"""Parse a limit in bytes, for which a small number without a unit is refused."""
 
 
 def root_option(function: _Function) -> _Function:
-    """The option --root, the same for every command."""
+    """Add the option --root."""
     return click.option(
         "--root",
         type=click.Path(file_okay=False, path_type=Path),
@@ -57,8 +58,10 @@ def root_option(function: _Function) -> _Function:
 
 
 def started(root: Path) -> Path:
-    """The state directory of a root that has accounts. Of any other, nothing is made: it is most
-    likely mistyped."""
+    """Return the state directory of a root that has accounts; fail for any other root.
+
+    Nothing is created in another root, which was probably mistyped.
+    """
     absolute = root.absolute()
     if (why := never_started(absolute)) is not None:
         fail(why)
@@ -68,12 +71,12 @@ def started(root: Path) -> Path:
 def open_root(
     root: Path, *, begin: bool = False, changing: bool = True, trying: bool = False
 ) -> Engine:
-    """The database of a root.
+    """Open the database of a root.
 
     Args:
-        begin: Make it where there is none yet.
-        changing: Without, it is opened also where nothing can be written.
-        trying: Changes are tried out then, and rolled back.
+        begin: True to create a missing one.
+        changing: False to open it read-only, even on a read-only disk.
+        trying: True if, with ``changing`` False, changes are tried and rolled back.
     """
     from ftpserver.database import open_state, open_to_look
 
@@ -84,9 +87,9 @@ def open_root(
 
 
 def act_as_owner(root: Path) -> None:
-    """As root, go on as the user whose server it is: what a command makes is that user's then.
+    """If run as root, become the server's user, so that this user owns files that are created.
 
-    That is the owner of the accounts file; before there is one, that of ROOT/.ftpd, or of ROOT.
+    That is the owner of the accounts file or, if there is none yet, of ROOT/.ftpd or ROOT.
     """
     if os.geteuid() != 0:
         return
@@ -96,7 +99,7 @@ def act_as_owner(root: Path) -> None:
         return
     try:
         user = pwd.getpwuid(owner.st_uid)
-    except KeyError:  # in a container, where nobody has a name
+    except KeyError:  # e.g. in a container without a user database
         gid, groups = owner.st_gid, [owner.st_gid]
     else:
         gid, groups = user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
@@ -106,10 +109,10 @@ def act_as_owner(root: Path) -> None:
         os.seteuid(owner.st_uid)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        fail(f"what root makes here the server's user {owner.st_uid} can't use: {reason}")
+        fail(f"can't become the server's user {owner.st_uid}, who must own new files: {reason}")
     if not all(map(_can_read, (os.__file__, __file__))):
         whom = f"the server's user {owner.st_uid}"
-        fail(f"{whom} can't read this program: give the command as that user")
+        fail(f"{whom} can't read this program: run the command as that user")
 
 
 def _can_read(path: str) -> bool:
@@ -124,24 +127,26 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def counted_as(number: int, what: str) -> str:
-    """A number of things, for people: ``1 file``, ``2 files``."""
+    """Format a number and a noun: ``1 file``, ``2 files``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def echo(record: Mapping[str, Any], text: str, as_json: bool) -> None:
-    """Print a line: the record as JSON, or what it says to people."""
+    """Print the record as JSON, or the human-readable text."""
     click.echo(json.dumps(record) if as_json else text)
 
 
 def wants_json() -> bool:
-    """Whether the command line says --json. It is looked at as it was given: what is wrong with it
-    is told as JSON, too."""
+    """Return whether the command line has --json.
+
+    The arguments are searched unparsed, as errors in them are printed as JSON, too.
+    """
     words = sys.argv[1:]
     return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def remark(text: str) -> None:
-    """Something to be known, on stderr; the command goes on."""
+    """Print a remark on stderr."""
     shown = printable(text)
     click.echo(json.dumps({"remark": shown}) if wants_json() else f"ftpd: {shown}", err=True)
 
@@ -153,12 +158,12 @@ def complain(
     code: str = FtpError.code,
     path: bytes | None = None,
 ) -> None:
-    """What went wrong, in one line on stderr.
+    """Print an error on stderr, in one line.
 
     Args:
-        status: The exit status that comes of it.
-        code: The kind of error, for programs.
-        path: The remote path that it is about, if it is one.
+        status: The exit status because of it.
+        code: The error's code, for JSON.
+        path: The remote path that it concerns, if any.
     """
     if wants_json():
         click.echo(json.dumps(error_record(message, code, status, path)), err=True)
@@ -173,9 +178,28 @@ def fail(
     code: str = FtpError.code,
     path: bytes | None = None,
 ) -> NoReturn:
-    """The same, and out."""
+    """Print an error, as `complain`, and exit."""
     complain(message, status, code=code, path=path)
     sys.exit(status)
+
+
+def fail_for_settings(problems: list[str], then: str | None = None) -> NoReturn:
+    """Print the problems of invalid settings on stderr, one per line, and exit.
+
+    Args:
+        then: A remark after them.
+    """
+    if wants_json():
+        message = "; ".join(problems)
+        record = error_record(message, "configuration", EXIT_CONFIGURATION)
+        record["problems"] = list(map(printable, problems))
+        click.echo(json.dumps(record), err=True)
+    else:
+        for problem in problems:
+            complain(problem)
+    if then is not None:
+        remark(then)
+    sys.exit(EXIT_CONFIGURATION)
 
 
 json_option = click.option(

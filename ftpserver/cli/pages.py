@@ -1,8 +1,8 @@
-"""What the help of `ftpd` says beside the docstrings of its commands.
+"""The parts of `ftpd`'s help that aren't docstrings of its commands.
 
 Lives here: arguments, the order of options, examples, exit statuses. Lives elsewhere: the layout
 (ftpwire/command_help.py), the commands (the modules beside this one), the settings
-(settings/table.py). It is only imported where help is shown.
+(settings/table.py). It is only imported to show help.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SETTINGS = {
     "Log": ("--log-format", "--audit-size", "--audit-keep", "--audit-own-size"),
     "Other options": ("--config", "--verbose", "--json", "--help"),
 }
-"""The settings by what they are about, the common ones first."""
+"""The settings by topic, common ones first."""
 _COMMON = {
     *(*_LISTENING, "--certificate", "--key", "--plaintext", "--open-registration"),
     *("--default-quota", "--limit-rate", "--max-sessions", "--trash-days"),
@@ -57,7 +57,7 @@ _CHECKED |= {
     title: tuple(name for name in names if name not in (*_CHECKED["Options"], "--verbose"))
     for title, names in _SETTINGS.items()
 }
-"""The same for what takes them, but not to start a server."""
+"""The same settings for commands that only check or show them."""
 _ALL = tuple(f"--{setting.name}" for setting in TABLE.values())
 _ACCOUNT = {
     "Limits": ("--quota", "--max-sessions", "--limit-rate", "--trash-days"),

@@ -1,10 +1,10 @@
-"""What `--json` prints: one object for each thing, and for each error.
+"""The objects that `--json` prints: one for each result, and for each error.
 
-Lives here: the objects of all commands, as docs/json.md lists them; those of accounts begin with
-what accounts/records.py tells. Lives elsewhere: printing them (options.py).
+Lives here: the objects of all commands, as documented in docs/json.md. Lives elsewhere: the keys of
+accounts (accounts/records.py), printing (options.py).
 
-A key that exists is never renamed or taken away without a version in which both are there. Sizes
-are bytes, spans seconds, moments ISO 8601 in UTC. What is not known is null.
+Before a key is renamed or removed, one version has both the old and the new one. Sizes are in
+bytes, durations in seconds, times in ISO 8601 (UTC). An unknown value is null.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 
 
 def action_record(action: str, **more: Any) -> dict[str, Any]:
-    """What was done."""
+    """Return the object of an action."""
     return {"action": action, **more, "status": "done", "error": None}
 
 
 def error_record(
     message: str, code: str, exit_code: int, path: bytes | None = None
 ) -> dict[str, Any]:
-    """Why a command failed, in the form of `ftp --json`."""
+    """Return the object of an error, in the form of `ftp --json`."""
     about = {"path": None} if path is None else path_record("path", path)
     return {"error": code, "message": printable(message), **about, "exit": exit_code}
 
 
 def summary_record(status: int, **counts: Any) -> dict[str, Any]:
-    """The last object of a command that looks at many things; ``status`` is the exit status."""
+    """Return the last object of a command with many results; ``status`` is the exit status."""
     return {"kind": "summary", "summary": True, **counts, "status": status}
 
 
 def path_record(name: str, path: bytes) -> dict[str, str]:
-    """A path: text, and the bytes as well (``NAME_b64``) where they are no UTF-8."""
+    """Return a path as text, and also in Base64 (``NAME_b64``) if it isn't UTF-8."""
     text = plain_text(path)
     record = {name: text}
     if text.encode() != path:
@@ -62,17 +62,17 @@ def path_record(name: str, path: bytes) -> dict[str, str]:
 
 
 def moment(seconds: int | None) -> str | None:
-    """A moment, or that there is none."""
+    """Return a time in ISO 8601, or None."""
     return None if seconds is None else iso(seconds)
 
 
 def iso_of(seconds: float) -> str:
-    """A moment in whole seconds."""
+    """Format a time in ISO 8601, in whole seconds."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def status_record(found: Status) -> dict[str, Any]:
-    """How the running server is."""
+    """Return the object of the server's state."""
     return {
         "software": found.software,
         "process": found.process,
@@ -96,7 +96,7 @@ def status_record(found: Status) -> dict[str, Any]:
 
 
 def trash_record(found: TrashInfo | None) -> dict[str, int] | None:
-    """What is in the trash of all accounts."""
+    """Return the object of the trash of all accounts."""
     if found is None:
         return None
     return {
@@ -107,7 +107,7 @@ def trash_record(found: TrashInfo | None) -> dict[str, int] | None:
 
 
 def discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
-    """What was asked over UDP."""
+    """Return the object of the requests for discovery."""
     if found is None:
         return None
     return {
@@ -119,7 +119,7 @@ def discovery_record(found: DiscoveryInfo | None) -> dict[str, int] | None:
 
 
 def session_record(one: SessionInfo) -> dict[str, Any]:
-    """A session."""
+    """Return the object of a session."""
     record: dict[str, Any] = {
         "id": one.id,
         "user": one.user,
@@ -139,7 +139,7 @@ def session_record(one: SessionInfo) -> dict[str, Any]:
 
 
 def ban_record(one: BanInfo) -> dict[str, Any]:
-    """A ban."""
+    """Return the object of a ban."""
     return {
         "subject": one.subject,
         "address": one.address,
@@ -151,7 +151,7 @@ def ban_record(one: BanInfo) -> dict[str, Any]:
 
 
 def token_record(one: TokenInfo) -> dict[str, Any]:
-    """A token."""
+    """Return the object of a token."""
     return {
         "id": one.id,
         "name": one.name,
@@ -163,7 +163,7 @@ def token_record(one: TokenInfo) -> dict[str, Any]:
 
 
 def invitation_record(one: Invitation) -> dict[str, Any]:
-    """An invitation, without its code."""
+    """Return the object of an invitation, without its code."""
     return {
         "id": one.id,
         "quota": one.quota,
@@ -174,7 +174,7 @@ def invitation_record(one: Invitation) -> dict[str, Any]:
 
 
 def trash_of_record(account: Account, found: list[Kept]) -> dict[str, Any]:
-    """How much is in the trash of an account."""
+    """Return the object of an account's trash."""
     return {
         "account": account.name,
         "size": sum(one.size for one in found),
@@ -186,7 +186,7 @@ def trash_of_record(account: Account, found: list[Kept]) -> dict[str, Any]:
 
 
 def trashed_record(user: str, one: Kept, short: str) -> dict[str, Any]:
-    """An operation in the trash."""
+    """Return the object of an operation in the trash. ``short`` is its displayed ID."""
     begin, path = one.contents.begin, one.path
     return {
         "account": user,
@@ -204,7 +204,7 @@ def trashed_record(user: str, one: Kept, short: str) -> dict[str, Any]:
 
 
 def restored_record(user: str, done: TrashRestored) -> dict[str, Any]:
-    """What became of restoring an operation."""
+    """Return the object of the result of restoring an operation."""
     return {
         "action": "trash-restore",
         "account": user,
@@ -223,7 +223,7 @@ def restored_record(user: str, done: TrashRestored) -> dict[str, Any]:
 
 
 def emptied_record(user: str | None, done: TrashEmptied) -> dict[str, Any]:
-    """What was removed from the trash."""
+    """Return the object of the result of emptying the trash."""
     counts = {"operations": done.operations, "size": done.size, "files": done.files}
     return action_record(
         "trash-empty", account=user, **counts, left=list(map(printable, done.left))
@@ -231,7 +231,7 @@ def emptied_record(user: str | None, done: TrashEmptied) -> dict[str, Any]:
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:
-    """What `ftpd check` has found."""
+    """Return the object of a finding of `ftpd check`."""
     return {
         "kind": finding.kind,
         "account": finding.account,
@@ -243,7 +243,7 @@ def finding_record(finding: Finding) -> dict[str, Any]:
 
 
 def examined_record(account: Account, examined: Examined) -> dict[str, Any]:
-    """A file that `ftpd scrub` has something to tell about."""
+    """Return the object of a file that `ftpd scrub` reports."""
     return {
         "kind": examined.verdict.value,
         "account": account.name,

@@ -1,6 +1,7 @@
-"""Running the server in the foreground: what it prints, its log, and its signals.
+"""Running the server in the foreground: its output, its log and its signals.
 
-Lives here: `ftpd start` after its options were read. Lives elsewhere: serving (daemon/server.py).
+Lives here: `ftpd start` after its options were parsed. Lives elsewhere: serving
+(daemon/server.py).
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ def serve(
     warnings: Sequence[str] = (),
     as_json: bool = False,
 ) -> int:
-    """Serve until a signal comes; returns the exit status.
+    """Serve until a signal comes, and return the exit status.
 
     Args:
-        again: Reads the settings once more, for a reload. Raises StateError.
-        warnings: About the settings, for the log.
-        as_json: Tell where it listens as an object.
+        again: A function that reads the settings again, for a reload, and may raise StateError.
+        warnings: Warnings about the settings, for the log.
+        as_json: True to print the address and the first account as JSON.
     """
     log_to_stderr(settings.log_format, verbose=verbose)
     for warning in warnings:
         logger.warning("%s", printable(warning))
     return_memory()
-    lengthen_slices()  # before there are other threads, or processes
+    lengthen_slices()  # before other threads and processes start
     signals = _Signals()
     try:
         server = whole_server(settings, inherited_socket())
@@ -79,7 +80,7 @@ def serve(
                 _reload(server)
             signals.restore()  # a second signal ends the process at once
             logger.info("stopping")
-            notify("STOPPING=1", "STATUS=stopping: running transfers get their time")
+            notify("STOPPING=1", "STATUS=stopping: waiting for running transfers")
     return 0
 
 
@@ -96,10 +97,10 @@ def _failed(message: str) -> int:
 
 
 class _Signals:
-    """SIGINT, SIGTERM and SIGHUP as something to wait for: the handler itself only sets a flag.
+    """Waiting for SIGINT, SIGTERM and SIGHUP, whose handlers do nothing themselves.
 
-    SIGHUP asks to reload, but when the terminal is gone that the server was started from, it
-    asks to stop; where it was ignored from the first (nohup), it stays so.
+    SIGHUP asks to reload, or to stop if the terminal that the server was started from is gone.
+    If it was ignored at the start (nohup), it stays ignored.
     """
 
     _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -115,7 +116,7 @@ class _Signals:
         self._on_terminal = os.isatty(2)
 
     def wait_for_end(self) -> bool:
-        """Until one of them comes; False for a SIGHUP that asks to reload."""
+        """Wait for a signal. Returns True if it asks to stop, False if to reload."""
         while True:
             select.select([self._read], [], [])
             came = os.read(self._read, 64)
@@ -125,14 +126,14 @@ class _Signals:
                 return self._on_terminal and not os.isatty(2)
 
     def ask_to_stop(self) -> None:
-        """From another thread, as if SIGTERM had come."""
+        """Act as if SIGTERM had come. Any thread may call it."""
         try:
             os.write(self._write, bytes([signal.SIGTERM]))
         except BlockingIOError:
-            pass  # full of signals that nobody has taken yet
+            pass  # the pipe is full of signals that wait to be read
 
     def restore(self) -> None:
-        """From here on, a signal ends the process."""
+        """Make the next signal end the process at once."""
         signal.set_wakeup_fd(-1)
         for number in self._ENDING:
             signal.signal(number, _exit_now)
@@ -143,7 +144,7 @@ def _exit_now(number: int, frame: object) -> None:
 
 
 def _try_to_announce(server: FtpServer, first: _First, as_json: bool) -> None:
-    """Print where it listens. A server serves, whether or not anybody reads that."""
+    """Print the server's address. A closed or failing output doesn't stop the server."""
     with suppress(standard.ReaderLeft):
         _announce(server, first, as_json)
     error = standard.flush()
@@ -164,7 +165,7 @@ def _announce(server: FtpServer, first: _First, as_json: bool) -> None:
     where = [f"{shown}:{port}"] if host else []
     path = None
     if server.settings.unix is not None:
-        path = server.settings.unix.absolute()  # of use from wherever it is copied to
+        path = server.settings.unix.absolute()  # works in any directory
         where.append(shlex.quote(f"unix:{path}"))
     connect = f"ftp{plain} connect {first.name or 'USER'}@{where[0]}"
     if as_json:
@@ -193,7 +194,7 @@ def _announce(server: FtpServer, first: _First, as_json: bool) -> None:
 
 
 class _First(NamedTuple):
-    """An account to log in with; of one that was made just now, its password or where it is."""
+    """An account to log in with; of a new one also its password, or the file that has it."""
 
     name: str | None
     password: str | None = None
@@ -201,10 +202,10 @@ class _First(NamedTuple):
 
 
 def _first_account(settings: Settings, accounts: Accounts) -> _First:
-    """The account to show.
+    """Return the account to show; a first start creates one for the user who runs it.
 
-    A first start makes one for whoever runs it. Its password is shown on a terminal, which
-    nobody keeps; else it goes into a private file, and not into some log.
+    Its password is printed on a terminal only. Otherwise it is written to a private file, so that
+    it doesn't end up in a log.
     """
     existing = next(iter(accounts), None)
     if existing is not None:
@@ -213,7 +214,7 @@ def _first_account(settings: Settings, accounts: Accounts) -> _First:
     try:
         accounts.add(name, password)
     except Exception as error:
-        raise StateError(f"the first account could not be made: {error}") from error
+        raise StateError(f"the first account could not be created: {error}") from error
     if sys.stdout.isatty():
         return _First(name, password)
     path = settings.state / "first-login"

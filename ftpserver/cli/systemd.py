@@ -1,6 +1,6 @@
-"""`ftpd service`.
+"""The command `ftpd service`.
 
-Lives here: options, and what the unit needs to know of accounts and settings.
+Lives here: options, and the facts about accounts and settings that the unit needs.
 Lives elsewhere: the text of the units (daemon/systemd.py).
 """
 
@@ -90,14 +90,14 @@ def service(
         unix=None if settings.unix is None else settings.unix.absolute(),
     )
     if socket and settings.no_tcp:
-        fail("the settings say no-tcp: there is nothing that a socket unit could listen on")
+        fail("with no-tcp, there is nothing for a socket unit to listen on")
     text = socket_unit(installation) if socket else unit(installation)
     if check or unit_file is not None:
         _compare(unit_file or _UNITS / ("ftpd.socket" if socket else "ftpd.service"), text, as_json)
         return
     echo({"unit": text}, text.rstrip("\n"), as_json)
     if not socket and installation.user == "root" and not installation.isolated:
-        remark("it would run as root: make a user, and give --user")
+        remark("the server would run as root: create a user, and name it with --user")
 
 
 def _compare(path: Path, wanted: str, as_json: bool) -> None:
@@ -109,18 +109,18 @@ def _compare(path: Path, wanted: str, as_json: bool) -> None:
     except StateError as error:
         fail(str(error))
     if as_json:
-        told = [printable(line) for line in found]
-        click.echo(json.dumps({"file": str(path), "ok": not found, "differences": told}))
+        shown = [printable(line) for line in found]
+        click.echo(json.dumps({"file": str(path), "ok": not found, "differences": shown}))
     for line in () if as_json else found:
         click.echo(printable(line))
     if found:
-        fail(f"{path}: not as the settings make it: print it again{change}")
+        fail(f"{path}: does not match the settings: print it again{change}")
     if not as_json:
-        click.echo(f"{path}: as the settings make it")
+        click.echo(f"{path}: matches the settings")
 
 
 def _homes(root: Path) -> list[Path]:
-    """The homes of all accounts, if there are accounts yet."""
+    """Return the homes of all accounts, if there are any."""
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.database import open_to_look
 

@@ -1,7 +1,7 @@
 """Tables of `ftpd`: aligned columns on a terminal, tabs and raw numbers in a pipe.
 
-Lives here: how wide columns are, what is left out and cut where the terminal is narrow. Lives
-elsewhere: counting columns of a terminal (ftpwire/cells.py), what is in a table (the commands).
+Lives here: the widths of columns, and what is left out or cut on a narrow terminal. Lives
+elsewhere: the width of text on a terminal (ftpwire/cells.py), the contents (the commands).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTHING = "-"
 RED = "31"
 _GAP = "  "
 _LEAST = 8
-"""Columns that a cut field keeps at least."""
+"""Terminal columns that a cut field keeps at least."""
 
 
 def _no_color(text: str) -> str:
@@ -30,15 +30,16 @@ def _no_color(text: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.
+    """A column of a table.
 
     Attributes:
-        right: Its texts stand at the right, as numbers do.
-        rank: Where the terminal is too narrow, columns with the highest rank are left out first;
+        head: The title.
+        right: True to align texts at the right, as numbers are.
+        rank: If the terminal is too narrow, columns with the highest rank are left out first;
             those of rank 0 never.
-        is_cut: Long texts are cut in their middle before the column is left out; of rank 0, after
-            all others were.
-        color: The colour of a text, as the terminal's code; empty for none.
+        is_cut: True to cut long texts in their middle before the column is left out; a column of
+            rank 0 is cut after all others were left out.
+        color: A function that returns the terminal's code of a text's colour; empty for none.
     """
 
     head: str
@@ -49,27 +50,27 @@ class Column:
 
 
 def on_terminal() -> bool:
-    """Whether people see the output."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def width() -> int:
-    """Columns of the terminal."""
+    """Return the width of the terminal in columns."""
     return columns_of(sys.stdout)
 
 
 def has_colors() -> bool:
-    """Whether there are colours on the terminal: https://no-color.org."""
+    """Return whether to use colours on a terminal, see https://no-color.org."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def painted(text: str, code: str) -> str:
-    """A text in a colour, if there are any."""
+    """Return a text in a colour, if colours are used."""
     return f"\x1b[{code}m{text}\x1b[0m" if code and has_colors() else text
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], nothing: str) -> None:
-    """Print rows on a terminal, with a head; a sentence where there are none."""
+    """Print a head and rows on a terminal; without rows, the sentence ``nothing``."""
     kept = list(rows)
     if not kept:
         click.echo(nothing)
@@ -79,14 +80,14 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], nothin
 
 
 def print_fields(*fields: object) -> None:
-    """Print a row for programs, with tabs between the fields. None has the sign of `NOTHING`."""
+    """Print a row with tabs between the fields, for a pipe. None is printed as `NOTHING`."""
     click.echo(
         "\t".join(NOTHING if one is None or one == "" else printable(str(one)) for one in fields)
     )
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """A head, and a line for each row: at most so many columns of a terminal."""
+    """Return a head and a line for each row, at most ``width`` columns wide."""
     widths = [
         max(cells(column.head), *(cells(row[at]) for row in rows))
         for at, column in enumerate(columns)
@@ -102,7 +103,7 @@ def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) 
 
 
 def _fitted(columns: Sequence[Column], widths: Sequence[int], width: int) -> dict[int, int]:
-    """The columns that are shown, by their numbers, and how wide they are."""
+    """Return the widths of the columns to show, by their indexes."""
     shown = dict(enumerate(widths))
     while True:
         too_much = sum(shown.values()) + len(_GAP) * (len(shown) - 1) - width
@@ -112,7 +113,7 @@ def _fitted(columns: Sequence[Column], widths: Sequence[int], width: int) -> dic
         spare = {
             at: wide - _LEAST
             for at, wide in shown.items()
-            # names, by which things are called, only when nothing else is left to be cut
+            # columns of rank 0, which are names, only if no other column is left
             if columns[at].is_cut and wide > _LEAST and (columns[at].rank or not may_go)
         }
         if sum(spare.values()) >= too_much:

@@ -1,8 +1,8 @@
-"""`ftpd token` and `ftpd invite`: what logs in without a password, and who may register.
+"""The commands `ftpd token` and `ftpd invite`, about access tokens and invitations.
 
-Lives here: options and what is printed. Lives elsewhere: accounts/tokens.py,
-accounts/invitations.py. They work whether the server runs or not; a session whose token was revoked
-ends within a second.
+Lives here: options and output. Lives elsewhere: tokens (accounts/tokens.py), invitations
+(accounts/invitations.py). The commands work whether the server runs or not; a session whose token
+was revoked ends within a second.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
     from ftpserver.accounts.tokens import Tokens
 
     if (token_id is None) == (user is None):
-        raise click.UsageError("say which token, or --all USER")
+        raise click.UsageError("name the ID of a token, or use --all USER")
     engine = open_root(root)
     accounts = Accounts(engine, root.absolute())
     tokens = Tokens(engine, accounts)
     if user is not None:
         count = tokens.revoke_all(accounts.get(user))
-        told = f"revoked {counted_as(count, 'token')} of {user}"
-        echo(records.action_record("token-revoke", user=user, revoked=count), told, as_json)
+        text = f"revoked {counted_as(count, 'token')} of {user}"
+        echo(records.action_record("token-revoke", user=user, revoked=count), text, as_json)
     elif token_id is not None:
         _print_revoked("token-revoke", token_id, as_json, tokens.revoke(None, token_id))
 
@@ -145,7 +145,7 @@ def invite(
     from ftpserver.accounts.invitations import Invitations
 
     if listing and revoke is not None:
-        raise click.UsageError("--list and --revoke are two commands")
+        raise click.UsageError("--list and --revoke can't be used together")
     making = not listing and revoke is None
     if making and not root.is_dir():
         raise NotFound(f"{root}: no such directory")
@@ -166,7 +166,7 @@ def _make(
     invitations: Invitations, quota: int | None, uses: int, expires: int | None, as_json: bool
 ) -> None:
     made, code = invitations.make(quota, uses, expires)
-    tell(id=made.id)  # what registrations with it are recorded with
+    tell(id=made.id)  # audit records of registrations name this id
     if as_json:
         record = records.action_record("invite", code=code, **records.invitation_record(made))
         click.echo(json.dumps(record))
@@ -182,7 +182,7 @@ def _warn(engine: Engine, root: Path) -> None:
     from ftpserver.accounts.registration import overpromised
     from ftpserver.cli.config import usable_settings
 
-    settings = usable_settings(root)  # None: no server would start with them and promise anything
+    settings = usable_settings(root)  # None if invalid: then no server can start with them
     default_quota = None if settings is None else settings.default_quota
     for one in overpromised(engine, root, default_quota):
         remark(f"warning: {one}")

@@ -1,8 +1,8 @@
-"""`ftpd trash`: what users removed and replaced, and giving it back or up.
+"""The command `ftpd trash`, about what users removed and replaced.
 
-Lives here: options, what is printed, asking, and who does it: a running server, or this program
-under the root's lock. Lives elsewhere: reading what there is (admin/trash.py), restoring and
-emptying (admin/trash_work.py).
+Lives here: options, output and questions; choosing whether a running server does the work or this
+process, holding the root's lock. Lives elsewhere: listing (admin/trash.py), restoring and emptying
+(admin/trash_work.py).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
 def _told_account(account: Account, found: list[Kept]) -> str:
     operations = counted_as(len(found), "operation")
     oldest = iso(found[-1].began)
-    return f"{account.name}  {_much(found)} in {operations}, the oldest of {oldest}"
+    return f"{account.name}  {_much(found)} in {operations}, oldest from {oldest}"
 
 
 def _much(found: list[Kept]) -> str:
@@ -143,15 +143,19 @@ def restore_trash(
     if done.more_conflicts:
         complain(f"{done.more_conflicts} more conflicts")
     if done.gone:
-        remark(f"{counted_as(done.gone, 'thing')} of it can't be restored any more")
+        remark(f"{_entries(done.gone)} can't be restored: no longer in the trash")
     echo(records.restored_record(user, done), _told_restored(done), as_json)
     if done.conflicts:
         sys.exit(Conflict.exit_code)
 
 
 def _told_restored(done: TrashRestored) -> str:
-    already = f", {done.already} were back before" if done.already else ""
-    return f"restored {counted_as(done.items, 'thing')}{already}"
+    already = f", {done.already} already restored" if done.already else ""
+    return f"restored {_entries(done.items)}{already}"
+
+
+def _entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number} entries"
 
 
 @trash.command("empty")
@@ -176,7 +180,7 @@ def empty_trash(
     Purged files are gone for good.
     """
     if (user is None) != everybody:
-        raise click.UsageError("say whose trash: USER, or --all")
+        raise click.UsageError("name a USER, or use --all")
     accounts = _accounts(root)
     chosen = list(accounts) if user is None else [accounts.get(user)]
     before = None if older is None else int(time.time()) - older
@@ -189,7 +193,7 @@ def empty_trash(
 
 
 def agree(accounts: Iterable[Account], before: int | None = None) -> None:
-    """Ask whether the trash of accounts is to go, unless there is none."""
+    """Ask whether to purge the trash of accounts, unless it is empty."""
     from ftpserver.admin.trash import operations
 
     found = [one for account in accounts for one in operations(account)]
@@ -197,13 +201,13 @@ def agree(accounts: Iterable[Account], before: int | None = None) -> None:
     if not found:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("no terminal to ask whether the trash is to go: use --yes")
+        raise click.UsageError("no terminal to confirm emptying the trash: use --yes")
     going = f"{counted_as(len(found), 'operation')} from the trash ({_much(found)})"
     click.confirm(f"Remove {going} for good?", abort=True)
 
 
 def empty(root: Path, user: str | None, before: int | None = None) -> TrashEmptied:
-    """Empty the trash of an account, or of all; say what stays."""
+    """Empty the trash of an account, or of all, and print what could not be removed."""
     done = _done(root, lambda worker: worker.empty_trash(user, before))
     for line in done.left:
         complain(line)
@@ -211,21 +215,21 @@ def empty(root: Path, user: str | None, before: int | None = None) -> TrashEmpti
 
 
 def told_emptied(done: TrashEmptied) -> str:
-    """What was done, for people."""
+    """Return the result of emptying the trash as text."""
     if not done.operations:
-        return "nothing was in the trash"
-    return f"removed {counted_as(done.operations, 'operation')}: {human(done.size)} became free"
+        return "the trash was empty"
+    return f"removed {counted_as(done.operations, 'operation')}: {human(done.size)} freed"
 
 
 def _done(root: Path, work: Callable[[TrashControl], _Result]) -> _Result:
-    """Have a running server do something with the trash; without one, do it here."""
+    """Let a running server do work on the trash; without one, do it in this process."""
     from ftpserver.daemon import control
 
     started(root)
     try:
         return work(control.running(state_of(root.absolute())))
     except ConnectFailed:
-        pass  # none runs, or it can't be asked: the lock tells
+        pass  # none runs, or it can't be reached: taking the lock will show
     from ftpserver.admin.trash_work import TrashWork
     from ftpserver.cli.config import read_settings
     from ftpserver.daemon.trash_answers import TrashAnswers

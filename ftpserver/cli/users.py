@@ -1,9 +1,9 @@
-"""`ftpd user`: accounts, whether the server runs or not.
+"""The command `ftpd user`, about accounts.
 
-Lives here: the commands, and what they ask. Lives elsewhere: their options (account_options.py),
-what is printed (account_output.py), accounts (accounts/accounts.py), records of them
-(accounts/records.py), removing homes (accounts/removal.py). A running server follows changes by
-itself.
+Lives here: the commands and their questions. Lives elsewhere: their options (account_options.py),
+output (account_output.py), accounts (accounts/accounts.py), exports (accounts/records.py),
+removing homes (accounts/removal.py). The commands work whether the server runs or not; a running
+server notices changes by itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _SET_HINTS = ACCOUNT_HINTS | {
     **dict.fromkeys(
         ("--home", "--dir", "--directory"),
-        "a home stays where it is: export the account, remove it, and import it with another",
+        "a home can't be changed: export the account, remove it, and import it with another",
     ),
     "--password": "did you mean ftpd user passwd NAME?",
     "--name": "did you mean ftpd user rename NAME NEW?",
@@ -69,7 +69,7 @@ def user() -> None:
 def open_accounts(
     root: Path, *, begin: bool = False, changing: bool = True, trying: bool = False
 ) -> tuple[Accounts, Engine]:
-    """The accounts of a root, and what they are stored in: see `open_root`."""
+    """Open the accounts of a root and their database. See `open_root`."""
     from ftpserver.accounts.accounts import Accounts
 
     engine = open_root(root, begin=begin, changing=changing, trying=trying)
@@ -122,8 +122,8 @@ def add_user(
 
 def _warning_of(shared: list[str]) -> str:
     return (
-        f"warning: {', '.join(shared)} can see and change what is there, too: the quota of "
-        "each counts what each does, and is exact only after a recount"
+        f"warning: {', '.join(shared)} can see and change the same files; the usage of these "
+        "accounts is only exact after ftpd recount"
     )
 
 
@@ -139,8 +139,8 @@ def _count_homes(accounts: Accounts, engine: Engine, names: Iterable[str]) -> No
         if other is None:
             recount(ledger, account.id, Home(account.home), account.inner)
         else:
-            told = f"{name}: the home belongs to {other}: it is not counted and log-ins are refused"
-            remark(f"{told} until you run: ftpd user set {name} --take-home")
+            text = f"{name}: the home belongs to {other}: it is not counted and log-ins are refused"
+            remark(f"{text} until you run: ftpd user set {name} --take-home")
 
 
 def _ownership(accounts: Accounts, engine: Engine) -> Ownership:
@@ -182,14 +182,14 @@ def show_user(name: str, root: Path, as_json: bool) -> None:
 
 
 def _sessions_of(name: str, root: Path) -> int | None:
-    """How many sessions the running server has of an account; None when there is no telling."""
+    """Return the number of sessions of an account on the running server; None if unknown."""
     from ftpserver.daemon import control
     from ftpwire.errors import ConnectionLost, Forbidden
 
     try:
         found = control.running(state_of(root.absolute())).sessions().sessions
     except (ConnectionLost, Forbidden):
-        return None  # none runs there, or it is somebody else's
+        return None  # no server runs, or it belongs to another user
     return sum(one.user == name for one in found)
 
 
@@ -221,7 +221,7 @@ def set_user(
     """
     changes = given(context)
     if not changes and not take_home:
-        raise click.UsageError("nothing to set was named")
+        raise click.UsageError("no setting to change")
     accounts, engine = open_accounts(root)
     ends_trash = changes.get("trash_days", 1) == 0
     if ends_trash and not yes:
@@ -231,7 +231,7 @@ def set_user(
         _take_home(accounts, engine, changed)
     left = False
     if ends_trash:
-        emptied = empty_trash(root, name)  # nothing comes to it any more
+        emptied = empty_trash(root, name)  # after the change, so that nothing is added to it
         left = bool(emptied.left)
         changed = accounts.get(name)
         if emptied.operations:
@@ -244,7 +244,7 @@ def set_user(
 def _take_home(accounts: Accounts, engine: Engine, account: Account) -> None:
     ownership = _ownership(accounts, engine)
     if ownership.me is None:
-        fail("this server was never started: its first start takes the homes that nobody has")
+        fail("this server was never started: its first start takes homes without an owner")
     try:
         ownership.take(account.home)
     except OSError as error:
@@ -269,8 +269,8 @@ def change_password(
     accounts.get(name)
     password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
     changed = accounts.set_password(name, password)
-    told = f"password of {name} changed"
-    print_done("user-passwd", changed, as_json, told, password if generate else None)
+    text = f"password of {name} changed"
+    print_done("user-passwd", changed, as_json, text, password if generate else None)
 
 
 @user.command("disable")
@@ -336,14 +336,14 @@ def remove_user(name: str, root: Path, delete_home: bool, yes: bool, as_json: bo
 
 
 def _agree(gone: Account, accounts: Accounts, root: Path, yes: bool) -> None:
-    """Make sure that the home may be removed, and is meant to be."""
+    """Check that the home may be removed, and ask."""
     from ftpserver.accounts.removal import check_removable, measure
 
     check_removable(gone, (other for other in accounts if other.id != gone.id), root)
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("no terminal to ask whether the files are to go: use --yes")
+        raise click.UsageError("no terminal to confirm deleting the files: use --yes")
     found = measure(gone.home)
     home = paths.show(os.fsencode(gone.home))
     click.confirm(
@@ -358,7 +358,7 @@ def _remove_home(directory: Path, shown: str, name: str) -> None:
         remove_home(directory)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        fail(f"{name} was removed, but not all of {shown}: {reason}")
+        fail(f"{name} was removed, but {shown} only in part: {reason}")
 
 
 # many accounts -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The account and its keys: login, logout, register, passwd, token, servers."""
+"""Commands about accounts and saved servers: login, logout, register, passwd, token, servers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _duration(text: str) -> int:
 
 
 def _server(app: App, server: str | None) -> None:
-    """Take the server that is named as an argument."""
+    """Use the server named as an argument, if there is one."""
     if server is not None:
         app.use(server)
 
@@ -53,7 +53,7 @@ _saving = (
         "--expires",
         type=_duration,
         metavar="TIME",
-        help="Let the token expire after TIME (30d).",
+        help="Let the token expire after TIME, e.g. 30d (default: 365d).",
     ),
     click.option("--default", "make_default", is_flag=True, help="Make it the default server."),
 )
@@ -124,13 +124,13 @@ def _new_password(app: App, given: str | None) -> str:
     if given is not None:
         return given
     new = app.ask_secret(f"New password for {app.address}: ")
-    if app.ask_secret("The same again: ") != new:
-        raise CommandError("the two are not the same")
+    if app.ask_secret("Retype new password: ") != new:
+        raise CommandError("the passwords do not match")
     return new
 
 
 class _Saving(NamedTuple):
-    """What was said about saving a token and its server."""
+    """The options about saving a token and its server."""
 
     name: str | None
     token_name: str | None
@@ -139,7 +139,7 @@ class _Saving(NamedTuple):
 
 
 def _save(app: App, client: Client, saving: _Saving) -> SavedToken:
-    """Get a token and keep it, with its server; the one that was kept before is revoked."""
+    """Save a new token and its server, and revoke the token saved before."""
     before = SavedTokens().get(client.address)
     saved = _keep_token(app, client, saving.token_name, saving.expires)
     _save_server(app, saving)
@@ -152,7 +152,7 @@ def _save(app: App, client: Client, saving: _Saving) -> SavedToken:
 
 
 def _save_server(app: App, saving: _Saving) -> None:
-    """Keep the server; say which one is the default, where there was another."""
+    """Save the server; if another one was the default, print which one is now."""
     servers = SavedServers()
     key, before = key_of(app.chosen, saving.name), servers.default_name()
     make_default = before in (None, key) or saving.make_default or _agreed(app, str(before))
@@ -162,7 +162,7 @@ def _save_server(app: App, saving: _Saving) -> None:
         app.say(
             f"default server: {printable(key)} (was {was})"
             if make_default
-            else f"default server: {was}, as before (--default makes it {printable(key)})"
+            else f"default server: {was}, as before (--default changes it to {printable(key)})"
         )
 
 
@@ -182,7 +182,7 @@ def _keep_token(
     try:
         SavedTokens().save(client.address, saved)
     except BaseException:
-        client.revoke_token(made.id)  # nobody would ever use it
+        client.revoke_token(made.id)  # it could never be used
         raise
     return saved
 
@@ -190,7 +190,7 @@ def _keep_token(
 def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done: str) -> None:
     named = os.environ.get(ENVIRONMENT)
     if saved is not None and named and choose(named).address != client.address:
-        app.remark(f"{ENVIRONMENT} is set to another server, and comes before the default")
+        app.remark(f"{ENVIRONMENT} names another server and overrides the default server")
     if app.as_json:
         record = records.done_record(
             action,
@@ -227,7 +227,7 @@ def logout_command(app: App, server: str | None, local: bool) -> None:
 
 
 def _revoke_saved(app: App, saved: SavedToken) -> None:
-    """Have the server revoke a saved token, by which it is asked as well."""
+    """Revoke a saved token on the server, logging in with the token itself."""
     from ftpclient.connection.credentials import Credential
 
     client = app.new_client()
@@ -235,9 +235,9 @@ def _revoke_saved(app: App, saved: SavedToken) -> None:
         client.log_in(Credential(app.address.login, saved.secret, is_token=True))
         client.revoke_token()
     except LoginRefused:
-        app.remark("the server had revoked the token already")
+        app.remark("the token was already revoked")
     except FtpError as error:
-        app.remark("the token is still saved, and still good: logout --local only forgets it here")
+        app.remark("the token is still saved and valid; logout --local only deletes it locally")
         raise error
 
 
@@ -266,7 +266,7 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
             default = "  (default)" if is_default else ""
             begin = f":{path}" if path else ""
             where = f"{server.address}{begin}"
-            # to people, not twice what has no name of its own; programs know two fields
+            # a terminal shows a server without a name once; programs expect two fields
             called = [name] if name == where and sys.stdout.isatty() else [name, where]
             app.print(f"{printable('  '.join(called))}{plain}{default}")
 
@@ -288,11 +288,11 @@ def passwd_command(app: App) -> None:
         old = client.password or app.ask_secret(f"Old password for {client.address}: ")
     client.change_password(old, _new_password(app, new))
     saved = SavedTokens().get(client.address)
-    if saved is not None:  # it has ended with the old password
+    if saved is not None:  # the server revoked it with the old password
         left = None if saved.expires is None else max(60, saved.expires - int(time.time()))
         _keep_token(app, client, None, left)
-    told = f"the password of {client.user} was changed"
-    app.tell_done(told, "passwd", user=client.user, server=client.address.endpoint)
+    text = f"the password of {client.user} was changed"
+    app.tell_done(text, "passwd", user=client.user, server=client.address.endpoint)
 
 
 @click.group("token", cls=Group)

@@ -1,4 +1,4 @@
-"""Changing what is told about files: chmod, touch."""
+"""Commands that change the attributes of files: chmod, touch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chmod_command(app: App, mode: str, patterns: tuple[str, ...], recursive: boo
 
 
 class _ChangingModes:
-    """One `chmod`."""
+    """The state of one `chmod` command."""
 
     def __init__(self, app: App, change: ModeChange) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class _ChangingModes:
         self.changes = Changes(app, "chmod")
 
     def one(self, path: RemotePath) -> None:
-        """Set one mode. The old one is asked for only where it matters."""
+        """Set the mode of one path. The old one is only read if the new one depends on it."""
         change, client = self._change, self._app.client
         if change.octal is not None:
             mode = change.octal
@@ -69,13 +69,13 @@ class _ChangingModes:
         self._tell(path, mode)
 
     def tree(self, path: RemotePath) -> None:
-        """Set the modes of a tree: first of what is inside, as a directory may get closed."""
+        """Set the modes of a tree: contents first, as the directory may become unreadable."""
         top = self._app.client.stat(path)
         if top.type != "dir":
             self.one(path)
             return
         opened = self._change.apply(top.mode, is_dir=True)
-        if opened & ~top.mode & 0o500:  # else what is inside could not be listed
+        if opened & ~top.mode & 0o500:  # else the contents can't be listed
             self._app.client.set_attributes(path, mode=opened & 0o777)
         set_each(self._app.client.connection, self._requests(path), self._told)
         self.one(path)
@@ -84,7 +84,7 @@ class _ChangingModes:
         entries = self._app.client.list_dir(
             top, recursive=True, on_problem=complain_about(self._app, top, self.failures)
         )
-        # in the order of the paths, backwards, so that a directory comes after its contents
+        # in reverse order of the paths, so that a directory comes after its contents
         for entry in spool.sort(entries, _path_of, reverse=True):
             if entry.type in ("file", "dir"):
                 mode = self._change.apply(entry.mode, is_dir=entry.type == "dir")
@@ -109,7 +109,7 @@ class _ChangingModes:
 
 
 def _setgid(mode: int, entry: Entry) -> bool | None:
-    """What to ask for: nothing that is so already, which older servers couldn't do."""
+    """Return the setgid bit to request; None if it doesn't change, for older servers."""
     if entry.type != "dir" or not (mode ^ entry.mode) & stat.S_ISGID:
         return None
     return bool(mode & stat.S_ISGID)
@@ -149,7 +149,7 @@ def touch_command(
 ) -> None:
     """Update times (default: now); create missing files."""
     if sum(one is not None for one in (date, stamp, reference)) > 1:
-        raise UsageError("-d, -t and -r exclude each other")
+        raise UsageError("-d, -t and -r can't be used together")
     given: int | None = None
     try:
         if date is not None:
@@ -185,7 +185,7 @@ def touch_command(
 
 
 def _make_empty(app: App, path: RemotePath) -> bool:
-    """Make an empty file; False when something was made there meanwhile, or a link leads nowhere.
+    """Create an empty file. Returns False if something exists there, or a broken link.
 
     Raises CommandError.
     """
@@ -203,10 +203,13 @@ _STAMP = re.compile(r"((?:[0-9]{2}){0,2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2}
 
 
 def _stamp(text: str) -> int:
-    """Nanoseconds since 1970 for ``[[CC]YY]MMDDhhmm[.ss]``, local time. Raises ValueError."""
+    """Parse ``[[CC]YY]MMDDhhmm[.ss]`` in local time to nanoseconds since 1970.
+
+    Raises ValueError.
+    """
     match = _STAMP.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no time: write [[CC]YY]MMDDhhmm[.ss]")
+        raise ValueError(f"{text!r} is not a time: write [[CC]YY]MMDDhhmm[.ss]")
     given, *rest = match.groups(default="0")
     if not given:
         year = datetime.now().year
@@ -218,4 +221,4 @@ def _stamp(text: str) -> int:
     try:
         return moments.nanoseconds(datetime(year, month, day, hour, minute, second))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no time: {error}") from None
+        raise ValueError(f"{text!r} is not a time: {error}") from None

@@ -1,4 +1,4 @@
-"""Looking without changing: ls, stat, cat, hash, du, df, pwd, whoami."""
+"""Commands that only read: ls, stat, cat, hash, df, pwd, whoami."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 def complain_about(
     app: App, directory: RemotePath, failures: Summary, walk: Walk | None = None
 ) -> Callable[[Problem], None]:
-    """What to do about entries that the server could not read: say so, and go on.
+    """Return a function that reports entries that the server could not read.
 
     Args:
-        walk: Says what is left out, and so is no matter.
+        walk: Selects the entries; problems of those left out are ignored.
     """
 
     def complain(problem: Problem) -> None:
@@ -55,7 +55,7 @@ def complain_about(
 
 @contextmanager
 def going_on(app: App, failures: Summary) -> Iterator[None]:
-    """What fails in here is told, and counts, but ends nothing else."""
+    """Report an error inside the context, and go on after it."""
     try:
         yield
     except CommandError as error:
@@ -64,9 +64,9 @@ def going_on(app: App, failures: Summary) -> Iterator[None]:
 
 
 def matches_or_name(app: App, word: str) -> list[RemotePath]:
-    """The paths that a word matches; one that matches nothing is a name, as in a shell.
+    """Return the paths that a word matches; if there are none, the word as a name.
 
-    For commands that make what isn't there.
+    For commands that create missing files.
     """
     try:
         return app.client.glob(app.pattern(word))
@@ -85,17 +85,17 @@ def for_each(
     find: Callable[[App, str], list[RemotePath]] = _matches,
     changes: Changes | None = None,
 ) -> int:
-    """Do something for all that the patterns match; returns the exit status.
+    """Run an action for all paths that the patterns match, and return the exit status.
 
-    What fails is told, and the rest goes on. A single failure keeps its own status.
+    Failures are reported, and the other paths still processed. See `status_of`.
 
     Args:
-        find: The paths that a word means.
-        changes: Told what fails, where the action changes something.
+        find: A function that returns the paths of a word.
+        changes: The object to report failures to, if the action changes something.
     """
     failures: list[int] = []
     total = 0
-    app.client.connect()  # a log-in that is refused isn't tried again for each of them
+    app.client.connect()  # so that a refused log-in isn't tried again for each pattern
     for pattern in patterns:
         try:
             found = find(app, pattern)
@@ -119,7 +119,7 @@ def _each(
     failures: list[int],
     changes: Changes | None = None,
 ) -> None:
-    """Do something for all of these paths; the statuses of those that failed go to ``failures``."""
+    """Run an action for all paths, and add the statuses of failures to ``failures``."""
     for path in found:
         try:
             action(path)
@@ -134,7 +134,10 @@ def _each(
 
 
 def status_of(failures: list[int], total: int) -> int:
-    """The exit status of several deeds, by that of those that failed."""
+    """Return the exit status of several actions.
+
+    It is 0 if none failed, the common status if all failed with the same one, else 1.
+    """
     if not failures:
         return 0
     return failures[0] if len(failures) == total and len(set(failures)) == 1 else 1
@@ -150,18 +153,18 @@ _UNSORTED = "none"
 
 
 def _extension(name: bytes) -> bytes:
-    """What stands behind the last dot, which is not the first letter."""
+    """Return the part of a name after its last dot, ignoring a leading dot."""
     return name[1:].rpartition(b".")[2] if b"." in name[1:] else b""
 
 
 _IN_COLUMNS = 10_000
-"""Names that are put into columns together."""
+"""Names that are arranged in columns together."""
 _NAMES_IN_MEMORY = 64 * 1024
-"""Bytes of names of one directory's directories: one list for each that is shown in another."""
+"""Bytes of names of subdirectories that are kept in memory, for each level of a recursive ls."""
 
 
 class _Listing:
-    """One `ls` with its options."""
+    """The state and options of one `ls` command."""
 
     def __init__(
         self,
@@ -197,20 +200,21 @@ class _Listing:
         self._colors = colors
         self._dangling: set[bytes] = set()
         self._itself: bytes | None = None
-        """What is listed, if it is no directory, by the name that it is called."""
+        """The displayed name of the listed path, if it isn't a directory."""
         self._has_shown = False
         self.failures = Summary()
 
     def show(self, path: RemotePath, *, heading: bool, name: bytes | None = None) -> None:
-        """List one path; headings tell several directories apart.
+        """List one path.
 
         Args:
-            name: What it is called if it is no directory; None for the last part of its path.
+            heading: True to print the path above its contents.
+            name: The displayed name if it isn't a directory; None for the last part of its path.
         """
         with closing(spool.Spool(bytes, in_memory=_NAMES_IN_MEMORY)) as directories:
             entries = self._sorted(path, directories)
             self._itself = name
-            first = next(entries, None)  # what can't be listed has no heading
+            first = next(entries, None)  # before the heading, as it raises errors
             if heading and not self._app.as_json and not self._zero:
                 self._head(path)
             if first is not None:
@@ -223,7 +227,7 @@ class _Listing:
                     self.show(paths.child(path, name), heading=True)
 
     def show_files(self, files: list[tuple[RemotePath, Entry]]) -> None:
-        """Show things that are no directories, which are called as the entries say."""
+        """List paths that aren't directories, under the names in their entries."""
         path_of = {entry.path: path for path, entry in files}
         entries = self._in_order(entry for _, entry in files)
         if self._app.as_json:
@@ -285,7 +289,7 @@ class _Listing:
     def _looked_at(
         self, path_of: Callable[[bytes], RemotePath], entries: Iterator[Entry]
     ) -> Iterator[Entry]:
-        """The same; where names are coloured, it is known of these links which lead nowhere."""
+        """Yield the entries; if names are coloured, find out which links are broken."""
         if self._colors is None or self._app.as_json or self._zero:
             yield from entries
             return
@@ -311,15 +315,15 @@ class _Listing:
 
 
 def _quoted(name: bytes) -> str:
-    """A name as it can be pasted into a line of the shell."""
+    """Quote a name so that it can be pasted into a line of the shell."""
     text = paths.to_text(name)
     if text.startswith("-"):
-        text = f"./{text}"  # it would be an option
+        text = f"./{text}"  # else it would be an option
     return quote(text, first=True)
 
 
 def _dangling(app: App, path_of: Callable[[bytes], RemotePath], entries: list[Entry]) -> set[bytes]:
-    """The names of the links that lead nowhere."""
+    """Return the names of broken links."""
     connection, asked = app.client.connection, []
     for entry in entries:
         if entry.type == "link":
@@ -332,7 +336,7 @@ def _dangling(app: App, path_of: Callable[[bytes], RemotePath], entries: list[En
 
 
 class _LsCommand(HintingCommand):
-    """Takes ``--color`` for ``--color=always``: as in GNU ls, the next word is no value of it."""
+    """A command that takes ``--color`` without a value as ``--color=always``, as GNU ls does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -505,7 +509,7 @@ def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
         else:
             app.cat(version.place, version.in_trash)
 
-    raise_for(for_each(app, patterns, cat, matches_or_name))  # it may be there no more
+    raise_for(for_each(app, patterns, cat, matches_or_name))  # the file may have been removed
 
 
 @remote_command("hash")
@@ -531,7 +535,7 @@ def df_command(app: App, human: bool) -> None:
     if app.as_json:
         app.print_json(records.room_record(room))
     else:
-        for line in render.room_lines(room):
+        for line in render.room_lines(room, app.command):
             app.print(line)
 
 

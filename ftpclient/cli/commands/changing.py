@@ -1,4 +1,4 @@
-"""Changing the remote tree: mkdir, rmdir, rm, mv, cp, ln."""
+"""Commands that change the remote tree: mkdir, rmdir, rm, mv, cp, ln."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ftpwire.errors import (
     NotFound,
     SafetyLimit,
 )
+from ftpwire.job_end import CANCELLED
 from ftpwire.messages import Failed, Stat
 from ftpwire.paths import RemotePath
 
@@ -66,7 +67,7 @@ def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) ->
 def _for_each_exactly(
     app: App, names: tuple[str, ...], action: Callable[[RemotePath], None], changes: Changes
 ) -> int:
-    """As `for_each`, with names that are no patterns."""
+    """Run an action for all names, which are not patterns, and return the exit status."""
     status = 0
     client = app.client
     for name in names:
@@ -89,7 +90,7 @@ def _for_each_exactly(
 )
 @click.option("-f", "--force", is_flag=True, help="Ignore paths that do not exist, and never ask.")
 @click.option("--purge", is_flag=True, help="Remove for good, bypassing the trash.")
-@click.option("-y", "--yes", is_flag=True, help="Remove for good without asking.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before removing for good.")
 @dry_run_option
 def rm_command(
     app: App,
@@ -104,11 +105,13 @@ def rm_command(
 
     Removed files go to the trash of the server, where it keeps one: undo brings them back. If one
     of several paths does not exist, nothing is removed (but see -f).
+
+    At a terminal, rm asks before it removes more than three paths for good, or anything with -r.
     """
     found, unseen, missing = _named(app, "rm", patterns)
     changes = Changes(app, "remove")
     if not force:
-        # of a single one, removing it tells
+        # a single path needs no check: removing it fails if it doesn't exist
         several = len(found) + len(missing) > 1
         gone = _asked(app, lambda: _missing(app, unseen)) if several else []
         there, total = len(found) - len(gone), len(found) + len(missing)
@@ -145,11 +148,11 @@ def rm_command(
 
 
 _MANY = 3
-"""So many things are removed for good without a question."""
+"""Paths that may be removed for good without a question."""
 
 
 def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge: bool) -> None:
-    """Ask before much is gone for good. Raises SafetyLimit."""
+    """Ask before directories or many files are removed for good. Raises SafetyLimit."""
     if not found or not app.can_ask or app.shell.batch or not (recursive or len(found) > _MANY):
         return
     if not purge and not _asked(app, lambda: operations.are_final(app)):
@@ -158,15 +161,14 @@ def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge:
 
     first = [proposal.remote_thing(app, path) for path in sorted(found)[: proposal.SHOWN]]
     proposal.show(app, first, len(found))
-    what = paths.show(found[0]) if len(found) == 1 else f"{len(found):,} things"
-    whole = ", with all that is in them," if recursive and len(found) > 1 else ""
-    whole = ", with all that is in it," if recursive and len(found) == 1 else whole
-    if not app.yes_or_no(f"Remove {what}{whole} for good (yes/no)? "):
-        raise SafetyLimit("not confirmed: nothing was removed")
+    what = paths.show(found[0]) if len(found) == 1 else f"{len(found):,} paths"
+    contents = f" and everything in {'it' if len(found) == 1 else 'them'}" if recursive else ""
+    if not app.yes_or_no(f"Remove {what}{contents} for good (yes/no)? "):
+        raise SafetyLimit(CANCELLED)
 
 
 def _asked(app: App, ask: Callable[[], _Answer]) -> _Answer:
-    """What the server is asked before anything is changed; again, when the connection was lost."""
+    """Ask the server something before any change, again if the connection is lost."""
     from ftpclient.cli.printer import Printer
     from ftpclient.transfer.retry import asked
 
@@ -174,7 +176,7 @@ def _asked(app: App, ask: Callable[[], _Answer]) -> _Answer:
 
 
 def _plan(app: App) -> Plan:
-    """Tells what a command would do."""
+    """Return the dry run of a command."""
     from ftpclient.cli.planning import Plan
 
     return Plan(app)
@@ -183,14 +185,14 @@ def _plan(app: App) -> Plan:
 def _named(
     app: App, command: str, patterns: tuple[str, ...]
 ) -> tuple[list[RemotePath], list[RemotePath], list[CommandError]]:
-    """What a command that removes or moves is to do, before it does anything.
+    """Find the paths that a command is to remove, before it removes any.
 
     Returns:
-        The paths; those of them that may not exist, because no pattern has found them; and an
-        error for each pattern that matches nothing.
+        The paths; those of them that may not exist, as they are plain names; and an error for
+        each pattern that matches nothing.
 
     Raises:
-        UsageError: One of them is protected.
+        UsageError: One of the paths is protected.
     """
     found: list[RemotePath] = []
     unseen: list[RemotePath] = []
@@ -209,28 +211,28 @@ def _named(
 
 
 def _check_unprotected(app: App, command: str, typed: str, path: RemotePath) -> None:
-    """Refuse to take away the directory that the user is in, or all there is.
+    """Refuse to remove or move the home, the current directory or one that contains it.
 
-    As in POSIX, no operand that ends in ``.`` or ``..`` is taken, wherever it leads.
+    As in POSIX, an operand that ends in ``.`` or ``..`` is also refused.
 
     Raises UsageError.
     """
     cwd = app.client.cwd
     if path == paths.ROOT:
-        reason = "your whole home"
+        reason = "it is your home"
     elif path == cwd:
-        reason = "the current directory"
+        reason = "it is the current directory"
     elif cwd.startswith(path + b"/"):
-        reason = "the current directory is in it"
+        reason = "it contains the current directory"
     elif paths.name_of(paths.from_text(typed)) in (b".", b".."):
-        reason = f"name it as {paths.show(path)}"
+        reason = f"write {paths.show(path)} instead"
     else:
         return
-    raise UsageError(f"{paths.show(typed)}: {command} refuses this: {reason}")
+    raise UsageError(f"{paths.show(typed)}: {command} refuses this path: {reason}")
 
 
 def _missing(app: App, unseen: list[RemotePath]) -> list[CommandError]:
-    """An error for each path at which nothing is; all are asked for at once."""
+    """Return an error for each path that doesn't exist. It takes a single round trip."""
     client = app.client
     missing: list[CommandError] = []
     connection = client.connection
@@ -242,17 +244,17 @@ def _missing(app: App, unseen: list[RemotePath]) -> list[CommandError]:
             except (NotFound, NotADirectory) as error:
                 missing.append(error)
             except CommandError:
-                pass  # removing it tells what is wrong with it
+                pass  # removing it will report the error
     finally:
         connection.forget_ahead()
     return missing
 
 
 def _refuse_missing(app: App, missing: list[CommandError], there: int, total: int) -> None:
-    """If something is missing, say so, and that nothing was removed; and end the command."""
+    """If paths are missing, report them and that nothing was removed, and end the command."""
     if not missing:
         return
-    hint = f"nothing was removed: {there} of {total} are there, and -f removes these"
+    hint = f"nothing was removed ({there} of {total} paths exist; -f removes those)"
     if there and len(missing) == 1:
         app.complain(missing[0].with_text(f"{missing[0]}; {hint}"))
     else:
@@ -270,7 +272,7 @@ def _for_each_found(
     action: Callable[[RemotePath], None],
     changes: Changes,
 ) -> int:
-    """As `for_each`, with paths that were found before, and errors for those that were not."""
+    """Run an action for found paths and report the missing ones; return the exit status."""
     failures: list[CommandError] = []
     for path in found:
         try:
@@ -416,16 +418,16 @@ def cp_command(
         failed = [p for p in copied.problems if not (no_clobber and p.code == "exists")]
         for problem in failed:
             text = problem.message
-            if not text.startswith("/"):  # it names no path
+            if not text.startswith("/"):  # the message doesn't name the path
                 text = f"{paths.show(paths.child(to, problem.path))}: {text}"
             app.complain(Failed(problem.code, text).to_error())
         more = copied.more_problems
-        if no_clobber:  # an older server tells neither count
+        if no_clobber:  # both counts are 0 from an older server
             more -= max(0, copied.skipped - (len(copied.problems) - len(failed)))
         if more > 0:
             app.complain(CommandError(f"{paths.show(source)}: {more} more could not be copied"))
         if failed or more > 0:
-            raise CommandError(f"{paths.show(source)}: not all of it could be copied")
+            raise CommandError(f"{paths.show(source)}: not copied completely")
         count = copied.files + copied.directories
         changes.done(source, to, size=copied.size_bytes, more={"count": count})
 
@@ -466,7 +468,7 @@ def ln_command(
     with /.
     """
     if not symbolic:
-        raise UsageError("there are no hard links here: ln -s makes a symbolic link, cp a copy")
+        raise UsageError("there are no hard links: ln -s makes a symbolic link, cp a copy")
     *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
     (name,) = locations.taken(app, [name])
     client = app.client
@@ -511,7 +513,7 @@ def ln_command(
 
 
 def _link_text(app: App, target: str) -> bytes:
-    """What a link is made to lead to."""
+    """Return the text of a link: its target as typed."""
     text = paths.from_text(target)
     if not app.interactive:
         return text
@@ -531,13 +533,13 @@ def _for_each_into(
     plan: Plan | None = None,
     ended: Callable[[], None] = lambda: None,
 ) -> None:
-    """Move or copy each source to its place, and end the command.
+    """Move or copy each source to its target, and end the command.
 
     Args:
-        changes: Of the command, for what fails.
-        check: Refuses a source, given as it was typed and as the path that it means.
-        plan: Tells what would be done, instead of its being done.
-        ended: Called when all of it was done, before the totals.
+        changes: The object to report failures to.
+        check: A function that raises an error for a source, given as typed and as a path.
+        plan: The dry run; None to make the changes.
+        ended: A function to call after all changes, before the totals.
     """
     client = app.client
     found: list[RemotePath] = []
@@ -575,7 +577,7 @@ def _for_each_into(
             changes.failed(source, error, to)
             status = error.exit_code if len(found) == 1 else 1
             if isinstance(error, (NotFound, AlreadyExists, IsADirectory)):
-                continue  # it has made nothing
+                continue  # nothing was created
         names.add(source, name)
         app.flush()
     if plan is not None:

@@ -1,7 +1,7 @@
-"""Comparing without changing anything: check.
+"""The command check, which compares local and remote files.
 
-Lives here: the options, what is printed. Lives elsewhere: the comparison (sync/check.py), which of
-the two is on the server (commands/sync.py).
+Lives here: the options and the output. Lives elsewhere: the comparison (sync/check.py), which of
+the two paths is remote (commands/sync.py).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_command(
 
 
 class _Findings(Printer):
-    """Prints findings as they come."""
+    """A listener that prints findings as they come."""
 
     def found(self, finding: Finding) -> None:
         try:
@@ -77,5 +77,5 @@ class _Findings(Printer):
                 self._app.print_json(records.finding_record(finding))
             else:
                 self._app.print(render.finding_line(finding))
-        except standard.ReaderLeft:  # as with results: the check stops itself
+        except standard.ReaderLeft:  # not raised here: the check stops itself
             self.enough = True

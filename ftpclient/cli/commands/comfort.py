@@ -1,4 +1,4 @@
-"""Commands for those who type in the shell: alias, unalias, set, history, clear, echo."""
+"""Commands for interactive use of the shell: alias, unalias, set, history, clear, echo."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def alias_command(app: App, definitions: tuple[str, ...]) -> None:
         name, equals, line = definition.partition("=")
         if not equals:
             if name not in aliases:
-                raise NotFound(f"alias: there is none of the name {printable(name)}")
+                raise NotFound(f"alias: no alias {printable(name)}")
             _show(app, name, aliases[name])
             continue
         if not _NAME.fullmatch(name):
-            raise UsageError(f"alias: {printable(name)!r} can't be a name")
+            raise UsageError(f"alias: invalid name {printable(name)!r}")
         app.shell.check_command(line)
         aliases[name] = line
     if not definitions:
@@ -56,7 +56,7 @@ def unalias_command(app: App, names: tuple[str, ...]) -> None:
     """Remove aliases."""
     for name in names:
         if app.shell.aliases.pop(name, None) is None:
-            raise NotFound(f"unalias: there is none of the name {printable(name)}")
+            raise NotFound(f"unalias: no alias {printable(name)}")
 
 
 @remote_command("set")

@@ -1,4 +1,4 @@
-"""Looking for servers: discover."""
+"""The command discover, which finds servers on the local network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ftpclient.connection.discovery import Found
 
 _TIMEOUT = 0.6
-"""Seconds in which servers of a local network have answered."""
+"""Seconds to wait; servers of a local network answer within that time."""
 _HEADS = ("NAME", "ADDRESS", "VERSION", "KEY FINGERPRINT")
 
 
@@ -53,7 +53,7 @@ def discover_command(app: App, timeout: float, discovery_port: int) -> None:
     with app.interrupt.at_once():
         found = discover(timeout, port=discovery_port)
     if not found:
-        raise NotFound("no server answers here (is one started with --discoverable?)")
+        raise NotFound("no server answered (was one started with --discoverable?)")
     if app.as_json:
         for one in found:
             app.print_json(records.found_record(one))

@@ -1,9 +1,9 @@
-"""The beginning and the end of remote files: head, tail.
+"""The commands head and tail, which print a part of remote files.
 
-Lives here: which bytes they are, and following a file that grows. Lives elsewhere: whole files (cat
-in browsing.py, less in viewing.py), fetching a range (transfer/ranges.py).
+Lives here: finding the part, and following a growing file. Lives elsewhere: whole files (cat in
+browsing.py, less in viewing.py), fetching a range (transfer/ranges.py).
 
-A range has no digest to be verified by; TLS vouches for it.
+A range has no digest to verify; only TLS protects it.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath
 
 _FIRST, _MOST = 64 * 1024, 1024 * 1024
-"""Bytes that are fetched at once: doubled as long as more are needed."""
+"""Bytes of the first and the largest request; the size doubles until enough was fetched."""
 _LINES = 10
 _NUMBER = re.compile(r"-(\d+)")
 _POLL_SECONDS = 1.0
-"""How often `tail -f` looks."""
+"""Interval at which `tail -f` looks at a file."""
 _OVERLAP = 1024
-"""Bytes before the place it has reached that `tail -f` compares: where they are others, the file
-is another one."""
+"""Bytes before its position that `tail -f` compares: if they differ, the file was replaced."""
 
 
 class _CountCommand(HintingCommand):
-    """Takes -20 for -n 20, as head and tail everywhere do."""
+    """A command that takes -20 for -n 20, as POSIX head and tail do."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words: list[str] = []
@@ -104,7 +103,7 @@ def tail_command(
     printing = _Printing(app, headings=len(patterns) > 1 and not app.quiet)
     followed: list[_Followed] = []
     if follow:
-        patient_client(app, None, None, None)  # a server that is restarted is waited for
+        patient_client(app, None, None, None)  # to wait for a server that restarts
 
     def show(path: RemotePath) -> None:
         entry = _check_file(app, path)
@@ -126,21 +125,21 @@ def tail_command(
 
 @dataclass(frozen=True)
 class _Amount:
-    """How much of a file: so many lines, or so many bytes."""
+    """The part of a file to print: a number of lines or of bytes."""
 
     lines: int = 0
     count: int | None = None
 
     @classmethod
     def of(cls, lines: int | None, count: int | None) -> _Amount:
-        """What the options say. Raises UsageError."""
+        """Return the amount that the options give. Raises UsageError."""
         if lines is not None and count is not None:
-            raise UsageError("-n counts lines and -c bytes: only one of them can be given")
+            raise UsageError("-n and -c can't be used together")
         return cls(_LINES if lines is None else lines, count)
 
 
 class _Printing:
-    """Headings, as head and tail print them: one whenever another file goes on."""
+    """The headings of head and tail: one whenever the output changes to another file."""
 
     def __init__(self, app: App, *, headings: bool) -> None:
         self._app = app
@@ -148,7 +147,7 @@ class _Printing:
         self._current: RemotePath | None = None
 
     def begin(self, path: RemotePath) -> None:
-        """The bytes that follow are of this file."""
+        """Print the heading of a file, unless its output continues."""
         if self._headings and path != self._current:
             blank = "" if self._current is None else "\n"
             self._app.print(f"{blank}==> {paths.show(path)} <==")
@@ -157,7 +156,7 @@ class _Printing:
 
 
 def _check_file(app: App, path: RemotePath) -> Entry:
-    """What is there, where links lead. Raises CommandError."""
+    """Return the entry of a file, following links. Raises CommandError for other types."""
     entry = app.client.stat(path, follow=True)
     if entry.type != "file":
         raise NotRegular(f"{paths.show(path)}: not a file")
@@ -186,7 +185,7 @@ def _head(app: App, path: RemotePath, amount: _Amount) -> None:
 
 
 def _after_lines(data: bytearray, count: int) -> tuple[int, int]:
-    """Where ``count`` lines end, or the end of the data; and how many ended in it."""
+    """Return the offset after ``count`` lines or all data, and the number of lines ended."""
     end = found = 0
     while found < count:
         newline = data.find(b"\n", end)
@@ -197,7 +196,7 @@ def _after_lines(data: bytearray, count: int) -> tuple[int, int]:
 
 
 def _beginning_of_tail(app: App, path: RemotePath, size: int, amount: _Amount) -> int:
-    """Where the last lines or bytes of a file of this size begin."""
+    """Return the offset of the last lines or bytes of a file of this size."""
     if amount.count is not None:
         return max(0, size - amount.count)
     if not amount.lines:
@@ -210,7 +209,7 @@ def _beginning_of_tail(app: App, path: RemotePath, size: int, amount: _Amount) -
         at = len(data)
         while (at := data.rfind(b"\n", 0, at)) >= 0:
             if begin + at == size - 1:
-                continue  # it ends the last line, and begins none
+                continue  # it ends the last line
             newlines += 1
             if newlines == amount.lines:
                 return begin + at + 1
@@ -219,7 +218,7 @@ def _beginning_of_tail(app: App, path: RemotePath, size: int, amount: _Amount) -
 
 
 class _Followed:
-    """A file that is printed as it grows."""
+    """A file that `tail -f` follows."""
 
     def __init__(self, path: RemotePath, entry: Entry, offset: int) -> None:
         self._path = path
@@ -229,8 +228,8 @@ class _Followed:
         self._missing = False
 
     def look(self, app: App, printing: _Printing) -> None:
-        """Print what was added since."""
-        with suppress(NotFound, NotRegular, IsADirectory):  # since it was looked at: told next time
+        """Print what was appended since the last call."""
+        with suppress(NotFound, NotRegular, IsADirectory):  # just removed: reported next time
             self._look(app, printing)
 
     def _look(self, app: App, printing: _Printing) -> None:
@@ -247,7 +246,7 @@ class _Followed:
         self._seen = entry.size, entry.mtime_ns
 
     def go_on(self, app: App, end: int) -> None:
-        """Print up to there, as far as it is still there."""
+        """Print the bytes from the position up to ``end``, as far as they still exist."""
         window = _FIRST
         while self._offset < end:
             length = min(window, end - self._offset)
@@ -264,39 +263,39 @@ class _Followed:
             entry = retry.asked(app.client, Printer(app), lambda: _check_file(app, self._path))
         except (NotFound, NotRegular) as error:
             if not self._missing:
-                what = "was removed" if isinstance(error, NotFound) else "is no file any more"
-                app.remark(f"{paths.show(self._path)} {what}: waiting for it")
+                what = "was removed" if isinstance(error, NotFound) else "is no longer a file"
+                app.remark(f"{paths.show(self._path)} {what}; waiting for it")
             self._missing = True
             return None
         if self._missing:
             self._missing = False
-            self._begin_anew(app, "is there again")
+            self._begin_anew(app, "exists again")
         return entry
 
     def _before(self, app: App) -> bytearray:
-        """The bytes before the place that was reached, as they are now."""
+        """Return the bytes before the position, as they are now."""
         length = len(self._last)
         if not length:
             return self._last
         return app.client.fetch_range(self._path, self._offset - length, length).data
 
     def _begin_anew(self, app: App, why: str) -> None:
-        app.remark(f"{paths.show(self._path)} {why}: printing it from its beginning")
+        app.remark(f"{paths.show(self._path)} {why}; printing it from the beginning")
         self._offset, self._last = 0, bytearray()
         self._seen = -1, 0
 
 
 def _write(data: bytearray) -> None:
-    """Bytes on standard output. Raises ReaderLeft."""
+    """Write bytes to standard output. Raises ReaderLeft."""
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def _check_reader() -> None:
-    """Nothing is written as long as nothing grows: look whether the reader of a pipe has left.
+    """Raise ReaderLeft if the reader of a pipe has left.
 
-    Raises ReaderLeft.
+    While no file grows, nothing is written that would fail.
     """
     if standard.output() is None:
         return

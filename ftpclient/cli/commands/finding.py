@@ -1,4 +1,4 @@
-"""Looking through trees: find, tree."""
+"""Commands that walk through trees: find, tree."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ _DAY, _MINUTE = 86_400, 60
 )
 @click.option("-empty", "empty", is_flag=True, help="Match empty files and directories.")
 @click.option(
-    "-size", metavar="[+-]N", help="Match files larger (+10M) or smaller (-10M); in bytes."
+    "-size",
+    metavar="[+-]N",
+    help="Match files larger (+10M) or smaller (-10M); N in bytes, or with K, M or G.",
 )
 @click.option(
     "-mtime", "days", metavar="[+-]N", help="Match what changed N days ago; -7: in the last 7 days."
@@ -104,7 +106,7 @@ def find_command(
     directory, and keeps directories that are not empty.
     """
     shown = _Shown(app, long=long, zero=zero, at_the_end=delete)
-    wanted: list[Criterion] = []  # their patterns are patterns, in quotes or not
+    wanted: list[Criterion] = []  # patterns even if they were quoted
     try:
         if name is not None:
             wanted.append(find_criteria.name_like(name))
@@ -139,30 +141,30 @@ def find_command(
 
 
 class _Shown:
-    """How what was found is printed: in the shell by names as they were typed.
+    """The output of `find`. In the shell, paths are shown relative if PATH was typed so.
 
     Args:
-        at_the_end: It is printed when all of it is known, instead of as it comes.
+        at_the_end: True if results are printed after the search, not as they come.
     """
 
     def __init__(self, app: App, *, long: bool, zero: bool, at_the_end: bool) -> None:
         self._app = app
         self._at_the_end = at_the_end
         self._tops: dict[RemotePath, bytes] = {}
-        """The names of the places to begin at: those that the last word has meant, or of all."""
+        """The displayed names of the starting points: of the last word, or of all words."""
         self._long = long
         self._zero = zero
 
     def tops_of(self, app: App, word: str) -> list[RemotePath]:
-        """The paths that a word means."""
+        """Return the starting points that a word matches."""
         found = app.client.glob(app.pattern(word))
-        if app.interactive:  # elsewhere the paths are absolute, as scripts expect
+        if app.interactive:  # scripts expect absolute paths
             names = {path: as_typed(app, word, path) for path in found}
             self._tops = self._tops | names if self._at_the_end else names
         return found
 
     def name(self, path: RemotePath) -> bytes:
-        """The name of something that was found."""
+        """Return the displayed name of a result."""
         top = path
         while top not in self._tops:
             if top == paths.ROOT:
@@ -171,7 +173,7 @@ class _Shown:
         return below(self._tops[top], path[len(top) :].lstrip(b"/"))
 
     def path_like(self, pattern: str) -> Criterion:
-        """The absolute path is like the pattern, or the one that is printed."""
+        """Match the absolute path or the displayed one."""
         like = find_criteria.path_like(pattern)
         return lambda path, entry: like(path, entry) or like(self.name(RemotePath(path)), entry)
 
@@ -190,12 +192,12 @@ class _Shown:
 
 
 class _Finding:
-    """One `find`. What is found is told as it comes: nothing is kept.
+    """The search of `find`. Results are passed on as they come, not stored.
 
     Args:
-        found: Told each path that meets all criteria.
-        empty: Only files without a byte, and directories with nothing in them.
-        left_out: Is not looked at, nor is what is in it.
+        found: A function to call for each path that passes all tests.
+        empty: True for empty files and empty directories only.
+        left_out: Patterns of entries that are skipped, with their contents.
     """
 
     def __init__(
@@ -217,7 +219,7 @@ class _Finding:
         self.failures = Summary()
 
     def look(self, top: RemotePath) -> None:
-        """Look at a path, and at all below it."""
+        """Search a path and everything below it."""
         entry = self._app.client.stat(top)
         if self._empty:
             self._look_for_empty(top, entry)
@@ -228,17 +230,17 @@ class _Finding:
                 self._offer(path, found, depth)
 
     def _look_for_empty(self, top: RemotePath, entry: Entry) -> None:
-        """The same, where a directory is offered only when it is known what is in it."""
+        """Search with -empty, which needs a directory's contents before it can be tested."""
         if entry.type != "dir":
             if not entry.size and entry.type == "file":
                 self._offer(top, entry, 0)
             return
         walk = walking(self._left_out)
         complain = complain_about(self._app, top, self.failures, walk)
-        with closing(spool.Table(Entry)) as waiting:  # those whose turn is to come
+        with closing(spool.Table(Entry)) as waiting:  # directories not listed yet
             waiting[b""] = entry
             for directory, entries in self._app.client.walk(top, on_problem=complain):
-                mine = waiting.pop(directory)  # None: another part of it has come before
+                mine = waiting.pop(directory)  # None: not its first part
                 here = paths.child(top, directory) if directory else top
                 depth = directory.count(b"/") + 1 if directory else 0
                 if mine is not None and not entries:
@@ -253,7 +255,7 @@ class _Finding:
         client = self._app.client
         walk = walking(self._left_out)
         complain = complain_about(self._app, top, self.failures, walk)
-        if self._most == 1:  # no need to walk on
+        if self._most == 1:  # a single listing is enough
             for entry in walk.selected(b"", client.list_dir(top, on_problem=complain)):
                 yield paths.child(top, entry.path), entry, 1
             return
@@ -302,10 +304,10 @@ def tree_command(
 
 
 class _Drawing:
-    """One `tree`. A directory is listed when it is drawn, so what -L leaves out costs nothing.
+    """The output of `tree`. Directories are listed as they are drawn, up to the level of -L.
 
     Attributes:
-        sizes: ``bytes``, ``human``, or None for none.
+        sizes: ``bytes``, ``human``, or None to show no sizes.
     """
 
     def __init__(
@@ -329,7 +331,7 @@ class _Drawing:
             self._below(top, "", 1)
 
     def conclude(self) -> None:
-        """Say how much there was."""
+        """Print the number of directories and files."""
         if not self._app.as_json:
             files = "" if self._only_directories else f", {_counted(self._others, 'file')}"
             counted = _counted(self._directories, "director", "y", "ies")

@@ -1,4 +1,4 @@
-"""Explaining the commands, and completing them: help, completion."""
+"""Commands about the commands: help, completion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def help_command(ctx: click.Context, app: App, words: tuple[str, ...], everythin
 
 
 def _help_of(ctx: click.Context, words: list[str], *, everything: bool) -> str:
-    """The help of the command that some words name, in a group."""
+    """Return the help of the command that some words name in a group."""
     group = ctx.command
     if not words:
         return help_text(ctx, everything=everything)

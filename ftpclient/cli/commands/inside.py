@@ -1,4 +1,4 @@
-"""Commands that only the shell has: cd, lcd, lpwd, lls, lmkdir, source, exit."""
+"""Commands that exist in the shell only: cd, lcd, lpwd, lls, lmkdir, source, exit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cd_command(app: App, directory: str) -> None:
     before = client.cwd
     if directory == "-":
         if app.shell.previous is None:
-            raise CommandError("cd: there is no directory before this one")
+            raise CommandError("cd: no previous directory")
         app.print(paths.show(client.change_dir(app.shell.previous)))
     else:
         found = client.glob(app.pattern(directory))

@@ -1,7 +1,8 @@
-"""Uploads that were interrupted, and that the server keeps: kept."""
+"""The command kept, about interrupted uploads that the server keeps."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import click
@@ -28,7 +29,7 @@ def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool)
     drops it after some days.
     """
     if everything and words:
-        raise UsageError("--all means every upload: name no PATH with it")
+        raise UsageError("--all and PATH can't be used together")
     if drop and not (everything or words):
         raise UsageError("--drop needs the PATH of an upload, or --all")
     if everything:
@@ -42,6 +43,8 @@ def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool)
 def _list(app: App, words: tuple[str, ...]) -> None:
     uploads = app.client.kept()
     wanted, missing = _named(app, words, uploads)
+    if not (uploads or words) and sys.stdout.isatty():
+        app.say("no interrupted uploads")
     for one in uploads:
         if words and one.path not in wanted:
             continue
@@ -78,9 +81,9 @@ def _drop(app: App, words: tuple[str, ...]) -> None:
 def _named(
     app: App, words: tuple[str, ...], uploads: Sequence[KeptUpload]
 ) -> tuple[list[RemotePath], list[CommandError]]:
-    """The targets that words name, and an error for each pattern that matches none.
+    """Return the targets that words name, and an error for each word that matches none.
 
-    The targets don't exist, as a rule: patterns are held against what is kept.
+    The targets usually don't exist, so patterns are matched with the list of uploads.
     """
     wanted: list[RemotePath] = []
     missing: list[CommandError] = []
@@ -116,12 +119,14 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
         app.print_json(records.done_record("kept-drop", **counts))
     else:
         uploads = "1 upload" if count == 1 else f"{count} uploads"
-        app.say(f"dropped {uploads}: {human(size)} are free again")
+        app.say(f"dropped {uploads}: {human(size)} freed")
         if under_way:
-            going = "1 upload is" if under_way == 1 else f"{under_way} uploads are"
-            app.say(f"{going} under way: not dropped")
+            running = (
+                "1 running upload was" if under_way == 1 else f"{under_way} running uploads were"
+            )
+            app.say(f"{running} not dropped")
     if busy:
-        error = Busy("1 upload goes on" if busy == 1 else f"{busy} uploads go on")
+        error = Busy(f"{'1 upload is' if busy == 1 else f'{busy} uploads are'} in use: not dropped")
         app.complain(error)
         raise_for(error.exit_code if not count else 1)
 
@@ -129,7 +134,7 @@ def _dropped(app: App, done: list[KeptDropped]) -> None:
 def _line(one: KeptUpload) -> str:
     age = records.age_of(one)
     came = f"{human(one.size):>10} of {human(one.total):<10}"
-    path = "(the server has not written down what for)" if one.path is None else None
+    path = "(path unknown)" if one.path is None else None
     shown = path or paths.show(one.path or b"")
     return (
         f"{came}  {'?' if age is None else moments.span(age):>6} old  until {_until(one)}  {shown}"

@@ -1,4 +1,4 @@
-"""The connection itself: connect (the shell), batch, forget (a server's key)."""
+"""Commands about the connection: connect (the shell), batch, forget (a server's key)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def connect_command(app: App, server: str | None, more: tuple[str, ...]) -> None
     if server is not None:
         location = locations.of_connect(server)
         if more:
-            raise UsageError(f"one server, and nothing else: {_instead(location, more)}")
+            raise UsageError(f"connect takes only a server: {_instead(location, more)}")
         app.use(location.server)
         app.first_directory = location.path or location.start
     raise_for(app.run_shell(app, None))
@@ -47,7 +47,7 @@ def batch_command(app: App, file: str, keep_going: bool, check: bool) -> None:
 
 
 def _instead(location: locations.Location, more: Sequence[str]) -> str:
-    """What to write who gives connect a server and more."""
+    """Return the advice for a connect with further words after the server."""
     words = shlex.join(more)
     if more[0].isdigit():
         return f"did you mean {location.server}:{more[0]}?"
@@ -69,5 +69,5 @@ def forget_command(app: App, server: str) -> None:
 
     endpoint = choose(server).address.endpoint
     if not KnownHosts().remove(endpoint):
-        raise NotFound(f"{endpoint}: no key is pinned")
+        raise NotFound(f"{endpoint}: no key is saved")
     app.tell_done(f"forgot the key of {endpoint}", "forget", server=endpoint)

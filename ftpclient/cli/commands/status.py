@@ -1,7 +1,7 @@
-"""Where one is, and as whom: status.
+"""The command status, about the current connection.
 
-Lives here: what is collected, and how it is shown.
-Lives elsewhere: each part on its own (df in browsing.py, token and servers in accounts.py).
+Lives here: collecting and printing it.
+Lives elsewhere: commands for each part (df in browsing.py, token and servers in accounts.py).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def status_command(app: App) -> None:
     app.print(f" login: {_token_words(token)}")
     if app.interactive:
         app.print(f"   cwd: {show(client.cwd)}")
-    for at, line in enumerate(render.room_lines(room)):
+    for at, line in enumerate(render.room_lines(room, app.command)):
         app.print(f"{'' if at else ' space:':>7} {line}")
 
 
 def _saved_name(client: Client) -> str | None:
-    """Under which name the server is saved, if it has one."""
+    """Return the name under which the server is saved, if any."""
     address = client.address
     return next(
         (

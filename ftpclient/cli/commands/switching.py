@@ -1,4 +1,4 @@
-"""From one server to another, in the shell: open, close, bookmark."""
+"""Commands of the shell that switch servers: open, close, bookmark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_command(app: App, server: str | None) -> None:
     """
     if server is None:
         if app.known_client is not None:
-            raise UsageError("open: the connection is open already; name another SERVER")
+            raise UsageError("open: already connected; name another SERVER")
         app.reopen()
         _tell(app)
         return
@@ -36,9 +36,9 @@ def open_command(app: App, server: str | None) -> None:
         client.change_dir(location.path or location.start)
     else:
         try:
-            client.change_dir(client.cwd)  # as it was left
+            client.change_dir(client.cwd)  # check that it still exists
         except CommandError:
-            app.remark(f"{paths.show(client.cwd)} is gone: you are in /")
+            app.remark(f"{paths.show(client.cwd)} no longer exists; the current directory is /")
             client.change_dir("/")
     _tell(app)
 
@@ -66,7 +66,7 @@ def bookmark_command(app: App, name: str) -> None:
     try:
         client.cwd.decode()
     except UnicodeDecodeError:
-        raise CommandError(f"{paths.show(client.cwd)}: not UTF-8, which can't be saved") from None
+        raise CommandError(f"{paths.show(client.cwd)}: not UTF-8; can't be saved") from None
     SavedServers().bookmark(app.chosen, name, client.user, paths.to_text(client.cwd))
     app.tell_done(
         f"saved as {name}: {client.address}:{paths.show(client.cwd)}",

@@ -1,9 +1,8 @@
-"""Mirroring a tree: sync."""
+"""The command sync, which mirrors a tree."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from heapq import nsmallest
@@ -135,16 +134,16 @@ def sync_command(
 ) -> None:
     """Mirror SRC to DST, one of them on the server.
 
-    Files are the same if size and time are. An .ftpignore file in SRC excludes files.
+    Files count as equal if size and time are equal. An .ftpignore file in SRC excludes files.
     """
     source, target = checked_roots(app, source, target, "sync")
     delete |= delete_before
     if not delete:
         for given, name in ((max_delete is not None, "--max-delete"), (force, "--force")):
             if given:
-                raise UsageError(f"{name} has a meaning together with --delete only")
+                raise UsageError(f"{name} needs --delete")
     if checksum and size_only:
-        raise UsageError("--checksum and --size-only exclude each other")
+        raise UsageError("--checksum and --size-only can't be used together")
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options
@@ -191,11 +190,15 @@ def sync_command(
 
 
 def checked_roots(app: App, source: str, target: str, verb: str) -> tuple[str, str]:
-    """The two roots of a command of this name, one of which begins with a colon.
+    """Return the two roots of a command, the remote one with a leading colon.
 
-    A server that one of them names is used from now on.
+    If it names a server, the command uses that one.
 
-    Raises UsageError.
+    Args:
+        verb: The command's name.
+
+    Raises:
+        UsageError: Not exactly one of them is remote.
     """
     source, target = _with_colon(app, source, target, verb)
     _check_roots(source, target, verb)
@@ -203,15 +206,15 @@ def checked_roots(app: App, source: str, target: str, verb: str) -> tuple[str, s
 
 
 def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str]:
-    """A root that names its server as one that begins with a colon. The server is used from now on.
+    """Return the roots with a leading colon in place of a server, which is used from now on.
 
     Raises UsageError.
     """
     named = [path for path in (source, target) if locations.read(path) is not None]
     if len(named) == 2 or named and any(path.startswith(":") for path in (source, target)):
-        copies = ", and cp -r copies on a server" if verb == "sync" else ""
+        copies = " (cp -r copies on a server)" if verb == "sync" else ""
         raise UsageError(
-            f"{source} and {target} are both on a server: {verb} has one of them here{copies}"
+            f"{source} and {target} are both on a server: one of them must be local{copies}"
         )
     if not named:
         return source, target
@@ -220,11 +223,11 @@ def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str
 
 
 def _check_roots(source: str, target: str, verb: str) -> None:
-    """Exactly one of them is remote. Otherwise, name what was meant by a command of this name."""
+    """Check that exactly one root is remote; otherwise, suggest what was probably meant."""
     remote = [path for path in (source, target) if path.startswith(":")]
     if len(remote) == 1:
         if remote[0] == ":":
-            raise UsageError("nothing follows the colon: :/ is all that you have there")
+            raise UsageError("nothing follows the colon: write :/ for your home")
         if not (source and target):
             raise UsageError("an empty path")
         return
@@ -232,7 +235,7 @@ def _check_roots(source: str, target: str, verb: str) -> None:
         meant_here = f"did you mean cp -r {source[1:]} {target[1:]}?" if verb == "sync" else None
         raise UsageError(
             "both paths begin with a colon, so both are on the server: "
-            + (meant_here or f"one of those of {verb} is here")
+            + (meant_here or "one of them must be local")
         )
     for path in (source, target):
         check_no_password(path)  # it would be shown
@@ -242,8 +245,8 @@ def _check_roots(source: str, target: str, verb: str) -> None:
             if "://" not in path:
                 ways.insert(0, f"USER@{path}")
             raise UsageError(
-                f"{host} names no server that is saved: write {' or '.join(ways)} "
-                f"(a local directory of that very name: ./{path})"
+                f"{host} is not a saved server: write {' or '.join(ways)} "
+                f"(for a local directory of that name, ./{path})"
             )
     if not os.path.lexists(source) and os.path.isdir(target):
         meant = [f":{source}", target]
@@ -256,7 +259,7 @@ def _check_roots(source: str, target: str, verb: str) -> None:
 
 
 def _server_and_path(word: str) -> tuple[str, str]:
-    """What HOST:PATH, or a URL, names; empty when it is neither."""
+    """Return host and path of HOST:PATH or a URL; empty strings for other words."""
     scheme, place = without_scheme(word)
     host, separator, path = place.partition(":" if scheme is None else "/")
     if scheme is not None:
@@ -265,12 +268,12 @@ def _server_and_path(word: str) -> tuple[str, str]:
 
 
 def expanded(path: str) -> str:
-    """A local path, with what ``~`` stands for."""
+    """Return a path with ``~`` expanded if it is a local one."""
     return path if path.startswith(":") else os.path.expanduser(path)
 
 
 def _confirm(app: App, plan: Plan) -> bool:
-    """Show what is going to be deleted, and ask."""
+    """Show what will be deleted, and ask."""
     total = 0
 
     def steps() -> Iterator[Step]:
@@ -281,26 +284,23 @@ def _confirm(app: App, plan: Plan) -> bool:
 
     first = nsmallest(proposal.SHOWN, steps(), key=lambda step: step.path)
     proposal.show(app, map(_thing, first), total)
-    count = "1 thing" if plan.doomed == 1 else f"{plan.doomed:,} things"
-    answers = "yes/no/list" if total > len(first) else "yes/no"
-    question = f"Delete {count} ({human(plan.doomed_size)}) ({answers})? "
-    while True:
-        print(question, end="", file=sys.stderr, flush=True)
-        with app.interrupt.at_once():
-            line = sys.stdin.readline()
-        answer = line.strip().lower()
-        if answer in ("yes", "y", "no", "n") or not line:
-            return answer in ("yes", "y")
-        if answer in ("list", "l", "?"):
-            from ftpclient.sync.plan import Step
-            from ftpclient.transfer import spool
+    count = "1 entry" if plan.doomed == 1 else f"{plan.doomed:,} entries"
 
-            everything = spool.sort(steps(), lambda step: step.path, kind=Step)
-            proposal.show_all(map(_thing, everything))
+    def show_list() -> None:
+        from ftpclient.sync.plan import Step
+        from ftpclient.transfer import spool
+
+        everything = spool.sort(steps(), lambda step: step.path, kind=Step)
+        proposal.show_all(map(_thing, everything))
+
+    is_cut = total > len(first)
+    answers = "yes/no/list" if is_cut else "yes/no"
+    question = f"Delete {count} ({human(plan.doomed_size)}) ({answers})? "
+    return app.yes_or_no(question, show_list=show_list if is_cut else None)
 
 
 def _thing(step: Step) -> tuple[bytes, str, str]:
-    """A deletion, for `proposal.show`."""
+    """Return a deletion as a thing for `proposal.show`."""
     name = paths.show(step.path)
     if step.type == "dir":
         size = f", {human(step.size)}" if step.size else ""
@@ -309,11 +309,11 @@ def _thing(step: Step) -> tuple[bytes, str, str]:
 
 
 class _Watching(Forwarding):
-    """Prints while the trees are compared and deletions are asked about; then there are bars.
+    """A listener that shows bars only after the trees were compared and questions answered.
 
     Args:
-        stack: Takes the bars away at the end.
-        trash: Hears of what was deleted.
+        stack: The stack that removes the bars at the end.
+        trash: The remark about the trash, to which deletions are reported.
     """
 
     def __init__(self, app: App, stack: ExitStack, trash: operations.Kept) -> None:

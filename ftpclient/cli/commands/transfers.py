@@ -1,4 +1,4 @@
-"""Moving files: put and get."""
+"""The commands put and get, which transfer files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class _Choices(msgspec.Struct, frozen=True):
-    """What put and get can both be told."""
+    """The options that put and get share."""
 
     recursive: bool
     no_clobber: bool
@@ -59,44 +59,45 @@ class _Choices(msgspec.Struct, frozen=True):
     dry_run: bool
 
     def check(self) -> None:
-        """Refuse those that exclude each other. Raises UsageError."""
+        """Refuse options that contradict each other. Raises UsageError."""
         if self.no_clobber and self.update:
-            raise UsageError("--no-clobber and --update exclude each other")
+            raise UsageError("--no-clobber and --update can't be used together")
         if self.links and self.copy_links:
-            raise UsageError("--links and --copy-links exclude each other")
+            raise UsageError("--links and --copy-links can't be used together")
         if self.remove_source and self.copy_links:
             raise UsageError(
-                "--remove-source and --copy-links exclude each other: what links lead to stays"
+                "--remove-source and --copy-links can't be used together: "
+                "targets of links are never removed"
             )
         if self.patterns and not self.recursive and self.files_from is None:
-            raise UsageError("--exclude and --include are about trees: they go with -r")
+            raise UsageError("--exclude and --include need -r")
 
     def check_one_tree(self, sources: list[str]) -> None:
-        """Refuse several sources below which a list of paths would be. Raises UsageError."""
+        """Refuse --files-from with several sources. Raises UsageError."""
         if self.files_from is not None and len(sources) != 1:
-            raise UsageError("--files-from takes one SOURCE: the directory that its paths are in")
+            raise UsageError("--files-from needs exactly one SOURCE, the directory of its paths")
 
     @property
     def overwrite(self) -> Overwrite:
         return "never" if self.no_clobber else "older" if self.update else "always"
 
     def tell(self, app: App) -> None:
-        """Tell of what -n means here."""
+        """Print what -n means, if the user may have meant a dry run."""
         if self.no_clobber and self.recursive and not self.dry_run:
             rehearsal.tell_of_n(app)
 
     def listening(
         self, app: App, action: str, *, typed: bool = False
     ) -> AbstractContextManager[Listener]:
-        """What shows the transfer."""
+        """Return the listener that shows the transfer."""
         if self.dry_run:
             return nullcontext(rehearsal.PlanPrinter(app))
         return listening(app, action, typed=typed)
 
     def finish(self, app: App, summary: Summary, *, atomic: bool = False) -> None:
-        """Print the totals, and end the command with its status."""
+        """Print the totals and end the command with its exit status."""
         if atomic and summary.failed:
-            app.complain(CommandError("not all of it could be sent: nothing was replaced"))
+            app.complain(CommandError("some files could not be sent, so nothing was replaced"))
         if self.dry_run:
             rehearsal.finish(app, summary)
             raise_for(summary.exit_code)
@@ -104,12 +105,12 @@ class _Choices(msgspec.Struct, frozen=True):
             _finish(app, summary)
 
     def client(self, app: App) -> Client:
-        """The client, connected."""
+        """Return the client, connected."""
         return patient_client(app, self.retry_for, self.retries, self.limit_rate)
 
 
 def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `_Choices`, which the command gets as ``choices``."""
+    """Add the options of `_Choices`, which the command receives as ``choices``."""
 
     @functools.wraps(command)
     def function(app: App, **arguments: Any) -> None:
@@ -193,7 +194,7 @@ def _finish(app: App, summary: Summary) -> None:
 
 
 def _is_one_failure(summary: Summary) -> bool:
-    """Whether all that there is to say was said when the only file failed."""
+    """Return whether the only file failed, so that its error message says everything."""
     return summary.failed == 1 and not (summary.done or summary.skipped)
 
 
@@ -238,21 +239,21 @@ def put_command(
     sources, target = named.sources, named.target
     if target.endswith(":") and "/" not in target and not named.placed:
         raise UsageError(
-            f"{target} names no server that is saved: write USER@{target} or ftpd://{target[:-1]}/ "
-            f"(a file of that very name: ./{target})"
+            f"{target} doesn't name a saved server: write USER@{target} or "
+            f"ftpd://{target[:-1]}/ (for a file of that name, ./{target})"
         )
     choices.check()
     if sources == ["-"]:
         if choices.files_from is not None:
-            raise UsageError("--files-from takes a directory as SOURCE, not standard input")
+            raise UsageError("--files-from can't be used with standard input")
         if choices.remove_source:
-            raise UsageError("--remove-source can't remove standard input")
+            raise UsageError("--remove-source can't be used with standard input")
         if choices.dry_run:
-            raise UsageError("--dry-run can't tell what standard input is going to bring")
-        if len(arguments) == 1:  # with -t as well: it says where, and not under which name
+            raise UsageError("--dry-run can't be used with standard input")
+        if len(arguments) == 1:  # also with -t, which names a directory and not the file
             raise UsageError("put - needs the name of the file to write")
         if app.shell.on_stdin:
-            raise UsageError("put - can't be used here: standard input has the commands")
+            raise UsageError("put - can't be used here: standard input holds the commands")
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")
         client = choices.client(app)
@@ -264,22 +265,22 @@ def put_command(
         return
     if app.interactive:
         sources = [match for source in sources for match in app.expand(source)]
-    if "" in sources:  # a variable that was not set, most likely
+    if "" in sources:  # probably an unset variable
         raise UsageError("an empty path")
     if len(sources) == 1 and not app.as_json and not os.path.lexists(sources[0]):
-        # before a connection is made; of several, each has its turn
-        locations.check_local(sources[0], "get fetches it, and cp copies it there")
-        raise NotFound(f"{paths.show(sources[0])}: no such file or directory here")
+        # fail without connecting; of several sources, each is reported in its turn
+        locations.check_local(sources[0], "get downloads it, cp copies it on the server")
+        raise NotFound(f"{paths.show(sources[0])}: no such local file or directory")
     if ignore_files and not choices.recursive and choices.files_from is None:
-        raise UsageError("--ignore-files is about trees: it goes with -r")
+        raise UsageError("--ignore-files needs -r")
     choices.check_one_tree(sources)
     if choices.files_from is not None and not os.path.isdir(sources[0]):
-        raise UsageError(f"--files-from takes a directory as SOURCE: {paths.show(sources[0])}")
+        raise UsageError(f"--files-from: {paths.show(sources[0])} is not a directory")
     operands.check_put(app, named)
     if atomic and choices.remove_source:
-        raise UsageError("--remove-source and --atomic exclude each other")
+        raise UsageError("--remove-source and --atomic can't be used together")
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
-        raise UsageError("--atomic takes -r and one directory")
+        raise UsageError("--atomic needs -r and exactly one directory")
     choices.tell(app)
     client = choices.client(app)
     with choices.listening(app, "put") as listener:
@@ -332,7 +333,7 @@ def get_command(
     named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target
     if not os.path.lexists(target):
-        locations.check_local(target, "get's last word is a place here, as . for this directory")
+        locations.check_local(target, "the target of get is local, e.g. . for this directory")
     choices.check()
     choices.check_one_tree(sources)
     if at is not None:
@@ -340,11 +341,11 @@ def get_command(
         return
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if choices.files_from is not None:
-            raise UsageError("--files-from takes a directory as TARGET, not standard output")
+            raise UsageError("--files-from can't be used with standard output")
         if choices.dry_run:
-            raise UsageError("--dry-run has nothing to tell of standard output")
+            raise UsageError("--dry-run can't be used with standard output")
         if choices.remove_source:
-            raise UsageError("--remove-source needs a file here: standard output keeps nothing")
+            raise UsageError("--remove-source can't be used with standard output")
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -376,13 +377,13 @@ def get_command(
 
 
 def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str) -> None:
-    """Get an earlier version of one file, and end the command."""
+    """Download an earlier version of one file, and end the command."""
     from ftpclient.cli import trashed
 
     if len(named.sources) != 1:
-        raise UsageError("--at takes one SOURCE: a file")
+        raise UsageError("--at needs exactly one SOURCE, a file")
     if choices.recursive or choices.files_from is not None or choices.remove_source:
-        raise UsageError("--at is about one file: no -r, no --files-from, no --remove-source")
+        raise UsageError("--at can't be used with -r, --files-from or --remove-source")
     path = app.client.resolve(named.sources[0])
     version = version_at(app, path, at)
     place, in_trash = (path, None) if version is None else (version.place, version.in_trash)
@@ -396,7 +397,7 @@ def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str)
     if app.interactive:
         target = os.path.expanduser(target)
     if named.into is not False and (os.path.isdir(target) or target.endswith("/") or named.into):
-        # in the trash it has another name
+        # the version's own name is that of the trash
         target = os.path.join(target, os.fsdecode(paths.name_of(path)))
     client = choices.client(app)
     with choices.listening(app, "get", typed=_is_screen(target)) as listener:
@@ -418,7 +419,7 @@ def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str)
 
 
 def _is_screen(target: str) -> bool:
-    """Whether what is written to a path appears on a terminal, where bars would be in the way."""
+    """Return whether a path may be a terminal, where a progress line would disturb the output."""
     try:
         return stat.S_ISCHR(os.stat(target).st_mode)
     except OSError:

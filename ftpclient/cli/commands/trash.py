@@ -1,4 +1,4 @@
-"""What was removed and replaced, and getting it back: trash, versions, restore, undo."""
+"""Commands about removed and replaced files: trash, versions, restore, undo."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import click
 
 from ftpclient import verbs
 from ftpclient.cli import moments, operations, proposal, records, render, trashed
-from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.app import App, UsageError, command_line
 from ftpclient.cli.at import at_option, version_at
 from ftpclient.cli.commands.browsing import status_of
 from ftpclient.cli.group import (
     RemoteArgument,
     RemoteOption,
+    in_shell,
     offers,
     raise_for,
     remote_command,
@@ -32,6 +33,7 @@ from ftpwire import likeness, paths, trash_names
 from ftpwire.cells import begun, columns_of
 from ftpwire.command_help import Group
 from ftpwire.errors import CommandError, IsADirectory, NotFound
+from ftpwire.job_end import CANCELLED
 from ftpwire.messages import InTrash, Removed, TrashedOperation
 from ftpwire.paths import RemotePath
 from ftpwire.units import human, parse_duration
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def conflict_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what decides about things that are in the way."""
+    """Add the options that decide what happens if something is in the way."""
     force = click.option(
         "--force", is_flag=True, help="Replace what is in the way; it goes to the trash."
     )
@@ -53,7 +55,7 @@ def conflict_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _conflict(*, force: bool, beside: bool) -> verbs.Conflict:
     if force and beside:
-        raise UsageError("--force and --beside exclude each other")
+        raise UsageError("--force and --beside can't be used together")
     return "replace" if force else "beside" if beside else "skip"
 
 
@@ -61,24 +63,25 @@ def _conflict(*, force: bool, beside: bool) -> verbs.Conflict:
 
 
 class _TrashGroup(Group):
-    """`trash` alone lists; so it does with options, and with an ID."""
+    """A group that runs ``ls`` if no command follows `trash`, but nothing, options or an ID."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else "-"
         if first not in self.commands and first not in ctx.help_option_names:
             if not first.startswith("-") and not trash_names.is_id(first):
-                raise click.UsageError(self._no_command(first), ctx)
+                raise click.UsageError(self._no_command(ctx, first), ctx)
             args = ["ls", *args]
         return super().parse_args(ctx, args)
 
-    def _no_command(self, word: str) -> str:
+    def _no_command(self, ctx: click.Context, word: str) -> str:
         from ftpclient.cli import foreign
 
         if meant := foreign.OF_TRASH.get(word):
             return foreign.hint("command", f"trash {word}", meant)
-        hint = likeness.hint(word, self.commands) or " (trash lists them)"
+        here = command_line("trash", in_shell=in_shell(ctx))
+        hint = likeness.hint(word, self.commands) or f" ({here} lists them)"
         if "/" in word:
-            hint = f" (trash --user-path {quote(word)} lists what was there)"
+            hint = f" (to list what was at a path: {here} --path {quote(word)})"
         return f"{paths.show(word)}: neither a command of trash nor an ID{hint}"
 
 
@@ -98,9 +101,10 @@ def trash_command() -> None:
 @click.argument("path", cls=RemoteArgument, required=False, metavar="")
 @click.option("-l", "long", is_flag=True, help="Show what each operation changed.")
 @click.option(
-    "--user-path",
+    "--path",
     "below",
     cls=RemoteOption,
+    also=("--user-path",),
     metavar="PATH",
     help="Show only what was at or below PATH.",
 )
@@ -123,7 +127,7 @@ def _ls_command(
         _list(app, below, _since(since), long=long)
         return
     if below is not None or since is not None:
-        raise UsageError("an ID stands alone: no --user-path, no --since")
+        raise UsageError("an ID can't be used with --path or --since")
     one, _ = _operation(app, operation)
     items = app.client.trash_items(one.name)
     if path is None:
@@ -133,7 +137,7 @@ def _ls_command(
 
 
 def _list_inside(app: App, items: Sequence[Trashed], path: RemotePath) -> None:
-    """What an operation keeps of a directory, or of a file."""
+    """List a directory or a file that an operation has in the trash."""
     in_trash, place = trashed.place_of(items, path)
     for entry in app.client.list_dir(place, digest=app.as_json, in_trash=in_trash):
         where = paths.child(path, entry.path) if entry.path else path
@@ -171,7 +175,7 @@ def _list(app: App, below: str | None, since: float | None, *, long: bool) -> No
             app.print(line)
             _show_items(app, one, items[one.name], indent="      ")
     if not found and sys.stdout.isatty():
-        app.say("the trash is empty" if below is None and since is None else "nothing there")
+        app.say("the trash is empty" if below is None and since is None else "nothing found")
 
 
 def _show_items(
@@ -185,7 +189,7 @@ def _show_items(
 
 
 def _operation(app: App, word: str) -> tuple[TrashedOperation, str]:
-    return trashed.named_operation(word, app.client.trash())
+    return trashed.named_operation(word, app.client.trash(), app.command("trash"))
 
 
 @remote_command("restore")
@@ -213,8 +217,8 @@ def _restore_command(
 
 
 def _meant(app: App, one: TrashedOperation, words: Sequence[str]) -> list[RemotePath]:
-    """The paths of an operation that words mean. A word that matches nothing may be a name in a
-    tree."""
+    """Return the paths of an operation that words match. Other words are kept as paths, which may
+    be inside a removed tree."""
     patterns = [app.client.resolve(app.pattern(word)) for word in words]
     known: list[RemotePath] = []
     if any(map(is_pattern, patterns)):
@@ -270,11 +274,11 @@ def _cat_command(app: App, operation: str, words: tuple[str, ...]) -> None:
 
 
 class _Found(NamedTuple):
-    """Something in the trash.
+    """A file or directory in the trash.
 
     Attributes:
-        place: Its path below what lies there.
-        path: Where it was.
+        place: The path inside the trash entry.
+        path: The original path.
     """
 
     in_trash: InTrash
@@ -288,15 +292,15 @@ def _pour(app: App, found: _Found) -> None:
     sys.stdout.flush()
     try:
         app.cat(found.place, found.in_trash)
-    except IsADirectory:  # the server names its place in the trash
+    except IsADirectory:  # the server's message has the path inside the trash
         where = paths.show(found.path)
         raise IsADirectory(
-            f"{where}: is a directory: trash get downloads it", path=found.path
+            f"{where}: a directory (trash get downloads it)", path=found.path
         ) from None
 
 
 def _find(app: App, operation: str, word: str | None) -> _Found:
-    """Where in the trash something lies. Without a path: the only thing there is."""
+    """Find a path in the trash; without a path, the only entry of the operation."""
     one, short = _operation(app, operation)
     items = app.client.trash_items(one.name)
     if word is None:
@@ -304,7 +308,7 @@ def _find(app: App, operation: str, word: str | None) -> _Found:
         if not kept:
             raise NotFound(f"{short}: nothing of it is in the trash")
         if len(kept) > 1:
-            raise UsageError(f"{short} keeps {len(kept)} things: give a PATH (trash ls {short})")
+            raise UsageError(f"{short} has {len(kept)} entries: name a PATH (see trash ls {short})")
         return _Found(kept[0].in_trash, paths.ROOT, kept[0].item.path)
     path = app.client.resolve(word)
     return _Found(*trashed.place_of(items, path), path)
@@ -320,7 +324,7 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     Purged files are gone for good.
     """
     if words and older is not None:
-        raise UsageError("--older chooses by age: name no ID with it")
+        raise UsageError("--older and ID can't be used together")
     before = None
     if older is not None:
         try:
@@ -329,12 +333,12 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
             raise UsageError(f"--older: {error}") from None
     found = [one for one in app.client.trash() if one.given_up is None]
     if words:
-        named = [trashed.named_operation(word, found)[0] for word in words]
+        named = [trashed.named_operation(word, found, app.command("trash"))[0] for word in words]
         found = list(dict.fromkeys(named))
     elif before is not None:
         found = [one for one in found if one.time_ns < before * 10**9]
     if found and not yes and app.can_ask and not _agreed(app, found):
-        app.say("cancelled: nothing was removed")
+        app.say(CANCELLED)
         raise_for(1)
     answers: list[Removed] = []
     failures: list[int] = []
@@ -345,7 +349,7 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
             except CommandError as error:
                 app.complain(error)
                 failures.append(error.exit_code)
-    elif found:  # what has come to the trash since it was listed stays
+    elif found:  # by time, to keep what came to the trash after it was listed
         answers.append(app.client.purge(before=found[0].time_ns / 10**9 + 1))
     files, directories, size = (
         sum(getattr(one, what) for one in answers)
@@ -353,15 +357,15 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     )
     count = len(answers) if words else len(found)
     counts = {"operations": count, "files": files, "directories": directories, "size": size}
-    things = trashed.count(files + directories, "thing")
-    text = f"{human(size)} are free again ({things} removed for good)"
+    entries = trashed.count(files + directories, "entry")
+    text = f"{human(size)} freed ({entries} removed for good)"
     if answers or not failures:
         app.tell_done(text if found else "nothing to remove", "trash-empty", **counts)
     raise_for(status_of(failures, len(found)))
 
 
 def _agreed(app: App, found: Sequence[TrashedOperation]) -> bool:
-    """Show the newest of what is going to be gone, and ask."""
+    """Show the newest operations to purge, and ask."""
     width = columns_of(sys.stderr) - 1
     shown = found[: proposal.SHOWN]
     for line in trashed.Operations(found).lines(shown, width - 2):
@@ -372,7 +376,7 @@ def _agreed(app: App, found: Sequence[TrashedOperation]) -> bool:
 
 
 def _question(found: Sequence[TrashedOperation]) -> str:
-    """What is asked before these are gone."""
+    """Return the question before operations are purged."""
     what = f"{len(found):,} operations" if len(found) != 1 else "1 operation"
     counted = all(one.counted for one in found)
     size = trashed.amount(sum(one.files for one in found), sum(one.size for one in found))
@@ -402,7 +406,7 @@ def versions_command(app: App, path: str) -> None:
             app.print(trashed.version_line(number, version))
     if not found:
         shown = paths.show(app.client.resolve(path))
-        raise NotFound(f"{shown}: no version of it is kept (trash lists all)")
+        raise NotFound(f"{shown}: no earlier version is kept")
 
 
 # restore, undo ------------------------------------------------------------------------------
@@ -436,19 +440,19 @@ def restore_command(app: App, path: str, at: str | None) -> None:
 
 
 def _way_out(app: App, command: str) -> str:
-    """How to restore what something is in the way of."""
-    command = command if app.interactive else f"ftp {command}"
-    return f"{command} --force replaces what is in the way, --beside restores beside it"
+    """Return the advice if something is in the way."""
+    return f"{app.command(command)} --force replaces what is in the way; --beside uses another name"
 
 
 def _removed_at(app: App, path: RemotePath) -> tuple[TrashedOperation, str]:
-    """The newest operation that has removed a directory at a path, or one above it; its ID."""
+    """Return the newest operation that removed a path or a directory above it, and its ID."""
     client = app.client
     top = paths.ROOT + paths.split(path)[0] if path != paths.ROOT else path
     for one in client.trash_items(below=top):
         if trashed.is_kept(one.item) and trashed.is_at_or_below(path, one.item):
             return trashed.named_operation(one.operation, client.trash())
-    raise NotFound(f"{paths.show(path)}: nothing that was there is kept (trash lists all)")
+    lister = app.command("trash")
+    raise NotFound(f"{paths.show(path)}: not in the trash ({lister} lists all operations)")
 
 
 @remote_command("undo")
@@ -481,16 +485,16 @@ def undo_command(
     client = app.client
     found = client.trash()
     if operation is not None:
-        one, _ = trashed.named_operation(operation, found)
+        one, _ = trashed.named_operation(operation, found, app.command("trash"))
         meant = [one]
     else:
         if not found and operations.are_final(app):
-            raise NotFound("nothing to undo: this server keeps nothing of what you remove")
-        one = trash.newest(found, client_id(), app.shell.operations)
+            raise NotFound("nothing to undo: no trash is kept for this account")
+        one = trash.newest(found, client_id(), app.shell.operations, app.command("trash"))
         meant = trash.all_of_command(one, found)
     way_out = _way_out(app, f"undo {trashed.short_ids(found)[one.name]}") if how == "skip" else ""
-    told = Restoring(app, one, found, dry_run=dry_run, way_out=way_out)
-    told.ask(yes=yes)
-    told.finish(
+    restoring = Restoring(app, one, found, dry_run=dry_run, way_out=way_out)
+    restoring.ask(yes=yes)
+    restoring.finish(
         verbs.together([client.restore(part.name, conflict=how, dry_run=dry_run) for part in meant])
     )

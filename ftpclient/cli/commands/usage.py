@@ -1,7 +1,7 @@
-"""How much is below directories: du.
+"""The command du, which sums up sizes.
 
-Lives here: adding up as the server lists, and what is printed of it. Lives elsewhere: the space of
-the account (df in browsing.py).
+Lives here: adding up the server's listing, and the output. Lives elsewhere: the account's quota
+(df in browsing.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ftpwire.paths import RemotePath
 
 
 class Sum(msgspec.Struct):
-    """What was added up.
+    """The sum of a directory, or a single file.
 
     Attributes:
-        path: Relative to the place where it began.
-        size: Bytes of the files, not of directories.
-        depth: 0: that place.
+        path: The path relative to the starting point.
+        size: Bytes of files; directories themselves don't count.
+        files: The number of files.
+        depth: The level below the starting point, which has 0.
     """
 
     path: bytes
@@ -107,7 +108,7 @@ def du_command(
             tell(paths.child(path, one.path) if one.path else path, one)
 
     def counted(sums: Iterable[Sum]) -> Iterator[Sum]:
-        """The same; into the whole goes what is in no other sum."""
+        """Yield the sums, and add those that don't overlap to the grand total."""
         for one in sums:
             if not one.is_file if separate else not one.depth:
                 whole.size += one.size
@@ -125,12 +126,13 @@ def du_command(
 def added_up(
     blocks: Iterable[tuple[bytes, list[Entry]]], *, separate: bool = False, files: bool = False
 ) -> Iterator[Sum]:
-    """The sum of each directory as it is left: what is in it comes right after it.
+    """Yield the sum of each directory once its contents have been seen.
 
     Args:
-        blocks: As `Client.walk` gives them.
-        separate: A directory's sum is without those in it.
-        files: Give each file, too.
+        blocks: Directories and their entries, in the order of `Client.walk`: each directory is
+            followed by its subdirectories.
+        separate: True to leave subdirectories out of a directory's sum.
+        files: True to yield each file, too.
     """
     stack = [Sum(b"")]
 

@@ -1,4 +1,4 @@
-"""Remote files in local programs: less (more), edit."""
+"""Commands that open remote files in local programs: less, edit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ftpwire.paths import RemotePath, printable
 from ftpwire.units import human
 
 _AT_ONCE_SECONDS = 2.0
-"""An editor that ends sooner, with nothing changed, has opened a window and left, most likely."""
+"""If an editor ends sooner without a change, it has probably opened a window and still runs."""
 
 
 @remote_command("less")
@@ -36,8 +36,8 @@ _AT_ONCE_SECONDS = 2.0
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
     """Show files in a pager, $PAGER or less."""
     if app.as_json:
-        raise UsageError("less shows pages, and no JSON: cat writes the file to standard output")
-    _need_terminal(app, "less", "cat writes it to standard output")
+        raise UsageError("less prints no JSON: use cat")
+    _need_terminal(app, "less", "use cat")
     pager = app.shell.settings["pager"] or _program(("PAGER",), ("less", "more"))
 
     def show(path: RemotePath) -> None:
@@ -56,7 +56,7 @@ def edit_command(app: App, name: str) -> None:
     The file is stored only if you changed it. If someone else changed it meanwhile, or it can't be
     stored, your version is kept locally and its path is shown. A missing file is created.
     """
-    _need_terminal(app, "edit", "get and put do it in two steps")
+    _need_terminal(app, "edit", "use get and put")
     editor = _program(("VISUAL", "EDITOR"), ("vi", "nano"))
     found = matches_or_name(app, name)
     if len(found) > 1:
@@ -65,14 +65,14 @@ def edit_command(app: App, name: str) -> None:
 
 
 class _Editing:
-    """One `edit`."""
+    """The state of one `edit` command."""
 
     def __init__(self, app: App, path: RemotePath) -> None:
         self._app = app
         self._path = path
 
     def run(self, editor: str) -> None:
-        """Fetch, have it edited, and store it. Raises CommandError."""
+        """Fetch the file, let the user edit it, and store it. Raises CommandError."""
         before = self._there()
         target = self._target(before)
         with ExitStack() as stack:
@@ -85,11 +85,11 @@ class _Editing:
                 if _is_as_before(copy, original):
                     self._tell("same", f"ftp: {paths.show(self._path)}: not changed")
                     return
-                self._app.client.look_up()  # that took long, perhaps: the server may have left
+                self._app.client.look_up()  # editing may have taken long: check the connection
                 self._store(copy, target, before)
             except BaseException as error:
                 if isinstance(error, _MayStillBeOpen) or not _is_as_before(copy, original):
-                    stack.pop_all()  # where it is: a program may still have it open
+                    stack.pop_all()  # keep the copy: a program may still have it open
                     self._say_kept(copy, target)
                 raise
 
@@ -98,7 +98,7 @@ class _Editing:
             return _fetch(self._app, self._path, directory)
         copy = directory / _local_name(self._path)
         copy.touch()
-        copy.chmod(0o644)  # whatever the umask: the mode that the new file is going to have
+        copy.chmod(0o644)  # the new remote file's mode, whatever the umask
         return copy
 
     def _have_edited(self, editor: str, copy: Path, original: bytes) -> None:
@@ -110,13 +110,13 @@ class _Editing:
             self._wait_for_user(editor)
 
     def _wait_for_user(self, editor: str) -> None:
-        """Wait for Enter: the editor has opened a window, most likely, and goes on there.
+        """Wait for Enter: the editor has probably opened a window and still runs.
 
         Raises _MayStillBeOpen at Ctrl-C.
         """
         print(
             f"ftp: {printable(editor)} ended at once. If it opens a window, set an EDITOR that"
-            ' waits for it, as EDITOR="code --wait"',
+            ' waits, e.g. EDITOR="code --wait"',
             file=sys.stderr,
         )
         print("Press Enter when you have finished editing ", end="", file=sys.stderr, flush=True)
@@ -127,12 +127,12 @@ class _Editing:
             raise _MayStillBeOpen("interrupted") from None
 
     def _say_kept(self, copy: Path, target: RemotePath) -> None:
-        """Also with --quiet: it is the only way back to the user's work."""
+        """Print where the user's version is, even with --quiet, as it must not be lost."""
         shell = self._app.interactive
         server = self._app.server
         words = ["put"] if shell else ["ftp", *(("-s", server) if server else ()), "put"]
         command = shlex.join([*words, paths.show(str(copy)), paths.show(target)])
-        text = f"your copy is kept, and this stores it: {command}"
+        text = f"your version is kept; to store it, run: {command}"
         if self._app.as_json:
             self._app.remark(text)
         else:
@@ -141,13 +141,13 @@ class _Editing:
     def _there(self) -> Entry | None:
         entry = self._app.client.find(self._path, follow=True)
         if entry is not None and entry.type != "file":
-            raise NotRegular(f"{paths.show(self._path)}: no file that can be edited")
+            raise NotRegular(f"{paths.show(self._path)}: not a regular file")
         return entry
 
     def _store(self, copy: Path, target: RemotePath, before: Entry | None) -> None:
         client, path = self._app.client, self._path
-        if self._there() != before:  # its size, its times, its mode, or whether it is there
-            raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile, not stored")
+        if self._there() != before:  # size, time or mode changed, or it was created or removed
+            raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile; not stored")
         with _listening(self._app) as listener:
             summary = client.put(
                 [copy],
@@ -156,7 +156,7 @@ class _Editing:
                 listener=listener,
             )
         if summary.skipped:
-            raise AlreadyExists(f"{paths.show(path)}: somebody made it meanwhile, not stored")
+            raise AlreadyExists(f"{paths.show(path)}: created by someone else; not stored")
         _raise_for(self._app, summary)
         self._tell("done", f"stored {paths.show(path)} ({human(summary.size)})")
 
@@ -167,7 +167,7 @@ class _Editing:
             self._app.say(text)
 
     def _target(self, before: Entry | None) -> RemotePath:
-        """Where to store: not in the place of a link, but where it leads."""
+        """Return the path to store to: a link's target, so that the link is not replaced."""
         client, path = self._app.client, self._path
         for _ in range(40):
             entry = client.find(path) if before is not None else None
@@ -182,7 +182,7 @@ class _MayStillBeOpen(Interrupted):
 
 
 def _is_as_before(copy: Path, original: bytes) -> bool:
-    """Whether there is nothing in the copy to store."""
+    """Return whether the copy is unchanged or gone, so that nothing is to be stored."""
     return not copy.exists() or _digest(copy) == original
 
 
@@ -192,14 +192,14 @@ def _need_terminal(app: App, command: str, instead: str) -> None:
 
 
 def _program(variables: tuple[str, ...], usual: tuple[str, ...]) -> str:
-    """The command line of the user's own program. Raises CommandError when there is none."""
+    """Return the command line of the user's program. Raises CommandError if there is none."""
     for variable in variables:
         if chosen := os.environ.get(variable, "").strip():
             return chosen
     for name in usual:
         if shutil.which(name):
             return name
-    raise CommandError(f"there is no {usual[0]} here: set {variables[-1]}")
+    raise CommandError(f"{usual[0]} not found: set {variables[-1]}")
 
 
 def _run(command_line: str, file: Path) -> None:
@@ -214,19 +214,22 @@ def _run(command_line: str, file: Path) -> None:
 
 @contextmanager
 def _private_directory() -> Iterator[Path]:
-    """A directory that nobody else can look into; removed with what is in it."""
+    """Yield a temporary directory that only this user can read."""
     with tempfile.TemporaryDirectory(prefix="ftp-") as directory:
         yield Path(directory)
 
 
 def _local_name(path: RemotePath) -> str:
-    """A name that no program takes for an option, with the ending that tells the language."""
+    """Return a local name that isn't taken for an option, with the remote name's extension."""
     name = paths.name_of(path)
     return "file" if name.startswith(b"-") or not name else os.fsdecode(name)
 
 
 def _fetch(app: App, path: RemotePath, directory: Path) -> Path:
-    """Get a file into a directory; where it is. Raises CommandError, or Exit when it was told."""
+    """Download a file into a directory and return its path.
+
+    Raises CommandError, or Exit if the error was already printed.
+    """
     copy = directory / _local_name(path)
     with _listening(app) as listener:
         summary = app.client.get([_literally(path)], copy, copy_links=True, listener=listener)
@@ -238,7 +241,7 @@ def _fetch(app: App, path: RemotePath, directory: Path) -> Path:
 
 @contextmanager
 def _listening(app: App) -> Iterator[Listener]:
-    """What shows a transfer; its objects with --json would be about a file that nobody named."""
+    """Yield the listener of a transfer; with --json, one that prints nothing about the copy."""
     if app.as_json:
         yield Listener()
         return
@@ -247,14 +250,17 @@ def _listening(app: App) -> Iterator[Listener]:
 
 
 def _raise_for(app: App, summary: Summary) -> None:
-    """End the command if a transfer has failed. Raises CommandError, or Exit when it was told."""
+    """End the command if a transfer failed.
+
+    Raises CommandError, or Exit if the error was already printed.
+    """
     if summary.first_error is not None and app.as_json:
         raise summary.first_error
     raise_for(summary.exit_code)
 
 
 def _literally(path: RemotePath) -> bytes:
-    """The pattern that means just this path."""
+    """Return a pattern that matches only this path."""
     return b"".join(b"[%c]" % c if c in b"*?[" else b"%c" % c for c in path)
 
 

@@ -73,7 +73,7 @@ def test_passwd_in_the_shell(app, server, answers, capsys):
 def test_two_that_differ_change_nothing(app, server, answers, capsys):
     answers("another-one", "an other")
     assert run_line(app, "passwd") == 1
-    assert "not the same" in capsys.readouterr().err
+    assert "do not match" in capsys.readouterr().err
     assert server.accounts.log_in("alice", "secret")
 
 
@@ -104,7 +104,7 @@ def test_passwd_needs_somebody_to_ask(server, capsys):
 def test_what_the_shell_has_not(app, command, capsys):
     assert command in SCRIPT_ONLY
     assert run_line(app, command) == 2
-    assert "leave it first" in capsys.readouterr().err
+    assert "leave it with exit first" in capsys.readouterr().err
 
 
 def test_the_number_of_files_is_shown_where_it_is_limited(app, server, capsys):
@@ -127,7 +127,7 @@ def test_the_trash_is_told_apart_and_counts_as_free(app, capsys):
     assert run_line(app, "df") == 0
     (line,) = capsys.readouterr().out.splitlines()[:1]
     assert line.startswith("total unlimited, used 0 B, free ")
-    assert line.endswith("; 5 B in the trash, given up when room is needed")
+    assert line.endswith("; 5 B in the trash, freed when space is needed")
     room = Room(0, 0, 10, 10, trash=5, trash_files=1)
     assert (room_record(room)["trash"], room_record(room)["trash_files"]) == (5, 1)
     assert "trash" not in " ".join(room_lines(Room(5, 0)))

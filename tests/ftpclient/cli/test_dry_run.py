@@ -67,13 +67,14 @@ def test_put_of_a_file(user, look):
     ended = look("put", "a.txt")
     assert ended.lines == ["put        a.txt  (new, 2 B)"]
     assert look("put", "a.txt", "new/").lines == ["put        a.txt  (new, 2 B)"]
-    assert ended.complaint.startswith("dry run, nothing was done: 1 file, 2 B")
+    assert ended.complaint.startswith("dry run, nothing changed: 1 file, 2 B")
     user.run("put", "a.txt")
     assert look("put", "a.txt").lines == ["same       a.txt  (2 B)"]
     write(user.home / "a.txt", b"no")
     assert look("put", "a.txt").lines == ["put        a.txt  (replaces, 2 B)"]
     assert look("put", "-n", "a.txt").lines == ["skip       a.txt  (/a.txt: exists)"]
-    assert look("put", "-u", "a.txt").lines == ["skip       a.txt  (/a.txt: is as new)"]
+    line = "skip       a.txt  (/a.txt: the existing file is not older)"
+    assert look("put", "-u", "a.txt").lines == [line]
 
 
 def test_put_of_a_tree(user, look, site):
@@ -145,7 +146,7 @@ def test_an_atomic_put_takes_the_place_of_what_is_there(user, look, site):
         "put        site/same  (new, 2 B)",
         "remove     /www/  (7 in all, 6 B)",
     ]
-    why = "not all of it could be sent: nothing was replaced"
+    why = "some files could not be sent, so nothing was replaced"
     user.home.joinpath("list").write_text("same\nnope\n")
     words = [*words, "--files-from", "list"]
     assert why in look(*words, status=5).err
@@ -185,7 +186,7 @@ def test_changing_commands(user, look):
     for name in ("a", "b", "d/f", "d/e/g"):
         write(user.home / "x")
         user.run("put", "x", f"/{name}")
-    assert "dry run, nothing was done: 4 files, 4 B" in look("rm", "-r", "d").complaint
+    assert "dry run, nothing changed: 4 files, 4 B" in look("rm", "-r", "d").complaint
     assert look("rm", "-r", "a", "d").lines == [
         "remove     /a  (2 B)",
         "remove     /d/  (4 in all, 4 B)",

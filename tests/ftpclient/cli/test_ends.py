@@ -158,9 +158,9 @@ def test_a_file_that_is_cut_replaced_or_removed(user, meanwhile):
     meanwhile(lambda: path.write_bytes(b"back\n"))
     told = user.run("tail", "-f", "/text", status=130)
     assert told.out == b"one\ntwo\nafter\nanother, and longer\nback\n"
-    for why in ("became shorter", "was replaced", "is there again"):
-        assert told.err.count(f"/text {why}: printing it from its beginning") == 1
-    assert told.err.count("was removed: waiting for it") == 1
+    for why in ("became shorter", "was replaced", "exists again"):
+        assert told.err.count(f"/text {why}; printing it from the beginning") == 1
+    assert told.err.count("was removed; waiting for it") == 1
 
 
 def test_a_file_that_leaves_while_it_is_read(user, meanwhile, monkeypatch):

@@ -53,7 +53,7 @@ def test_the_last_that_matches_decides(user, site, words, found):
 @pytest.mark.parametrize("command", [["put", "-r", "site", "/to"], ["sync", "site", ":/to"]])
 def test_what_is_no_pattern_stops_it(user, site, command):
     failed = user.run(*command, "-x", "[a", status=2)
-    assert failed.complaint == "ftp: '[a' is not a pattern"
+    assert failed.complaint == "ftp: '[a' is not a valid pattern"
     user.run(*command, "--exclude-from", "nowhere", status=5)
     assert not (user.on_server / "to").exists()
 
@@ -95,14 +95,14 @@ def test_a_path_that_leads_out_stops_it(user, site, command, name):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["put", "-x", "a", "site", "/to"], "they go with -r"),
-        (["put", "--ignore-files", "site", "/to"], "it goes with -r"),
-        (["put", "-0", "site", "/to"], "-0 has a meaning together with --files-from only"),
-        (["put", "--files-from", "list", "site", "other", "/to"], "takes one SOURCE"),
-        (["put", "--files-from", "list", "list", "/to"], "takes a directory as SOURCE"),
-        (["put", "--files-from", "list", "-", "/to"], "takes a directory as SOURCE"),
-        (["get", "--files-from", "list", "/a", "/b", "to"], "takes one SOURCE"),
-        (["get", "--files-from", "list", "/a", "-"], "takes a directory as TARGET"),
+        (["put", "-x", "a", "site", "/to"], "--exclude and --include need -r"),
+        (["put", "--ignore-files", "site", "/to"], "--ignore-files needs -r"),
+        (["put", "-0", "site", "/to"], "-0 needs --files-from"),
+        (["put", "--files-from", "list", "site", "other", "/to"], "needs exactly one SOURCE"),
+        (["put", "--files-from", "list", "list", "/to"], "--files-from: list is not a directory"),
+        (["put", "--files-from", "list", "-", "/to"], "can't be used with standard input"),
+        (["get", "--files-from", "list", "/a", "/b", "to"], "needs exactly one SOURCE"),
+        (["get", "--files-from", "list", "/a", "-"], "can't be used with standard output"),
     ],
 )
 def test_where_they_mean_nothing(user, site, words, complaint):

@@ -75,8 +75,6 @@ def test_what_is_said_of_an_option_can_be_typed(name):
     for option, meant in OF_OPTIONS[name].items():
         assert option not in options(HINTING[name]), f"{name} has {option}"
         for one in proposals(meant):
-            if one == "one find for each":
-                continue
             one = one.partition(" | ")[0]
             if one == "-c LINE":
                 assert "-c" in options(remote)
@@ -172,51 +170,51 @@ def say_in_shell(capfd):
 
 OPTIONS = [
     # rsync
-    ("sync -avz a :b", "-z, and none is needed: bytes travel as they are"),
-    ("sync -a -e ssh a :b", "-e, and none is needed: the server is named in the path, as in"),
-    ("sync -a --partial a :b", "none is needed: resuming is the default"),
-    ("sync -a --inplace a :b", "a name never shows half a file"),
-    ("sync -a --progress a :b", "a terminal shows it by itself"),
-    ("sync -aP a :b", "'a' is no number of connections (a terminal shows progress by itself)"),
-    ("put -P f", "'f' is no number of connections (a terminal shows progress by itself)"),
+    ("sync -avz a :b", "-z isn't needed: data is not compressed"),
+    ("sync -a -e ssh a :b", "-e isn't needed: a path names the server, e.g."),
+    ("sync -a --partial a :b", "isn't needed: resuming is the default"),
+    ("sync -a --inplace a :b", "files are sent whole"),
+    ("sync -a --progress a :b", "progress is shown on every terminal"),
+    ("sync -aP a :b", "'a' is not a number of connections (progress is shown without -P)"),
+    ("put -P f", "'f' is not a number of connections (progress is shown without -P)"),
     ("sync -a --bwlimit=1m a :b", "did you mean --limit-rate?"),
     ("sync -a --link-dest=../x a :b", "--link-dest: there are no hard links"),
-    ("sync -a --backup a :b", "none is needed: what is replaced is kept"),
-    ("sync -a --delete-after a :b", "did you mean --delete (deletions come after the transfers)?"),
+    ("sync -a --backup a :b", "isn't needed: replaced files are kept"),
+    ("sync -a --delete-after a :b", "did you mean --delete (it deletes after the transfers)?"),
     ("sync -a --remove-source-files a :b", "did you mean put -r -T --remove-source, or get"),
     ("sync -a --filter 'x' a :b", "did you mean --exclude, or --include?"),
     ("sync -a --include-from x a :b", "did you mean --exclude-from (in its file, ! before"),
     ("sync -aA a :b", "ACLs and extended attributes aren't kept"),
-    ("sync -aS a :b", "none is needed: holes are kept"),
+    ("sync -aS a :b", "isn't needed: holes are kept"),
     ("sync -aH a :b", "there are no hard links"),
-    ("sync -ai a :b", "did you mean --dry-run (it tells why)?"),
+    ("sync -ai a :b", "did you mean --dry-run (it shows why)?"),
     ("sync -a --timeout=60 a :b", "did you mean --retry-for?"),
     ("put -r --delete a b", "did you mean sync --delete?"),
     ("put -r --existing a b", "did you mean sync --existing?"),
     # rclone
     ("sync --transfers 8 a :b", "did you mean --parallel?"),
-    ("sync --checkers 8 a :b", "none is needed: a tree is compared with one streamed listing"),
+    ("sync --checkers 8 a :b", "isn't needed: a tree is compared with one streamed listing"),
     ("sync --fast-list a :b", "one streamed listing"),
-    ("sync --min-size 1k a :b", "there is --max-size of sync alone"),
-    ("sync --backup-dir x a :b", "none is needed: what is replaced is kept"),
+    ("sync --min-size 1k a :b", "there is only --max-size, in sync"),
+    ("sync --backup-dir x a :b", "isn't needed: replaced files are kept"),
     ("sync --immutable a :b", "did you mean --ignore-existing?"),
-    ("sync --interactive a :b", "did you mean --dry-run (and --delete asks)?"),
+    ("sync --interactive a :b", "did you mean --dry-run (--delete asks before it deletes)?"),
     ("put --max-age 1d a b", "did you mean sync --max-age?"),
     ("--dry-run sync a :b", "did you mean sync --dry-run, or put --dry-run?"),
     # lftp
     ("sync --only-newer a :b", "did you mean --update?"),
     ("sync -X '*.o' a :b", "did you mean --exclude (extended attributes aren't kept)?"),
     ("sync --use-pget-n=4 a :b", "did you mean --parallel (it splits large files, too)?"),
-    ("sync --reverse a :b", "the path with the colon is the server's"),
+    ("sync --reverse a :b", "the path with the colon is the remote one"),
     ("get f -o g", "did you mean get SOURCE TARGET?"),
-    ("put -E f", "none is needed: modes are kept (that of lftp is --remove-source)"),
+    ("put -E f", "isn't needed: modes are kept (for lftp's -E, use --remove-source)"),
     ("put -O d f", "did you mean -t?"),
     # sftp
     ("-P 22 ls", "did you mean -s HOST:PORT?"),
     ("-o ProxyJump=x ls", "login saves servers, and -s names one"),
     ("-J gate ls", "forward a port with ssh -L"),
-    ("-i key ls", "login saves a token instead of a key"),
-    ("-a ls", "none is needed: resuming is the default"),
+    ("-i key ls", "instead of an SSH key, login saves a token"),
+    ("-a ls", "isn't needed: resuming is the default"),
     ("-r ls", "did you mean put -r, or get -r?"),
     # find, ls
     ("find / -exec ls", "did you mean find PATH -print0 | xargs -0 ftp COMMAND?"),
@@ -225,10 +223,10 @@ OPTIONS = [
     # commands
     ("mirror", "did you mean sync?"),
     ("mirror --loop a", "did you mean sync?"),
-    ("queue", "jobs aren't there yet; lines run one after another"),
-    ("lumask 022", "modes are kept as they are, and chmod changes them"),
-    ("progress", "none is needed: a terminal shows it, and -q doesn't"),
-    ("chown 0 f", "all files of an account belong to it"),
+    ("queue", "there are no jobs yet; commands run one after another"),
+    ("lumask 022", "modes are kept; chmod changes them"),
+    ("progress", "isn't needed: progress is shown on every terminal; -q turns it off"),
+    ("chown 0 f", "all files of an account have the same owner"),
     ("cls", "did you mean ls?"),
     ("lsjson", "did you mean ls --json?"),
     ("moveto a b", "did you mean mv -T?"),
@@ -305,10 +303,10 @@ def test_what_a_line_is_here(say_in_shell, typed, here):
     assert translate(name, words, MODULE_OF, in_shell=True) == here
     said = say_in_shell(typed)
     if here is None:
-        assert f"no command '{name}'" in said and f"{typed_again(typed)} is" not in said
+        assert f"unknown command '{name}'" in said and f"{typed_again(typed)} is" not in said
         return
     parse(here)
-    assert f"no command '{name}': {typed_again(typed)} is {here} here" in said
+    assert f"unknown command '{name}': {typed_again(typed)} is {here} here" in said
 
 
 def typed_again(line: str) -> str:

@@ -7,7 +7,10 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from blake3 import blake3
+
+from ftpclient.cli.render import local_time
 
 TIME = 1_700_000_000_123_456_789
 ENTRY = {"name", "path", "type", "size", "mode", "mtime", "digest"}
@@ -110,6 +113,25 @@ def test_find_prints_absolute_paths_outside_of_the_shell(user):
     (user.on_server / "d").mkdir()
     for words in ((), (".",), ("d", "."), ("./d",)):
         assert {line[0] for line in user.run("find", *words).lines} == {"/"}
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [
+        pytest.param("UTC", "22:13:20.123456789Z", id="utc"),
+        pytest.param("WET-00:30", "22:43:20.123456789+00:30", id="east"),
+        pytest.param("NST03:30", "18:43:20.123456789-03:30", id="west"),
+    ],
+)
+def test_stat_names_the_zone(monkeypatch, zone, shown):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        told = local_time(1_700_000_000_123_456_789)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert told == f"2023-11-14T{shown}"
 
 
 def test_stat_tells_the_time_as_here_and_now_it_is(user, monkeypatch):

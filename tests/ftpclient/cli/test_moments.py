@@ -58,7 +58,7 @@ def test_days_begin_at_midnight_here(now):
     "text", ["", "2", "2x", "24:00", "-2h", "tomorrow", "2030-13-01", "@x", "h"]
 )
 def test_what_is_no_moment(text):
-    with pytest.raises(ValueError, match=r"is no time|after @"):
+    with pytest.raises(ValueError, match=r"is not a time|write @"):
         moments.past(text)
 
 
@@ -68,11 +68,11 @@ def test_what_is_no_moment(text):
 )
 def test_spans(now, seconds, text):
     assert moments.span(seconds) == text
-    assert moments.ago((now - seconds) * NS) == f"{text} ago"
+    assert moments.ago((now - seconds) * NS) == (f"{text} ago" if seconds else "just now")
 
 
 def test_what_the_servers_clock_says_too_early_is_just_now(now):
-    assert moments.ago((now + 100) * NS) == "0 s ago"
+    assert moments.ago((now + 100) * NS) == "just now"
 
 
 def test_until_when(now):

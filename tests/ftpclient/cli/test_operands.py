@@ -186,7 +186,7 @@ def test_put_of_what_a_pattern_made_of_two_files_is_refused(script, files, local
     assert script("put", "a.txt", "b.txt") == (
         2,
         "",
-        'ftp: b.txt is here too: "put a.txt b.txt ./" sends both, '
+        'ftp: b.txt exists locally, too: "put a.txt b.txt ./" sends both, '
         '"put -T a.txt b.txt" stores a.txt as b.txt\n',
     )
     assert texts(files) == {}
@@ -202,7 +202,7 @@ def test_get_of_what_is_on_the_server_twice_is_refused(script, files, local):
     assert script("get", "c.txt", "b.txt") == (
         2,
         "",
-        'ftp: b.txt is on the server too: "get c.txt b.txt ./" fetches both, '
+        'ftp: b.txt exists on the server, too: "get c.txt b.txt ./" fetches both, '
         '"get -T c.txt b.txt" stores c.txt as b.txt\n',
     )
     assert texts(local) == {"b.txt": "mine"}
@@ -272,7 +272,7 @@ def test_not_refused(run, files, local, line):
 def test_a_source_that_is_missing_is_what_is_complained_about(run, files, local):
     fill(files, b_txt="two")
     fill(local, b_txt="two")
-    assert run("put a.txt b.txt")[::2] == (5, "ftp: a.txt: no such file or directory here\n")
+    assert run("put a.txt b.txt")[::2] == (5, "ftp: a.txt: no such local file or directory\n")
     assert run("get a.txt b.txt")[::2] == (5, "ftp: /a.txt: no such file or directory\n")
 
 
@@ -342,9 +342,9 @@ def test_target_directory_has_to_exist(run, files, local, command, directory):
     for side in (files, local):
         fill(side, a="one", d__b="two")
     before = texts(files), texts(local)
-    where = "here" if command.startswith("get") else "on the server"
+    kind = "local directory" if command.startswith("get") else "directory on the server"
     status, out, err = run(f"{command} -t {directory} d")
-    assert (status, out, err) == (2, "", f"ftp: {directory}: no directory {where}\n")
+    assert (status, out, err) == (2, "", f"ftp: {directory}: no such {kind}\n")
     assert (texts(files), texts(local)) == before
 
 
@@ -381,10 +381,10 @@ def test_a_file_is_not_stored_as_a_directory(run, files, local, command):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        pytest.param("-T a", "-T takes one SOURCE and one TARGET", id="alone"),
-        pytest.param("-T a b c", "-T takes one SOURCE and one TARGET", id="three"),
-        pytest.param("-T -t e a", "-t and -T exclude each other", id="both"),
-        pytest.param("-t '' a", "-t takes a directory that exists, not an empty path", id="empty"),
+        pytest.param("-T a", "-T needs exactly one SOURCE and one TARGET", id="alone"),
+        pytest.param("-T a b c", "-T needs exactly one SOURCE and one TARGET", id="three"),
+        pytest.param("-T -t e a", "-t and -T can't be used together", id="both"),
+        pytest.param("-t '' a", "-t needs an existing directory, not an empty path", id="empty"),
     ],
 )
 def test_targets_that_can_not_be_meant(run, files, local, command, words, complaint):
@@ -396,7 +396,7 @@ def test_a_target_is_missing(run, command):
     assert run(f"{command} a") == (
         2,
         "",
-        f"ftp: something is missing: {command} SOURCE... TARGET\n",
+        f"ftp: missing argument: {command} SOURCE... TARGET\n",
     )
 
 
@@ -432,7 +432,7 @@ def test_the_current_directory_and_those_above_are_refused(run, tree, command):
         before = texts(tree)
         status, out, err = run(f"{command} deep/h {word}" + (" /new" if command == "mv" else ""))
         assert (status, out) == (2, ""), word
-        assert err.startswith(f"ftp: {word}: {command.split()[0]} refuses this: ")
+        assert err.startswith(f"ftp: {word}: {command.split()[0]} refuses this path: ")
         assert texts(tree) == before, word
 
     for word in NOT_TO_BE_REMOVED:
@@ -445,7 +445,7 @@ def test_the_current_directory_and_those_above_are_refused(run, tree, command):
 def test_scripts_are_at_the_top(script, tree, word):
     before = texts(tree)
     status, _, err = script("rm", "-rf", word)
-    assert status == 2 and "rm refuses this: " in err
+    assert status == 2 and "rm refuses this path: " in err
     assert texts(tree) == before
 
 
@@ -476,7 +476,7 @@ def test_one_missing_removes_nothing(run, tree):
         5,
         "",
         "ftp: /nope: no such file or directory; "
-        "nothing was removed: 2 of 3 are there, and -f removes these\n",
+        "nothing was removed (2 of 3 paths exist; -f removes those)\n",
     )
     assert texts(tree) == before
     assert run("rm -f top nope d/f") == (0, "", "")
@@ -491,7 +491,7 @@ def test_several_missing_are_each_named(run, tree):
         "ftp: /no2*: nothing matches\n"
         "ftp: /no1: no such file or directory\n"
         "ftp: /top/x: not a directory\n"
-        "ftp: nothing was removed: 1 of 4 are there, and -f removes these\n"
+        "ftp: nothing was removed (1 of 4 paths exist; -f removes those)\n"
     )
     assert texts(tree) == before
 
@@ -499,7 +499,7 @@ def test_several_missing_are_each_named(run, tree):
 def test_a_pattern_that_matches_nothing_is_missing(run, tree):
     status, _, err = run("rm top nope*")
     assert status == 5
-    assert err.startswith("ftp: /nope*: nothing matches; nothing was removed: 1 of 2 are there")
+    assert err.startswith("ftp: /nope*: nothing matches; nothing was removed (1 of 2 paths exist")
     assert (tree / "top").exists()
 
 

@@ -195,8 +195,8 @@ def terminal(monkeypatch):
     return answering
 
 
-ALL = "Remove /a, with all that is in it, for good (yes/no)? "
-SEVERAL = "Remove 4 things for good (yes/no)? "
+ALL = "Remove /a and everything in it for good (yes/no)? "
+SEVERAL = "Remove 4 paths for good (yes/no)? "
 QUESTIONS = [
     pytest.param("rm a", False, None, id="one"),
     pytest.param("rm -r a", False, ALL, id="older-tree"),
@@ -342,7 +342,7 @@ def test_rm_of_many_survives_losses(shell, capsys, lost):
     one.server.entry = lambda path: file_entry(path)
     assert one.run(f"rm {' '.join(names)}") == 0
     assert [request.path for request in one.server.done] == [f"/{name}".encode() for name in names]
-    assert "connecting again" in capsys.readouterr().err
+    assert "reconnecting" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])

@@ -54,7 +54,7 @@ def test_by_default_a_first_contact_fails_at_once(at, nobody, tmp_path, verb):
     words = (tmp_path / "d", ":/d") if verb == "sync" else (tmp_path / "d", "/d")
     status, _, complaint = at(nobody, verb, *words)
     assert status == 4
-    assert "connecting again" not in complaint
+    assert "reconnecting" not in complaint
     assert complaint.count("\n") == 1
 
 
@@ -72,7 +72,7 @@ def test_when_it_is_written_a_first_contact_is_waited_for(at, nobody, tmp_path, 
     status, _, complaint = at(nobody, verb, "--retry-for", "1s", *words)
     assert status == 4
     assert len(waits) > 2 and set(waits) == {1.0}
-    assert complaint.count("connecting again") == 1
+    assert complaint.count("reconnecting") == 1
     assert complaint.splitlines()[-1].startswith(f"ftp: {nobody}: connection refused")
 
 
@@ -82,8 +82,9 @@ def test_zero_is_written_to_never_try_again(at, server, tmp_path):
         proxy.cut_at("up", MIB)
         status, _, complaint = at(proxy.address, "put", "--retry-for", "0", tmp_path / "f", "/f")
     assert status == 4
-    assert "connecting again" not in complaint
-    assert re.search(r"stopped at \d\.\d of 3\.0 MiB: the same command starts anew\n$", complaint)
+    assert "reconnecting" not in complaint
+    hint = "run the same command to start over"
+    assert re.search(rf"stopped at \d\.\d of 3\.0 MiB: {hint}\n$", complaint)
 
 
 def test_quarter_of_an_hour_otherwise(server, at, made, tmp_path):
@@ -100,7 +101,7 @@ def test_the_count_is_still_a_bound(at, server, tmp_path, monkeypatch):
         proxy.cut_at("up", *range(MIB, 99 * MIB, MIB))
         status, _, complaint = at(proxy.address, "put", "--retries", "2", tmp_path / "f", "/f")
     assert status == 4
-    assert complaint.count("connecting again") == 2
+    assert complaint.count("reconnecting") == 2
 
 
 @pytest.mark.parametrize("verb", ["put", "get", "sync"])

@@ -70,10 +70,10 @@ def test_a_word_that_names_none(saved, word):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("al@host:1234", "a port is written as ftpd://al@host:1234/PATH"),
-        ("al@host:99:/d", "a port is written as ftpd://al@host:99/d"),
-        ("sftp://host/d", "the scheme is ftpd://, as ftpd://host/d"),
-        ("al@unix:/run/s", "named before the command: ftp -s al@unix:/run/s"),
+        ("al@host:1234", "to give a port, write ftpd://al@host:1234/PATH"),
+        ("al@host:99:/d", "to give a port, write ftpd://al@host:99/d"),
+        ("sftp://host/d", "unknown scheme; write ftpd://host/d"),
+        ("al@unix:/run/s", "name a Unix socket before the command: ftp -s al@unix:/run/s"),
     ],
 )
 def test_half_a_server_is_refused(saved, word, told):
@@ -154,7 +154,7 @@ def test_a_word_against_options_and_environment(saved, app, monkeypatch):
     with pytest.raises(UsageError, match="is on another server"):
         locations.taken(app, ["two:a"])
     app.use("two")
-    with pytest.raises(UsageError, match="-s names al@two.net:1234, and files:a is on another"):
+    with pytest.raises(UsageError, match="-s names al@two.net:1234, but files:a is on another"):
         locations.taken(app, ["files:a"])
 
 
@@ -163,7 +163,7 @@ def test_in_the_shell(saved, app):
     app.shell.patterns = {"al@[::1]:*": "al@[[]::1]:[*]", "files:a*b*": "files:a[*]b*"}
     assert locations.taken(app, ["files:a*b*", "c"]) == ["/a*b*", "c"]
     assert app.pattern("/a*b*") == "/a[*]b*"
-    with pytest.raises(UsageError, match="two:x is on another server than this shell's"):
+    with pytest.raises(UsageError, match="two:x is not on this shell's server"):
         locations.taken(app, ["two:x"])
 
 
@@ -215,10 +215,10 @@ def test_commands_take_the_server_from_their_words(alice, server):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["cp", "home:f", "."], "get and put move files between a server and here"),
+        (["cp", "home:f", "."], "use get or put to transfer files"),
         (["rm", "home:f", "/d"], "write home:/d for a path there"),
-        (["get", "home:f", "home:g"], "get's last word is a place here"),
-        (["put", "home:f", "home:g"], "get fetches it, and cp copies it there"),
+        (["get", "home:f", "home:g"], "the target of get is local"),
+        (["put", "home:f", "home:g"], "get downloads it, cp copies it on the server"),
         (["put", "f", "other:"], "write USER@other: or ftpd://other/"),
         (["sync", "home:a", "home:b"], "are both on a server"),
         (["sync", "home:a", ":b"], "are both on a server"),
@@ -238,7 +238,7 @@ def test_what_is_refused_before_a_connection(alice, words, told):
 def test_a_host_that_is_not_saved_is_a_name_and_the_error_says_so(at_a_command_line, server, words):
     alice = at_a_command_line(server)
     (alice.home / "f").touch()
-    told = "(a server is named as USER@host.net:PATH or ftpd://host.net/PATH)"
+    told = "(to name a server, write USER@host.net:PATH or ftpd://host.net/PATH)"
     assert told in alice.run(*words, status=5).err
 
 

@@ -75,12 +75,12 @@ def test_lines_and_a_command(at):
     script(at, "pwd\n")
     for words in ("-c pwd pwd", "-b lines.ftp pwd", "-c pwd -b lines.ftp"):
         done = at.run(*words.split(), status=2)
-        complaint = "ftp: -c, -b and a command exclude each other (see ftp --help)"
+        complaint = "ftp: -c, -b and a command can't be used together (see ftp --help)"
         assert (done.text, done.complaint) == ("", complaint)
 
 
 def test_no_command(at):
-    assert at.run("-q", status=2).complaint == "ftp: Missing command. (see ftp --help)"
+    assert at.run("-q", status=2).complaint == "ftp: missing command (see ftp --help)"
 
 
 # batch --------------------------------------------------------------------------------------
@@ -145,11 +145,11 @@ def test_check_tells_all_mistakes_and_runs_nothing(at):
     assert done.text == ""
     assert done.err.splitlines() == [
         "lines.ftp:2: '<' has no meaning here: quote it, or use ! (column 4)",
-        "lines.ftp:4: jobs come later: '&' has no meaning yet, quote it (column 4)",
-        "lines.ftp:5: no command 'frob'",
+        "lines.ftp:4: '&' is not supported yet: quote it (column 4)",
+        "lines.ftp:5: unknown command 'frob' (help lists all)",
         "lines.ftp:6: '`' has no meaning here: quote it, or use ! (column 6)",
-        "lines.ftp:9: edit can't stand before '|': it needs the terminal",
-        "lines.ftp:10: a quote is open: ' (column 1)",
+        "lines.ftp:9: edit can't be used before '|': it needs the terminal",
+        "lines.ftp:10: unclosed quote: ' (column 1)",
     ]
     assert (at.on_server / "docs" / "few").exists()
     many = "".join(f"ls <{number}\n" for number in range(20))
@@ -195,7 +195,7 @@ def test_source_is_not_too_deep(at):
     script(at, "whoami\n", "9")
     done = at.run("-c", "source 1", status=2)
     assert done.text == "/\n" * 8
-    assert done.complaint == "8:2: source: more than 8 files that run one another"
+    assert done.complaint == "8:2: source: nested more than 8 levels deep"
     assert at.run("-c", "source 2").text == "/\n" * 7 + "alice\n"
 
 

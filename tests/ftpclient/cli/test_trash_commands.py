@@ -58,7 +58,7 @@ def test_a_removal_is_undone_and_done_again(files):
     assert there(files) == ALL
     done = files.run("undo")
     assert there(files) == {"a", "b"}
-    assert "undo: undo of rm -r /d (" in done.err and "done again: /d" in done.err
+    assert "redo: rm -r /d (undone " in done.err and "redone: /d" in done.err
     done = files.run("undo")
     assert there(files) == ALL
     assert "undo: redo of rm -r /d (" in done.err and "/d is back" in done.err
@@ -68,7 +68,7 @@ def test_a_replaced_file_is_back(files):
     put(files, "/a", b"second")
     assert files.run("cat", "/a").out == b"second"
     done = files.run("undo")
-    assert "/a is back" in done.err and "what it has added stays" in done.err
+    assert "/a is back" in done.err and "files that put adds are never removed by undo" in done.err
     assert files.run("cat", "/a").out == b"first"
 
 
@@ -84,12 +84,12 @@ def test_a_dry_run_changes_nothing(files):
     files.run("rm", "/a", "/b")
     done = files.run("undo", "-n")
     assert sorted(done.text.splitlines()) == ["restore    /a", "restore    /b"]
-    assert "dry run, nothing was done: 2 things would be back" in done.err
+    assert "dry run: would restore 2 entries" in done.err
     assert there(files) == ALL - {"a", "b"}
     files.run("undo")
     done = files.run("undo", "-n")
     assert sorted(done.text.splitlines()) == ["redo       /a", "redo       /b"]
-    assert "2 things would be done again" in done.err
+    assert "dry run: would redo 2 entries" in done.err
     assert there(files) == ALL
     files.run("undo")
     records = files.run("--json", "undo", "-n").records
@@ -104,7 +104,7 @@ def test_an_undone_restore_is_not_said_to_be_back(files):
     assert files.run("undo", "-n").text == "undo       /a\n"
     assert "undone: /a\n" in files.run("undo").err
     assert there(files) == ALL - {"a"}
-    assert "done again: /a\n" in files.run("undo").err
+    assert "redone: /a\n" in files.run("undo").err
     assert there(files) == ALL
 
 
@@ -151,7 +151,7 @@ def test_in_a_conflict_the_rest_is_done(files):
     [mine] = [one["id"] for one in files.run("--json", "trash").records if one["kept"]]
     done = files.run("undo", mine, status=12)
     assert "/a: " in done.err and "/b is back" in done.err
-    assert f"ftp undo {mine} --force replaces what is in the way, --beside" in done.err
+    assert f"ftp undo {mine} --force replaces what is in the way; --beside" in done.err
     assert files.run("cat", "/a").out == b"another"
     done = files.run("--json", "undo", mine, status=12)
     assert [one["error"] for one in done.records[:-1]] == ["conflict"]
@@ -169,11 +169,11 @@ def test_undo_again_goes_on_where_something_was_in_the_way(files):
     files.on_server.joinpath("a").write_bytes(b"another")
     assert "/b is back" in files.run("undo", status=12).err
     done = files.run("undo", status=12)
-    assert "undo: rm /a /b (" in done.err and "back already: 1 thing" in done.err
+    assert "undo: rm /a /b (" in done.err and "already restored: 1 entry" in done.err
     assert there(files) == ALL
     assert "/a is back" in files.run("undo", "--force").err
     assert files.run("cat", "/a").out == b"first"
-    assert "done again: /a" in files.run("undo").err
+    assert "redone: /a" in files.run("undo").err
     assert files.run("cat", "/a").out == b"another"
 
 
@@ -191,7 +191,7 @@ def test_options_that_exclude_each_other(files):
     files.run("rm", "/a")
     for command in (["undo"], ["trash", "restore", *ids(files)]):
         done = files.run(*command, "--force", "--beside", status=2)
-        assert "exclude each other" in done.err
+        assert "can't be used together" in done.err
 
 
 def test_the_limits_are_in_the_help(user):
@@ -220,11 +220,11 @@ def test_the_trash_of_a_path_and_of_a_time(files):
     files.run("rm", "/a")
     files.run("rm", "-r", "/d")
     assert "rm /a" in files.run("trash", "--user-path", "/a").text
-    assert files.run("trash", "--user-path", "/a").text.count("\n") == 1
+    assert files.run("trash", "--path", "/a").text.count("\n") == 1
     assert files.run("trash", "--since", "1h").text.count("\n") == 2
     assert files.run("trash", "--since", "now").text == ""
-    assert "no time" in files.run("trash", "--since", "soon", status=2).err
-    [line] = files.run("trash", "-l", "--user-path", "/d").text.splitlines()[1:]
+    assert "not a time" in files.run("trash", "--since", "soon", status=2).err
+    [line] = files.run("trash", "-l", "--path", "/d").text.splitlines()[1:]
     assert "removed    /d/" in line
 
 
@@ -238,12 +238,15 @@ def test_what_an_operation_has_changed(files):
     assert files.run("trash", mine).text == files.run("trash", "ls", mine).text
     assert files.run("trash", mine.upper()).text == files.run("trash", "ls", mine).text
     done = files.run("trash", mine[:2], status=2)
-    assert f"{mine[:2]}: neither a command of trash nor an ID (trash lists them)" in done.err
+    assert f"{mine[:2]}: neither a command of trash nor an ID (ftp trash lists them)" in done.err
     done = files.run("trash", "/d", status=2)
-    assert "neither a command of trash nor an ID (trash --user-path /d lists" in done.err
+    assert (
+        "neither a command of trash nor an ID (to list what was at a path: ftp trash --path /d)"
+        in done.err
+    )
     for word, meant in (("list", "trash ls"), ("purge", "trash empty"), ("resto", "restore")):
         assert f"did you mean {meant}?" in files.run("trash", word, status=2).err
-    assert "is missing: trash restore ID" in files.run("trash", "restore", status=2).err
+    assert "missing argument: trash restore ID" in files.run("trash", "restore", status=2).err
 
 
 def test_a_tree_is_looked_at_without_restoring(files):
@@ -263,7 +266,7 @@ def test_a_tree_is_looked_at_without_restoring(files):
     assert files.run("trash", "get", mine, "/d/g", "-").out == b"gee"
     for line in (["cat", mine], ["cat", mine, "/d"], ["get", mine, "/d", "-"]):
         done = files.run("trash", *line, status=1)
-        assert "/d: is a directory: trash get downloads it" in done.err
+        assert "/d: a directory (trash get downloads it)" in done.err
     assert there(files) == {"a", "b"}
 
 
@@ -274,7 +277,9 @@ def test_a_part_of_an_operation_is_restored(files):
     assert there(files) == {"b", "d", "d/e", "d/e/f"}
     files.run("trash", "restore", mine, "/a", "--to", "/elsewhere")
     assert there(files) == {"b", "d", "d/e", "d/e/f", "elsewhere", "elsewhere/a"}
-    assert "nothing of that" in files.run("trash", "restore", mine, "/none", status=5).err
+    assert (
+        "not found in this operation" in files.run("trash", "restore", mine, "/none", status=5).err
+    )
 
 
 def test_a_pattern_chooses_what_is_restored(files):
@@ -282,7 +287,10 @@ def test_a_pattern_chooses_what_is_restored(files):
     files.run("rm", "-r", "/a", "/b", "/d")
     mine = ids(files)[0]
     assert "/b is back" in files.run("trash", "restore", mine, "b*").err
-    assert "/x*: nothing of that" in files.run("trash", "restore", mine, "x*", status=5).err
+    assert (
+        "/x*: not found in this operation"
+        in files.run("trash", "restore", mine, "x*", status=5).err
+    )
     assert "/d/[1] is back" in files.run("trash", "restore", mine, "/d/[1]").err
     assert there(files) == {"b", "d", "d/[1]"}
     assert "/a is back" in files.run("trash", "restore", mine, "[a-c]").err
@@ -297,11 +305,14 @@ def test_the_trash_is_emptied(files):
     assert len(ids(files)) == 1
     files.run("trash", "empty", "--older", "1h")
     assert len(ids(files)) == 1
-    assert "free again (1 thing removed for good)" in files.run("trash", "empty").err
+    assert "freed (1 entry removed for good)" in files.run("trash", "empty").err
     assert ids(files) == []
     assert "nothing to remove" in files.run("trash", "empty").err
-    assert "name no ID" in files.run("trash", "empty", first, "--older", "1h", status=2).err
-    assert "no ID" in files.run("trash", "empty", "x", status=2).err
+    assert (
+        "can't be used together"
+        in files.run("trash", "empty", first, "--older", "1h", status=2).err
+    )
+    assert "not an ID" in files.run("trash", "empty", "x", status=2).err
     assert "not a duration" in files.run("trash", "empty", "--older", "x", status=2).err
 
 
@@ -321,7 +332,7 @@ def test_versions_are_listed(written):
     assert [line.split()[0] for line in lines] == ["#1", "#2"]
     assert "6 B" in lines[0] and "replaced by put - /a" in lines[0]
     assert [one["size"] for one in written.run("--json", "versions", "/a").records] == [6, 5]
-    assert "no version of it is kept" in written.run("versions", "/b", status=5).err
+    assert "no earlier version is kept" in written.run("versions", "/b", status=5).err
     written.run("rm", "-r", "/d")
     assert "removed by rm -r /d" in written.run("versions", "/d/e/f").text
 
@@ -332,8 +343,8 @@ def test_an_earlier_version_is_read(written):
     assert written.run("cat", "--at", "now", "/a").out == b"the third"
     assert "no version 3: 2 are kept" in written.run("cat", "--at", "3", "/a", status=5).err
     assert "none is kept" in written.run("cat", "--at", "1", "/b", status=5).err
-    assert "no version of that time" in written.run("cat", "--at", "1h", "/a", status=5).err
-    assert "is no time" in written.run("cat", "--at", "soon", "/a", status=2).err
+    assert "no version from that time" in written.run("cat", "--at", "1h", "/a", status=5).err
+    assert "is not a time" in written.run("cat", "--at", "soon", "/a", status=2).err
     written.run("rm", "-r", "/d")
     assert written.run("cat", "--at", "1", "/d/e/f").out == b"deep"
 
@@ -349,7 +360,7 @@ def test_an_earlier_version_is_fetched(written):
     written.run("get", "--at", "1", "/d/g", ".")
     assert (written.home / "g").read_bytes() == b"gee"
     assert "one SOURCE" in written.run("get", "--at", "1", "/a", "/b", ".", status=2).err
-    assert "one file" in written.run("get", "-r", "--at", "1", "/a", ".", status=2).err
+    assert "can't be used with -r" in written.run("get", "-r", "--at", "1", "/a", ".", status=2).err
 
 
 def test_a_version_is_put_back_and_the_present_one_kept(written):
@@ -361,7 +372,7 @@ def test_a_version_is_put_back_and_the_present_one_kept(written):
     written.run("undo")
     assert written.run("cat", "/a").out == b"first"
     done = written.run("restore", "/a", "--at", "now")
-    assert "it is as it was then" in done.err
+    assert "already has this version" in done.err
     assert written.run("--json", "restore", "/a", "--at", "now").records[0]["status"] == "same"
 
 
@@ -372,7 +383,7 @@ def test_what_was_removed_is_restored_by_its_path(files):
     files.run("rm", "-r", "/d", "/b")
     files.run("restore", "/d")
     assert {"d", "d/e/f"} <= there(files)
-    assert "nothing that was there is kept" in files.run("restore", "/none", status=5).err
+    assert "/none: not in the trash" in files.run("restore", "/none", status=5).err
 
 
 # an earlier server ---------------------------------------------------------------------------
@@ -426,6 +437,23 @@ def test_of_several_ids_one_that_is_gone_is_told(files, monkeypatch):
     assert ids(files) == []
 
 
+# hints ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "hint"),
+    [
+        pytest.param(("undo", "ffffffff"), 5, "has this ID (ftp trash lists them)", id="id"),
+        pytest.param(("trash", "cat", "x", "y"), 2, "(ftp trash lists them)", id="no-id"),
+        pytest.param(("restore", "/no"), 5, "(ftp trash lists all operations)", id="path"),
+        pytest.param(("cat", "/a", "--at", "7"), 5, "(ftp versions lists them)", id="version"),
+    ],
+)
+def test_hints_name_commands_as_they_are_typed_here(files, words, status, hint):
+    put(files, "/a", b"second")
+    assert hint in files.run(*words, status=status).err
+
+
 # questions -----------------------------------------------------------------------------------
 
 
@@ -449,8 +477,8 @@ def test_what_is_old_is_asked_about(files, asked, monkeypatch):
     files.run("rm", "/a")
     monkeypatch.setattr(restored, "_OLD_SECONDS", -1)
     done = files.run("undo", status=1)
-    assert questions == ["It is not of the last 10 minutes. Undo it (yes/no)? "]
-    assert "cancelled: nothing was changed" in done.err and "a" not in there(files)
+    assert questions == ["It is older than 10 minutes. Undo it (yes/no)? "]
+    assert "cancelled; nothing was changed" in done.err and "a" not in there(files)
     files.run("undo", "-n")
     files.run("undo", "-y")
     assert len(questions) == 1 and "a" in there(files)
@@ -465,7 +493,7 @@ def test_what_another_client_did_is_asked_about(files, asked, monkeypatch):
     [mine] = ids(files)
     monkeypatch.setattr(restored, "client_id", lambda: b"another!")
     files.run("undo", mine, status=1)
-    assert questions == ["It is of another client. Undo it (yes/no)? "]
+    assert questions == ["It was made by another client. Undo it (yes/no)? "]
 
 
 def test_what_is_new_is_undone_at_once(files, asked):
@@ -515,9 +543,9 @@ def test_what_was_given_up_for_room_is_told(files):
     files.run("rm", "/large")
     put(files, "/new", bytes(80_000))
     lines = files.run("trash").text.splitlines()
-    assert any("rm /large" in line and "given up for room (58.6 KiB)" in line for line in lines)
+    assert any("rm /large" in line and "deleted for space (58.6 KiB)" in line for line in lines)
     done = files.run("undo", status=5)
-    assert "rm /large: can't be undone: the server needed its room" in done.err
+    assert "rm /large: can't be undone: the server has deleted the old files" in done.err
     assert "b" not in there(files)  # nothing earlier is taken back instead
     gone = next(one for one in files.run("--json", "trash").records if one["given_up"])
     assert (gone["path"], gone["kept"], gone["given_up"]) == (None, 0, 60_000)

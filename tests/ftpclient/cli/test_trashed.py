@@ -56,9 +56,11 @@ def test_what_was_given_up_is_not_undone_and_nothing_earlier():
         "7f3a91c2", client=b"mine....", time_ns=NOW, given_up=5, first=b"", words="rm \x1b"
     )
     before = operation("7f3b91c2", client=b"mine....", time_ns=NOW)
-    with pytest.raises(Expired, match=r"^rm \\x1b: can't be undone: the server needed its room"):
+    with pytest.raises(Expired, match=r"^rm \\x1b: can't be undone: the server has deleted"):
         newest([mine, before], b"mine....")
     assert newest([structs.replace(mine, undone=True), before], b"mine....") == before
+    with pytest.raises(NotFound, match=r"^nothing to undo \(ftp trash lists all operations\)$"):
+        newest([structs.replace(mine, undone=True)], b"mine....", lister="ftp trash")
 
 
 def test_what_was_undone_in_part_is_undone_further():
@@ -86,7 +88,7 @@ def test_ids_are_the_shortest_that_mean_one():
 def test_the_same_random_part_twice_is_told_whole():
     twice = operation("7f3a91c2"), operation("7f3a91c2", name=f"{NOW + 1:016x}-7f3a91c2")
     assert list(trashed.short_ids(twice).values()) == [one.name for one in twice]
-    with pytest.raises(UsageError, match="several"):
+    with pytest.raises(UsageError, match="is ambiguous"):
         trashed.named_operation("7f3a91c2", twice)
     assert trashed.named_operation(twice[1].name, twice)[0] is twice[1]
 
@@ -101,18 +103,18 @@ def test_an_id_of_several_tells_which():
     found = [operation(f"7f3a000{number}", words=f"rm {number}") for number in range(7)]
     with pytest.raises(UsageError) as told:
         trashed.named_operation("7f3a", found)
-    assert str(told.value).startswith("7f3a means several: 7f3a0000 rm 0; 7f3a0001 rm 1; ")
+    assert str(told.value).startswith("7f3a is ambiguous: 7f3a0000 rm 0; 7f3a0001 rm 1; ")
     assert str(told.value).endswith("; and 2 more")
 
 
 @pytest.mark.parametrize("word", ["7f3", "xyz1", "", "7f3a91c23", "../7f3a"])
 def test_what_is_no_id(word):
-    with pytest.raises(UsageError, match="no ID"):
+    with pytest.raises(UsageError, match="not an ID"):
         trashed.named_operation(word, [operation("7f3a91c2")])
 
 
 def test_an_id_that_nothing_has():
-    with pytest.raises(NotFound, match="nothing in the trash has this ID"):
+    with pytest.raises(NotFound, match="no operation in the trash has this ID"):
         trashed.named_operation("7f3b", [operation("7f3a91c2")])
 
 
@@ -176,12 +178,12 @@ def test_lines_stand_below_each_other_and_fit():
         ({"files": 1}, "rm -r /x  1 file, 2.0 KiB"),
         ({"words": ""}, "/x  3 files, 2.0 KiB"),
         ({"words": "", "items": 3}, "/x and 2 more  3 files, 2.0 KiB"),
-        ({"counted": False}, "rm -r /x  1 thing, being counted"),
+        ({"counted": False}, "rm -r /x  1 entry, being counted"),
         ({"undone": True, "kept": 0}, "rm -r /x  undone"),
-        ({"kept": 0, "given_up": 2048, "first": b""}, "rm -r /x  given up for room (2.0 KiB)"),
+        ({"kept": 0, "given_up": 2048, "first": b""}, "rm -r /x  deleted for space (2.0 KiB)"),
         (
             {"kept": 0, "given_up": 5, "words": "", "first": b""},
-            "(unknown)  given up for room (5 B)",
+            "(unknown)  deleted for space (5 B)",
         ),
         ({"kept": 0, "words": "mv a b"}, "mv a b  1 change"),
         ({"words": "rm \x1b[31m"}, r"rm \x1b[31m  3 files, 2.0 KiB"),
@@ -204,6 +206,13 @@ def test_an_undo_is_told_by_what_it_has_undone():
     words = ["rm x", "undo of rm x", "redo of rm x", "undo of rm x", "undo"]
     assert [known.words(one) for one in found] == words
     assert [known.is_redo(one) for one in found] == [False, True, False, True, True]
+    assert [known.told_undo(one).partition(" (")[0] for one in found] == [
+        "undo: rm x",
+        "redo: rm x",
+        "undo: redo of rm x",
+        "redo: rm x",
+        "undo: undo",
+    ]
     circle = structs.replace(found[1], undoes=found[1].name)
     assert trashed.Operations([circle]).words(circle) == "undo"
 
@@ -223,8 +232,8 @@ def test_columns():
     ("one", "line"),
     [
         (item(b"/a"), "removed    /a  (5 B)"),
-        (item(b"/a", state="purged"), "removed    /a  (5 B, gone)"),
-        (item(b"/a", what="replaced", state="restored"), "replaced   /a  (5 B, put back)"),
+        (item(b"/a", state="purged"), "removed    /a  (5 B, deleted)"),
+        (item(b"/a", what="replaced", state="restored"), "replaced   /a  (5 B, restored)"),
         (item(b"/d", what="tree", type="dir", files=9), "removed    /d/  (9 files, 5 B)"),
         (item(b"/d", what="tree", type="dir", files=None), "removed    /d/"),
         (item(b"/a", what="moved", name="", target=b"/b"), "moved      /a -> /b"),
@@ -239,9 +248,9 @@ def test_lines_of_things(one, line):
     ("found", "count", "text"),
     [
         ([b"/a"], 1, "/a"),
-        ([b"/a", b"/b"], 2, "2 things (/a, /b)"),
-        ([b"/a", b"/b", b"/c", b"/d"], 9, "9 things (/a, /b, /c and 6 more)"),
-        ([], 2, "2 things"),
+        ([b"/a", b"/b"], 2, "2 entries (/a, /b)"),
+        ([b"/a", b"/b", b"/c", b"/d"], 9, "9 entries (/a, /b, /c and 6 more)"),
+        ([], 2, "2 entries"),
     ],
 )
 def test_paths_in_one_line(found, count, text):

@@ -156,7 +156,7 @@ def test_edit_keeps_the_copy_when_the_editor_fails(run, files, left, editor, end
     assert (files / "file").read_text() == "old\n"
     (kept,) = left()
     assert kept.read_text() == "new\n"
-    assert f"ftp: your copy is kept, and this stores it: put {kept} /file\n" in err
+    assert f"ftp: your version is kept; to store it, run: put {kept} /file\n" in err
     assert run(f"put {kept} /file")[0] == 0
     assert (files / "file").read_text() == "new\n"
 
@@ -176,7 +176,7 @@ def test_edit_tells_where_the_copy_is_also_when_it_is_to_be_quiet(app, run, file
     editor('echo new > "$1"; exit 1')
     err = run("edit link")[2]
     (kept,) = left()
-    assert f"this stores it: put {kept} '/my file'\n" in err
+    assert f"to store it, run: put {kept} '/my file'\n" in err
 
 
 @pytest.mark.system
@@ -299,8 +299,8 @@ def test_edit_never_overwrites_what_others_did(run, files, left, editor, meanwhi
     assert kept.read_text() == "mine\n"
     assert kept.parent.stat().st_mode & 0o777 == 0o700
     assert err == (
-        f"ftp: your copy is kept, and this stores it: put {kept} /{name}\n"
-        f"ftp: /{name}: changed on the server meanwhile, not stored\n"
+        f"ftp: your version is kept; to store it, run: put {kept} /{name}\n"
+        f"ftp: /{name}: changed on the server meanwhile; not stored\n"
     )
     if (files / name).exists():
         assert (files / name).read_text() == "theirs\n"
@@ -313,7 +313,7 @@ def test_edit_keeps_the_copy_when_it_cannot_be_stored(run, files, left, editor):
     assert status == 5
     (kept,) = left()
     assert kept.read_text() == "mine\n"
-    assert f"your copy is kept, and this stores it: put {kept} /d/new\n" in err
+    assert f"your version is kept; to store it, run: put {kept} /d/new\n" in err
 
 
 @pytest.mark.parametrize("name", ["d", "d*"])
@@ -331,7 +331,7 @@ def test_without_a_program(run, files, monkeypatch):
     (files / "file").touch()
     monkeypatch.delenv("PAGER", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert run("less file") == (1, "", "ftp: there is no less here: set PAGER\n")
+    assert run("less file") == (1, "", "ftp: less not found: set PAGER\n")
 
 
 def test_the_copy_is_private_while_it_is_edited(run, files, editor, tmp_path):

@@ -108,12 +108,12 @@ def test_settings_are_shown_and_set(run):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("set nope", "no setting nope; there are bell, color, limit-rate"),
+        ("set nope", "unknown setting nope (settings: bell, color, limit-rate"),
         ("set colour x", "did you mean color?"),
-        ("set parallel 0", "parallel can't be '0': it is auto, or a number from 1 to 32"),
-        ("set bell loud", "it is one of on, off"),
+        ("set parallel 0", "parallel can't be '0': use auto or a number from 1 to 32"),
+        ("set bell loud", "use one of on, off"),
         ("set limit-rate fast", "limit-rate can't be 'fast'"),
-        ("set jobs 4", "they come later"),
+        ("set jobs 4", "not available yet"),
     ],
 )
 def test_settings_that_can_not_be(run, line, told):
@@ -256,7 +256,7 @@ def test_a_directory_that_is_gone(app, run, files, other):
     SavedServers().save(Server(app.address, plaintext=True), "first")
     run("mkdir d; cd d; open other")
     (files / "d").rmdir()
-    assert run("open first")[2] == "ftp: /d is gone: you are in /\n"
+    assert run("open first")[2] == "ftp: /d no longer exists; the current directory is /\n"
     assert run("pwd") == (0, "/\n", "")
     assert run("open other:nope")[0] == 5
 
@@ -267,7 +267,7 @@ def test_close_and_open(app, run, files, local):
     assert run("open")[0] == 2
     assert run("close") == (0, "", "")
     (local / "x").touch()
-    told = "ftp: not connected: open goes on here, open SERVER at another one\n"
+    told = "ftp: not connected: use open to reconnect, or open SERVER\n"
     for line in ("ls", "put x", "get x", "sync . :b", "whoami", "bookmark x"):
         assert run(line) == (2, "", told)
     assert prompt.parts(app, 0, 80) == [("bold", "(not connected)> ")]
@@ -302,7 +302,7 @@ def test_a_batch_goes_from_one_to_another(app, run, other):
 
 def test_a_word_of_another_server_says_how_to_get_there(app, run, other):
     status, _, err = run("ls other:work")
-    assert status == 2 and "open other goes there" in err
+    assert status == 2 and "use open other first" in err
     assert run("open other; ls other:work") == (0, "deep/\n", "")
 
 

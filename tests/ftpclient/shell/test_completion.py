@@ -337,8 +337,8 @@ def test_numbers_of_versions(completer, trashed):
     assert offered(completer, "cat --at ") == []
     assert offered(completer, "cat docs/report.txt --at ") == []
     assert completed(completer, "cat --at 1 docs/tex") == "cat --at 1 docs/text "
-    assert completed(completer, "trash --user-path do") == "trash --user-path do"
-    assert completed(completer, "trash ls --user-path doc") == "trash ls --user-path docs/"
+    assert completed(completer, "trash --path do") == "trash --path do"
+    assert completed(completer, "trash ls --path doc") == "trash ls --path docs/"
 
 
 def test_commands_of_a_group(completer):

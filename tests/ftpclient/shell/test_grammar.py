@@ -302,12 +302,8 @@ MEANINGLESS = "has no meaning here: quote it, or use !"
         pytest.param("cat a$(x)", f"'$(' {MEANINGLESS} (column 6)", id="substitution"),
         pytest.param("(ls)", f"'(' {MEANINGLESS} (column 1)", id="subshell"),
         pytest.param("ls x)", f"')' {MEANINGLESS} (column 5)", id="parenthesis"),
-        pytest.param(
-            "ls &", "jobs come later: '&' has no meaning yet, quote it (column 4)", id="&"
-        ),
-        pytest.param(
-            "get R&B", "jobs come later: '&' has no meaning yet, quote it (column 6)", id="R&B"
-        ),
+        pytest.param("ls &", "'&' is not supported yet: quote it (column 4)", id="&"),
+        pytest.param("get R&B", "'&' is not supported yet: quote it (column 6)", id="R&B"),
         pytest.param("; ls", "a command is missing before ';' (column 1)", id="before"),
         pytest.param("ls;; ls", "a command is missing before ';' (column 4)", id="between"),
         pytest.param("ls && # x", "a command is missing after '&&' (column 4)", id="after"),
@@ -321,22 +317,24 @@ MEANINGLESS = "has no meaning here: quote it, or use !"
         ),
         pytest.param(
             "ls > :x",
-            "a file here is meant; put - x stores what a pipe brings (column 6)",
+            "'>' writes a local file (ftp put - x uploads from a pipe) (column 6)",
             id="remote-file",
         ),
-        pytest.param("ls > *", "'>' takes one file: quote the pattern (column 6)", id="pattern"),
+        pytest.param(
+            "ls > *", "'>' needs the name of one file: quote the pattern (column 6)", id="pattern"
+        ),
         pytest.param(
             "ls > a b",
-            "nothing of a command may follow the file that it writes to (column 8)",
+            "arguments can't follow a redirection (column 8)",
             id="behind-the-file",
         ),
-        pytest.param("ls > a > b", "'>' comes after the file of another (column 8)", id="twice"),
+        pytest.param("ls > a > b", "'>' can't follow a redirection (column 8)", id="twice"),
         pytest.param(
-            "ls; -rm x", "options come after the command, as in ls --json (column 5)", id="option"
+            "ls; -rm x", "options come after the command, e.g. ls --json (column 5)", id="option"
         ),
         pytest.param(
             "ls; !pwd",
-            "'!' takes the whole rest of a line, and so stands at its beginning (column 5)",
+            "'!' is only allowed at the beginning of a line (column 5)",
             id="local-inside",
         ),
         pytest.param(
@@ -346,17 +344,16 @@ MEANINGLESS = "has no meaning here: quote it, or use !"
         ),
         pytest.param(
             "cat x | (a; b)",
-            "';' ends the local command: quote it: sh -c '…' (column 11)",
+            "';' would end the local command: quote it: sh -c '…' (column 11)",
             id="inside-of-local",
         ),
         pytest.param(
             'cat x | a "$(b "c;d")"',
-            "quotes inside of $(…) inside of quotes: quote the local command: sh -c '…'"
-            " (column 11)",
+            "nested quotes in $(…): quote the local command: sh -c '…' (column 11)",
             id="quotes-inside",
         ),
         pytest.param("put 'a\nb' <", f"'<' {MEANINGLESS} (line 2, column 4)", id="second-line"),
-        pytest.param("ls\npwd", "one line at a time (column 3)", id="two-lines"),
+        pytest.param("ls\npwd", "only one line is allowed here (column 3)", id="two-lines"),
     ],
 )
 def test_mistakes(text, complaint):

@@ -104,7 +104,7 @@ def test_a_link_stays_and_leads_to_the_new_file(run, local):
     assert (local / "real" / "file").read_text() == "/\n"
     (local / "nowhere").symlink_to("gone/file")
     status, _, err = run("pwd > nowhere")
-    assert (status, "isn't there" in err) == (5, True)
+    assert (status, "does not exist" in err) == (5, True)
 
 
 def test_devices_and_descriptors_are_written_to(run, local):
@@ -307,7 +307,7 @@ def test_commands_without_output(run, app, numbers, local, line):
     assert (status, out) == (2, "")
     name = line.split()[0]
     why = "it needs the terminal" if name in ("edit", "less") else "it has no output"
-    assert err == f"ftp: {name} can't stand before '{line.split()[-2]}': {why}\n"
+    assert err == f"ftp: {name} can't be used before '{line.split()[-2]}': {why}\n"
     assert (numbers / "few").exists()
     assert os.listdir(local) == []
     assert not app.shell.leaving

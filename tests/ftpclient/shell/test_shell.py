@@ -68,42 +68,53 @@ def test_lines_share_the_session(app, home, capfd):
     ("line", "status", "complaint"),
     [
         pytest.param("ls nope", 5, "/nope: no such file or directory", id="not-found"),
-        pytest.param("lsr", 2, "no command 'lsr': did you mean ls?", id="misspelt"),
-        pytest.param("del x", 2, "no command 'del': did you mean rm?", id="of-others"),
-        pytest.param("xyzzy", 2, "no command 'xyzzy'", id="unknown"),
+        pytest.param("lsr", 2, "unknown command 'lsr': did you mean ls?", id="misspelt"),
+        pytest.param("del x", 2, "unknown command 'del': did you mean rm?", id="of-others"),
+        pytest.param("xyzzy", 2, "unknown command 'xyzzy' (help lists all)", id="unknown"),
         pytest.param(
-            "ls && lsr", 2, "no command 'lsr': did you mean ls? (column 7)", id="unknown-in-a-list"
+            "ls && lsr",
+            2,
+            "unknown command 'lsr': did you mean ls? (column 7)",
+            id="unknown-in-a-list",
         ),
         pytest.param(
-            "echo 'a\nb'; xyzzy", 2, "no command 'xyzzy' (column 5)", id="unknown-in-the-next-line"
+            "echo 'a\nb'; xyzzy",
+            2,
+            "unknown command 'xyzzy' (help lists all) (column 5)",
+            id="unknown-in-the-next-line",
         ),
         pytest.param("ls > nope/x", 5, "nope: no such file or directory", id="no-place-for-it"),
         pytest.param("source nope", 5, "nope: no such file or directory", id="source-nothing"),
-        pytest.param("help lsr", 2, "no command 'lsr': did you mean ls?", id="unknown-help"),
+        pytest.param("help lsr", 2, "unknown command 'lsr': did you mean ls?", id="unknown-help"),
         pytest.param(
-            "connect x", 2, "'connect' is no command of the shell: leave it first", id="script-only"
+            "connect x",
+            2,
+            "'connect' doesn't work in the shell: leave it with exit first",
+            id="script-only",
         ),
-        pytest.param("ls 'a", 2, "a quote is open: ' (column 4)", id="open-quote"),
-        pytest.param("ls a\\", 2, "nothing follows the last backslash (column 5)", id="backslash"),
+        pytest.param("ls 'a", 2, "unclosed quote: ' (column 4)", id="open-quote"),
+        pytest.param("ls a\\", 2, "nothing follows the final backslash (column 5)", id="backslash"),
         pytest.param(
             "--json ls",
             2,
-            "options come after the command, as in ls --json (column 1)",
+            "options come after the command, e.g. ls --json (column 1)",
             id="option-first",
         ),
-        pytest.param("ls --bogus", 2, "no option --bogus (see ls --help)", id="no-such-option"),
         pytest.param(
-            "mkdir", 2, "something is missing: mkdir PATH... (see mkdir --help)", id="missing"
+            "ls --bogus", 2, "unknown option --bogus (see ls --help)", id="no-such-option"
+        ),
+        pytest.param(
+            "mkdir", 2, "missing argument: mkdir PATH... (see mkdir --help)", id="missing"
         ),
         pytest.param("rm -r ''", 1, "an empty path", id="empty-path"),
         pytest.param("cd nope", 5, "/nope: no such file or directory", id="cd-nowhere"),
-        pytest.param("cd -", 1, "cd: there is no directory before this one", id="cd-back"),
+        pytest.param("cd -", 1, "cd: no previous directory", id="cd-back"),
         pytest.param("cat 'a[1]*'", 5, "/a[1]*: no such file or directory", id="quoted-not-found"),
         pytest.param("cat a[1]*", 5, "/a[1]*: nothing matches", id="pattern-not-found"),
         pytest.param("cd file", 1, "/file: not a directory", id="cd-file"),
         pytest.param("cd f*", 2, "cd: f* matches 2 paths", id="cd-several"),
         pytest.param("lcd nope", 5, "nope: no such file or directory", id="lcd-nowhere"),
-        pytest.param("put nope", 5, "nope: no such file or directory here", id="put-nothing"),
+        pytest.param("put nope", 5, "nope: no such local file or directory", id="put-nothing"),
         pytest.param("put '' /", 2, "an empty path", id="put-unset-variable"),
         pytest.param("put file '' /", 2, "an empty path", id="put-one-unset"),
         pytest.param("get nope", 5, "/nope: no such file or directory", id="get-nothing"),
@@ -356,7 +367,7 @@ def test_commands_of_the_shell_are_not_for_scripts(capfd, name):
     app = App()
     try:
         assert main.run(app, [name]) == 2
-        why = "is for the shell, which ftp connect starts"
+        why = "only works in the shell, which ftp connect starts"
         assert capfd.readouterr().err == f"ftp: {name!r} {why} (see ftp --help)\n"
         assert main.run(app, ["--help"]) == 0
         assert f"  {name} " not in capfd.readouterr().out
@@ -429,7 +440,7 @@ def test_a_batch_can_end_early(batch, capfd):
 
 def test_commands_of_a_batch_are_nobodys_data(batch, home, capfd):
     assert run_batch(batch, ["put - x"]) == 2
-    complaint = "ftp: put - can't be used here: standard input has the commands\n"
+    complaint = "ftp: put - can't be used here: standard input holds the commands\n"
     assert capfd.readouterr().err == complaint
     assert run_batch(batch, ["!cat"]) == 0
     assert capfd.readouterr().out == ""

@@ -38,7 +38,7 @@ def test_a_line_is_undone_as_a_whole(run, named):
     run("rm a; rm b && mv c d")
     assert {path.name for path in named.iterdir() if path.name[0] != "."} == {"d"}
     status, _, err = run("undo")
-    assert status == 0 and "undo: rm a; rm b && mv c d (" in err and "3 things (" in err
+    assert status == 0 and "undo: rm a; rm b && mv c d (" in err and "3 entries (" in err
     assert {path.name for path in named.iterdir() if path.name[0] != "."} == {"a", "b", "c"}
 
 

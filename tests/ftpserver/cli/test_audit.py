@@ -140,12 +140,12 @@ def test_lines_that_are_torn_are_told(ftpd, root):
         file.write('{"time":\n')
     status, out, err = ftpd("log")
     assert (status, out.count("\n")) == (0, 1)
-    assert err == "ftpd: 1 line is no record\n"
+    assert err == "ftpd: skipped 1 invalid line\n"
 
 
 def test_where_no_server_was_ever_started(ftpd, root):
     status, out, err = ftpd("log")
-    assert (status, out) == (1, "") and "no server was ever started" in err
+    assert (status, out) == (1, "") and "no server has been started" in err
 
 
 def test_a_wrong_moment(ftpd):
@@ -222,6 +222,13 @@ PEOPLE = [
 ]
 
 
+def test_a_request_is_told_apart_from_what_it_asks_for():
+    record = Record("2030-01-01T00:00:00.000Z", "reload-asked", "ok", by="root")
+    words = Columns(200).line(record).split()
+    assert words[2:] == ["reload", "-", "-", "requested", "by", "root"]
+    assert fields(record)[1] == "reload-asked"
+
+
 @pytest.mark.parametrize(("values", "line", "raw"), PEOPLE)
 def test_a_record(capsys, monkeypatch, values, line, raw):
     monkeypatch.setenv("NO_COLOR", "1")
@@ -261,10 +268,10 @@ def test_what_went_wrong_is_red(monkeypatch):
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        ("logn", "logn is no event: did you mean login?"),
-        ("user-ad", "user-ad is no event: did you mean user-add?"),
-        ("xyzzy", "xyzzy is no event"),
-        ("\x1b[2J", "\\x1b[2J is no event"),
+        ("logn", "unknown event logn: did you mean login?"),
+        ("user-ad", "unknown event user-ad: did you mean user-add?"),
+        ("xyzzy", "unknown event xyzzy"),
+        ("\x1b[2J", "unknown event \\x1b[2J"),
     ],
 )
 def test_an_event_that_is_none(ftpd, engine, event, told):

@@ -32,7 +32,7 @@ def test_config_check(ftpd, root, given, warned):
     lines = [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in given.items()]
     (root / ".ftpd" / "ftpd.toml").write_text("\n".join(lines))
     status, out, err = ftpd("config", "check")
-    assert status == 0 and out.endswith("all is well\n")
+    assert status == 0 and out.endswith("no problems found\n")
     assert (TOLD in err) is warned
 
 

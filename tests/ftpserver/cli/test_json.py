@@ -185,3 +185,7 @@ def mistakes(run, root):
     run("user", "show", "nobody", fails=True)
     run("user", "frob", fails=True)
     run("kick", "nobody", fails=True)
+    file = root / ".ftpd" / "ftpd.toml"
+    file.write_text("prot = 1\nstall = 0\n")
+    run("config", "check", fails=True)
+    file.unlink()

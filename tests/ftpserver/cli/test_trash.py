@@ -12,6 +12,7 @@ import pytest
 
 from ftpserver.admin import verify
 from ftpserver.audit.files import FILE_NAME
+from ftpserver.cli import tables
 from ftpserver.daemon import control_server
 from ftpserver.errors import StateError
 from ftpserver.root_lock import RootLock
@@ -73,7 +74,7 @@ def sound(root) -> bool:
 
 def test_an_operation_is_restored(ftpd, there, root):
     newest, oldest = ids(ftpd)
-    assert ftpd("trash", "restore", "alice", oldest) == (0, "restored 1 thing\n", "")
+    assert ftpd("trash", "restore", "alice", oldest) == (0, "restored 1 entry\n", "")
     assert (there / "one").read_bytes() == b"123" and not (there / "two").exists()
     status, out, err = ftpd("trash", "restore", "alice", newest, "--to", "/back/here")
     assert (status, err) == (0, "")
@@ -84,10 +85,10 @@ def test_what_is_in_the_way_stays_unless_forced(ftpd, there):
     newest, _ = ids(ftpd)
     (there / "two").write_bytes(b"other")
     status, out, err = ftpd("trash", "restore", "alice", newest)
-    assert status == 12 and "/two" in err and out == "restored 0 things\n"
+    assert status == 12 and "/two" in err and out == "restored 0 entries\n"
     assert (there / "two").read_bytes() == b"other"
     status, out, err = ftpd("trash", "restore", "alice", newest, "--force")
-    assert (status, out, err) == (0, "restored 1 thing\n", "")
+    assert (status, out, err) == (0, "restored 1 entry\n", "")
     assert (there / "two").read_bytes() == b"123"
 
 
@@ -136,10 +137,10 @@ def test_what_was_roots_before_stays_so(ftpd, there):
 @pytest.mark.parametrize("whose", ["alice", "--all"])
 def test_the_trash_is_emptied(ftpd, there, root, whose):
     status, out, err = ftpd("trash", "empty", whose, "-y")
-    assert (status, out, err) == (0, "removed 2 operations: 6 B became free\n", "")
+    assert (status, out, err) == (0, "removed 2 operations: 6 B freed\n", "")
     assert ftpd("trash", "list")[1] == ""
     assert not any((there / ".ftpd-trash").glob("*")) and sound(root)
-    assert ftpd("trash", "empty", whose, "-y") == (0, "nothing was in the trash\n", "")
+    assert ftpd("trash", "empty", whose, "-y") == (0, "the trash was empty\n", "")
 
 
 def test_only_what_is_older_goes(ftpd, there):
@@ -147,7 +148,7 @@ def test_only_what_is_older_goes(ftpd, there):
     first, second = sorted(os.listdir(trash))
     old = f"{int(first[:16], 16) - 4 * 86400 * 10**9:016x}{first[16:]}"
     (trash / first).rename(trash / old)
-    assert ftpd("trash", "empty", "alice", "--older", "5d", "-y")[1] == "nothing was in the trash\n"
+    assert ftpd("trash", "empty", "alice", "--older", "5d", "-y")[1] == "the trash was empty\n"
     assert ftpd("trash", "empty", "alice", "--older", "3d", "-y")[0] == 0
     assert os.listdir(trash) == [second]
 
@@ -156,7 +157,7 @@ def test_all_is_also_what_accounts_have_left_that_are_gone(ftpd, there, root):
     ftpd("user", "remove", "alice")
     assert ftpd("user", "add", "heir", "--generate", "--home", str(there))[0] == 0
     assert ftpd("trash", "list")[1] == ""
-    assert ftpd("trash", "empty", "heir", "-y")[1] == "nothing was in the trash\n"
+    assert ftpd("trash", "empty", "heir", "-y")[1] == "the trash was empty\n"
     assert ftpd("trash", "empty", "--all", "-y")[1].startswith("removed 2 operations: 6 B")
     assert not list(there.glob(".ftpd-trash/*"))
     assert json.loads(ftpd("user", "show", "heir", "--json")[1])["used"] == 0
@@ -230,7 +231,7 @@ def test_an_account_that_keeps_nothing_any_more_is_emptied_at_once(ftpd, there, 
     assert status == 2 and "--yes" in err and len(ids(ftpd)) == 2
     assert "final" not in ftpd("user", "show", "alice")[1]
     status, out, err = ftpd("user", "set", "alice", "--trash-days", "0", "-y")
-    assert (status, out) == (0, "changed alice\n") and "6 B became free" in err
+    assert (status, out) == (0, "changed alice\n") and "6 B freed" in err
     assert ids(ftpd) == [] and sound(root)
     assert "removals are final" in ftpd("user", "show", "alice")[1]
 
@@ -259,16 +260,32 @@ def test_the_trash_is_told_apart(ftpd, there):
     assert (record["used"], record["used_files"]) == (0, 0)
     assert (record["trash"], record["trash_files"]) == (6, 2)
     assert ftpd("user", "list")[1].split("\t")[1:3] == ["0", "6"]
-    assert "6 B in 2 files, kept as the server's settings say" in ftpd("user", "show", "alice")[1]
+    assert "6 B in 2 files, kept as set for the server" in ftpd("user", "show", "alice")[1]
 
 
 # what else tells of it ---------------------------------------------------------------------
 
 
+def test_a_recount_tells_it_apart_on_a_terminal(ftpd, removed, monkeypatch):
+    removed("one", "two")
+    monkeypatch.setattr(tables, "on_terminal", lambda: True)
+    assert ftpd("recount", "alice")[1] == (
+        "alice: 0 B, and 6 B in the trash; 0 files and directories\n"
+    )
+
+
 def test_status_tells_how_much_is_there(ftpd, removed):
     removed("one", "two")
     (line,) = [one for one in ftpd("status")[1].splitlines() if one.startswith("trash")]
-    assert line.split(None, 1)[1] == "6 B in 2 operations, 0 given up for room today"
+    assert line.split(None, 1)[1] == "6 B in 2 operations, 0 deleted for space today"
+
+
+def test_status_counts_no_operations_that_keep_nothing(ftpd, removed):
+    removed("one")
+    (record,) = map(json.loads, ftpd("trash", "list", "alice", "--json")[1].splitlines())
+    assert ftpd("trash", "restore", "alice", record["id"])[0] == 0
+    assert ftpd("trash", "list")[1] == ""
+    assert "0 B, 0 deleted for space today" in ftpd("status")[1]
 
 
 def test_status_of_a_server_whose_books_cannot_be_read(ftpd, removed, monkeypatch):
@@ -303,7 +320,7 @@ def test_why_tells_whether_it_is_final(ftpd, accounts, root):
 
 def test_check_and_scrub_leave_what_is_there_alone(ftpd, there, root):
     status, out, _ = ftpd("check")
-    assert (status, out.splitlines()[-1]) == (0, "checked 1 account, 0 files: all is well")
+    assert (status, out.splitlines()[-1]) == (0, "checked 1 account, 0 files: no problems found")
     assert ftpd("scrub")[1].startswith("scrubbed 0 files")
 
 

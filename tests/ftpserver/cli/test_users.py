@@ -157,7 +157,7 @@ def test_renaming_keeps_home_and_password(ftpd, add, show, root):
     assert ftpd("user", "rename", "alice", "anna")[1] == "renamed alice to anna\n"
     assert show("anna")["home"] == str(root / "alice")
     log_in(root, "anna")
-    assert "there is an account" in add("anna", status=1)
+    assert "an account of that name exists" in add("anna", status=1)
 
 
 def test_a_name_that_became_free_gets_no_home_of_another(ftpd, add, root):
@@ -175,7 +175,7 @@ def test_a_home_where_nothing_was_stored_is_free(ftpd, add, root):
     add("alice")
     ftpd("user", "remove", "alice")
     (staging / "u-left").write_bytes(b"of an upload")
-    assert "has contents" in add("alice", status=1)
+    assert "isn't empty" in add("alice", status=1)
 
 
 def test_showing_for_people(ftpd, add):
@@ -442,7 +442,7 @@ def test_a_mistyped_root_is_no_new_one(ftpd, root, arguments):
     typed = root / "tpyo"
     status, out, err = ftpd(*arguments, "--root", str(typed), with_root=False)
     assert (status, out) == (1, "")
-    assert f"{typed}: no server was ever started here" in err
+    assert f"{typed}: no server has been started here" in err
     assert not typed.exists()
 
 
@@ -471,7 +471,7 @@ def test_a_shared_home_is_warned_of(ftpd, add, tmp_path):
         *("user", "add", "bob", "--password-stdin", "--home", team), stdin=b"correct-horse\n"
     )
     assert status == 0
-    assert "warning: alice can see and change what is there, too" in err
+    assert "warning: alice can see and change the same files" in err
 
 
 # new passwords -------------------------------------------------------------------------------
