@@ -1,7 +1,7 @@
-"""The client: `ftp`, its shell, and the Python API they are written with.
+"""The client: `ftp`, its shell, and the Python API that they use.
 
-Lives here: the names that programs import. They are looked up when they are used, so that the
-commands of `ftp` don't pay for what they don't need.
+Lives here: the names that programs import. Each is loaded on first use, so that the commands of
+`ftp` do not load what they do not need.
 """
 
 from __future__ import annotations
@@ -214,11 +214,11 @@ _ELSEWHERE = {
     "Writer": "ftpclient.files.writer",
     "__version__": "ftpwire",
 }
-"""Where the names are, with the name there if it is another; all others are errors."""
+"""The module of each name, and its name there if it differs; all other names are errors."""
 _ERRORS = "ftpclient.errors"
 
 
-if not TYPE_CHECKING:  # or a type checker takes any name for one of these
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in __all__:

@@ -1,7 +1,8 @@
 """`ftp`: the command line, with the shell that it can start.
 
-Lives here: putting the two together. Lives elsewhere: the command line (cli/main.py), the shell
-(shell/shell.py), which runs the same commands and so stands above them.
+Lives here: connecting the two.
+Lives elsewhere: the command line (cli/main.py), and the shell (shell/shell.py), which runs the same
+commands and therefore depends on them.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ if TYPE_CHECKING:
     from ftpclient.cli.app import App, Script
 
 _OBJECTS = 20_000
-"""So many objects more than were freed, and Python looks for circles among them. Its own 700 make
-it look a hundred times while a command is imported, of which everything stays: a tenth of the time
-of a short command."""
+"""Threshold of Python's garbage collector: the number of objects more than were freed. With the
+default of 700 it runs a hundred times while a command is imported, and finds nothing: that is a
+tenth of the time of a short command."""
 
 
 def run_shell(app: App, script: Script | None) -> int:
-    """Run the shell, or a script. It is imported when one is wanted, and not for each command."""
+    """Run the shell, or a script. The module is imported here, so that commands do not load it."""
     from ftpclient.shell import shell
 
     return shell.run_shell(app, script)
 
 
 def main() -> None:
-    """Entry point."""
+    """Run `ftp`."""
     gc.set_threshold(_OBJECTS)
     from ftpclient import light_imports
 
-    light_imports.load()  # before others do it
+    light_imports.load()  # before another import loads these modules
     from ftpclient.cli import main as command_line
 
     command_line.main(run_shell)

@@ -1,7 +1,7 @@
-"""What callers may write for paths and for what happens to a target that is there.
+"""Arguments of the public methods: paths, and what to do if a target exists.
 
-Lives here: the types, making one kind of them, the rules of cp about a target.
-Lives elsewhere: how a path is cut into names (ftpwire/paths.py), local paths that were named
+Lives here: the types, converting them into one form, the rules of cp about a target.
+Lives elsewhere: how a path is split into names (ftpwire/paths.py), local files that were named
 (transfer/named.py).
 """
 
@@ -25,13 +25,13 @@ AnyPath = str | bytes | PurePosixPath
 LocalPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Overwrite = messages.Overwrite
 Replace = Literal["always", "never"]
-"""Of the words in `Overwrite` those for what has no time of its own to compare."""
+"""The values of `Overwrite` for requests that have no mtime to compare."""
 
 Path = TypeVar("Path", bound=AnyPath | LocalPath)
 
 
 def as_typed(path: AnyPath) -> bytes:
-    """The bytes of a remote path, as it was written. Raises TypeError."""
+    """Return the bytes of a remote path as it was given. Raises TypeError."""
     if isinstance(path, PurePosixPath):
         path = str(path)
     if isinstance(path, str):
@@ -42,51 +42,51 @@ def as_typed(path: AnyPath) -> bytes:
 
 
 def named(path: AnyPath) -> str | bytes:
-    """A remote path as the name of a file object."""
+    """Return a remote path in the form for the ``name`` of a file object."""
     return str(path) if isinstance(path, PurePosixPath) else path
 
 
 def one_or_several(given: Path | Iterable[Path]) -> list[Path]:
-    """The paths that were given: one, or several. A string is one path, never its letters."""
+    """Return a list of the given paths. A string is one path, not a sequence of letters."""
     if isinstance(given, (str, bytes, os.PathLike)):
         return [given]
     return list(given)
 
 
 def overwriting(word: Overwrite | bool) -> Overwrite:
-    """What to do with a target that is there; True and False are ``always`` and ``never``.
+    """Return what to do if a target exists; True means ``always``, False ``never``.
 
     Raises ValueError.
     """
     if isinstance(word, bool):
         return "always" if word else "never"
     if word not in ("always", "never", "older"):
-        raise ValueError(f"overwrite is 'always', 'never' or 'older', not {word!r}")
+        raise ValueError(f"overwrite must be 'always', 'never' or 'older', not {word!r}")
     return word
 
 
 def replacing(word: Replace | bool) -> Replace:
-    """As `overwriting`, for links, moves and copies."""
+    """Return the same as `overwriting`, for links, moves and copies."""
     if isinstance(word, bool):
         return "always" if word else "never"
     if word not in ("always", "never"):
-        raise ValueError(f"overwrite is 'always' or 'never' here, not {word!r}")
+        raise ValueError(f"overwrite must be 'always' or 'never' here, not {word!r}")
     return word
 
 
 def absolute(cwd: RemotePath, path: AnyPath) -> RemotePath:
-    """The absolute remote path for what was given. Raises InvalidPath."""
+    """Return the absolute remote path for an argument. Raises InvalidPath."""
     typed = as_typed(path)
-    if not typed:  # a variable that was not set, most likely: never the current directory
+    if not typed:  # probably an unset variable: it must not mean the current directory
         raise InvalidPath("an empty path")
     return paths.resolve(cwd, typed)
 
 
 def place_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
-    """Where something named like ``source`` goes when ``target`` was given, as cp has it.
+    """Return the target path of ``source`` when ``target`` was given, by the rules of cp.
 
     Args:
-        into: ``target`` is known to be a directory.
+        into: True if ``target`` is a directory.
     """
     name = paths.name_of(source)
     if into and name not in (b"", b".", b".."):
@@ -98,22 +98,22 @@ def place_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
 def selected(
     exclude: Iterable[str], files_from: Iterable[AnyPath] | None, *, ignore_files: bool = False
 ) -> Iterator[Selection]:
-    """What of a tree is meant.
+    """Yield the selection of files of a tree.
 
     Args:
-        exclude: gitignore patterns, in order: the last that matches decides.
-        files_from: Paths below the source; None: all of it.
-        ignore_files: The .ftpignore files of the tree hold as well.
+        exclude: gitignore patterns, in order; the last one that matches decides.
+        files_from: Paths below the source; None for everything.
+        ignore_files: True to apply the .ftpignore files of the tree, too.
 
     Raises:
-        ValueError: One is no pattern.
+        ValueError: A pattern is invalid.
         InvalidPath: A path leads out of the source.
     """
     from ftpclient.transfer.patterns import option_rules
     from ftpclient.transfer.selection import Selection
 
     if isinstance(exclude, str):
-        raise TypeError("exclude takes several patterns: a list of them, not one string")
+        raise TypeError("exclude must be a list of patterns, not one string")
     patterns = tuple((True, pattern) for pattern in exclude)
     option_rules(patterns)
     if files_from is None:
@@ -122,6 +122,6 @@ def selected(
     from ftpclient.transfer.path_list import PathList
 
     if isinstance(files_from, (str, bytes)):
-        raise TypeError("files_from takes several paths: a list of them, not one")
+        raise TypeError("files_from must be a list of paths, not one path")
     with closing(PathList(map(as_typed, files_from))) as only:
         yield Selection(patterns, ignore_files, only=only)

@@ -1,8 +1,8 @@
-"""BaseClient: the connection that a client has, and its account.
+"""BaseClient: the connection of a client, and its account.
 
-Lives here: connecting when it is needed and again after a loss, passwords and tokens.
-Lives elsewhere: the verbs about files (client.py), what holds around every verb (guard.py), opening
-a connection and logging in (connection/dialer.py), which password or token is used
+Lives here: connecting when needed and reconnecting after a loss, passwords and tokens.
+Lives elsewhere: the verbs about files (client.py), what is done around every verb (guard.py),
+opening a connection and logging in (connection/dialer.py), choosing a password or token
 (connection/credentials.py).
 """
 
@@ -40,7 +40,7 @@ from ftpwire.paths import RemotePath
 _Answer = TypeVar("_Answer")
 
 _LONG_PASSWORD = 6
-"""Characters that make it unlikely to be part of a word by chance."""
+"""Length of a password, in characters, that is unlikely to be part of a word by chance."""
 
 
 def make_dialer(
@@ -60,12 +60,12 @@ def make_dialer(
     saved_token: bool = True,
     verify: bool = True,
 ) -> Dialer:
-    """What makes the connections of a client.
+    """Return the object that makes the connections of a client.
 
     Args:
-        guard: Around what asks the user.
-        tell: Takes remarks.
-        server, …: As of `Client`.
+        guard: Wraps the functions that ask the user.
+        tell: Function that takes remarks.
+        server, …: As in `Client`.
     """
     if not isinstance(server, ServerAddress):
         chosen = choose(server)
@@ -104,17 +104,17 @@ def make_dialer(
 
 
 def refuser(address: ServerAddress) -> Callable[[], str]:
-    """What is called in a child process in the place of what asks for a password."""
+    """Return a function that replaces the one that asks for a password in a child process."""
 
     def refuse_to_ask() -> str:
-        text = f"no password for {address}: in a forked process nobody is asked for one"
+        text = f"no password for {address}: a forked process does not ask for one"
         raise LoginRefused(text)
 
     return refuse_to_ask
 
 
 class BaseClient:
-    """What every client has: a connection, made when it is needed, and an account.
+    """Base of all clients: a connection, made when it is needed, and an account.
 
     The arguments are those of `Client`.
     """
@@ -177,7 +177,7 @@ class BaseClient:
         self._interrupt = interrupt
         self._connection: Connection | None = None
         self._operation: Operation | None = None
-        """Of the verb that is under way."""
+        """The operation of the running verb."""
 
     def _tell(self, text: str) -> None:
         if self._remark is not None:
@@ -187,7 +187,7 @@ class BaseClient:
 
     @verb
     def connect(self, *, timeout: float | None = None) -> None:
-        """Connect and log in; nothing when that is so already.
+        """Connect and log in. Do nothing if the client is connected.
 
         Raises:
             ConnectFailed, TrustError, LoginRefused, ProtocolError
@@ -198,11 +198,11 @@ class BaseClient:
         self._connection.channel.pace = self._pace
 
     def _first_connection(self) -> Connection:
-        """The one that ``connection`` is from then on."""
+        """Return the connection that ``connection`` is from then on."""
         return self.new_connection()
 
     def new_connection(self) -> Connection:
-        """A further connection, logged in, for a transfer that uses several."""
+        """Return a further connection, logged in, for a transfer that uses several."""
         made = self._dialer.dial(self._interrupt, self._like)
         made.operation = self._operation or in_force(self)
         self.user = made.user
@@ -210,15 +210,15 @@ class BaseClient:
 
     @property
     def _like(self) -> Trusted | None:
-        """What further connections take over."""
+        """The trust in the server that further connections take over from the first one."""
         return None if self._connection is None else self._connection.trusted
 
     @verb
     def connection_apart(self, interrupt: Interrupt, words: str) -> Connection:
-        """A further connection, logged in, which that interrupt stops.
+        """Return a further connection, logged in, that its own interrupt stops.
 
         Args:
-            words: What it is for: that is an operation, unless it is part of one.
+            words: The words of its operation, unless it is part of another one.
         """
         made = self._dialer.dial(interrupt, self._like)
         made.operation = in_force(self) or Operation(words)
@@ -226,20 +226,20 @@ class BaseClient:
         return made
 
     def connection_beside(self, interrupt: Interrupt, like: Trusted) -> Connection:
-        """As ``connection_apart``, for any thread: it doesn't wait until no verb is under way."""
+        """Do the same as ``connection_apart``, for any thread, without waiting for its turn."""
         made = self._dialer.dial(interrupt, like)
         made.channel.pace = self._pace
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the user by name: another process may be another user's
+        # an implicit user stays implicit: the other process may run as another system user
         address = self.address._replace(user=self.address.login)
         state = (self.cwd, self.limit_rate)
         return _unpickled, (type(self), address, self._arguments, *state)
 
     @verb
     def log_in(self, credential: Credential, *, timeout: float | None = None) -> None:
-        """Connect with this credential, and no other. Raises LoginRefused."""
+        """Connect with this credential and no other. Raises LoginRefused."""
         self._use(self._dialer.log_in(credential, self._interrupt, self._like))
 
     @verb
@@ -250,10 +250,11 @@ class BaseClient:
         *,
         timeout: float | None = None,
     ) -> None:
-        """Make the account that the address names, and log in as its user.
+        """Create the account that the address names, and log in as it.
 
         Args:
-            password: Or something that asks for it, called once the server is trusted.
+            password: The password, or a function that asks for it. It is called after the server's
+                key was verified.
 
         Raises:
             RegistrationClosed, NameTaken, BadAccount
@@ -264,7 +265,7 @@ class BaseClient:
         self._use(self._dialer.register(*args))
 
     def _use(self, opened: Opened) -> None:
-        """From here on this is the connection."""
+        """Use this connection from now on."""
         self._leave()
         self.user = opened.user
         self._connection = opened
@@ -272,7 +273,7 @@ class BaseClient:
 
     @property
     def limit_rate(self) -> int | None:
-        """The most bytes a second to move, over all connections together; None for no limit."""
+        """The most bytes per second, over all connections together; None for no limit."""
         return None if self._pace is None else self._pace.rate
 
     @limit_rate.setter
@@ -283,12 +284,12 @@ class BaseClient:
 
     @property
     def pace(self) -> Pace | None:
-        """What keeps ``limit_rate``, for all connections of a transfer."""
+        """The rate limiter for ``limit_rate``, shared by all connections of a transfer."""
         return self._pace
 
     @property
     def connection(self) -> Connection:
-        """The connection, made (again) when there is none. For what verbs are made of."""
+        """The connection, made first if there is none. For the implementation of verbs."""
         if not self.connected:
             self.connect()
         assert self._connection is not None
@@ -296,7 +297,7 @@ class BaseClient:
         return self._connection
 
     async def _ask(self, request: RequestFor[R]) -> R:
-        """For verbs that are written once for both clients: never waits as asyncio has it."""
+        """Ask the server, for the verbs that both clients share. Never suspends the coroutine."""
         if isinstance(request, ChangeFor):
             from ftpclient.transfer.retry import changed
 
@@ -305,39 +306,39 @@ class BaseClient:
         return self.connection.ask(request)
 
     def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
-        """What ``ask`` returns, which only asks the server; again after a lost connection."""
+        """Return the result of ``ask``, which must not change anything; retry it after a loss."""
         from ftpclient.transfer.retry import asked
 
-        self.connect()  # for the first time, maybe: that is tried once
+        self.connect()  # a first connection is tried only once
         return asked(self, _Telling(self._tell), ask)
 
     @contextmanager
     def operation(self, words: str, *, keep: bool = True) -> Iterator[None]:
-        """Have all verbs of a ``with`` block be one operation, which ``ftp undo`` takes back as a
-        whole. Without, each verb is one. It holds for the calls of this thread. One in another is
-        part of that, if it is kept.
+        """Make all verbs of a ``with`` block one operation, which ``ftp undo`` undoes as a whole.
+        Otherwise each verb is an operation of its own. This applies to calls in this thread. An
+        operation inside another one becomes part of it, if that is kept.
 
         Args:
-            words: What it is, for people: 200 characters at most are kept.
-            keep: False: nothing that it removes or replaces is kept in the server's trash.
+            words: Description for display; at most 200 characters are kept.
+            keep: False to keep nothing that it removes or replaces in the server's trash.
         """
         with grouped(self, words, keep=keep):
             yield
 
     @property
     def interrupt(self) -> Interrupt | None:
-        """What stops this client; None before its first verb, if none was given."""
+        """The object that stops this client; None before its first verb, if none was given."""
         return self._interrupt
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection that isn't known to be broken."""
+        """True if there is a connection that is not known to be broken."""
         return self._connection is not None and not self._connection.broken
 
     def close(self) -> None:
-        """Close the connection, when no other thread is in a verb. Can be called twice.
+        """Close the connection. Waits until no other thread is in a verb. Can be called twice.
 
-        Open listings end. The next verb connects again.
+        This ends open listings. The next verb connects again.
         """
         with self._guard.verb(self, closing=True):
             self._leave()
@@ -350,24 +351,24 @@ class BaseClient:
 
     @verb
     def settle_interrupt(self) -> None:
-        """After Interrupted: give up what is under way, and keep the session if possible."""
+        """After Interrupted: cancel what is running, and keep the session if possible."""
         if self._connection is not None:
             self._connection.cancel_all()
             if self._connection.broken:
                 self._connection = None
         if self._interrupt is not None:
-            self._interrupt.clear()  # asked for once more meanwhile
+            self._interrupt.clear()  # it may have been set again meanwhile
 
     @verb
     def look_up(self) -> None:
-        """Between two verbs: notice whether the server has left, so that the next reconnects."""
+        """Notice, between verbs, that the server has closed: then the next verb reconnects."""
         if self._connection is not None:
             self._connection.take_unasked()
 
     def holds_password(self, text: str) -> bool:
-        """Whether the password is part of a text, which must not be kept anywhere then.
+        """Return True if the password is part of a text, which then must not be stored anywhere.
 
-        A short one may be part of any word: then only whole words count.
+        A short password may be part of a word by chance, so it counts only as a whole word.
         """
         accepted = self._dialer.credentials.accepted
         secret = "" if accepted is None else accepted.secret
@@ -391,30 +392,31 @@ class BaseClient:
 
     @local
     def resolve(self, path: AnyPath) -> RemotePath:
-        """The absolute remote path for what was given. Raises InvalidPath."""
+        """Return the absolute remote path for an argument. Raises InvalidPath."""
         return self._resolve(path)
 
     def _resolve(self, path: AnyPath) -> RemotePath:
         return absolute(self.cwd, path)
 
-    # the account's keys ------------------------------------------------------------------
+    # passwords and tokens ----------------------------------------------------------------
 
     @property
     def password(self) -> str | None:
-        """The password that was accepted, if it was one."""
+        """The accepted password; None if a token was used."""
         accepted = self._dialer.credentials.accepted
         return None if accepted is None or accepted.is_token else accepted.secret
 
     @verb
     def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
-        """Set another password: all tokens, and the account's other sessions, end.
+        """Set a new password. This revokes all tokens, and closes the other sessions of the
+        account.
 
         Raises:
-            LoginRefused: The old one is wrong.
-            BadAccount: The new one can't be used.
+            LoginRefused: The old password is wrong.
+            BadAccount: The new password is not acceptable.
         """
         for one in (old, new):
-            Credential(self.user, one).request()  # what can't be sent is told before
+            Credential(self.user, one).request()  # raises early if it can't be sent
         run(verbs.change_password(self._ask, old, new))
         self._dialer.credentials.accepted = Credential(self.user, new)
 
@@ -422,22 +424,26 @@ class BaseClient:
     def issue_token(
         self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
     ) -> TokenIssued:
-        """A token to log in with instead of the password.
+        """Create a token to log in with instead of the password.
 
         Args:
-            name: For people, to tell tokens apart.
-            seconds: How long it is good for; None for as long as the server gives.
+            name: A name for display, to tell tokens apart.
+            seconds: Lifetime of the token; None for the server's default.
+
+        Raises:
+            TooMany: The account has too many tokens.
+            Forbidden: This session's own token was revoked or has expired.
         """
         return run(verbs.issue_token(self._ask, name, seconds))
 
     @verb
     def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
-        """The account's tokens, oldest first."""
+        """Return the account's tokens, oldest first."""
         return run(verbs.tokens(self._ask))
 
     @verb
     def revoke_token(self, token_id: str | None = None, *, timeout: float | None = None) -> None:
-        """Make a token good for nothing; by default the one that logged in here.
+        """Revoke a token; by default the one that this session logged in with.
 
         Raises NotFound.
         """
@@ -445,7 +451,7 @@ class BaseClient:
 
 
 class _Telling(Listener):
-    """Tells of a lost connection as clients tell of anything else."""
+    """Reports a lost connection as a remark of the client."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell

@@ -1,12 +1,12 @@
 """The errors that the verbs of `Client` and `AsyncClient` raise.
 
-They are those of ``ftpwire.errors``, with the path that they are about; and each is the `OSError`
-that Python has for the same, where it has one: `NotFound` is a `FileNotFoundError`.
+They are those of ``ftpwire.errors``, with the path that they are about. If Python has an `OSError`
+for the same condition, they are subclasses of it: `NotFound` is a `FileNotFoundError`.
 
 FtpError                    path
-├── ProtocolError           the server broke the rules
-├── ConnectionLost          no OSError: ``except OSError`` means files, here and on the server
-├── TrustError              the server's key is not the one expected
+├── ProtocolError           the server broke the protocol
+├── ConnectionLost          no OSError: ``except OSError`` means files, local and remote
+├── TrustError              the server's key is not the expected one
 ├── Interrupted             the user asked to stop
 ├── TimedOut                TimeoutError: a verb took longer than its ``timeout``
 └── CommandError            one request failed
@@ -16,11 +16,11 @@ FtpError                    path
     ├── IsADirectory        IsADirectoryError
     ├── NotADirectory       NotADirectoryError
     ├── DiskFull, QuotaExceeded, NotEmpty, InvalidPath, …   OSError with that ``errno``
-    └── LoginRefused, Conflict, VerificationFailed, …       none: the system has no such error
+    └── LoginRefused, Conflict, VerificationFailed, …       no OSError
 
-Lives here: the tree, and the one way from an error of the inside to one of these. Lives elsewhere:
-where that way is taken (guard.py). Inside the packages an OSError is the disk's, so nothing there
-raises or catches these classes.
+Lives here: the tree, and the conversion of an internal error to one of these.
+Lives elsewhere: where errors are converted (guard.py). Inside the packages an OSError means the
+local disk, so no code there raises or catches these classes.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from typing import Any, ClassVar
 
 from ftpwire import errors
 
-# What a class means is said where it comes from, in ftpwire/errors.py: help() shows that.
+# The docstrings of the classes are inherited from ftpwire/errors.py: help() shows them.
 
 
 class FtpError(errors.FtpError):
     """Base of all errors that a verb raises on purpose.
 
     Attributes:
-        path: What it is about, if it is about one path: a remote one is absolute, a local one as it
-            was given.
+        path: The path that it is about, if it is about one: a remote path is absolute, a local one
+            is as it was given.
     """
 
     path: bytes | None = None
     number: ClassVar[int | None] = None
-    """The ``errno`` of the same error of the system."""
+    """The ``errno`` of the corresponding system error."""
 
     def __str__(self) -> str:
-        return BaseException.__str__(self)  # not as OSError shows it: the text is whole
+        return BaseException.__str__(self)  # not OSError's format: the text is complete
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind = type(self)
-        if kind.__module__ != __name__:  # made by ``_kind``: its own base can be found by name
+        if kind.__module__ != __name__:  # made by ``_kind``: pickle finds only its base by name
             kind = kind.__bases__[0]
         return _restored, (kind, self.args, self.__dict__)
 
@@ -120,7 +120,7 @@ class Interrupted(errors.Interrupted, FtpError):
 
 
 class TimedOut(FtpError, TimeoutError):
-    """A verb took longer than its ``timeout``. The next one connects anew."""
+    """A verb took longer than its ``timeout``. The next verb reconnects."""
 
     code = "timed-out"
     exit_code = 4
@@ -264,21 +264,21 @@ class LeaseLost(errors.LeaseLost, Busy):
 
 
 def _tree(kind: type[FtpError]) -> list[type[FtpError]]:
-    """A class and those below it."""
+    """Return a class and all of its subclasses."""
     return [kind, *(one for child in kind.__subclasses__() for one in _tree(child))]
 
 
 TABLE: dict[type[errors.FtpError], type[FtpError]] = {
     kind.__bases__[0]: kind for kind in _tree(FtpError) if kind is not TimedOut
 }
-"""For each class of the inside the one that is raised."""
+"""The public class for each internal class."""
 
 
 _made: dict[type[errors.FtpError], type[FtpError]] = {}
 
 
 def _kind(kind: type[errors.FtpError]) -> type[FtpError]:
-    """What is raised for errors of a class, also of one that only a module inside has."""
+    """Return the public class for an internal one; it is made if the class has none."""
     found = TABLE.get(kind) or _made.get(kind)
     if found is None:
         above = next(TABLE[base] for base in kind.__mro__ if base in TABLE)
@@ -288,10 +288,10 @@ def _kind(kind: type[errors.FtpError]) -> type[FtpError]:
 
 
 def public(error: errors.FtpError, path: bytes | None = None) -> FtpError:
-    """The same error as verbs raise it, with the traceback and the causes that it has.
+    """Return the public form of an error, with the same traceback and causes.
 
     Args:
-        path: What it is about, if that is known.
+        path: The path that it is about, if known.
     """
     if isinstance(error, FtpError):
         made = error
@@ -309,12 +309,12 @@ def public(error: errors.FtpError, path: bytes | None = None) -> FtpError:
 
 
 def timed_out(text: str) -> FtpError:
-    """The error of a verb whose time is over."""
+    """Return the error of a verb that exceeded its timeout."""
     return _restored(TimedOut, (text,), {})
 
 
 def _restored(kind: type[Any], args: tuple[object, ...], state: dict[str, object]) -> FtpError:
-    """An error of a class, with what another one had."""
+    """Return an error of a class, with the arguments and attributes of another error."""
     if not issubclass(kind, FtpError):
         kind = _kind(kind)
     made: FtpError = kind.__new__(kind)

@@ -1,7 +1,9 @@
-"""The file system of a server for fsspec, and so for pandas, dask, pyarrow, zarr and others.
+"""The files of a server for fsspec, and thus for pandas, dask, pyarrow, zarr and others.
 
-Lives here: fsspec's verbs in terms of `Client`. Lives elsewhere: the verbs (client.py), the file
-objects (files/). It needs the extra ``ftpd[fsspec]``, which registers it as ``ftpd``.
+Lives here: fsspec's methods, implemented with `Client`.
+Lives elsewhere: the verbs (client.py), the file objects (files/).
+
+This needs the extra ``ftpd[fsspec]``, which registers the protocol ``ftpd``:
 
     import pandas
 
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 Info = dict[str, Any]
 
 _AROUND_ENTRY = 1500
-"""Bytes of memory for what fsspec is told of one entry, about."""
-_ADVICE = "Client.walk has it in parts"
+"""Estimated bytes of memory for the information about one entry."""
+_ADVICE = "Client.walk returns it in parts"
 _SCHEME = "ftpd://"
 _OF_FSSPEC = ("use_listings_cache", "listings_expiry_time", "max_paths", "asynchronous", "loop")
 _WRITES: dict[str, WriteMode] = {"wb": "wb", "xb": "xb", "ab": "ab"}
@@ -57,15 +59,16 @@ class FtpFileSystem(AbstractFileSystem):
     """The files of one account, for fsspec.
 
     Paths are those of the account: ``/data.csv``, or ``ftpd://USER@HOST:PORT/data.csv``. Missing
-    directories above a file that is written are made. A file appears when it is closed, whole; in
-    a transaction when that ends. Of listings nothing is kept: they are always new.
+    parent directories of a written file are created. A file appears as a whole when it is closed,
+    in a transaction when that ends. Listings are not cached.
 
-    Errors are those of `Client`; a `NotFound` is a FileNotFoundError, and so on. One that is
-    pickled connects by itself; what is in ``storage_options``, a password also, is in the pickle.
+    Errors are those of `Client`; a `NotFound` is a FileNotFoundError, and so on. A pickled file
+    system makes a connection of its own. The pickle contains ``storage_options``, including a
+    password.
 
     Args:
-        server: As for `Client`.
-        options: ``password``, ``fingerprint``, ``known_hosts``, ``ca``, … as for `Client`; and
+        server: As in `Client`.
+        options: ``password``, ``fingerprint``, ``known_hosts``, ``ca``, … as in `Client`; and
             fsspec's own.
     """
 
@@ -79,7 +82,7 @@ class FtpFileSystem(AbstractFileSystem):
         self.client = Client(server, **options)
 
     def close(self) -> None:
-        """Close the connection. The next verb makes another."""
+        """Close the connection. The next method reconnects."""
         self.client.close()
 
     # paths -------------------------------------------------------------------------------
@@ -101,20 +104,20 @@ class FtpFileSystem(AbstractFileSystem):
         return {"server": server} if server else {}
 
     def unstrip_protocol(self, name: str) -> str:
-        """The URL of a path."""
+        """Return the URL of a path."""
         address = self.client.address
         where = "" if address.path is not None else str(address)
         return f"{_SCHEME}{where}{self._strip_protocol(name)}"
 
     @property
     def fsid(self) -> str:
-        """What tells the files of this account from others'."""
+        """The identity of this account's files."""
         return f"{_SCHEME}{self.client.address}"
 
-    # looking -----------------------------------------------------------------------------
+    # reading -----------------------------------------------------------------------------
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """What is in a directory; of a file, itself."""
+        """List a directory; for a file, return the file itself."""
         path = self._strip_protocol(path)
         entries = list(_held(self.client.list_dir(path)))
         targets: dict[bytes, Entry] = {}
@@ -133,26 +136,26 @@ class FtpFileSystem(AbstractFileSystem):
         return infos if detail else [info["name"] for info in infos]
 
     def info(self, path: str, **kwargs: Any) -> Info:
-        """What is at a path. Links are followed; one that leads nowhere is told of itself."""
+        """Return the state of a path. Links are followed; a dangling link is described itself."""
         path = self._strip_protocol(path)
         entry = self.client.stat(path)
         target = self.client.find(path, follow=True) if entry.type == "link" else None
         return _info(path, entry, target)
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Whether something is there; raises what keeps this from being known."""
+        """Return True if a path exists. Raises the error if that can't be found out."""
         return self.client.exists(self._strip_protocol(path))
 
     def lexists(self, path: str, **kwargs: Any) -> bool:
-        """Whether something is there, if only a link that leads nowhere."""
+        """Return True if a path exists, even as a dangling link."""
         return self.client.exists(self._strip_protocol(path), follow=False)
 
     def isdir(self, path: str) -> bool:
-        """Whether a directory is there, or a link to one."""
+        """Return True if there is a directory, or a link to one."""
         return self.client.is_dir(self._strip_protocol(path))
 
     def isfile(self, path: str) -> bool:
-        """Whether a file is there, or a link to one."""
+        """Return True if there is a file, or a link to one."""
         entry = self.client.find(self._strip_protocol(path), follow=True)
         return entry is not None and entry.type == "file"
 
@@ -164,7 +167,7 @@ class FtpFileSystem(AbstractFileSystem):
         detail: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """All files below a path: one question, where fsspec's own asks for each directory."""
+        """Find all files below a path: one request, where fsspec itself needs one per directory."""
         path = self._strip_protocol(path)
         found: dict[str, Info] | None = None
         if maxdepth is None and self.isdir(path):
@@ -175,7 +178,7 @@ class FtpFileSystem(AbstractFileSystem):
         return {name: found[name] for name in names} if detail else names
 
     def _find_all(self, path: str, withdirs: bool) -> dict[str, Info] | None:
-        """None where there are links: what they lead to has to be looked at."""
+        """Return everything below a path; None if there are links, which must be followed."""
         found = {path: self.info(path)} if withdirs else {}
         everything = self.client.list_dir(path, recursive=True, on_problem=lambda problem: None)
         for entry in _held(everything):
@@ -187,14 +190,14 @@ class FtpFileSystem(AbstractFileSystem):
         return found
 
     def checksum(self, path: str) -> int:
-        """A number that is another one when the file's bytes are others."""
+        """Return a number that changes when the file's contents change."""
         return int.from_bytes(self.client.hash(self._strip_protocol(path)).digest)
 
     def modified(self, path: str) -> datetime:
-        """When a file was changed last."""
+        """Return the time of a file's last change."""
         return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
 
-    # bytes -------------------------------------------------------------------------------
+    # contents ----------------------------------------------------------------------------
 
     def open(
         self,
@@ -205,10 +208,10 @@ class FtpFileSystem(AbstractFileSystem):
         compression: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """A file object. One that writes stores the file when it is closed, whole.
+        """Open a file object. A written file is stored, as a whole, when it is closed.
 
-        It goes when a ``with`` block is left by an exception, which fsspec's own wrappers for text
-        and compression don't know of.
+        It is discarded if an exception leaves its ``with`` block. This also works for text and
+        compressed files, unlike with fsspec's own wrappers.
         """
         if "b" not in mode:
             names = ("encoding", "errors", "newline")
@@ -234,13 +237,13 @@ class FtpFileSystem(AbstractFileSystem):
         if mode == "rb":
             return self.client.open(path)
         if mode not in _WRITES:
-            raise ValueError("mode is 'rb', 'wb', 'xb' or 'ab', or one of them for text")
+            raise ValueError("mode must be 'rb', 'wb', 'xb' or 'ab', or one of them for text")
         return self.client.open(path, _WRITES[mode], parents=True, autocommit=autocommit)
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        """The bytes of a file, or those from ``start`` to ``end``, as in a slice."""
+        """Return the bytes of a file, or those from ``start`` to ``end``, as in a slice."""
         path = self._strip_protocol(path)
         if start is None and end is None:
             return self.client.read(path)
@@ -264,7 +267,7 @@ class FtpFileSystem(AbstractFileSystem):
         outfile: IO[bytes] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Download a file, verified, and whole or not at all; of a directory, make one.
+        """Download a file, verified, and whole or not at all. For a directory, create one.
 
         Args:
             lpath: A path, or a file object to write to.
@@ -294,7 +297,8 @@ class FtpFileSystem(AbstractFileSystem):
         mode: str = "overwrite",
         **kwargs: Any,
     ) -> None:
-        """Upload a file; of a directory, make one. Raises AlreadyExists with ``mode="create"``."""
+        """Upload a file; for a directory, create one. Raises AlreadyExists with
+        ``mode="create"``."""
         target = self._strip_protocol(rpath)
         if os.path.isdir(lpath):
             self.makedirs(target, exist_ok=True)
@@ -308,7 +312,7 @@ class FtpFileSystem(AbstractFileSystem):
                 lpath,
                 target,
                 overwrite=overwrite,
-                resume=mode != "create",  # the same bytes there are no success then
+                resume=mode != "create",  # then it is an error even if the same file exists
                 listener=_Told(callback),
             )
             return
@@ -317,7 +321,7 @@ class FtpFileSystem(AbstractFileSystem):
         callback.relative_update(len(data))
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
-        """Make an empty file; without ``truncate``, one that is there gets another time."""
+        """Create an empty file. Without ``truncate``, an existing file only gets a new mtime."""
         path = self._strip_protocol(path)
         if truncate or not self.exists(path):
             self.pipe_file(path, b"")
@@ -327,14 +331,14 @@ class FtpFileSystem(AbstractFileSystem):
     # changing ----------------------------------------------------------------------------
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        """Make a directory. Raises AlreadyExists."""
+        """Create a directory. Raises AlreadyExists."""
         path = self._strip_protocol(path)
         if create_parents and self._parent(path) != path:
             self.client.make_dir(self._parent(path), parents=True)
         self.client.make_dir(path)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Make a directory, and those above it. Raises AlreadyExists without ``exist_ok``."""
+        """Create a directory and its parents. Raises AlreadyExists without ``exist_ok``."""
         if not exist_ok:
             self.mkdir(path)
         elif self._strip_protocol(path) != "/":
@@ -352,7 +356,7 @@ class FtpFileSystem(AbstractFileSystem):
         self.client.remove(self._strip_protocol(path))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove files; with ``recursive`` also directories with all that is in them."""
+        """Remove files; with ``recursive`` also directories with their contents."""
         if maxdepth is not None:
             super().rm(path, recursive=recursive, maxdepth=maxdepth)
             return
@@ -364,7 +368,7 @@ class FtpFileSystem(AbstractFileSystem):
                 self.client.remove(one, recursive=recursive)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        """Copy a file on the server; of a directory, only itself."""
+        """Copy a file on the server; of a directory, only the directory itself."""
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if self.isdir(source):
             self.makedirs(target, exist_ok=True)
@@ -379,7 +383,7 @@ class FtpFileSystem(AbstractFileSystem):
         maxdepth: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Rename a file; with ``recursive``, also a directory. Into ``path2``, if that is one."""
+        """Rename a file, or with ``recursive`` a directory; into ``path2`` if that is one."""
         simple = isinstance(path1, str) and isinstance(path2, str) and not has_magic(path1)
         if not simple or maxdepth is not None:
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
@@ -393,7 +397,7 @@ class FtpFileSystem(AbstractFileSystem):
             self._with_parents(target, lambda: self.client.move(source, target))
 
     def _with_parents(self, target: str, change: Callable[[], object]) -> None:
-        """Make a change, and the directories above its target if that is what is missing."""
+        """Do ``change``; if a parent directory of its target is missing, create it and retry."""
         try:
             change()
         except FileNotFoundError:
@@ -405,7 +409,7 @@ class FtpFileSystem(AbstractFileSystem):
 
 
 class _Told(Listener):
-    """Tells fsspec's callback of progress."""
+    """Reports progress to fsspec's callback."""
 
     def __init__(self, callback: Callback) -> None:
         self._callback = callback
@@ -415,7 +419,7 @@ class _Told(Listener):
 
 
 class _Text(io.TextIOWrapper):
-    """Text, whose file goes at an exception."""
+    """A text file that is discarded if an exception leaves its ``with`` block."""
 
     def __exit__(
         self,
@@ -433,7 +437,7 @@ class _Text(io.TextIOWrapper):
 
 
 class _Packed(io.BufferedIOBase):
-    """What is compressed on its way to a file, which is closed with it, or goes with it."""
+    """A compressed file on top of another one. Both are closed or discarded together."""
 
     def __init__(self, file: Writer, packed: IO[bytes]) -> None:
         self._file = file
@@ -453,7 +457,7 @@ class _Packed(io.BufferedIOBase):
     def close(self) -> None:
         if self.closed:
             return
-        self._is_gone = True  # what is below flushes as it is closed
+        self._is_gone = True  # the compressor flushes this object while it is closed
         try:
             self._packed.close()
             self._file.close()
@@ -463,14 +467,14 @@ class _Packed(io.BufferedIOBase):
         super().close()
 
     def discard(self) -> None:
-        """Give the file up."""
+        """Discard the file."""
         self._is_gone = True
         self._file.discard()
         super().close()
 
     def __del__(self) -> None:
         self._is_gone = True
-        super().close()  # the file itself tells that it was forgotten
+        super().close()  # the file below warns that it was not closed
 
     def __exit__(
         self,
@@ -485,7 +489,7 @@ class _Packed(io.BufferedIOBase):
 
 
 def _held(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Entries of a listing that fsspec wants as a whole, while they are not too many.
+    """Yield entries of a listing that fsspec needs as a whole, unless there are too many.
 
     Raises TooLong.
     """
@@ -496,15 +500,15 @@ def _held(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def _below(directory: str, name: bytes) -> str:
-    """The path of what a listing of a directory names; of a file, that file."""
+    """Return the path of a name in the listing of a directory; of a file, the file's path."""
     return f"{directory.rstrip('/')}/{os.fsdecode(name)}" if name else directory
 
 
 def _info(path: str, entry: Entry, target: Entry | None = None) -> Info:
-    """What fsspec wants to know.
+    """Return fsspec's description of an entry.
 
     Args:
-        target: What a link leads to, if it leads somewhere.
+        target: What a link leads to; None for a dangling link.
     """
     shown = entry if target is None else target
     info: Info = {

@@ -1,13 +1,12 @@
-"""What holds for every verb of a client: one at a time, in time, in step, an operation, and with
-public errors.
+"""The guard around every verb of a client: turns, timeouts, Ctrl-C, operations and public errors.
 
-Lives here: `verb`, `stream` and `local`, which the verbs are decorated with, and what they do
-around each. Lives elsewhere: the verbs (base.py, client.py), the errors (errors.py), whose turn it
-is (turns.py), Ctrl-C in the command line (connection/interrupt.py).
+Lives here: the decorators `verb`, `stream` and `local` of the verbs, and what they do around each.
+Lives elsewhere: the verbs (base.py, client.py), the errors (errors.py), the lock (turns.py), Ctrl-C
+in the command line (connection/interrupt.py).
 
-Only the outermost verb of a thread is guarded: what a verb calls of the client belongs to it, and
-gets the errors of the inside. A verb that ends by an exception leaves the connection in step, or
-leaves none: the next one connects anew then.
+Only the outermost verb of a thread is guarded. Verbs that it calls belong to it, and raise internal
+errors. After a verb that ends by an exception the connection is in step (no frame is half sent or
+half received), or is closed; then the next verb reconnects.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ if TYPE_CHECKING:
     from ftpclient.errors import FtpError
 
 _CANCEL_SECONDS = 1.0
-"""How long Ctrl-C waits for the server to end what is under way; then the connection is dropped."""
+"""Seconds that Ctrl-C waits for the server to cancel; then the connection is closed."""
 _MOST_PRESSES = 2
-"""So often Ctrl-C is taken where the connection is in step; after that at once."""
+"""Most presses of Ctrl-C that wait until the connection is in step. The next one acts at once."""
 
 
 class Guarded(Protocol):
-    """What a client has for its guard."""
+    """The attributes of a client that its guard uses."""
 
     _guard: Guard
     _connection: Connection | None
@@ -55,22 +54,22 @@ class Guarded(Protocol):
     _operation: Operation | None
 
     def _resolve(self, path: Any) -> bytes:
-        """The absolute remote path; raises errors of the inside."""
+        """Return the absolute remote path. Raises internal errors."""
 
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound=Guarded)
 Explain = Callable[[Any, inside.FtpError], bytes | None]
-"""The path that an error of a client's verb is about."""
+"""Returns the path that an error of a client's verb is about."""
 Words = Callable[[], str]
-"""How a call of a verb is told to people."""
+"""Returns the text that shows a call of a verb to users."""
 
 
 class CallbackFailed(BaseException):
-    """A listener, or another function of the user's, has raised ``cause``.
+    """A listener, or another function of the user, has raised ``cause``.
 
-    No Exception, so that no handler inside takes it for an error of the disk or of the server.
+    It is no Exception, so that no internal handler takes it for an error of the disk or the server.
     """
 
     def __init__(self, cause: BaseException) -> None:
@@ -79,45 +78,45 @@ class CallbackFailed(BaseException):
 
 
 class Guard:
-    """What a client has around all of its verbs.
+    """The guard of one client.
 
     Attributes:
-        turns: Whose turn it is.
+        turns: The lock that lets one verb run at a time.
     """
 
     def __init__(self) -> None:
         self.turns = Turns()
         self._own: Interrupt | None = None
         self._unsettled = False
-        """A verb was interrupted: what it had under way is still to be cancelled."""
+        """True after a verb was interrupted: its requests still have to be cancelled."""
         self._deaf = False
-        """A function of the user's has raised: none is called any more, until the next verb."""
+        """True after a user's function has raised: none is called until the next verb."""
         self._ctrl_c: _CtrlC | None = None
         self._thread = threading.local()
         self._pid = os.getpid()
         forks.follow(self)
 
     def _after_fork(self) -> None:
-        """In a child process: the threads that had a turn, or waited for one, are gone."""
+        """Reset in a child process: the threads that had or awaited a turn do not exist there."""
         self.turns = Turns()
         self._unsettled = False
 
-    # functions of the user's -------------------------------------------------------------
+    # the user's functions ----------------------------------------------------------------
 
     @property
     def _is_telling(self) -> bool:
-        """Whether this thread is in a function of the user's, which a verb has called."""
+        """True if this thread is in a user's function that a verb has called."""
         return getattr(self._thread, "is_telling", False)
 
     def tell(self, what: Callable[..., object], *args: Any) -> None:
-        """Call a function of the user's that only hears; see `calling`."""
+        """Call a user's function that returns nothing; see `calling`."""
         if not self._deaf:
             self._call(what, *args)
 
     def calling(self, what: Callable[..., _T]) -> Callable[..., _T]:
-        """The same function of the user's. It may not call verbs in turn.
+        """Wrap a user's function. While it runs, it must not call verbs.
 
-        It raises CallbackFailed: the verb ends, by what the user's has raised.
+        If it raises, the wrapper raises CallbackFailed, and the verb ends by the user's exception.
         """
         return partial(self._call, what)
 
@@ -131,10 +130,10 @@ class Guard:
             raise CallbackFailed(error) from None
 
     def asking(self, what: Callable[..., _T], refuse: Callable[[], _T]) -> Callable[..., _T]:
-        """The same function of the user's, which asks somebody: it may not call verbs in turn.
+        """Wrap a user's function that asks the user. While it runs, it must not call verbs.
 
         Args:
-            refuse: Is called in its place in a child process, where nobody is asked.
+            refuse: Function to call instead in a child process, where no one can be asked.
         """
 
         def ask(*args: Any) -> _T:
@@ -145,11 +144,11 @@ class Guard:
         return ask
 
     def listener(self, listener: Listener | None) -> Listener:
-        """One that hands on to the user's, if there is one."""
+        """Return a listener that forwards to the user's, if there is one."""
         return Listener() if listener is None else _Told(self, listener)
 
     def _as_callback(self, what: Callable[..., _T], *args: Any) -> _T:
-        # for each file of a transfer: so there is no context manager
+        # no context manager, for speed: this runs for each file of a transfer
         thread, ctrl_c = self._thread, self._ctrl_c
         was_telling = getattr(thread, "is_telling", False)
         was_at_once = ctrl_c is not None and ctrl_c.is_at_once
@@ -159,7 +158,7 @@ class Guard:
                 ctrl_c.set_at_once(True)
             return what(*args)
         finally:
-            thread.is_telling = was_telling  # first: Ctrl-C may come in what follows
+            thread.is_telling = was_telling  # first: Ctrl-C may interrupt what follows
             if ctrl_c is not None:
                 ctrl_c.set_at_once(was_at_once)
 
@@ -167,7 +166,7 @@ class Guard:
 
     @property
     def is_inside(self) -> bool:
-        """Whether this thread is in a verb, and not in a function of the user's."""
+        """True if this thread is in a verb, and not in a user's function."""
         return self.turns.is_mine and not self._is_telling
 
     @contextmanager
@@ -181,15 +180,15 @@ class Guard:
         stream: Hold | None = None,
         closing: bool = False,
     ) -> Iterator[None]:
-        """Around the outermost verb, or one step of a stream.
+        """Guard the outermost verb, or one step of a stream.
 
         Args:
-            timeout: Seconds for all of it, the wait for its turn included; None for no limit.
-            words: It is an operation of its own, unless it is part of one, and these are its words.
+            timeout: Seconds for the whole verb, including the wait for its turn; None for no limit.
+            words: Returns the words of the verb's own operation, unless it is part of another one.
             stream, closing: See `Turns.taken`.
 
         Raises:
-            RuntimeError: A function that a verb calls has called it.
+            RuntimeError: A function that a verb calls has called this verb.
         """
         if self._is_telling:
             raise RuntimeError(
@@ -204,7 +203,7 @@ class Guard:
                     raise KeyboardInterrupt
                 if time.monotonic() >= until:
                     raise _timed_out(
-                        f"not begun within {timeout:g} seconds: another thread uses the client"
+                        f"not started within {timeout:g} seconds: another thread uses the client"
                     )
 
             look_on = None if waits_plainly else look
@@ -230,20 +229,20 @@ class Guard:
                         client._connection.operation = None
 
     def _begin(self, client: Guarded, ctrl_c: _CtrlC | None) -> Interrupt:
-        """It is this verb's turn."""
+        """Prepare the interrupt at the start of a verb's turn."""
         if client._interrupt is None:
             client._interrupt = self._own = Interrupt()
         interrupt = client._interrupt
         self._deaf = False
         if interrupt is self._own:
-            interrupt.clear()  # it came too late for an earlier verb
+            interrupt.clear()  # it was set too late for an earlier verb
         self._ctrl_c = ctrl_c
         if ctrl_c is not None:
             ctrl_c.interrupt = interrupt
         return interrupt
 
     def _settle(self, client: Guarded) -> None:
-        """Have the connection in step, whatever earlier verbs and streams have left."""
+        """Cancel what earlier verbs and streams have left, so that the connection is in step."""
         connection = client._connection
         unsettled, self._unsettled = self._unsettled, False
         if connection is not None:
@@ -252,20 +251,20 @@ class Guard:
             connection.cancel_due()
 
     def _end(self, client: Guarded, ctrl_c: _CtrlC | None, error: BaseException) -> BaseException:
-        """A verb ends by an error: leave the connection in step, or none. What to raise."""
+        """Handle the error of a verb: restore or close the connection. Return what to raise."""
         cause = error.cause if isinstance(error, CallbackFailed) else error
         pressed = ctrl_c is not None and ctrl_c.presses > 0
         connection = client._connection
         if connection is not None and not connection.broken:
             if isinstance(error, TimeOver):
-                self._drop(connection)  # a server that answers nothing ends nothing either
+                self._drop(connection)  # a server that does not reply does not cancel either
             elif isinstance(error, inside.Interrupted):
                 if pressed:
                     connection.cancel_all(_CANCEL_SECONDS)
                 else:
-                    self._unsettled = True  # how long that may take is the next verb's affair
+                    self._unsettled = True  # the next verb cancels, within its own timeout
             elif isinstance(error, inside.FtpError):
-                pass  # a whole answer
+                pass  # the reply is complete
             elif _may_come_anywhere(cause) or not connection.in_step:
                 self._drop(connection)
             else:
@@ -275,11 +274,11 @@ class Guard:
         return KeyboardInterrupt() if pressed else cause
 
     def _drop(self, connection: Connection) -> None:
-        self._deaf = True  # what is under way fails now, which is no news of the transfer
+        self._deaf = True  # errors of what is still running are not news of the transfer
         connection.give_up()
 
     def close(self, client: Guarded) -> None:
-        """Give back what is the guard's own; the next verb makes it again."""
+        """Release what belongs to the guard; the next verb makes it again."""
         own, self._own = self._own, None
         if own is not None:
             if self._ctrl_c is not None:
@@ -289,12 +288,12 @@ class Guard:
 
 
 def _may_come_anywhere(error: BaseException) -> bool:
-    """Whether an error may have come amid a change of state: a KeyboardInterrupt, for one."""
+    """Return True if an error may have interrupted a change of state, like KeyboardInterrupt."""
     return not isinstance(error, Exception) or isinstance(error, (RecursionError, MemoryError))
 
 
 def raise_plainly(error: BaseException) -> NoReturn:
-    """Raise an error as it is, without the one that is being handled as its context."""
+    """Raise an error without making the currently handled one its context."""
     context = error.__context__
     try:
         raise error
@@ -304,7 +303,7 @@ def raise_plainly(error: BaseException) -> NoReturn:
 
 @contextmanager
 def _limited(interrupt: Interrupt, until: float, timeout: float | None) -> Iterator[None]:
-    """Interrupt what goes on when the time is over."""
+    """Set the interrupt when the timeout has passed."""
     if timeout is None:
         yield
         return
@@ -327,15 +326,15 @@ def _limited(interrupt: Interrupt, until: float, timeout: float | None) -> Itera
 
 
 class _CtrlC:
-    """While a verb runs in the main thread, Ctrl-C sets the client's interrupt.
+    """Lets Ctrl-C set the client's interrupt while a verb runs in the main thread.
 
-    A KeyboardInterrupt may come between any two steps of the interpreter: it would leave half a
-    frame behind, or a lock that is never released. So the handler is another one meanwhile, as in
-    `asyncio.Runner`; the KeyboardInterrupt comes when the request is cancelled.
+    A KeyboardInterrupt can occur between any two steps of the interpreter, and would leave a frame
+    half sent, or a lock that is never released. So the signal handler is replaced meanwhile, as in
+    `asyncio.Runner`, and KeyboardInterrupt is raised after the request was cancelled.
 
     Attributes:
-        presses: How often it was asked for.
-        interrupt: What to set; None while the verb has not begun.
+        presses: Number of presses of Ctrl-C.
+        interrupt: The interrupt to set; None while the verb is waiting for its turn.
         is_at_once: See ``set_at_once``.
     """
 
@@ -356,7 +355,7 @@ class _CtrlC:
     ) -> None:
         signal.signal(signal.SIGINT, self._before)
         if self.presses and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt  # it came when all was done
+            raise KeyboardInterrupt  # it was pressed after the verb's work was done
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.presses += 1
@@ -369,15 +368,15 @@ class _CtrlC:
             interrupt.set()
 
     def set_at_once(self, at_once: bool) -> None:
-        """Whether Ctrl-C is a KeyboardInterrupt as ever: in a function of the user's it is. In
-        another thread than the main one, where none ever comes, this does nothing."""
+        """Choose if Ctrl-C raises KeyboardInterrupt at once, as it does in a user's function. Does
+        nothing outside of the main thread, where there are no such interrupts."""
         if threading.current_thread() is threading.main_thread():
             self.is_at_once = at_once
 
 
 @contextmanager
 def _ctrl_c() -> Iterator[_CtrlC | None]:
-    """Take Ctrl-C where that is safe; not where somebody else handles it already."""
+    """Handle Ctrl-C during a verb, in the main thread only and if no one else handles it."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
@@ -392,7 +391,7 @@ def _ctrl_c() -> Iterator[_CtrlC | None]:
 
 
 class _Told(Forwarding):
-    """The user's listener: it hears public errors, and what it raises ends the verb."""
+    """The user's listener. It receives public errors, and what it raises ends the verb."""
 
     def __init__(self, guard: Guard, listener: Listener) -> None:
         super().__init__(listener)
@@ -402,8 +401,8 @@ class _Told(Forwarding):
         self._guard.tell(what, *args)
 
     def finished(self, result: Result) -> None:
-        told = result if result.error is None else public_result(result)
-        self._guard.tell(self._listener.finished, told)
+        shown = result if result.error is None else public_result(result)
+        self._guard.tell(self._listener.finished, shown)
 
     def all_stored(self, results: Sequence[Result]) -> None:
         self._guard.tell(self._listener.all_stored, results)
@@ -413,21 +412,21 @@ class _Told(Forwarding):
 
 
 def _public(error: inside.FtpError, path: bytes | None = None) -> FtpError:
-    """`errors.public`. Its fifty classes are made for the first error, not for each command."""
+    """Do `errors.public`. Its fifty classes are made for the first error, not for each command."""
     from ftpclient import errors
 
     return errors.public(error, path)
 
 
 def _timed_out(text: str) -> FtpError:
-    """`errors.timed_out`, in the same way."""
+    """Do `errors.timed_out`, which is imported late for the same reason."""
     from ftpclient import errors
 
     return errors.timed_out(text)
 
 
 def public_result(result: Result) -> Result:
-    """The same, with the error that verbs raise."""
+    """Return the same result with a public error."""
     if result.error is None:
         return result
     about = _named_in(str(result.error), (result.target, result.source)) or result.target
@@ -435,7 +434,7 @@ def public_result(result: Result) -> Result:
 
 
 def public_summary(given: _T) -> _T:
-    """What a verb returns; of a summary, with the errors that verbs raise."""
+    """Return the result of a verb; if it is a summary, with public errors."""
     if isinstance(given, Summary) and given.first_error is not None:
         first = given.failures[0].error if given.failures else None
         same = first is given.first_error
@@ -445,20 +444,20 @@ def public_summary(given: _T) -> _T:
 
 
 def _named_in(text: str, candidates: Iterable[bytes]) -> bytes | None:
-    """The path that a text begins with, if it is one of some."""
+    """Return the candidate that a text begins with, if there is one."""
     return next((one for one in candidates if one and text.startswith(paths.show(one) + ":")), None)
 
 
 _REMOTE = ("path", "pattern", "source", "sources", "target")
-"""What verbs call their arguments that are remote paths."""
+"""Names of the parameters of verbs that are remote paths."""
 
 
 @functools.cache
 def _signature_of(function: Callable[..., Any]) -> tuple[Signature, tuple[str, ...]]:
-    """The signature of a verb, and which of its arguments are remote paths.
+    """Return the signature of a verb, and which of its parameters are remote paths.
 
-    It is looked at when there is something to tell: most calls succeed, and a command that is
-    started for one of them would wait for the signatures of all.
+    This is done when it is needed: most calls succeed, and a command that calls one verb should not
+    inspect the signatures of all.
     """
     import inspect
 
@@ -467,10 +466,10 @@ def _signature_of(function: Callable[..., Any]) -> tuple[Signature, tuple[str, .
 
 
 def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
-    """For calls of a verb: which of its paths an error is about.
+    """Return a function that finds out which path an error of a verb's call is about.
 
-    Most errors begin with the path. Else it is the first remote path that was given, or of what
-    exists already the last.
+    Most errors begin with the path. Otherwise it is the first remote path among the arguments; the
+    last one if the error is that something exists.
     """
     verb, _, _ = function.__name__.partition("_")
     local = {"put": ("source", "sources"), "get": ("target",)}.get(verb, ())
@@ -479,7 +478,7 @@ def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
         def explain(client: Guarded, error: inside.FtpError) -> bytes | None:
             signature, named = _signature_of(function)
             if "path" in named:
-                named = ("path",)  # a link's target is a text
+                named = ("path",)  # the target of a link is text, not a path
             if not named or not isinstance(error, inside.CommandError):
                 return None
             arguments = signature.bind(*args, **kwargs).arguments
@@ -497,7 +496,7 @@ def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
                 return found
             if written is not None:
                 return there[written]
-            what_exists = -1 if isinstance(error, inside.AlreadyExists) else 0  # is the target
+            what_exists = -1 if isinstance(error, inside.AlreadyExists) else 0  # the target
             return list(there.values())[what_exists] if there else None
 
         return explain
@@ -506,7 +505,7 @@ def explainer(function: Callable[..., Any]) -> Callable[..., Explain]:
 
 
 def phraser(function: Callable[..., Any]) -> Callable[..., Words]:
-    """For calls of a verb: how each is told to people, as ``Client.remove /x``."""
+    """Return a function that shows a verb's call to users, e.g. as ``Client.remove /x``."""
 
     def of_call(client: object, *args: Any, **kwargs: Any) -> Words:
         def words() -> str:
@@ -522,17 +521,17 @@ def phraser(function: Callable[..., Any]) -> Callable[..., Words]:
 
 
 def operation_of(client: object, words: Words | None) -> Operation | None:
-    """The operation that a verb belongs to.
+    """Return the operation that a verb belongs to.
 
     Args:
-        words: Its own, if it is one; it is, unless it is part of one.
+        words: Words of its own operation, which it has unless it is part of another one.
     """
     operation = in_force(client)
     return Operation(words) if operation is None and words is not None else operation
 
 
 def _each(given: object) -> list[bytes]:
-    """The paths of an argument, as they were written."""
+    """Return the paths of an argument, as they were given."""
     if isinstance(given, (list, tuple)):
         return [path for one in given for path in _each(one)]
     if isinstance(given, (str, bytes, os.PathLike)):
@@ -544,14 +543,14 @@ def _resolved(client: Guarded, path: bytes) -> bytes:
     try:
         return client._resolve(path)
     except inside.FtpError:
-        return path  # it can't be one: that is what is to be told
+        return path  # the invalid path is what the error is about
 
 
 # decorators ----------------------------------------------------------------------------------
 
 
 def verb(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_C, _P], _T]:
-    """A verb that uses the connection. Its argument ``timeout`` is taken care of here."""
+    """Decorate a verb that uses the connection. Its parameter ``timeout`` is handled here."""
     explain, phrase = explainer(function), phraser(function)
 
     @wraps(function)
@@ -572,7 +571,7 @@ _END = object()
 def stream(
     function: Callable[Concatenate[_C, _P], Generator[_T, None, None]],
 ) -> Callable[Concatenate[_C, _P], Generator[_T, None, None]]:
-    """A verb that gives one thing after another, and has the connection until it is closed.
+    """Decorate a verb that yields items, and keeps the connection until it is closed.
 
     Its ``timeout`` is for each step.
     """
@@ -596,7 +595,7 @@ def stream(
                     return
                 yield item
         finally:
-            # nothing is sent or awaited here: the garbage collector may have closed this
+            # nothing is sent or awaited here: the garbage collector may be closing this generator
             if items is not None:
                 items.close()
             guard.turns.leave(hold)
@@ -605,7 +604,7 @@ def stream(
 
 
 def local(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_C, _P], _T]:
-    """What doesn't use the connection: functions that a verb calls may call it as well."""
+    """Decorate a method that does not use the connection, which a user's function may call, too."""
     explain = explainer(function)
 
     @wraps(function)
@@ -621,8 +620,8 @@ def local(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_
 
 
 def timeout_of(arguments: Mapping[str, Any]) -> float | None:
-    """The argument ``timeout`` of a call. Raises ValueError: it is no number of seconds."""
+    """Return the argument ``timeout`` of a call. Raises ValueError if it is out of range."""
     timeout: float | None = arguments.get("timeout")
     if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     return timeout

@@ -1,11 +1,12 @@
-"""click and msgspec without the modules that they import for what `ftp` hardly uses.
+"""Importing click and msgspec without modules that they import but `ftp` hardly uses.
 
-Lives here: importing them so. Lives elsewhere: what stands in for the modules
-(ftpwire/unloaded.py); who does it, before anything else imports them: the program (__main__.py).
+Lives here: these imports.
+Lives elsewhere: the substitutes of the modules (ftpwire/unloaded.py), and the program that calls
+this before anything else imports them (__main__.py).
 
-A third of a short command's time would go into these: inspect brings ast, dis and tokenize; uuid
-brings platform; click asks gettext for each text; msgspec brings a JSON schema and a description
-of types.
+Loading these modules would take a third of a short command's time: inspect loads ast, dis and
+tokenize; uuid loads platform; click asks gettext for each text; msgspec loads a JSON schema and a
+description of types.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ftpwire.unloaded import unloaded
 
 
 def load() -> None:
-    """Import what every command needs. Does nothing for what is loaded already."""
+    """Import what every command needs. Modules that are loaded already are left alone."""
     if "click" not in sys.modules:
         with unloaded(
             {
@@ -33,11 +34,11 @@ def load() -> None:
 
 
 def load_msgspec() -> None:
-    """Import msgspec, which not every command needs. Does nothing where it is loaded already."""
+    """Import msgspec, which not every command needs. Do nothing if it is loaded already."""
     if "msgspec" in sys.modules:
         return
     no_extensions = "typing_extensions" not in sys.modules
-    if no_extensions:  # msgspec does without: none of the types here are of them
+    if no_extensions:  # msgspec works without it: none of our types come from there
         sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     try:
         with unloaded(dict.fromkeys(("textwrap", "msgspec.inspect", "msgspec.toml"), _NOTHING)):
@@ -53,38 +54,38 @@ _NOTHING: dict[str, object] = {}
 
 
 def _quote_from_bytes(path: bytes) -> str:
-    """`urllib.parse.quote_from_bytes`, with which pathlib makes URLs."""
+    """Do `urllib.parse.quote_from_bytes`, which pathlib uses to make URLs."""
     return importlib.import_module("urllib.parse").quote_from_bytes(path)  # type: ignore[no-any-return]
 
 
 def without_suggestions() -> AbstractContextManager[None]:
-    """For parsing options: click looks for a long one that is like each short one, before it takes
-    it as a short one. It would load difflib for words that nobody sees: see likeness.py."""
+    """Skip click's suggestions while it parses options. For each short option, click first looks
+    for similar long ones, which loads difflib for words that no one sees; see likeness.py."""
     return unloaded({"difflib": {"get_close_matches": _none_alike}})
 
 
 def _none_alike(word: str, others: object) -> list[str]:
-    """`difflib.get_close_matches`, where nothing is."""
+    """Replace `difflib.get_close_matches`: nothing is similar."""
     return []
 
 
 def _cleandoc(text: str) -> str:
-    """`inspect.cleandoc`. click wants it for the help of each option, which is one line."""
+    """Do `inspect.cleandoc`, which click calls for the help of each option, usually one line."""
     if text.isprintable():  # no line ends, no tabs
         return text.lstrip(" ")
     return importlib.import_module("inspect").cleandoc(text)  # type: ignore[no-any-return]
 
 
 def _untranslated(message: str) -> str:
-    """`gettext.gettext`, without looking for a catalog: what click says stands among English."""
+    """Replace `gettext.gettext`, without looking for a catalog: all other texts are English."""
     return message
 
 
 def _untranslated_number(one: str, many: str, number: int) -> str:
-    """`gettext.ngettext`, in the same way."""
+    """Replace `gettext.ngettext` in the same way."""
     return one if number == 1 else many
 
 
 def _system() -> str:
-    """`platform.system`, which uuid wants when it is imported."""
+    """Do `platform.system`, which uuid calls when it is imported."""
     return os.uname().sysname

@@ -1,9 +1,11 @@
-"""Whose turn it is to use a client's connection, of any number of threads.
+"""Turns: which of several threads may use a client's connection.
 
-Lives here: the lock. Lives elsewhere: what is done around a verb (guard.py).
+Lives here: the lock.
+Lives elsewhere: what is done around a verb (guard.py).
 
-As a `threading.RLock`, but a stream of entries holds it between its steps, and need not be ended by
-the thread that began it: a generator is closed by whoever drops it last.
+This is like a `threading.RLock`, but a stream of entries holds it between its steps, and another
+thread than the one that began the stream may end it: a generator is closed by the thread that drops
+its last reference.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ _LOOK_SECONDS = 0.2
 
 
 class Hold:
-    """One verb, or one open stream, that keeps other threads from using the connection."""
+    """One verb, or one open stream, which keeps other threads from using the connection."""
 
 
 class Turns:
-    """One thread at a time.
+    """A lock for one thread at a time.
 
-    ``_changed`` guards the rest, and is never held while something else is waited for. Its lock is
-    one that a thread may take twice: the garbage collector closes streams anywhere.
+    ``_changed`` guards all attributes; it is never held while waiting for anything else. Its lock
+    is reentrant, because the garbage collector may close a stream anywhere, also inside of these
+    methods.
     """
 
     def __init__(self) -> None:
@@ -32,28 +35,29 @@ class Turns:
         """The thread that has the turn."""
         self._holds: set[Hold] = set()
         self._is_running = False
-        """A verb, or the step of a stream, is under way; else there are open streams only."""
+        """True while a verb, or a step of a stream, is running; False if streams are only open."""
 
     @property
     def held(self) -> bool:
-        """Whether some thread has the turn."""
+        """True if a thread has the turn."""
         return bool(self._holds)
 
     @property
     def is_mine(self) -> bool:
-        """Whether this thread is in a verb, or in a step of a stream."""
+        """True if this thread is in a verb, or in a step of a stream."""
         return self._is_running and self._owner == threading.get_ident()
 
     @contextmanager
     def taken(
         self, stream: Hold | None, look: Callable[[], None] | None, *, closing: bool = False
     ) -> Iterator[None]:
-        """The turn, for a verb or for one step of a stream.
+        """Take the turn for a verb, or for one step of a stream.
 
         Args:
             stream: Keeps the turn after this step, until ``leave``.
-            look: Called several times a second while another thread has the turn; may raise.
-            closing: Wait only for what is under way: open streams end by this.
+            look: Function to call several times per second while another thread has the turn; may
+                raise.
+            closing: True to wait only for a running verb or step: open streams lose their turn.
         """
         hold, me = stream or Hold(), threading.get_ident()
         with self._changed:
@@ -81,7 +85,7 @@ class Turns:
         return closing or not self._holds or self._owner == me or hold in self._holds
 
     def leave(self, hold: Hold) -> None:
-        """A stream has ended: others may have the turn. Can be called twice."""
+        """End a stream: other threads may have the turn. Can be called twice."""
         with self._changed:
             self._holds.discard(hold)
             if not self._holds:

@@ -1,12 +1,12 @@
-"""The verbs that ask the server something: each is written once, for both clients.
+"""The verbs that only send requests: each is written once, for both clients.
 
-Lives here: which requests a verb makes, what becomes of the answers, the entries of a page.
-Lives elsewhere: what is around a verb (guard.py, aio/edge.py), verbs that move the bytes of files
-(client.py, transfer/), what a path means (arguments.py).
+Lives here: the requests of each verb, what is made of the replies, the entries of a page.
+Lives elsewhere: what is done around a verb (guard.py, aio/edge.py), verbs that transfer files
+(client.py, transfer/), how paths are interpreted (arguments.py).
 
-A verb is a coroutine, and waits only for answers. An event loop awaits it. A `Client` has a
-connection that waits by itself, so `run` takes the coroutine to its end in one step. What each of
-them does and raises is told where it is public, by the method of its name in `Client`.
+A verb is a coroutine that awaits only replies. AsyncClient awaits it in its event loop. The
+connection of a `Client` blocks, so `run` completes the coroutine in one step. The public methods of
+`Client` with the same names document what each verb does and raises.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ _Value = TypeVar("_Value")
 
 
 class Ask(Protocol):
-    """Asks the server, and gives its answer. Raises the typed error when it failed."""
+    """Sends a request and returns the reply. Raises the typed error if the request failed."""
 
     async def __call__(self, request: RequestFor[R], /) -> R: ...
 
 
 def run(verb: Coroutine[Any, Any, T]) -> T:
-    """What a verb returns, whose ``ask`` never waits for an event loop."""
+    """Run a verb whose ``ask`` blocks and never suspends. Return its result."""
     try:
         verb.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
     verb.close()
-    raise RuntimeError("a verb of a blocking client has waited for an event loop")
+    raise RuntimeError("a verb of a blocking client awaited an event loop")
 
 
-# looking -------------------------------------------------------------------------------------
+# reading -------------------------------------------------------------------------------------
 
 
 async def whoami(ask: Ask) -> str:
@@ -98,7 +98,7 @@ async def is_dir(ask: Ask, path: RemotePath) -> bool:
 
 
 async def directory(ask: Ask, path: RemotePath) -> RemotePath:
-    """The path, which has to be a directory's."""
+    """Return the path if it is a directory. Raises NotADirectory."""
     if (await stat(ask, path, follow=True)).type != "dir":
         raise NotADirectory(f"{paths.show(path)}: not a directory")
     return path
@@ -118,7 +118,7 @@ async def make_dir(ask: Ask, path: RemotePath, *, parents: bool, mode: int = 0o7
 async def make_link(ask: Ask, path: RemotePath, target: AnyPath, overwrite: Replace | bool) -> None:
     text = as_typed(target)
     if not 0 < len(text) <= paths.MAX_PATH:
-        raise InvalidPath(f"a link's target has 1 to {paths.MAX_PATH} bytes")
+        raise InvalidPath(f"a link's target must have 1 to {paths.MAX_PATH} bytes")
     await ask(messages.MakeLink(path, text, overwrite=replacing(overwrite)))
 
 
@@ -157,10 +157,10 @@ async def copy(
 # the trash -----------------------------------------------------------------------------------
 
 Conflict = Literal["skip", "replace", "beside"]
-"""What to do where something else is in the way of what is restored."""
+"""The choices if something else is at the path that is to be restored."""
 _MOST_PATHS = 100
 _MOST_ITEMS = 1000
-"""So many are restored by one request at most."""
+"""Most paths, and most items, in one request to restore."""
 
 
 async def restore(
@@ -186,7 +186,7 @@ async def restore(
 
 
 def together(done: Sequence[Restored]) -> Restored:
-    """What several requests to restore have done, as one answer."""
+    """Return the combined reply of several requests to restore."""
     return Restored(
         sum(one.items for one in done),
         sum(one.already for one in done),
@@ -199,15 +199,15 @@ def together(done: Sequence[Restored]) -> Restored:
 
 
 def check_operation(name: str) -> None:
-    """Raise ValueError for what can't be the name of an operation, as a short ID."""
-    from ftpwire import trash_names  # few commands need it
+    """Raise ValueError unless a text is the full name of an operation; a short ID is not."""
+    from ftpwire import trash_names  # here, because few commands need it
 
     if not trash_names.is_name(name):
-        raise ValueError(f"{name!r} is no name of an operation: take the `name` that trash() tells")
+        raise ValueError(f"{name!r} is not the name of an operation: use a `name` from trash()")
 
 
 def _parts(values: Sequence[_Value], most: int) -> list[Sequence[_Value]]:
-    """As many at a time as a request takes; none: one empty part."""
+    """Return the values in parts that fit into one request; one empty part if there are none."""
     return [values[begin : begin + most] for begin in range(0, len(values), most)] or [()]
 
 
@@ -215,7 +215,7 @@ async def purge(
     ask: Ask, operation: str | None, items: Sequence[str], before: float | None
 ) -> Removed:
     if items and operation is None:
-        raise ValueError("items are those of an operation: name it")
+        raise ValueError("items need the name of their operation")
     if operation is not None:
         check_operation(operation)
     moment = None if before is None else max(0, int(before))
@@ -226,7 +226,7 @@ async def purge(
 
 
 async def is_directory(ask: Ask, typed: bytes, path: RemotePath) -> bool:
-    """Whether things go into a target, which was typed so and is at ``path``."""
+    """Return True if files go into a target, which was typed as ``typed`` and is at ``path``."""
     entry = await find(ask, path, follow=True)
     ends = typed.endswith(b"/")
     if entry is None:
@@ -245,25 +245,28 @@ async def make_target(
     into: bool | None,
     make: bool = True,
 ) -> bool:
-    """As ``is_directory``. See `Client.make_target`.
+    """Return the same as ``is_directory``. See `Client.make_target`.
 
     Args:
-        make: False: nothing is made.
+        make: False to create nothing.
     """
     if into:
         if not await is_dir(ask, path):
-            raise NoTargetDirectory(f"{paths.show(typed)}: no directory on the server")
+            raise NoTargetDirectory(f"{paths.show(typed)}: no such directory on the server")
         return True
     if into is None:
         into = await is_directory(ask, typed, path)
     if into and make and typed.endswith(b"/"):
         await make_dir(ask, path, parents=True)
     if several and not into:
-        raise NotADirectory(f"{paths.show(typed)}: not a directory (end it with / to make one)")
+        raise NotADirectory(
+            f"{paths.show(typed)}: not a directory, so several files can't go there "
+            "(add / to create it)"
+        )
     return into
 
 
-# the account's keys --------------------------------------------------------------------------
+# passwords and tokens ------------------------------------------------------------------------
 
 
 async def change_password(ask: Ask, old: str, new: str) -> None:
@@ -291,7 +294,7 @@ async def revoke_token(ask: Ask, token_id: str | None) -> None:
 
 
 def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
-    """What a page could not list; raises the first of it when nobody listens."""
+    """Report what a page could not list. Without ``on_problem``, raise the first problem."""
     for problem in page.problems:
         where = b"/".join(part for part in (page.directory, problem.path) if part)
         if on_problem is None:
@@ -301,7 +304,7 @@ def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> N
 
 
 def from_the_top(directory: bytes, entries: Iterable[Entry]) -> Iterable[Entry]:
-    """A directory's entries, with their paths from the directory that is listed on."""
+    """Return a directory's entries with paths relative to the listed directory."""
     if not directory:
         return entries
     return (structs.replace(entry, path=directory + b"/" + entry.path) for entry in entries)

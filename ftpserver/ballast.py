@@ -1,12 +1,12 @@
-"""Ballast: room on the state's disk that is kept back for the day when the disk is full.
+"""The ballast: space on the state's disk that is reserved for the moment when the disk is full.
 
-Lives here: a file of some size and some empty ones, given up when a write fails for want of room,
-and made again when there is enough. Lives elsewhere: the writes (database.py, audit/files.py), and
-when it is looked after (daemon/server.py).
+Lives here: one file of a fixed size and some empty ones. They are released when a write fails
+because the disk is full, and made again when there is enough free space. Lives elsewhere: the
+writes (database.py, audit/files.py), and the regular check of the ballast (daemon/server.py).
 
 Without it a full disk can't be cleaned up through the server: a log-in, a removal and their records
-in the audit log need a few pages themselves. And files: SQLite makes two beside its own, and each
-socket is one; a file system can be out of those long before it is out of bytes.
+in the audit log need a few pages themselves. They need files, too: SQLite makes two beside its own,
+and each socket is one. A file system can run out of inodes long before it runs out of bytes.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SIZE = 4 * 1024 * 1024
 _FULL = 256 * 1024
 """Bytes of free space below which a disk counts as full."""
 _SPARE_FILES = 8
-"""Empty files that are kept, and how few new ones make a disk count as full."""
+"""The number of empty files kept; with fewer inodes than this left, a disk counts as full."""
 _ROOM_FILES = 8 * _SPARE_FILES
-"""New files that there must be room for before those are kept."""
+"""The number of free inodes below which no empty files are made."""
 
 
 def is_full(state: Path) -> bool:
-    """Whether the disk of a state directory has no room left, in bytes or in files."""
+    """Return True if the disk of a state directory has no space left, in bytes or in inodes."""
     try:
         disk = os.statvfs(state)
     except OSError:
         return False
     if not disk.f_blocks:
-        return False  # a file system that doesn't say
-    few_files = disk.f_files > 0 and disk.f_favail < _SPARE_FILES  # some have no such limit
+        return False  # the file system doesn't report its size
+    few_files = disk.f_files > 0 and disk.f_favail < _SPARE_FILES  # 0: no limit
     return disk.f_bavail * disk.f_frsize < _FULL or few_files
 
 
@@ -45,7 +45,7 @@ def _spares(state: Path) -> list[Path]:
 
 
 def release(state: Path) -> bool:
-    """Give the ballast up; False when there is none."""
+    """Remove the ballast. Return False if there is none."""
     given_up = False
     for path in (state / NAME, *_spares(state)):
         try:
@@ -55,12 +55,12 @@ def release(state: Path) -> bool:
         given_up = True
     if not given_up:
         return False
-    logger.warning("%s: the disk is full: the room that was kept back is used now", state)
+    logger.warning("%s: the disk is full: using the reserved space", state)
     return True
 
 
 def keep(state: Path) -> None:
-    """Make what is missing of the ballast, where there is room for it and as much again."""
+    """Make the missing parts of the ballast if that leaves enough free space."""
     path = state / NAME
     spares = [spare for spare in _spares(state) if not spare.exists()]
     if path.exists() and not spares:
@@ -77,7 +77,7 @@ def keep(state: Path) -> None:
         _fill(fd)
     except OSError as error:
         path.unlink(missing_ok=True)
-        logger.debug("%s: can't be made: %s", path, error.strerror)
+        logger.debug("%s: cannot be made: %s", path, error.strerror)
     finally:
         os.close(fd)
 

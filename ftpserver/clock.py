@@ -1,14 +1,14 @@
-"""The time of one run of the server, however the system's clock is set meanwhile.
+"""The time of one run of the server, unaffected by changes of the system's clock.
 
-Lives here: seconds since 1970 that go on evenly from the start on, and noticing a jump of the
-system's clock. Lives elsewhere: durations within one process (time.monotonic), the clock of the
-database, by which nodes compare their leases (schema.py).
+Lives here: seconds since 1970 that advance evenly from the start of the server, and detecting a
+jump of the system's clock. Lives elsewhere: durations within one process (time.monotonic), the
+clock of the database, by which nodes compare their leases (schema.py).
 
-What lasts for some time (a ban, an upload that waits for a resume) is compared with `Clock.now`:
-it lasts as long as it should. What ends on a date (a token, an account) is made and compared with
-`Clock.latest`: a clock that is set back makes it last no longer, until the server is started again.
-Nothing is removed before `Clock.earliest` has come. What has been made while the clock was ahead
-has the dates that it showed then, and keeps them.
+What lasts for a period (a ban, an upload that waits for a resume) is compared with `Clock.now`, so
+it lasts exactly that long. What ends on a date (a token, an account) is created and compared with
+`Clock.latest`: setting the clock back does not prolong it, until the server is restarted. Nothing
+is removed before `Clock.earliest` has reached its date. Dates written while the clock was ahead are
+not corrected afterwards.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import time
 from collections.abc import Callable
 
 JUMP_SECONDS = 10.0
-"""So far is the system's clock set at least when it is worth a word."""
+"""The smallest change of the system's clock that is reported."""
 
 
 def _ticks() -> float:
-    """Seconds that also pass while the machine is suspended, where the system counts these."""
+    """Return seconds that also pass while the machine is suspended, if the system counts these."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 class Clock:
-    """Seconds since 1970, by the system's clock as it was at first.
+    """Seconds since 1970, starting from the system's clock as it was when this one was made.
 
     Args:
         wall: The system's clock, which may be set.
-        ticks: Seconds that only ever pass.
+        ticks: A clock that can't be set and only moves forward.
     """
 
     def __init__(
@@ -44,36 +44,37 @@ class Clock:
         self._ticks = ticks
         self._began = wall() - ticks()
         self._ahead = 0.0
-        """How far the system's clock was ahead of this one when that was last looked at."""
+        """How far the system's clock was ahead of this one at the last check, in seconds."""
 
     @property
     def began(self) -> float:
-        """What makes it this clock: processes of one machine with the same have the same time."""
+        """The reading of the system's clock at tick 0. Clocks of one machine with the same value
+        show the same time."""
         return self._began
 
     def follow(self, began: float) -> None:
-        """Become the clock of another process, by its ``began``."""
+        """Show the same time as the clock of another process, given its ``began``."""
         self._began = began
 
     def now(self) -> float:
-        """The time by this clock."""
+        """Return the time by this clock."""
         return self._began + self._ticks()
 
     def latest(self) -> float:
-        """The later one of this clock and the system's."""
+        """Return the time by this clock or the system's, the later of the two."""
         return max(self._wall(), self.now())
 
     def earliest(self) -> float:
-        """The earlier one of the two."""
+        """Return the time by this clock or the system's, the earlier of the two."""
         return min(self._wall(), self.now())
 
     def by_system(self, moment: float) -> float:
-        """A moment of this clock, as the system's clock is going to show it."""
+        """Convert a time of this clock to what the system's clock shows at that moment."""
         return moment - self.now() + self._wall()
 
     def take_jump(self) -> float:
-        """Seconds by which the system's clock was set forward (or back) since the last call; 0.0
-        when it was not."""
+        """Return the seconds by which the system's clock was set forward (negative: back) since the
+        last call; 0.0 if it was not set."""
         ahead = self._wall() - self.now()
         jump = ahead - self._ahead
         if abs(jump) < JUMP_SECONDS:
@@ -83,5 +84,5 @@ class Clock:
 
 
 RUN = Clock()
-"""That of this process. Processes of one server have the same: the server tells its own to the
-process that the others are forked from (processes/forkserver.py)."""
+"""The clock of this process. All processes of one server have the same: the server sends its
+``began`` to the fork server, which starts the others (processes/forkserver.py)."""

@@ -1,12 +1,13 @@
 """CPUs: how many this process may use, whatever the machine has.
 
-Lives here: asking the system, and reading control groups. Lives elsewhere: what follows from it,
-as how many workers there are (settings/table.py) and how many passwords are hashed at once
-(accounts/passwords.py).
+Lives here: asking the system, and reading control groups. Lives elsewhere: what depends on the
+number, such as how many workers there are (settings/table.py) and how many passwords are hashed at
+once (accounts/passwords.py).
 
-A container sees all CPUs of its machine, and may have a quota of time on them: of two processes for
-each of 64 CPUs, most would wait for the next period while they hold locks. So the least holds of
-affinity (sched_setaffinity(2), cpuset) and of the quotas of the own control group and all above it.
+A container sees all CPUs of its machine, but may have a quota of CPU time. With two processes for
+each of 64 CPUs, most would wait for the next period while they hold locks. So the lowest of these
+limits applies: the affinity (sched_setaffinity(2), cpuset) and the quotas of the process's own
+control group and of all groups above it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _UNLIMITED = "max"
 
 
 def cpus(proc: Path = _PROC) -> int:
-    """How many this process may use; at least 1. Of a part of one, as in a quota of 1.5, nothing.
+    """Return how many CPUs this process may use: at least 1, fractions rounded down.
 
     Args:
-        proc: Where the system tells of this process.
+        proc: The directory in /proc that describes this process.
     """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -33,7 +34,7 @@ def cpus(proc: Path = _PROC) -> int:
 
 
 def _quotas(proc: Path) -> Iterator[float]:
-    """How many CPUs each quota comes to that holds for this process; none where nothing is told."""
+    """Yield each CPU quota that applies to this process, in CPUs; nothing if none is known."""
     try:
         groups = (proc / "cgroup").read_text()
         mounts = (proc / "mountinfo").read_text()
@@ -61,12 +62,16 @@ def _quotas(proc: Path) -> Iterator[float]:
 def _mounted(
     mounts: str, kind: str, path: str, controller: str | None = None
 ) -> tuple[Path, Path] | None:
-    """Where a hierarchy of control groups is mounted, and the directory of a group in it.
+    """Find the mount point of a hierarchy of control groups, and the directory of a group in it.
 
     Args:
-        mounts: As in /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-        path: Of the group, as in /proc/PID/cgroup: from the top of the hierarchy.
-        controller: That the hierarchy has to have; of version 1, each may have one of its own.
+        mounts: The text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+        path: The path of the group from the top of its hierarchy, as in /proc/PID/cgroup.
+        controller: The controller that the hierarchy must have. In version 1, each controller may
+            have a hierarchy of its own.
+
+    Returns:
+        None if no such hierarchy is mounted.
     """
     for line in mounts.splitlines():
         fields = line.split(" ")
@@ -78,29 +83,29 @@ def _mounted(
         root, mount = Path(_plain(fields[3])), Path(_plain(fields[4]))
         try:
             return mount, mount / Path(path).relative_to(root)
-        except ValueError:  # another part of the hierarchy, or one outside of this namespace
+        except ValueError:  # not below this mount, or outside of this namespace
             return mount, mount
     return None
 
 
 def _plain(field: str) -> str:
-    """A path of mountinfo, where a space is written as \\040."""
+    """Decode a path of mountinfo, where a space is written as \\040."""
     for written, meant in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(written, meant)
     return field
 
 
 def _quota_v2(directory: Path) -> float | None:
-    """Of ``cpu.max``: microseconds in each period, and the period's; None for no limit."""
+    """Read ``cpu.max`` (microseconds per period, and the period) in CPUs; None for no limit."""
     try:
         quota, period = (directory / "cpu.max").read_text().split()
         return None if quota == _UNLIMITED else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
-        return None  # the top has none, nor has a group without the controller
+        return None  # no such file at the top or in a group without the controller
 
 
 def _quota_v1(directory: Path) -> float | None:
-    """The same of two files; -1 for no limit."""
+    """Read the same from the two files of version 1, where -1 means no limit."""
     try:
         quota = int((directory / "cpu.cfs_quota_us").read_text())
         period = int((directory / "cpu.cfs_period_us").read_text())

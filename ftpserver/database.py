@@ -1,12 +1,13 @@
 """The accounts file: opening it, and how a transaction begins.
 
-Lives here: the SQLAlchemy engine, what is done where nothing can be written.
-Lives elsewhere: the tables (schema.py), bringing those of an earlier version up to date
-(migration.py), what the rows mean (accounts/accounts.py, storage/ledger.py).
+Lives here: the SQLAlchemy engine, and what is done if the file can't be written.
+Lives elsewhere: the tables (schema.py), upgrading those of an earlier version (migration.py), the
+meaning of the rows (accounts/accounts.py, storage/ledger.py).
 
-SQL that SQLite and PostgreSQL both speak. With SQLite every transaction begins IMMEDIATE: a
-deferred one that turns into a writer fails as busy whatever the time-out. Commits are not
-synced (a lost settlement is repaired from the disk) unless the transaction is ``durable``.
+The SQL is what SQLite and PostgreSQL both accept. With SQLite every writing transaction begins
+IMMEDIATE: a deferred one that becomes a writer fails as busy, whatever the time-out. Commits are
+not synced unless the transaction is ``durable``; a settlement lost in a power cut is repaired from
+the disk.
 """
 
 from __future__ import annotations
@@ -50,16 +51,17 @@ from ftpwire.errors import CommandError, DiskFull, Forbidden
 logger = logging.getLogger("ftpd.database")
 
 _SYNCHRONOUS, _BUSY_TIMEOUT = "synchronous", "busy_timeout"
-"""What a connection's pragma of that name is, in its ``info``."""
+"""The keys in a connection's ``info`` for the current values of these pragmas."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
-"""Seconds between two looks whether another process still writes; each one is half as long again as
-the one before."""
+"""Seconds between two checks whether another process still writes. Each pause is 1.5 times the one
+before."""
 _WRITTEN_BACK_EVERY = 300
-"""Quick transactions: about the 1,000 pages after which SQLite does it for others."""
+"""The number of quick transactions between two checkpoints. They write about the 1,000 pages after
+which SQLite makes one by itself."""
 _SHORT_PAUSE = 0.0001
-"""Longer ones aren't made with the turn of the process."""
+"""The longest pause, in seconds, during which a thread keeps its turn of the process."""
 _COME_LATER = ("state.db-wal", "audit.jsonl", "first-login")
-"""Files that are only made where there are accounts."""
+"""Files that only exist if there is, or was, an accounts file."""
 _UNUSABLE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -74,16 +76,16 @@ _UNUSABLE = frozenset(
 
 
 def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
-    """Open the accounts file in ``directory``, made at first use.
+    """Open the accounts file in ``directory``; make it if there is none.
 
-    On a full disk the room that is kept back for that is used.
+    On a full disk, the ballast is released and the file opened once more.
 
     Args:
-        upgrade: Bring a file of an earlier version up to date. For who has the root's lock.
+        upgrade: True to upgrade a file of an earlier version. Only for the holder of the root lock.
 
     Raises:
-        Outdated: It is from an earlier version.
-        StateError: It is damaged, from a newer version, or can't be written.
+        Outdated: The file is from an earlier version.
+        StateError: The file is damaged, from a newer version, or can't be written.
     """
     try:
         return _open_state(directory, upgrade)
@@ -96,15 +98,15 @@ def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
 
 
 def open_to_look(directory: Path, *, trying: bool = False) -> Engine:
-    """Open the accounts file for a command that changes nothing, also where nothing can be written.
+    """Open the accounts file for a command that changes nothing, even if it can't be written.
 
-    One of an earlier version is copied to memory, and the copy brought up to date.
+    A file of an earlier version is copied to memory, and the copy is upgraded.
 
     Args:
-        trying: It tries out changes, and rolls them back. In a copy, too, they are possible then.
+        trying: True if the command makes changes and rolls them back. A copy allows them then.
 
     Raises:
-        StateError: It is damaged, from a newer version, or can't be read.
+        StateError: The file is damaged, from a newer version, or can't be read.
     """
     try:
         return open_state(directory)
@@ -122,7 +124,7 @@ class Opened(NamedTuple):
     """An accounts file to serve from.
 
     Attributes:
-        trouble: Why nothing can be changed; None when it can.
+        trouble: Why nothing can be changed; None if everything can.
     """
 
     engine: Engine
@@ -130,10 +132,10 @@ class Opened(NamedTuple):
 
 
 def open_to_serve(directory: Path) -> Opened:
-    """Open the accounts file for a server, which serves what it can where nothing can be written.
+    """Open the accounts file for a server. If it can't be written, the server only allows reading.
 
     Raises:
-        StateError: As `open_state`, for another reason than a full or a read-only disk.
+        StateError: As `open_state`, for any reason but a full or a read-only disk.
     """
     try:
         return Opened(open_state(directory, upgrade=True))
@@ -141,7 +143,7 @@ def open_to_serve(directory: Path) -> Opened:
         refusal = _unwritable(directory)
         if refusal is None or not (directory / DATABASE).exists():
             raise
-        trouble = f"{error}: nothing can be changed until the server is started anew"
+        trouble = f"{error}: nothing can be changed until the server is restarted"
     return Opened(_open_snapshot(directory, lambda: refusal), trouble)
 
 
@@ -152,7 +154,7 @@ def _open_snapshot(directory: Path, refusal: Callable[[], Exception] | None) -> 
 
 
 def _unwritable(directory: Path) -> CommandError | None:
-    """What to tell clients who want to change something, if the disk does not let anybody."""
+    """Return the error for clients that want to change something, or None if the disk allows it."""
     if ballast.is_full(directory):
         return DiskFull("the server's disk is full")
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
@@ -184,16 +186,16 @@ def _open_state(directory: Path, upgrade: bool) -> Engine:
         finally:
             os.close(fd)
     except (OSError, DatabaseError) as error:
-        where, why = _told(error, directory)
+        where, why = _describe(error, directory)
         raise StateError(f"{where}: can't be written: {why}") from error
     if empty:
         raise StateError(f"{path}: the file is damaged: it is empty")
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),  # any name: ? and % mean nothing there
+        URL.create("sqlite", database=str(path)),  # any name works: ? and % have no meaning here
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         pool_size=4,
         max_overflow=32,
-        pool_use_lifo=True,  # who has written last still knows the pages
+        pool_use_lifo=True,  # the last one used still has the pages in its cache
     )
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
@@ -210,25 +212,25 @@ def _open_state(directory: Path, upgrade: bool) -> Engine:
     return engine
 
 
-def _told(error: OSError | DatabaseError, directory: Path) -> tuple[str, str]:
-    """What could not be written, and why."""
+def _describe(error: OSError | DatabaseError, directory: Path) -> tuple[str, str]:
+    """Return what could not be written, and why."""
     if isinstance(error, OSError):
         return os.fsdecode(error.filename or directory), error.strerror or str(error)
     return str(directory), str(error.orig)
 
 
 def _begin_new(path: Path) -> None:
-    """Make the accounts file, which gets its name when it is whole: an empty one is damaged.
+    """Make the accounts file. It gets its name once it is complete, as an empty one is damaged.
 
     Raises:
-        StateError: There was one before, for something of it is left: nobody is to find himself
-            without accounts, and with a new server that lets nobody in.
+        StateError: Other files show that there was one before. Users must not lose their accounts
+            to a new file without any.
     """
     for name in _COME_LATER:
         left = path.with_name(name)
-        if left.exists() and not path.exists():  # which another start may have made meanwhile
+        if left.exists() and not path.exists():  # another server may have made it meanwhile
             raise StateError(
-                f"{path}: is missing, though {left.name} is there: restore a backup, or move "
+                f"{path}: is missing, but {left.name} exists: restore a backup, or move "
                 f"{path.parent} away to begin without accounts"
             )
     new = path.with_name(f"{DATABASE}.{secrets.token_hex(4)}.new")
@@ -238,7 +240,7 @@ def _begin_new(path: Path) -> None:
         os.fsync(fd)
         directory = os.open(path.parent, OPEN_DIRECTORY)
         try:
-            with suppress(FileExistsError):  # somebody else was quicker, with the same
+            with suppress(FileExistsError):  # another process has just made the same
                 rename_new(directory, os.fsencode(new.name), directory, os.fsencode(path.name))
             os.fsync(directory)
         finally:
@@ -249,10 +251,10 @@ def _begin_new(path: Path) -> None:
 
 
 def _fill(new: Path) -> None:
-    """Make the tables in a file that nobody knows yet, and that is dropped if this fails.
+    """Make the tables in a file that no one else uses yet, and that is removed if this fails.
 
-    So there is nothing to roll back, and one sync at the end does for all: SQLite's own, several
-    for each table, would be most of a first start.
+    So there is nothing to roll back, and one sync at the end is enough: SQLite's own syncs, several
+    per table, would take most of the time of a first start.
     """
     engine = create_engine(URL.create("sqlite", database=str(new)))
     event.listen(engine, "connect", _on_connect_to_new)
@@ -261,42 +263,44 @@ def _fill(new: Path) -> None:
         with engine.begin() as connection:
             prepare(connection, new, upgrade=False)
         with closing(engine.raw_connection()) as raw:
-            raw.cursor().execute("PRAGMA journal_mode=WAL")  # lasts, once set
+            raw.cursor().execute("PRAGMA journal_mode=WAL")  # stored in the file
     finally:
         engine.dispose()
 
 
 def durable(engine: Engine) -> Engine:
-    """The same engine, with transactions that survive a power cut once committed."""
+    """Return the same engine, with transactions that survive a power cut once committed."""
     return engine.execution_options(durable=True)
 
 
 def reading(engine: Engine) -> Engine:
-    """The same engine, with transactions that only read: they wait for no writer."""
+    """Return the same engine, with transactions that only read and so wait for no writer."""
     return engine.execution_options(reading=True)
 
 
 class Writer:
-    """Those who write to an accounts file in this process: one after another, and with one sync for
-    all of them. For all threads; one for each engine and what is made of it (`of`).
+    """The turns of the threads that write to an accounts file: one after another in this process.
 
-    SQLite has whoever finds the file busy sleep and look again, up to a tenth of a second: threads
-    of one process needn't. And as they write over one connection, it still knows the pages.
+    All threads share the one writer of an engine and of the engines derived from it (`of`).
 
-    Between processes the lock is SQLite's own: so it holds for any program that has the file open,
-    and the kernel takes it back from the dead. But a transaction of a commit is over in a tenth of
-    the millisecond that SQLite sleeps at least, with all that have this turn behind it. So
-    `begin_quickly` looks again sooner.
+    Where SQLite finds the file busy, it sleeps up to a tenth of a second before it tries again.
+    Threads of one process need not wait so long. As they all write over one connection, its page
+    cache stays valid.
 
-    In a transaction nothing is waited for but the file itself: no lock, no client, no other
-    process. It is the innermost of all that is held: whoever begins one may hold the home's lock
-    (settling, resuming), and none is taken inside.
+    Between processes the lock is SQLite's own: it works with any program that has the file open,
+    and the kernel releases it when a process dies. But SQLite sleeps for at least a millisecond,
+    and a commit's transaction takes a tenth of that, including those of other threads that queue
+    behind it. So `begin_quickly` tries again sooner.
+
+    Inside a transaction a thread waits for nothing but the file: for no lock, no client, no other
+    process. The turn is the innermost lock: a thread that begins a transaction may hold the home's
+    lock (settling, resuming), but takes no lock inside.
 
     Attributes:
-        refusal: Makes what is raised where nothing can be changed.
-        before_wait: Called by a thread that is going to wait for others that write: it gives up
-            the turn of its process. A transaction is otherwise run with that, or threads would
-            take Python's lock from each other at each of its many system calls.
+        refusal: Makes the error to raise if nothing can be changed.
+        before_wait: Called by a thread before it waits for other writers, to give up its turn of
+            the process. Otherwise a transaction runs within that turn: if not, threads would
+            compete for Python's lock at each of its many system calls.
     """
 
     _known: weakref.WeakKeyDictionary[Pool, Writer] = weakref.WeakKeyDictionary()
@@ -307,32 +311,34 @@ class Writer:
         self.before_wait: Callable[[], None] = lambda: None
         self._turn = threading.Lock()
         self._own: sqlite3.Connection | None = None
-        """That of quick transactions; for who has the turn. The pool knows nothing of it: to ask
-        for one and to give it back there takes longer than what is done with it."""
+        """The connection for quick transactions. ``_turn`` guards it. It isn't in the pool, as
+        getting it from there and returning it would take longer than a transaction."""
         self._own_pragmas: dict[Any, Any] = {}
         self._unwritten = 0
-        """Of its transactions, how many were made since the log was written back."""
+        """The number of its transactions since the last checkpoint."""
         self._path = path
         self._log = _Log(path)
 
     @classmethod
     def of(cls, engine: Engine) -> Writer:
-        """That of an engine."""
+        """Return the writer of an engine."""
         with cls._making:
             writer = cls._known.get(engine.pool)
             if writer is None:
                 writer = cls._known[engine.pool] = cls(engine.url.database)
-                # whoever uses the engine after that has another pool, and another writer
+                # a disposed engine gets a new pool, and with it a new writer
                 event.listen(engine, "engine_disposed", lambda engine: writer.close())
             return writer
 
     @contextmanager
     def begin(self, engine: Engine) -> Iterator[Connection]:
-        """A transaction that writes, when it is this thread's turn. Whoever has waited as long as
-        for another process goes on without, and is told by SQLite that it is locked.
+        """Begin a transaction that writes, once it is this thread's turn.
+
+        A thread that has waited `BUSY_SECONDS` goes on without the turn: SQLite then reports that
+        the file is locked.
 
         Args:
-            engine: That engine, maybe with options.
+            engine: The engine of this writer, or one derived from it.
         """
         self.before_wait()  # SQLite may sleep until another process has written
         has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
@@ -345,10 +351,10 @@ class Writer:
 
     @contextmanager
     def begin_quickly(self, engine: Engine) -> Iterator[sqlite3.Connection]:
-        """As `begin`, for statements that were compiled once (`Quick`): for what each commit does.
+        """Begin a transaction for precompiled statements (`Quick`), as those of each commit.
 
         Raises:
-            DiskFull, StateError: As any transaction, of what is wrong with the file.
+            DiskFull, StateError: As any transaction, if something is wrong with the file.
         """
         has_turn = self._turn.acquire(blocking=False)
         if not has_turn:
@@ -356,6 +362,7 @@ class Writer:
             has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
         pooled = None
         try:
+            # only the thread that has the turn may use `_own`: others take one from the pool
             if not has_turn or self._own is None:
                 pooled = engine.raw_connection()
                 has_own = has_turn and self._keep(pooled)
@@ -380,10 +387,10 @@ class Writer:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_READONLY and self.refusal is not None:
                 raise self.refusal() from None
-            told = _told_of(engine.url.database or "", error)
-            if told is None:
+            raised = _error_for(engine.url.database or "", error)
+            if raised is None:
                 raise
-            raise told from error
+            raise raised from error
         finally:
             if pooled is not None:
                 pooled.close()
@@ -391,8 +398,8 @@ class Writer:
                 self._turn.release()
 
     def _keep(self, pooled: PoolProxiedConnection) -> bool:
-        """Take a connection out of the pool for good; False of a database in memory, which ends
-        with its only connection."""
+        """Take a connection out of the pool for good. Return False for a database in memory, which
+        ends with its only connection."""
         connection = pooled.driver_connection
         if not isinstance(connection, sqlite3.Connection) or self._path is None:
             return False
@@ -403,8 +410,10 @@ class Writer:
         return True
 
     def _has_written(self, connection: sqlite3.Connection) -> None:
-        """Now and then, have the log written back to the accounts file. SQLite would do so within
-        a transaction, and sync both: by then the process needn't wait for this thread's turn."""
+        """Count a transaction, and make a checkpoint after every `_WRITTEN_BACK_EVERY`.
+
+        SQLite would do that within a transaction, and sync both files. Here the turn of the process
+        is given up first, so that other threads need not wait."""
         self._unwritten += 1
         if self._unwritten < _WRITTEN_BACK_EVERY:
             return
@@ -412,31 +421,32 @@ class Writer:
         self.before_wait()
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:  # the transaction is in the log all the same
-            logger.warning("%s: its log can't be written back: %s", self._path, error)
+        except sqlite3.Error as error:  # the transaction is safe in the log
+            logger.warning("%s: checkpoint failed: %s", self._path, error)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         """End a transaction that failed; SQLite may have done so by itself."""
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:  # it can't be told what state it is in: the next one has a new one
-            logger.warning("a connection to the database is given up", exc_info=True)
+        except sqlite3.Error:  # its state is unknown: the next transaction opens another
+            logger.warning("closing a database connection: rollback failed", exc_info=True)
             connection.close()
             if connection is self._own:
                 self._own = None
 
     def to_sync(self) -> list[int]:
-        """Descriptors of what has to be synced for all commits so far to survive a power cut;
-        nothing, where they do already, or never will: in memory.
+        """Return the descriptors to sync for all commits so far to survive a power cut.
+
+        Empty if they do already, or if the database is in memory.
 
         Raises:
-            OSError: It can't be opened.
+            OSError: The log can't be opened.
         """
         return self._log.descriptors()
 
     def close(self) -> None:
-        """Give the descriptors back: nobody writes any more."""
+        """Close all descriptors. No transaction may follow."""
         own, self._own = self._own, None
         if own is not None:
             own.close()
@@ -444,11 +454,12 @@ class Writer:
 
 
 class Quick:
-    """A statement that each commit runs, compiled once: what SQLAlchemy does around every single
-    one costs several times the statement.
+    """A statement that each commit runs, compiled once: SQLAlchemy's overhead for each run would
+    take several times as long as the statement.
 
     Args:
-        statement: Its parameters and results have to be what SQLite has: numbers, text and bytes.
+        statement: A statement whose parameters and results are of SQLite's own types: numbers, text
+            and bytes.
     """
 
     def __init__(self, statement: ClauseElement) -> None:
@@ -460,20 +471,21 @@ class Quick:
         self._names = compiled.positiontup or []
 
     def __call__(self, connection: sqlite3.Connection, **values: object) -> sqlite3.Cursor:
-        """Run it, as a part of the transaction."""
+        """Run the statement within the connection's transaction."""
         defaults = self._defaults
         found = [values[name] if name in values else defaults[name] for name in self._names]
         return connection.execute(self._text, found)
 
 
 class _Log:
-    """SQLite's log, which commits go to before they go to the accounts file."""
+    """SQLite's write-ahead log. ``_lock`` guards ``_fds``."""
 
     def __init__(self, path: str | None) -> None:
         self._path = f"{path}-wal" if path else None
         self._lock = threading.Lock()
         self._fds: list[int] = []
-        """The last one is that of today. It stays open, so that it hears of each error."""
+        """The last one is of the current log. It stays open, so that its syncs report each write
+        error since it was opened."""
 
     def descriptors(self) -> list[int]:
         if self._path is None:
@@ -482,11 +494,11 @@ class _Log:
             try:
                 there = os.stat(self._path)
                 if not self._fds or not os.path.samestat(there, os.fstat(self._fds[-1])):
-                    # those before stay open: somebody may be about to sync one
+                    # the earlier ones stay open: another thread may be about to sync one
                     self._sync_name(self._path)
                     self._fds.append(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
             except FileNotFoundError:
-                return []  # all of it is in the accounts file: who removes the log has synced that
+                return []  # SQLite has synced the accounts file before it removed the log
             return self._fds[-1:]
 
     def _sync_name(self, path: str) -> None:
@@ -502,7 +514,7 @@ class _Log:
 
 
 def _on_connect(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _on_begin says
+    connection.isolation_level = None  # no implicit transactions: see _on_begin
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
@@ -518,22 +530,22 @@ def _on_connect_to_new(connection: Any, record: Any) -> None:
 
 
 def _on_error(path: Path, context: ExceptionContext) -> None:
-    """Turn what is wrong with the file, and not with what was asked, into one clear line."""
+    """Turn an error of the file itself, not of the statement, into one clear line."""
     error = context.original_exception
     if isinstance(error, sqlite3.DatabaseError):
-        told = _told_of(path, error)
-        if told is not None:
-            raise told from error
+        raised = _error_for(path, error)
+        if raised is not None:
+            raise raised from error
 
 
-def _told_of(database: str | Path, error: sqlite3.DatabaseError) -> DiskFull | StateError | None:
-    """The error to raise for one of SQLite's; None: it is about what was asked, not the file."""
+def _error_for(database: str | Path, error: sqlite3.DatabaseError) -> DiskFull | StateError | None:
+    """Return the error to raise for one of SQLite's; None if it is about the statement."""
     path = Path(database)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest are details of it
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are details
     if code == sqlite3.SQLITE_FULL or (
         code == sqlite3.SQLITE_IOERR and ballast.is_full(path.parent)
     ):
-        ballast.release(path.parent)  # so that the next try finds some
+        ballast.release(path.parent)  # so that the next attempt finds free space
         return DiskFull("the server's disk is full")
     if code in _UNUSABLE:
         return StateError(f"{path}: {error}")
@@ -560,10 +572,10 @@ def _begin_soon(
     """Begin a transaction that writes, soon after another process has ended its own.
 
     Args:
-        before_wait: Called once if that takes longer than most transactions of a commit do.
+        before_wait: Called once, if the wait is longer than most transactions of a commit are.
 
     Raises:
-        sqlite3.OperationalError: It is busy for as long as any transaction waits.
+        sqlite3.OperationalError: The file stayed busy for `BUSY_SECONDS`.
     """
     _set(known, connection.execute, _BUSY_TIMEOUT, "0")
     pause, deadline, waits = _SHORTEST_PAUSE, 0.0, False
@@ -586,7 +598,7 @@ def _begin_soon(
 
 
 def _set(known: dict[Any, Any], run: Callable[[str], object], pragma: str, wanted: str) -> None:
-    """Set a pragma of a connection, unless it is so; ``known`` is what is known of it."""
+    """Set a pragma unless it has that value already; ``known`` has the connection's values."""
     if known.get(pragma) != wanted:
         known.pop(pragma, None)
         run(f"PRAGMA {pragma}={wanted}")

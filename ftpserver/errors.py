@@ -1,6 +1,6 @@
-"""What goes wrong with the server's own state, whatever finds it out.
+"""Errors of the server's own state.
 
-Lives here: errors of start and administration. Lives elsewhere: errors that travel
+Lives here: errors of start and administration. Lives elsewhere: errors that are sent to clients
 (ftpwire/errors.py).
 """
 
@@ -11,5 +11,27 @@ class StateError(Exception):
     """The server's state can't be used; the text is one line for the administrator."""
 
 
+class SettingsError(StateError):
+    """Settings are invalid.
+
+    Attributes:
+        problems: Human-readable descriptions, one line for each problem.
+        remark: What follows from it, if there is more to say.
+    """
+
+    def __init__(self, problems: list[str], remark: str | None = None) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+        self.remark = remark
+
+
 class RootBusy(StateError):
-    """Another server serves this root."""
+    """Another server is already running for this root.
+
+    Attributes:
+        process: Its process ID as text; ``?`` if it is unknown.
+    """
+
+    def __init__(self, message: str, process: str) -> None:
+        super().__init__(message)
+        self.process = process

@@ -1,23 +1,20 @@
-"""Interfaces that another process can be asked by: the interface is the schema.
+"""Interfaces for calls between processes: a class with marked methods is the whole schema.
 
-Lives here: marking methods, the struct that each becomes, stand-ins that ask, dispatchers that
-answer.
-Lives elsewhere: the ways on which messages travel (processes/rpc.py, daemon/control.py).
+Lives here: marking methods, the struct that each one becomes, proxies that send requests,
+dispatchers that carry them out.
+Lives elsewhere: sending the messages (processes/rpc.py, daemon/control.py).
 
 A class whose methods are marked is all that two processes need to agree on::
 
     class Counter(Protocol):
         @asked
         def add(self, count: Annotated[int, Meta(ge=0)]) -> int:
-            \"\"\"Returns the sum.\"\"\"
+            \"\"\"Return the sum.\"\"\"
 
-        @told
-        def reset(self) -> None: ...
-
-The parameters with their annotated bounds become a struct that is named by the method; the
-annotated result is what the answer is decoded as. Whoever asks has a `stand_in`, which is a
-``Counter`` like any other; whoever answers hands a ``Counter`` to a `Dispatcher`. Both sides
-decode into the annotated types, so a process that has been taken over can't send anything else.
+The parameters with their annotated bounds become a struct, tagged with the method's name. The reply
+is decoded as the annotated result. The calling process makes a proxy with `stand_in`, which is used
+like any other ``Counter``; the called process gives its ``Counter`` to a `Dispatcher`. Both sides
+decode into the annotated types, so a process under an attacker's control can't send anything else.
 """
 
 from __future__ import annotations
@@ -40,12 +37,11 @@ from ftpserver.net.fd_passing import close_all
 from ftpserver.settings.table import Networks
 
 TAG = "is"
-"""The field of a message that has the method's name."""
+"""The field of a message that holds the method's name."""
 
 Descriptors = NewType("Descriptors", list[int])
-"""A method's last parameter, if it has one of this type, are descriptors that go along. The caller
-keeps its own; the one who is called takes those that it keeps out of the list, the others are
-closed."""
+"""The type of a method's last parameter if descriptors are sent along. The caller keeps its own.
+The called method removes from the list those that it keeps; the others are closed afterwards."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -56,8 +52,9 @@ _APART = "_ftpd_named_with_interface"
 
 
 class Carried(NamedTuple, Generic[_Result]):
-    """A result with descriptors that come along, which belong to whoever has this. A method whose
-    results have some is annotated with it; they are closed once they were sent."""
+    """A result with descriptors that are sent along. A method with such results is annotated with
+    it. On the sending side they are closed once sent; on the receiving side the caller owns
+    them."""
 
     message: _Result
     descriptors: list[int]
@@ -68,43 +65,43 @@ class Carried(NamedTuple, Generic[_Result]):
 
 
 def asked(method: _Method) -> _Method:
-    """Mark a method of an interface: its caller waits for the result.
+    """Mark a method of an interface as a request: its caller waits for the result.
 
-    Annotated to return a Future, it is asked without waiting, and can be answered later.
+    If it is annotated to return a Future, the caller doesn't wait, and the reply can come later.
     """
     setattr(method, _WAITS, True)
     return method
 
 
 def told(method: _Method) -> _Method:
-    """Mark a method of an interface: its caller doesn't wait, and hears of no error, nor that the
-    other end is gone."""
+    """Mark a method of an interface as a notification: its caller doesn't wait, and isn't notified
+    of errors, nor of a closed connection."""
     setattr(method, _WAITS, False)
     return method
 
 
 def apart(interface: type[_Interface]) -> type[_Interface]:
-    """Mark an interface whose methods are named as those of others are: in messages its own name
-    stands before theirs."""
+    """Mark an interface whose methods have the same names as those of another: in messages the
+    interface's own name precedes theirs."""
     setattr(interface, _APART, True)
     return interface
 
 
-# the schema ----------------------------------------------------------------------------------
+# schema --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a marked method has become.
+    """The schema of a marked method.
 
     Attributes:
-        name: Of the method.
-        struct: Has its parameters as fields.
-        result: The type that its result is decoded as.
-        waits: Whether the caller waits for a result.
-        in_future: Whether the result comes in a Future, on both sides.
-        carries: The parameter that has descriptors; None when no descriptors go along.
-        brings: Whether descriptors come along with the result.
+        name: The method's name.
+        struct: The type of the message; its fields are the parameters.
+        result: The type that the result is decoded as.
+        waits: True if the caller waits for a result.
+        in_future: True if the result is a Future, on both sides.
+        carries: The parameter for descriptors; None if none are sent along.
+        brings: True if descriptors are sent along with the result.
         keywords: The parameters that are passed by keyword.
     """
 
@@ -120,7 +117,7 @@ class Request:
     def message(
         self, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[msgspec.Struct, list[int]]:
-        """A call of the method as a message, and the descriptors that go along."""
+        """Return a call of the method as a message, and the descriptors to send along."""
         if self.carries is None:
             return self.struct(*arguments, **keywords), []
         if self.carries in keywords:
@@ -131,7 +128,7 @@ class Request:
         return self.struct(*arguments, **keywords), descriptors
 
     def call(self, target: object, message: msgspec.Struct, descriptors: list[int]) -> Any:
-        """Call the method as a message says. Raises what the method raises."""
+        """Call the method with a message's values. Raises what the method raises."""
         values = list(msgspec.structs.astuple(message))
         split = len(values) - len(self.keywords)
         keywords = dict(zip(self.keywords, values[split:], strict=True))
@@ -141,13 +138,13 @@ class Request:
 
     @functools.cached_property
     def decode_result(self) -> Callable[[bytes], Any]:
-        """Decode msgpack of a result. Made once: for many types that takes a while."""
+        """The msgpack decoder of the result. Made once, as that is slow for some types."""
         return msgspec.msgpack.Decoder(self.result, dec_hook=from_wire).decode
 
 
 @functools.cache
 def requests_of(interface: Any) -> Mapping[str, Request]:
-    """The requests that an interface's marked methods are, by their names."""
+    """Return the schemas of an interface's marked methods, by method name."""
     found = {}
     before = f"{interface.__name__}." if _APART in vars(interface) else ""
     for name, method in inspect.getmembers(interface, callable):
@@ -191,37 +188,38 @@ def _request(name: str, tag: str, method: Callable[..., Any]) -> Request:
 
 
 def _show(message: msgspec.Struct) -> str:
-    """Only the name: a message may have a password."""
+    """Show only the name: a message may have a password."""
     return f"{type(message).__name__}(…)"
 
 
-# asking --------------------------------------------------------------------------------------
+# sending requests ----------------------------------------------------------------------------
 
 
 class Asking(Protocol):
-    """A way to whoever answers."""
+    """A connection to the process that carries out the requests."""
 
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
-        """Wait for the answer, and return it. Raises what was raised where it was answered."""
+        """Send a request and return its result. Raises what the called method raised."""
 
 
 class AskingLater(Asking, Protocol):
-    """One for interfaces whose methods aren't all waited for."""
+    """A connection that also sends notifications, and requests that aren't waited for."""
 
     def ask_later(
         self, request: Request, message: msgspec.Struct, descriptors: list[int]
     ) -> Future[Any]:
-        """Have the answer come into a Future."""
+        """Send a request and return a Future for its result."""
 
     def tell(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
-        """Say what needs no answer."""
+        """Send a notification, which has no reply."""
 
 
 def stand_in(interface: type[_Interface], way: Asking, *arguments: Any) -> _Interface:
-    """An object of an interface whose marked methods ask on a way; the others are its own.
+    """Make a proxy: its marked methods send requests, the others run here.
 
     Args:
-        arguments: For the interface's ``__init__``.
+        way: The connection to send on.
+        arguments: The arguments of the interface's ``__init__``.
     """
     kind = _stand_in_class(interface)
     made: _Interface = kind.__new__(kind)
@@ -234,7 +232,7 @@ _stand_in_classes: dict[type, Any] = {}
 
 
 def _stand_in_class(interface: type) -> Any:
-    """Made once: what two threads make at the same time is the same."""
+    """Return the class of an interface's proxies. Two threads may both make it: either will do."""
     if interface not in _stand_in_classes:
         methods = {name: _asker(request) for name, request in requests_of(interface).items()}
         made = types.new_class(
@@ -270,7 +268,7 @@ def _asker(request: Request) -> Callable[..., Any]:
 def later(
     method: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, Future[_Result]]:
-    """A method of a stand-in that doesn't wait: the result comes into a Future."""
+    """Return a proxy's method as a function that doesn't wait, but returns a Future."""
     request, way = _asked_by(method)
 
     def ask(*arguments: _Parameters.args, **keywords: _Parameters.kwargs) -> Future[_Result]:
@@ -283,16 +281,16 @@ def _asked_by(method: Any) -> tuple[Request, AskingLater]:
     return method.__func__._ftpd_request, method.__self__._way
 
 
-# answering -----------------------------------------------------------------------------------
+# carrying out requests -----------------------------------------------------------------------
 
 
 class Dispatcher:
-    """Calls the methods of some objects as messages say.
+    """Calls methods of given objects as messages ask.
 
     Args:
-        targets: What is called, by the interface that it is called by: no method that isn't marked
-            there can be called, whatever else the object has.
-        decoder: For messages, by msgspec: of msgpack or of JSON.
+        targets: The objects by interface. Only methods that are marked in the interface can be
+            called, whatever else the object has.
+        decoder: The msgspec decoder for messages: of msgpack or of JSON.
     """
 
     def __init__(
@@ -308,16 +306,16 @@ class Dispatcher:
         self.kinds = _union_of(tuple(targets))
 
     def decode(self, payload: bytes) -> msgspec.Struct:
-        """A message out of bytes. Raises msgspec.MsgspecError: it is none of the known ones."""
+        """Decode a message. Raises msgspec.MsgspecError if it isn't a known one."""
         message: msgspec.Struct = _decoder_of(self.kinds, self._decoder)(payload)
         return message
 
     def request_of(self, message: msgspec.Struct) -> Request:
-        """What a message asks."""
+        """Return the schema of a message's method."""
         return self._targets[type(message)][0]
 
     def call(self, message: msgspec.Struct, descriptors: list[int]) -> Any:
-        """Do it, and return the result; raises what that raises."""
+        """Call a message's method and return its result. Raises what the method raises."""
         request, target = self._targets[type(message)]
         return request.call(target, message, descriptors)
 
@@ -341,12 +339,12 @@ def _decoder_of(kinds: Any, decoder: Callable[..., Any]) -> Callable[[bytes], An
 
 
 def make_ready(*, asked: Iterable[type] = (), answered: tuple[type, ...] = ()) -> None:
-    """Make now what is made once: for a process that imports nothing later, and for those that are
-    forked from this one.
+    """Make all cached schemas and decoders now, for a process that can't import later, and for
+    processes that are forked from this one.
 
     Args:
-        asked: The interfaces of stand-ins.
-        answered: Those of a `Dispatcher`, in its order.
+        asked: The interfaces of proxies.
+        answered: The interfaces of a `Dispatcher`, in its order.
     """
     for interface in asked:
         _stand_in_class(interface)
@@ -356,11 +354,11 @@ def make_ready(*, asked: Iterable[type] = (), answered: tuple[type, ...] = ()) -
         _decoder_of(_union_of(answered), msgspec.msgpack.Decoder)
 
 
-# values that msgspec doesn't know ---------------------------------------------------------------
+# types that msgspec doesn't support ----------------------------------------------------------
 
 
 def to_wire(value: Any) -> Any:
-    """For msgspec's ``enc_hook``. Raises NotImplementedError: it can't be sent."""
+    """Encode a value for msgspec's ``enc_hook``. Raises NotImplementedError for other types."""
     if isinstance(value, Path):
         return os.fsencode(value)
     if isinstance(value, IPv4Network | IPv6Network):
@@ -369,9 +367,9 @@ def to_wire(value: Any) -> Any:
 
 
 def from_wire(kind: type, value: Any) -> Any:
-    """For msgspec's ``dec_hook``. Raises ValueError, TypeError: it is none."""
+    """Decode a value for msgspec's ``dec_hook``. Raises ValueError or TypeError if it is wrong."""
     if kind is Path and isinstance(value, bytes):
         return Path(os.fsdecode(value))
     if kind is Networks:
         return Networks(map(ip_network, value))
-    raise TypeError(f"{value!r} is no {kind.__name__}")
+    raise TypeError(f"{value!r} is not a {kind.__name__}")

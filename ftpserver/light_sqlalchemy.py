@@ -1,12 +1,12 @@
-"""SQLAlchemy without what nothing here uses: modules that it imports, and texts for its readers.
+"""Loading SQLAlchemy without the modules and texts that the server doesn't use.
 
-Lives here: importing it so. Lives elsewhere: what stands in for them (ftpwire/unloaded.py); who
-does it, before anything else imports SQLAlchemy: the program `ftpd` (cli/main.py) and the processes
-beside it (processes/forkserver.py).
+Lives here: the lean import. Lives elsewhere: placeholders for modules (ftpwire/unloaded.py); the
+callers, which must come before any other import of SQLAlchemy: the program `ftpd` (cli/main.py) and
+the processes beside it (processes/forkserver.py).
 
-It imports asyncio, and importlib.metadata, which brings email and zipfile: 3 MiB of each process,
-and a tenth of the time that a worker takes to start. They are loaded when it needs something of
-them after all, and so are the others in `_UNUSED`.
+SQLAlchemy imports asyncio, and importlib.metadata, which imports email and zipfile: 3 MiB in each
+process, and a tenth of a worker's start-up time. These modules, and the others in `_UNUSED`, are
+loaded on first use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ftpwire.unloaded import unloaded
 
 
 def load() -> None:
-    """Import SQLAlchemy, with what it needs for SQLite. Does nothing where it is loaded already."""
+    """Import SQLAlchemy, with its SQLite dialect. Does nothing if it is loaded already."""
     if "sqlalchemy" in sys.modules:
         return
     with unloaded(_UNUSED):
@@ -31,13 +31,13 @@ def load() -> None:
 
 
 def _iscoroutine(value: object) -> bool:
-    """`asyncio.iscoroutine`, which SQLAlchemy takes at once."""
+    """Stand for `asyncio.iscoroutine`, which SQLAlchemy takes at import."""
     return importlib.import_module("asyncio").iscoroutine(value)  # type: ignore[no-any-return]
 
 
 def _get_config_var(name: str) -> object:
-    """`sysconfig.get_config_var`. The one that SQLAlchemy asks for as it is imported is known
-    without the interpreter's makefile, whose variables are a third of a MiB."""
+    """Stand for `sysconfig.get_config_var`. SQLAlchemy asks for one variable at import, which is
+    known without the interpreter's makefile, whose variables take a third of a MiB."""
     if name == "Py_GIL_DISABLED":
         return int(not getattr(sys, "_is_gil_enabled", lambda: True)())
     return importlib.import_module("sysconfig").get_config_var(name)
@@ -49,15 +49,15 @@ _UNUSED: Mapping[str, Mapping[str, object]] = {
     "pickle": {"HIGHEST_PROTOCOL": 5},  # a column's default; no table here has one of that type
     "sysconfig": {"get_config_var": _get_config_var},
 }
-"""Modules that it is imported without, each with what it takes of them at once."""
+"""The modules replaced by placeholders, each with the names that SQLAlchemy takes at import."""
 
 
 def _drop_texts() -> None:
-    """Drop what only readers of the source look at, before other modules take the room: SQLAlchemy
-    is a manual of one MiB by its docstrings, and its annotations are as much again.
+    """Drop texts that only readers of the source need, before other modules use more memory:
+    SQLAlchemy's docstrings take one MiB, and its annotations as much again.
 
-    The docstrings of all modules that are there go, annotations only of SQLAlchemy's own: its
-    mapper reads them, which nothing here uses. Line numbers stay, for tracebacks.
+    The docstrings of all loaded modules go, the annotations only of SQLAlchemy's own: its mapper,
+    which isn't used here, reads them. Line numbers stay, for tracebacks.
     """
     typing.clear_overloads()
     for one in gc.get_objects():

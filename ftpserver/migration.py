@@ -1,6 +1,6 @@
-"""Bringing the accounts file of an earlier version up to date.
+"""Upgrading the accounts file of an earlier version.
 
-Lives here: making the tables, adding what is new in them, mending what an earlier version left.
+Lives here: making the tables, adding what is new in them, correcting data of an earlier version.
 Lives elsewhere: the tables themselves (schema.py), opening the file (database.py).
 """
 
@@ -40,18 +40,18 @@ from ftpserver.settings.table import DATABASE
 
 _FIRST_WITH_TRASH = 6
 SHARE_WITHOUT_QUOTA = 10
-"""Percent of the disk that the trash of an earlier account without a quota may take."""
+"""The trash limit, in percent of the disk, that older accounts without a quota get."""
 BUSY_SECONDS = 30.0
-"""How long a transaction waits for others, before it is an error."""
+"""Seconds that a transaction waits for others before it fails."""
 
 
 class Outdated(StateError):
-    """The accounts file is one of an earlier version: the start of a server brings it up to date,
-    and nothing else does, for an older server may be using it."""
+    """The accounts file is from an earlier version. Only the start of a server upgrades it, because
+    an older server may be using it."""
 
 
 def upgrade_copy(engine: Engine, path: Path) -> None:
-    """Bring a copy of the accounts file at a path, which nobody else has, up to this version."""
+    """Upgrade a copy of the accounts file, which no one else has; ``path`` is for error texts."""
     try:
         with engine.begin() as connection:
             version = _version(connection, path)
@@ -62,7 +62,7 @@ def upgrade_copy(engine: Engine, path: Path) -> None:
 
 
 def _version(connection: Connection, path: Path) -> int | None:
-    """The version of the tables. Raises StateError when it is a later one."""
+    """Return the version of the tables. Raises StateError if it is a later one."""
     version: int | None = connection.execute(select(schema.c.version)).scalar()
     if version is not None and version > SCHEMA_VERSION:
         raise StateError(
@@ -72,20 +72,20 @@ def _version(connection: Connection, path: Path) -> int | None:
 
 
 def brings_trash(directory: Path) -> bool:
-    """Whether the accounts file of a state directory is of a version without trash: a start, which
-    brings it up to date, begins to keep what users remove. False where that can't be told."""
+    """Return True if the accounts file of a state directory is from a version without trash: once
+    a start has upgraded it, the server keeps what users remove. False if that is unknown."""
     path = directory / DATABASE
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as state:
             row = state.execute("SELECT version FROM schema_version").fetchone()
     except sqlite3.Error:
-        return False  # there is none yet, or what is wrong with it is told by whoever opens it
+        return False  # no file yet, or damaged: opening it reports that
     return row is not None and row[0] is not None and int(row[0]) < _FIRST_WITH_TRASH
 
 
 def prepare(connection: Connection, path: Path, *, upgrade: bool) -> None:
-    """Make the tables, or bring those of an earlier version up to this one."""
+    """Make the tables, or upgrade those of an earlier version."""
     if not inspect(connection).has_table(schema.name):
         metadata.create_all(connection, checkfirst=False)
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
@@ -100,15 +100,15 @@ def prepare(connection: Connection, path: Path, *, upgrade: bool) -> None:
     else:
         raise Outdated(
             f"{path}: written by an earlier ftpd (schema {version}, this one has "
-            f"{SCHEMA_VERSION}): start this one's server, which brings it up to date (ftpd start)"
+            f"{SCHEMA_VERSION}): start this server to upgrade it (ftpd start)"
         )
 
 
 def _migrate(connection: Connection, path: Path, version: int) -> None:
-    """Add what an earlier version didn't have; a copy of the file stays beside it.
+    """Add what an earlier version didn't have, and leave a copy of the old file beside it.
 
-    Versions only ever add tables and columns with a default, so the difference is the migration.
-    The transaction that this runs in has begun: nobody changes the file meanwhile.
+    Versions only ever add tables, and columns with a default, so the difference is the migration.
+    The caller's transaction has begun: no one can change the file meanwhile.
     """
     copy = path.with_name(f"{path.name}.schema-{version}")
     try:
@@ -117,7 +117,7 @@ def _migrate(connection: Connection, path: Path, version: int) -> None:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{copy}: a copy before the upgrade can't be made: {error}") from error
+        raise StateError(f"{copy}: cannot copy the file before the upgrade: {error}") from error
     _add_what_is_new(connection, version)
 
 
@@ -135,30 +135,30 @@ def _add_what_is_new(connection: Connection, version: int) -> None:
         for index in table.indexes:
             index.create(connection, checkfirst=True)
     if version < 2:
-        connection.execute(update(account).values(dirty=True))  # files are counted from now on
-    if version < _FIRST_WITH_TRASH:  # nothing else bounds what the trash of such accounts takes
+        connection.execute(update(account).values(dirty=True))  # files are counted since then
+    if version < _FIRST_WITH_TRASH:  # the trash of such accounts has no other limit
         without = update(account).where(account.c.quota.is_(None))
         connection.execute(without.values(trash_max=SHARE_WITHOUT_QUOTA))
     connection.execute(update(schema).values(version=SCHEMA_VERSION))
 
 
 def _references(key: ForeignKey) -> str:
-    """What a column refers to, which SQLAlchemy writes into the table's definition only."""
+    """Return the REFERENCES clause of a column, which SQLAlchemy only writes for new tables."""
     return f" REFERENCES {key.column.table.name} ({key.column.name}) ON DELETE {key.ondelete}"
 
 
 MostFiles = Callable[[int | None, int | None], int | None]
-"""How many files an account may have, by its quota and what was set; None for any number."""
+"""Returns how many files an account may have, given its quota and its own limit; None: no limit."""
 
 
 def upgrade(directory: Path, most_files: MostFiles) -> None:
-    """Bring what an earlier version left in the accounts file up to what this one holds to.
+    """Correct the data that an earlier version left in the accounts file.
 
-    For the server that starts, and has the root's lock: no other program changes tables that an
-    older server may be using. The schema stays the same, and that server can be started again.
+    Only for a starting server that holds the root lock: no other program changes tables that an
+    older server may be using. The schema stays the same, so the older server can be started again.
 
     Raises:
-        StateError: It can't be done; nothing was changed.
+        StateError: It failed; nothing was changed.
     """
     path = directory / DATABASE
     try:
@@ -171,19 +171,19 @@ def upgrade(directory: Path, most_files: MostFiles) -> None:
 
 
 def _holds(state: sqlite3.Connection, constraint: str) -> bool:
-    """Whether the table of accounts has a constraint."""
+    """Return True if the table of accounts has a constraint."""
     (made,) = state.execute("SELECT sql FROM sqlite_master WHERE name = 'account'").fetchone()
     return constraint in made
 
 
 def _hold_counts(state: sqlite3.Connection) -> None:
-    """Make the table of accounts anew, with its constraints: SQLite can't add one to a table.
+    """Recreate the table of accounts with its constraints, as SQLite can't add one to a table.
 
-    As https://www.sqlite.org/lang_altertable.html says, in one transaction.
+    This follows https://www.sqlite.org/lang_altertable.html, in one transaction.
     """
     new = account.to_metadata(MetaData(), name="account_new")
     columns = ", ".join(column.name for column in account.columns)
-    state.execute("PRAGMA foreign_keys=OFF")  # dropping a table deletes what refers to it
+    state.execute("PRAGMA foreign_keys=OFF")  # else DROP TABLE deletes the rows that refer to it
     state.execute("PRAGMA synchronous=FULL")
     state.execute("BEGIN IMMEDIATE")
     try:
@@ -207,11 +207,11 @@ def _hold_counts(state: sqlite3.Connection) -> None:
 
 
 def _mend_counts(state: sqlite3.Connection) -> None:
-    """Make the counts ones that aren't below 0.
+    """Correct the counts so that none is below 0.
 
-    What is held is what the leases say. All homes are counted anew: links count since then. So does
-    the number of files where there is a quota: who has more than half of what that brings gets
-    twice what there is.
+    The reserved amounts are summed from the leases. All homes are counted again, because links
+    count since then. With a quota, the number of files is limited since then, too: an account that
+    uses more than half of what its quota allows gets a limit of twice its present number.
     """
     for name, of_lease in (("held", "size"), ("held_files", "files")):
         state.execute(

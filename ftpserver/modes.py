@@ -1,11 +1,11 @@
-"""Modes by which others could read or change what the server relies on.
+"""File modes that let others read or change what the server relies on.
 
-Lives here: finding them, mending those of the server's own files, refusing to start.
-Lives elsewhere: telling of them (daemon/server.py, admin/verify.py, cli/config.py).
+Lives here: finding them, correcting those of the server's own files, refusing to start.
+Lives elsewhere: reporting them (daemon/server.py, admin/verify.py, cli/config.py).
 
-Below ROOT/.ftpd others have no rights, and a group can read at most. Above it, whoever can write to
-a directory without the sticky bit can put another ROOT/.ftpd into its place. A key that the
-settings name lies where an administrator put it: it is never changed, only told of.
+Below ROOT/.ftpd others have no rights, and a group can read at most. Above it, any user who can
+write to a directory without the sticky bit can replace ROOT/.ftpd. A key named in the settings was
+put there by an administrator: its mode is only reported, never changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftpserver.settings.table import DATABASE, Settings
 
 _WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE = stat.S_IWGRP | stat.S_IRWXO
-"""What a file with secrets must not have."""
+"""The permission bits that a file with secrets must not have."""
 _FILES = {
     DATABASE: _PRIVATE,
     f"{DATABASE}-wal": _PRIVATE,
@@ -37,18 +37,18 @@ _FILES = {
     "tls/cert.pem": _WRITE,
     FILE_NAME: _WRITE,
 }
-"""Of what lies in ROOT/.ftpd, the bits that it must not have."""
+"""The files in ROOT/.ftpd, each with the permission bits that it must not have."""
 
 
 @dataclass(frozen=True)
 class Loose:
-    """A file or directory with a mode that lets others do too much.
+    """A file or directory with a mode that gives others too many rights.
 
     Attributes:
-        mode: Its permission bits.
-        wanted: Those that it should have.
-        dangerous: Others can change what the server relies on.
-        ours: It may be mended.
+        mode: The permission bits.
+        wanted: The permission bits that it should have.
+        dangerous: True if others can change what the server relies on.
+        ours: True if the server may change the mode.
     """
 
     path: Path
@@ -62,12 +62,12 @@ class Loose:
         what = "write to it" if written else "read it"
         return (
             f"{self.path}: others can {what} (mode {self.mode:04o}): chmod {self.wanted:04o}, or "
-            "allow-loose-modes where the file system keeps no modes"
+            "allow-loose-modes if the file system has no modes"
         )
 
 
 def find(settings: Settings) -> Iterator[Loose]:
-    """Everything that is too loose: of the state, above it, and of the key that is named."""
+    """Find all modes that are too loose: in the state, above it, and of the configured key."""
     state = Path(os.path.realpath(settings.state))
     yield from _too_loose(state, _PRIVATE, dangerous=True)
     for name, bits in _FILES.items():
@@ -79,16 +79,16 @@ def find(settings: Settings) -> Iterator[Loose]:
 
 
 def mend(settings: Settings) -> list[str]:
-    """Take from others what they must not have; returns warnings.
+    """Remove the rights that others must not have, and return warnings.
 
     Raises:
-        StateError: Others can change what the server relies on, and that can't be mended.
+        StateError: Others can change what the server relies on, and the mode can't be corrected.
     """
     warnings = []
     for loose in find(settings):
         if loose.ours and _mended(loose):
-            bits = f"{loose.mode:04o} is {loose.wanted:04o} now"
-            warnings.append(f"{loose.path}: others could use it, its mode {bits}")
+            bits = f"from {loose.mode:04o} to {loose.wanted:04o}"
+            warnings.append(f"{loose.path}: others could use it; mode changed {bits}")
             continue
         if loose.dangerous and not settings.allow_loose_modes and _can_change(loose.path):
             raise StateError(str(loose))
@@ -100,15 +100,15 @@ def _too_loose(path: Path, bits: int, *, dangerous: bool) -> Iterator[Loose]:
     try:
         info = path.lstat()
     except OSError:
-        return  # nothing is there, or nobody can know
+        return  # nothing is there, or it can't be examined
     mode = stat.S_IMODE(info.st_mode)
     if mode & bits and not stat.S_ISLNK(info.st_mode):
         yield Loose(path, mode, mode & ~bits, dangerous and bool(mode & _WRITE))
 
 
 def _on_the_way(state: Path) -> dict[Path, None]:
-    """The directories that the state's path leads through, the links in it resolved or not: who can
-    swap a link decides as well where it leads."""
+    """Return the directories on the state's path, both as written and with links resolved: a user
+    who can replace a link also decides where it leads."""
     found = {}
     for named in (state, *Path(os.path.abspath(state)).parents):
         real = Path(os.path.realpath(named))
@@ -117,7 +117,7 @@ def _on_the_way(state: Path) -> dict[Path, None]:
 
 
 def _open_above(directory: Path) -> Iterator[Loose]:
-    """A directory above the state: sticky, what is in it can't be taken away by others."""
+    """Check a directory above the state: the sticky bit keeps others from removing entries."""
     try:
         info = directory.stat()
     except OSError:
@@ -132,7 +132,7 @@ def _open_above(directory: Path) -> Iterator[Loose]:
 
 
 def _is_private_group(info: os.stat_result) -> bool:
-    """Whether a group is root's, or has the owner alone in it, as many systems have them."""
+    """Return True if a group is root's or has only the owner in it, as on many systems."""
     if info.st_gid == 0:
         return True
     with suppress(KeyError):
@@ -142,7 +142,7 @@ def _is_private_group(info: os.stat_result) -> bool:
 
 
 def _owners(state: Path) -> set[int]:
-    """Whose files are the server's: root's, this user's, and those of who owns the state."""
+    """Return the users that the server trusts: root, its own user, and the owner of the state."""
     owners = {0, os.geteuid()}
     with suppress(OSError):
         owners.add(state.stat().st_uid)
@@ -153,7 +153,7 @@ def _named_key(key: Path, owners: set[int]) -> Iterator[Loose]:
     try:
         info = key.stat()
     except OSError:
-        return  # whoever uses it says so
+        return  # reading the key reports the error
     mode = stat.S_IMODE(info.st_mode)
     bits = _PRIVATE if info.st_uid in owners else _PRIVATE | stat.S_IRGRP
     if mode & bits:
@@ -161,7 +161,7 @@ def _named_key(key: Path, owners: set[int]) -> Iterator[Loose]:
 
 
 def _mended(loose: Loose) -> bool:
-    """Change a mode, if it is ours to change; whether it is as it should be now."""
+    """Change a mode, if the server may. Return True if it is as it should be now."""
     try:
         fd = os.open(loose.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -176,7 +176,7 @@ def _mended(loose: Loose) -> bool:
 
 
 def _can_change(path: Path) -> bool:
-    """Whether anybody can write there: not on a read-only disk."""
+    """Return True unless the file system is read-only, where no one can change anything."""
     try:
         return not os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError:

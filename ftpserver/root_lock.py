@@ -1,4 +1,4 @@
-"""The lock that the one server of a root holds."""
+"""The lock held by the one server of a root."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ftpserver.errors import RootBusy, StateError
 
 
 class RootLock:
-    """Held by the one server of a root, until it ends in whatever way.
+    """A lock that the one server of a root holds until its process ends, for whatever reason.
 
     Raises:
-        RootBusy: Another one holds it.
-        StateError: It can't be made.
+        RootBusy: Another server holds it.
+        StateError: The lock file can't be made.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -28,12 +28,12 @@ class RootLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(self._fd, 32).decode("ascii", "replace").strip()
+            owner = os.read(self._fd, 32).decode("ascii", "replace").strip() or "?"
             os.close(self._fd)
             raise RootBusy(
-                f"{directory.parent}: another ftpd serves this root (process {owner or '?'})"
+                f"{directory.parent}: another ftpd serves this root (process {owner})", owner
             ) from None
-        with suppress(OSError):  # whose it is is told to administrators only; the lock holds anyway
+        with suppress(OSError):  # the process id is only for administrators; the lock holds anyway
             os.ftruncate(self._fd, 0)
             os.write(self._fd, f"{os.getpid()}\n".encode())
 
@@ -48,9 +48,9 @@ class RootLock:
 
     @staticmethod
     def holder(directory: Path) -> int | None:
-        """The process that holds it, where the kernel says so (/proc/locks).
+        """Return the process that holds it, or None if the kernel doesn't say (/proc/locks).
 
-        It isn't tried: a server that starts in this moment would find it taken.
+        Taking the lock to find out could make a server that starts at this moment fail.
         """
         try:
             info = os.stat(directory / "lock")
@@ -65,5 +65,5 @@ class RootLock:
         return None
 
     def release(self) -> None:
-        """Let another server have the root."""
+        """Release the lock, so that another server can use the root."""
         os.close(self._fd)

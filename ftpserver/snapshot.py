@@ -1,15 +1,15 @@
-"""The accounts file where nothing can be written: a copy of it in memory, to be read.
+"""A snapshot: a copy of the accounts file in memory, to read where the file can't be written.
 
-Lives here: making the copy and opening it. Lives elsewhere: the tables, and the file where it can
-be written (database.py).
+Lives here: making the copy and opening it. Lives elsewhere: the tables (schema.py), and the file
+where it can be written (database.py).
 
-SQLite reads a file in WAL mode on a read-only disk only as "immutable", which passes over the WAL:
-a token that was revoked a minute ago would be good again. So it is read without a lock there, which
-no one else needs: the index of the WAL is in this process's memory then. Where the disk can be
-written, an older server may be writing meanwhile, and SQLite locks it as ever.
+On a read-only disk, SQLite reads a file in WAL mode only as "immutable", which ignores the WAL: a
+token that was revoked a minute ago would be valid again. So the file is read without locks there:
+no one can write to it, and SQLite then keeps the WAL's index in the memory of this process. Where
+the disk can be written, an older server may be writing, and SQLite locks the file as usual.
 
-The copy holds the hashes of passwords. It has no name in any directory, so that nothing of it is
-left of a process that is killed.
+The copy holds password hashes. It has no name in any directory, so that nothing is left of it if
+the process is killed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from ftpserver.settings.table import DATABASE
 
 _BUSY_SECONDS = 30.0
 _READS, _WRITES = 18, 19
-"""Where the head of an SQLite file says how it is read and written: 1 with a journal, 2 with a WAL,
-which a file in memory can't have."""
+"""The offsets in an SQLite file's header of its read and write version: 1 for a journal, 2 for a
+WAL, which a database in memory can't have."""
 _LEFT = Path("/dev/shm")
-"""Where earlier versions had the copy, in a directory that one which was killed has left."""
+"""The directory in which earlier versions made copies, and left them if they were killed."""
 
 
 def open_snapshot(
@@ -45,23 +45,24 @@ def open_snapshot(
     refusal: Callable[[], Exception] | None,
     prepare: Callable[[Engine, Path], None] = lambda engine, path: None,
 ) -> Engine:
-    """Open a copy of the accounts file of a state directory, as it is now.
+    """Open a copy of the present accounts file of a state directory.
 
     Args:
-        refusal: Makes the error that is raised when something is to be changed. None: the copy may
-            be changed, which nobody else sees.
-        prepare: Changes the copy before it is opened, given what it is a copy of, for messages.
+        refusal: Makes the error to raise for a change. None: the copy, which no one else sees, may
+            be changed.
+        prepare: Changes the copy before it is opened; called with its engine, and with the path of
+            the file for messages.
 
     Raises:
-        StateError: There is none, or it can't be read.
+        StateError: There is no such file, or it can't be read.
     """
     remove_left()
-    name = f"file:/ftpd-{secrets.token_hex(8)}?vfs=memdb"  # known to this process only
+    name = f"file:/ftpd-{secrets.token_hex(8)}?vfs=memdb"  # only this process can open it
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(name, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
 
-    keeper = connect()  # the copy lives as long as somebody has it open
+    keeper = connect()  # the copy exists as long as a connection is open
     try:
         _copy(state / DATABASE, keeper)
     except (OSError, sqlite3.Error) as error:
@@ -75,7 +76,7 @@ def open_snapshot(
     try:
         prepare(engine, state / DATABASE)
     finally:
-        engine.dispose()  # the connections from now on may only read
+        engine.dispose()  # later connections may only read
     if refusal is None:
         return engine
     event.listen(engine, "connect", _only_read)
@@ -91,20 +92,19 @@ def open_snapshot(
 
 
 def _copy(source: Path, copy: sqlite3.Connection) -> None:
-    """Copy an accounts file page by page, damaged ones as well: what is wrong is found later.
+    """Copy an accounts file page by page, even a damaged one: reading it finds the damage.
 
     Raises:
         OSError, sqlite3.Error: It can't be read.
     """
-    source.stat()  # SQLite doesn't say which of its reasons it has
+    source.stat()  # SQLite's error would not name the reason
     try:
         if os.statvfs(source).f_flag & os.ST_RDONLY:
             pages = _pages(source, _unlocked(source))
         else:
             pages = _pages(source, "mode=ro")
-    except (
-        sqlite3.OperationalError
-    ):  # this process may not make the files beside it that locks take
+    except sqlite3.OperationalError:
+        # this process may not make the files beside it that locks need
         pages = _pages(source, _unlocked(source))
     pages[_READS] = pages[_WRITES] = 1
     with closing(sqlite3.connect(":memory:")) as there:
@@ -113,7 +113,7 @@ def _copy(source: Path, copy: sqlite3.Connection) -> None:
 
 
 def _unlocked(source: Path) -> str:
-    """How a file is opened that nobody writes to."""
+    """Return the URI options to open a file that no process writes to."""
     try:
         has_log = source.with_name(f"{source.name}-wal").stat().st_size > 0
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _unlocked(source: Path) -> str:
 
 
 def _pages(source: Path, options: str) -> bytearray:
-    """An SQLite file as of one moment, with what is in its WAL."""
+    """Read a consistent state of an SQLite file, including its WAL."""
     uri = f"{source.absolute().as_uri()}?{options}"
     with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
         connection.isolation_level = None
@@ -134,8 +134,8 @@ def _pages(source: Path, options: str) -> bytearray:
 
 
 def remove_left() -> None:
-    """Remove the copies that earlier versions, which were killed, have left in memory; not those of
-    other users, nor one that somebody has open."""
+    """Remove copies that killed processes of earlier versions have left in memory; not those of
+    other users, nor one that is still open."""
     with suppress(OSError):
         for place in _LEFT.glob("ftpd-????????"):
             with suppress(OSError):
@@ -146,7 +146,7 @@ def remove_left() -> None:
 
 
 def _is_left(place: Path) -> bool:
-    """Whether a directory holds a copy of an accounts file, and nothing else, that nobody uses."""
+    """Return True if a directory holds only a copy of an accounts file, which is not open."""
     if not {DATABASE} <= set(os.listdir(place)) <= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}:
         return False
     fd = os.open(place / DATABASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -154,11 +154,11 @@ def _is_left(place: Path) -> bool:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # refused while others have it open
         return True
     finally:
-        os.close(fd)  # and with it the lease
+        os.close(fd)  # this also releases the lease
 
 
 def _on_connect(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _on_begin says
+    connection.isolation_level = None  # no implicit transactions: see _on_begin
 
 
 def _only_read(connection: Any, record: Any) -> None:

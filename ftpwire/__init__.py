@@ -1,6 +1,6 @@
-"""What server and client share: frames, messages, errors, paths, digests.
+"""The code that server and client share: frames, messages, errors, paths, digests.
 
-Nothing here opens a socket or a file by name; what is needed is handed in.
+Nothing here opens a socket or a file by name: the callers pass them in.
 """
 
 __version__ = "0.1.0"

@@ -1,13 +1,13 @@
-"""Opening and making files below a directory handle, with no way out of it.
+"""Opening and creating files below a directory handle, with no way out of that directory.
 
-Lives here: path resolution confined to a directory, and the renames that the standard library
-lacks. The one module of ftpwire that touches a disk; it acts only on descriptors that it is
-handed.
+Lives here: path resolution confined to a directory, and renames that the standard library lacks.
+This is the only module of ftpwire that touches a disk; it acts only on descriptors that callers
+pass.
 Lives elsewhere: what the files mean (ftpserver/storage/home.py, ftpclient/transfer/job.py).
 
-Every operation starts at a descriptor. On Linux ``openat2(2)`` resolves the whole path in the
-kernel; elsewhere a walk opens each component with ``O_NOFOLLOW`` and resolves links itself.
-Checking a path and opening it later are never two steps: a swap between them wins the race.
+Every operation starts at a descriptor. On Linux, ``openat2(2)`` resolves the whole path in the
+kernel; elsewhere a walk opens each component with ``O_NOFOLLOW`` and resolves links itself. A path
+is never checked first and opened later: something could be swapped in between.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 OPEN_ANY = O_PATH | os.O_CLOEXEC
 
 MOST_OPEN = 16
-"""Directories that a `Descent` keeps open, besides the first."""
+"""Most directories that a `Descent` keeps open, besides the first."""
 _MAX_LINKS = 40
 _AGAIN_TRIES = 64
 
@@ -90,19 +90,19 @@ if _sync_file_range is not None:
 
 
 class Unsupported(OSError):
-    """The system or the file system can't do this; there is another way."""
+    """The system or the file system does not support this; the caller has another way."""
 
 
 def identity_of(fd: int) -> tuple[int, int]:
-    """What tells an open file or directory from all others: its device and inode."""
+    """Return the device and inode of an open file or directory, which identify it."""
     info = os.fstat(fd)
     return info.st_dev, info.st_ino
 
 
 def open_above(fd: int, wanted: tuple[int, int]) -> int | None:
-    """Open the directory that one is in; None where that isn't the one that is wanted (any more).
+    """Open the parent of an open directory; return None if it is not (or no longer) the wanted one.
 
-    What was moved leads to somewhere else: that is opened, looked at, and closed.
+    The parent of a directory that was moved is another one: it is opened, compared, and closed.
     """
     try:
         above = os.open(b"..", OPEN_DIRECTORY, dir_fd=fd)
@@ -115,32 +115,32 @@ def open_above(fd: int, wanted: tuple[int, int]) -> int | None:
 
 
 class Descent:
-    """Directories on a way down, each in the one before. However deep it is, a few are open: the
-    first, which stays the caller's, and the lowest ones.
+    """A path of open directories, each in the one before. However long it is, only a few are open:
+    the first, which stays the caller's, and the lowest ones.
 
-    Those that were closed are opened again on the way up. What is opened has to be the same
-    directory as before.
+    Directories that were closed are opened again on the way up. It is an error if another directory
+    is there by then.
 
     Args:
-        top: The first directory, open.
+        top: Descriptor of the first directory.
     """
 
     def __init__(self, top: int) -> None:
         self._fds = [top]
         self._identities: list[tuple[int, int]] = [(0, 0)]
-        """Of those that were closed; the others' are not looked at."""
+        """Identities of the directories that were closed; unused for the others."""
 
     @property
     def fd(self) -> int:
-        """The lowest directory; -1 after `go_up` has failed."""
+        """The lowest directory; -1 after `go_up` failed."""
         return self._fds[-1]
 
     def __len__(self) -> int:
-        """How many directories lie below the first."""
+        """Return the number of directories below the first."""
         return len(self._fds) - 1
 
     def go_down(self, fd: int) -> None:
-        """Go into a directory of the lowest one. It belongs to this object from now on."""
+        """Enter a subdirectory of the lowest directory. This object closes ``fd`` later."""
         self._fds.append(fd)
         self._identities.append((0, 0))
         far = len(self._fds) - 1 - MOST_OPEN
@@ -153,12 +153,12 @@ class Descent:
         """Leave the lowest directory.
 
         Args:
-            again: Opens the one above from the top. Called if that was closed, and the lowest one
-                is not in it any more.
+            again: Function that opens the directory above, starting from the top. Called if that
+                was closed, and is no longer the parent of the lowest one.
 
         Raises:
-            OSError: The one above is not where it was (ESTALE), or can't be opened. ``fd`` is -1
-                then, and one can go further up.
+            OSError: The directory above was moved (ESTALE), or can't be opened. ``fd`` is then -1,
+                and the caller can go further up.
         """
         left = self._fds.pop()
         self._identities.pop()
@@ -178,7 +178,7 @@ class Descent:
                 os.close(left)
 
     def close(self) -> None:
-        """Close all but the first, which is the lowest one then. Can be called twice."""
+        """Close all directories but the first, which is then the lowest. Can be called twice."""
         for fd in self._fds[1:]:
             if fd >= 0:
                 os.close(fd)
@@ -186,7 +186,7 @@ class Descent:
 
 
 def open_below(top: int, names: Sequence[bytes]) -> int:
-    """Open a directory, name by name; no link is followed. Raises OSError."""
+    """Open a directory, name by name, without following links. Raises OSError."""
     fd = os.open(b".", OPEN_DIRECTORY, dir_fd=top)
     for name in names:
         try:
@@ -201,15 +201,15 @@ class Tree:
     """A directory and what is below it.
 
     Args:
-        fd: The directory, open. It belongs to the caller.
-        follow: Resolve symbolic links, as if the directory were ``/``. Otherwise a link
-            anywhere in a path is refused (ELOOP).
-        kernel: Use openat2 where there is one (tests turn it off to try the walk).
+        fd: Descriptor of the directory. The caller closes it.
+        follow: True to resolve symbolic links as if the directory were ``/``; False to refuse a
+            link anywhere in a path (ELOOP).
+        kernel: True to use openat2 if available (tests turn it off to test the walk).
 
     Attributes:
-        on_link: Called when links were followed, with the components that were asked for and
-            those that they lead to, or to where they could be followed; what it raises refuses
-            them.
+        on_link: Function to call after links were followed, with the requested components and those
+            that the links lead to (or as far as they could be followed). It may raise to refuse the
+            path.
     """
 
     on_link: Callable[[Sequence[bytes], Sequence[bytes]], None] | None = None
@@ -221,10 +221,10 @@ class Tree:
         self._resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS if follow else _RESOLVE_NO_LINKS
 
     def open(self, parts: Sequence[bytes], flags: int, mode: int = 0) -> int:
-        """Open what the components lead to. The last one is followed as ``flags`` say.
+        """Open the path made of the components. ``flags`` say whether the last one is followed.
 
         Raises:
-            OSError: As openat(2) would; ELOOP for too many links, or any where none may be.
+            OSError: As from openat(2); ELOOP for too many links, or for any link if none may be.
         """
         flags |= os.O_CLOEXEC
         if self._kernel:
@@ -253,9 +253,7 @@ class Tree:
         """Open a directory that is on the same mount as the top.
 
         Returns:
-            None where it is not, or where only the slower ways could tell.
-
-        Raises:
+            The descriptor; None if it is on another mount, or if that can't be found out quickly.
             OSError: As ``open_dir``.
         """
         if not self._kernel or self.on_link is not None:
@@ -271,7 +269,7 @@ class Tree:
         """Open a regular file for reading.
 
         Raises:
-            IsADirectoryError, NotRegular: It is something else; a FIFO never blocks.
+            IsADirectoryError, NotRegular: It is something else. A FIFO does not block the call.
         """
         fd = self.open(parts, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
@@ -281,7 +279,7 @@ class Tree:
             raise
 
     def parent(self, parts: Sequence[bytes]) -> tuple[int, bytes]:
-        """Open the directory that the last component is in, and return it with that name."""
+        """Open the parent directory of a path; return it with the last component."""
         name = parts[-1]
         return self.open_dir(parts[:-1]), name
 
@@ -302,14 +300,15 @@ class Tree:
         raise Unsupported(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def _walk(self, parts: Sequence[bytes], flags: int, mode: int) -> tuple[int, list[bytes]]:
-        """Open component by component; also the components that were opened in the end."""
-        # O_EXCL makes a new name, so what a link at its place points to is of no interest
+        """Open component by component. Return the descriptor, and the components after all links
+        were resolved."""
+        # O_EXCL creates a new name, so a link with that name is not followed
         exclusive = flags & os.O_CREAT and flags & os.O_EXCL
         follow_last = not (flags & os.O_NOFOLLOW or exclusive)
-        # split again, as the kernel does: a slash inside a component must not jump past the walk
+        # split again, as the kernel does: a slash inside a component must not bypass the walk
         todo = b"/".join(parts).split(b"/")[::-1]
-        way = Descent(self.fd)  # the directories passed, so that ".." can't pass the top
-        names: list[bytes] = []  # theirs
+        way = Descent(self.fd)  # the directories passed, so that ".." can't leave the top
+        names: list[bytes] = []  # the names of these
         links = 0
         try:
             while todo:
@@ -339,7 +338,7 @@ class Tree:
             return os.open(b".", flags, mode, dir_fd=way.fd), names
         except OSError:
             if links and self.on_link is not None:
-                # where it may not lead, it isn't told either whether anything is there
+                # a link to a forbidden path must not reveal whether something exists there
                 self.on_link(parts, [*names, name])
             raise
         finally:
@@ -351,12 +350,12 @@ class Tree:
             return os.readlink(name, dir_fd=here)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
-                return None  # not a link; or absent, which the open will say or mend (O_CREAT)
+                return None  # not a link; or missing: open() reports that, or creates it (O_CREAT)
             raise
 
 
 def regular(fd: int) -> os.stat_result:
-    """The state of an open regular file.
+    """Return the state of an open regular file.
 
     Raises:
         IsADirectoryError, NotRegular: It is something else.
@@ -370,7 +369,7 @@ def regular(fd: int) -> os.stat_result:
 
 
 def rename_new(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Rename, never over something (RENAME_NOREPLACE).
+    """Rename without replacing anything (RENAME_NOREPLACE).
 
     Raises:
         FileExistsError: Something is at the target.
@@ -380,8 +379,8 @@ def rename_new(source_dir: int, source: bytes, target_dir: int, target: bytes) -
     except Unsupported:
         info = os.stat(source, dir_fd=source_dir, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode) or not _link(source_dir, source, target_dir, target):
-            # rename(2) replaces an empty directory at most, so nothing is lost by a race; where
-            # there are no hard links it may replace a file that came in this moment
+            # rename(2) replaces at most an empty directory, so a race loses nothing; without hard
+            # links it may replace a file that was created at this very moment
             if _exists(target_dir, target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
             os.rename(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
@@ -393,7 +392,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 def _link(source_dir: int, source: bytes, target_dir: int, target: bytes) -> bool:
-    """Give a file another name; False where the file system has no hard links."""
+    """Give a file a second name. Return False if the file system has no hard links."""
     try:
         os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
     except OSError as error:
@@ -404,10 +403,10 @@ def _link(source_dir: int, source: bytes, target_dir: int, target: bytes) -> boo
 
 
 def exchange(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Swap two existing names at once (RENAME_EXCHANGE).
+    """Swap two existing names atomically (RENAME_EXCHANGE).
 
     Raises:
-        Unsupported: The file system can't.
+        Unsupported: The file system does not support it.
     """
     _rename(source_dir, source, target_dir, target, _RENAME_EXCHANGE)
 
@@ -416,13 +415,13 @@ _exchanging: set[tuple[int, int]] = set()
 
 
 def can_exchange(directory: int, one: bytes, other: bytes) -> bool:
-    """Whether two names can be swapped at once on the file system of a directory.
+    """Return whether two names can be swapped atomically on the file system of a directory.
 
-    Tried with two new names there, which are gone afterwards; and not again on a device where it
-    worked.
+    This is tried with two new names in the directory, which are removed afterwards. A success is
+    remembered for the device.
 
     Raises:
-        OSError: They can't be made.
+        OSError: The names can't be created.
     """
     known = os.fstat(directory).st_dev, id(_renameat2)
     if known in _exchanging:
@@ -445,14 +444,14 @@ def can_exchange(directory: int, one: bytes, other: bytes) -> bool:
 
 
 def cannot_exchange(directory: int) -> None:
-    """Try it again the next time: it failed where it had worked."""
+    """Forget that names can be swapped on this file system: it failed, so try again next time."""
     _exchanging.discard((os.fstat(directory).st_dev, id(_renameat2)))
 
 
 def _rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
     if _renameat2 is None:
         raise Unsupported(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if b"\0" in source or b"\0" in target:  # in one line: this is done for each of many files
+    if b"\0" in source or b"\0" in target:  # inline for speed: this runs for each of many files
         raise ValueError("embedded null byte")
     if _renameat2(source_dir, source, target_dir, target, flags) == 0:
         return
@@ -463,7 +462,7 @@ def _rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flag
 
 
 def _refuse_nul(path: bytes) -> None:
-    """As the standard library does: C would act on the shorter name before the NUL byte."""
+    """Raise ValueError as the standard library does: C would stop at the NUL byte."""
     if b"\0" in path:
         raise ValueError("embedded null byte")
 
@@ -477,13 +476,13 @@ def _exists(directory: int, name: bytes) -> bool:
 
 
 def in_group(gid: int) -> bool:
-    """Whether this process may set setgid on something of a group: for others the kernel clears
-    that bit at each chmod, silently. Root may as long as it has the right to (CAP_FSETID)."""
+    """Return whether this process may set the setgid bit on files of a group. For other groups the
+    kernel silently clears it at each chmod. Root may, if it has the capability CAP_FSETID."""
     return gid == os.getegid() or gid in os.getgroups() or _keeps_any_setgid()
 
 
 def _keeps_any_setgid() -> bool:
-    """Whether the kernel keeps a setgid bit that this thread sets, whatever the group."""
+    """Return whether the kernel keeps a setgid bit that this thread sets, for any group."""
     if not _is_linux:
         return os.geteuid() == 0
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
@@ -495,7 +494,8 @@ def _keeps_any_setgid() -> bool:
 
 
 def kept_bits(info: os.stat_result) -> int:
-    """The bits of a directory that stay when its mode is set: others share it by these."""
+    """Return the mode bits of a directory that stay when its mode is set: setgid and sticky, by
+    which it is shared."""
     return info.st_mode & (stat.S_ISGID | stat.S_ISVTX)
 
 
@@ -503,8 +503,8 @@ def sync_file_system(fd: int) -> None:
     """Make everything on the file system of ``fd`` durable (syncfs(2)).
 
     Raises:
-        Unsupported: There is no such call.
-        OSError: Writing back failed for something since ``fd`` was opened.
+        Unsupported: The system has no such call.
+        OSError: Something could not be written since ``fd`` was opened.
     """
     if _syncfs is None:
         raise Unsupported(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -514,30 +514,30 @@ def sync_file_system(fd: int) -> None:
 
 
 def begin_writing(fd: int) -> None:
-    """Have what was written to a file begin to go to the disk, and don't wait for it
-    (sync_file_range(2)). It makes nothing durable: that is for whoever syncs several files, and has
-    the disk take them all at once. Does nothing where there is no such call.
+    """Start writing a file's data to the disk, without waiting for it (sync_file_range(2)). This
+    makes nothing durable: it lets a caller that syncs several files start all of them at once. Does
+    nothing on systems without this call.
 
     Raises:
-        OSError: It can't begin.
+        OSError: Writing can't be started.
     """
     _sync_range(fd, _SYNC_FILE_RANGE_WRITE)
 
 
 def wait_until_written(fd: int) -> None:
-    """Wait for what is being written back of a file, and hear whether that has failed since it was
-    opened (sync_file_range(2)). It makes nothing durable: that is for who has synced its file
-    system, which tells an error of any file to one only, or is going to sync the file. Does nothing
-    where there is no such call.
+    """Wait for writes of a file that are in progress, and raise if any failed since it was opened
+    (sync_file_range(2)). This makes nothing durable. It is for a caller that also syncs the file
+    system or the file: a sync of the file system reports the error of any file to one caller only.
+    Does nothing on systems without this call.
 
     Raises:
-        OSError: Writing back failed.
+        OSError: Writing failed.
     """
     _sync_range(fd, _SYNC_FILE_RANGE_WAIT_BEFORE)
 
 
 def _sync_range(fd: int, flags: int) -> None:
-    """sync_file_range(2) of a whole file."""
+    """Call sync_file_range(2) for a whole file."""
     if _sync_file_range is None:
         return
     if _sync_file_range(fd, 0, 0, flags) != 0:
@@ -547,15 +547,16 @@ def _sync_range(fd: int, flags: int) -> None:
 
 
 def kept_times(directory: int, name: bytes, times: Sequence[int]) -> list[int]:
-    """The mtimes that a directory's file system keeps when these are set, in nanoseconds.
+    """Return the mtimes that a directory's file system keeps when these are set, in nanoseconds.
 
-    Some keep them to two seconds only, and each has an earliest and a latest.
+    Some file systems round them to two seconds, and each has an earliest and a latest time.
 
     Args:
-        name: A free one, where the file system makes no files without a name. The directory keeps
-            its own times.
+        name: An unused name, for file systems that have no unnamed files. The times of the
+            directory are not changed.
 
     Raises:
+        OSError: No file can be created there.
         OSError: No file can be made there.
     """
     try:
@@ -583,7 +584,7 @@ def _kept_time(fd: int, mtime_ns: int) -> int:
 
 
 def entry_type(mode: int) -> FileType:
-    """``file``, ``dir``, ``link`` or ``other`` for a st_mode."""
+    """Return ``file``, ``dir``, ``link`` or ``other`` for a st_mode."""
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFREG:
         return "file"
@@ -593,18 +594,18 @@ def entry_type(mode: int) -> FileType:
 
 
 def told_time(info: os.stat_result) -> int:
-    """A file's mtime, or the nearest that a message can carry: some file systems go beyond 2262."""
+    """Return a file's mtime, limited to what a message can hold (until the year 2262)."""
     return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 
-# what is open with O_PATH ------------------------------------------------------------------
+# descriptors opened with O_PATH ------------------------------------------------------------
 #
-# Its attributes can be had and changed by its name in /proc. A process that sees a home and nothing
-# else has no /proc, and asks the kernel by system calls that have no function in Python.
+# Attributes are read and changed by their names in /proc. A confined process that sees only a home
+# has no /proc, and uses system calls that Python has no functions for.
 
 _AT_EMPTY_PATH = 0x1000
 _SYS_FCHMODAT2 = 452  # kernel 6.6
-_any_syscall = ctypes.CDLL(None, use_errno=True).syscall  # with no types of its own
+_any_syscall = ctypes.CDLL(None, use_errno=True).syscall  # without argument types
 
 
 class _TimeSpec(ctypes.Structure):
@@ -612,10 +613,10 @@ class _TimeSpec(ctypes.Structure):
 
 
 def chmod_pinned(fd: int, mode: int) -> None:
-    """Change the mode of what an O_PATH descriptor stands for; fchmod takes no such descriptor.
+    """Change the mode of a file or directory that is open with O_PATH, which fchmod refuses.
 
     Raises:
-        OSError: It can't be; `Unsupported` where the kernel is too old and /proc is missing.
+        OSError: It failed; `Unsupported` if the kernel is too old and /proc is missing.
     """
     try:
         os.chmod(f"/proc/self/fd/{fd}", mode)
@@ -624,10 +625,10 @@ def chmod_pinned(fd: int, mode: int) -> None:
 
 
 def utime_pinned(fd: int, times: tuple[int, int]) -> None:
-    """Set atime and mtime, in nanoseconds, of what an O_PATH descriptor stands for.
+    """Set atime and mtime, in nanoseconds, of a file or directory that is open with O_PATH.
 
     Raises:
-        OSError: They can't be; `Unsupported` where the kernel is too old and /proc is missing.
+        OSError: It failed; `Unsupported` if the kernel is too old and /proc is missing.
     """
     try:
         os.utime(f"/proc/self/fd/{fd}", ns=times)
@@ -637,10 +638,10 @@ def utime_pinned(fd: int, times: tuple[int, int]) -> None:
 
 
 def attribute_at(directory: int, name: bytes, attribute: str) -> bytes:
-    """An extended attribute of a file that isn't open, by its name in an open directory.
+    """Return an extended attribute of a file by its name in an open directory.
 
     Raises:
-        OSError: There is none; also where nothing is at that name, or a link.
+        OSError: There is no such attribute, no such file, or it is a link.
     """
     try:
         return os.getxattr(

@@ -1,8 +1,9 @@
-"""How many columns of a terminal a text takes, and texts cut and padded by that.
+"""The width of texts in terminal columns, and texts cut and padded to a width.
 
-Lives here: the only place of both programs that counts columns. The counting itself is wcwidth's:
-Chinese, Japanese and Korean letters and emoji take two, what is joined to them and accents that
-are written apart take none. Lives elsewhere: making a name safe to print (paths.py).
+Lives here: the only code of both programs that counts columns. The counting itself is done by
+wcwidth: Chinese, Japanese and Korean letters and emoji take two columns; combining accents and what
+is joined to another character take none.
+Lives elsewhere: making a name safe to print (paths.py).
 """
 
 from __future__ import annotations
@@ -11,42 +12,43 @@ import os
 from typing import TextIO
 
 CUT = "…"
-"""Stands for what is left out."""
+"""Replaces the part of a text that is cut off."""
 DEFAULT_COLUMNS = 80
 _JOINER = "\u200d"
 
 
 def cells(text: str) -> int:
-    """The columns that a text takes. Control characters, which nothing shown has, take none."""
+    """Return the number of columns that a text takes. Control characters take none; callers escape
+    them before they show a text."""
     if text.isascii():
         return len(text)
-    from wcwidth import wcswidth, wcwidth  # most names are ASCII
+    from wcwidth import wcswidth, wcwidth  # here, because most names are ASCII
 
     width: int = wcswidth(text)
     return width if width >= 0 else sum(max(0, wcwidth(one)) for one in text)
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A text with blanks after it, up to so many columns.
+    """Return a text padded with blanks to a width in columns.
 
     Args:
-        right: With blanks before it.
+        right: True to put the blanks before the text, which aligns it to the right.
     """
     blanks = " " * (width - cells(text))
     return blanks + text if right else text + blanks
 
 
 def begun(text: str, width: int) -> str:
-    """As much of the beginning of a text as so many columns hold; ``…`` stands for the rest."""
+    """Return the beginning of a text that fits into a width in columns, with ``…`` for the rest."""
     return text if cells(text) <= width else _head(text, width - 1) + CUT[: max(0, width)]
 
 
 def shortened(text: str, width: int, before: int | None = None) -> str:
-    """A name cut in its middle, to so many columns: the end tells more than the middle, and what
-    stands behind the last dot is kept if it is not most of it.
+    """Return a name shortened in its middle to a width in columns. The end of a name says more than
+    its middle. A file extension is kept, unless it is most of the name.
 
     Args:
-        before: So many columns at most are of the name's beginning; None for half of them.
+        before: Most columns to keep of the name's beginning; None for half of the width.
     """
     if cells(text) <= width:
         return text
@@ -62,8 +64,8 @@ def shortened(text: str, width: int, before: int | None = None) -> str:
 
 
 def _head(text: str, width: int) -> str:
-    """The longest beginning of at most so many columns that tears no character from what is
-    joined to it."""
+    """Return the longest beginning of at most WIDTH columns that does not separate a character from
+    what is joined to it."""
     if text.isascii():
         return text[: max(0, width)]
     found = ""
@@ -76,7 +78,7 @@ def _head(text: str, width: int) -> str:
 
 
 def _tail(text: str, width: int) -> str:
-    """The longest end of the same kind."""
+    """Return the longest end of at most WIDTH columns, cut in the same way."""
     if text.isascii():
         return text[max(0, len(text) - width) :]
     found = ""
@@ -89,24 +91,25 @@ def _tail(text: str, width: int) -> str:
 
 
 def _may_cut(text: str, at: int) -> bool:
-    """Whether what stands before a place belongs to nothing behind it."""
+    """Return True if the character at ``at`` is not joined to the one before it."""
     if at in (0, len(text)):
         return True
     if text[at - 1] == _JOINER:
         return False
     from wcwidth import wcwidth
 
-    # what adds nothing to the width of what is before it belongs to that
+    # a character that adds nothing to the width of the one before is joined to it
     return wcwidth(text[at]) > 0 and cells(text[at - 1 : at + 1]) > cells(text[at - 1])
 
 
 def columns_of(stream: TextIO, *, now: bool = False) -> int:
-    """The columns of the terminal that a stream writes to.
+    """Return the number of columns of the terminal that a stream writes to.
 
-    COLUMNS says it, as to other programs; else the terminal; else it is 80.
+    The environment variable COLUMNS takes precedence, as in other programs; then the terminal is
+    asked; otherwise it is 80.
 
     Args:
-        now: What the terminal has at this moment comes first: COLUMNS doesn't follow its changes.
+        now: True to ask the terminal first: COLUMNS does not follow a resize.
     """
     typed = os.environ.get("COLUMNS", "")
     said = int(typed) if typed.isdecimal() and len(typed) < 6 else 0

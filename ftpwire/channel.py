@@ -1,11 +1,11 @@
-"""A connected socket, plain or TLS, as a stream that can be waited for with a deadline.
+"""A connected socket, plain or TLS, as a stream with waits that have a deadline.
 
-Lives here: non-blocking send and receive, the output buffer, waiting, waking up.
+Lives here: non-blocking send and receive, the output buffer, waiting, wake-ups.
 Lives elsewhere: opening and accepting sockets (ftpclient, ftpserver), framing (frames.py).
 
-One thread drives both directions: nothing here blocks except ``wait`` and what is written with
-it. When ``wake_fd`` becomes readable, ``on_wake`` is called from inside the wait: that is how a
-signal or a server's stop reaches the thread. It is called once, until ``rearm``.
+One thread drives both directions: nothing here blocks except ``wait`` and the methods that call it.
+When ``wake_fd`` becomes readable, ``on_wake`` is called inside the wait: that is how a signal or
+the server's stop reaches the thread. It is called once, until ``rearm``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ftpwire.tls import TlsPipe
 _FLUSH_AT = 64 * 1024
 """Output is handed to TLS and the kernel once this many bytes are queued."""
 _GOES_ALONG = 1024
-"""Most bytes of queued output that are sent together with what comes after them."""
+"""Largest queued output, in bytes, that is sent in one call with the bytes that follow it."""
 _SLOWLY = 512 * 1024
-"""Bytes that a peer has to take after `Channel.start_slowly` for buffers of their full size."""
+"""Bytes that a peer must receive after `Channel.start_slowly` for full-size buffers."""
 _LOW_WATER = 128 * 1024
-"""Bytes that the kernel holds unsent until then."""
+"""Most unsent bytes that the kernel holds until then."""
 _FIRST_PIECE = 16 * 1024
-_NO_LOW_WATER = 0  # the default of the system
+_NO_LOW_WATER = 0  # the system's default
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _RECEIVE_SMALL = 16 * 1024
 _RECEIVE_LARGE = tls.PIECE
@@ -44,48 +44,50 @@ _CLOSED = getattr(select, "POLLRDHUP", 0)
 
 
 class TimedOut(ConnectionLost):
-    """The peer was silent, or took nothing, for too long."""
+    """The peer sent nothing, or received nothing, for too long."""
 
     code = "timed-out"
 
 
 class Sink(Protocol):
-    """Where the bytes of a file go (WriteBehind is one)."""
+    """A receiver of a file's bytes (such as WriteBehind)."""
 
     def buffer(self) -> memoryview:
-        """Space to receive into."""
+        """Return free space to receive into."""
 
     def filled(self, count: int) -> None:
-        """So many bytes of it were filled."""
+        """Report that ``count`` bytes of ``buffer()`` were filled."""
 
     def write(self, data: memoryview) -> None:
-        """Bytes that came in somebody else's buffer."""
+        """Take bytes that were received into another buffer."""
 
 
 class Ready(NamedTuple):
-    """What a wait found; neither when it was woken."""
+    """The result of a wait. Neither is true if the wait ended by a wake-up."""
 
     readable: bool
     writable: bool
 
 
 class Incoming(ABC):
-    """Bytes that come without waiting, and where they go."""
+    """A source of bytes that never waits."""
 
     @abstractmethod
     def receive_into(self, view: memoryview) -> int:
-        """Receive what is there, up to ``len(view)`` bytes; 0 when nothing is."""
+        """Receive available bytes, at most ``len(view)``. Return 0 if there are none."""
 
     def fill(self, reader: FrameReader, limit: int | None = None) -> bool:
-        """Receive into a reader's buffer what is there; False when nothing is."""
+        """Receive available bytes into a reader's buffer. Return False if there were none."""
         count = self.receive_into(reader.writable()[:limit])
         reader.received(count)
         return bool(count)
 
     def move_payload(self, reader: FrameReader, sink: Sink) -> bool:
-        """Move what is there of the current DATA payload into ``sink``, past the reader's buffer.
+        """Move available bytes of the current DATA payload into ``sink``, without a copy in the
+        reader.
 
-        Returns True when the payload is complete, False when more has to be waited for.
+        Returns:
+            True if the payload is complete; False if the caller has to wait for more.
         """
         while reader.remaining:
             if reader.buffered:
@@ -103,11 +105,11 @@ class Channel(Incoming):
     """A stream over one connected socket. Owned by one thread at a time.
 
     Args:
-        sock: Connected; it becomes non-blocking and belongs to the channel.
-        pipe: TLS over it, if any; ``handshake`` comes first then.
+        sock: A connected socket. It becomes non-blocking, and the channel closes it.
+        pipe: TLS on top of it, if any. The caller then calls ``handshake`` first.
         wake_fd: A descriptor to watch in every wait.
-        on_wake: Called when it is readable; may raise.
-        before_wait: Called before every wait.
+        on_wake: Function to call when it is readable; may raise.
+        before_wait: Function to call before every wait.
     """
 
     def __init__(
@@ -126,18 +128,18 @@ class Channel(Incoming):
         self._on_wake = on_wake
         self._before_wait = before_wait
         self.pace: Pace | None = None
-        """A limit for the bytes in either direction; None for none. Any thread may set it."""
+        """The rate limit of both directions together; None for none. Any thread may set it."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.ended: FtpError | None = None
-        """What the owner finds in place of more input; see `end`."""
+        """The error to raise to the owner instead of receiving more; see `end`."""
         self._out = bytearray()
-        self._unsent: memoryview | None = None  # encrypted or plain, already promised
+        self._unsent: memoryview | None = None  # already reported as sent, plain or encrypted
         self._receive = _RECEIVE_SMALL
         self._is_drained = False
-        """Whether the kernel had no more than was received last."""
+        """True if the last receive emptied the kernel's buffer."""
         self._began: int | None = None
-        """``bytes_out`` at the beginning of what is sent slowly."""
+        """``bytes_out`` when the slow start began; None outside of one."""
         self._poll = select.poll()
         self._fd = sock.fileno()
         self._mask = 0
@@ -149,13 +151,13 @@ class Channel(Incoming):
     def wait(
         self, *, read: bool = False, write: bool = False, deadline: float | None = None
     ) -> Ready:
-        """Wait until the socket is ready, ``on_wake`` was called, or the deadline passes.
+        """Wait until the socket is ready, ``on_wake`` was called, or the deadline has passed.
 
         Args:
-            deadline: On ``time.monotonic()``, in seconds; None waits without limit.
+            deadline: On ``time.monotonic()``, in seconds; None to wait without a limit.
 
         Raises:
-            TimedOut: At the deadline.
+            TimedOut: The deadline has passed.
         """
         mask = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         if mask != self._mask:
@@ -176,20 +178,21 @@ class Channel(Incoming):
                 readable = bool(event & _READABLE)
                 writable = bool(event & _WRITABLE)
             else:
+                # until rearm: it stays readable, which would end every wait at once
                 self._poll.unregister(fd)
                 if self._on_wake is not None:
                     self._on_wake()
         return Ready(readable, writable)
 
     def _keep_pace(self, pace: Pace) -> None:
-        """Wait as long as the limit says, before more bytes move; wake-ups are heard."""
+        """Wait as long as the rate limit demands before more bytes move. Wake-ups still work."""
         while (delay := pace.delay()) > 0:
             try:
                 ready = self.wait(deadline=time.monotonic() + delay)
             except TimedOut:
                 return
             if ready.readable or ready.writable:
-                return  # not asked for: the peer has hung up, and what follows will say so
+                return  # a hang-up, the only event that was not asked for: the next call raises it
 
     def rearm(self) -> None:
         """Watch the wake-up descriptor again."""
@@ -197,7 +200,7 @@ class Channel(Incoming):
             self._poll.register(self._wake_fd, select.POLLIN)
 
     def input_ready(self) -> bool:
-        """Whether something can be received right now."""
+        """Return True if something can be received right now."""
         if self.tls is not None and self.tls.pending():
             return True
         if self._mask != select.POLLIN:
@@ -207,21 +210,21 @@ class Channel(Incoming):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the peer has closed, or the connection was cut, though something may be there of
-        what was sent before. Never where the system doesn't tell until that is read."""
+        """True if the peer has closed or the connection was cut, even if data sent before is still
+        unread. Always False on systems that report this only after the data was read."""
         poll = select.poll()
         poll.register(self._fd, _CLOSED)
         return bool(poll.poll(0))
 
     @property
     def is_amid_record(self) -> bool:
-        """Whether a part of a TLS record came, and the rest didn't yet."""
+        """True if only a part of a TLS record has arrived."""
         return self.tls is not None and self.tls.is_amid_record
 
     # receiving ---------------------------------------------------------------------------
 
     def receive_into(self, view: memoryview) -> int:
-        """Receive what is there, up to ``len(view)`` bytes; 0 when nothing is.
+        """Receive available bytes, at most ``len(view)``. Return 0 if there are none.
 
         Raises:
             ConnectionLost: The peer closed, or the connection was cut.
@@ -256,12 +259,12 @@ class Channel(Incoming):
             while 0 < count < len(view) and not self._is_drained and self._feed(self.tls):
                 count += self.tls.read_into(view[count:])
         except ConnectionLost:
-            pass  # what came before the end counts first; the next call tells of the end
+            pass  # first return what came before the end; the next call raises again
         self.bytes_in += count
         return count
 
     def _feed(self, pipe: TlsPipe) -> bool:
-        """Move what the network brought into TLS; False when it brought nothing."""
+        """Move bytes from the socket into TLS. Return False if there were none."""
         try:
             data = self.socket.recv(self._receive)
         except BlockingIOError:
@@ -270,11 +273,11 @@ class Channel(Incoming):
             raise ConnectionLost(f"connection lost: {_words(error)}") from None
         if data:
             pipe.feed(data)
-            # much that comes keeps coming while it is decrypted: then it is worth a look
+            # when much arrives, more comes while this is decrypted: then another call pays
             self._is_drained = len(data) < self._receive == _RECEIVE_SMALL
             self._receive = _RECEIVE_LARGE if len(data) == self._receive else self._receive
         elif self.ended is not None:
-            raise self.ended  # TLS isn't told: it goes on, for the last words
+            raise self.ended  # no EOF for TLS: it is still needed to send the last message
         else:
             pipe.feed_eof()
         return True
@@ -282,8 +285,8 @@ class Channel(Incoming):
     # sending -----------------------------------------------------------------------------
 
     def start_slowly(self) -> None:
-        """Much is going to be sent: hold little of it, here and in the kernel, until the peer has
-        taken some. A peer that takes nothing would cost megabytes otherwise."""
+        """Limit what is buffered here and in the kernel until the peer has received some of it. To
+        be called before much is sent: otherwise a peer that receives nothing costs megabytes."""
         self._began = self.bytes_out
         self._limit_unsent(_LOW_WATER)
 
@@ -292,10 +295,10 @@ class Channel(Incoming):
             try:
                 self.socket.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, count)
             except OSError:
-                pass  # it has ended: sending will say so
+                pass  # the connection has ended: sending will raise
 
     def _piece(self) -> int:
-        """Bytes that are encrypted at once."""
+        """Return the number of bytes to encrypt at a time."""
         if self._began is None:
             return tls.PIECE
         taken = self.bytes_out - self._began
@@ -306,10 +309,10 @@ class Channel(Incoming):
         return tls.PIECE
 
     def queue(self, *pieces: bytes | memoryview) -> bool:
-        """Append to the output, of which nothing is sent before a flush.
+        """Append to the output. Nothing is sent before a flush.
 
         Returns:
-            ``output_full``.
+            The same as ``output_full``.
         """
         out = self._out
         for piece in pieces:
@@ -318,16 +321,16 @@ class Channel(Incoming):
 
     @property
     def output_full(self) -> bool:
-        """Whether so much is queued that it should be flushed before more is added."""
+        """True if the output is long enough to be flushed before more is added."""
         return len(self._out) >= _FLUSH_AT
 
     @property
     def has_output(self) -> bool:
-        """Whether something is still to be sent."""
+        """True if something remains to be sent."""
         return bool(self._out) or self._unsent is not None
 
     def try_flush(self) -> bool:
-        """Send what the kernel takes of the output now; True when nothing is left."""
+        """Send as much of the output as the kernel takes now. Return True if nothing is left."""
         pace = self.pace  # another thread may change it
         if pace is not None and self._out:
             self._keep_pace(pace)
@@ -335,10 +338,10 @@ class Channel(Incoming):
         return self._send_out()
 
     def interject(self, frame: bytes) -> bool:
-        """Send a whole frame after what is queued, without waiting for anything.
+        """Send a whole frame after the queued output, without waiting.
 
-        Nothing is sent while the peer hasn't taken what was sent before: False then. Also for
-        another thread, when the owner has left the channel to it.
+        Returns False, and sends nothing, if earlier output is still unsent. Another thread may call
+        this while the owner does not use the channel.
         """
         if self._unsent is not None:
             return False
@@ -365,7 +368,7 @@ class Channel(Incoming):
         return True
 
     def try_send(self, view: memoryview) -> int:
-        """Send some of ``view``, after all that is queued; returns how many bytes were taken."""
+        """Send some of ``view``, after all queued output. Return the number of bytes taken."""
         pace = self.pace
         if pace is None:
             return self._try_send(view)
@@ -381,7 +384,7 @@ class Channel(Incoming):
             return 0
         if self.tls is None:
             return self._send_along(view)
-        if self._out:  # a header, most times: in the same packets, and no wake-up of its own
+        if self._out:  # usually a header: in the same packets it costs no wake-up of its own
             self.tls.write(self._out)
             self._out = bytearray()
         count = self.tls.write(view[: self._piece()])
@@ -390,7 +393,7 @@ class Channel(Incoming):
         return count
 
     def _send_along(self, view: memoryview) -> int:
-        """Send what is queued and some of ``view`` by one call, without TLS."""
+        """Send the queued output and some of ``view`` in one call, without TLS."""
         self._piece()
         queued = len(self._out)
         try:
@@ -404,12 +407,12 @@ class Channel(Incoming):
         return max(0, count - queued)
 
     def try_send_file(self, fd: int, offset: int, count: int) -> int:
-        """Send bytes of a file without copying them (sendfile; not through TLS).
+        """Send bytes of a file without copying them (sendfile; without TLS only).
 
-        Returns 0 when the kernel takes nothing now.
+        Returns 0 if the kernel takes nothing now.
 
         Raises:
-            EOFError: The file ends before ``offset``.
+            EOFError: The file is not longer than ``offset``.
         """
         if self.has_output and not self.try_flush():
             return 0
@@ -432,12 +435,12 @@ class Channel(Incoming):
         return sent
 
     def flush(self, deadline: float | None = None) -> None:
-        """Send all output, waiting for the peer to take it."""
+        """Send all output, waiting for the peer to receive it."""
         while not self.try_flush():
             self.wait(write=True, deadline=deadline)
 
     def _push(self) -> bool:
-        """Send what was promised; True when all of it is out."""
+        """Send what is already reported as sent. Return True if nothing of it is left."""
         view = self._unsent
         assert view is not None
         while view:
@@ -459,8 +462,8 @@ class Channel(Incoming):
         """Do the TLS handshake.
 
         Args:
-            hold: Let this side's last bytes of it wait for what is sent next, and go out with that:
-                a packet and a wake-up of the peer less. For who has something to send at once.
+            hold: True to send this side's last handshake bytes together with the next output. This
+                saves a packet and a wake-up of the peer, if there is something to send at once.
 
         Raises:
             TlsError, ssl.SSLCertVerificationError, ConnectionLost, TimedOut.
@@ -471,7 +474,7 @@ class Channel(Incoming):
             try:
                 done = pipe.handshake()
             except Exception:
-                self._last_words(pipe.outgoing())  # the alert tells the peer why
+                self._last_words(pipe.outgoing())  # the alert says why
                 raise
             if done and hold:
                 return
@@ -481,7 +484,7 @@ class Channel(Incoming):
             if done:
                 self.flush(deadline)
                 return
-            if time.monotonic() > deadline:  # what is there all the time is never waited for
+            if time.monotonic() > deadline:  # a peer that keeps sending never makes a wait time out
                 raise TimedOut("the TLS handshake took too long")
             while self._unsent is not None and not self._push():
                 self.wait(write=True, deadline=deadline)
@@ -492,10 +495,10 @@ class Channel(Incoming):
         try:
             self.socket.send(data)
         except OSError:
-            pass  # the connection is being given up already
+            pass  # the connection is being closed anyway
 
     def close(self) -> None:
-        """Close in order where that needs no waiting. Can be called twice."""
+        """Send what can be sent without waiting, and close. Can be called twice."""
         if self._fd < 0:
             return
         try:
@@ -503,18 +506,19 @@ class Channel(Incoming):
                 self._last_words(self.tls.close())
             self.socket.shutdown(socket.SHUT_WR)
         except (ConnectionLost, OSError):
-            pass  # the peer is gone: there is nobody to tell
+            pass  # the peer is gone
         self._fd = -1
         self.socket.close()
 
     def close_after_error(self, seconds: float, most: int | None = None) -> None:
-        """Close so that the last words arrive.
+        """Close so that the peer receives the last message.
 
-        A close with unread input makes the kernel send a reset, which would throw away what the
-        peer hasn't read yet: so what it still sends is passed over, for a bounded time.
+        A close with unread input makes the kernel send a reset, and the peer would lose what it has
+        not read yet. So this keeps receiving and discards the input, for a limited time.
 
         Args:
-            most: Bytes that are passed over, about; a peer that sends more may get a reset.
+            seconds: How long to wait at most.
+            most: Bytes to discard at most, roughly; a peer that sends more may get a reset.
         """
         passed = 0
         deadline = time.monotonic() + seconds
@@ -533,41 +537,41 @@ class Channel(Incoming):
                 if not count or (most is not None and passed > most):
                     break
         except (ConnectionLost, OSError):
-            pass  # gone, or still talking at the deadline: it had its chance
+            pass  # the peer is gone, or still sending at the deadline
         finally:
             self.abort()
 
     def end(self, error: FtpError, *, wake: bool) -> None:
-        """From another thread: let the owner receive nothing more but this error.
+        """Let the owner receive nothing more: its next receive raises ``error``. For other threads.
 
-        What it sends still arrives, so that it can say why.
+        The owner can still send, e.g. the reason.
 
         Args:
-            wake: Also out of a wait for input. Not while the peer is sending something: after
-                this, what it sends is answered by a reset as soon as this side closes.
+            wake: True to interrupt a wait for input, too. Not while the peer is sending: after
+                this, its bytes are answered by a reset as soon as this side closes.
         """
         self.ended = error
         if wake:
             try:
                 self.socket.shutdown(socket.SHUT_RD)
             except OSError:
-                pass  # it has ended by itself
+                pass  # the connection has ended already
 
     def cut(self) -> None:
-        """End the connection at once, from another thread; its owner finds it lost."""
+        """End the connection at once, for other threads: the owner gets `ConnectionLost`."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has ended by itself
+            pass  # the connection has ended already
 
     def abort(self) -> None:
-        """Close at once, without a word."""
+        """Close at once, without sending anything."""
         self._fd = -1
         self.socket.close()
 
 
 def keep_probing(sock: socket.socket) -> None:
-    """Have TCP find out within a minute when the other machine is gone without a word."""
+    """Make TCP notice within a minute if the other machine disappears."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         option = getattr(socket, name, None)

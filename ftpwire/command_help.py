@@ -1,23 +1,24 @@
 """Help of `ftp` and `ftpd`: one layout for every command, and ``--help --all``.
 
-Lives here: what a page of help has, and how it is laid out. Lives elsewhere: what the pages say
-beside the docstrings of the commands (ftpclient/cli/pages.py, ftpserver/cli/pages.py), and the
-manual pages that are made of the same (docs/man/make.py).
+Lives here: the parts of a help page, and their layout.
+Lives elsewhere: the texts of the pages besides the docstrings of the commands
+(ftpclient/cli/pages.py, ftpserver/cli/pages.py), and the manual pages that are made from both
+(docs/man/make.py).
 
-A command's docstring is its description; its first sentence is the summary in lists. The rest is in
-its `Page`, which is only loaded when somebody asks for help: commands start as quickly without it.
+A command's docstring is its description; the first sentence is its summary in lists. The rest is in
+its `Page`, which is loaded only when help is requested, so that commands start quickly.
 
-Options come in three kinds. Common ones are on every page; rare ones, which the page names, only
-with ``--help --all``. Options with ``hidden``, and the names in `Option.also`, are only there for
-people and scripts that know them from elsewhere: they work, but are not offered.
+There are three kinds of options. Common ones are on every page; rare ones, which the page names,
+only with ``--help --all``. Options with ``hidden``, and the names in `Option.also`, exist for
+users and scripts that know them from other programs: they work, but are not offered.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -26,49 +27,52 @@ if TYPE_CHECKING:
 
 ALL = "--all"
 _EVERYTHING = "ftpwire.command_help.everything"
-"""In a context's ``meta``: whether ``--all`` goes with ``--help``."""
+"""Key in a context's ``meta``: True if ``--all`` was given with ``--help``."""
 _LEFT = 28
-"""Columns for names: longer ones have the text on the next line."""
+"""Columns for names. After a longer name the text is on the next line."""
 _LEFT_OF_EXAMPLES = 42
 _LAST = ("--json", "--help")
-"""Options that end every page."""
+"""Options at the end of every page."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the help of a command says beside its docstring.
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Page(NamedTuple):
+    """The help of a command, besides its docstring.
 
     Attributes:
-        arguments: What each argument is, by the word that stands for it.
-        options: The options by what they are about: a title, and one name of each. Those that are
-            not named come last.
+        arguments: The description of each argument, by its placeholder.
+        options: Titles of the sections of options, and one name of each option in them. Options
+            that are not named here come last.
         rare: One name of each option that only ``--help --all`` shows.
         examples: Command lines, and what they do.
-        statuses: The exit statuses of this command that need a word.
+        statuses: Exit statuses of this command that need an explanation.
         see_also: Commands, and other pages.
-        commands: Of a group: the commands by what they are about; names that share a line are
-            separated by blanks, and the line has one text for them. With ``--all`` each command has
-            a line of its own.
-        together: The title of all these lines where ``--all`` isn't given, in place of their own.
-        more: Paragraphs for ``--help --all`` and the manual.
+        commands: Of a group: titles of the sections of commands, and the commands in them. Names
+            that share a line are separated by blanks, and the line has one text for all of them.
+            With ``--all`` each command has a line of its own.
+        together: Title of one section with all these lines, in place of their own titles, if
+            ``--all`` is not given.
+        more: Paragraphs for ``--help --all`` and the manual page.
     """
 
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, str] = _NONE
+    options: Mapping[str, tuple[str, ...]] = _NONE
     rare: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
-    statuses: Mapping[int, str] = field(default_factory=dict)
+    statuses: Mapping[int, str] = _NONE
     see_also: tuple[str, ...] = ()
-    commands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    commands: Mapping[str, Mapping[str, str]] = _NONE
     together: str = ""
     more: tuple[str, ...] = ()
 
 
 class Option(click.Option):
-    """An option with names that are taken, but not shown.
+    """An option with additional names that are accepted, but not shown.
 
     Args:
-        also: These names; they are no option's own names otherwise.
+        also: The additional names.
     """
 
     def __init__(self, *arguments: Any, also: tuple[str, ...] = (), **more: Any) -> None:
@@ -78,7 +82,7 @@ class Option(click.Option):
 
 
 def shown_names(option: click.Option) -> list[str]:
-    """The names of an option to show; of a flag with an opposite, those that change something."""
+    """Return the names of an option to show; of a flag that is on by default, its opposite."""
     if option.secondary_opts and option.default is True:
         return [name for name in option.secondary_opts if name.strip()]
     also = option.also if isinstance(option, Option) else ()
@@ -86,14 +90,14 @@ def shown_names(option: click.Option) -> list[str]:
 
 
 def offered_names(option: click.Option) -> list[str]:
-    """The names of an option that can be completed to: those of its opposite are among them."""
+    """Return the names of an option that Tab may complete to, including those of its opposite."""
     also = option.also if isinstance(option, Option) else ()
     names = (*option.opts, *option.secondary_opts)
     return [name for name in names if name not in also and name.strip()]
 
 
 def called(ctx: click.Context) -> str:
-    """A command's name, after those of the groups that it is in."""
+    """Return a command's name, preceded by the names of its groups."""
     names: list[str] = []
     while ctx.parent is not None:
         names.insert(0, ctx.info_name or "")
@@ -102,18 +106,18 @@ def called(ctx: click.Context) -> str:
 
 
 def page_of(ctx: click.Context) -> Page:
-    """The page of a context's command; an empty one where nothing more is to be said."""
+    """Return the page of a context's command; an empty one if it has none."""
     root = ctx.find_root().command
     return root.pages().get(called(ctx), Page()) if isinstance(root, RootGroup) else Page()
 
 
 def shows_everything(ctx: click.Context) -> bool:
-    """Whether help is to be shown as ``--help --all`` shows it."""
+    """Return True if help is to be shown in full, as by ``--help --all``."""
     return bool(ctx.meta.get(_EVERYTHING, False))
 
 
 def help_text(ctx: click.Context, *, everything: bool = False) -> str:
-    """The help of a context's command. With ``everything``, as ``--help --all`` shows it."""
+    """Return the help of a context's command; with ``everything``, as ``--help --all`` shows it."""
     ctx.meta[_EVERYTHING] = everything
     return ctx.get_help()
 
@@ -122,9 +126,9 @@ def help_text(ctx: click.Context, *, everything: bool = False) -> str:
 
 
 class _Formatter(click.HelpFormatter):
-    """Wraps lines, but never inside of a word with a hyphen: that would cut options in two."""
+    """A formatter that wraps lines, but not at the hyphens of a word: that would split options."""
 
-    _HELD = "\N{NON-BREAKING HYPHEN}"
+    _HELD = "\u2011"
 
     def write(self, string: str) -> None:
         super().write(string.replace(self._HELD, "-"))
@@ -140,10 +144,10 @@ class _Formatter(click.HelpFormatter):
 
 
 class _Paged(click.Command):
-    """What commands and groups have in common."""
+    """Base of commands and groups."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_EVERYTHING] = ALL in args  # for commands that have an --all of their own, too
+        ctx.meta[_EVERYTHING] = ALL in args  # also for commands that have an --all of their own
         try:
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption as error:
@@ -151,7 +155,7 @@ class _Paged(click.Command):
                 raise
             rest = list(args)
             rest.remove(ALL)
-            super().parse_args(ctx, rest)  # with --help among them, it ends here
+            super().parse_args(ctx, rest)  # shows the help and exits, if --help is among them
             raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -174,7 +178,7 @@ class _Paged(click.Command):
                 formatter.write_text(paragraph)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """All that follows the description."""
+        """Write everything that follows the description."""
         page, everything = page_of(ctx), shows_everything(ctx)
         sections = {"Arguments": list(page.arguments.items())}
         sections |= {
@@ -194,16 +198,16 @@ class _Paged(click.Command):
 
 
 class Command(_Paged):
-    """A command whose help has a `Page`."""
+    """A command with a help `Page`."""
 
 
 class Group(_Paged, click.Group):
-    """A group whose help has a `Page`: its commands come before its options."""
+    """A group with a help `Page`. Its commands are shown before its options."""
 
     command_class = Command
 
     def listed(self, ctx: click.Context) -> list[str]:
-        """The commands that help lists and Tab offers: others only work."""
+        """Return the commands that help lists and Tab offers. Others work, but are not shown."""
         return self.list_commands(ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -225,13 +229,13 @@ class Group(_Paged, click.Group):
 
 
 class RootGroup(Group):
-    """The group of a whole program, which knows the pages of all its commands."""
+    """The group of a whole program. It knows the pages of all its commands."""
 
     program = ""
-    """What it is called, where examples are shown that begin with it."""
+    """Name of the program, which examples begin with."""
 
     def pages(self) -> Mapping[str, Page]:
-        """The pages, by the names of the commands; that of the program itself has no name."""
+        """Return the pages by command name; that of the program itself has an empty name."""
         raise NotImplementedError
 
 
@@ -241,10 +245,10 @@ class RootGroup(Group):
 def option_sections(
     ctx: click.Context, *, everything: bool
 ) -> Iterator[tuple[str, list[click.Option]]]:
-    """The options of a command by what they are about, the common ones first.
+    """Yield the options of a command in sections, the common ones first.
 
     Args:
-        everything: With the rare ones, and those that are only taken for compatibility.
+        everything: True to include rare options, and those that exist only for compatibility.
     """
     page, left = page_of(ctx), _options(ctx)
     left.sort(key=lambda one: next((i for i, n in enumerate(_LAST, 1) if n in one.opts), 0))
@@ -264,11 +268,11 @@ def option_sections(
 def command_sections(
     ctx: click.Context, width: int, *, each: bool
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The commands of a group by what they are about.
+    """Yield the commands of a group in sections.
 
     Args:
         width: Columns for a summary.
-        each: With a line for each command.
+        each: True for one line per command.
     """
     group = ctx.command
     assert isinstance(group, Group)
@@ -302,7 +306,8 @@ def _is_rare(ctx: click.Context, option: click.Option) -> bool:
 
 
 def _as_called(ctx: click.Context, line: str) -> str:
-    """An example as it is typed here: in the shell, without the program's name, or not at all."""
+    """Return an example as it is typed here. In the shell this is without the program's name; empty
+    for an example that does not work there."""
     root = ctx.find_root()
     if root.info_name or not isinstance(root.command, RootGroup):
         return line
@@ -311,7 +316,7 @@ def _as_called(ctx: click.Context, line: str) -> str:
 
 
 def option_row(ctx: click.Context, option: click.Option) -> tuple[str, str]:
-    """The names of an option with what stands for its value, and its text."""
+    """Return the names of an option with the placeholder of its value, and its text."""
     shown = copy.copy(option)
     shown.opts, shown.secondary_opts, shown.hidden = shown_names(option), [], False
     record = shown.get_help_record(ctx)
@@ -328,7 +333,7 @@ def write_sections(
     sections: Mapping[str, Sequence[tuple[str, str]]],
     left: int = _LEFT,
 ) -> None:
-    """Write sections, with the texts of all of them below each other."""
+    """Write sections with the texts of all of them in one column."""
     names = [name for rows in sections.values() for name, _ in rows if len(name) <= left]
     width = max(map(len, names), default=left)
     for title, rows in sections.items():

@@ -1,11 +1,12 @@
-"""Completion of `ftp` and `ftpd` in bash, zsh and fish: their scripts, and how they are answered.
+"""Completion of `ftp` and `ftpd` in bash, zsh and fish: the shell scripts, and the replies to them.
 
-Lives here: what `ftp completion SHELL` prints; which word the cursor is in, and how an offer is
-written for it. Lives elsewhere: what is offered (click; ftpclient/cli/offers.py, ftpserver/cli).
+Lives here: what `ftp completion SHELL` prints, which word the cursor is in, and how an offer is
+written for it.
+Lives elsewhere: what is offered (click; ftpclient/cli/offers.py, ftpserver/cli).
 
-The script of a shell calls the program with the line in its environment. The answer is a line for
-each offer: its kind, and what is inserted. ``plain`` ends the word, ``part`` doesn't, and ``file``
-and ``dir`` stand for what the shell itself finds here.
+The shell's script runs the program with the command line in its environment. The program prints one
+line for each offer: its kind, and the text to insert. ``plain`` ends the word, ``part`` does not.
+For ``file`` and ``dir``, the shell itself offers local names.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from click.shell_completion import (
 )
 
 PART = "part"
-"""The kind of an offer that doesn't end its word, as a directory or a server's name."""
+"""The kind of an offer that does not end its word, such as a directory or a server's name."""
 
 _BASH = r"""%(complete_func)s() {
     local kind value line
@@ -93,7 +94,7 @@ complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
 
 
 class _Quietly(ShellComplete):
-    """Whatever goes wrong, there is nothing to offer: no error into somebody's prompt."""
+    """Base class that offers nothing if an error occurs: no error text belongs in a prompt."""
 
     def complete(self) -> str:
         try:
@@ -103,17 +104,16 @@ class _Quietly(ShellComplete):
 
 
 class _Bash(_Quietly, BashComplete):
-    """bash ends words at colons, at-signs and others, which it leaves out of what it replaces."""
+    """bash also splits words at colons, at-signs and others: it replaces only what follows."""
 
     source_template = _BASH
 
     def source(self) -> str:
-        return ShellComplete.source(
-            self
-        )  # for another machine, perhaps: without a look at its bash
+        # without the check of the installed bash: the script may be for another machine
+        return ShellComplete.source(self)
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words before the one that is begun, without the program's; and that one."""
+        """Return the words before that at the cursor, without the program's name; and that one."""
         line = os.environ.get("COMP_LINE", "")
         if not line:
             return super().get_completion_args()
@@ -155,12 +155,12 @@ class _Fish(_Quietly, FishComplete):
         return _of_one_line(super().get_completions(args, incomplete))
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        told = f"\t{_one_line(item.help)}" if item.help else ""
-        return f"{item.type},{item.value}{told}"
+        text = f"\t{_one_line(item.help)}" if item.help else ""
+        return f"{item.type},{item.value}{text}"
 
 
 def _of_one_line(offers: list[CompletionItem[str]]) -> list[CompletionItem[str]]:
-    """Without those that can't be told in a line, and which these shells would have to quote."""
+    """Return only the offers that fit into a line and that these shells need not quote."""
     return [one for one in offers if one.value.isprintable()]
 
 
@@ -173,13 +173,13 @@ SHELLS = tuple(_CLASSES)
 
 
 def register() -> None:
-    """Have click complete so."""
+    """Register these classes with click."""
     for name, kind in _CLASSES.items():
         add_completion_class(kind, name)
 
 
 def script(group: click.Command, program: str, shell: str) -> str:
-    """The script that makes a shell complete the words of a program."""
+    """Return the script that makes a shell complete the words of a program."""
     variable = f"_{program.upper()}_COMPLETE"
     return _CLASSES[shell](group, {}, program, variable).source()
 
@@ -192,9 +192,9 @@ class LastWord:
     """The word at the end of a line, as bash sees it.
 
     Attributes:
-        begin: Where it begins.
+        begin: Index where it begins.
         quote: The quote that is open at its end; empty for none.
-        quoted_from: Behind that quote.
+        quoted_from: Index after that quote.
     """
 
     begin: int
@@ -202,7 +202,7 @@ class LastWord:
     quoted_from: int
 
     def kept(self, line: str, breaks: str) -> str:
-        """What bash leaves as it is of this word, and puts an offer behind."""
+        """Return the part of this word that bash keeps. It replaces the rest by an offer."""
         if self.quote:
             return "".join(split_arg_string(line[self.begin : self.quoted_from - 1]))
         raw, end, at = line[self.begin :], 0, 0
@@ -210,14 +210,14 @@ class LastWord:
             if raw[at] == "\\":
                 at += 1
             elif raw[at] in breaks and not raw[at].isspace() and raw[at] not in "'\"":
-                # an at-sign begins the word that is replaced (rl_special_prefixes of readline)
+                # bash replaces from an at-sign on (rl_special_prefixes of readline)
                 end = at if raw[at] == "@" else at + 1
             at += 1
         return "".join(split_arg_string(raw[:end]))
 
 
 def last_word(line: str) -> LastWord:
-    """The word at the end of a line, which may be empty, or have an open quote."""
+    """Return the word at the end of a line. It may be empty, or have an open quote."""
     begin, quote, quoted_from, at = 0, "", 0, 0
     while at < len(line):
         character = line[at]
@@ -237,7 +237,7 @@ _SPECIAL = re.compile(r"([^\w@%+=:,./~^{}-])")
 
 
 def quoted(text: str, quote: str = "") -> str:
-    """A text as a word of bash, behind a quote that is open already."""
+    """Return a text quoted for bash, to follow ``quote`` if that is already open."""
     if not text.isprintable():
         coded = "".join(map(_coded, text))
         return f"{quote}$'{coded}'"

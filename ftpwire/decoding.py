@@ -1,11 +1,11 @@
-"""Messages from payloads, and what is wrong with a payload that is none.
+"""Decoding of messages, and the errors for payloads that are no valid message.
 
-Lives here: decoding the messages of one family, telling a payload that breaks the framing from a
-message with one wrong value, and the words for both.
+Lives here: decoding the messages of one family, distinguishing a payload that breaks the protocol
+from a message with one wrong value, and the error texts of both.
 Lives elsewhere: the messages (messages.py), frames (frames.py), what follows from an error.
 
-The usual message, without keys that are unknown here, is one call of the decoder: it refuses
-unknown keys, so these cost nothing until there are some. Everything else is looked at key by key.
+A message that has only known keys is decoded by one call of a decoder that refuses unknown keys, so
+supporting these costs nothing until there are some. Any other message is decoded key by key.
 """
 
 from __future__ import annotations
@@ -22,36 +22,38 @@ from ftpwire.errors import BadMessage, BadRequest, FtpError
 from ftpwire.paths import printable
 
 MAX_DEPTH = 32
-"""Most levels of arrays and maps in the value of a key that is unknown here."""
+"""Most nested arrays and maps in the value of an unknown key."""
 _QUOTED = 64
-"""Characters of a name that are repeated to who has sent it."""
+"""Most characters of a name that an error repeats to its sender."""
 _WRONG = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError)
 _PATH = "path"
 
 _FIRST_ONES = 64
-"""So many messages of a family are decoded before it is worth to be ready for all of its kinds."""
+"""Number of a family's messages that are decoded one kind at a time. After them it pays to make the
+decoder of all kinds."""
 
 Payload = bytes | memoryview
 M = TypeVar("M")
 
 
 class BadReply(BadMessage):
-    """What the server has sent is a message, but not one that may come there, or has a value that
-    it can't have: what it answers has failed, and nothing else."""
+    """The server sent a message that is not allowed there, or has an invalid value. Only the
+    request that it replies to has failed."""
 
 
 class Family(Generic[M]):
     """The messages that may come in frames of one kind.
 
     Args:
-        kinds: Their union, or the one that it is.
-        what: What each of them is, for errors: a noun that ``a`` can stand before.
-        unknown, bad: What is raised for a message of another name, and for one with a wrong value.
+        kinds: The union of their types, or a single type.
+        what: What to call such a message in errors: a noun to follow ``a``.
+        unknown, bad: Errors to raise for a message with an unknown name, and for one with an
+            invalid value.
 
     Attributes:
-        prepare: Be ready for all kinds. It is done by itself when many messages have come.
-        decode: One whole message. Raises BadMessage where it is no msgpack, no map with strings as
-            keys, or has no ``op``; else ``unknown`` or ``bad``.
+        prepare: Make the decoder of all kinds. Happens by itself after some messages.
+        decode: Decode one whole message. Raises BadMessage if it is no msgpack map with strings as
+            keys, or has no ``op``; otherwise ``unknown`` or ``bad``.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Family(Generic[M]):
         self._first_ones = 0
         usual: Callable[[Payload], M] = self._first
 
-        def decode(payload: Payload) -> M:  # no method: it is called for every frame
+        def decode(payload: Payload) -> M:  # a closure, not a method: it runs for every frame
             try:
                 return usual(payload)
             except _WRONG:
@@ -86,9 +88,10 @@ class Family(Generic[M]):
         self.prepare = prepare
 
     def _first(self, payload: Payload) -> M:
-        """One of the first messages, by the decoder of its own kind.
+        """Decode one of the first messages, by the decoder of its own kind.
 
-        That of all kinds takes milliseconds to make, and a short command sees three of them.
+        The decoder of all kinds takes milliseconds to make, and a short command gets three
+        messages.
         """
         self._first_ones += 1
         if self._first_ones > _FIRST_ONES:
@@ -102,7 +105,7 @@ class Family(Generic[M]):
         return own(payload)
 
     def _look_closely(self, payload: Payload) -> M:
-        """The same, key by key: without those that are unknown here."""
+        """Decode key by key, skipping unknown keys."""
         try:
             values = _values(payload)
             name = _name(values.get("op"))
@@ -132,7 +135,7 @@ class Family(Generic[M]):
 
 
 def _of_request(error: FtpError, kind: type[Any] | None, path: bytes | None = None) -> FtpError:
-    """The error, which tells also what was asked for, as far as that is known."""
+    """Return the error, with the kind and the path of the request, as far as they are known."""
     if isinstance(error, BadRequest):
         error.request = kind
         error.path = path
@@ -155,17 +158,17 @@ _str: Callable[[Payload], str] = msgspec.msgpack.Decoder(str).decode
 
 
 def _values(payload: Payload) -> Mapping[str, Payload | msgspec.Raw]:
-    """The values of a map, each still as msgpack. Of a key that is there twice, the last one.
+    """Return the values of a map, still as msgpack. Of a key that occurs twice, the last one.
 
     Raises:
-        ValueError: It is none, or its keys aren't strings.
+        ValueError: It is no map, or its keys are no strings.
     """
     try:
         return _map(payload)
-    except RecursionError:  # one of them is nested more deeply than the decoder may go
+    except RecursionError:  # a value is nested more deeply than the decoder can go
         return _values_of_deep(memoryview(payload))
     except msgspec.ValidationError:
-        raise ValueError("no map with strings as keys") from None
+        raise ValueError("not a map with string keys") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ValueError("malformed msgpack") from None
 
@@ -176,16 +179,16 @@ def _name(value: Payload | msgspec.Raw | None) -> str:
     try:
         return _str(value)
     except _WRONG:
-        raise ValueError("its op is no string") from None
+        raise ValueError("its op is not a string") from None
 
 
 def _values_of_deep(data: memoryview) -> dict[str, Payload | msgspec.Raw]:
-    """The same, however deep they are nested."""
+    """Do the same as `_values`, for any depth of nesting."""
     found: dict[str, Payload | msgspec.Raw] = {}
     try:
         kind, count, at = _head(data, 0)
         if kind is not _Kind.MAP:
-            raise ValueError("no map with strings as keys")
+            raise ValueError("not a map with string keys")
         for _ in range(count // 2):
             start, at = at, _measure(data, at)[0]
             key, start, at = _str(data[start:at]), at, _measure(data, at)[0]
@@ -198,18 +201,18 @@ def _values_of_deep(data: memoryview) -> dict[str, Payload | msgspec.Raw]:
 
 
 _CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
-"""The bytes that arrays and maps begin with."""
+"""The first bytes of arrays and maps."""
 
 
 def _is_deep(value: Payload | msgspec.Raw) -> bool:
     packed = bytes(value)
     if len(packed) - len(packed.translate(None, _CONTAINERS)) <= MAX_DEPTH:
-        return False  # a level has one of these bytes at least, and most values have few
+        return False  # each level has at least one of these bytes, and most values have few
     return _measure(memoryview(packed), 0)[1] > MAX_DEPTH
 
 
 def _measure(data: memoryview, at: int) -> tuple[int, int]:
-    """Where a value ends, and how many arrays and maps are within each other in it.
+    """Return the offset where a value ends, and how deep arrays and maps are nested in it.
 
     Raises:
         ValueError, IndexError, struct.error: It is no msgpack.
@@ -232,7 +235,7 @@ def _measure(data: memoryview, at: int) -> tuple[int, int]:
 
 
 class _Kind:
-    """What a value of msgpack is made of."""
+    """The kinds of msgpack values."""
 
     SCALAR = "scalar"
     ARRAY = "array"
@@ -240,7 +243,7 @@ class _Kind:
 
 
 def _head(data: memoryview, at: int) -> tuple[str, int, int]:
-    """What begins there, how many bytes or elements follow, and where these begin."""
+    """Return a value's kind, the number of bytes or elements in it, and their offset."""
     first = data[at]
     at += 1
     if first <= 0x7F or first >= 0xE0:
@@ -263,9 +266,9 @@ def _head(data: memoryview, at: int) -> tuple[str, int, int]:
 _FIXED = {
     **{0xC0: 0, 0xC2: 0, 0xC3: 0},  # nil, false, true
     **{0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8},
-    **{0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17},  # extensions, with their type
+    **{0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17},  # extensions, including their type byte
 }
-"""Bytes that follow the first one of a value."""
+"""Number of bytes after the first byte of a value."""
 _U8, _U16, _U32 = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZED = {
     **{0xC4: (_Kind.SCALAR, _U8, 0), 0xC5: (_Kind.SCALAR, _U16, 0), 0xC6: (_Kind.SCALAR, _U32, 0)},
@@ -274,14 +277,14 @@ _SIZED = {
     **{0xDC: (_Kind.ARRAY, _U16, 0), 0xDD: (_Kind.ARRAY, _U32, 0)},
     **{0xDE: (_Kind.MAP, _U16, 0), 0xDF: (_Kind.MAP, _U32, 0)},
 }
-"""Of values that say themselves how long they are: what they are, how, and what comes besides."""
+"""For values with a length field: their kind, the format of the field, and additional bytes."""
 
 
 # the fields of a message -------------------------------------------------------------------
 
 
 class _Field(msgspec.Struct):
-    """What a key of a message may have."""
+    """A key of a message: its decoder, and what its value must be."""
 
     decode: Callable[[Any], Any]
     required: bool
@@ -290,7 +293,7 @@ class _Field(msgspec.Struct):
 
 @functools.cache
 def _fields(kind: type[Any]) -> dict[str, _Field]:
-    """The keys of a message. Looked up only where something is wrong."""
+    """Return the keys of a message. Used only after an error."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     types = {one.name: one.type for one in msgspec.structs.fields(kind)}
@@ -303,7 +306,7 @@ def _fields(kind: type[Any]) -> dict[str, _Field]:
 
 
 def _words(kind: inspect.Type) -> str:
-    """What a value must be, as docs/protocol.md says it."""
+    """Return what a value must be, in the words of docs/protocol.md."""
     match kind:
         case inspect.UnionType(types=types):
             named = [_words(one) for one in types if not isinstance(one, inspect.NoneType)]
@@ -323,7 +326,7 @@ def _words(kind: inspect.Type) -> str:
         case inspect.ListType(item_type=item, max_length=most):
             many = "" if most is None else f" of at most {most}"
             return f"an array{many}, each {_words(item)}"
-    return "an array as the protocol has it"
+    return "an array as the protocol defines it"
 
 
 def _long(kind: str, low: int | None, high: int | None, unit: str) -> str:

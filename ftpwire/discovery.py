@@ -1,12 +1,12 @@
-"""Discovery: the datagrams by which servers are found on a local network.
+"""Discovery: the datagrams that find servers on a local network.
 
-Lives here: the format of a question and of an answer; what is wrong with one. Does no I/O.
+Lives here: the formats of a question and an answer, and the errors for invalid ones. Does no I/O.
 Lives elsewhere: answering (ftpserver/daemon/discovery.py), asking
 (ftpclient/connection/discovery.py).
 
-A question has no secrets and proves nothing, and neither has an answer: whoever is on the network
-can send either. So a question is padded until no answer is larger: whoever forges a sender can't
-have a server send more than was sent to it. And what an answer tells is shown, never trusted.
+Questions and answers have no secrets and prove nothing: any machine on the network can send them.
+So a question is padded until no answer is larger than it, and a forged sender address can't make a
+server send more than it received. And the contents of an answer are shown, but never trusted.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from ftpwire.errors import BadMagic, BadMessage, VersionMismatch
 MAGIC = b"FTPd"
 VERSION = 1
 SIZE = 512
-"""Bytes of a question, and most bytes of an answer; fits any link without being cut."""
+"""Size of a question, and largest size of an answer, in bytes; no link fragments it."""
 NONCE_SIZE = 16
 MAX_NAME = 64
 """Longest name of a server, in characters."""
 
 _QUESTION, _ANSWER = 1, 2
 _HEADER = struct.Struct(f">4sBB{NONCE_SIZE}s")
-"""Magic, version, question or answer, and a nonce: the answer repeats the question's."""
+"""Magic, version, question or answer, and a nonce, which the answer repeats."""
 
 _Text = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """What a server tells about itself.
+    """A server's description of itself.
 
     Attributes:
-        run: Drawn at each start. Tells one server with two addresses from two servers.
-        name: For people; nothing says that it is true.
-        port: TCP, at the address that the answer came from.
+        run: Random bytes of this start of the server. They distinguish one server with two
+            addresses from two servers.
+        name: Name for display; not verified.
+        port: TCP port, at the address that the answer came from.
         software: Name and version.
-        fingerprint: Of the server's key; None when it speaks without TLS. To compare, not to trust.
+        fingerprint: Fingerprint of the server's key; None if it speaks without TLS. For comparison
+            only, not a reason for trust.
     """
 
     run: Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -57,27 +59,27 @@ _decode = msgspec.msgpack.Decoder(Announcement).decode
 
 
 def question(nonce: bytes) -> bytes:
-    """Ask whoever hears it."""
+    """Return a question to all servers that receive it."""
     return _HEADER.pack(MAGIC, VERSION, _QUESTION, nonce).ljust(SIZE, b"\0")
 
 
-def answer(nonce: bytes, told: Announcement) -> bytes:
-    """Answer the question with that nonce.
+def answer(nonce: bytes, announcement: Announcement) -> bytes:
+    """Return the answer to the question with this nonce.
 
     Raises:
-        ValueError: It would be larger than the question.
+        ValueError: The answer would be larger than the question.
     """
-    datagram = _HEADER.pack(MAGIC, VERSION, _ANSWER, nonce) + _encode(told)
+    datagram = _HEADER.pack(MAGIC, VERSION, _ANSWER, nonce) + _encode(announcement)
     if len(datagram) > SIZE:
         raise ValueError(f"an answer of {len(datagram)} bytes; at most {SIZE}")
     return datagram
 
 
 def nonce_of(datagram: bytes) -> bytes:
-    """The nonce of a question.
+    """Return the nonce of a question.
 
     Raises:
-        BadMagic, VersionMismatch, BadMessage: It is none that has to be answered.
+        BadMagic, VersionMismatch, BadMessage: It is no question that needs an answer.
     """
     if len(datagram) != SIZE:
         raise BadMessage(f"a question has {SIZE} bytes, not {len(datagram)}")
@@ -85,10 +87,10 @@ def nonce_of(datagram: bytes) -> bytes:
 
 
 def announcement_of(datagram: bytes, nonce: bytes) -> Announcement:
-    """What an answer to the question with that nonce tells. The texts are as they came.
+    """Return the contents of the answer to the question with this nonce. The texts are not escaped.
 
     Raises:
-        BadMagic, VersionMismatch, BadMessage: It is no answer to that question.
+        BadMagic, VersionMismatch, BadMessage: It is not an answer to that question.
     """
     if len(datagram) > SIZE:
         raise BadMessage(f"an answer of more than {SIZE} bytes")
@@ -107,7 +109,7 @@ def _nonce(datagram: bytes, kind: int) -> bytes:
     if magic != MAGIC:
         raise BadMagic("not a datagram of ftpd")
     if version != VERSION:
-        raise VersionMismatch(f"version {version}; {VERSION} is spoken here")
+        raise VersionMismatch(f"version {version}; this side speaks {VERSION}")
     if found != kind:
         raise BadMessage(f"a datagram of kind {found}, not {kind}")
     assert isinstance(nonce, bytes)

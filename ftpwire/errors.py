@@ -1,18 +1,18 @@
-"""Errors, the codes they travel under, and the exit status each one means.
+"""Errors, their codes on the wire, and the exit status of each.
 
 FtpError
-├── ProtocolError           the peer broke the rules: the connection ends
+├── ProtocolError           the peer broke the protocol: the connection is closed
 │   ├── FrameTooBig, UnknownKind, TruncatedFrame, BadMessage, BadMagic
 │   └── VersionMismatch
-├── ConnectionLost          the connection ended, or never came about
+├── ConnectionLost          the connection ended, or could not be made
 │   └── ConnectFailed, SessionEnded (and UploadTakenOver)
-├── TrustError              the server's key is not the one expected
+├── TrustError              the server's key is not the expected one
 │   └── UnknownHost, HostKeyChanged, UntrustedCertificate
 ├── Interrupted             the user asked to stop (Ctrl-C)
-└── CommandError            one request failed: the session goes on
+└── CommandError            one request failed: the session continues
     └── NotFound, Forbidden, QuotaExceeded, … (below)
 
-Lives here: the tree, the codes on the wire, exit statuses, errno to error.
+Lives here: the tree, the codes on the wire, exit statuses, the mapping from errno to errors.
 Lives elsewhere: how errors are shown (ftpclient), when they are sent (ftpserver).
 """
 
@@ -24,27 +24,27 @@ from typing import Any, ClassVar, Self
 
 
 class FtpError(Exception):
-    """Base of every error this product raises on purpose."""
+    """Base of all errors that this software raises on purpose."""
 
     code: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
 
     def with_text(self, text: str) -> Self:
-        """The same error in other words, with all else that it tells."""
+        """Return the same error with another text."""
         made = type(self)(text)
         made.__dict__.update(self.__dict__)
         return made
 
 
 class ProtocolError(FtpError):
-    """The peer broke the protocol. The connection can't be trusted to be in step any more."""
+    """The peer broke the protocol. The position in the byte stream can no longer be trusted."""
 
     code = "protocol"
     exit_code = 10
 
 
 class FrameTooBig(ProtocolError):
-    """A frame announces more bytes than were agreed."""
+    """A frame announces more bytes than the limit."""
 
     code = "frame-too-big"
 
@@ -68,7 +68,7 @@ class BadMessage(ProtocolError):
 
 
 class BadMagic(ProtocolError):
-    """The first frame is not a HELLO: something else speaks on this port."""
+    """The first frame is not a HELLO: the peer speaks something else."""
 
     code = "bad-magic"
 
@@ -77,7 +77,7 @@ class VersionMismatch(ProtocolError):
     """The two sides have no protocol version in common.
 
     Attributes:
-        versions: Those that the server speaks; empty where it doesn't tell.
+        versions: Versions that the server speaks; empty if unknown.
     """
 
     code = "version"
@@ -88,9 +88,9 @@ class VersionMismatch(ProtocolError):
 
 
 class ConnectionLost(FtpError):
-    """The connection ended before the work did.
+    """The connection ended before the work was done.
 
-    Not an OSError, so that ``except OSError`` around a command means the file system.
+    It is no OSError, so that ``except OSError`` around a command means the file system.
     """
 
     code = "connection-lost"
@@ -104,18 +104,19 @@ class ConnectFailed(ConnectionLost):
 
 
 class SessionEnded(ConnectionLost):
-    """The server ended this session on purpose: connecting again by itself would be no help."""
+    """The server ended this session on purpose. Connecting again automatically would not help."""
 
     code = "session-ended"
 
 
 class UploadTakenOver(SessionEnded):
-    """Another session goes on with the upload.
+    """Another session has taken over the upload.
 
-    Two clients that connect again by themselves would take it from each other for ever.
+    The client must not reconnect automatically: two clients would take the upload from each other
+    forever.
 
     Attributes:
-        path: Its target, if the server has said so.
+        path: Target of the upload, if the server has sent it.
     """
 
     code = "taken-over"
@@ -126,20 +127,20 @@ class UploadTakenOver(SessionEnded):
 
 
 class TrustError(FtpError):
-    """The server's identity could not be established."""
+    """The server's identity could not be verified."""
 
     code = "untrusted"
     exit_code = 9
 
 
 class UnknownHost(TrustError):
-    """The server's key was never seen before, and nobody vouches for it."""
+    """The server's key is unknown, and nothing vouches for it."""
 
     code = "host-unknown"
 
 
 class HostKeyChanged(TrustError):
-    """The server's key is another one than last time."""
+    """The server's key differs from the saved one."""
 
     code = "host-key-changed"
 
@@ -158,15 +159,15 @@ class Interrupted(FtpError):
 
 
 class CommandError(FtpError):
-    """One request failed; the session goes on.
+    """One request failed; the session continues.
 
     Attributes:
-        needed: What the request needed, where room is what was missing.
-        free: What was free then.
-        what: What these two count: ``bytes`` or ``files`` (with directories and links); None, of an
-            older server, for bytes.
+        needed: Bytes or files that the request needed, if space was missing.
+        free: Bytes or files that were free.
+        what: The unit of these two: ``bytes`` or ``files`` (with directories and links); None, from
+            older servers, for bytes.
         retry_after: Seconds after which the same request may succeed.
-        path: What it is about, if the server has said so: a remote path.
+        path: The remote path that it is about, if the server has sent it.
         rule: The rule of the account's permissions that forbids it, as it is written.
     """
 
@@ -190,31 +191,31 @@ class CommandError(FtpError):
         self.rule = rule
 
     def with_text(self, text: str, kind: type[CommandError] | None = None) -> CommandError:
-        """The same error in other words.
+        """Return the same error with another text.
 
         Args:
-            kind: Another class; None: its own.
+            kind: Class of the new error; None for the same one.
         """
         return (kind or type(self))(text, **facts_of(self))
 
 
 BYTES, FILES = "bytes", "files"
-"""What ``needed`` and ``free`` count; files are those, directories and links."""
+"""Units of ``needed`` and ``free``; ``files`` counts files, directories and links."""
 FACTS = ("needed", "free", "what", "retry_after", "path", "rule")
-"""What a `CommandError` tells besides its text, and `ftpwire.messages.Failed` carries."""
+"""Attributes of a `CommandError` besides its text, which `ftpwire.messages.Failed` carries."""
 
 
 def facts_of(error: CommandError) -> dict[str, Any]:
-    """What it tells besides its text, as far as it does."""
-    told = {name: getattr(error, name) for name in FACTS}
-    return {name: fact for name, fact in told.items() if fact is not None}
+    """Return the attributes of an error that are set."""
+    facts = {name: getattr(error, name) for name in FACTS}
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 class BadRequest(CommandError):
-    """The request has a value that it can't have, or lacks one.
+    """The request has an invalid value, or lacks one.
 
     Attributes:
-        request: The class of the message, in the server; None where its name is unknown.
+        request: Class of the message (server only); None if its name is unknown.
     """
 
     code = "bad-request"
@@ -223,71 +224,71 @@ class BadRequest(CommandError):
 
 
 class UnknownRequest(BadRequest):
-    """The server knows no request of that name."""
+    """The server does not know this kind of request."""
 
     code = "unknown-request"
 
 
 class Internal(CommandError):
-    """The server met an error of its own; its log has the details."""
+    """An internal error of the server. Its log has the details."""
 
     code = "internal"
 
 
 class Cancelled(CommandError):
-    """The client cancelled this request."""
+    """The client cancelled the request."""
 
     code = "cancelled"
     exit_code = 130
 
 
 class LoginRefused(CommandError):
-    """The name or the password is wrong, or this way to log in is not open."""
+    """The name or the password is wrong, or this kind of log-in is not allowed."""
 
     code = "login-refused"
     exit_code = 3
 
 
 class RegistrationClosed(CommandError):
-    """Accounts are made by the administrator, or the invitation is not good (any more)."""
+    """Only the administrator can create accounts, or the invitation is not (or no longer) valid."""
 
     code = "registration-closed"
     exit_code = 6
 
 
 class BadAccount(CommandError):
-    """A name, password or home that no account can have."""
+    """The name, password or home is not allowed for an account."""
 
     code = "bad-account"
 
 
 class NameTaken(BadAccount):
-    """There is an account of that name."""
+    """An account of that name exists already."""
 
     code = "name-taken"
 
 
 class TooMany(CommandError):
-    """A limit on how many there may be of something, sessions or tokens."""
+    """A limit on a number is reached, e.g. of sessions or tokens."""
 
     code = "too-many"
 
 
 class Banned(LoginRefused):
-    """Too many log-ins failed from this address; it is refused for a while."""
+    """Too many log-ins failed from this address. It is refused for some time."""
 
     code = "banned"
 
 
 class NotFound(CommandError):
-    """No file or directory at that path."""
+    """There is no file or directory at that path."""
 
     code = "not-found"
     exit_code = 5
 
 
 class Forbidden(CommandError):
-    """The account, or the file's mode, doesn't permit it."""
+    """The account's permissions, or the file's mode, do not allow it."""
 
     code = "forbidden"
     exit_code = 6
@@ -300,133 +301,133 @@ class ReadOnly(Forbidden):
 
 
 class NotLoggedIn(Forbidden):
-    """This request needs a log-in first."""
+    """The request is only allowed after log-in."""
 
     code = "not-logged-in"
 
 
 class InvalidPath(CommandError):
-    """The path can't name a file here (empty part, NUL byte, too long, a reserved name)."""
+    """The path can't name a file (an empty part, a NUL byte, too long, or a reserved name)."""
 
     code = "invalid-path"
 
 
 class AlreadyExists(CommandError):
-    """Something is at that path already."""
+    """Something exists at that path already."""
 
     code = "exists"
 
 
 class Conflict(CommandError):
-    """Something else is where it was to be restored to."""
+    """Something else exists at the path that was to be restored."""
 
     code = "conflict"
     exit_code = 12
 
 
 class Expired(NotFound):
-    """It was in the trash, and is there no more: given up for room or age, or purged."""
+    """It was in the trash, but is no longer: it expired, was removed for its space, or purged."""
 
     code = "expired"
 
 
 class NotNewer(CommandError):
-    """What is at that path is as new as what was offered."""
+    """The existing file is as new as the offered one, or newer."""
 
     code = "not-newer"
 
 
 class IsADirectory(CommandError):
-    """A directory is where a file was asked for."""
+    """There is a directory where a file is needed."""
 
     code = "is-a-directory"
 
 
 class NotADirectory(CommandError):
-    """A file is where a directory was asked for."""
+    """There is a file where a directory is needed."""
 
     code = "not-a-directory"
 
 
 class NotEmpty(CommandError):
-    """The directory has contents."""
+    """The directory is not empty."""
 
     code = "not-empty"
 
 
 class NotRegular(CommandError):
-    """A FIFO, device or socket: only files, directories and links are served."""
+    """It is a FIFO, device or socket: only files, directories and links are served."""
 
     code = "not-regular"
 
 
 class QuotaExceeded(CommandError):
-    """The account has less room than the request needs."""
+    """The account's quota has less free space than the request needs."""
 
     code = "quota"
     exit_code = 7
 
 
 class DiskFull(CommandError):
-    """The server's file system has less room than the request needs."""
+    """The server's file system has less free space than the request needs."""
 
     code = "disk-full"
     exit_code = 7
 
 
 class DiskGone(CommandError):
-    """The file system is not there any more: unplugged, unmounted, or its server is away."""
+    """The file system is not available: it was unplugged or unmounted, or its server is down."""
 
     code = "disk-gone"
     exit_code = 7
 
 
 class DiskFailed(CommandError):
-    """The disk could not read or write the bytes."""
+    """Reading from or writing to the disk failed."""
 
     code = "disk-failed"
 
 
 class VerificationFailed(CommandError):
-    """The received bytes do not have the sender's digest."""
+    """The received bytes do not match the sender's digest."""
 
     code = "verification-failed"
     exit_code = 8
 
 
 class StoredFileDamaged(VerificationFailed):
-    """The file on the server's disk no longer has the digest it was stored with."""
+    """The file on the server's disk no longer matches the digest that was stored with it."""
 
     code = "stored-file-damaged"
 
 
 class SourceChanged(CommandError):
-    """The file changed while it was being read."""
+    """The file was changed while it was read."""
 
     code = "source-changed"
 
 
 class SafetyLimit(CommandError):
-    """It would have removed more than was meant, most likely: it needs the user's own word."""
+    """The command would remove more than was probably meant. The user has to confirm it."""
 
     code = "safety-limit"
     exit_code = 11
 
 
 class Busy(CommandError):
-    """Somebody else is at the same thing; again later may succeed."""
+    """Another session uses the same thing. A retry may succeed later."""
 
     code = "busy"
 
 
 class LeaseLost(Busy):
-    """The room reserved for this upload lapsed, or its account is gone: nothing was stored."""
+    """The reservation of this upload expired, or its account was deleted: nothing was stored."""
 
     code = "lease-lost"
 
 
 def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:
-    """Every class of the tree under ``base`` by its code on the wire."""
+    """Return all classes of the tree under ``base`` by their code on the wire."""
     found = {base.code: base}
     for child in base.__subclasses__():
         found.update(_family(child))
@@ -436,7 +437,7 @@ def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:
 BY_CODE: dict[str, type[FtpError]] = _family(FtpError)
 
 FOUND_HERE = (Interrupted, TrustError)
-"""What no peer can say: it is for the side to find out that raises it."""
+"""Errors that only the side that raises them can find out: never accepted from a peer."""
 
 _BY_ERRNO: dict[int, type[CommandError]] = {
     errno.ENOENT: NotFound,
@@ -465,17 +466,18 @@ _BY_ERRNO: dict[int, type[CommandError]] = {
 _TEXT_BY_ERRNO = {
     errno.ENOENT: "no such file or directory",
     errno.ELOOP: "too many symbolic links",
-    errno.EXDEV: "it lies on another file system",
+    errno.EXDEV: "it is on another file system",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
 }
 
 
 def from_oserror(error: OSError, what: str, path: bytes | None = None) -> CommandError:
-    """The typed error for a file-system error about ``what``, without local paths in its text.
+    """Return the typed error for a file-system error. Its text does not reveal local paths.
 
     Args:
-        path: The remote path that ``what`` shows, if it is one.
+        what: The beginning of the text, e.g. the path as shown.
+        path: The remote path that it is about, if any.
     """
     number = error.errno or 0
     kind = _BY_ERRNO.get(number, CommandError)

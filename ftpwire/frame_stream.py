@@ -1,9 +1,9 @@
-"""Frames as they come in on a channel: a header, then its payload, whole or moved elsewhere.
+"""Frames that arrive on a channel: a header, then its payload, whole or moved elsewhere.
 
-Lives here: waiting for the next header or payload with a deadline, moving payloads, and how long a
-peer may take in the middle of one.
+Lives here: waiting for the next header or payload with a deadline, moving payloads, and how slow a
+peer may be in the middle of one.
 Lives elsewhere: cutting the stream into frames (frames.py), sockets and TLS (channel.py), what
-frames mean (messages.py, and both ends' protocols).
+frames mean (messages.py, and the protocols of both sides).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from ftpwire.errors import BadMessage
 from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 
 STEADY = 64 * 1024
-"""Bytes that have to move within the stall time, or the peer is too slow."""
+"""Bytes that must move within the stall time; a slower peer is timed out."""
 
 
 class Steady:
-    """Waits for a peer in the middle of a frame: for some time in all, until enough has moved.
+    """Waits for a peer in the middle of a frame. The stall time covers all waits together, until
+    `STEADY` bytes have moved.
 
-    A deadline for each byte would let a peer hold a thread for ever with a byte a minute.
+    With a new deadline for each byte, a peer could hold a thread forever with one byte per minute.
 
     Args:
-        wait: Waits for the channel until a deadline; see `Channel.wait`.
+        channel: The channel to wait for.
+        seconds: The stall time.
+        wait: Function that waits for the channel; see `Channel.wait`.
     """
 
     __slots__ = ("_channel", "_left", "_moved", "_seconds", "_wait")
@@ -37,7 +40,7 @@ class Steady:
         self._moved = channel.bytes_in + channel.bytes_out
 
     def wait(self, *, read: bool = False, write: bool = False) -> None:
-        """Until something can be moved. Raises TimedOut."""
+        """Wait until something can be moved. Raises TimedOut."""
         moved = self._channel.bytes_in + self._channel.bytes_out
         if moved - self._moved >= STEADY:
             self._moved, self._left = moved, self._seconds
@@ -47,16 +50,17 @@ class Steady:
 
 
 class FrameStream:
-    """The frames that come in on a channel. For one thread.
+    """The frames that arrive on a channel. For one thread.
 
     Args:
-        stall: How many seconds a peer may take, in the middle of a payload, to move `STEADY` bytes.
-        deadline: Until when, on ``time.monotonic()``, a frame has to come that is waited for from
-            now on, where the caller doesn't say.
-        wait: Waits for the channel, as `Channel.wait` does; None: that.
+        stall: Function that returns how many seconds a peer may take, in the middle of a payload,
+            to move `STEADY` bytes.
+        deadline: Function that returns the deadline, on ``time.monotonic()``, for a frame that is
+            waited for from now on, if the caller gives none.
+        wait: Function that waits for the channel; None for `Channel.wait`.
 
     Attributes:
-        reader: Cuts the stream, and holds what came and wasn't taken.
+        reader: Cuts the stream, and holds what was received but not taken.
     """
 
     __slots__ = ("_channel", "_deadline", "_stall", "_wait", "reader")
@@ -75,10 +79,12 @@ class FrameStream:
         self._wait = channel.wait if wait is None else wait
 
     def header(self, deadline: float | None = None, *, exactly: bool = False) -> Header:
-        """The next frame's header, waited for until a deadline on ``time.monotonic()``.
+        """Return the next frame's header, waiting until a deadline on ``time.monotonic()``.
 
         Args:
-            exactly: Take nothing behind it from the socket: its payload is moved elsewhere.
+            deadline: None for the default one.
+            exactly: True to receive nothing after it from the socket, because its payload is moved
+                elsewhere.
 
         Raises:
             TimedOut, ConnectionLost, ProtocolError
@@ -91,10 +97,10 @@ class FrameStream:
         return header
 
     def payload(self, header: Header, deadline: float | None = None) -> memoryview:
-        """The payload of a frame of control, whole. The deadline is for all of it.
+        """Return the whole payload of a control frame. The deadline is for all of it.
 
         Raises:
-            BadMessage: It is a frame of DATA.
+            BadMessage: It is a DATA frame.
         """
         if header.kind == Kind.DATA:
             raise BadMessage("file bytes outside an upload")
@@ -105,22 +111,22 @@ class FrameStream:
         return payload
 
     def _receive(self, deadline: float, limit: int | None = None) -> None:
-        """Receive something, waiting for it. The deadline also ends a peer that always has a
-        little more to send."""
+        """Receive something, waiting for it. Raises TimedOut after the deadline, even if the peer
+        keeps sending a little."""
         if time.monotonic() > deadline:
             raise TimedOut("the peer did not finish in time")
         while not self._channel.fill(self.reader, limit):
             self._wait(read=True, deadline=deadline)
 
     def into(self, sink: Sink) -> None:
-        """Move what is left of the payload into a sink's buffers, without a copy in between."""
+        """Move the rest of the payload into a sink's buffers, without an extra copy."""
         steady = None
         while not self._channel.move_payload(self.reader, sink):
             steady = steady or self.steady()
             steady.wait(read=True)
 
     def append_to(self, data: bytearray) -> None:
-        """Append what is left of the payload."""
+        """Append the rest of the payload."""
         reader, steady = self.reader, None
         while reader.remaining:
             if piece := reader.take(reader.remaining):
@@ -130,7 +136,7 @@ class FrameStream:
                 steady.wait(read=True)
 
     def discard(self) -> None:
-        """Pass over what is left of the payload."""
+        """Discard the rest of the payload."""
         reader, steady = self.reader, None
         while reader.remaining:
             if not reader.take(reader.remaining) and not self._channel.fill(reader):
@@ -138,9 +144,9 @@ class FrameStream:
                 steady.wait(read=True)
 
     def go_idle(self) -> None:
-        """Give back the memory that isn't needed now."""
+        """Release the memory that is not needed now."""
         self.reader.go_idle()
 
     def steady(self) -> Steady:
-        """Waits, from now on, in the middle of a payload."""
+        """Return a `Steady` whose time starts now, for waits in the middle of a payload."""
         return Steady(self._channel, self._stall(), self._wait)

@@ -3,9 +3,10 @@
 Lives here: the header's layout, the kinds, the size limits, truncation. Does no I/O.
 Lives elsewhere: what a payload means (messages.py), sockets and TLS (channel.py).
 
-A frame is a header (payload length u32, kind u8, request id u32, big-endian) and its
-payload. DATA payloads may be large and belong into the receiver's own buffer: the reader
-says how many bytes remain, hands out what it happens to have, and is told what went around it.
+A frame is a header (payload length u32, kind u8, request id u32, big-endian) and its payload. DATA
+payloads may be large, and belong into the receiver's own buffer: the reader gives the number of
+remaining bytes, hands out those that it has buffered, and the caller reports those that it received
+directly.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _LARGE_BUFFER = 256 * 1024
 
 
 class Kind(enum.IntEnum):
-    """What a frame is for. The numbers are the protocol's."""
+    """The kinds of frames. The numbers are part of the protocol."""
 
     REQUEST = 1
     REPLY = 2
@@ -58,16 +59,17 @@ pack_header = HEADER.pack
 
 
 def frame(kind: Kind, request_id: int, payload: bytes = b"") -> bytes:
-    """One whole frame."""
+    """Return one whole frame."""
     return HEADER.pack(len(payload), kind, request_id) + payload
 
 
 class FrameReader:
-    """Cuts a byte stream into frames. Does no I/O, and never allocates what a peer claims.
+    """Cuts a byte stream into frames. Does no I/O, and never allocates memory on a peer's
+    announcement alone.
 
-    Use: receive into ``writable()``, tell ``received(n)``, then take frames: ``next_header()``,
-    and for that frame ``payload()`` (whole, of a control frame) or ``take()`` until
-    ``remaining`` is 0. Views handed out are good until the next call of ``writable()``.
+    Usage: receive into ``writable()``, call ``received(n)``, then take frames: ``next_header()``,
+    and for that frame ``payload()`` (whole, for a control frame) or ``take()`` until ``remaining``
+    is 0. The returned views are valid until the next call of ``writable()``.
 
     Args:
         max_control: Largest payload of a control frame to accept, in bytes.
@@ -86,18 +88,18 @@ class FrameReader:
 
     @property
     def buffered(self) -> int:
-        """Bytes received and not yet taken."""
+        """Number of bytes that were received and not taken yet."""
         return self._end - self._start
 
     def allow(self, max_control: int, max_data: int) -> None:
-        """Set the limits that hold from the next frame on."""
+        """Set the limits, from the next frame on."""
         self.max_control = max_control
         self.max_data = max_data
 
     def writable(self) -> memoryview:
-        """Free space to receive into; never empty.
+        """Return free space to receive into; never empty.
 
-        Grows only when a receive has filled it, up to what a control frame may need.
+        The buffer grows only when it was filled, up to what a control frame may need.
         """
         if self._start == self._end:
             self._start = self._end = 0
@@ -112,11 +114,11 @@ class FrameReader:
         return self._view[self._end :]
 
     def received(self, count: int) -> None:
-        """Say that ``count`` bytes were put into ``writable()``."""
+        """Report that ``count`` bytes were received into ``writable()``."""
         self._end += count
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came, for callers that have them in hand. Grows as needed."""
+        """Take bytes that were received elsewhere. The buffer grows as needed."""
         free = len(self._buffer) - self._end
         if free < len(data):
             self._replace(max(len(self._buffer), self.buffered + len(data)))
@@ -124,13 +126,14 @@ class FrameReader:
         self._end += len(data)
 
     def shrink(self) -> None:
-        """Give memory back while nothing is buffered, as before a long wait."""
+        """Release memory if nothing is buffered; to be called before a long wait."""
         if self._start == self._end and len(self._buffer) > _SMALL_BUFFER:
             self._start = self._end = 0
             self._replace(_SMALL_BUFFER)
 
     def next_header(self) -> Header | None:
-        """The next frame's header once it is whole, else None. Its payload is taken next.
+        """Return the next frame's header if it is complete, else None. Its payload must be taken
+        next.
 
         Raises:
             FrameTooBig: It announces more than the limit for its kind.
@@ -153,7 +156,7 @@ class FrameReader:
         return Header(size, kind, request_id)
 
     def payload(self) -> memoryview | None:
-        """The current frame's whole payload once it is buffered, else None."""
+        """Return the current frame's whole payload if it is buffered, else None."""
         size = self.remaining
         start = self._start
         if self._end - start < size:
@@ -163,7 +166,7 @@ class FrameReader:
         return self._view[start : start + size]
 
     def take(self, limit: int) -> memoryview:
-        """Up to ``limit`` bytes of the current payload, of those that are buffered."""
+        """Return up to ``limit`` buffered bytes of the current payload."""
         start = self._start
         size = min(limit, self.remaining, self._end - start)
         self._start = start + size
@@ -171,13 +174,13 @@ class FrameReader:
         return self._view[start : start + size]
 
     def bypassed(self, count: int) -> None:
-        """Say that ``count`` payload bytes were received into the caller's own buffer."""
+        """Report that ``count`` payload bytes were received into the caller's own buffer."""
         if count > self.remaining or self.buffered:
             raise RuntimeError("more bytes bypassed the reader than the frame has left")
         self.remaining -= count
 
     def has_cancel(self, request_id: int) -> bool:
-        """Whether a CANCEL of that request is among the whole frames that are buffered."""
+        """Return True if a CANCEL of that request is among the complete buffered frames."""
         at = self._start + self.remaining
         while at + HEADER_SIZE <= self._end:
             size, kind, found = HEADER.unpack_from(self._buffer, at)
@@ -187,17 +190,17 @@ class FrameReader:
         return False
 
     def go_idle(self) -> None:
-        """Give all memory back while nothing is buffered; ``writable`` takes some again."""
+        """Release all memory if nothing is buffered; ``writable`` allocates it again."""
         if self._start == self._end:
             self._start = self._end = 0
             self._buffer = bytearray()
             self._view = memoryview(self._buffer)
 
     def close(self) -> None:
-        """Say that the peer closed.
+        """Report that the peer has closed.
 
         Raises:
-            TruncatedFrame: It closed inside a frame.
+            TruncatedFrame: It closed in the middle of a frame.
         """
         if self.remaining or self.buffered:
             raise TruncatedFrame("the connection ended inside a frame")
@@ -206,7 +209,7 @@ class FrameReader:
         return max(_SMALL_BUFFER, min(_LARGE_BUFFER, 2 * (self.max_control + HEADER_SIZE)))
 
     def _replace(self, size: int) -> None:
-        """Move what is buffered to the front of a buffer of ``size`` bytes."""
+        """Move the buffered bytes to the front of a new buffer of ``size`` bytes."""
         old = self._view[self._start : self._end]
         count = len(old)
         buffer = bytearray(max(size, count + 1))

@@ -1,7 +1,8 @@
-"""Files that are written to while they are read.
+"""Files that are written while they are read.
 
-Lives here: telling a file that only grew from one that changed. Lives elsewhere: reading it
-(streams.py), what is stored and reported (ftpclient/transfer/, ftpserver/serving/commands/).
+Lives here: distinguishing a file that only grew from one that changed.
+Lives elsewhere: reading it (streams.py), what is stored and reported (ftpclient/transfer/,
+ftpserver/serving/commands/).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ftpwire.streams import ReadAhead
 
 
 def is_as_before(fd: int, before: os.stat_result) -> bool:
-    """Whether an open file has the size and the time that it had in state ``before``."""
+    """Return True if an open file still has the size and mtime of its earlier state ``before``."""
     now = os.fstat(fd)
     return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
@@ -23,18 +24,18 @@ def is_as_before(fd: int, before: os.stat_result) -> bool:
 def has_grown(
     fd: int, before: os.stat_result, digest: bytes | None, tick: Callable[[int], None]
 ) -> bool:
-    """Whether a file that was read has grown since, as a log does; False: it is as before.
+    """Return True if a file has grown since it was read, as a log does; False if it is unchanged.
 
-    Its first bytes are read once more: a database that grew may have been rewritten as well, and
-    what was read would be a mixture.
+    The bytes that were read are hashed again: a database that grew may have been rewritten as well,
+    and the bytes would then be a mixture of old and new ones.
 
     Args:
-        before: Its state when it was opened. So many bytes were read.
-        digest: Of these; None when it isn't known.
-        tick: Called with the count of each step of reading.
+        before: The file's state when it was opened. That many bytes were read.
+        digest: Their digest; None if unknown.
+        tick: Function to call with the number of bytes of each step of reading.
 
     Raises:
-        SourceChanged: It changed in any other way.
+        SourceChanged: The file changed in any other way.
     """
     if is_as_before(fd, before):
         return False
@@ -46,7 +47,7 @@ def has_grown(
 def begins_with(
     fd: int, size: int, digest: bytes, tick: Callable[[int], None] = lambda _: None
 ) -> bool:
-    """Whether a file is larger than ``size``, and its first bytes have this digest."""
+    """Return True if a file is larger than ``size``, and its first bytes have this digest."""
     if os.fstat(fd).st_size <= size:
         return False
     with ReadAhead(fd, size, sparse=holes.are_in(fd, size)) as pieces:

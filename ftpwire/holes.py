@@ -1,11 +1,11 @@
-"""Holes: runs of zeros in a file that have no place on its disk.
+"""Holes: runs of zeros in a file that take no space on its disk.
 
-Lives here: finding those of a source, leaving them in a target, hashing them. Acts only on
-descriptors that it is handed.
-Lives elsewhere: a file's bytes in motion (streams.py, pieces.py), the message (messages.py).
+Lives here: finding the holes of a source, leaving them in a target, hashing them. Acts only on
+descriptors that callers pass.
+Lives elsewhere: transferring a file's bytes (streams.py, pieces.py), the message (messages.py).
 
-Zeros that are written are no hole, as with ``cp --sparse=auto``. A file system that knows no holes
-has none.
+Zeros that are stored on the disk are no hole, as with ``cp --sparse=auto``. On a file system
+without support for holes there are none.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import NamedTuple
 from ftpwire import digests
 
 LEAST = 64 * 1024
-"""Bytes of the smallest hole that is told: fewer zeros are sent as fast."""
+"""Size of the smallest hole that is reported, in bytes: fewer zeros are sent just as fast."""
 MOST = 64 * 1024 * 1024
-"""Bytes of the largest that is told at once: so many are hashed in a moment."""
+"""Size of the largest hole that is reported at once, in bytes: hashing it takes only a moment."""
 _LOOKED_FROM = 256 * 1024
-"""Files of so few bytes aren't looked at."""
+"""Files up to this size, in bytes, are not searched for holes."""
 _LOOK_AHEAD = 16 * 1024 * 1024
-"""Bytes between small holes, after which no large one is looked for any more."""
+"""Bytes with only small holes, after which the search for a large one stops for now."""
 _AT_ONCE = 1024 * 1024
 _BLOCK = 512
-"""Bytes that ``st_blocks`` counts by."""
+"""Unit of ``st_blocks`` in bytes."""
 _ZEROS = memoryview(bytes(_AT_ONCE))
 _FAR = 2**63 - 1
 _SEEK_DATA: int | None = getattr(os, "SEEK_DATA", None)
@@ -35,7 +35,7 @@ _SEEK_HOLE: int | None = getattr(os, "SEEK_HOLE", None)
 
 
 class Hole:
-    """Zeros of a file, in the place of their bytes. Its ``len`` is their count."""
+    """A run of zeros of a file, in place of their bytes. Its ``len`` is their number."""
 
     __slots__ = ("size",)
 
@@ -47,7 +47,7 @@ class Hole:
 
 
 class Extent(NamedTuple):
-    """Bytes of a file from ``start`` to ``stop``: all in a hole, or none in one that is told."""
+    """A range of a file from ``start`` to ``stop``: a hole, or bytes without a reported hole."""
 
     start: int
     stop: int
@@ -55,18 +55,17 @@ class Extent(NamedTuple):
 
 
 def may_have(info: os.stat_result) -> bool:
-    """Whether it is worth looking for holes in a file in state ``info``."""
+    """Return True if it pays to search a file in state ``info`` for holes."""
     return info.st_size > _LOOKED_FROM and info.st_size - info.st_blocks * _BLOCK >= LEAST
 
 
 def are_in(fd: int, size: int) -> bool:
-    """The same of an open file of so many bytes, of which no more is known."""
+    """Return the same for an open file of ``size`` bytes."""
     return size > _LOOKED_FROM and may_have(os.fstat(fd))
 
 
 class Extents:
-    """Where the holes of an open file are, for who reads it from somewhere on. Moves the position
-    of the descriptor."""
+    """Finds the holes of an open file, for a sequential reader. Moves the file position."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -74,8 +73,8 @@ class Extents:
         self._next_hole = Extent(0, 0, True)
 
     def at(self, offset: int) -> Extent:
-        """What is there at ``offset``. Ends nowhere where no hole follows: the file's end isn't
-        told."""
+        """Return the extent that contains ``offset``. If no hole follows, it ends at the largest
+        offset: the end of the file is not looked up."""
         if not self._last.start <= offset < self._last.stop:
             known = self._next_hole
             self._last = known if known.start <= offset < known.stop else self._look(offset)
@@ -98,18 +97,18 @@ class Extents:
         return Extent(offset, at, False)
 
     def _data(self, offset: int) -> int:
-        """Where the next data is, or the file ends."""
+        """Return the offset of the next data, or the end of the file."""
         if _SEEK_DATA is None:
             return offset
         try:
             return os.lseek(self._fd, offset, _SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
-                return offset  # it can't tell
+                return offset  # unknown: treat it as data
         return max(offset, os.fstat(self._fd).st_size)
 
     def _hole(self, offset: int) -> int | None:
-        """Where the next hole is, or the file ends; None where that can't be told."""
+        """Return the offset of the next hole, or the end of the file; None if unknown."""
         if _SEEK_HOLE is None:
             return None
         try:
@@ -119,10 +118,10 @@ class Extents:
 
 
 def extents(fd: int, start: int, stop: int, *, sparse: bool = True) -> Iterator[Extent]:
-    """The bytes of an open file between two offsets, as what is in holes and what isn't.
+    """Yield the extents of an open file between two offsets.
 
     Args:
-        sparse: See `may_have`; without, all of it is one.
+        sparse: False to yield one extent without searching for holes; see `may_have`.
     """
     if not sparse:
         if start < stop:
@@ -137,7 +136,7 @@ def extents(fd: int, start: int, stop: int, *, sparse: bool = True) -> Iterator[
 
 
 def hash_zeros(hasher: digests.new, count: int) -> None:
-    """Hash so many zeros."""
+    """Hash ``count`` zeros."""
     while count:
         step = min(count, _AT_ONCE)
         hasher.update(_ZEROS[:step])
@@ -145,8 +144,8 @@ def hash_zeros(hasher: digests.new, count: int) -> None:
 
 
 def leave(fd: int, start: int, stop: int) -> None:
-    """Have the bytes between two offsets of a file be zeros, without making it longer: a hole where
-    nothing was written. Moves the position of the descriptor.
+    """Fill a file with zeros between two offsets, without making it longer. What was never written
+    becomes a hole. Moves the position of the descriptor.
 
     Raises:
         OSError: What was written there can't be overwritten.
@@ -163,7 +162,7 @@ def leave(fd: int, start: int, stop: int) -> None:
                 return
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            end = min(stop, os.fstat(fd).st_size)  # it can't tell
+            end = min(stop, os.fstat(fd).st_size)  # holes are not supported: overwrite all of it
         if end <= at:
             return
         while at < end:
@@ -171,6 +170,6 @@ def leave(fd: int, start: int, stop: int) -> None:
 
 
 def lengthen(fd: int, size: int) -> None:
-    """Have a file end with a hole, if it has fewer bytes than ``size``; for who writes it alone."""
+    """Lengthen a file to ``size`` bytes by a hole at its end. No one else may be writing to it."""
     if os.fstat(fd).st_size < size:
         os.ftruncate(fd, size)

@@ -1,10 +1,11 @@
-"""When one failure is the end of a whole job: nothing that follows could succeed.
+"""Failures that end a whole job, because nothing that follows could succeed.
 
-A full disk, one that is read-only or gone, an account without room: a job of a million files would
-fail a million times. What was done stays, and the same command goes on later.
+With a full, read-only or missing disk, or an exhausted quota, a job of a million files would fail a
+million times. What was done is kept, and the same command can continue later.
 
-Lives here: which failures these are, and how many of them. Lives elsewhere: stopping, and what is
-said then (ftpclient/transfer/job.py, ftpserver/serving/commands/changing.py).
+Lives here: which failures these are, and how many of them.
+Lives elsewhere: stopping the job, and the messages about it (ftpclient/transfer/job.py,
+ftpserver/serving/commands/changing.py).
 """
 
 from __future__ import annotations
@@ -20,42 +21,44 @@ from ftpwire.errors import (
 )
 
 SMALL = 1024 * 1024
-"""Where a file of so many bytes, or fewer, finds no room, there is none."""
+"""If a file of at most this many bytes does not fit, nothing does."""
 IN_A_ROW = 3
-"""So many files without room, and nothing stored between them, are the end in any case."""
+"""After this many files in a row that did not fit, the job ends in any case."""
 
-STAYS = "what was done stays, and the same command goes on later"
-"""What is said when a job has ended before all of it was tried."""
+STAYS = "what was done is kept; run the same command again to continue"
+"""The advice when a job has ended early."""
+CANCELLED = "cancelled; nothing was changed"
+"""The message when the user answered a question before any change with no."""
 
 NO_ROOM = (QuotaExceeded, DiskFull)
 ENDINGS = (QuotaExceeded, DiskFull, ReadOnly, DiskGone, DiskFailed)
-"""What can be the end of a job."""
+"""Errors that can end a job."""
 
 
 class JobEnd:
-    """Looks at the failures of one job, in their order."""
+    """Decides after which of its failures a job ends. It needs all of them, in order."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
 
     def stored(self) -> None:
-        """Something found room."""
+        """Report that something could be stored."""
         self._in_a_row = 0
 
     def is_reached(self, error: FtpError, size: int, *, at_target: bool = True) -> bool:
-        """Whether a failure is the end.
+        """Report a failure. Return True if it ends the job.
 
         Args:
             size: Bytes of the file that failed; 0 for directories and links.
-            at_target: It is about what is written to. What is read from is the end only when it is
-                gone: one file that can't be read says nothing about the others.
+            at_target: True if it is about the target. A failure of the source ends the job only if
+                the file system is gone: one unreadable file says nothing about the others.
         """
         if not isinstance(error, ENDINGS):
             return False
         if not at_target:
             return isinstance(error, DiskGone) and self._is_third()
         if isinstance(error, NO_ROOM) and _has_figures(error):
-            # a file too large for what is left says nothing about smaller ones
+            # a file too large for the free space says nothing about smaller ones
             return self._is_third() or max(size, _needed(error)) <= SMALL
         return True
 
@@ -65,7 +68,7 @@ class JobEnd:
 
 
 def _has_figures(error: CommandError) -> bool:
-    """Whether it was refused by its size; else the disk was full when it was written."""
+    """Return True if it was refused because of its size; False if the disk filled up meanwhile."""
     return isinstance(error, QuotaExceeded) or error.needed is not None
 
 

@@ -1,10 +1,11 @@
-"""Words that were probably meant, for messages about unknown ones.
+"""Guessing the word that was meant, for messages about unknown ones.
 
-A wrong guess is worse than none: somebody may type it. So only a misspelling counts, never a mere
-likeness, and no guess leads to what removes something.
+A wrong guess is worse than none, because the user may type it. So only a misspelling counts, not
+just any similar word, and a guess is never a command or option that removes something.
 
-Lives here: which word of several is meant. Lives elsewhere: what other tools call our commands and
-options, which the command lines know (ftpclient/cli/group.py, ftpserver/cli/help.py).
+Lives here: which one of several words is meant.
+Lives elsewhere: what other tools call our commands and options; the command lines know that
+(ftpclient/cli/group.py, ftpserver/cli/help.py).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _SHORTEST = 3
-"""Letters; a shorter word is one mistake away from too many others."""
+"""Fewest letters of a word to guess for: a shorter one is one mistake away from too many others."""
 _LONG = 6
-"""Letters from which on two mistakes are allowed."""
+"""Fewest letters of a word that may have two mistakes."""
 _REMOVING = frozenset(
     {
         *("rm", "rmdir", "remove", "purge", "forget", "logout", "revoke", "empty"),
@@ -22,15 +23,15 @@ _REMOVING = frozenset(
         *("remove-source", "remove-source-files", "take-home", "retire"),
     }
 )
-"""Commands and options, without their dashes, that remove something or end somebody's work."""
+"""Commands and options, without their dashes, that remove something or interrupt other users."""
 
 
 def probably_meant(word: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``word`` is a misspelling or the beginning of, or None.
+    """Return the one of ``known`` that ``word`` is a misspelling or the beginning of, or None.
 
-    A misspelling has one mistake (a letter missing, added, replaced, or two neighbours swapped),
-    or two in a word of six letters or more. Leading dashes don't count as letters. Where two words
-    are equally near, the one of the same letters is meant; else none is.
+    A misspelling has one mistake (a letter missing, added, replaced, or two neighbours swapped), or
+    two in a word of six letters or more. Leading dashes don't count as letters. If two words are
+    equally near, one with the same letters is preferred; otherwise there is no guess.
     """
     typed = word.lstrip("-")
     if len(typed) < _SHORTEST:
@@ -50,15 +51,16 @@ def probably_meant(word: str, known: Iterable[str]) -> str | None:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """What to add to a message about an unknown word: ``: did you mean …?``, or nothing."""
+    """Return what to add to a message about an unknown word: ``: did you mean …?``, or nothing."""
     meant = probably_meant(word, known)
     return "" if meant is None else f": did you mean {meant}?"
 
 
 def distance(one: str, other: str) -> int:
-    """How many mistakes make one word the other: the optimal string alignment distance.
+    """Return how many mistakes turn one word into the other: the optimal string alignment distance.
 
-    The Damerau-Levenshtein distance, where no part is changed twice (Boytsov, *Indexing methods for
+    This is the Damerau-Levenshtein distance, where no part is changed twice (Boytsov, *Indexing
+    methods for
     approximate dictionary searching*, 2011, section 2.2).
     """
     before, last = [0] * (len(other) + 1), list(range(len(other) + 1))

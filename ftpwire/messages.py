@@ -1,12 +1,12 @@
-"""Every request and reply: one msgspec struct each, tagged by name.
+"""Every request and reply: one msgspec struct for each, tagged by name.
 
-Lives here: what travels in control frames. Decoding is validation, and the type of a request
-is the key of the server's dispatch table. docs/protocol.md is the reference for other clients.
+Lives here: the contents of control frames. Decoding validates them, and the type of a request is
+the key of the server's dispatch table. docs/protocol.md is the reference for other clients.
 Lives elsewhere: the frames around them (frames.py), what a server does with them (ftpserver).
 
-Sizes and offsets are bytes, times are nanoseconds since 1970 (UTC), paths are absolute remote
-paths, digests are 32 bytes of BLAKE3. A field added later needs a default, so that older peers
-still decode.
+Unless a docstring says otherwise, sizes and offsets are in bytes, times in nanoseconds since 1970
+(UTC), paths are absolute remote paths, and digests are 32 bytes of BLAKE3. A field that is added
+later needs a default, so that older peers can still decode the message.
 """
 
 from __future__ import annotations
@@ -35,37 +35,38 @@ from ftpwire.errors import (
 from ftpwire.paths import name_of, show
 
 MAGIC = b"FTPW"
-"""What the first frame's payload starts with, before its HELLO."""
+"""The first bytes of the first frame's payload; the HELLO follows them."""
 VERSION = 1
 VERSIONS = (VERSION,)
-"""The versions of the protocol that are spoken here."""
+"""The protocol versions that this side speaks."""
 
 PIECES = "pieces"
-"""Feature of a server: `Get` with ``length``, and `Put` with ``pieces``."""
+"""Feature of a server: it supports `Get` with ``length`` and `Put` with ``pieces``."""
 ALIVE = "alive"
-"""Feature of a server: while it owes an answer it sends something, if only a `Progress`, more often
-than each ``stall_ms`` of its `Hello`, whatever its disk does."""
+"""Feature of a server: while a reply is due, it sends something (a `Progress` if nothing else) more
+often than every ``stall_ms`` of its `Hello`, however slow its disk is."""
 KEPT = "kept"
-"""Feature of a server: `ListKept` and `DropKept`, and `Room` with ``kept``."""
+"""Feature of a server: it supports `ListKept`, `DropKept`, and `Room` with ``kept``."""
 IF_SAME = "if-same"
-"""Feature of a server: `Remove` with ``size`` and ``mtime_ns``."""
+"""Feature of a server: it supports `Remove` with ``size`` and ``mtime_ns``."""
 ALONE = "alone"
-"""Feature of a server: a request that it doesn't know, or with a value that can't be, fails alone,
-by ``unknown-request`` or ``bad-request``. Before, it ended the connection."""
+"""Feature of a server: an unknown request, or one with an invalid value, fails by itself with
+``unknown-request`` or ``bad-request``. Older servers close the connection."""
 TRASH = "trash"
-"""Feature of a server: it keeps what is removed and replaced, unless an account has no trash:
-`Operation`, `ListTrash`, `Restore`, `Purge`, ``in_trash``, ``final``, and numbered requests."""
+"""Feature of a server: it keeps what is removed and replaced, unless the account has no trash. It
+supports `Operation`, `ListTrash`, `Restore`, `Purge`, ``in_trash``, ``final`` and numbered
+requests."""
 HOLES = "holes"
-"""Feature of a server: a `Hole` may stand in an upload, and `Get` has ``holes``."""
+"""Feature of a server: it accepts a `Hole` in an upload, and `Get` with ``holes``."""
 MANY_FILES = "many-files"
-"""Feature of a server: `PutFiles` and `GetFiles`."""
+"""Feature of a server: it supports `PutFiles` and `GetFiles`."""
 
 MOST_ITEMS = 1000
-"""Most things that one `PutFiles` or `GetFiles` is about: files, and directories that are named."""
+"""Most items in one `PutFiles` or `GetFiles`: its files, and the directories that it names."""
 MOST_BYTES = 256 * 1024
-"""Most bytes that the files of one `PutFiles` or `GetFiles` have together."""
+"""Most bytes of all files of one `PutFiles` or `GetFiles` together."""
 MOST_TOLD = 64 * 1024
-"""Bytes of a `PutFiles` or `GetFiles` itself that a client keeps to."""
+"""Largest `PutFiles` or `GetFiles` message that a client sends, in bytes (without the DATA)."""
 
 MAX_USER = 64
 MAX_PASSWORD = 1024
@@ -100,31 +101,31 @@ class Message(
     frozen=True,
     tag_field="op",
     omit_defaults=True,
-    forbid_unknown_fields=True,  # by the decoder alone: see decoding.py, which passes over them
+    forbid_unknown_fields=True,  # only in the fast decoder: decoding.py then skips unknown fields
 ):
     """Base of everything that travels in a control frame."""
 
 
 class RequestBase(Message, frozen=True):
-    """What a client may ask for. All of them together are `Request`."""
+    """Base of all requests of a client. Their union is `Request`."""
 
 
 class RequestFor(RequestBase, Generic[R], frozen=True):
-    """A request that one REPLY answers, an ``R``."""
+    """A request that is answered by one REPLY, an ``R``."""
 
     if not TYPE_CHECKING:
-        __class_getitem__ = classmethod(GenericAlias)  # Generic's own takes longer than the class
+        __class_getitem__ = classmethod(GenericAlias)  # Generic's own is slower than the class body
 
 
 class ChangeFor(RequestFor[R], Generic[R], frozen=True, kw_only=True):
-    """A request that changes something, so that it can't be asked again when its answer was lost,
-    unless the server knows that it is the same one.
+    """A request that changes something. When its reply was lost it must not be sent again, unless
+    the server recognizes it as the same request.
 
     Attributes:
-        number: Which request of the connection's `Operation` it is, among those of all of its
-            connections; 0: it has no number.
-        again: It may have been done already: the server looks for its answer, and repeats that
-            instead of the work.
+        number: The number of the request within the `Operation` of its connection, unique among all
+            connections of that operation; 0 for none.
+        again: True if the request may have been carried out before: the server looks for the reply
+            that it recorded, and repeats that instead of the work.
     """
 
     number: Number = 0
@@ -132,26 +133,27 @@ class ChangeFor(RequestFor[R], Generic[R], frozen=True, kw_only=True):
 
 
 class StreamFor(RequestBase, Generic[R, E], frozen=True):
-    """A request that any number of REPLY frames answer, each an ``R``, and an END with an ``E``."""
+    """A request that is answered by any number of REPLY frames (``R``), and an END (``E``)."""
 
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
 
 
-# What is told about a file ---------------------------------------------------------------
+# Files and directories -------------------------------------------------------------------
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file, directory or link.
 
     Attributes:
-        path: In a `Page`, the name in its directory; in a reply to `Stat`, the path asked for.
-        type: ``other`` is a FIFO, device or socket: reported, never served.
-        size: Bytes (of a link: of its target's text).
+        path: In a `Page`, the name in its directory; in a reply to `Stat`, the requested path.
+        type: The kind of the entry. ``other`` is a FIFO, device or socket: listed, never served.
+        size: Size in bytes; of a link, that of its target's text.
         mode: Permission bits.
-        mtime_ns: Last change of the contents.
-        target: Where a link points, as it was stored.
-        digest: Of a file, where it was asked for and is kept beside the file and still true.
+        mtime_ns: Time of the last change of the contents.
+        target: The path that a link points to, as it was stored; None if it is no link.
+        digest: The digest of a file, if the request asked for it and a valid one is stored with the
+            file.
     """
 
     path: bytes
@@ -169,10 +171,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Problem(msgspec.Struct, frozen=True, array_like=True):
-    """Something in a tree that could not be read, and why: the rest goes on.
+    """A file or directory of a tree that could not be processed, and the reason. The rest of the
+    request continues.
 
     Attributes:
         path: In a `Page`, the name in its directory, or empty for the directory itself.
+        code: A code of ftpwire/errors.py, as in `Failed`.
+        message: The reason, for display.
     """
 
     path: bytes
@@ -187,21 +192,22 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
     """The first message of each side, after the bytes ``FTPW``.
 
     Attributes:
-        version: Of a client: the version that it speaks with a server which doesn't know
-            ``versions``. Of a server: the one that is spoken from here on.
-        software: Name and version, for people.
-        features: Optional abilities, which the other side may rely on; unknown ones are ignored.
-        max_control: Largest control payload this side accepts after log-in, in bytes.
-        max_data: Largest DATA payload this side accepts after log-in, in bytes.
-        max_requests: Most unanswered requests this side wants to see (of a server). It is a wish:
-            nobody counts.
-        max_unanswered: Most unanswered request and DATA bytes of small uploads (of a server). The
-            same.
-        stall_ms: How long this side waits for a peer that is silent when it should not be, in
-            milliseconds (of a server); 0 when it isn't known.
-        versions: All that this side speaks, at most 16; empty from one that says ``version`` alone.
-        max_sessions: Most sessions that an account may have at the same time, of all its clients,
-            unless `LoggedIn` says otherwise (of a server); 0 when it isn't known.
+        version: Of a client: the version to speak with a server that does not know ``versions``. Of
+            a server: the version that both sides speak from here on.
+        software: Name and version, for display.
+        features: Optional abilities that the other side may rely on. Unknown ones are ignored.
+        max_control: Largest control payload that this side accepts after log-in, in bytes.
+        max_data: Largest DATA payload that this side accepts after log-in, in bytes.
+        max_requests: Most unanswered requests that the server wants to have at a time. This is
+            advice: the server does not enforce it.
+        max_unanswered: Most bytes of unanswered small uploads, requests and DATA, that the server
+            wants to have at a time. This is advice, too.
+        stall_ms: How long the server waits for a client that is silent when it should send or
+            receive, in milliseconds; 0 if unknown.
+        versions: All versions that this side speaks, at most 16; empty if it only sends
+            ``version``.
+        max_sessions: Most sessions that an account may have at the same time, those of all its
+            clients together, unless `LoggedIn` gives another limit (of a server); 0 if unknown.
 
     Replies: the server's `Hello`; or `Failed` with ``version`` or ``bad-magic``.
     """
@@ -221,8 +227,12 @@ class Hello(Message, frozen=True, tag="hello", omit_defaults=False):
 class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
     """Log in with a password.
 
-    Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
-    password was wrong; ``banned``, ``busy``, ``too-many``.
+    Attributes:
+        user: Name of the account.
+        password: Its password.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused`` (the same for a wrong name and a wrong
+    password), ``banned``, ``busy``, ``too-many``.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
@@ -233,10 +243,14 @@ class Login(RequestFor["LoggedIn"], frozen=True, tag="login"):
 
 
 class LoginToken(RequestFor["LoggedIn"], frozen=True, tag="login-token"):
-    """Log in with a token that `IssueToken` gave.
+    """Log in with a token from `IssueToken`.
 
-    Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same whether the name or the
-    token was wrong, expired or revoked.
+    Attributes:
+        user: Name of the account.
+        token: A token of it, as in `TokenIssued`.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused``, the same for a wrong name and for a
+    wrong, expired or revoked token.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
@@ -247,22 +261,27 @@ class LoginToken(RequestFor["LoggedIn"], frozen=True, tag="login-token"):
 
 
 class LoginPeer(RequestFor["LoggedIn"], frozen=True, tag="login-peer"):
-    """Log in as an account that the system user at this end of a Unix socket may use.
+    """Log in as an account that the client's system user may use, over a Unix socket.
 
-    Replies: `LoggedIn`; or `Failed` with ``login-refused``, also on every other connection.
+    Attributes:
+        user: Name of the account.
+
+    Replies: `LoggedIn`; or `Failed` with ``login-refused``, always on any other kind of connection.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
 
 
 class LoggedIn(Message, frozen=True, tag="logged-in"):
-    """The session is open: the limits of `Hello` hold from here.
+    """The session is open. The limits of `Hello` apply from here on.
 
     Attributes:
-        max_sessions: Where the account has a limit of its own: as in `Hello`; 0: that holds.
-        final: The account has no trash now: what it removes and replaces is gone for good. It can
-            change while the session is open. A server without the feature ``trash`` has none, and
-            doesn't say so.
+        user: Name of the account.
+        max_sessions: The account's own limit, as in `Hello`; 0 if it has none and that of `Hello`
+            applies.
+        final: True if the account has no trash now: what it removes and replaces can't be restored.
+            This can change while the session is open. Servers without the feature ``trash`` have no
+            trash and leave it False.
     """
 
     user: str
@@ -271,13 +290,15 @@ class LoggedIn(Message, frozen=True, tag="logged-in"):
 
 
 class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
-    """Make an account, and log in as it.
+    """Create an account, and log in as it.
 
     Attributes:
-        invitation: The code of an invitation; None where registration is open to everybody.
+        user: Name of the new account.
+        password: Its password.
+        invitation: The code of an invitation; None if the server lets anyone register.
 
-    Replies: `LoggedIn`; or `Failed` with ``registration-closed``, ``name-taken``,
-    ``bad-account``, ``busy``; with ``too-many`` the account was made all the same.
+    Replies: `LoggedIn`; or `Failed` with ``registration-closed``, ``name-taken``, ``bad-account``,
+    ``busy``; or ``too-many``: the account was created, but is not logged in.
     """
 
     user: Annotated[str, Meta(max_length=MAX_USER)]
@@ -288,14 +309,19 @@ class Register(RequestFor["LoggedIn"], frozen=True, tag="register"):
         return f"Register(user={self.user!r}, password=…)"
 
 
-# The account's own keys --------------------------------------------------------------------
+# The account's password and tokens -----------------------------------------------------------
 
 
 class ChangePassword(RequestFor["Done"], frozen=True, tag="change-password"):
-    """Set a new password, and revoke all tokens of the account; its other sessions end soon after.
+    """Set a new password, and revoke all tokens of the account. Its other sessions are closed soon
+    after.
 
-    Replies: `Done`; or `Failed` with ``login-refused`` when the old one is wrong, ``banned``,
-    ``busy``, or ``bad-account`` when the new one can't be used.
+    Attributes:
+        old: The current password.
+        new: The new password.
+
+    Replies: `Done`; or `Failed` with ``login-refused`` if the old password is wrong,
+    ``bad-account`` if the new one is not acceptable, ``banned`` or ``busy``.
     """
 
     old: Annotated[str, Meta(max_length=MAX_PASSWORD)]
@@ -306,16 +332,16 @@ class ChangePassword(RequestFor["Done"], frozen=True, tag="change-password"):
 
 
 class IssueToken(RequestFor["TokenIssued"], frozen=True, tag="issue-token"):
-    """Ask for a token to log in with, for scripts.
+    """Ask for a new token to log in with, e.g. for scripts.
 
     Attributes:
-        name: For people, to tell tokens apart.
-        seconds: How long it is good for; None for as long as the server gives. In a session that
-            logged in with a token, it ends with that one at the latest, and is revoked with it.
+        name: A name for display, to tell tokens apart.
+        seconds: Lifetime of the token; None for the server's default. In a session that logged in
+            with a token, the new token expires no later than that one, and is revoked with it.
 
-    Replies: `TokenIssued`; or `Failed` with ``too-many`` when the account has too many,
-    ``forbidden`` when the token of this session was revoked or has expired, ``bad-account`` when
-    there is a NUL in the name.
+    Replies: `TokenIssued`; or `Failed` with ``too-many`` if the account has too many tokens,
+    ``forbidden`` if the token of this session was revoked or has expired, ``bad-account`` if the
+    name contains a NUL.
     """
 
     name: Annotated[str, Meta(max_length=MAX_TOKEN_NAME)] = ""
@@ -323,11 +349,13 @@ class IssueToken(RequestFor["TokenIssued"], frozen=True, tag="issue-token"):
 
 
 class TokenIssued(Message, frozen=True, tag="token-issued"):
-    """Answer to `IssueToken`. The token is told once, and is stored nowhere as it is.
+    """Reply to `IssueToken`. The token is sent only once; the server stores no copy of it, only a
+    hash.
 
     Attributes:
-        id: What it is listed and revoked by.
-        expires: Seconds since 1970; None for never.
+        id: The ID by which the token is listed and revoked.
+        token: The token itself.
+        expires: Expiry time in seconds since 1970; None for never.
     """
 
     id: str
@@ -339,12 +367,16 @@ class TokenIssued(Message, frozen=True, tag="token-issued"):
 
 
 class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
-    """What is told about a token. Times are seconds since 1970.
+    """A token of the account. Times are in seconds since 1970.
 
     Attributes:
-        used: When it was last logged in with, to the hour; None for never.
-        current: Whether this session logged in with it.
-        parent: The id of the token that made it: it goes with that one.
+        id: The ID by which it is revoked.
+        name: Its name for display.
+        created: Time when it was issued.
+        expires: Time when it expires; None for never.
+        used: Time of the last log-in with it, rounded to the hour; None for never.
+        current: True if this session logged in with it.
+        parent: The ID of the token that it was created with; it is revoked with that one.
     """
 
     id: str
@@ -361,17 +393,17 @@ class ListTokens(RequestFor["Tokens"], frozen=True, tag="list-tokens"):
 
 
 class Tokens(Message, frozen=True, tag="tokens"):
-    """Answer to `ListTokens`."""
+    """Reply to `ListTokens`."""
 
     tokens: list[TokenInfo] = []
 
 
 class RevokeToken(RequestFor["Done"], frozen=True, tag="revoke-token"):
-    """Revoke a token, and all that were made with it. Sessions that logged in with one of these end
-    soon after, except the one that revokes its own.
+    """Revoke a token, and all tokens that were created with it. Sessions that logged in with one of
+    these are closed soon after, except the session that revokes its own token.
 
     Attributes:
-        id: Which one; None for the one that this session logged in with.
+        id: ID of the token; None for the one that this session logged in with.
 
     Replies: `Done`; or `Failed` with ``not-found``.
     """
@@ -383,13 +415,14 @@ class RevokeToken(RequestFor["Done"], frozen=True, tag="revoke-token"):
 
 
 class Stat(RequestFor["Found"], frozen=True, tag="stat"):
-    """Ask about one path.
+    """Ask for the state of one path.
 
     Attributes:
-        follow: Tell about what a link points to, not about the link.
-        digest: Tell the digest that is kept beside the file, if it is still true.
-        in_trash: The name of an operation, and of one of its items in the trash: ``path`` is then
-            the path below that, ``/`` for itself.
+        path: The path.
+        follow: True to follow a link at ``path``.
+        digest: True to include the digest that is stored with the file, if it is still valid.
+        in_trash: Names of an operation and of one of its items in the trash; ``path`` is then
+            relative to that item, ``/`` being the item itself.
 
     Replies: `Found`; or `Failed` with ``not-found``.
     """
@@ -401,7 +434,11 @@ class Stat(RequestFor["Found"], frozen=True, tag="stat"):
 
 
 class Found(Message, frozen=True, tag="found"):
-    """Answer to `Stat`."""
+    """Reply to `Stat`.
+
+    Attributes:
+        entry: The entry at the path. Its ``path`` is the requested one.
+    """
 
     entry: Entry
 
@@ -409,18 +446,19 @@ class Found(Message, frozen=True, tag="found"):
 class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
     """List a directory, or with ``recursive`` the tree below it.
 
-    Directories come one after another: all pages of one, then those of the first directory in
-    it with all below that, and so on. So whoever reads them never needs to keep more than the
+    The listing is in depth-first order: all pages of a directory, then those of its first
+    subdirectory with everything below that, and so on. A reader never needs to hold more than the
     names of one directory.
 
     Attributes:
-        follow: Follow links to what they point to (a link that leads into its own parents is
-            a `Problem`).
+        path: A directory, or any other path.
+        recursive: True to list the whole tree.
+        follow: True to follow links (a link to one of its own parent directories is a `Problem`).
         digest: As in `Stat`.
         in_trash: As in `Stat`.
 
-    Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` when the
-    directory itself can't be read. Of a path that is no directory: one entry with an empty path.
+    Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` if the
+    directory itself can't be read. If the path is no directory: one entry with an empty path.
     """
 
     path: Path
@@ -434,8 +472,10 @@ class Page(Message, frozen=True, tag="page"):
     """A part of a listing, in the order of the file system.
 
     Attributes:
-        directory: Which directory the names are in, relative to what was listed.
-        complete: The last page of that directory.
+        directory: Path of the directory that the names are in, relative to the listed one.
+        complete: True in the last page of that directory.
+        entries: Entries of the directory.
+        problems: What could not be read in it.
     """
 
     directory: bytes = b""
@@ -449,9 +489,11 @@ class Listed(Message, frozen=True, tag="listed"):
 
 
 class Hash(RequestFor["Hashed"], frozen=True, tag="hash"):
-    """Ask for a file's BLAKE3: the kept one if it is still true, else computed (with `Progress`).
+    """Ask for a file's BLAKE3 digest. A valid stored one is sent; else it is computed, with
+    `Progress`.
 
     Attributes:
+        path: The file.
         in_trash: As in `Stat`.
 
     Replies: `Hashed`; or `Failed` with ``not-found``, ``is-a-directory``, ``not-regular``.
@@ -462,44 +504,48 @@ class Hash(RequestFor["Hashed"], frozen=True, tag="hash"):
 
 
 class Hashed(Message, frozen=True, tag="hashed"):
-    """Answer to `Hash`."""
+    """Reply to `Hash`.
+
+    Attributes:
+        digest: BLAKE3 digest of the file.
+        size: Its size in bytes.
+    """
 
     digest: Digest
     size: int
 
 
 MAX_TIMES = 1000
-"""Most times that one `Space` can ask about."""
+"""Most times in one `Space`."""
 
 
 class Space(RequestFor["Room"], frozen=True, tag="space"):
-    """Ask for the account's room. Replies: `Room`.
+    """Ask for the account's quota and free space. Replies: `Room`.
 
     Attributes:
-        times: Tell also which mtimes the server's disk keeps when these are set, in nanoseconds.
+        times: Times to test: the reply says which mtime the server's disk keeps when each is set.
     """
 
     times: Annotated[list[TimeNs], Meta(max_length=MAX_TIMES)] = []
 
 
 class Room(Message, frozen=True, tag="room"):
-    """The account's room in bytes.
+    """The account's quota and free space, in bytes.
 
     Attributes:
-        total: The quota; None when there is none.
-        used: Bytes of stored files, those in the trash left out.
-        held: Bytes reserved by uploads under way, and by those that are kept.
-        free: What a new upload may take; None when unlimited. What is in the trash is given up for
-            that, so it counts as free.
-        total_files: Most files, directories and links; None when there is no limit.
-        used_files: How many there are; None when they aren't counted.
-        disk_free: What the server's disk has room for; None when that isn't told.
-        kept_times: For each of the times that were asked about, the one that the disk keeps; None
-            when that isn't known.
-        kept: Of ``held``, what is kept for uploads that were interrupted.
-        kept_uploads: How many these are.
-        trash: Bytes that are in the trash.
-        trash_files: Files, directories and links there.
+        total: The quota; None for no quota.
+        used: Bytes of stored files, without the trash.
+        held: Bytes reserved by running uploads, and by interrupted uploads that can be resumed.
+        free: Bytes available for a new upload; None for unlimited. The trash counts as free,
+            because its contents are removed when their space is needed.
+        total_files: Most files, directories and links; None for no limit.
+        used_files: Number of these; None if they are not counted.
+        disk_free: Free bytes on the server's disk; None if the server does not reveal it.
+        kept_times: For each requested time, the one that the disk keeps; None if unknown.
+        kept: Bytes of ``held`` that belong to interrupted uploads.
+        kept_uploads: Number of interrupted uploads.
+        trash: Bytes in the trash.
+        trash_files: Number of files, directories and links in the trash.
     """
 
     used: int
@@ -517,21 +563,21 @@ class Room(Message, frozen=True, tag="room"):
 
 
 class ListKept(StreamFor["KeptUploads", "Listed"], frozen=True, tag="list-kept"):
-    """Ask for the account's uploads that were interrupted and wait for a resume.
+    """Ask for the account's interrupted uploads, which can be resumed.
 
     Replies: `KeptUploads` as often as needed, then END with `Listed`.
     """
 
 
 class KeptUpload(msgspec.Struct, frozen=True, array_like=True):
-    """An upload that was interrupted.
+    """An interrupted upload.
 
     Attributes:
-        path: Its target; None where the server doesn't know it, or doesn't tell.
-        size: Bytes that are kept.
-        total: Bytes that it is to have. So much room it holds.
-        touched: Seconds since 1970, by the server's clock: when its last byte came.
-        until: Seconds since 1970: when it is dropped.
+        path: Its target; None if the server does not know it, or does not reveal it.
+        size: Bytes received so far.
+        total: Size of the whole file, which is reserved for it.
+        touched: Time of its last byte, by the server's clock, in seconds since 1970.
+        until: Time when it expires and is discarded, in seconds since 1970.
     """
 
     path: bytes | None
@@ -542,23 +588,23 @@ class KeptUpload(msgspec.Struct, frozen=True, array_like=True):
 
 
 class KeptUploads(Message, frozen=True, tag="kept-uploads"):
-    """A part of the answer to `ListKept`."""
+    """A part of the reply to `ListKept`."""
 
     uploads: list[KeptUpload] = []
 
 
 class DropKept(RequestFor["KeptDropped"], frozen=True, tag="drop-kept"):
-    """Drop uploads that were interrupted: their room is free then.
+    """Discard interrupted uploads, which frees the space that they reserve.
 
     Attributes:
-        upload: Their target; None for all of the account. Nothing is stored there yet, so no rule
-            about paths holds.
-        size: With ``mtime_ns``: only what is kept of a source of this size and time. Both are
-            given or none, and with ``upload`` alone.
-        mtime_ns: Nanoseconds since 1970.
+        upload: Their target; None for all of the account. Nothing is stored there yet, so path
+            permissions do not apply.
+        size: With ``mtime_ns``: discard only the upload of a source with this size and time. Both
+            are given or none, and only together with ``upload``.
+        mtime_ns: See ``size``.
 
-    Replies: `KeptDropped`; or `Failed` with ``not-found`` (none is kept for the path), ``busy``
-    (a session is uploading it), or ``bad-request``.
+    Replies: `KeptDropped`; or `Failed` with ``not-found`` (no interrupted upload for the path),
+    ``busy`` (a session is uploading it), or ``bad-request``.
     """
 
     upload: Path | None = None
@@ -567,14 +613,14 @@ class DropKept(RequestFor["KeptDropped"], frozen=True, tag="drop-kept"):
 
 
 class KeptDropped(Message, frozen=True, tag="kept-dropped"):
-    """Answer to `DropKept`.
+    """Reply to `DropKept`.
 
     Attributes:
-        count: Uploads that were dropped.
-        size: Bytes of room that they held.
-        busy: How many were not dropped, because a session resumed them just then.
-        under_way: How many uploads that were meant a session had open all the time: they were not
-            kept, and go on.
+        count: Number of uploads that were discarded.
+        size: Bytes of space that they had reserved.
+        busy: Number of uploads that were not discarded because a session just resumed them.
+        under_way: Number of matching uploads that are running in a session. They are not
+            interrupted, and continue.
     """
 
     count: int
@@ -584,27 +630,28 @@ class KeptDropped(Message, frozen=True, tag="kept-dropped"):
 
 
 class WhoAmI(RequestFor["LoggedIn"], frozen=True, tag="whoami"):
-    """Ask who this session is logged in as. Replies: `LoggedIn`."""
+    """Ask which account this session is logged in as. Replies: `LoggedIn`."""
 
 
-# Moving bytes ------------------------------------------------------------------------------
+# Transferring files --------------------------------------------------------------------------
 
 
 class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
-    """Ask for the bytes of one file; links are followed inside the home.
+    """Ask for the bytes of one file. Links are followed inside the home.
 
     Attributes:
-        offset: Bytes to skip from the start.
-        prefix: Digest of the first ``offset`` bytes, as the client has them: if the file's own
-            have another one, all of it is sent.
-        length: Bytes to send at most; None for all that follow. For a client that brings a file
-            in pieces: these are not hashed here, and END has the kept digest or none.
-        holes: A `Hole` may stand in the place of DATA frames.
+        path: The file.
+        offset: Number of bytes to skip from the start of the file.
+        prefix: Digest of the first ``offset`` bytes as the client has them. If those of the file
+            have another digest, the whole file is sent.
+        length: Most bytes to send; None for all that follow. Meant for a client that fetches a file
+            in pieces: the server does not hash them, and END has the stored digest or none.
+        holes: True if the client accepts a `Hole` in place of DATA frames.
         in_trash: As in `Stat`.
 
-    Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also in the middle)
+    Replies: `Sending`, DATA frames, then END with `Sent`; or `Failed` (also between DATA frames)
     with ``not-found``, ``is-a-directory``, ``not-regular``, ``source-changed``,
-    ``stored-file-damaged``, ``too-many`` (transfers are running).
+    ``stored-file-damaged``, ``too-many`` (too many transfers are running).
     """
 
     path: Path
@@ -616,7 +663,14 @@ class Get(StreamFor["Sending", "Sent"], frozen=True, tag="get"):
 
 
 class Sending(Message, frozen=True, tag="sending"):
-    """DATA frames follow, from ``offset`` on; ``size`` is the whole file's."""
+    """DATA frames follow, from ``offset`` on. ``size`` is that of the whole file.
+
+    Attributes:
+        size: Size of the whole file.
+        mode: Permission bits.
+        mtime_ns: Time of the last change of the contents.
+        offset: Offset of the first byte that follows: 0, or that of the `Get`.
+    """
 
     size: Size
     mode: int
@@ -628,11 +682,11 @@ class Sent(Message, frozen=True, tag="sent"):
     """Payload of the END that closes a file's DATA frames, in either direction.
 
     Attributes:
-        digest: Of the whole file, from its first byte (whatever the offset was); None when
-            the sender could not tell.
-        size: The whole file's; after a `PutPiece`, the piece's.
-        grew: Of a `Get`: the file grew while it was read. ``size`` and ``digest`` are those of what
-            it was when it was opened, which is what was sent.
+        digest: Digest of the whole file from its first byte, whatever the offset was; None if the
+            sender does not know it.
+        size: Size of the whole file; after a `PutPiece`, that of the piece.
+        grew: True if the file grew while a `Get` read it. ``size`` and ``digest`` then describe the
+            file as it was when it was opened, which is what was sent.
     """
 
     size: Size
@@ -641,24 +695,26 @@ class Sent(Message, frozen=True, tag="sent"):
 
 
 class Put(RequestFor["Ready | Stored"], frozen=True, tag="put"):
-    """Store one file: DATA frames follow, then END with `Sent`; the digest is compared.
+    """Store one file. DATA frames follow, then END with `Sent`; the server compares the digest.
 
-    The file appears under its name whole, after it is verified and durable, or not at all.
-    No other request may stand between the `Put` and its END or CANCEL.
+    The file appears at its path as a whole, after it was verified and made durable, or not at all.
+    No other request may come between a `Put` and its END or CANCEL.
 
     Attributes:
-        size: Of the whole file; None when not known beforehand (a pipe).
-        mode: Permission bits; setuid, setgid and sticky are dropped.
-        overwrite: What to do when something is there: ``older`` replaces it only if its
-            mtime is before ``mtime_ns``.
-        ask: Wait for `Ready` before the DATA frames: for large files.
-        resume: With ``ask``: go on with what is left of an earlier try.
-        parents: Create missing parent directories.
-        pieces: With ``ask`` and ``size``: have the bytes come by `PutPiece`, if the server can.
+        path: Path to store the file at.
+        size: Size of the whole file; None if unknown beforehand (a pipe).
+        mode: Permission bits. Setuid, setgid and sticky are ignored.
+        overwrite: What to do if the path exists: ``always`` replaces it, ``never`` fails, ``older``
+            replaces it only if its mtime is before ``mtime_ns``.
+        ask: True to wait for `Ready` before sending DATA frames; for large files.
+        resume: With ``ask``: continue an interrupted upload of the same file, if there is one.
+        parents: True to create missing parent directories.
+        pieces: With ``ask`` and ``size``: send the bytes by `PutPiece`, if the server supports it.
+        mtime_ns: Mtime to store; None for the current time.
 
     Replies: with ``ask``, `Ready`; then `Stored`. Or `Failed` with ``quota``, ``exists``,
-    ``too-many``, ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …;
-    what was sent of the file is then passed over until its END or CANCEL.
+    ``too-many``, ``not-newer``, ``is-a-directory``, ``verification-failed``, ``disk-full``, …; the
+    server then discards what the client still sends of the file, up to its END or CANCEL.
     """
 
     path: Path
@@ -673,14 +729,14 @@ class Put(RequestFor["Ready | Stored"], frozen=True, tag="put"):
 
 
 class Ready(Message, frozen=True, tag="ready"):
-    """Answer to a `Put` with ``ask``: send the bytes from ``offset`` on.
+    """Reply to a `Put` with ``ask``: send the bytes from ``offset`` on.
 
     Attributes:
-        offset: Bytes that are there, verified, from an earlier try.
-        digest: Of these bytes. If the source's own first bytes have another one, it has
-            changed: CANCEL, and `Put` again with ``resume`` false.
-        key: Where pieces were asked for and can be taken: what each `PutPiece` needs. All bytes
-            come by these then, and END when all of them are `Taken`.
+        offset: Number of bytes that the server has from an interrupted upload, verified.
+        digest: Digest of these bytes. If the first bytes of the source have another digest, the
+            source has changed: CANCEL, and `Put` again with ``resume`` false.
+        key: Key for each `PutPiece`, if pieces were requested and are supported; else None. With a
+            key all bytes are sent by `PutPiece`, and END when all pieces are `Taken`.
     """
 
     offset: Size = 0
@@ -689,16 +745,16 @@ class Ready(Message, frozen=True, tag="ready"):
 
 
 class PutPiece(RequestFor["Taken"], frozen=True, tag="put-piece"):
-    """Bring a part of a file that another session of the account has an open `Put` for: DATA
-    frames follow, then END with `Sent`.
+    """Send a part of a file that another session of the account has an open `Put` for. DATA frames
+    follow, then END with `Sent`.
 
     Attributes:
-        key: From that upload's `Ready`; good until it ends.
-        offset: Where the piece begins in the file.
-        size: Bytes of the piece; one at least.
+        key: The key from that upload's `Ready`; valid until the upload ends.
+        offset: Offset of the piece in the file.
+        size: Bytes of the piece, at least one.
 
-    Replies: `Taken`; or `Failed` with ``lease-lost`` when no such upload is open, ``failed`` when
-    the piece isn't missing, ``too-many``, ``verification-failed``, ``disk-full``.
+    Replies: `Taken`; or `Failed` with ``lease-lost`` if no such upload is open, ``failed`` if these
+    bytes are not missing, ``too-many``, ``verification-failed``, ``disk-full``.
     """
 
     key: Key
@@ -707,11 +763,15 @@ class PutPiece(RequestFor["Taken"], frozen=True, tag="put-piece"):
 
 
 class Taken(Message, frozen=True, tag="taken"):
-    """The piece is where it belongs. It counts once the whole file is `Stored`."""
+    """The piece was written. It is part of the file once the whole file is `Stored`."""
 
 
 class Stored(Message, frozen=True, tag="stored"):
-    """The file is stored under its name, verified and durable."""
+    """The file is stored at its path, verified and durable.
+
+    Attributes:
+        size: Size of the file in bytes.
+    """
 
     size: int
 
@@ -722,11 +782,14 @@ Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
 
 
 class NewFile(msgspec.Struct, frozen=True, array_like=True):
-    """One file of a `PutFiles`; its attributes are those of a `Put` and of its `Sent`.
+    """One file of a `PutFiles`. Its attributes are those of a `Put` and of its `Sent`.
 
     Attributes:
-        name: In its directory.
-        digest: Of its bytes.
+        name: Name in its directory.
+        digest: Digest of its bytes.
+        size: Size in bytes.
+        mode: Permission bits.
+        mtime_ns: Mtime to store.
     """
 
     name: Name
@@ -737,12 +800,13 @@ class NewFile(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NewFiles(msgspec.Struct, frozen=True, array_like=True):
-    """Files that go to one directory.
+    """New files in one directory.
 
     Attributes:
         path: The directory.
-        make: Make it first, if it is missing, with this mode, as `MakeDir` with ``parents`` and
-            ``fill`` does; None: don't.
+        make: Mode to create the directory with if it is missing, as `MakeDir` with ``parents`` and
+            ``fill`` does; None to not create it.
+        files: The files to store in it.
     """
 
     path: Path
@@ -751,7 +815,13 @@ class NewFiles(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True):
-    """A directory that is filled: its mode and time, as by `SetAttributes`."""
+    """The final mode and time of a directory whose contents are complete, as in `SetAttributes`.
+
+    Attributes:
+        path: The directory.
+        mode: Its permission bits.
+        mtime_ns: Its mtime.
+    """
 
     path: Path
     mode: Mode
@@ -759,23 +829,24 @@ class Finished(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PutFiles(StreamFor["NotStored", "FilesStored"], frozen=True, tag="put-files"):
-    """Store many small files: DATA frames follow, with the bytes of one file after another and
-    nothing between them, then END with `Sent` (the sum of their sizes; its digest isn't looked at).
+    """Store many small files. DATA frames follow, with the bytes of one file after another and
+    nothing between them, then END with `Sent` (the sum of their sizes; its digest is ignored).
 
-    It is the same as its parts sent one after another, in this order: each of ``directories`` is
-    made, if it says so, and its files are stored; then each of ``finished`` gets its attributes.
-    That is also how they are counted, from 0 on: a directory of ``directories`` itself (also
-    where it isn't made), its files, the next directory, …, and those of ``finished``. There are at
-    most `MOST_ITEMS`, whose files have at most `MOST_BYTES` bytes together. Nothing is done before
-    all bytes came. Zeros may come as a `Hole`.
+    The request is equivalent to its parts sent one after another, in this order: each of
+    ``directories`` is created if its ``make`` says so, and its files are stored; then each of
+    ``finished`` gets its attributes. Items are numbered in the same order from 0 on: a directory of
+    ``directories`` itself (even if it is not created), its files, the next directory, …, then those
+    of ``finished``. There are at most `MOST_ITEMS` items, and their files have at most `MOST_BYTES`
+    bytes together. Nothing is done before all bytes have arrived. Zeros may be sent as a `Hole`.
 
     Attributes:
-        overwrite, parents: Of all files, as in `Put`.
+        directories: The directories, with their new files.
+        finished: Directories that are complete after this request.
+        overwrite, parents: As in `Put`, for all files.
 
     Replies: `NotStored` as often as needed, then END with `FilesStored`; or `Failed`, and nothing
-    of it is stored: ``bad-request``, ``verification-failed`` (more or fewer bytes came),
-    ``too-many``, ``cancelled``; ``forbidden`` and ``disk-full`` where nothing can be stored in the
-    whole home.
+    is stored: ``bad-request``, ``verification-failed`` (more or fewer bytes arrived), ``too-many``,
+    ``cancelled``; ``forbidden`` or ``disk-full`` if nothing can be stored anywhere in the home.
     """
 
     directories: Annotated[list[NewFiles], Meta(max_length=MOST_ITEMS)]
@@ -785,13 +856,14 @@ class PutFiles(StreamFor["NotStored", "FilesStored"], frozen=True, tag="put-file
 
 
 class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
-    """Why one thing of a `PutFiles` was not done; as in `Failed`.
+    """The reason why one item of a `PutFiles` failed, as in `Failed`.
 
     Attributes:
-        index: Which one.
-        message: As in `Failed`; one that begins with ``": "`` goes behind the path, which both
-            sides know (`behind_path`, `failed`). Shortened where it doesn't fit.
-        rule: Left out where the message has to be shortened.
+        index: Number of the item.
+        message: As in `Failed`. If it begins with ``": "``, it follows the path, which both sides
+            know (`behind_path`, `failed`). Shortened if it does not fit into the frame.
+        rule: As in `Failed`; left out if the message had to be shortened.
+        code, needed, free, what, retry_after: As in `Failed`.
     """
 
     index: Annotated[int, Meta(ge=0, le=MOST_ITEMS - 1)]
@@ -805,12 +877,12 @@ class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
 
     @staticmethod
     def behind_path(message: str, path: bytes) -> str:
-        """What to send for a message about a path: where it begins with that, only the rest."""
+        """Return the message to send about a path: without the path, if it begins with it."""
         shown = show(path)
         return message[len(shown) :] if message.startswith(f"{shown}: ") else message
 
     def failed(self, path: bytes) -> Failed:
-        """The same as the `Failed` of a request about ``path`` alone."""
+        """Return the `Failed` that a request for ``path`` alone would have got."""
         message = self.message
         return Failed(
             self.code,
@@ -825,41 +897,54 @@ class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NotStored(Message, frozen=True, tag="not-stored"):
-    """A part of the answer to `PutFiles`: what failed of it, in the order of the indexes."""
+    """A part of the reply to `PutFiles`: the items that failed, in the order of their numbers.
+
+    Attributes:
+        failures: One entry for each item that failed.
+    """
 
     failures: Annotated[list[ItemFailure], Meta(max_length=MOST_ITEMS)]
 
 
 class FilesStored(Message, frozen=True, tag="files-stored"):
-    """End of the answer to `PutFiles`: all that is not in a `NotStored` was done, and is durable.
+    """End of the reply to `PutFiles`: all items that are in no `NotStored` were done, and are
+    durable.
 
     Attributes:
-        done: How many things that is: all that are counted but those in a `NotStored`.
+        done: Number of these items.
     """
 
     done: int
 
 
 class WantedFile(msgspec.Struct, frozen=True, array_like=True):
-    """One file of a `GetFiles`: its name in its directory, and how many bytes it must have."""
+    """One file of a `GetFiles`: its name in its directory, and the size that it must have."""
 
     name: Name
     size: Size
 
 
 class WantedFiles(msgspec.Struct, frozen=True, array_like=True):
-    """Files of one directory."""
+    """Files of one directory.
+
+    Attributes:
+        path: The directory.
+        files: Names and sizes of its files.
+    """
 
     path: Path
     files: Annotated[list[WantedFile], Meta(max_length=MOST_ITEMS)]
 
 
 class GetFiles(StreamFor["SendingFiles", "Sent"], frozen=True, tag="get-files"):
-    """Ask for many small files: at most `MOST_ITEMS`, directories counted, with at most
-    `MOST_BYTES` bytes together. Links are not followed at their names.
+    """Ask for many small files: at most `MOST_ITEMS` items, counting directories, with at most
+    `MOST_BYTES` bytes together. A link in place of a file is not followed.
 
-    Replies: `SendingFiles`, one or more, until each file is told of; DATA frames with the bytes of
-    those that come, one after another with nothing between them; END with `Sent`, whose ``size`` is
+    Attributes:
+        directories: The directories, with the files to send.
+
+    Replies: one or more `SendingFiles`, which cover all files; DATA frames with the bytes of those
+    that are sent, one after another with nothing between them; END with `Sent`, whose ``size`` is
     their sum, without a digest. Or `Failed` with ``bad-request``, ``cancelled``.
     """
 
@@ -867,7 +952,13 @@ class GetFiles(StreamFor["SendingFiles", "Sent"], frozen=True, tag="get-files"):
 
 
 class SentFile(msgspec.Struct, frozen=True, array_like=True):
-    """One file that is sent: it has as many bytes as were asked for."""
+    """One file that is sent. It has exactly the requested size.
+
+    Attributes:
+        mode: Permission bits.
+        mtime_ns: Time of the last change of the contents.
+        digest: Digest of its bytes.
+    """
 
     mode: Mode
     mtime_ns: int
@@ -875,11 +966,12 @@ class SentFile(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SendingFiles(Message, frozen=True, tag="sending-files"):
-    """A part of the answer to `GetFiles`: the next files, in the order asked for.
+    """A part of the reply to `GetFiles`: the next files, in the order of the request.
 
     Attributes:
-        files: None for one that doesn't come: it isn't there, is no file, has another size by now,
-            may not be read, is damaged. `Get` tells, or sends it.
+        files: The files; None for one that is not sent because it is missing, no regular file, of
+            another size, not readable or damaged. A `Get` of it either succeeds or returns the
+            reason.
     """
 
     files: Annotated[list[SentFile | None], Meta(max_length=MOST_ITEMS)]
@@ -892,8 +984,11 @@ class MakeDir(ChangeFor["Done"], frozen=True, tag="make-dir"):
     """Create a directory.
 
     Attributes:
-        parents: Create missing parents, and be content when it exists.
-        fill: Its contents come next: one that exists gets the mode bits 0700 as well.
+        path: Path of the directory.
+        mode: Permission bits of a directory that is created.
+        parents: True to create missing parents; then it is no error if the directory exists.
+        fill: True if its contents are sent next: an existing directory also gets the mode bits
+            0700.
 
     Replies: `Done`; or `Failed` with ``exists``, ``not-found``, ``not-a-directory``.
     """
@@ -905,7 +1000,13 @@ class MakeDir(ChangeFor["Done"], frozen=True, tag="make-dir"):
 
 
 class MakeLink(ChangeFor["Done"], frozen=True, tag="make-link"):
-    """Store a symbolic link as it is; it is resolved inside the home only.
+    """Store a symbolic link as it is. It is resolved inside the home only.
+
+    Attributes:
+        path: Path of the link.
+        target: The text of the link, which need not exist as a path.
+        mtime_ns: Mtime to set; None for the current time.
+        overwrite: As in `Put`.
 
     Replies: `Done`; or `Failed` with ``exists``, ``is-a-directory``, ``not-newer``, ``not-found``,
     ``not-a-directory``.
@@ -918,18 +1019,20 @@ class MakeLink(ChangeFor["Done"], frozen=True, tag="make-link"):
 
 
 class SetAttributes(RequestFor["Done"], frozen=True, tag="set-attributes"):
-    """Set permission bits or the mtime (of directories: after their contents are there).
+    """Set permission bits or the mtime. Set those of a directory after its contents are complete.
 
     Attributes:
-        mode: Permission bits; setuid, setgid and sticky are dropped. A directory keeps the setgid
+        path: The file or directory. A link is followed.
+        mode: Permission bits. Setuid, setgid and sticky are ignored; a directory keeps the setgid
             and sticky bits that it has.
-        exact: The mode was asked for by itself. Otherwise it is that of the source of an upload:
-            the default ACL of the directory above limits it, as it does for what is made there,
-            and a directory of somebody else keeps its mode and time, with a `Remark`.
-        setgid: Of a directory: set or clear that bit; None leaves it.
+        exact: True if the user asked for this mode. Otherwise it is the mode of an upload's source:
+            the parent's default ACL restricts it, as it does for new files, and a directory that
+            belongs to another user keeps its mode and time, with a `Remark`.
+        setgid: True to set that bit of a directory, False to clear it; None leaves it unchanged.
+        mtime_ns: Mtime to set; None leaves it unchanged.
 
     Replies: `Done`; or `Failed` with ``not-found``, ``not-a-directory``, ``not-regular``,
-    ``forbidden`` (also for a file of another user of the server's system).
+    ``forbidden`` (also for a file that belongs to another system user).
     """
 
     path: Path
@@ -940,14 +1043,17 @@ class SetAttributes(RequestFor["Done"], frozen=True, tag="set-attributes"):
 
 
 class BeginTree(RequestFor["Done"], frozen=True, tag="begin-tree"):
-    """Have everything that this session puts at or below ``path`` go to a hidden tree, until
-    `EndTree`. One at a time; a session that ends drops it. Other requests see what is there.
+    """Collect everything that this session stores at or below ``path`` in a hidden tree, until
+    `EndTree`. A session can have one such tree at a time; it is discarded when the session ends.
+    Other requests see what is at ``path`` now.
 
     Attributes:
-        mode: What it is made with; its owner can fill it in any case. It is the last one where the
-            server may not change the modes of directories without losing their setgid bit.
+        path: Path of the directory to replace.
+        mode: Mode to create the directory with. Its owner can fill it in any case. This is its
+            final mode if the server can't change the mode of a directory without losing its setgid
+            bit.
 
-    Replies: `Done`; or `Failed` with ``not-found`` when the parent directory isn't there.
+    Replies: `Done`; or `Failed` with ``not-found`` if the parent directory is missing.
     """
 
     path: Path
@@ -955,21 +1061,27 @@ class BeginTree(RequestFor["Done"], frozen=True, tag="begin-tree"):
 
 
 class EndTree(ChangeFor["Done"], frozen=True, tag="end-tree"):
-    """Put the hidden tree in the place of what is at its path, at once; or drop it.
+    """Replace what is at the path of `BeginTree` with the hidden tree, atomically; or discard the
+    tree.
 
-    Replies: `Done`, when it is durable and what it replaced is removed; or `Failed`: then
-    nothing was changed, and the tree is dropped.
+    Attributes:
+        commit: True to replace, False to discard.
+
+    Replies: `Done`, when the change is durable and what it replaced is removed; or `Failed`:
+    nothing was changed, and the tree was discarded.
     """
 
     commit: bool = True
 
 
 class Remove(ChangeFor["Removed"], frozen=True, tag="remove"):
-    """Remove a file, a link or an empty directory; with ``recursive`` a whole tree.
+    """Remove a file, a link or an empty directory; with ``recursive``, a whole tree.
 
     Attributes:
-        size, mtime_ns: Remove it only if it is a file or link that has this size and mtime.
-        final: Don't put it into the trash.
+        path: The path to remove.
+        recursive: True to remove a directory with its contents.
+        size, mtime_ns: Remove only a file or link that has this size and mtime.
+        final: True to bypass the trash.
 
     Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``, ``source-changed``.
     """
@@ -982,18 +1094,18 @@ class Remove(ChangeFor["Removed"], frozen=True, tag="remove"):
 
     @property
     def only_if_same(self) -> bool:
-        """Whether it has to be as it is said."""
+        """True if it requires a size or an mtime."""
         return self.size is not None or self.mtime_ns is not None
 
 
 class Removed(Message, frozen=True, tag="removed"):
-    """Answer to `Remove` and `Purge`.
+    """Reply to `Remove` and `Purge`.
 
     Attributes:
-        files, directories, size_bytes: What became free; or what went to the trash, where that was
-            counted: of a tree it isn't.
-        operation: What it can be found by in the trash.
-        trashed: It is in the trash. Else it is gone.
+        files, directories, size_bytes: What was freed; or what was moved to the trash, if that was
+            counted: a tree is not.
+        operation: Name of the operation that it can be found under in the trash.
+        trashed: True if it is in the trash; False if it was removed for good.
     """
 
     files: int
@@ -1007,7 +1119,9 @@ class Move(ChangeFor["Done"], frozen=True, tag="move"):
     """Rename a file, a link or a directory.
 
     Attributes:
-        overwrite: ``never``: fail when the target exists. A directory is never replaced.
+        source: The current path.
+        target: The new path.
+        overwrite: ``never`` to fail if the target exists. A directory is never replaced.
 
     Replies: `Done`; or `Failed` with ``not-found``, ``exists``, ``is-a-directory``.
     """
@@ -1018,12 +1132,16 @@ class Move(ChangeFor["Done"], frozen=True, tag="move"):
 
 
 class Copy(ChangeFor["Copied"], frozen=True, tag="copy"):
-    """Copy a file, or with ``recursive`` a tree, on the server; it counts in the quota.
+    """Copy a file, or with ``recursive`` a tree, on the server. The copy counts in the quota.
 
-    Links are copied as links, except ``source`` itself, which is followed.
+    Links are copied as links, but ``source`` itself is followed if it is a link.
 
     Attributes:
-        links: Copy ``source`` itself where it is a link.
+        source: The path to copy.
+        target: The path of the copy.
+        recursive: True to copy a directory with its contents.
+        overwrite: ``never`` to keep what exists.
+        links: True to copy ``source`` itself as a link, too.
 
     Replies: `Copied` (with `Progress` on the way); or `Failed` with ``not-found``, ``quota``,
     ``exists``, ``is-a-directory``.
@@ -1037,16 +1155,16 @@ class Copy(ChangeFor["Copied"], frozen=True, tag="copy"):
 
 
 class Copied(Message, frozen=True, tag="copied"):
-    """Answer to `Copy`. All but ``problems`` count what was done.
+    """Reply to `Copy`. All counts but those of problems are of what was done.
 
     Attributes:
-        files: Files and links that were copied.
-        directories: Directories that were made, or were there and were filled.
-        size_bytes: Of the files that were copied.
-        problems: What could not be copied of a tree, and what was left because it exists: 100 of
-            these at most, the failures first.
-        more_problems: How many there were beyond those.
-        skipped: How many of all problems are ``exists`` with the overwrite ``never``.
+        files: Number of files and links that were copied.
+        directories: Number of directories that were created, or that existed and were filled.
+        size_bytes: Bytes of the files that were copied.
+        problems: What could not be copied of a tree, and what was skipped because it exists: at
+            most 100 of them, the failures first.
+        more_problems: Number of further problems.
+        skipped: Number of all problems that are ``exists`` with ``overwrite`` being ``never``.
     """
 
     files: int
@@ -1058,22 +1176,23 @@ class Copied(Message, frozen=True, tag="copied"):
 
 
 class Done(Message, frozen=True, tag="done"):
-    """It was done, and it is durable."""
+    """The change was made and is durable."""
 
 
 # The trash ---------------------------------------------------------------------------------
 
 
 class Operation(RequestFor["Done"], frozen=True, tag="operation"):
-    """Say which command of a client the requests of this connection belong to, from here on. All
-    connections of one command say the same; what they remove and replace is kept together.
+    """Set the command of a client that the following requests of this connection belong to. All
+    connections of one command send the same; what they remove and replace is kept together.
 
     Attributes:
-        id: Drawn by the client for each command; None: the following requests belong to none.
-        words: The command as its user would write it, for people.
-        client: Drawn once by each client program of a user: what "the last command" means. It is no
-            secret.
-        keep: Without, nothing of this command is kept.
+        id: A random ID that the client draws for each command; None if the following requests
+            belong to no command.
+        words: The command as its user would type it, for display.
+        client: A random ID that each client program of a user draws once. It determines which
+            command is "the last command". It is no secret.
+        keep: False to keep nothing in the trash for this command.
 
     Replies: `Done`.
     """
@@ -1085,24 +1204,25 @@ class Operation(RequestFor["Done"], frozen=True, tag="operation"):
 
 
 class TrashItem(msgspec.Struct, frozen=True, array_like=True):
-    """One thing that an operation has removed, replaced, moved or restored.
+    """One item that an operation has removed, replaced, moved or restored.
 
     Attributes:
-        name: Its name in the trash; empty of one that isn't kept there.
-        what: ``removed``: a file, a link, an empty directory. ``tree``: a directory with all that
-            was in it. ``replaced``: something else was put there. ``moved``: it was renamed to
-            ``target``, and nothing is kept. ``restored``: it was taken out of the trash. ``found``:
-            it lies in the trash, and no line tells what it was.
-        path: Where it was.
-        type: Of what lies in the trash, or was there.
-        size: Bytes of a file or link; of a ``tree`` all of it, None while that isn't counted.
-        files: How many files, directories and links it is; None while that isn't counted.
-        state: ``kept``: it can be restored. ``restored``, ``purged``: it isn't there any more.
-        target: Of what was moved, where to.
-        digest: Of a file, where one is kept beside it.
-        time_ns: When it was removed, replaced, moved or restored.
-        within: Of a version that lies in a directory that was removed: the path that this had. What
-            follows it in ``path`` leads from the item to the version.
+        name: Its name in the trash; empty if it is not in the trash.
+        what: ``removed``: a file, a link or an empty directory. ``tree``: a directory with its
+            contents. ``replaced``: it was replaced by something else. ``moved``: it was renamed to
+            ``target``, and nothing is kept. ``restored``: it was restored from the trash.
+            ``found``: it is in the trash, but no record says what it was.
+        path: Its path before the operation.
+        type: Type of what is, or was, in the trash.
+        size: Bytes of a file or link, or of a whole ``tree``; None while they are not counted.
+        files: Number of files, directories and links in it; None while they are not counted.
+        state: ``kept``: it can be restored. ``restored``, ``purged``: it is no longer in the trash.
+        target: The path that it was moved to.
+        digest: The digest of a file, if one is stored with it.
+        time_ns: Time when it was removed, replaced, moved or restored.
+        within: For a version that lies in a removed directory: the path of that directory. The rest
+            of ``path`` leads from the item to the version.
+        mtime_ns: Mtime of the item.
     """
 
     name: str
@@ -1120,22 +1240,25 @@ class TrashItem(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
-    """What is told about an operation.
+    """An operation in the trash.
 
     Attributes:
-        name: What it is asked for by: its time, and a random part.
-        time_ns: When it began, by the server's clock.
-        expires: Seconds since 1970: when it is given up; None: not by its age.
-        items: How many things it has changed.
-        kept: How many of these are in the trash now.
-        size, files: Of what is in the trash, as far as that is counted.
-        counted: All of it is.
-        undone: It was undone, by a `Restore` of the whole of it.
-        first: One of the paths that it has changed, for people.
-        undoes: The operation that this one has restored from, where it is one of restoring.
-        key: The client's id of it, from `Operation`; None where it had none.
-        given_up: It is in the trash no more, because its room was needed: bytes that became free.
-            It is told for a day, so that nobody takes an earlier command for the last one.
+        name: Its name, made of its time and a random part.
+        time_ns: Time when it began, by the server's clock.
+        words: The command, as in `Operation`.
+        client: The client's ID, as in `Operation`.
+        expires: Time when it is purged, in seconds since 1970; None if it does not expire.
+        items: Number of items that it changed.
+        kept: Number of these that are in the trash now.
+        size, files: Bytes and number of files in the trash, as far as they are counted.
+        counted: True if all of them are counted.
+        undone: True if a `Restore` of the whole operation undid it.
+        first: One of the paths that it changed, for display.
+        undoes: The operation that this one restored from, if it was a `Restore`.
+        key: The client's ID of it, from `Operation`; None if it had none.
+        given_up: Bytes that were freed when it was removed from the trash because its space was
+            needed; None if it was not. It stays listed for a day, so that an earlier command is not
+            mistaken for the last one.
     """
 
     name: str
@@ -1156,18 +1279,19 @@ class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ListTrash(StreamFor["TrashPage", "Listed"], frozen=True, tag="list-trash"):
-    """Ask for what is in the trash, the newest operation first. What may not be listed at its path
-    is left out.
+    """Ask for the contents of the trash, the newest operation first. What the account may not list
+    at its original path is left out.
 
     Attributes:
-        operation: Only this one.
-        below: Only what was at this path or below it. With ``versions``: at this path.
-        items: Tell each item, newest first. Else operations alone.
-        versions: Only files and links that can be restored, whatever removed or replaced them.
-        limit: Most operations, or with ``items`` most items, that are told.
+        operation: List only this operation.
+        below: List only what was at this path or below it; with ``versions``, only at this path.
+        items: True to list each item, newest first; False to list only operations.
+        versions: True to list only files and links that can be restored, whatever removed or
+            replaced them.
+        limit: Most operations, or with ``items`` most items, in the reply.
 
-    Replies: `TrashPage` as often as needed, then END with `Listed`; or `Failed` with ``expired``
-    when the operation isn't there (any more), ``forbidden``.
+    Replies: `TrashPage` as often as needed, then END with `Listed`; or `Failed` with ``expired`` if
+    the operation is not (or no longer) in the trash, ``forbidden``.
     """
 
     operation: OperationName | None = None
@@ -1178,10 +1302,12 @@ class ListTrash(StreamFor["TrashPage", "Listed"], frozen=True, tag="list-trash")
 
 
 class TrashPage(Message, frozen=True, tag="trash-page"):
-    """A part of the answer to `ListTrash`: operations, or items of ``of``.
+    """A part of the reply to `ListTrash`: operations, or items of the operation ``of``.
 
     Attributes:
-        of: Whose items these are.
+        of: Name of the operation that ``items`` belong to.
+        operations: Operations, without ``items``.
+        items: Items of the operation ``of``.
     """
 
     operations: list[TrashedOperation] = []
@@ -1190,21 +1316,22 @@ class TrashPage(Message, frozen=True, tag="trash-page"):
 
 
 class Restore(ChangeFor["Restored"], frozen=True, tag="restore"):
-    """Take back what an operation has done, the last first: what it removed gets its path again,
-    what it replaced is exchanged with what is there now, what it moved goes back. That is an
-    operation itself, which can be restored from.
+    """Undo an operation, its last change first: what it removed is put back, what it replaced is
+    exchanged with what is there now, what it moved is moved back. The restore is an operation
+    itself, and can be undone.
 
     Attributes:
-        operation: Which one.
-        items: Only these; none: all.
-        paths: Only what was at or below one of these, also a part of a tree; none: all.
-        target: A directory to restore to, instead of where it was. It is made when missing.
-        conflict: What to do where something else is in the way: ``skip``: leave it. ``replace``:
-            that goes to the trash. ``beside``: restore it as ``NAME.restored-1`` and so on.
-        look: Change nothing, and tell what would be done.
+        operation: Name of the operation.
+        items: Restore only these items; empty for all.
+        paths: Restore only what was at or below one of these paths, also parts of a tree; empty for
+            all.
+        target: Directory to restore to, instead of the original one. It is created if missing.
+        conflict: What to do if something else is at the path: ``skip`` leaves it, ``replace`` moves
+            it to the trash, ``beside`` restores under the name ``NAME.restored-1`` and so on.
+        look: True to change nothing, and only report what would be done.
 
-    Replies: `Restored` (with `Progress` on the way), also when some of it is in conflict; or
-    `Failed` with ``expired``, ``busy``, ``forbidden``, ``disk-full``.
+    Replies: `Restored` (after `Progress`), also if there are conflicts; or `Failed` with
+    ``expired``, ``busy``, ``forbidden``, ``disk-full``.
     """
 
     operation: OperationName
@@ -1216,17 +1343,18 @@ class Restore(ChangeFor["Restored"], frozen=True, tag="restore"):
 
 
 class Restored(Message, frozen=True, tag="restored"):
-    """Answer to `Restore`.
+    """Reply to `Restore`.
 
     Attributes:
-        items: How many items are back (a tree is one).
-        already: How many more were back before.
-        gone: How many were given up for room or age, or purged, and can't be.
-        conflicts: What wasn't restored, and why: 100 of these at most.
-        more_conflicts: How many there were beyond those.
-        operation: The name of the operation that this was.
-        paths: Some of the paths that are back, by the names that they have now (see ``beside``):
-            100 at most.
+        items: Number of items that were restored (a tree is one).
+        already: Number of further items that had been restored before.
+        gone: Number of items that can't be restored: they expired, were removed for their space, or
+            purged.
+        conflicts: What was not restored, and why; at most 100.
+        more_conflicts: Number of further conflicts.
+        operation: Name of the operation that the restore itself is.
+        paths: Some of the restored paths, with the names that they have now (see ``beside``); at
+            most 100.
     """
 
     items: int
@@ -1239,14 +1367,14 @@ class Restored(Message, frozen=True, tag="restored"):
 
 
 class Purge(ChangeFor["Removed"], frozen=True, tag="purge"):
-    """Remove from the trash for good.
+    """Remove items from the trash for good.
 
     Attributes:
-        operation: Which; None: all of the account.
-        items: Of the operation, only these.
-        before: Only operations that began before this time, in seconds since 1970.
+        operation: Name of the operation; None for all of the account.
+        items: Remove only these items of the operation; empty for all.
+        before: Remove only operations that began before this time, in seconds since 1970.
 
-    Replies: `Removed` (with `Progress` on the way): what became free; or `Failed` with ``expired``,
+    Replies: `Removed` (after `Progress`), with what was freed; or `Failed` with ``expired``,
     ``busy``, ``forbidden``.
     """
 
@@ -1255,32 +1383,32 @@ class Purge(ChangeFor["Removed"], frozen=True, tag="purge"):
     before: Annotated[int, Meta(ge=0, le=2**40)] | None = None
 
 
-# Unasked, and failures ---------------------------------------------------------------------
+# Notices and failures ------------------------------------------------------------------------
 
 
 class Progress(Message, frozen=True, tag="progress"):
-    """NOTICE about a long request: ``done`` of ``total`` bytes (None: not known)."""
+    """NOTICE about a long request: ``done`` of ``total`` bytes (None if unknown)."""
 
     done: int
     total: int | None = None
 
 
 class Remark(Message, frozen=True, tag="remark"):
-    """NOTICE with id 0: something the user should know, as that little room is left."""
+    """NOTICE with id 0: something that the user should know, e.g. that free space is low."""
 
     message: str
 
 
 class GoingDown(Message, frozen=True, tag="going-down"):
-    """NOTICE with id 0: the connection is about to end, because the server stops, the session or
-    its transfer was idle for too long, or another transfer needs its place."""
+    """NOTICE with id 0: the server is about to close the connection, because it shuts down, the
+    session or its transfer was idle for too long, or another transfer needs its slot."""
 
     message: str = "the server is shutting down"
 
 
 class Hole(Message, frozen=True, tag="hole"):
-    """NOTICE in the place of DATA frames, in either direction: ``size`` zeros of the file that take
-    no place on the sender's disk."""
+    """NOTICE in place of DATA frames, in either direction: ``size`` zeros of the file, which take
+    no space on the sender's disk."""
 
     size: HoleSize
 
@@ -1289,16 +1417,16 @@ class Failed(Message, frozen=True, tag="failed"):
     """Payload of an ERROR frame.
 
     Attributes:
-        code: One of the codes in ftpwire/errors.py; an unknown one is an ordinary failure.
-        message: One line for people.
-        needed: What was needed, where room was missing.
-        free: What was free then.
-        what: What these two count: ``bytes`` or ``files``; None of an older server: bytes.
-        retry_after: Seconds after which the same may succeed.
-        path: What it is about, where the server can tell: absolute. Of two, the source, unless it
-            is about the target.
+        code: One of the codes in ftpwire/errors.py. An unknown one is an ordinary failure.
+        message: One line for display.
+        needed: Bytes or files that the request needed, if space was missing.
+        free: Bytes or files that were free.
+        what: The unit of these two: ``bytes`` or ``files``; None (from older servers) for bytes.
+        retry_after: Seconds after which the same request may succeed.
+        path: The absolute path that it is about, if the server knows it. Of two paths, the source,
+            unless it is about the target.
         rule: The rule of the account's permissions that forbids it.
-        versions: With ``version``: those that the server speaks.
+        versions: With the code ``version``: those that the server speaks.
     """
 
     code: str
@@ -1313,10 +1441,10 @@ class Failed(Message, frozen=True, tag="failed"):
 
     @classmethod
     def from_error(cls, error: FtpError, path: bytes | None = None) -> Failed:
-        """What to send for ``error``.
+        """Return the message to send for ``error``.
 
         Args:
-            path: What it is about, unless it says that itself.
+            path: The path that it is about, unless the error has one.
         """
         if isinstance(error, CommandError):
             facts = {"path": path} | facts_of(error)
@@ -1328,20 +1456,20 @@ class Failed(Message, frozen=True, tag="failed"):
         return cls(error.code, str(error))
 
     def to_error(self, *, ends: bool = False) -> FtpError:
-        """The typed error for what a peer sent.
+        """Return the typed error for a failure that the peer sent.
 
-        What only this side can find out, as that its user wants to stop, is an ordinary failure.
+        A code that only this side may raise, such as that of Ctrl-C, becomes an ordinary failure.
 
         Args:
-            ends: It ends the connection. Else it is of one request, or of one path, and no end of
-                the connection either, whatever its code is.
+            ends: True if the failure ends the connection. Otherwise it is about one request or one
+                path, and is never a `ConnectionLost`, whatever its code is.
         """
         kind = errors.BY_CODE.get(self.code, CommandError)
         if issubclass(kind, errors.FOUND_HERE) or (issubclass(kind, ConnectionLost) and not ends):
             kind = CommandError
         path = self.path
         if path is not None and not path.startswith(b"/"):
-            path = None  # it may be compared with others, which are absolute
+            path = None  # callers compare it with absolute paths
         if issubclass(kind, CommandError):
             facts = {name: getattr(self, name) for name in FACTS}
             return kind(self.message, **facts | {"path": path})
@@ -1386,7 +1514,7 @@ Request = (
     | Restore
     | Purge
 )
-"""What a client may ask for after HELLO."""
+"""All requests of a client after HELLO."""
 
 Reply = (
     LoggedIn
@@ -1417,13 +1545,13 @@ _OF_TRASH = (ListTrash, Restore, Purge)
 
 
 def needs_many_files(request: RequestBase) -> bool:
-    """Whether a request is only for servers with the feature `MANY_FILES`."""
+    """Return whether a request needs a server with the feature `MANY_FILES`."""
     return isinstance(request, PutFiles | GetFiles)
 
 
 def needs_trash(request: RequestBase) -> bool:
-    """Whether a request is only for servers with the feature `TRASH`: others don't know it, or
-    would answer about the file that has the path now."""
+    """Return whether a request needs a server with the feature `TRASH`. Other servers do not know
+    it, or would reply about the file that is at the path now."""
     return isinstance(request, _OF_TRASH) or getattr(request, "in_trash", None) is not None
 
 
@@ -1462,8 +1590,8 @@ ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Mes
     Restore: ((Restored,), _NOTHING),
     Purge: ((Removed,), _NOTHING),
 }
-"""What may come back for each request: in REPLY frames, and in the END that closes a stream. As
-`RequestFor` and `StreamFor` say it to type checkers."""
+"""The messages that may answer each request: in REPLY frames, and in the END that closes a stream.
+`RequestFor` and `StreamFor` declare the same for type checkers."""
 
 encode = msgspec.msgpack.Encoder().encode
 encode_into = msgspec.msgpack.Encoder().encode_into
@@ -1472,42 +1600,41 @@ _hello: Family[Hello] = Family(Hello, "hello")
 
 _requests: Family[Request] = Family(Request, "request", unknown=UnknownRequest, bad=BadRequest)
 decode_request = _requests.decode
-"""The payload of a REQUEST frame. Raises BadRequest; BadMessage, as all of these do, for what is no
-msgpack, no map, or has no ``op``."""
+"""Decode the payload of a REQUEST frame. Raises BadRequest; or, as all of these functions do,
+BadMessage if it is no msgpack map or has no ``op``."""
 
 
 decode_reply = Family[Reply](Reply, "reply", unknown=BadReply, bad=BadReply).decode
-"""The payload of a REPLY frame. Raises BadReply."""
+"""Decode the payload of a REPLY frame. Raises BadReply."""
 _answers: Family[Reply | Failed] = Family(Reply | Failed, "answer", unknown=BadReply, bad=BadReply)
 decode_answer = _answers.decode
-"""An answer that was noted, to be repeated: a `Reply` or `Failed`. Raises BadReply."""
+"""Decode a recorded reply that is to be repeated: a `Reply` or `Failed`. Raises BadReply."""
 decode_ending = Family[Ending](Ending, "closing message", unknown=BadReply, bad=BadReply).decode
-"""The payload of an END frame. Raises BadReply."""
+"""Decode the payload of an END frame. Raises BadReply."""
 _sent: Family[Sent] = Family(Sent, "closing message", unknown=BadRequest, bad=BadRequest)
 decode_sent = _sent.decode
-"""The payload of the END that closes an upload. Raises BadRequest."""
+"""Decode the payload of the END that closes an upload. Raises BadRequest."""
 decode_failed = Family[Failed](Failed, "failure", unknown=BadReply, bad=BadReply).decode
-"""The payload of an ERROR frame. Raises BadReply."""
+"""Decode the payload of an ERROR frame. Raises BadReply."""
 _holes: Family[Hole] = Family(Hole, "notice", unknown=BadRequest, bad=BadRequest)
 decode_hole = _holes.decode
-"""The payload of a NOTICE inside an upload. Raises BadRequest."""
+"""Decode the payload of a NOTICE inside an upload. Raises BadRequest."""
 _decode_told_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
 _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
 
 
 def prepare_to_serve() -> None:
-    """Be ready for all that comes from clients: processes that are forked from this one need not
-    make themselves what decodes it."""
+    """Make all decoders for messages from clients, so that forked processes need not make them."""
     for family in (_hello, _requests, _sent, _holes):
         family.prepare()
-    _answers.prepare()  # one that was noted is looked at before it is repeated
+    _answers.prepare()  # a recorded reply is decoded before it is repeated
 
 
 def decode_notice(payload: Payload) -> Notice | None:
-    """The payload of a NOTICE frame; None for one that is not understood here.
+    """Decode the payload of a NOTICE frame. Return None for a notice that is unknown here.
 
     Raises:
-        BadMessage: It is a `Hole` that can't be.
+        BadMessage: It is a `Hole` with an invalid size.
     """
     try:
         return _decode_notice(payload)
@@ -1520,16 +1647,16 @@ def decode_notice(payload: Payload) -> Notice | None:
 
 
 def encode_hello(hello: Hello) -> bytes:
-    """The payload of the first frame."""
+    """Return the payload of the first frame."""
     return MAGIC + encode(hello)
 
 
 def decode_hello(payload: Payload) -> Hello:
-    """The payload of the first frame.
+    """Decode the payload of the first frame.
 
     Raises:
-        BadMagic: Something else than this protocol.
-        BadMessage: The magic is right, what follows is not.
+        BadMagic: The peer speaks something else than this protocol.
+        BadMessage: The magic is right, but what follows is no valid `Hello`.
     """
     if bytes(payload[:4]) != MAGIC:
         raise BadMagic("the peer doesn't speak this protocol")

@@ -1,6 +1,7 @@
-"""Bandwidth limits: how long to wait so that bytes go no faster than a rate.
+"""Rate limits: how long to wait so that bytes do not exceed a rate.
 
-Lives here: the arithmetic. Does no I/O and doesn't sleep. Lives elsewhere: waiting (channel.py).
+Lives here: the arithmetic. Does no I/O and doesn't sleep.
+Lives elsewhere: waiting (channel.py).
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import time
 from collections.abc import Callable
 
 BURST_SECONDS = 0.1
-"""So much of a second's bytes may go at once."""
+"""The bytes of this many seconds may be moved at once."""
 _SMALLEST = 1024
 
 
 class Pace:
-    """A rate in bytes a second, for one connection or shared by several in one thread each.
+    """A rate in bytes per second, for one connection, or shared by several, each in its own thread.
 
     ``_lock`` guards ``_free_at``.
 
     Args:
-        rate: Bytes a second, at least 1. It may be changed at any time.
-        within: Another pace to keep as well, of all connections of somebody together.
+        rate: Bytes per second, at least 1. It may be changed at any time.
+        within: A second limit to keep, e.g. that of all connections of a user together.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class Pace:
 
     @property
     def most(self) -> int:
-        """The most bytes to move at once, so that the flow is even."""
+        """The most bytes to move at once, which keeps the flow even."""
         own = max(_SMALLEST, int(self.rate * BURST_SECONDS))
         return own if self._within is None else min(own, self._within.most)
 
     def spend(self, count: int) -> None:
-        """Say that ``count`` bytes went."""
+        """Report that ``count`` bytes were moved."""
         with self._lock:
             start = max(self._free_at, self._clock() - BURST_SECONDS)
             self._free_at = start + count / self.rate
@@ -52,6 +53,6 @@ class Pace:
             self._within.spend(count)
 
     def delay(self) -> float:
-        """Seconds to wait before more bytes may go."""
+        """Return the number of seconds to wait before more bytes may be moved."""
         own = max(0.0, self._free_at - self._clock())
         return own if self._within is None else max(own, self._within.delay())

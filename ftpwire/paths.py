@@ -1,10 +1,11 @@
-"""Remote paths: bytes inside, text at the edges.
+"""Remote paths: bytes internally, text in user interfaces.
 
-Lives here: the one parser for paths, safe display, and text to bytes and back.
-Lives elsewhere: opening what a path names (beneath.py), the local side's paths (pathlib).
+Lives here: the only parser of paths, safe display, and conversion between text and bytes.
+Lives elsewhere: opening what a path names (beneath.py), local paths (pathlib).
 
-POSIX names are bytes, and every file must be movable: a name may hold spaces, newlines,
-escape sequences and bytes that are no UTF-8. What was checked here is what is used later.
+POSIX names are bytes, and every file must be transferable: a name may contain spaces, newlines,
+escape sequences and bytes that are no UTF-8. The parsed form that was checked is also the one that
+is used later.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import NewType
 from ftpwire.errors import InvalidPath
 
 RemotePath = NewType("RemotePath", bytes)
-"""A path as the client sees it, from its home: ``b"/docs/a.txt"``."""
+"""A path as the client sees it, relative to its home: ``b"/docs/a.txt"``."""
 
 Parts = tuple[bytes, ...]
-"""The names along a path; none of them is empty, ``.`` or ``..``."""
+"""The names of a path; none of them is empty, ``.`` or ``..``."""
 ROOT = RemotePath(b"/")
 MAX_PATH = 4096
 """Longest path, in bytes (Linux's PATH_MAX)."""
@@ -27,11 +28,11 @@ MAX_DEPTH = 255
 """Most components of a path."""
 
 STAGING = b".ftpd-staging"
-"""A reserved name: uploads are staged below it."""
+"""A reserved name: uploads are staged in a directory of this name."""
 TRASH = b".ftpd-trash"
-"""The other one: what was removed or replaced is kept below it for a while."""
+"""The other reserved name: what was removed or replaced is kept there for some time."""
 RESERVED = frozenset({STAGING, TRASH})
-"""No request can name these, at any depth."""
+"""Names that no request can use, at any depth."""
 
 _NO_NAMES = frozenset({b".", b".."}) | RESERVED
 
@@ -40,12 +41,12 @@ PARTIAL_SUFFIX = b".part"
 
 
 def split(path: bytes) -> tuple[bytes, ...]:
-    """The components of an absolute remote path, ``.`` and ``..`` resolved by their text.
+    """Return the components of an absolute remote path, with ``.`` and ``..`` resolved lexically.
 
     ``..`` at the top stays at the top. The root is the empty tuple.
 
     Raises:
-        InvalidPath: Not absolute, a NUL byte, too long, or a reserved name.
+        InvalidPath: It is not absolute, too long, or has a NUL byte or a reserved name.
     """
     if not path.startswith(b"/"):
         raise InvalidPath(f"{show(path)}: not an absolute path")
@@ -69,10 +70,10 @@ def split(path: bytes) -> tuple[bytes, ...]:
 
 
 def check_name(name: bytes) -> bytes:
-    """Return ``name`` if it can be one component of a path.
+    """Return ``name`` if it is valid as one component of a path.
 
     Raises:
-        InvalidPath: Empty, ``.``, ``..``, a slash or NUL byte, too long, or a reserved name.
+        InvalidPath: It is empty, ``.``, ``..``, too long, reserved, or has a slash or NUL byte.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise InvalidPath(f"{show(name)}: not a file name")
@@ -84,7 +85,7 @@ def check_name(name: bytes) -> bytes:
 
 
 def is_name(name: bytes) -> bool:
-    """Whether `check_name` would take it: the quick way, for long listings."""
+    """Return True if `check_name` accepts ``name``. This is faster, for long listings."""
     return (
         0 < len(name) <= MAX_NAME
         and b"/" not in name
@@ -94,7 +95,8 @@ def is_name(name: bytes) -> bool:
 
 
 def are_names(names: list[bytes], longest: int = MAX_NAME) -> bool:
-    """Whether all of these are as `is_name` says, and not longer: in one look at all of them."""
+    """Return True if `is_name` is true of all names, and none is longer than ``longest``. All of
+    them are tested at once."""
     together = b"/".join(names)
     return (
         together.count(b"/") == max(0, len(names) - 1)
@@ -106,43 +108,43 @@ def are_names(names: list[bytes], longest: int = MAX_NAME) -> bool:
 
 
 def join(*parts: bytes) -> RemotePath:
-    """An absolute path from components."""
+    """Return an absolute path made of components."""
     return RemotePath(b"/" + b"/".join(parts))
 
 
 def resolve(current: RemotePath, typed: bytes) -> RemotePath:
-    """The absolute path for what a user typed while in ``current``."""
+    """Return the absolute path for what a user typed while in ``current``."""
     absolute = typed if typed.startswith(b"/") else current + b"/" + typed
     return join(*split(absolute))
 
 
 def child(directory: bytes, name: bytes) -> RemotePath:
-    """The path of ``name`` in ``directory``."""
+    """Return the path of ``name`` in ``directory``."""
     return RemotePath(directory.rstrip(b"/") + b"/" + name)
 
 
 def name_of(path: bytes) -> bytes:
-    """The last component; empty for the root."""
+    """Return the last component; empty for the root."""
     return path.rstrip(b"/").rsplit(b"/", 1)[-1]
 
 
 def parent_of(path: bytes) -> RemotePath:
-    """The directory that ``path`` is in; the root for itself."""
+    """Return the parent directory of ``path``; for the root, the root."""
     return RemotePath(path.rstrip(b"/").rsplit(b"/", 1)[0] or b"/")
 
 
 def from_text(text: str) -> bytes:
-    """What a user typed or a local API gave, as bytes (PEP 383 for what is no UTF-8)."""
+    """Return text from a user or a local API as bytes (PEP 383 for what is no UTF-8)."""
     return os.fsencode(text)
 
 
 def to_text(name: bytes) -> str:
-    """A name as Python's own text form, which ``from_text`` turns back exactly."""
+    """Return a name in Python's own text form, which ``from_text`` turns back exactly."""
     return os.fsdecode(name)
 
 
 def plain_text(name: bytes) -> str:
-    """A name for JSON: bytes that are no UTF-8 become U+FFFD."""
+    """Return a name for JSON: bytes that are no UTF-8 become U+FFFD."""
     return name.decode("utf-8", "replace")
 
 
@@ -150,10 +152,9 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
 
 def show(name: bytes | str) -> str:
-    """A name made safe to print: control characters and stray bytes become visible escapes.
+    """Return a name made safe to print: control characters and stray bytes become visible escapes.
 
-    Terminal escapes can't act, one name stays on one line, and different names stay
-    different.
+    Terminal escapes have no effect, a name stays on one line, and different names stay different.
     """
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:
@@ -162,20 +163,20 @@ def show(name: bytes | str) -> str:
 
 
 def printable(text: str) -> str:
-    """A sentence from the other side made safe to print; names in it may be shown already."""
+    """Return a sentence from the peer made safe to print. Names in it may be escaped already."""
     if text.isprintable():
         return text
     return "".join(c if c == "\\" else _shown(text, at) for at, c in enumerate(text))
 
 
 def printable_lines(text: str) -> str:
-    """Lines from the other side made safe to print: control characters are escaped, and lines after
-    the first are indented, so that none of them looks like a line of this program's."""
+    """Return lines from the peer made safe to print. Control characters are escaped, and all lines
+    but the first are indented, so that none looks like output of this program."""
     return "\n    ".join(printable(line) for line in text.split("\n"))
 
 
 def _shown(text: str, at: int) -> str:
-    """A character of a text, made safe to print."""
+    """Return a character of a text, made safe to print."""
     return text[at] if _joins_emoji(text, at) else _show_character(text[at])
 
 
@@ -183,8 +184,8 @@ _JOINER = "\u200d"
 
 
 def _joins_emoji(text: str, at: int) -> bool:
-    """Whether a character joins two pictures to one, as in a family or a flag: it isn't printable,
-    but harmless there. Between letters it would make two names look the same."""
+    """Return True if a character joins two emoji into one, as in a family or a flag. It is not
+    printable, but harmless there. Between letters it would make two names look the same."""
     if text[at] != _JOINER or at + 1 == len(text):
         return False
     import unicodedata
@@ -202,6 +203,6 @@ def _show_character(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # a stray byte, by surrogateescape
         return f"\\x{number - 0xDC00:02x}"
-    if number < 0x80:  # above, it would look like a stray byte
+    if number < 0x80:  # \x with a larger number would look like a stray byte
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -1,7 +1,8 @@
-"""Who is at the other end of a Unix socket, as the kernel tells (SO_PEERCRED, unix(7)).
+"""The process at the other end of a Unix socket, as the kernel reports it (SO_PEERCRED, unix(7)).
 
-Lives here: asking it. Lives elsewhere: what a server makes of it (ftpserver/net/addresses.py), and
-what a client does (ftpclient/connection/peer.py).
+Lives here: asking the kernel.
+Lives elsewhere: how a server uses it (ftpserver/net/addresses.py), and how a client does
+(ftpclient/connection/peer.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _UCRED = struct.Struct("=iII")
 
 
 class PeerCredentials(NamedTuple):
-    """Process, user and group of whoever connected or listened. ``pid``: 0 where it isn't shown."""
+    """Process, user and group of the peer. ``pid`` is 0 if it is hidden."""
 
     pid: int
     uid: int
@@ -22,10 +23,10 @@ class PeerCredentials(NamedTuple):
 
 
 def peer_credentials(connection: socket.socket) -> PeerCredentials | None:
-    """Who is at the other end of a Unix socket; None where the system doesn't tell.
+    """Return the credentials of the peer of a Unix socket; None on systems without this call.
 
     Raises:
-        OSError: The connection can't be asked.
+        OSError: The socket can't be queried.
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

@@ -1,12 +1,14 @@
-"""A file that comes in pieces, in any order and from several threads, and is hashed in order.
+"""A file that arrives in pieces, in any order and from several threads, and is hashed in order.
 
-Lives here: which bytes are there, writing them where they belong, the hash that follows behind.
-Acts only on a descriptor that it is handed.
-Lives elsewhere: a file that comes as one stream (streams.py), who cuts files into pieces
-(ftpclient/transfer/pieces.py), one that several processes write (ftpserver/storage/piece_table.py).
+Lives here: which bytes have arrived, writing them to their offsets, and the hash that follows
+behind. Acts only on a descriptor that the caller passes.
+Lives elsewhere: a file that arrives as one stream (streams.py), cutting files into pieces
+(ftpclient/transfer/pieces.py), a file that several processes write
+(ftpserver/storage/piece_table.py).
 
-BLAKE3 can't be merged from parts here, so one thread reads what has come without a gap, a little
-behind those who write it: out of the page cache, and done soon after the last byte.
+BLAKE3 digests of parts can't be merged here. So one thread reads what has arrived without a gap, a
+little behind the threads that write it: the bytes come from the page cache, and the hash is
+complete soon after the last byte.
 """
 
 from __future__ import annotations
@@ -23,40 +25,40 @@ from ftpwire.holes import Hole
 from ftpwire.streams import BUFFER_SIZE, grown
 
 PIECE = 2 * 1024 * 1024
-"""Bytes of a piece: small enough that connections of unequal speed share a file well."""
+"""Size of a piece in bytes: small enough that connections of unequal speed share a file well."""
 STEP = 16 * 1024 * 1024
 """Bytes between two calls of ``on_step``."""
 MOST_UNDER_WAY = 1024
-"""Pieces that were begun and are not complete without a gap before them."""
+"""Most pieces that were begun and are incomplete, or have a gap before them."""
 
 AHEAD = 64 * 1024 * 1024
-"""Bytes that may be written and not hashed: a slow disk slows the network down."""
+"""Most bytes that may be written and not hashed yet: a slow disk thus slows the network down."""
 LOOK_SECONDS = 0.2
-"""Between two looks at how far hashing is."""
+"""Seconds between two checks of how far hashing has come."""
 
 
 class Writer(Protocol):
-    """Who puts a piece's bytes where they belong."""
+    """Writes the bytes of pieces to their offsets."""
 
     def write(self, piece: Piece, data: memoryview | Hole) -> None:
-        """Write what comes next in a piece, and move its ``at`` on."""
+        """Write the next bytes of a piece, and advance its ``at``."""
 
 
 class Followed(Protocol):
-    """What is hashed behind those who write it."""
+    """A file that is hashed behind its writers."""
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody wants the digest any more."""
+        """True if the digest is no longer needed."""
 
     def wait_for_more(self, at: int) -> int:
-        """How far to hash; not beyond ``at`` when no more comes."""
+        """Wait until more can be hashed. Return the offset to hash up to; ``at`` at the end."""
 
     def note_hashed(self, at: int) -> None:
-        """So many bytes are hashed."""
+        """Report that the file is hashed up to ``at``."""
 
     def has_holes(self) -> bool:
-        """Whether holes came: the file may be shorter than what came, by one at its end."""
+        """Return True if holes arrived: the file may then lack one at its end, and be shorter."""
 
 
 def hash_behind(
@@ -66,15 +68,15 @@ def hash_behind(
     followed: Followed,
     on_step: Callable[[int, bytes], None] | None,
 ) -> None:
-    """Hash a file from ``at`` on while it is written, until no more comes.
+    """Hash a file from ``at`` on while it is written, until its end.
 
     Raises:
-        OSError, SourceChanged: It can't be read. So does what ``on_step`` raises.
+        OSError, SourceChanged: It can't be read. Errors from ``on_step`` are raised, too.
     """
     marked = at
     buffer = memoryview(bytearray())
     while (end := followed.wait_for_more(at)) > at:
-        if len(buffer) < BUFFER_SIZE:  # there is none before something comes
+        if len(buffer) < BUFFER_SIZE:  # no memory is allocated before something has arrived
             buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
         while at < end and not followed.given_up:
             count = os.preadv(fd, [buffer[: end - at]], at)
@@ -95,39 +97,40 @@ def hash_behind(
 def must_be_missing(
     start: int, end: int, base: int, size: int, others: Iterable[tuple[int, int]]
 ) -> None:
-    """Raise CommandError unless a piece may begin: within the file, and where no other one is.
+    """Raise CommandError unless a piece may begin: inside the file, and not overlapping others.
 
     Args:
-        base: Bytes that are there without a gap.
-        others: Where those begin and end that were begun behind it.
+        base: Number of bytes that have arrived without a gap.
+        others: Start and end of each piece behind these that was begun.
     """
     if end <= start or start < base or end > size:
-        raise CommandError("no such piece is missing")
+        raise CommandError("these bytes are not missing")
     if any(start < other_end and other < end for other, other_end in others):
-        raise CommandError("another piece has some of these bytes")
+        raise CommandError("another piece covers some of these bytes")
 
 
 def too_many() -> TooMany:
-    """What is said of a piece beyond `MOST_UNDER_WAY`."""
+    """Return the error for a piece beyond `MOST_UNDER_WAY`."""
     return TooMany(f"more than {MOST_UNDER_WAY} pieces with gaps between them")
 
 
 class Assembly:
     """The bytes of one file from ``offset`` on, in pieces.
 
-    ``open`` begins a piece; whoever has it fills it. ``finish`` closes it, and tells the digest of
-    what is there without a gap. As a context manager it stops its thread in any case.
+    ``open`` begins a piece, and the caller fills it. ``finish`` closes the assembly, and returns
+    the digest of what has arrived without a gap. As a context manager it stops its thread in any
+    case.
 
-    ``_lock`` guards all that changes; it is never held across a file call. After ``close`` nobody
-    writes any more: who has closed it may give the descriptor to others.
+    ``_lock`` guards all mutable state; it is never held across a file call. After ``close`` no
+    thread writes to the descriptor, so the caller may pass it on.
 
     Args:
-        fd: Read and written with ``pread`` and ``pwrite``.
-        size: Of the whole file.
-        offset: Bytes that are there already.
-        hasher: What has hashed them.
-        on_step: Called now and then with how many bytes are there without a gap, and their
-            digest; by the thread that hashes.
+        fd: Descriptor, read and written with ``pread`` and ``pwrite``.
+        size: Size of the whole file.
+        offset: Number of bytes that are there already.
+        hasher: The hasher after these bytes.
+        on_step: Function to call every `STEP` bytes, by the hashing thread, with the number of
+            bytes without a gap and their digest.
     """
 
     def __init__(
@@ -146,11 +149,11 @@ class Assembly:
         self._on_step = on_step
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
-        """For the thread that hashes: there is more, or no more will come."""
+        """Wakes the hashing thread: there is more, or it is closed."""
         self._moved = threading.Condition(self._lock)
-        """For all others: a piece is complete, more is hashed, it failed, it was closed."""
+        """Wakes all other threads: a piece is complete, more is hashed, or the end or an error."""
         self._pieces: dict[int, Piece] = {}
-        """What was begun, by where it begins; without those that are complete up to ``_base``."""
+        """Pieces that were begun, by start; without those that are complete up to ``_base``."""
         self._base = offset
         self._hashed = offset
         self._told = offset
@@ -166,11 +169,11 @@ class Assembly:
     # pieces ------------------------------------------------------------------------------
 
     def open(self, start: int, size: int) -> Piece:
-        """Begin a piece. What was begun once is not begun again, whatever became of it.
+        """Begin a piece. Bytes can be begun only once, even if their piece is never completed.
 
         Raises:
-            LeaseLost: It is closed.
-            CommandError: It lies beyond the file, or where another one is.
+            LeaseLost: The assembly is closed.
+            CommandError: The piece is not inside the file, or overlaps another one.
         """
         with self._lock:
             if self._closed:
@@ -183,16 +186,16 @@ class Assembly:
             return piece
 
     def write(self, piece: Piece, data: memoryview | Hole) -> None:
-        """Write what comes next in a piece.
+        """Write the next bytes of a piece. Waits while hashing is more than `AHEAD` bytes behind.
 
         Raises:
-            LeaseLost: It was closed.
-            VerificationFailed: It is more than the piece has.
-            OSError: Writing, or what follows behind, failed.
+            LeaseLost: The assembly was closed.
+            VerificationFailed: They are more than the piece has left.
+            OSError: Writing failed, or hashing did.
         """
         count = len(data)
         if count > piece.end - piece.at:
-            raise VerificationFailed("more bytes came than the piece has")
+            raise VerificationFailed("the piece has more bytes than announced")
         with self._lock:
             while self._frontier() - self._hashed > AHEAD and not self._over():
                 self._moved.wait()
@@ -201,7 +204,7 @@ class Assembly:
             if self._closed:
                 raise LeaseLost("its upload has ended")
             self._has_holes |= isinstance(data, Hole)
-            self._writing += 1
+            self._writing += 1  # close() waits for 0: until then the descriptor is in use
         written = 0
         try:
             if isinstance(data, Hole):
@@ -234,18 +237,18 @@ class Assembly:
 
     @property
     def frontier(self) -> int:
-        """How many bytes are there without a gap, from the file's start."""
+        """The number of bytes without a gap, from the start of the file."""
         with self._lock:
             return self._frontier()
 
     @property
     def received(self) -> int:
-        """Bytes that came, wherever they belong."""
+        """The number of bytes that have arrived, at any offset."""
         with self._lock:
             return self._received
 
     def wait(self) -> None:
-        """Wait a moment for something to change. Raises what made it fail."""
+        """Wait a moment for a change. Raises the error if writing or hashing failed."""
         with self._lock:
             if not self._over() and self._frontier() < self.size:
                 self._moved.wait(LOOK_SECONDS)
@@ -262,7 +265,7 @@ class Assembly:
     # the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Have nobody write any more, and wait for who is just doing it. Can be called twice."""
+        """Refuse all further writes, and wait until running ones are done. Can be called twice."""
         with self._lock:
             self._closed = True
             self._more.notify()
@@ -271,11 +274,11 @@ class Assembly:
                 self._moved.wait()
 
     def finish(self, progress: Callable[[int], None] | None = None) -> bytes:
-        """Close it, and hash what is there without a gap: up to ``frontier``. The file has so many
-        bytes then.
+        """Close, and hash what has arrived without a gap, up to ``frontier``. The file then has
+        exactly that size.
 
         Args:
-            progress: Told the bytes hashed so far, now and then; may raise.
+            progress: Function to call from time to time with the number of hashed bytes; may raise.
 
         Raises:
             OSError: Writing, reading, or ``on_step`` failed.
@@ -309,11 +312,11 @@ class Assembly:
     def _follow(self) -> None:
         try:
             hash_behind(self._fd, self._hashed, self._hasher, self, self._on_step)
-        except Exception as error:  # whatever it is: those who write and wait hear of it
+        except Exception as error:  # of any kind: the writing and waiting threads raise it
             self._fail(error)
 
     def wait_for_more(self, at: int) -> int:
-        """See `Followed`."""
+        """See `Followed`. While a thread is in ``write``, its bytes count as still to come."""
         with self._lock:
             while self._frontier() <= at and (self._writing or not self._over()):
                 self._more.wait()
@@ -341,60 +344,59 @@ class Assembly:
 
 
 class Piece:
-    """One piece on its way in: a sink (see channel.Sink). For one thread. A context manager, at
-    whose end nobody writes it any more."""
+    """One piece while it arrives: a sink (see channel.Sink). For one thread. After the end of its
+    context no thread writes it."""
 
     def __init__(self, writer: Writer, start: int, end: int) -> None:
         self.start = start
         self.end = end
         self.at = start
-        """Where the next byte is written; changed by the writer alone."""
+        """Offset of the next byte to write; only the writer changes it."""
         self._writer = writer
         self._buffer: memoryview | None = None
         self._used = 0
 
     def buffer(self) -> memoryview:
-        """Space to receive into."""
+        """Return free space to receive into."""
         if self._buffer is None:
             size = min(grown(self.at - self.start), self.end - self.at)
             self._buffer = memoryview(bytearray(max(1, size)))
         return self._buffer[self._used :]
 
     def filled(self, count: int) -> None:
-        """Say that ``count`` bytes of ``buffer()`` were filled. Raises as ``write``."""
+        """Report that ``count`` bytes of ``buffer()`` were filled. Raises as ``write``."""
         assert self._buffer is not None
         self._used += count
         if self._used == len(self._buffer):
             self._flush()
 
     def hole(self, count: int) -> None:
-        """So many zeros come next. Raises as ``write``."""
+        """Take ``count`` zeros. Raises as ``write``."""
         self._flush()
         self._writer.write(self, Hole(count))
 
     def go_idle(self) -> None:
-        """Nothing comes for a while: write what is there, and hold no buffer. Raises as
-        ``write``."""
+        """Write and release the buffer, before nothing arrives for a while. Raises as ``write``."""
         self._flush()
         self._buffer = None
 
     def write(self, data: memoryview) -> None:
-        """Write bytes that came in somebody else's buffer.
+        """Write bytes that were received into another buffer.
 
         Raises:
-            LeaseLost: The file is closed.
+            LeaseLost: The assembly is closed.
             OSError: Writing failed.
         """
         self._flush()
         self._writer.write(self, data)
 
     def finish(self) -> None:
-        """All of it came. Raises VerificationFailed when it isn't so, and as ``write``."""
+        """Complete the piece. Raises VerificationFailed if bytes are missing, and as ``write``."""
         self._flush()
-        self._buffer = None  # it may wait long for what is before it
+        self._buffer = None  # the piece may wait long for those before it
         if self.at != self.end:
             raise VerificationFailed(
-                f"{self.at - self.start} bytes came of a piece of {self.end - self.start}"
+                f"{self.at - self.start} bytes arrived of a piece of {self.end - self.start}"
             )
 
     def _flush(self) -> None:
@@ -402,7 +404,7 @@ class Piece:
             used, self._used = self._used, 0
             self._writer.write(self, self._buffer[:used])
             if used < BUFFER_SIZE:
-                self._buffer = None  # the next one is larger
+                self._buffer = None  # the next one will be larger
 
     def __enter__(self) -> Self:
         return self
@@ -413,4 +415,4 @@ class Piece:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is held for it."""
+        """Do nothing: the piece holds no resources."""

@@ -1,11 +1,11 @@
-"""The three standard streams, where something is wrong with them.
+"""The three standard streams, and errors of them.
 
-Lives here: having something at their descriptors, and what happens when it can't be written to.
+Lives here: opening missing ones, and what happens when output can't be written.
 Lives elsewhere: what is printed (ftpclient, ftpserver).
 
-What a command does must not depend on whether it can print. So nothing that prints has to expect
-an OSError: what can't be written to standard output is dropped, and the status says so at the
-end. Only when its reader has left (``| head``) does printing raise, once, `ReaderLeft`.
+What a command does must not depend on whether it can print. So code that prints need not expect an
+OSError: output that can't be written is dropped, and the exit status reports that at the end. Only
+if the reader of standard output is gone (``| head``), printing raises `ReaderLeft`, once.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 OUTPUT = "standard output"
-"""The name under which its errors are reported."""
+"""Name of standard output in error messages."""
 READER_LEFT = 141
-"""Exit status when the reader of standard output has left: what a shell reports after SIGPIPE."""
+"""Exit status if the reader of standard output is gone: what a shell reports after SIGPIPE."""
 
 
 class ReaderLeft(Exception):
-    """Nobody reads standard output any more. It is no OSError: click, rich and whatever handles
-    those of files would take it for one of theirs."""
+    """The reader of standard output is gone. This is no OSError: click, rich and other code would
+    handle that as an error of a file."""
 
 
 class Output(io.FileIO):
-    """A standard stream that drops everything after its first error.
+    """A standard stream that drops all output after its first error.
 
     Args:
-        tells: Whether `ReaderLeft` is raised, once. Else it is an error like others.
+        tells: True to raise `ReaderLeft` once, when the reader is gone; False to treat that like
+            other errors.
 
     Attributes:
-        failure: That error.
-        dropping: Nothing is written any more.
+        failure: The first error.
+        dropping: True if nothing is written any longer.
     """
 
     def __init__(self, fd: int, *, tells: bool) -> None:
@@ -50,14 +51,14 @@ class Output(io.FileIO):
         self._tells = tells
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write all of it, or drop it. Raises ReaderLeft.
+        """Write all data, or drop it. Raises ReaderLeft.
 
-        All of it: a text stream that isn't buffered (python -u) doesn't look at what is left.
+        It never writes a part: an unbuffered text stream (python -u) would ignore the rest.
         """
         left = memoryview(data).cast("B")
         while left and not self.dropping:
             try:
-                # typeshed doesn't know that it is None where the descriptor doesn't block
+                # typeshed doesn't know that it returns None if a non-blocking descriptor is full
                 written: int | None = super().write(left)
             except OSError as error:
                 self.fail(error)
@@ -68,12 +69,12 @@ class Output(io.FileIO):
         return memoryview(data).nbytes
 
     def _wait(self) -> None:
-        import select  # hardly ever needed
+        import select  # here, because it is hardly ever needed
 
         select.select([], [self], [])
 
     def fail(self, error: OSError) -> None:
-        """Drop what comes from now on. Raises ReaderLeft."""
+        """Drop all output from now on. Raises ReaderLeft."""
         if self.dropping:
             return
         self.dropping = True
@@ -86,16 +87,16 @@ _closed: set[int] = set()
 
 
 def was_closed(fd: int) -> bool:
-    """Whether this process was started with a standard stream closed: what is there was put there
-    by `open_standard_streams`."""
+    """Return True if this process was started without a standard stream, and
+    `open_standard_streams` has opened a substitute."""
     return fd in _closed
 
 
 def open_standard_streams() -> None:
-    """Have something at the first three descriptors, so that no socket or file gets there.
+    """Open something at the first three descriptors, so that no socket or file gets one of them.
 
-    Where nothing was, reading finds nothing, results can't be written, which is an error, and
-    complaints go nowhere. To be called first of all.
+    A missing standard input is empty; writing results to a missing standard output is an error; a
+    missing standard error discards messages. To be called before anything else is opened.
     """
     for wanted, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -106,14 +107,14 @@ def open_standard_streams() -> None:
             if fd != wanted:
                 os.dup2(fd, wanted)
                 os.close(fd)
-    # Python has None where there was nothing
+    # Python sets these to None if they were missing
     sys.stdin = sys.stdin or open(0, closefd=False)
     sys.stdout = _dropping(sys.stdout or open(1, "w", closefd=False), 1)
     sys.stderr = _dropping(sys.stderr or open(2, "w", closefd=False), 2)
 
 
 def _dropping(stream: TextIO, fd: int) -> TextIO:
-    """The same stream with an `Output` below it; as it is where it isn't the process's own."""
+    """Return the same stream on top of an `Output`; unchanged if it is not the process's own."""
     if not isinstance(stream, io.TextIOWrapper) or _descriptor_of(stream) != fd:
         return stream
     raw = Output(fd, tells=fd == 1)
@@ -129,7 +130,7 @@ def _dropping(stream: TextIO, fd: int) -> TextIO:
 
 
 def _descriptor_of(stream: TextIO) -> int:
-    """Where a stream writes; -1 for one in memory, as a program that runs a command may have."""
+    """Return the descriptor of a stream; -1 for one in memory."""
     try:
         return stream.fileno()
     except OSError:  # io.UnsupportedOperation is one
@@ -137,27 +138,27 @@ def _descriptor_of(stream: TextIO) -> int:
 
 
 def output() -> Output | None:
-    """What is below standard output; None where that isn't the process's own."""
+    """Return the `Output` below standard output; None if that is not the process's own."""
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     return raw if isinstance(raw, Output) else None
 
 
 def failure() -> OSError | None:
-    """Why standard output could not be written to; None when it could."""
+    """Return the error of standard output; None if there was none."""
     raw = output()
     return None if raw is None else raw.failure
 
 
 def reader_left() -> bool:
-    """Whether nobody reads standard output any more."""
+    """Return True if the reader of standard output is gone."""
     found = failure()
     return found is not None and found.errno == errno.EPIPE
 
 
 def fail(error: OSError) -> None:
-    """Say that writing to its descriptor has failed. Raises ReaderLeft, or the error where
-    standard output isn't the process's own."""
+    """Report that writing to the descriptor of standard output failed. Raises ReaderLeft; or the
+    error, if standard output is not the process's own."""
     raw = output()
     if raw is None:
         raise error
@@ -165,23 +166,23 @@ def fail(error: OSError) -> None:
 
 
 def flush() -> OSError | None:
-    """At the end: write what is left, and say why it can't be written."""
+    """Write what is buffered, at the end. Return the error of standard output, if any."""
     try:
         sys.stdout.flush()
     except ReaderLeft:
-        pass  # `reader_left` tells
+        pass  # `reader_left` reports it
     return failure()
 
 
 @contextmanager
 def output_into(fd: int) -> Iterator[None]:
-    """While the context is open, standard output is this descriptor: for child processes, too.
+    """Redirect standard output to a descriptor in a context, also for child processes.
 
-    What was printed before goes where it did. Takes the descriptor over: it is closed when the
-    context is left, and so a pipe's reader sees the end.
+    What was printed before still goes to the old destination. The descriptor is closed at the end
+    of the context, so that the reader of a pipe sees the end.
 
     Raises:
-        ReaderLeft: Of what was printed before.
+        ReaderLeft: While writing what was printed before.
     """
     before = sys.stdout
     try:
@@ -211,7 +212,7 @@ def output_into(fd: int) -> Iterator[None]:
 
 
 def do_without() -> None:
-    """Have nothing depend on standard output any more, whatever becomes of it: for a server."""
+    """Ignore all errors of standard output from now on: a server does not depend on it."""
     raw = output()
     if raw is not None:
         raw.dropping = True

@@ -1,19 +1,20 @@
-"""A file's bytes in motion: read ahead and hash, hash and write behind.
+"""Streaming a file's bytes: read ahead and hash, hash and write behind.
 
-Lives here: the second thread that overlaps the disk and BLAKE3 with the network. All of it
-releases the GIL, so two cores work. Acts only on descriptors that it is handed.
+Lives here: the second thread, which overlaps disk and BLAKE3 with the network. All of these release
+the GIL, so two cores work. Acts only on descriptors that callers pass.
 Lives elsewhere: sockets (channel.py), where the files are and when they appear.
 
-Buffers grow as the bytes move, and there is no thread before that is worth it: a peer that takes or
-brings nothing costs little. One that stops doing so costs little again after ``go_idle``.
+Buffers grow as bytes move, and a thread starts only when it pays: a peer that receives or sends
+nothing costs little memory. After ``go_idle`` a peer that has stopped costs little again.
 
-No mmap: somebody else's truncate would be a SIGBUS, the end of every session in the process.
+No mmap: if another process truncates the file, SIGBUS would end the whole process with all its
+sessions.
 """
 
 from __future__ import annotations
 
 import os
-import queue  # not where it is used: sessions that are confined can load nothing more
+import queue  # here, not where it is used: confined sessions can't load further modules
 import select
 import threading
 from collections.abc import Callable, Iterator
@@ -26,9 +27,9 @@ from ftpwire.holes import Hole
 BUFFER_SIZE = 512 * 1024
 BUFFER_COUNT = 4
 FIRST_SIZE = 64 * 1024
-"""Bytes of the first buffer."""
+"""Size of the first buffer in bytes."""
 THREAD_FROM = 1024 * 1024
-"""Files below this many bytes are not worth a second thread."""
+"""Smallest file, in bytes, that is worth a second thread."""
 
 _WAIT_SECONDS = 0.2
 
@@ -37,20 +38,21 @@ _Read = tuple[bytearray, int | Hole, digests.new | None]
 
 
 def grown(moved: int) -> int:
-    """Bytes of the next buffer, after so many have moved."""
+    """Return the size of the next buffer, after ``moved`` bytes."""
     return min(BUFFER_SIZE, max(FIRST_SIZE, moved))
 
 
 class WriteBehind:
-    """Hashes and writes a stream of bytes in a second thread, once much of it has come.
+    """Hashes and writes a stream of bytes; in a second thread, once much of it has arrived.
 
-    Fill ``buffer()``, say ``filled(count)``, and at the end ``finish()``. Memory is at most
-    ``BUFFER_COUNT * BUFFER_SIZE``. As a context manager it stops the thread in any case.
+    Fill ``buffer()``, call ``filled(count)``, and at the end ``finish()``. Uses at most
+    ``BUFFER_COUNT * BUFFER_SIZE`` bytes of memory. As a context manager it stops the thread in any
+    case.
 
-    A hole waits in the place of a buffer, so that no more of them wait than buffers.
+    A waiting hole occupies a buffer, so that the number of waiting holes is limited, too.
 
     Args:
-        fd: Where to write, from its current position on.
+        fd: Descriptor to write to, from its current position on.
     """
 
     def __init__(self, fd: int, *, hasher: digests.new | None = None) -> None:
@@ -63,12 +65,12 @@ class WriteBehind:
         self._current: bytearray | None = None
         self._used = 0
         self._rested = 0
-        """``size`` when it rested last."""
+        """``size`` at the last ``go_idle``."""
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def buffer(self) -> memoryview:
-        """Space to receive into; waits for the disk when all buffers are full.
+        """Return free space to receive into. Waits for the disk if all buffers are full.
 
         Raises:
             OSError: Writing failed.
@@ -88,7 +90,7 @@ class WriteBehind:
         return memoryview(self._current)[self._used :]
 
     def filled(self, count: int) -> None:
-        """Say that ``count`` bytes of ``buffer()`` were filled."""
+        """Report that ``count`` bytes of ``buffer()`` were filled."""
         assert self._current is not None
         self._used += count
         self.size += count
@@ -96,7 +98,7 @@ class WriteBehind:
             self._hand_over()
 
     def hole(self, count: int) -> None:
-        """So many zeros come next: they are hashed, and not written where nothing is.
+        """Take ``count`` zeros: they are hashed, but not written where the file has nothing yet.
 
         Raises:
             OSError: Writing failed.
@@ -115,7 +117,7 @@ class WriteBehind:
             self._full.put((buffer, Hole(count)))
 
     def write(self, data: memoryview) -> None:
-        """Copy bytes in, for those that came in somebody else's buffer."""
+        """Copy bytes that were received into another buffer."""
         while data:
             space = self.buffer()
             count = min(len(space), len(data))
@@ -124,7 +126,7 @@ class WriteBehind:
             data = data[count:]
 
     def go_idle(self) -> None:
-        """Nothing comes for a while: write what is there, and hold neither buffers nor a thread."""
+        """Write what is buffered, and release buffers and thread: nothing arrives for a while."""
         self._stop()
         current, self._current = self._current, None
         if current is not None and self._used:
@@ -133,7 +135,7 @@ class WriteBehind:
         self._rested = self.size
 
     def finish(self) -> bytes:
-        """Wait until all is written; returns the digest.
+        """Wait until all is written. Return the digest.
 
         Raises:
             OSError: Writing failed.
@@ -155,7 +157,7 @@ class WriteBehind:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
-        self._current = None  # nothing more is written: the file may be closed
+        self._current = None  # nothing is written after this: the caller may close the file
 
     def _hand_over(self) -> None:
         assert self._current is not None
@@ -185,11 +187,11 @@ class WriteBehind:
             self._free.put(item[0])
 
     def _write_here(self, buffer: bytearray, filled: int | Hole) -> None:
-        """Write in this thread, unless that has failed before."""
+        """Write in this thread, unless writing has failed before."""
         if self._error is None:
             try:
                 self._put(buffer, filled)
-            except Exception as error:  # whatever it is: the owner may wait for this buffer
+            except Exception as error:  # of any kind: the owner may be waiting for this buffer
                 self._error = error
 
     def _put(self, buffer: bytearray, filled: int | Hole) -> None:
@@ -215,18 +217,19 @@ class WriteBehind:
 
 
 class ReadAhead:
-    """Reads and hashes a file in a second thread, ahead of who sends it, once much was taken.
+    """Reads and hashes a file; in a second thread, ahead of its sender, once much was taken.
 
-    Iterate for views of its bytes; each is good until the next. ``digest()`` afterwards.
-    Reads ``size`` bytes from ``offset`` on, or fewer when the file is shorter: the caller
-    compares ``size`` with what it announced. As a context manager it stops the thread.
+    Iterate over views of its bytes; each is valid until the next. Then call ``digest()``. Reads
+    ``size`` bytes from ``offset`` on, or fewer if the file is shorter: the caller compares ``size``
+    with what it announced. As a context manager it stops the thread.
 
     Args:
-        fd: Read with ``pread``: its position doesn't matter, and is moved only for ``sparse``.
-        size: Bytes to read; None reads to the end by ``read`` (a pipe).
-        hashes: Whether to hash at all; without, there is no ``digest()``.
-        sparse: Look for holes (see `holes.may_have`). Each is a `Hole` among the views.
-        while_waiting: Called several times a second while a pipe is silent; may raise.
+        fd: Descriptor, read with ``pread``. Its position is irrelevant, and moved only for
+            ``sparse``.
+        size: Number of bytes to read; None to read to the end with ``read`` (a pipe).
+        hashes: False to skip hashing; then there is no ``digest()``.
+        sparse: True to look for holes (see `holes.may_have`). Each is yielded as a `Hole`.
+        while_waiting: Function to call several times per second while a pipe is silent; may raise.
     """
 
     def __init__(
@@ -251,7 +254,7 @@ class ReadAhead:
         self._full: queue.SimpleQueue[_Read | Exception | None] = queue.SimpleQueue()
         self._rests = False
         self._hasher_then: digests.new | None = None
-        """The hasher as it was after what was yielded last."""
+        """Copy of the hasher after the last yielded bytes."""
         self._thread: threading.Thread | None = None
         self._left = False
 
@@ -267,9 +270,11 @@ class ReadAhead:
             self._rests = False
 
     def go_idle(self) -> None:
-        """What was yielded last isn't taken for a while: hold nothing else, and no thread.
+        """Release everything but the last yielded bytes, and the thread: it is not taken for a
+        while.
 
-        For a file, by who iterates. What was read ahead is read again, and hashed as it is then.
+        To be called by the iterating thread, and only for files. What was read ahead is read again
+        later, and hashed with the contents that it has by then.
         """
         if self._thread is None or self._wanted is None:
             return
@@ -311,7 +316,7 @@ class ReadAhead:
                 self._while_waiting()
 
     def digest(self) -> bytes:
-        """Of all that was read (and of what the given hasher had before)."""
+        """Return the digest of all that was read (after what the given hasher had before)."""
         assert self._hasher is not None
         return self._hasher.digest()
 
@@ -335,7 +340,7 @@ class ReadAhead:
         self._thread = None
 
     def _read_here(self) -> Iterator[memoryview | Hole]:
-        """The first bytes, or all if they are few; less when the file ends before."""
+        """Yield the first bytes, or all if they are few; fewer if the file ends before."""
         assert self._wanted is not None
         before = self.size
         few = self._wanted - before <= THREAD_FROM
@@ -377,7 +382,7 @@ class ReadAhead:
                 if hasher is not None:
                     then = hasher.copy() if kept else None
                 self._full.put((buffer, read, then))
-        except Exception as error:  # whatever it is: the owner waits for an answer
+        except Exception as error:  # of any kind: the owner is waiting for an item
             self._full.put(error)
         self._full.put(None)
 
@@ -386,7 +391,7 @@ class ReadAhead:
             holes.hash_zeros(self._hasher, hole.size)
 
     def _fill(self, buffer: bytearray, done: int) -> int | Hole:
-        """Read the next piece into ``buffer``; 0 at the end."""
+        """Read the next piece into ``buffer``. Return 0 at the end."""
         if self._wanted is None:
             return os.readv(self._fd, [buffer]) if self._has_more() else 0
         left = self._wanted - done
@@ -402,9 +407,9 @@ class ReadAhead:
             return os.preadv(self._fd, [view[: min(left, len(view))]], at)
 
     def _has_more(self) -> bool:
-        """Wait for a pipe or terminal; False when its owner has left meanwhile.
+        """Wait for input from a pipe or terminal. Return False if the owner has stopped meanwhile.
 
-        A read that still waited then would take what is meant for somebody else.
+        A read that is still waiting then would take input that is meant for another program.
         """
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
@@ -414,10 +419,10 @@ class ReadAhead:
 
 
 def write_all(fd: int, data: memoryview | bytes | bytearray) -> None:
-    """Write all of ``data``, however the kernel cuts it.
+    """Write all of ``data``, however many calls it takes.
 
     Raises:
-        OSError: The disk is full, or failed.
+        OSError: The disk is full, or writing failed.
     """
     view = memoryview(data)
     while view:

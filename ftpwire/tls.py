@@ -1,11 +1,11 @@
-"""TLS over memory: bytes in, bytes out. Does no I/O.
+"""TLS in memory: bytes in, bytes out. Does no I/O.
 
-Lives here: one TLS connection as an SSLObject between two MemoryBIOs, and the fingerprint of
-a key. Blocking threads, parked sessions and asyncio all drive the same object.
-Lives elsewhere: sockets (channel.py), contexts and key files (ftpserver/net/tls.py), pins
+Lives here: one TLS connection as an SSLObject between two MemoryBIOs, and the fingerprint of a key.
+Blocking threads, parked sessions and asyncio all use the same object.
+Lives elsewhere: sockets (channel.py), contexts and key files (ftpserver/net/tls.py), known keys
 (ftpclient/connection/known_hosts.py).
 
-A MemoryBIO never shrinks, so both directions move in pieces of at most ``PIECE`` bytes.
+A MemoryBIO never shrinks, so both directions move at most ``PIECE`` bytes at a time.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import ssl
 from ftpwire.errors import ConnectionLost, ProtocolError
 
 PIECE = 128 * 1024
-"""Most bytes, in plain or encrypted form, put into a MemoryBIO at once."""
+"""Most bytes, plain or encrypted, to put into a MemoryBIO at once."""
 
 HANDSHAKE_RECORD = 0x16
-"""First byte of a TLS connection."""
+"""The first byte of a TLS connection."""
 
 MOST_BESIDES = 64 * 1024
-"""Encrypted bytes that may come and bring no plain ones: key updates, and half a record."""
+"""Most encrypted bytes that may arrive without any plain bytes: key updates, and half a record."""
 MOST_ANSWERS = 16 * 1024
-"""Bytes that TLS itself may owe the peer, who has asked for its keys to be changed."""
+"""Most bytes that TLS itself may have to send to a peer that keeps asking for key updates."""
 _PAID_BY_ONE = 32
-"""Encrypted bytes that a plain byte accounts for, so that small messages are as good as any."""
+"""Encrypted bytes that one plain byte accounts for: enough for the overhead of small messages."""
 _RECORD_HEADER = 5
 
-_CUT = "UNEXPECTED_EOF_WHILE_READING"  # some builds of Python raise it as a plain SSLError
+_CUT = "UNEXPECTED_EOF_WHILE_READING"  # some builds of Python raise a plain SSLError for it
 
 
 class TlsError(ConnectionLost):
-    """TLS itself failed: not TLS on the other side, or nothing in common."""
+    """TLS itself failed: the peer does not speak TLS, or nothing that this side accepts."""
 
     code = "tls"
 
@@ -42,8 +42,8 @@ class TlsError(ConnectionLost):
 class TlsPipe:
     """One TLS connection without a socket.
 
-    Use: ``feed`` what the network brought, ``read_into`` plain bytes until it returns 0;
-    ``write`` plain bytes, send what ``outgoing`` returns.
+    Usage: ``feed`` what the network brought, ``read_into`` plain bytes until it returns 0;
+    ``write`` plain bytes, and send what ``outgoing`` returns.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class TlsPipe:
         server_name: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> None:
-        # Many builds of Python set it by default: a cut would then look like an end in order.
+        # Many builds of Python set this by default: a cut would then look like an orderly close.
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._besides = 0
-        """Encrypted bytes that came and are not accounted for by plain ones."""
+        """Encrypted bytes that arrived and are not yet accounted for by plain ones."""
         self._header = b""
-        """The part of a record's header that came last."""
+        """The incomplete header of the last record."""
         self._left = 0
-        """Bytes of the current record that are still to come."""
+        """Bytes of the current record that have not arrived yet."""
         name: str | bytes | None = server_name
         if server_name is not None and server_name.isascii():
-            name = server_name.encode()  # a text takes the tables for names of other alphabets
+            name = server_name.encode()  # a str would load the tables for non-ASCII names
         self.object = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -76,7 +76,7 @@ class TlsPipe:
         )
 
     def handshake(self) -> bool:
-        """Go on with the handshake; True when it is done. Send ``outgoing`` after each call."""
+        """Continue the handshake; True when it is done. Send ``outgoing`` after each call."""
         try:
             self.object.do_handshake()
         except ssl.SSLWantReadError:
@@ -87,15 +87,15 @@ class TlsPipe:
             raise ConnectionLost("closed within the TLS handshake") from None
         except ssl.SSLError as error:
             raise TlsError(f"TLS handshake failed: {_reason(error)}") from None
-        self._besides = 0  # what the handshake itself took
+        self._besides = 0  # the handshake's own bytes do not count
         return True
 
     def feed(self, data: bytes) -> None:
-        """Take encrypted bytes as they came (at most PIECE)."""
+        """Take encrypted bytes as they arrived (at most PIECE)."""
         self._incoming.write(data)
         self._besides += len(data)
         at = self._left
-        if self._header:  # nothing is left of the record before it
+        if self._header:  # then the record before it is complete
             data = self._header + data
         size = len(data)
         while at + _RECORD_HEADER <= size:
@@ -105,19 +105,19 @@ class TlsPipe:
 
     @property
     def is_amid_record(self) -> bool:
-        """Whether a part of a record came, and the rest didn't yet."""
+        """True if only a part of a record has arrived."""
         return bool(self._left or self._header)
 
     def feed_eof(self) -> None:
-        """The network side ended. A close without close_notify is then a cut."""
+        """Report the end of the connection. Without a close_notify before, it counts as a cut."""
         self._incoming.write_eof()
 
     def read_into(self, view: memoryview) -> int:
-        """Decrypt into ``view``; 0 when more has to be fed first.
+        """Decrypt into ``view``. Return the number of bytes; 0 if more must be fed first.
 
         Raises:
-            ConnectionLost: The peer closed, in order or by a cut.
-            TlsError: It sends records that carry nothing, without an end.
+            ConnectionLost: The peer closed, or the connection was cut.
+            TlsError: The peer keeps sending records without data.
         """
         got = 0
         size = len(view)
@@ -125,7 +125,7 @@ class TlsPipe:
         try:
             while got < size:
                 count = read(size - got, view[got:])
-                if not count:  # close_notify: read() tells it so, unless this side closed first
+                if not count:  # close_notify: read() returns 0, unless this side closed first
                     raise ssl.SSLZeroReturnError
                 got += count  # type: ignore[operator]
         except ssl.SSLWantReadError:
@@ -146,30 +146,30 @@ class TlsPipe:
         return got
 
     def pending(self) -> int:
-        """Plain bytes that can be read without feeding."""
+        """Return 0 if nothing can be read without feeding; otherwise something may be there."""
         return self.object.pending() or self._incoming.pending
 
     def write(self, view: memoryview | bytes | bytearray) -> int:
-        """Encrypt up to PIECE bytes of ``view``; returns how many."""
+        """Encrypt up to PIECE bytes of ``view``. Return how many."""
         try:
             return self.object.write(memoryview(view)[:PIECE])
         except ssl.SSLError as error:
             raise TlsError(f"TLS failed: {_reason(error)}") from None
 
     def outgoing(self) -> bytes:
-        """Encrypted bytes to send."""
+        """Return the encrypted bytes to send."""
         return self._outgoing.read()
 
     def close(self) -> bytes:
-        """Say that nothing more will be written; returns what to send (close_notify)."""
+        """End the outgoing side. Return the bytes to send (close_notify)."""
         try:
             self.object.unwrap()
         except (ssl.SSLError, ValueError):
-            pass  # WantRead: the peer's own close_notify isn't waited for
+            pass  # WantRead: this does not wait for the peer's close_notify
         return self._outgoing.read()
 
     def peer_certificate(self) -> bytes:
-        """The peer's certificate, DER."""
+        """Return the peer's certificate in DER."""
         certificate = self.object.getpeercert(binary_form=True)
         if certificate is None:
             raise ProtocolError("the server showed no certificate")
@@ -181,19 +181,19 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def fingerprint(certificate: bytes) -> str:
-    """``SHA256:…`` over the certificate's SubjectPublicKeyInfo (as in RFC 7469 pins).
+    """Return ``SHA256:…`` of the certificate's SubjectPublicKeyInfo (as in RFC 7469 pins).
 
-    It stays the same when a certificate is renewed for the same key.
+    It stays the same if a certificate is renewed with the same key.
     """
     digest = hashlib.sha256(public_key_info(certificate)).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def public_key_info(certificate: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of a DER certificate (RFC 5280, section 4.1).
+    """Return the SubjectPublicKeyInfo of a DER certificate (RFC 5280, section 4.1).
 
-    Walked by hand, because loading a certificate library costs a client more time than its
-    whole connection. Raises ProtocolError when it is not a certificate.
+    Parsed by hand, because loading a certificate library takes a client more time than its whole
+    connection. Raises ProtocolError if it is not a certificate.
     """
     try:
         _, start, _ = _element(certificate, 0)  # Certificate
@@ -212,7 +212,7 @@ def public_key_info(certificate: bytes) -> bytes:
 
 
 def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Tag, start of contents and end of the DER element at ``at``."""
+    """Return tag, start of contents and end of the DER element at ``at``."""
     tag = der[at]
     length = der[at + 1]
     start = at + 2

@@ -1,11 +1,11 @@
-"""Modules that others import and hardly use: loaded when something of them is used after all.
+"""Modules that others import but hardly use: they are loaded on first use.
 
-Lives here: what stands in for them. Lives elsewhere: for which, and while what is imported
-(ftpclient/light_imports.py, ftpserver/light_sqlalchemy.py). Only programs do that, before they
-import anything else: a program of somebody's that has a client or a server in it imports as it
-likes.
+Lives here: the substitutes for such modules.
+Lives elsewhere: which modules these are, and while importing what (ftpclient/light_imports.py,
+ftpserver/light_sqlalchemy.py). Only our programs use this, before they import anything else:
+another program that contains a client or a server imports modules normally.
 
-``importlib.util.LazyLoader`` would load them as soon as they are imported twice.
+``importlib.util.LazyLoader`` would load a module as soon as it is imported a second time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class _Unloaded(ModuleType):
-    """What an importer has in place of a module. Everybody else imports the module itself."""
+    """A substitute for a module. Only the modules imported within `unloaded` have it."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # the import system asks for these
@@ -29,11 +29,11 @@ class _Unloaded(ModuleType):
 
 @contextmanager
 def unloaded(modules: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
-    """Leave modules unloaded while others are imported within the block.
+    """Do not load certain modules when they are imported within the context.
 
     Args:
-        modules: Their names. To each belongs what it has without being loaded: what an importer
-            takes of it at once.
+        modules: Their names, each with the attributes to provide without loading: those that the
+            importing modules need at once.
     """
     unused = [name for name in modules if name not in sys.modules]
     for name in unused:
@@ -41,7 +41,7 @@ def unloaded(modules: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
         vars(module).update(modules[name])
         parent, _, child = name.rpartition(".")
         if parent in sys.modules:
-            vars(sys.modules[parent])[child] = module  # by which it is asked for later, too
+            vars(sys.modules[parent])[child] = module  # later accesses go through the parent
     try:
         yield
     finally:

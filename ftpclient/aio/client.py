@@ -2,7 +2,7 @@
 
 Lives here: the verbs as coroutines, and the threads that transfers run in.
 Lives elsewhere: the same verbs without asyncio, and the rules of transfers (ftpclient/client.py and
-what it is written with), the connection (connection/connection.py).
+what it uses), the connection (connection.py).
 """
 
 from __future__ import annotations
@@ -94,16 +94,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AT_ONCE = 8
-"""Transfers of one client that run at the same time, and changes whose answers were lost; others
-wait for their turn."""
+"""Most transfers of a client that run at the same time, and most changes that are retried after a
+loss; further ones wait for their turn."""
 
 
 class AsyncClient:
-    """A logged-in user's view of a server, for asyncio. As `Client`, whose verbs it has.
+    """A client with a session on a server, for asyncio. It has the verbs of `Client`.
 
-    Any number of tasks may use it at the same time: they share one connection, on which requests
-    are sent without waiting for earlier answers, and answered in their order. A task that is
-    cancelled cancels its own request or transfer; the connection stays, and so do the others'.
+    Any number of tasks may use it at the same time. They share one connection: requests are sent
+    without waiting for earlier replies, and replies come in the order of the requests. A task that
+    is cancelled cancels its own request or transfer; the connection and other tasks are not
+    affected.
 
         async with AsyncClient("alice@example.net", password="…") as client:
             await client.put(["report.pdf"], "/inbox/")
@@ -111,15 +112,15 @@ class AsyncClient:
                 print(entry.path, entry.size)
 
     It belongs to the event loop that it is first used in. The loop drives the socket; each transfer
-    of files has a thread for the disk and for hashing. A transfer gets connections of its own,
-    which its threads drive, when it uses several (``parallel``), when its tree appears all at once
-    (``atomic``: what others ask for meanwhile is no part of that), and under ``limit_rate``.
+    of files has a thread for the disk and for hashing. A transfer has connections of its own,
+    driven by its threads, if it uses several (``parallel``), if it replaces a tree at once
+    (``atomic``, which requests of other tasks must not become part of), and with ``limit_rate``.
 
     Args:
         server, password, password_tries, plaintext, accept_new, known_hosts, fingerprint, ca,
-            ask, ask_takeover, saved_token, verify, remark: As for `Client`. ``password``, ``ask``
-            and ``ask_takeover`` are called in another thread, where they may wait.
-        retry_for, retries: As for `Client`.
+            ask, ask_takeover, saved_token, verify, remark: As in `Client`. ``password``, ``ask``
+            and ``ask_takeover`` are called in another thread, so they may block.
+        retry_for, retries: As in `Client`.
     """
 
     def __init__(
@@ -167,21 +168,21 @@ class AsyncClient:
         self._user = self.address.login
         self._connection: LoopConnection | None = None
         self._like: LoopConnection | None = None
-        """The latest connection: the next one resumes its TLS session."""
+        """The latest connection, whose TLS session the next one resumes."""
         self._begin()
         forks.follow(self)
 
     def _begin(self) -> None:
-        """Nothing is under way."""
+        """Set the state of a client without running verbs."""
         self._edge = edge.Edge()
         self._opening = asyncio.Lock()
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._repeating = asyncio.Semaphore(_AT_ONCE)
         self._threads: set[ThreadClient] = set()
-        """What runs in threads now."""
+        """The clients of the running threads."""
 
     def _after_fork(self) -> None:
-        """In a child process, which may have an event loop of its own: begin anew there."""
+        """Reset in a child process, which may have an event loop of its own."""
         self._connection = None
         self._begin()
 
@@ -189,24 +190,24 @@ class AsyncClient:
 
     @property
     def address(self) -> ServerAddress:
-        """The server."""
+        """The server's address."""
         return self._dialer.address
 
     @property
     def user(self) -> str:
-        """Who is logged in, or is to be."""
+        """The name of the account, or before log-in the name to log in with."""
         return self._user
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection that isn't known to be broken."""
+        """True if there is a connection that is not known to be broken."""
         return self._connection is not None and not self._connection.broken
 
     @property
     def limit_rate(self) -> int | None:
-        """The most bytes a second that files and streams move, all together; None for no limit.
+        """The most bytes per second of all files and streams together; None for no limit.
 
-        What has begun without a limit goes on without.
+        A transfer that began without a limit continues without one.
         """
         return None if self._pace is None else self._pace.rate
 
@@ -219,7 +220,7 @@ class AsyncClient:
 
     @edge.verb
     async def connect(self, *, timeout: float | None = None) -> None:
-        """Connect and log in; nothing when that is so already. Verbs do it when it is needed.
+        """Connect and log in. Do nothing if the client is connected. Verbs do this when needed.
 
         Raises:
             ConnectFailed, TrustError, LoginRefused, ProtocolError
@@ -246,12 +247,12 @@ class AsyncClient:
         loop: asyncio.AbstractEventLoop,
         dial: Callable[[Interrupt, Trusted | None], Opened],
     ) -> LoopConnection:
-        """Connect; from then on that is the connection."""
+        """Connect, and use that connection from then on."""
         self._loop = loop
         like = None if self._like is None else self._like.trusted
 
         def open_one(interrupt: Interrupt) -> Opened:
-            client_id()  # it may be in a file: it is known from here on
+            client_id()  # it may have to be read from a file: here, not in the loop
             return dial(interrupt, like)
 
         made = await open_in_thread(loop, open_one)
@@ -260,12 +261,12 @@ class AsyncClient:
         return self._connection
 
     def _tell(self, text: str) -> None:
-        """Whatever thread it is in: the loop's tells it."""
+        """Pass a remark on, in the loop's thread. Any thread may call this."""
         assert self._loop is not None and self._remark is not None
         try:
             self._loop.call_soon_threadsafe(self._remark, text)
         except RuntimeError:
-            pass  # the loop was closed: nobody is there to be told
+            pass  # the loop was closed, so the remark has no receiver
 
     @edge.verb
     async def register(
@@ -275,10 +276,11 @@ class AsyncClient:
         *,
         timeout: float | None = None,
     ) -> None:
-        """Make the account that the address names, and log in as its user; see `Client.register`.
+        """Create the account that the address names, and log in as it; see `Client.register`.
 
         Args:
-            password: Or something that asks for it, in another thread, where it may wait.
+            password: The password, or a function that asks for it in another thread, where it may
+                block.
 
         Raises:
             RegistrationClosed, NameTaken, BadAccount
@@ -300,7 +302,7 @@ class AsyncClient:
             self._connection.end(ConnectionLost(f"{self.address.endpoint}: {reason}"))
 
     async def close(self) -> None:
-        """Close the connection; what is under way fails. Can be called twice."""
+        """Close the connection; running requests and transfers fail. Can be called twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -332,13 +334,13 @@ class AsyncClient:
             return done
         except ConnectionLost as error:
             lost = error
-        async with self._repeating:  # waiting and connecting again is what a thread does
+        async with self._repeating:  # a thread waits and reconnects
             return await self._in_thread(lambda client: client.repeat(change, lost), connect=False)
 
     @contextmanager
     def operation(self, words: str, *, keep: bool = True) -> Iterator[None]:
-        """Have all verbs of a ``with`` block be one operation; see `Client.operation`. It holds for
-        the calls of this task, and of those that it begins inside."""
+        """Make all verbs of a ``with`` block one operation; see `Client.operation`. This applies to
+        calls in this task, and in tasks that it creates in the block."""
         with grouped(self, words, keep=keep):
             yield
 
@@ -346,15 +348,15 @@ class AsyncClient:
 
     @property
     def password(self) -> str | None:
-        """The password that was accepted, if it was one."""
+        """The accepted password; None if a token was used."""
         accepted = self._dialer.credentials.accepted
         return None if accepted is None or accepted.is_token else accepted.secret
 
     @edge.verb
     async def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
-        """Set another password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
+        """Set a new password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
         for one in (old, new):
-            Credential(self.user, one).check()  # what can't be sent is told before
+            Credential(self.user, one).check()  # raises early if it can't be sent
         await verbs.change_password(self._ask, old, new)
         self._dialer.credentials.accepted = Credential(self.user, new)
 
@@ -362,31 +364,31 @@ class AsyncClient:
     async def issue_token(
         self, name: str = "", seconds: int | None = None, *, timeout: float | None = None
     ) -> TokenIssued:
-        """A token to log in with instead of the password; see `Client.issue_token`."""
+        """Create a token to log in with instead of the password; see `Client.issue_token`."""
         return await verbs.issue_token(self._ask, name, seconds)
 
     @edge.verb
     async def tokens(self, *, timeout: float | None = None) -> Sequence[TokenInfo]:
-        """The account's tokens, oldest first."""
+        """Return the account's tokens, oldest first."""
         return await verbs.tokens(self._ask)
 
     @edge.verb
     async def revoke_token(
         self, token_id: str | None = None, *, timeout: float | None = None
     ) -> None:
-        """Make a token good for nothing; by default the one that logged in. Raises NotFound."""
+        """Revoke a token; by default the one that this session used. Raises NotFound."""
         await verbs.revoke_token(self._ask, token_id)
 
     # paths -------------------------------------------------------------------------------
 
     @property
     def cwd(self) -> RemotePath:
-        """Where relative remote paths start."""
+        """The remote directory that relative paths start from."""
         return self._cwd
 
     @edge.local
     def resolve(self, path: AnyPath) -> RemotePath:
-        """The absolute remote path for what was given. Raises InvalidPath."""
+        """Return the absolute remote path for an argument. Raises InvalidPath."""
         return self._resolve(path)
 
     def _resolve(self, path: AnyPath) -> RemotePath:
@@ -394,12 +396,15 @@ class AsyncClient:
 
     @edge.local
     def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
-        """Where something named like ``source`` goes; see `Client.place_for`."""
+        """Return the target path of ``source``; see `Client.place_for`."""
         return place_for(source, self._resolve(target), into=into)
 
     @edge.verb
     async def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
-        """Whether things go into ``target``; see `Client.is_directory`. Raises NotADirectory."""
+        """Return True if files go into ``target``; see `Client.is_directory`.
+
+        Raises NotADirectory.
+        """
         return await verbs.is_directory(self._ask, as_typed(target), self._resolve(target))
 
     @edge.verb
@@ -412,8 +417,8 @@ class AsyncClient:
         make: bool = True,
         timeout: float | None = None,
     ) -> bool:
-        """Whether ``target`` is a directory to put things into, made if it ends with a slash; see
-        `Client.make_target`. Raises NotADirectory."""
+        """Return True if files go into the directory ``target``, which is created if it ends with a
+        slash; see `Client.make_target`. Raises NotADirectory."""
         typed, path = as_typed(target), self._resolve(target)
         return await verbs.make_target(
             self._ask, typed, path, several=several, into=into, make=make
@@ -421,40 +426,40 @@ class AsyncClient:
 
     @edge.verb
     async def change_dir(self, path: AnyPath, *, timeout: float | None = None) -> RemotePath:
-        """Make a remote directory the one that relative paths start at."""
+        """Change the remote directory that relative paths start from. Return its absolute path."""
         self._cwd = await verbs.directory(self._ask, self._resolve(path))
         return self._cwd
 
     @edge.verb
     async def glob(self, pattern: AnyPath, *, timeout: float | None = None) -> list[RemotePath]:
-        """The remote paths that a pattern matches, sorted; see `Client.glob`. Raises NotFound."""
+        """Return the remote paths that match a pattern; see `Client.glob`. Raises NotFound."""
         return await self._in_thread(lambda client: client.glob(pattern))
 
     def _resolve_in(self, path: AnyPath, in_trash: InTrash | None) -> RemotePath:
         return self._resolve(path) if in_trash is None else absolute(paths.ROOT, path)
 
-    # looking -----------------------------------------------------------------------------
+    # reading -----------------------------------------------------------------------------
 
     @edge.verb
     async def whoami(self, *, timeout: float | None = None) -> str:
-        """The account's name, as the server knows it."""
+        """Return the account's name as the server knows it."""
         return await verbs.whoami(self._ask)
 
     @edge.verb
     async def space(self, *, timeout: float | None = None) -> Room:
-        """Total, used, held and free bytes."""
+        """Return the quota, the free space and the usage of the account, in bytes."""
         return await verbs.space(self._ask)
 
     @edge.verb
     async def kept(self, *, timeout: float | None = None) -> list[KeptUpload]:
-        """The account's interrupted uploads that the server keeps; see `Client.kept`."""
+        """Return the account's interrupted uploads that the server has kept; see `Client.kept`."""
         return await self._in_thread(lambda client: client.kept())
 
     @edge.verb
     async def drop_kept(
         self, path: AnyPath | None = None, *, timeout: float | None = None
     ) -> KeptDropped:
-        """Drop the kept uploads to a path, or all of them; see `Client.drop_kept`."""
+        """Discard the interrupted uploads to a path, or all; see `Client.drop_kept`."""
         return await self._in_thread(lambda client: client.drop_kept(path))
 
     @edge.verb
@@ -467,7 +472,7 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Entry:
-        """What is at a path. Raises NotFound."""
+        """Return the state of a path; see `Client.stat`. Raises NotFound."""
         place = self._resolve_in(path, in_trash)
         return await verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
 
@@ -475,19 +480,19 @@ class AsyncClient:
     async def find(
         self, path: AnyPath, *, follow: bool = False, timeout: float | None = None
     ) -> Entry | None:
-        """What is at a path; None when nothing is."""
+        """Return the state of a path; None if it does not exist."""
         return await verbs.find(self._ask, self._resolve(path), follow=follow)
 
     @edge.verb
     async def exists(
         self, path: AnyPath, *, follow: bool = True, timeout: float | None = None
     ) -> bool:
-        """Whether something is at a path; see `Client.exists`."""
+        """Return True if a path exists; see `Client.exists`."""
         return await verbs.exists(self._ask, self._resolve(path), follow=follow)
 
     @edge.verb
     async def is_dir(self, path: AnyPath, *, timeout: float | None = None) -> bool:
-        """Whether a directory is at a path, or a link that leads to one."""
+        """Return True if there is a directory at a path, or a link to one."""
         return await verbs.is_dir(self._ask, self._resolve(path))
 
     @edge.stream
@@ -502,10 +507,10 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Entry, None]:
-        """The entries of a directory, or of the tree below it: each directory, then those in it.
+        """Yield the entries of a directory, or of the tree below it; see `Client.list_dir`.
 
-        Streams. While nobody takes entries, other requests of this client wait: take them all, or
-        close the iterator (``aclose``), or end the task.
+        Entries are streamed. While they are not taken, other requests of this client wait: exhaust
+        the iterator, close it (``aclose``), or end the task.
         """
         place = self._resolve_in(path, in_trash)
         request = messages.List(place, recursive, follow, digest, in_trash)
@@ -525,7 +530,7 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
-        """The tree below a directory, a part of one directory at a time; see `Client.walk`."""
+        """Yield the tree below a directory, part by part; see `Client.walk`."""
         place = self._resolve_in(path, in_trash)
         request = messages.List(place, True, follow, digest, in_trash)
         async with aclosing(self._walk(request, on_problem)) as parts:
@@ -549,7 +554,7 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> Hashed:
-        """A file's BLAKE3 digest and size."""
+        """Return a file's BLAKE3 digest and size."""
         return await verbs.hashed(self._ask, self._resolve_in(path, in_trash), in_trash)
 
     # changing ----------------------------------------------------------------------------
@@ -563,7 +568,7 @@ class AsyncClient:
         mode: int = 0o755,
         timeout: float | None = None,
     ) -> None:
-        """Make a directory; with ``parents`` also those above, and it may exist."""
+        """Create a directory; with ``parents`` also missing parents, and no error if it exists."""
         await verbs.make_dir(self._ask, self._resolve(path), parents=parents, mode=mode)
 
     @edge.verb
@@ -575,7 +580,7 @@ class AsyncClient:
         overwrite: Replace | bool = "never",
         timeout: float | None = None,
     ) -> None:
-        """Make a symbolic link; see `Client.make_link`. Raises AlreadyExists, InvalidPath."""
+        """Create a symbolic link; see `Client.make_link`. Raises AlreadyExists, InvalidPath."""
         await verbs.make_link(self._ask, self._resolve(path), target, overwrite)
 
     @edge.verb
@@ -588,7 +593,7 @@ class AsyncClient:
         setgid: bool | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Set a mode (permission bits), an mtime (nanoseconds since 1970), or both.
+        """Set the mode (permission bits), the mtime (nanoseconds since 1970), or both.
 
         See `Client.set_attributes`.
         """
@@ -644,7 +649,7 @@ class AsyncClient:
         since: float | None = None,
         timeout: float | None = None,
     ) -> list[TrashedOperation]:
-        """What commands have removed and replaced, the newest first; see `Client.trash`."""
+        """Return the operations in the trash, newest first; see `Client.trash`."""
         return await self._in_thread(lambda client: client.trash(below=below, since=since))
 
     @edge.verb
@@ -655,12 +660,12 @@ class AsyncClient:
         below: AnyPath | None = None,
         timeout: float | None = None,
     ) -> list[Trashed]:
-        """What an operation has changed, thing by thing; see `Client.trash_items`."""
+        """Return the items that an operation has changed; see `Client.trash_items`."""
         return await self._in_thread(lambda client: client.trash_items(operation, below=below))
 
     @edge.verb
     async def versions(self, path: AnyPath, *, timeout: float | None = None) -> list[Version]:
-        """What was at a path before and can be put back; see `Client.versions`."""
+        """Return the earlier versions of a path that can be restored; see `Client.versions`."""
         return await self._in_thread(lambda client: client.versions(path))
 
     @edge.verb
@@ -675,7 +680,7 @@ class AsyncClient:
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> Restored:
-        """Put back what an operation has removed and replaced; see `Client.restore`."""
+        """Restore what an operation has removed and replaced; see `Client.restore`."""
         return await verbs.restore(
             self._ask,
             operation,
@@ -695,7 +700,7 @@ class AsyncClient:
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> Restored:
-        """Take back an operation, by default the newest one of this client; see `Client.undo`."""
+        """Undo an operation, by default the newest one of this client; see `Client.undo`."""
         return await self._in_thread(
             lambda client: client.undo(operation, conflict=conflict, dry_run=dry_run)
         )
@@ -709,10 +714,10 @@ class AsyncClient:
         before: float | None = None,
         timeout: float | None = None,
     ) -> Removed:
-        """Remove from the trash for good: an operation, or all; see `Client.purge`."""
+        """Remove an operation, or all, from the trash for good; see `Client.purge`."""
         return await verbs.purge(self._ask, operation, list(items), before)
 
-    # moving bytes ------------------------------------------------------------------------
+    # transferring files ------------------------------------------------------------------
 
     @edge.verb
     async def put(
@@ -738,9 +743,9 @@ class AsyncClient:
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
-        """Upload files, links and trees, into ``target`` or as it; see `Client.put`.
+        """Upload files, links and trees into the directory ``target``, or as it; see `Client.put`.
 
-        When the task is cancelled, what was stored stays, and the same again goes on with it.
+        If the task is cancelled, what was stored is kept, and the same call can resume later.
         """
         return await self._transfer(
             lambda client: client.put(
@@ -826,7 +831,7 @@ class AsyncClient:
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
-        """Upload one file as exactly ``target``, or raise why not; see `Client.put_file`."""
+        """Upload one file as exactly ``target``, or raise the error; see `Client.put_file`."""
         return await self._transfer(
             lambda client: client.put_file(
                 source,
@@ -855,7 +860,7 @@ class AsyncClient:
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Result:
-        """Download one file as exactly ``target``, or raise why not; see `Client.get_file`."""
+        """Download one file as exactly ``target``, or raise the error; see `Client.get_file`."""
         return await self._transfer(
             lambda client: client.get_file(
                 source,
@@ -881,10 +886,11 @@ class AsyncClient:
         confirm: Confirm | None = None,
         timeout: float | None = None,
     ) -> SyncSummary:
-        """Make ``target`` have what ``source`` has; see `Client.sync`.
+        """Make ``target`` a copy of ``source``; see `Client.sync`.
 
         Args:
-            confirm: Asked before anything is deleted, in another thread, where it may wait.
+            confirm: Function to call before anything is deleted, in another thread, where it may
+                block.
         """
         return await self._transfer(
             lambda client: client.sync(
@@ -919,7 +925,7 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """The bytes of a file, or some of them; see `Client.read`."""
+        """Return the bytes of a file, or a part of them; see `Client.read`."""
         return await self._transfer(
             lambda client: client.read(path, offset, length, in_trash=in_trash)
         )
@@ -935,9 +941,9 @@ class AsyncClient:
         parents: bool = False,
         timeout: float | None = None,
     ) -> int:
-        """Store bytes as a file, whole or not at all; returns how many. See `Client.write`.
+        """Store bytes as a file, whole or not at all. Return their number. See `Client.write`.
 
-        The bytes must stay as they are until it returns.
+        The bytes must not change until this returns.
         """
         return await self._transfer(
             lambda client: client.write(path, data, overwrite=overwrite, mode=mode, parents=parents)
@@ -954,21 +960,21 @@ class AsyncClient:
         listener: Listener | None = None,
         timeout: float | None = None,
     ) -> Summary:
-        """Upload what an asynchronous iterator gives, until its end, as the file ``target``.
+        """Upload everything that an asynchronous iterator yields as the file ``target``.
 
-        No other request of this client is sent meanwhile: so the source must not wait for one,
-        as a ``get_stream`` of the same client would. What the source raises is raised again, and
-        nothing is stored then.
+        No other request of this client is sent meanwhile, so the source must not wait for one, such
+        as a ``get_stream`` of the same client. If the source raises, that is raised again, and
+        nothing is stored.
 
         Args:
-            no_empty: Without a byte it fails, and nothing is stored.
+            no_empty: True if empty input is a failure, and nothing is stored.
         """
         how, typed = overwriting(overwrite), as_typed(target)
         entry = await self.find(typed, follow=True)
         if entry is not None and entry.type == "dir" or typed.endswith(b"/"):
-            raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
+            raise IsADirectory(f"{paths.show(typed)}: a directory: give a file name")
         connection = await self._connected()
-        beside = connection.for_thread(None)  # nothing is asked there: what is sent goes here
+        beside = connection.for_thread(None)  # sends nothing: this task sends all frames
         upload = Upload(beside, Options(overwrite=how), listener or Listener())
         call = StreamPut(upload, self._resolve(typed))
         request = messages.Put(self._resolve(typed), None, overwrite=how, ask=True)
@@ -1002,7 +1008,7 @@ class AsyncClient:
             call.replaced = True
             raise
         finally:
-            upstream.cancel()  # closes it unless it has ended; a refused one, too
+            upstream.cancel()  # closes the upload unless it has ended, also a refused one
             beside.close()
         if isinstance(call.error, ConnectionLost):
             raise call.error.with_text(f"{call.error}: {INPUT_LOST}")
@@ -1016,13 +1022,13 @@ class AsyncClient:
         in_trash: InTrash | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """A remote file's bytes, in pieces as they come.
+        """Yield a remote file's bytes, in pieces as they arrive.
 
-        While nobody takes them, other requests of this client wait, as with ``list_dir``.
+        While they are not taken, other requests of this client wait, as with ``list_dir``.
 
         Raises:
-            VerificationFailed: After the last byte: it was damaged on the way, or the server sent
-                no digest.
+            VerificationFailed: After the last byte: the bytes do not match the digest, or the
+                server sent none.
         """
         connection = await self._connected()
         place = self._resolve_in(source, in_trash)
@@ -1032,11 +1038,11 @@ class AsyncClient:
                 await self._spend(len(data))
 
     def _most(self) -> int:
-        """The most bytes to send at once."""
+        """Return the most bytes to send at once."""
         return sys.maxsize if self._pace is None else self._pace.most
 
     async def _spend(self, count: int) -> None:
-        """So many bytes of a stream went: wait as long as the limit says."""
+        """Report ``count`` transferred bytes of a stream, and wait as long as the limit demands."""
         pace = self._pace
         if pace is not None:
             pace.spend(count)
@@ -1051,10 +1057,10 @@ class AsyncClient:
         *,
         own: bool = False,
     ) -> T:
-        """As ``_in_thread``, for what takes long: not too many at the same time.
+        """Do the same as ``_in_thread`` for a long transfer; only a few of them run at a time.
 
         Args:
-            own: It needs a connection that nobody else asks anything on.
+            own: True if it needs a connection without requests of other tasks.
         """
         async with self._turns:
             return await self._in_thread(work, listener, own or self._pace is not None)
@@ -1069,7 +1075,7 @@ class AsyncClient:
         """Run a verb of `Client` in a thread, over this client's connection.
 
         Args:
-            connect: A server that can't be reached is told at once.
+            connect: True to connect first, so that an unreachable server is an error at once.
         """
         loop = asyncio.get_running_loop()
         if connect:

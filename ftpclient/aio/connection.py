@@ -1,15 +1,16 @@
-"""One connection that an event loop drives, for any number of tasks and transfers.
+"""A connection that an event loop drives, for any number of tasks and transfers.
 
-Lives here: when to read and to write, whose turn it is, requests as coroutines.
-Lives elsewhere: sockets, TLS and buffers (ftpwire/channel.py), which answer belongs to which
-request, and what may come (ftpclient/connection/protocol.py), transfers' threads
-(thread_connection.py), the verbs (client.py).
+Lives here: when to read and to write, the turns of senders, requests as coroutines.
+Lives elsewhere: sockets, TLS and buffers (ftpwire/channel.py), matching replies to requests
+(ftpclient/connection/protocol.py), the threads of transfers (thread_connection.py), the verbs
+(client.py).
 
-It is opened in a thread, by the code that opens every connection: looking up names, checking
-certificates, asking for passwords and reading files block. Then it is the loop's.
+It is opened in a thread, by the same code as every connection, because looking up names, checking
+certificates, asking for passwords and reading files block. Then the loop owns it.
 
-Everybody has a queue of units to write, and they take turns, because no other frame may stand
-inside an upload. Reading never waits for writing. It stops while somebody doesn't take what came.
+Each sender has a queue of units to write. The senders take turns, because no other frame may come
+between those of an upload. Reading never waits for writing; it stops while a reader does not take
+what has arrived.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from ftpwire.messages import Get, InTrash, List, Page, R, RequestBase, RequestFo
 from ftpwire.paths import RemotePath
 
 _AT_ONCE_SECONDS = 0.005
-"""How long reading may keep the loop."""
+"""The most seconds to keep the loop with reading."""
 _UNITS_AT_ONCE = 200
 _PAGES_AHEAD = 16
 _BYTES_AHEAD = 2 * 1024 * 1024
 _LOOK_SECONDS = 5.0
-"""How often it is looked whether the server is silent."""
+"""Seconds between two checks if the server is silent."""
 
 
 class Pending(Asked[R]):
-    """A request with one answer, which a task waits for."""
+    """A request with one reply, which a task awaits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Pending(Asked[R]):
 
 
 class _Stream(Call):
-    """A request whose answer is a stream that a task takes bit by bit."""
+    """A request whose reply is a stream, which a task takes bit by bit."""
 
     streams = True
 
@@ -76,7 +77,7 @@ class _Stream(Call):
         self._full = False
 
     def hand_out(self, item: object, size: int) -> None:
-        """Something for the task; reading stops while too much waits."""
+        """Give an item to the task. Reading stops while too many are waiting."""
         if self.is_dropped:
             return
         self._waiting.append((item, size))
@@ -90,7 +91,7 @@ class _Stream(Call):
         self._news.set()
 
     async def next_item(self) -> Any:
-        """What came next; None at the end, of whatever kind it is."""
+        """Return the next item; None at the end, with or without an error."""
         while not self._waiting:
             if self.done:
                 return None
@@ -103,7 +104,7 @@ class _Stream(Call):
         return item
 
     def let_it_read(self) -> None:
-        """Take back that reading should stop."""
+        """Withdraw the demand that reading stops."""
         self._full = False
         self._connection.read_on(self)
 
@@ -133,7 +134,7 @@ class LoopConnection(Driver):
     """A connection that an event loop drives. Only the loop's thread may use it.
 
     Args:
-        opened: A connection that is logged in. It is this one's from here on.
+        opened: A connection that is logged in. It belongs to this object from here on.
     """
 
     channel: Channel
@@ -142,40 +143,40 @@ class LoopConnection(Driver):
         super().__init__(opened.address, opened.channel, opened.protocol, context=opened.context)
         self.verify = opened.verify
         self.round_trip = opened.round_trip
-        # the task that asked gets the error: others have their requests on this connection
+        # the task that asked gets the error: other tasks have requests on this connection, too
         self.protocol.full_is_lost = False
         self.loop = loop
         self._senders: deque[Sender] = deque()
-        """Those who have something to send, in the order of their turns."""
+        """The senders that have units to write, in the order of their turns."""
         self._holder: Sender | None = None
-        """Whose upload is open: nobody else may send."""
+        """The sender with an open upload: no other may send until that is closed."""
         self._piece: memoryview | None = None
-        """What is left of a payload that is being sent."""
+        """The rest of a payload that is being sent."""
         self._piece_of: tuple[Sender, WriteUnit] | None = None
         self._threads: set[ThreadChannel] = set()
         self._to_wake: set[ThreadChannel] = set()
         self._slow: set[object] = set()
-        """Those who have not taken what is there for them."""
+        """The readers that have not taken what has arrived; nothing is read while there are any."""
         self._writing = False
         self._flush_is_due = False
         self._heard = time.monotonic()
         self._overdue: asyncio.TimerHandle | None = None
-        """Ends the connection unless what was cancelled ends before."""
+        """The timer that ends the connection if cancelled calls do not end."""
         self._owed: tuple[Call, int, float] | None = None
-        """What that timer was set for."""
+        """The state that this timer was set for."""
         self.left_listing = False
-        """A listing was left before its end; see ``settle``."""
+        """True if a listing was left before its end; see ``settle``."""
         self._settling = False
         self._settled = asyncio.Event()
         self._fd = self.channel.socket.fileno()
-        """What the loop watches; -1 when it doesn't."""
+        """The descriptor that the loop watches; -1 if it does not."""
         loop.add_reader(self._fd, self._on_readable)
-        loop.call_soon(self._on_readable)  # TLS may hold what no selector sees
+        loop.call_soon(self._on_readable)  # TLS may hold data that the selector does not report
         self._timer = loop.call_later(self._look_seconds, self._look)
 
     @property
     def trusted(self) -> Trusted:
-        """For the next connection to the same server."""
+        """The results of this connection that the next one can reuse."""
         return Trusted(self.context, session_of(self.channel))
 
     # the loop ----------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class LoopConnection(Driver):
         return min(_LOOK_SECONDS, self.longest_silence / 4)
 
     def _look(self) -> None:
-        """Now and then: is the server still there?"""
+        """Check from time to time if the server is silent for too long."""
         self._timer = self.loop.call_later(self._look_seconds, self._look)
         now = time.monotonic()
         if not self.protocol.calls or self._slow:
@@ -204,40 +205,40 @@ class LoopConnection(Driver):
             self._give_it_up("the server did not answer in time")
 
     def _mind_owed(self) -> None:
-        """See to it that what was cancelled ends soon, once it is its turn."""
+        """Set the timer for a cancelled call that does not end when it is its turn."""
         protocol = self.protocol
         call = None if self._fd < 0 else protocol.owes_end
         signs = 0 if self._lists_only() else protocol.signs
         owed = None if call is None else (call, signs, self._seconds_to_end())
         if owed == self._owed:
-            return  # a timer runs, if one has to
+            return  # the timer needs no change
         if self._overdue is not None:
             self._overdue.cancel()
         self._owed = owed
         self._overdue = None if owed is None else self.loop.call_later(owed[2], self._is_overdue)
 
     def _lists_only(self) -> bool:
-        """Whether nothing is under way but listings that nobody takes any more. A server that says
-        for ever how it gets on with one isn't waited for."""
+        """Return True if only listings that are no longer read are running. A server that keeps
+        reporting progress on these is not waited for."""
         return all(one.is_dropped and one.only_tells for one in self.protocol.calls.values())
 
     def _seconds_to_end(self) -> float:
-        """How long the server may take for the end of what was cancelled."""
+        """Return the seconds that the server may take to end the cancelled calls."""
         calls = self.protocol.calls.values()
         return seconds_to_end(calls if all(call.is_dropped for call in calls) else [Call()])
 
     def _is_overdue(self) -> None:
-        if self._slow:  # it may be there, and is not read
+        if self._slow:  # the end may have arrived, but nothing is read now
             self._owed = None
             self._mind_owed()
             return
-        self._give_it_up("it does not stop what was cancelled")
+        self._give_it_up("the server does not end cancelled requests")
 
     async def settle(self) -> None:
-        """Where nothing is under way but listings that nobody takes any more: until they end.
+        """If only listings that are no longer read are running, wait until they end.
 
-        Afterwards either they have or the connection is ``broken``: a server that goes on listing
-        isn't waited for, and nobody else loses anything by that.
+        Afterwards either they have ended, or the connection is ``broken``: a server that continues
+        a listing is not waited for, and no other task loses anything by that.
         """
         self.left_listing = False
         calls = self.protocol.calls.values()
@@ -260,7 +261,7 @@ class LoopConnection(Driver):
         try:
             more = self.take_input()
         except FtpError:
-            return  # whoever waits for something has been told
+            return  # the waiting tasks already have the error
         finally:
             self._wake_threads()
         if self.protocol.dropped or self._owed is not None:
@@ -273,14 +274,14 @@ class LoopConnection(Driver):
         self._flush_soon()
 
     def stop_reading(self, reader: object) -> None:
-        """Somebody has not taken what is there: nothing more is read before ``read_on``."""
+        """Stop reading until ``read_on``, because ``reader`` has not taken what has arrived."""
         if not self._slow and self._fd >= 0:
             self.loop.remove_reader(self._fd)
         self._slow.add(reader)
         self._until = 0.0
 
     def read_on(self, reader: object) -> None:
-        """They have."""
+        """Withdraw ``stop_reading``: the reader has taken it."""
         if reader not in self._slow:
             return
         self._slow.discard(reader)
@@ -289,7 +290,7 @@ class LoopConnection(Driver):
             self.loop.call_soon(self._on_readable)
 
     def wake_later(self, channel: ThreadChannel) -> None:
-        """A thread has news; it is woken once for all of them."""
+        """Wake a thread later, once for everything that has arrived for it."""
         self._to_wake.add(channel)
 
     def _wake_threads(self) -> None:
@@ -301,14 +302,14 @@ class LoopConnection(Driver):
     # writing -----------------------------------------------------------------------------
 
     def post(self, sender: Sender) -> None:
-        """Somebody has something to send."""
+        """Add a sender that has something to send."""
         if not sender.queued:
             sender.queued = True
             self._senders.append(sender)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        """Send what can be sent, once all that is due now has run."""
+        """Send what can be sent, after the callbacks that are due now."""
         if self._flush_is_due or not (self._senders or self._piece or self.channel.has_output):
             return
         self._flush_is_due = True
@@ -348,7 +349,7 @@ class LoopConnection(Driver):
         self._flush()
 
     def _send_one(self) -> bool:
-        """Send the next unit, or some of it; False when that has to wait for something."""
+        """Send the next unit, or a part of it. Return False if it has to wait."""
         channel = self.channel
         if self._piece is not None:
             sent = channel.try_send(self._piece)
@@ -370,15 +371,15 @@ class LoopConnection(Driver):
             sender.queued = False
             if sender in self._senders:
                 self._senders.remove(sender)
-            return sender is not self._holder  # whose upload is open: nobody else may send
+            return sender is not self._holder  # while its upload is open, no other may send
         unit = sender.units[0]
         if unit.call is not None:
             if not self.protocol.has_room(unit.call.cost):
-                return self._bring_forward()  # an answer has to come first
+                return self._bring_forward()  # a reply must arrive first
             if not self.protocol.calls:
                 self._heard = time.monotonic()
             self._introduce(unit)
-            self.protocol.enter(unit.call)
+            self.protocol.enter(unit.call)  # only now: replies come in the order of sending
         sender.units.popleft()
         channel.queue(memoryview(unit.data))
         if unit.opens:
@@ -394,9 +395,9 @@ class LoopConnection(Driver):
         return True
 
     def _introduce(self, unit: WriteUnit) -> None:
-        """Say which operation the request of a unit belongs to: others' may have gone out before.
+        """Announce the operation of a unit's request; the last one sent may have another operation.
 
-        It is so small that it goes along with the request, whatever room there is.
+        The announcement is so small that the limit on unanswered bytes is ignored.
         """
         if unit.request is None:
             return
@@ -409,7 +410,7 @@ class LoopConnection(Driver):
         self.channel.queue(frames.frame(Kind.REQUEST, call.request_id, payload))
 
     def _bring_forward(self) -> bool:
-        """Give the turn to who doesn't begin a request, but cancels one."""
+        """Move a sender to the front that does not begin a request, but cancels one."""
         for sender in self._senders:
             if sender.units and sender.units[0].call is None:
                 self._senders.remove(sender)
@@ -426,28 +427,29 @@ class LoopConnection(Driver):
     # ending ------------------------------------------------------------------------------
 
     def _after_fork(self) -> None:
-        """As ever. What the loop watches is shared with the parent's loop."""
+        """Close the socket in a child process. The watched descriptors are shared with the parent's
+        loop, so they are left alone."""
         self._fd = -1
         super()._after_fork()
 
     def _last_words(self, error: ConnectionLost) -> None:
-        """It can't be written to any more: what the server has said may tell why."""
+        """Handle an error of writing: the server may have sent the reason before."""
         self._until = time.monotonic() + 1.0
         try:
             while self.take_input():
                 pass
             self.lost(error)
         except FtpError:
-            pass  # whoever waits for something has been told
+            pass  # the waiting tasks already have the error
 
     def end(self, error: FtpError) -> None:
-        """Everybody who waits for something gets the error."""
+        """End the connection. All waiting tasks get the error."""
         if self.broken:
             return
         try:
             self.end_with(error)
         except FtpError:
-            pass  # those who have to know have been told
+            pass  # the waiting tasks already have the error
 
     def end_with(self, error: FtpError) -> NoReturn:
         self._detach()
@@ -457,7 +459,7 @@ class LoopConnection(Driver):
         super()._fail_all(error)
         self._settled.set()
         for channel in self._threads:
-            channel.hand_over()  # the last words, before the end
+            channel.hand_over()  # what arrived before the end
             channel.ended = channel.ended or error
             channel.wake()
         for sender in list(self._senders):
@@ -468,23 +470,23 @@ class LoopConnection(Driver):
             sender.units.clear()
 
     def close(self) -> None:
-        """Close the connection; what is unanswered fails. Can be called twice."""
+        """Close the connection; unanswered requests fail. Can be called twice."""
         if not self.broken:
             log.debug("%s: closed", self.address.endpoint)
             self._detach()
             self.channel.close()
-            # no transfer is to go on by itself with another connection
+            # with this error no transfer reconnects
             self._fail_all(SessionEnded("the client was closed"))
 
     # requests of tasks -------------------------------------------------------------------
 
     async def request(self, request: RequestFor[R], operation: Operation | None = None) -> R:
-        """Ask, and wait for the one reply. Raises the typed error when it failed.
+        """Send a request, and wait for its only reply. Raises the typed error if it failed.
 
-        When the task is cancelled, so is the request, and the connection stays usable.
+        If the task is cancelled, the request is, too, and the connection remains usable.
 
         Args:
-            operation: What it belongs to.
+            operation: The operation that it belongs to.
         """
         call: Pending[R] = Pending(self.loop)
         self._submit(call, request, operation=operation)
@@ -497,7 +499,7 @@ class LoopConnection(Driver):
             raise outcome_unknown(request, error) from None
 
     async def pages(self, request: List) -> AsyncGenerator[Page, None]:
-        """The pages of a listing, as they come. Raises the listing's error."""
+        """Yield the pages of a listing as they arrive. Raises the listing's error."""
         call = _Pages(self)
         self._submit(call, request)
         try:
@@ -511,7 +513,7 @@ class LoopConnection(Driver):
     async def stream(
         self, source: RemotePath, in_trash: InTrash | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """A file's bytes, as they come. Raises VerificationFailed at the end."""
+        """Yield a file's bytes as they arrive. Raises VerificationFailed at the end."""
         call = _Bytes(self)
         self._submit(call, Get(source, in_trash=in_trash))
         try:
@@ -543,7 +545,7 @@ class LoopConnection(Driver):
         self.post(sender)
 
     def _give_up(self, call: _Stream) -> None:
-        """Nobody takes what comes for a stream any more."""
+        """Cancel a stream that is no longer read."""
         call.is_dropped = True
         call.let_it_read()
         self.left_listing |= call.only_tells and not call.done
@@ -552,13 +554,13 @@ class LoopConnection(Driver):
     def _cancel(self, call: Call) -> None:
         call.is_dropped = True
         if call.done or self.broken or any(one.withdraw(call) for one in self._senders):
-            return  # it has ended, or was not even sent
+            return  # it has ended, or was never sent
         self._send(WriteUnit(self.protocol.cancel(call), cancels=call.request_id))
 
     # transfers ---------------------------------------------------------------------------
 
     def for_thread(self, interrupt: Interrupt | None) -> ThreadConnection:
-        """A connection for a transfer's thread, over this one. ``abandon`` ends it."""
+        """Return a connection for a transfer's thread, on top of this one. ``abandon`` ends it."""
         made = ThreadConnection(
             self,
             self.loop,
@@ -575,7 +577,7 @@ class LoopConnection(Driver):
         return made
 
     def abandon(self, channel: ThreadChannel) -> None:
-        """A thread's connection is of no more use; what it had asked for was cancelled."""
+        """Release a thread's connection; its requests have been cancelled."""
         self._threads.discard(channel)
         calls = self.protocol.calls
         for call in calls.values():
@@ -589,14 +591,14 @@ class LoopConnection(Driver):
     def open_upload(
         self, call: Call, request: messages.Put, operation: Operation | None
     ) -> Upstream:
-        """Begin an upload, of an operation, whose bytes a task sends, and ends."""
+        """Start an upload of an operation. A task sends its bytes and ends it."""
         upstream = Upstream(self, call)
         self._submit(call, request, upstream.sender, operation)
         return upstream
 
 
 class Upstream:
-    """The way for the bytes of an upload that is open. One of ``end`` and ``cancel`` comes last."""
+    """Sends the bytes of an open upload. The last call must be ``end`` or ``cancel``."""
 
     def __init__(self, connection: LoopConnection, call: Call) -> None:
         self._connection = connection
@@ -610,7 +612,7 @@ class Upstream:
             self._sent.set()
 
     async def send(self, data: bytes) -> None:
-        """Send bytes, and wait until they were taken. An empty one keeps the upload alive."""
+        """Send bytes, and wait until they were taken. Empty bytes keep the upload alive."""
         view = memoryview(data)
         size = self._connection.data_size
         for at in range(0, len(view) or 1, size):
@@ -618,22 +620,22 @@ class Upstream:
             unit = WriteUnit(frames.pack_header(len(piece), Kind.DATA, self._call.request_id))
             unit.piece = piece if piece else None
             if self._connection.broken or self._call.done:
-                return  # what became of it is the call's to tell
+                return  # the call has the result
             self._sent.clear()
             self.sender.units.append(unit)
             self._connection.post(self.sender)
             await self._sent.wait()
 
     def wake(self) -> None:
-        """The call has ended: nobody need wait any more."""
+        """Wake a waiting ``send`` after the call has ended."""
         self._sent.set()
 
     def end(self, sent: messages.Sent) -> None:
-        """All of it was sent."""
+        """End the upload after all bytes were sent."""
         self._close(WriteUnit(self._connection.protocol.end_of(self._call, sent), closes=True))
 
     def cancel(self) -> None:
-        """Give it up; or close what was refused."""
+        """Cancel the upload; or close it if it was refused."""
         data = self._connection.protocol.cancel(self._call)
         self._close(WriteUnit(data, closes=True, cancels=self._call.request_id))
 

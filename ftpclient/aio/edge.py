@@ -1,8 +1,10 @@
-"""What holds for every verb of an AsyncClient: public errors, and its time.
+"""The wrapper around every verb of an AsyncClient: public errors and timeouts.
 
-Lives here: the decorators. Lives elsewhere: those of `Client` (ftpclient/guard.py). An AsyncClient
-needs no turns, since its connection is for any number of tasks; and a task that ends early cancels
-its own request (connection.py).
+Lives here: the decorators.
+Lives elsewhere: those of `Client` (ftpclient/guard.py).
+
+An AsyncClient needs no turns, since its connection serves any number of tasks; and a task that ends
+early cancels its own request (connection.py).
 """
 
 from __future__ import annotations
@@ -31,29 +33,29 @@ _T = TypeVar("_T")
 
 
 class Edged(Protocol):
-    """What an AsyncClient has for this."""
+    """The parts of an AsyncClient that this module uses."""
 
     _edge: Edge
 
     def _resolve(self, path: Any) -> bytes:
-        """The absolute remote path; raises errors of the inside."""
+        """Return the absolute remote path. Raises internal errors."""
 
     def _drop(self, reason: str) -> None:
-        """End the connection, if there is one: the next verb connects anew."""
+        """End the connection, if there is one. The next verb reconnects."""
 
 
 _C = TypeVar("_C", bound=Edged)
 
 
 class Edge:
-    """The verbs of one client that are under way."""
+    """Counts the running verbs of one client."""
 
     def __init__(self) -> None:
         self._count = 0
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """One verb, from its beginning to its end."""
+        """Count one verb while the context is open."""
         self._count += 1
         try:
             yield
@@ -64,7 +66,7 @@ class Edge:
     async def verb(
         self, client: Edged, timeout: float | None, explain: Explain, *, is_step: bool = False
     ) -> AsyncIterator[None]:
-        """Around a verb, or one step of a stream, which is counted as a whole."""
+        """Wrap a verb; or one step of a stream, which is counted separately as a whole."""
         limit = asyncio.timeout(timeout)
         try:
             with nullcontext() if is_step else self.counted():
@@ -76,7 +78,7 @@ class Edge:
             if not limit.expired() or isinstance(error, inside.FtpError):
                 raise
             text = f"not done within {timeout:g} seconds"
-            if self._count == is_step:  # nobody else may have more patience
+            if self._count == is_step:  # no other verb is running, which may have more time
                 client._drop(text)
             raise_plainly(errors.timed_out(text).with_traceback(error.__traceback__))
         except inside.FtpError as error:
@@ -86,13 +88,13 @@ class Edge:
 def verb(
     function: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
-    """A verb that is a coroutine."""
+    """Decorate a verb that is a coroutine."""
     explain, phrase = explainer(function), phraser(function)
 
     @wraps(function)
     async def edged(self: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         async with self._edge.verb(self, timeout_of(kwargs), explain(self, *args, **kwargs)):
-            if in_force(self) is not None:  # it is part of an operation
+            if in_force(self) is not None:  # then it is part of that operation
                 return public_summary(await function(self, *args, **kwargs))
             with under(Operation(phrase(self, *args, **kwargs)), self):
                 return public_summary(await function(self, *args, **kwargs))
@@ -106,7 +108,7 @@ _END = object()
 def stream(
     function: Callable[Concatenate[_C, _P], AsyncGenerator[_T, None]],
 ) -> Callable[Concatenate[_C, _P], AsyncGenerator[_T, None]]:
-    """A verb that is an asynchronous generator. Its ``timeout`` is for each step."""
+    """Decorate a verb that is an asynchronous generator. Its ``timeout`` is for each step."""
     explain = explainer(function)
 
     @wraps(function)
@@ -125,7 +127,7 @@ def stream(
 
 
 def local(function: Callable[Concatenate[_C, _P], _T]) -> Callable[Concatenate[_C, _P], _T]:
-    """What doesn't use the connection."""
+    """Decorate a method that does not use the connection."""
     explain = explainer(function)
 
     @wraps(function)

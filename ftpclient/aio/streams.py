@@ -1,7 +1,7 @@
-"""Uploads of an AsyncClient whose bytes a task brings.
+"""Uploads of an AsyncClient whose bytes come from a task.
 
-Lives here: the call, what the source gives in pieces of a good size, signs of life meanwhile.
-Lives elsewhere: the verb (client.py), the way for the bytes (connection.py).
+Lives here: the call, cutting the source into pieces of a good size, signs of life meanwhile.
+Lives elsewhere: the verb (client.py), sending the bytes (connection.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ftpwire.paths import RemotePath
 
 
 class StreamPut(PutCall):
-    """An upload whose bytes a task brings."""
+    """An upload whose bytes come from a task."""
 
     def __init__(self, upload: Upload, target: RemotePath) -> None:
         super().__init__(upload, b"-", target)
@@ -46,10 +46,10 @@ async def alive(
     stall: float | None,
     over: asyncio.Event,
 ) -> AsyncGenerator[bytes, None]:
-    """What a source gives, never more than ``most`` at once.
+    """Yield the bytes of a source, never more than ``most`` at once.
 
-    ``keep`` is awaited now and then while it gives nothing: see `keep_alive_after`. It ends when
-    ``over`` is set, too: a silent source isn't waited for then.
+    ``keep`` is awaited from time to time while the source is silent: see `keep_alive_after`. This
+    also ends when ``over`` is set, without waiting for a silent source.
     """
     iterator = aiter(source)
     seconds = keep_alive_after(stall)
@@ -68,7 +68,7 @@ async def _awaited(
     keep: Callable[[], Any],
     seconds: float,
 ) -> bytes | None:
-    """What comes next; None when nothing does, or when it has ``ended`` before."""
+    """Return the next bytes; None at the end of the source, or when ``ended`` is done."""
     step = asyncio.ensure_future(_next(iterator))
     first = asyncio.FIRST_COMPLETED
     try:
@@ -91,7 +91,7 @@ async def _give_up(step: asyncio.Future[Any]) -> None:
 
 
 def _cut(piece: bytes, most: Callable[[], int]) -> Iterator[bytes]:
-    """The same bytes, never more than ``most`` at once."""
+    """Yield the same bytes, never more than ``most`` at once."""
     at = 0
     while at < len(piece):
         size = most()

@@ -1,16 +1,16 @@
-"""What one transfer's thread sees of a connection that an event loop drives.
+"""A transfer thread's view of a connection that an event loop drives.
 
 Lives here: the two queues between that thread and the loop, and a Connection on top of them.
-Lives elsewhere: the loop's side (connection.py), what is transferred (ftpclient/transfer/upload.py
-and its like, which don't know the difference).
+Lives elsewhere: the loop's side (connection.py), the transfers (ftpclient/transfer/upload.py and
+others, which do not see the difference).
 
-A transfer reads directories and files, hashes, writes and renames: all of that would hold up a
-loop, so it has a thread. What it sends goes to the loop as whole units of frames; what comes for
-it is handed over undecoded. So the same code as in the other client judges each answer.
+A transfer reads directories and files, hashes, writes and renames. All of that would block a loop,
+so it has a thread. It sends whole units of frames to the loop, and receives frames from it
+undecoded. So replies are checked by the same code as in the other client.
 
-Of the counters that both threads use, each is written by one of them only: ``fed`` and ``sent``
-by the loop, ``taken`` and ``posted`` by the transfer. The queues are deques, whose single
-operations are atomic. A side that waits is woken after them.
+Each counter that both threads use is written by only one of them: ``fed`` and ``sent`` by the loop,
+``taken`` and ``posted`` by the transfer. The queues are deques, whose single operations are atomic.
+A waiting side is woken after a change of these.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from ftpwire.pacing import Pace
 
 _POST_AT = 64 * 1024
 _POSTED_AHEAD = 1024 * 1024
-"""Bytes that a transfer may be ahead of the loop."""
+"""Most bytes that a transfer may post before the loop has sent them."""
 _FULL = 4 * 1024 * 1024
-"""Bytes that may wait for a transfer before the loop stops reading."""
+"""Bytes that wait for a transfer when the loop stops reading."""
 _DRAINED = 1024 * 1024
 _CHUNK = 512 * 1024
 _STRAIGHT = 64 * 1024
-"""DATA frames from this many bytes on are received into a transfer's own chunks."""
+"""Smallest DATA payload, in bytes, that is received directly into a transfer's own chunks."""
 _POOL = 8
 
 
@@ -53,26 +53,26 @@ class Carrier(Protocol):
     """The loop's side: a connection that carries those of threads."""
 
     def post(self, sender: Sender) -> None:
-        """Somebody has something to send."""
+        """Add a sender that has something to send."""
 
     def wake_later(self, channel: ThreadChannel) -> None:
-        """A thread has news; it is woken once for all of them."""
+        """Wake a thread later, once for everything that has arrived for it."""
 
     def stop_reading(self, reader: object) -> None:
-        """Somebody has not taken what is there: nothing more is read before ``read_on``."""
+        """Stop reading until ``read_on``, because ``reader`` has not taken what has arrived."""
 
     def read_on(self, reader: object) -> None:
-        """They have."""
+        """Withdraw ``stop_reading``: the reader has taken it."""
 
     def end(self, error: FtpError) -> None:
-        """Everybody who waits for something gets the error."""
+        """End the connection. All waiting tasks and threads get the error."""
 
     def abandon(self, channel: ThreadChannel) -> None:
-        """A thread's connection is of no more use; what it had asked for was cancelled."""
+        """Release a thread's connection; its requests have been cancelled."""
 
 
 class Forward(Call):
-    """A thread's request as the loop sees it: what comes for it is handed over as it is."""
+    """A thread's request on the loop's side. Its replies are handed over undecoded."""
 
     def __init__(self, channel: ThreadChannel, request: RequestBase, call: Call) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Forward(Call):
         self.only_tells = call.only_tells
         self._may_get_ready = isinstance(request, Put)
         self.abandoned = False
-        """Nobody waits for it any more; what still comes is passed over."""
+        """True if the thread no longer waits for it; what still arrives is discarded."""
 
     def on_frame(self, size: int) -> None:
         if self.abandoned:
@@ -112,23 +112,23 @@ class Forward(Call):
         return not self.streams
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
+        """Discard everything that still arrives for it."""
         self.abandoned = self.is_dropped = True
         self.sink = Discard() if self.sink is not None else None
 
 
 class ThreadChannel(Incoming):
-    """A channel whose other end is the loop: units go there, and bytes come from there.
+    """A channel to the loop: units are sent to it, and bytes received from it.
 
     Args:
-        look: Called before and after every wait of the transfer's; may raise.
+        look: Function to call before and after every wait of the transfer; may raise.
     """
 
     def __init__(
         self, carrier: Carrier, loop: asyncio.AbstractEventLoop, look: Callable[[], None]
     ) -> None:
         self.pace: Pace | None = None
-        """Nothing: what keeps a limit has a connection of its own."""
+        """Always None: a transfer with a rate limit has a connection of its own."""
         self.ended: FtpError | None = None
         self._carrier = carrier
         self._loop = loop
@@ -141,30 +141,30 @@ class ThreadChannel(Incoming):
         self._post_is_due = False
         self.posted = self.sent = 0
         self.ahead = _POSTED_AHEAD
-        """How many bytes may be posted and not sent before the transfer waits."""
+        """Most bytes that may be posted and not sent before the transfer waits."""
         self.chunks: deque[tuple[memoryview, bytearray | None]] = deque()
         self._pool: deque[bytearray] = deque(maxlen=_POOL)
         self._filling: bytearray | None = None
         self._handed = self._filled = 0
         self._small = bytearray()
-        """What came in small pieces, until it is handed over in one."""
+        """Small pieces, until they are handed over together."""
         self._rest: memoryview | None = None
         self._rest_of: bytearray | None = None
         self.fed = self.taken = 0
         self.full = False
-        """The loop doesn't read until the transfer has taken more."""
+        """True while the loop does not read because the transfer has to take more first."""
 
     # the transfer's thread: sending ------------------------------------------------------
 
     def begin(
         self, call: Call, request: RequestBase, operation: Operation | None, *, opens: bool
     ) -> None:
-        """What is queued next is a request, of an operation."""
+        """Start a unit: what is queued next is a request of an operation."""
         self._current = WriteUnit(call=call, opens=opens, request=request, operation=operation)
         self._local.append(self._current)
 
     def conclude(self, *, cancels: int | None = None, closes: bool) -> None:
-        """What is queued next ends an upload, or cancels a request."""
+        """Mark that what is queued next ends an upload, or cancels a request."""
         if self._current is None or (cancels is not None and not closes):
             self._current = WriteUnit()
             self._local.append(self._current)
@@ -172,11 +172,11 @@ class ThreadChannel(Incoming):
         self._current.cancels = cancels
 
     def seal(self) -> None:
-        """What is queued next belongs to something else."""
+        """End the current unit: what is queued next belongs to another one."""
         self._current = None
 
     def queue(self, *pieces: bytes | memoryview) -> bool:
-        """Append to the output. Returns whether so much waits that it should be flushed."""
+        """Append to the output. Return True if it should be flushed."""
         if self._current is None:
             self._current = WriteUnit()
             self._local.append(self._current)
@@ -187,7 +187,7 @@ class ThreadChannel(Incoming):
         return self._local_size >= _POST_AT
 
     def try_send(self, view: memoryview) -> int:
-        """Send bytes without copying them: they must stay until all is sent."""
+        """Send bytes without copying them. They must not change until all are sent."""
         assert self._current is not None
         self._current.piece = view
         self._local_size += len(view)
@@ -202,6 +202,7 @@ class ThreadChannel(Incoming):
         if self._local:
             self.posted += self._local_size
             self._local_size = 0
+            # no lock: this thread only appends, and only the loop takes units
             self.sender.units.extend(self._local)
             self._local = []
             self._current = None
@@ -211,7 +212,7 @@ class ThreadChannel(Incoming):
         return self.posted - self.sent <= self.ahead
 
     def tell_loop(self, function: Callable[..., object], *args: object) -> None:
-        """Have the loop call something soon."""
+        """Call a function in the loop soon."""
         self._loop.call_soon_threadsafe(function, *args)
 
     # the transfer's thread: receiving and waiting ----------------------------------------
@@ -220,7 +221,7 @@ class ThreadChannel(Incoming):
         self, *, read: bool = False, write: bool = False, deadline: float | None = None
     ) -> Ready:
         while True:
-            self._woken.clear()
+            self._woken.clear()  # before the checks: news after them must end the wait below
             self._look()
             if self.full and self.fed - self.taken < _DRAINED:
                 self._let_it_read()
@@ -238,11 +239,11 @@ class ThreadChannel(Incoming):
 
     @property
     def has_input(self) -> bool:
-        """Whether bytes are there to be received."""
+        """True if bytes can be received."""
         return self._rest is not None or bool(self.chunks)
 
     def receive_into(self, view: memoryview) -> int:
-        ended = self.ended  # before it looks what is there: the last words come before the end
+        ended = self.ended  # before the chunks: what arrived before the end is returned first
         got = 0
         while got < len(view):
             if self._rest is None:
@@ -258,20 +259,20 @@ class ThreadChannel(Incoming):
                 if self._rest_of is not None:
                     self._pool.append(self._rest_of)
         if not got and isinstance(ended, ConnectionLost):
-            raise ended  # whether that matters depends on what is unanswered
+            raise ended  # whether this is an error depends on what is unanswered
         self.taken += got
         if self.full and self.fed - self.taken < _DRAINED:
             self._let_it_read()
         return got
 
     def rearm(self) -> None:
-        """Nothing to do: every wait looks."""
+        """Do nothing: every wait checks the interrupt."""
 
     def close(self) -> None:
-        """Nothing to do: the socket is the loop's."""
+        """Do nothing: the socket belongs to the loop."""
 
     def abort(self) -> None:
-        """Nothing to do: the socket is the loop's."""
+        """Do nothing: the socket belongs to the loop."""
 
     def cut(self) -> None:
         """End the wait of the transfer."""
@@ -280,7 +281,7 @@ class ThreadChannel(Incoming):
     # any thread --------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have the transfer look at what is there."""
+        """Wake the transfer, so that it checks for news."""
         self._woken.set()
 
     # the loop ----------------------------------------------------------------------------
@@ -296,7 +297,7 @@ class ThreadChannel(Incoming):
     def feed(self, data: bytes | memoryview) -> None:
         """Hand bytes over to the transfer."""
         if self._handed != self._filled:
-            self.hand_over()  # what came before
+            self.hand_over()  # to keep the order
         self._small += data
         self._count(len(data))
 
@@ -308,9 +309,9 @@ class ThreadChannel(Incoming):
             self._carrier.stop_reading(self)
 
     def buffer(self) -> memoryview:
-        """Space for bytes that come straight from the network (a Sink)."""
+        """Return free space for bytes that are received directly from the network (a Sink)."""
         if self._small:
-            self.hand_over()  # what came before
+            self.hand_over()  # to keep the order
         if self._filling is None:
             try:
                 self._filling = self._pool.pop()
@@ -320,7 +321,7 @@ class ThreadChannel(Incoming):
         return memoryview(self._filling)[self._filled :]
 
     def filled(self, count: int) -> None:
-        """So many bytes of ``buffer()`` were filled."""
+        """Report that ``count`` bytes of ``buffer()`` were filled."""
         assert self._filling is not None
         self._filled += count
         if self._filled == len(self._filling):
@@ -328,11 +329,11 @@ class ThreadChannel(Incoming):
         self._count(count)
 
     def write(self, data: memoryview) -> None:
-        """Bytes that came in somebody else's buffer."""
+        """Take bytes that were received into another buffer."""
         self.feed(data)
 
     def hand_over(self) -> None:
-        """Give the transfer what was filled so far."""
+        """Hand over what was filled so far."""
         if self._small:
             small, self._small = self._small, bytearray()
             self.chunks.append((memoryview(small), None))
@@ -348,9 +349,9 @@ class ThreadChannel(Incoming):
 
 
 class ThreadConnection(Connection):
-    """A connection for one transfer's thread, over one that a loop drives for many.
+    """A connection for one transfer's thread, on top of one that a loop drives for many.
 
-    When it is cancelled or closed, requests of its own are cancelled, and others are not touched.
+    Cancelling or closing it cancels its own requests, and does not affect others.
     """
 
     channel: ThreadChannel
@@ -373,7 +374,7 @@ class ThreadConnection(Connection):
     # sending -----------------------------------------------------------------------------
 
     def introduction(self, request: RequestBase, operation: Operation | None) -> None:
-        """Nothing: the loop says it, which knows what goes out between the requests of others."""
+        """Do nothing: the loop announces operations, because it knows the order of all requests."""
 
     def _queue_request(self, call: Call, request: RequestBase, payload: bytes) -> None:
         opens = isinstance(request, (Put, PutPiece, PutFiles))
@@ -413,7 +414,7 @@ class ThreadConnection(Connection):
 
     @property
     def longest_silence(self) -> float:
-        """How long the server may be silent is the loop's affair: it hears what is for others."""
+        """Practically unlimited: the loop checks for silence, because it receives everything."""
         return threading.TIMEOUT_MAX / 2
 
     def take_input(self) -> bool:
@@ -434,19 +435,19 @@ class ThreadConnection(Connection):
     # ending ------------------------------------------------------------------------------
 
     def cancel_all(self, seconds: float | None = None) -> None:
-        """Give up every call. The loop waits for their ends; this is of no more use."""
+        """Cancel every call. The loop waits for their ends; this connection can't be used again."""
         self._rearm()
         self.give_up()
 
     def give_up(self) -> None:
         if self.broken:
             return
-        # the newest first: the end of an upload that is open must come before anything
+        # newest first: an open upload must be ended before anything else can be sent
         for call in reversed(self.protocol.calls.values()):
             self.send_cancel(call)
         self.channel.try_flush()
         self.channel.tell_loop(self._carrier.abandon, self.channel)
-        self.protocol.end(Cancelled("the transfer was given up"))
+        self.protocol.end(Cancelled("the transfer was cancelled"))
 
     def close(self) -> None:
         self.give_up()

@@ -1,7 +1,7 @@
-"""The threads of an AsyncClient: what would hold up its loop is done there.
+"""The threads of an AsyncClient, for work that would block its event loop.
 
-Lives here: connecting, the verbs of `Client` for one transfer, news of it in the loop.
-Lives elsewhere: when there is a thread (client.py), its way to the loop's connection
+Lives here: connecting, the verbs of `Client` for one transfer, reporting its progress to the loop.
+Lives elsewhere: when a thread is started (client.py), its view of the loop's connection
 (thread_connection.py).
 """
 
@@ -36,18 +36,18 @@ T = TypeVar("T")
 async def open_in_thread(
     loop: asyncio.AbstractEventLoop, dial: Callable[[Interrupt], Opened]
 ) -> Opened:
-    """A connection that is opened in a thread: what that takes may block.
+    """Open a connection in a thread, because that may block.
 
-    When the task is cancelled, the thread ends as soon as it can, but nobody waits for that:
-    looking up a name, or asking somebody for a password, may take long.
+    If the task is cancelled, the thread ends as soon as it can, but this does not wait for it:
+    looking up a name, or asking for a password, may take long.
 
     Args:
-        dial: Opens it, in the thread.
+        dial: Function that opens the connection, in the thread.
     """
     interrupt = Interrupt()
     done: asyncio.Future[Opened] = loop.create_future()
-    # Either the thread hands over its result or the task gives it up. The loop may end right
-    # after the task does: what is handed over later would never be closed.
+    # Either the thread hands its result over, or the task gives it up; `turn` guards that decision.
+    # The loop may end right after the task: a result that came later would never be closed.
     turn = threading.Lock()
     is_handed_over = is_given_up = False
 
@@ -76,7 +76,7 @@ async def open_in_thread(
         opened, error = None, None
         try:
             opened = dial(interrupt)
-        except BaseException as caught:  # whatever it is: the task waits for it
+        except BaseException as caught:  # of any kind: the task raises it
             error = caught
         if not hand_over(opened, error):
             interrupt.close()
@@ -93,20 +93,20 @@ async def open_in_thread(
                 if is_given_up:
                     interrupt.set()
         elif done.exception() is None:
-            done.result().close()  # it was there at the same time
+            done.result().close()  # it was completed just before the cancellation
         raise
 
 
 class ThreadClient(Client):
-    """`Client` as a transfer's thread sees it.
+    """The `Client` of a transfer's thread.
 
-    Its connection is one over the loop's, or its own; further ones are always its own.
+    Its connection is one on top of the loop's, or its own; further ones are always its own.
 
     Args:
-        dialer: Makes those.
-        carried: A connection over the loop's, for this thread.
-        own: It needs a connection that nobody else asks anything on.
-        operation: What its verbs belong to.
+        dialer: Makes connections of its own.
+        carried: Coroutine function that returns a connection on top of the loop's, for this thread.
+        own: True if it needs a connection without requests of other tasks.
+        operation: The operation that its verbs belong to.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class ThreadClient(Client):
         self.cwd = cwd
         self.listener: Listener | None = None
         self.failure: Exception | None = None
-        """What the user's listener has raised."""
+        """The exception that the user's listener has raised."""
         self.is_closed = False
-        """The client was closed while this ran."""
+        """True if the AsyncClient was closed while this was running."""
         self._pace = pace if own else None
         self._own = own
         self._of = operation
@@ -141,7 +141,7 @@ class ThreadClient(Client):
         self._wanted: concurrent.futures.Future[ThreadConnection] | None = None
 
     def run(self, work: Callable[[ThreadClient], T]) -> T:
-        """In the thread: do the work, and leave nothing of it under way."""
+        """Do the work, in the thread, and end everything that it has started."""
         try:
             with nullcontext() if self._of is None else under(self._of, self):
                 return work(self)
@@ -150,7 +150,7 @@ class ThreadClient(Client):
 
     @verb
     def repeat(self, request: ChangeFor[R], lost: ConnectionLost) -> R:
-        """What came of a change whose answer was lost; see `changed`."""
+        """Repeat a change whose reply was lost; see `changed`."""
         return changed(self, Listener(), request, lost)
 
     def _first_connection(self) -> Connection:
@@ -158,7 +158,7 @@ class ThreadClient(Client):
         if not self._own:
             return carried
         try:
-            # of the loop's connection only the trust is shared: its TLS session is the loop's alone
+            # only the trust is shared: a TLS session must not be used by two threads
             return self._dialer.dial(self.stopper, carried.trusted)
         finally:
             carried.close()
@@ -175,16 +175,16 @@ class ThreadClient(Client):
             self._wanted = None
 
     def listen(self, listener: Listener) -> None:
-        """From the loop: tell this one how it goes on, there."""
+        """Report progress to a listener, in the loop's thread. To be called in the loop."""
         self.listener = _OnLoop(self._loop, listener, self._fail)
 
     def _fail(self, error: Exception) -> None:
-        """From the loop: the user's listener has raised something, which ends the work."""
+        """Stop the work because the user's listener has raised. Called in the loop."""
         self.failure = error
         self.stop()
 
     def stop(self) -> None:
-        """From the loop: end the work soon."""
+        """Stop the work soon. Called in the loop."""
         self.stopper.set()
         if self._wanted is not None:
             self._wanted.cancel()
@@ -194,7 +194,7 @@ class ThreadClient(Client):
 
 
 class _OnLoop(Forwarding):
-    """Has a transfer's news told in the loop's thread, in their order."""
+    """Calls a transfer's listener in the loop's thread, in the right order."""
 
     def __init__(
         self,
@@ -221,19 +221,19 @@ class _OnLoop(Forwarding):
                 what, args = self._news.popleft()
                 what(*args)
         except Exception as error:
-            self._news = deque(maxlen=0)  # it hears nothing more
+            self._news = deque(maxlen=0)  # the listener is not called again
             self._fail(error)
 
 
 async def in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
-    """Run in a thread of its own. When the task is cancelled, the work is stopped and awaited."""
+    """Run a function in a thread of its own. If the task is cancelled, stop it and wait for it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # whatever it is: the task waits for it
+        except BaseException as error:  # of any kind: the task raises it
             loop.call_soon_threadsafe(done.set_exception, error)
         else:
             loop.call_soon_threadsafe(done.set_result, result)
@@ -248,8 +248,8 @@ async def in_thread(work: Callable[[], T], stop: Callable[[], object]) -> T:
             try:
                 await asyncio.wait({done})
             except asyncio.CancelledError:
-                continue  # it is stopping already
-        done.exception()  # nobody asks for what came of it
+                continue  # it is being stopped already
+        done.exception()  # mark it as retrieved: no one needs the result
         raise
     finally:
-        thread.join()  # it has handed in what it has
+        thread.join()  # this does not block: it has delivered its result

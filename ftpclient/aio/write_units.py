@@ -1,10 +1,11 @@
-"""What goes out through a connection that many share: units that stay whole, and whose they are.
+"""Units to write on a shared connection, which are sent without interruption, and their senders.
 
-Lives here: the units and their queues. Lives elsewhere: whose turn it is (connection.py), what is
-in them (thread_connection.py and connection.py).
+Lives here: the units and their queues.
+Lives elsewhere: whose turn it is (connection.py), what the units contain (thread_connection.py and
+connection.py).
 
-No other frame may stand inside an upload. So each task and each thread that sends has a queue of
-units, which go out in order, by turns with others'.
+No other frame may come between those of an upload. So each task and each thread that sends has a
+queue of units, which are sent in order, in turns with those of others.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from ftpwire.messages import RequestBase
 
 
 class WriteUnit:
-    """Frames that go out without others between them.
+    """Frames that are sent without others between them.
 
     Attributes:
-        call: The request that it begins with, if it does.
-        data: Whole frames, or, with ``piece``, frames and one header.
-        piece: The payload of that header. It must stay as it is until it was sent.
-        opens, closes: An upload begins here, and ends here. In between no other's frame may stand.
-        cancels: It is the CANCEL of this request.
-        request: That of ``call``.
-        operation: What that belongs to: the server is told before.
+        call: The call of the request that it begins with, if any.
+        data: Whole frames; with ``piece``, frames and one header.
+        piece: The payload of that header. It must not change until it was sent.
+        opens, closes: True if an upload begins here, or ends here. No frame of another sender may
+            come in between.
+        cancels: ID of the request that it cancels, if it is a CANCEL.
+        request: The request of ``call``.
+        operation: The operation of the request, which is announced before it.
     """
 
     __slots__ = ("call", "cancels", "closes", "data", "opens", "operation", "piece", "request")
@@ -58,25 +60,26 @@ class WriteUnit:
 
 
 class Sender:
-    """Whoever has units to send. The loop's own, but for ``units``, to which a thread may append.
+    """A source of units to send. Only the loop may use it, except that a thread may append to
+    ``units``.
 
     Args:
-        on_sent: Told of each unit that was handed to the socket's buffer.
+        on_sent: Function to call for each unit that was moved to the socket's buffer.
     """
 
     def __init__(self, on_sent: Callable[[WriteUnit], None] | None = None) -> None:
         self.units: deque[WriteUnit] = deque()
         self.on_sent = on_sent
         self.queued = False
-        """Whether it is among those whose turn comes."""
+        """True if it is in the queue of senders."""
 
     @property
     def units_now(self) -> list[WriteUnit]:
-        """A copy, to go through: a thread may append meanwhile."""
+        """A copy of ``units`` for iteration, because a thread may append meanwhile."""
         return list(self.units)
 
     def withdraw(self, call: Call) -> bool:
-        """Take back a request that was not sent; False when it was."""
+        """Take back a request that was not sent yet. Return False if it was."""
         for unit in self.units_now:
             if unit.call is call:
                 self.units.remove(unit)
@@ -84,9 +87,9 @@ class Sender:
         return False
 
     def withdraw_requests(self, is_unanswered: Callable[[int], bool]) -> None:
-        """Take back all requests that were not sent, with their uploads.
+        """Take back all requests that were not sent yet, with their uploads.
 
-        What stays closes an upload that was begun, or cancels what is unanswered.
+        What remains closes an upload that was begun, or cancels an unanswered request.
         """
         kept: list[WriteUnit] = []
         skipping = False

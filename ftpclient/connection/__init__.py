@@ -1,1 +1,1 @@
-"""Reaching a server: addresses, keys, credentials, and the connection itself."""
+"""Connecting to a server: addresses, keys, credentials, and the connection itself."""

@@ -1,7 +1,7 @@
-"""Which server: ``[USER@]HOST[:PORT]``, ``ftpd://`` before it or not, or ``[USER@]unix:PATH``.
+"""Server addresses: ``[USER@]HOST[:PORT]``, with or without ``ftpd://``, or ``[USER@]unix:PATH``.
 
-Lives here: parsing and showing. Lives elsewhere: saved names and the default (servers.py),
-connecting (connection.py).
+Lives here: parsing and showing.
+Lives elsewhere: saved names and the default (servers.py), connecting (connection.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ADDRESS = (
 
 
 class BadAddress(FtpError):
-    """Not a server's address."""
+    """It is not a server's address."""
 
     code = "bad-address"
     exit_code = 2
@@ -30,15 +30,15 @@ class BadAddress(FtpError):
 _LOCAL = r"(?:(?P<user>[^@\s:/]+)@)?unix:(?P<path>.+)"
 _SCHEME = r"(?!unix:)([A-Za-z][A-Za-z0-9+.-]*)://"
 _PASSWORD = r"[^@/:]+:(?!/|[0-9]{1,5}/)[^@]*@"
-"""As before a host; not a path with an @, which begins with a slash, nor a port and a path."""
+"""A password, as it appears before a host; but not a port and a path, nor a path with an @."""
 SCHEME = "ftpd"
 FORMS = "[USER@]HOST[:PORT], ftpd://[USER@]HOST[:PORT] or [USER@]unix:PATH"
 
 
 def check_no_password(text: str) -> None:
-    """Refuse ``USER:PASSWORD@HOST``, with a scheme or without, and don't repeat it.
+    """Refuse ``USER:PASSWORD@HOST``, with or without a scheme. The error does not repeat it.
 
-    A command line is in the list of processes and in the shell's history, for others to read.
+    Other users can see a command line in the list of processes, and it is in the shell's history.
 
     Raises BadAddress.
     """
@@ -53,16 +53,16 @@ def check_no_password(text: str) -> None:
 
 
 def without_scheme(text: str) -> tuple[str | None, str]:
-    """The scheme of a URL, in lower case, and what follows it; None when there is no scheme."""
+    """Return the scheme of a URL in lower case, or None if it has none, and the rest."""
     found = re.match(_SCHEME, text) if "://" in text else None
     return (None, text) if found is None else (found[1].lower(), text[found.end() :])
 
 
 class ServerAddress(NamedTuple):
-    """Where a server is, and as whom to log in (None: as the current user).
+    """The address of a server, and the user to log in as (None for the current user).
 
     Attributes:
-        path: Of a Unix socket of this machine; host and port say nothing then.
+        path: Path of a Unix socket on this machine; host and port are not used then.
     """
 
     host: str
@@ -72,12 +72,12 @@ class ServerAddress(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Read ``[USER@]HOST[:PORT]``, the same after ``ftpd://``, or ``[USER@]unix:PATH``.
+        """Parse ``[USER@]HOST[:PORT]``, the same after ``ftpd://``, or ``[USER@]unix:PATH``.
 
         An IPv6 address is written in brackets.
 
         Raises:
-            BadAddress: It is none of these, or has a password in it.
+            BadAddress: It is none of these, or contains a password.
         """
         text = text.strip()
         check_no_password(text)
@@ -96,14 +96,14 @@ class ServerAddress(NamedTuple):
 
     @property
     def endpoint(self) -> str:
-        """``HOST:PORT``, the key of its pin; or ``unix:PATH``."""
+        """``HOST:PORT``, as in the known hosts; or ``unix:PATH``."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def login(self) -> str:
-        """The name to log in with."""
+        """The user name to log in with."""
         return self.user or current_user()
 
     def __str__(self) -> str:
@@ -111,31 +111,31 @@ class ServerAddress(NamedTuple):
 
 
 def _decoded(user: str | None) -> str | None:
-    """The user's name in a URL, where some characters are written as ``%XX``. Raises BadAddress."""
+    """Return the user name from a URL, with ``%XX`` decoded. Raises BadAddress."""
     if user is None or "%" not in user:
         return user
-    from urllib.parse import unquote  # imported here: nearly no name needs it
+    from urllib.parse import unquote  # here, because hardly any name needs it
 
     name = unquote(user)
     if any(character.isspace() or character in "@:/" for character in name):
-        raise BadAddress(f"{user!r} in ftpd://… is no user name")
+        raise BadAddress(f"{user!r} in ftpd://… is not a user name")
     return name
 
 
 def _advice(scheme: str | None, place: str) -> str:
-    """What to write instead of what is not a server."""
+    """Return what to write instead of an invalid address."""
     if scheme not in (None, SCHEME):
-        return f"the scheme is {SCHEME}://, as {SCHEME}://{place.partition('/')[0]}"
+        return f"the scheme must be {SCHEME}://, e.g. {SCHEME}://{place.partition('/')[0]}"
     if scheme is not None and "/" in place:
-        return f"no path belongs to it, as {SCHEME}://{place.partition('/')[0]}"
+        return f"it can't have a path: write {SCHEME}://{place.partition('/')[0]}"
     user, at, host = place.rpartition("@")
     if _is_ipv6(host):
-        return f"write brackets: {user}{at}[{host}], and a :PORT after them"
+        return f"write brackets: {user}{at}[{host}], followed by :PORT if needed"
     return f"write {FORMS}"
 
 
 def _is_ipv6(host: str) -> bool:
-    import ipaddress  # imported here: only for what is wrong anyway
+    import ipaddress  # here, because only errors need it
 
     try:
         return ipaddress.ip_address(host).version == 6
@@ -144,9 +144,9 @@ def _is_ipv6(host: str) -> bool:
 
 
 def current_user() -> str:
-    """The name of whoever runs this."""
+    """Return the name of the user who runs this program."""
     try:
-        import getpass  # only where no name is given
+        import getpass  # here, because it is needed only if no name is given
 
         return getpass.getuser()
     except (OSError, KeyError):

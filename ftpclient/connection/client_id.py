@@ -1,12 +1,12 @@
-"""Which client program this is, and which of its commands is under way.
+"""The identity of this client program, and of its commands.
 
-Lives here: the id of the program, which a file keeps; an operation: the id of a command, its words,
-the numbers of its requests.
-Lives elsewhere: what a server keeps of an operation (ftpwire/messages.py, docs/protocol.md), saying
-it on a connection (driver.py), which command is one (guard.py, cli/group.py, the shell).
+Lives here: the ID of the program, which is stored in a file; operations: the ID of a command, its
+words, and the numbers of its requests.
+Lives elsewhere: what a server keeps for an operation (ftpwire/messages.py, docs/protocol.md),
+sending it (driver.py), which command is an operation (guard.py, cli/group.py, the shell).
 
-The id of the program is no secret: it is what "my last command" means, to a server that several
-programs of a user change things on.
+The ID of the program is no secret. It tells a server what "my last command" means when several
+programs of a user change things.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from ftpwire.paths import printable
 _Change = TypeVar("_Change", bound=ChangeFor[Any])
 
 SIZE = 8
-"""Bytes of either id."""
+"""Size of both kinds of ID in bytes."""
 MOST_WORDS = 200
-"""Characters of a command's words that a server takes."""
+"""Most characters of a command's words that a server accepts."""
 _NAME = "client-id"
 
 
 def client_id(path: Path | None = None) -> bytes:
-    """The id of this client program, drawn at its first use. Where no file can keep it, it is of
-    this process.
+    """Return the ID of this client program, which is drawn at its first use. If no file can store
+    it, it is valid for this process.
 
     Args:
         path: The file; None for the user's own.
@@ -51,19 +51,19 @@ def _kept(path: Path) -> bytes:
     try:
         found = _read(path)
         if found is None:
-            with files.locked(path):  # several may be the first
+            with files.locked(path):  # several processes may be the first
                 found = _read(path)
                 if found is None:
                     found = os.urandom(SIZE)
                     files.write_private(path, found.hex() + "\n")
-    except OSError as error:  # no home, a read-only or a full disk, or somebody else's
-        log.debug("%s: no id of this client is kept: %s", path, error)
+    except OSError as error:  # no home, a read-only or full disk, or a file of another user
+        log.debug("%s: the ID of this client can't be stored: %s", path, error)
         return os.urandom(SIZE)
     return found
 
 
 def _read(path: Path) -> bytes | None:
-    """The id in a file; None where there is no file, or something else is in it."""
+    """Return the ID in a file; None if the file is missing or invalid."""
     try:
         found = bytes.fromhex(path.read_bytes().decode("ascii").strip())
     except (FileNotFoundError, ValueError):
@@ -72,17 +72,18 @@ def _read(path: Path) -> bytes | None:
 
 
 class Operation:
-    """A command under way: what all of its connections say, and the numbers of its requests.
+    """A running command: the operation that all of its connections announce, and the numbers of its
+    requests.
 
-    Any thread may use it. In a child process it is another one.
+    Any thread may use it. In a child process it becomes another operation.
 
     Args:
-        words: The command, as its user would write it, without secrets; or what makes these words,
-            once they are needed.
-        keep: False: what it removes and replaces is gone at once.
+        words: The command as its user would type it, without secrets; or a function that returns
+            it, called when it is needed.
+        keep: False to remove for good what it removes and replaces.
 
     Attributes:
-        id: Drawn for each.
+        id: Random ID of the operation.
     """
 
     def __init__(self, words: str | Callable[[], str], *, keep: bool = True) -> None:
@@ -97,23 +98,23 @@ class Operation:
         self._last = 0
 
     def _after_fork(self) -> None:
-        self._begin()  # the parent goes on with the numbers of the other
+        self._begin()  # the parent continues to use the other ID and its numbers
 
     @property
     def words(self) -> str:
-        """The command, as far as a server takes it."""
+        """The command, shortened to what a server accepts."""
         if not isinstance(self._words, str):
             self._words = self._words()
         text = printable(self._words)
         return text if len(text) <= MOST_WORDS else text[: MOST_WORDS - 1] + "…"
 
     def request(self) -> messages.Operation:
-        """What a connection says of it, before its first request that changes something."""
+        """Return the message to send before a connection's first request that changes something."""
         return messages.Operation(self.id, self.words, client_id(), self.keep)
 
     def numbered(self, request: _Change) -> _Change:
-        """The request with the next number, unless it has one already: with this number it can be
-        sent again when its answer was lost."""
+        """Return the request with the next number, unless it has one. With this number it can be
+        sent again if its reply was lost."""
         if request.number:
             return request
         with self._lock:
@@ -128,10 +129,10 @@ _in_force: ContextVar[tuple[tuple[object | None, Operation], ...]] = ContextVar(
 
 @contextmanager
 def under(operation: Operation, client: object | None = None) -> Iterator[Operation]:
-    """Have what this thread or task does meanwhile belong to an operation.
+    """Make requests of this thread or task part of an operation, within the context.
 
     Args:
-        client: With this client; None: with any.
+        client: Only requests of this client; None for all.
     """
     token = _in_force.set((*_in_force.get(), (client, operation)))
     try:
@@ -142,8 +143,8 @@ def under(operation: Operation, client: object | None = None) -> Iterator[Operat
 
 @contextmanager
 def grouped(client: object, words: str, *, keep: bool) -> Iterator[None]:
-    """Have what this thread or task does with a client meanwhile be one operation: part of the one
-    that it belongs to already, unless nothing of this is to be kept."""
+    """Make a client's requests of this thread or task one operation, within the context. Inside of
+    another operation they are part of that one, unless nothing of them is to be kept."""
     if keep and in_force(client) is not None:
         yield
         return
@@ -152,8 +153,8 @@ def grouped(client: object, words: str, *, keep: bool) -> Iterator[None]:
 
 
 def in_force(client: object) -> Operation | None:
-    """The operation that a client's requests belong to in this thread or task."""
-    for whose, operation in reversed(_in_force.get()):
-        if whose is None or whose is client:
+    """Return the operation that a client's requests in this thread or task belong to."""
+    for owner, operation in reversed(_in_force.get()):
+        if owner is None or owner is client:
             return operation
     return None

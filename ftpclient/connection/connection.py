@@ -1,12 +1,12 @@
-"""One connection that a thread drives: asking, pipelining, waiting, giving up.
+"""A connection that is driven by one thread: requests, pipelining, waiting, cancelling.
 
-Lives here: sending and waiting, of one thread.
-Lives elsewhere: which answer belongs to which request (protocol.py), opening and logging in
-(opening.py), the same for an event loop (aio/connection.py), what is asked for (client.py,
+Lives here: sending and waiting, in one thread.
+Lives elsewhere: which reply belongs to which request (protocol.py), opening and logging in
+(opening.py), the same for an event loop (aio/connection.py), the requests (client.py,
 transfer/job.py).
 
-The thread drives both directions. While it writes it always reads as well, so a full pipe can't
-deadlock. Replies come in the order of the requests; each `Call` takes its own.
+The thread drives both directions. While it writes it also reads, so that full buffers on both sides
+can't cause a deadlock. Replies come in the order of the requests; each `Call` takes its own.
 """
 
 from __future__ import annotations
@@ -36,11 +36,17 @@ _REQUEST, _DATA, _END, _NOTICE = (
     int(kind) for kind in (Kind.REQUEST, Kind.DATA, Kind.END, Kind.NOTICE)
 )
 _COPIED = 32 * 1024
-"""Smaller pieces of a file are copied behind what is queued already."""
+"""Smallest piece of a file, in bytes, that is sent without a copy into the output buffer."""
+
+
+class _AskedAhead(Asked[Any]):
+    """A question sent ahead: the reply may be discarded, so Ctrl-C need not wait for it."""
+
+    only_tells = True
 
 
 class Connection(Driver):
-    """A connection to a server. For one thread. `Opened` is one with a socket of its own."""
+    """A connection to a server. For one thread. `Opened` is the one with its own socket."""
 
     def __init__(
         self,
@@ -55,10 +61,10 @@ class Connection(Driver):
         self._to_cancel: list[Call] = []
         super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
 
-    # asking ------------------------------------------------------------------------------
+    # requests ----------------------------------------------------------------------------
 
     def ask(self, request: RequestFor[R]) -> R:
-        """Ask and wait for the one reply. Raises the typed error when it failed."""
+        """Send a request and wait for its only reply. Raises the typed error if it failed."""
         if (ahead := self.take_ahead(request)) is not None:
             assert isinstance(ahead, Asked)
             known: R = self.result(ahead)
@@ -71,22 +77,21 @@ class Connection(Driver):
             raise outcome_unknown(request, error) from None
 
     def ask_ahead(self, *requests: RequestFor[Any]) -> None:
-        """Ask what `ask` is going to be asked for, so that one round trip is enough for all.
+        """Send requests that `ask` will be called with later, so that all take one round trip.
 
-        Each answer is taken once. Only for questions, and only while nothing is changed that
-        would change an answer; ``forget_ahead`` ends that.
+        Each reply is used once. Only for requests that change nothing, and only until something is
+        changed that affects their replies; then call ``forget_ahead``.
         """
         for request in requests:
-            self.submit_ahead(Asked[Any](), request)
+            self.submit_ahead(_AskedAhead(), request)
 
     def submit_ahead(self, call: Call, request: RequestBase) -> None:
-        """As `ask_ahead`, for a request whose answer has a call of its own. Whoever comes for it
-        gets that by `take_ahead`."""
+        """Send a request ahead with its own kind of call, which `take_ahead` returns."""
         self.submit(call, request)
         self._ahead.append((request, call))
 
     def take_ahead(self, request: RequestBase) -> Call | None:
-        """The call of a request that was sent ahead, once; None when it was not."""
+        """Return the call of a request that was sent ahead, once; None if it was not."""
         for index, (asked, call) in enumerate(self._ahead):
             if asked == request:
                 del self._ahead[index]
@@ -94,11 +99,11 @@ class Connection(Driver):
         return None
 
     def is_ahead(self, request: RequestBase) -> bool:
-        """Whether a request was sent ahead, and nobody came for its answer."""
+        """Return True if a request was sent ahead, and its reply was not taken yet."""
         return any(asked == request for asked, _ in self._ahead)
 
     def forget_ahead(self) -> None:
-        """Answers that nobody has taken are not good any more."""
+        """Discard the replies that were not taken: they may be outdated."""
         ahead, self._ahead = self._ahead, []
         for _, call in ahead:
             if call.streams and not call.done:
@@ -106,7 +111,7 @@ class Connection(Driver):
                 self.cancel_later(call)
 
     def result(self, call: Asked[R]) -> R:
-        """Wait for a call; its reply. Raises its error."""
+        """Wait for a call. Return its reply, or raise its error."""
         while not call.done:
             self.pump()
         if call.error is not None:
@@ -116,10 +121,10 @@ class Connection(Driver):
     def submit(self, call: Call, request: RequestBase, cost: int = 0) -> None:
         """Send a request without waiting for its reply.
 
-        Waits only when too many are unanswered.
+        Waits only while too many requests are unanswered.
 
         Args:
-            cost: Bytes that follow it at once, for the server's limit on unanswered ones.
+            cost: Bytes of DATA that follow it at once, for the server's limit on unanswered bytes.
         """
         if self._interrupt is not None:
             self._interrupt.check()
@@ -133,6 +138,7 @@ class Connection(Driver):
         protocol = self.protocol
         while not protocol.has_room(cost):
             self.pump()
+        # nothing may be queued in between: replies come in the order of sending
         protocol.prepare(call, request, cost)
         self._queue_request(call, request, payload)
 
@@ -142,7 +148,7 @@ class Connection(Driver):
             self.flush()
 
     def send_data(self, call: Call, data: memoryview | bytes) -> None:
-        """Send the bytes of a file, as DATA frames of the call's request."""
+        """Send bytes of a file, as DATA frames of the call's request."""
         view = memoryview(data)
         size = self.protocol.data_size
         while view:
@@ -164,53 +170,53 @@ class Connection(Driver):
             self.take_input()
             self.check()
         except Interrupted:
-            self.channel.queue(piece)  # so that the frame is whole, whatever comes next
+            self.channel.queue(piece)  # so that the frame is complete when a CANCEL follows
             raise
         except ConnectionLost as error:
             if not self.broken:
-                self.take_input()  # the server's last words may tell why
+                self.take_input()  # the server may have sent the reason
             self.lost(error)
 
     def keep_alive(self, call: Call) -> None:
-        """Say that the DATA of a call goes on, though nothing is there to send just now."""
+        """Send an empty DATA frame, which says that the DATA of a call will continue."""
         self.channel.queue(frames.pack_header(0, _DATA, call.request_id))
         self.flush()
 
     def send_hole(self, call: Call, size: int) -> None:
-        """Send zeros of a file as a hole, in the place of DATA. Raises Interrupted."""
+        """Send zeros of a file as a hole, in place of DATA. Raises Interrupted."""
         payload = messages.encode(messages.Hole(size))
         self.channel.queue(frames.pack_header(len(payload), _NOTICE, call.request_id), payload)
-        self.flush()  # the server has something to do, and hears something
+        self.flush()  # the server can start on it, and knows that this side is alive
         self.take_input()
 
     def send_end(self, call: Call, sent: Sent) -> None:
-        """Close the DATA of a call."""
+        """Send the END of a call's DATA."""
         payload = messages.encode(sent)
         if self.channel.queue(frames.pack_header(len(payload), _END, call.request_id), payload):
             self.flush()
 
     def send_cancel(self, call: Call) -> None:
-        """Give a call up; its ERROR (or its reply, if it was quicker) still comes."""
+        """Cancel a call. Its ERROR, or its reply if that was sent before, still comes."""
         self.channel.queue(self.protocol.cancel(call))
 
     # waiting -----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises Interrupted when the user wants to stop."""
+        """Raise Interrupted if the user wants to stop."""
         if self._interrupt is not None:
             self._interrupt.check()
 
     def pause(self, seconds: float) -> None:
-        """Wait about so long for something else. Raises Interrupted."""
+        """Wait for about this many seconds. Raises Interrupted."""
         pause(seconds, self._interrupt)
 
     def wait_for(self, call: Call) -> None:
-        """Until the call is done. Raises ConnectionLost, Interrupted; not the call's error."""
+        """Wait until the call is done. Raises ConnectionLost, Interrupted; not the call's error."""
         while not call.done:
             self.pump()
 
     def wait_for_all(self) -> None:
-        """Until no call is unanswered."""
+        """Wait until all calls are done."""
         while self.protocol.calls:
             self.pump()
 
@@ -218,24 +224,24 @@ class Connection(Driver):
         """Send and receive what is possible, waiting until something is.
 
         Args:
-            deadline: On ``time.monotonic()``; what takes longer is a lost connection. Default:
-                as long as a server may be silent.
+            deadline: On ``time.monotonic()``; after it the connection counts as lost. None for as
+                long as a server may be silent.
         """
         if self._interrupt is not None:
             self._interrupt.check()
-        flushed = self._try_flush()  # first: a fast server may never leave a moment for it
+        flushed = self._try_flush()  # first: with a fast server there may always be input
         if self.take_input():
             return
         self._wait(write=not flushed, deadline=deadline)
 
     def poll(self) -> None:
-        """Send and take what is possible, without waiting. Raises Interrupted."""
+        """Send and receive what is possible, without waiting. Raises Interrupted."""
         self.check()
         self._try_flush()
         self.take_input()
 
     def take_unasked(self) -> None:
-        """While nothing is asked: take what has come, and notice whether the server has left."""
+        """Receive between requests, and notice if the server has closed the connection."""
         if self.broken:
             return
         try:
@@ -248,7 +254,7 @@ class Connection(Driver):
             self.channel.abort()
 
     def flush(self) -> None:
-        """Send all that was submitted, for who doesn't wait for the answer yet."""
+        """Send everything that was submitted, without waiting for replies."""
         while not self._try_flush():
             self._wait(write=True)
         self.check()
@@ -257,11 +263,11 @@ class Connection(Driver):
         try:
             return self.channel.try_flush()
         except ConnectionLost as error:
-            self.take_input()  # the server's last words may tell why
+            self.take_input()  # the server may have sent the reason
             self.lost(error)
 
     def _wait(self, *, write: bool = False, deadline: float | None = None) -> None:
-        """Wait for the socket, and take what came in."""
+        """Wait for the socket, and receive."""
         try:
             if deadline is None:
                 deadline = time.monotonic() + self.longest_silence
@@ -275,19 +281,19 @@ class Connection(Driver):
     # interrupting ------------------------------------------------------------------------
 
     def cancel_all(self, seconds: float | None = None) -> None:
-        """After Interrupted: give up every call, and keep the connection if that works soon.
+        """Cancel every call, after Interrupted, and keep the connection if that works soon.
 
-        Afterwards either nothing is unanswered or the connection is ``broken``.
+        Afterwards either all calls are done or the connection is ``broken``.
 
         Args:
-            seconds: How long the server may take to end them; None for as long as usual.
+            seconds: How long the server may take to end them; None for the usual time.
         """
         self._rearm()
         calls = list(self.protocol.calls.values())
         self._cancel_calls(calls, seconds_to_end(calls) if seconds is None else seconds)
 
     def cancel_due(self) -> None:
-        """Give up the calls whose streams nobody takes any more; see `cancel_all`."""
+        """Cancel the calls whose streams are no longer read; see `cancel_all`."""
         if not self._to_cancel:
             return
         due, self._to_cancel = self._to_cancel, []
@@ -295,25 +301,26 @@ class Connection(Driver):
         self._cancel_calls(calls, seconds_to_end(calls))
 
     def cancel_later(self, call: Call) -> None:
-        """Nobody takes a call's stream any more. Does nothing else: for any place, and any thread.
+        """Mark a call whose stream is no longer read. This does nothing else, so any thread may
+        call it anywhere.
 
-        Whoever asks next gives it up first, by ``cancel_due``.
+        ``cancel_due`` cancels it before the next request.
         """
         self._to_cancel.append(call)
 
     def _cancel_calls(self, calls: list[Call], seconds: float) -> None:
         if self.broken or not calls:
             return
-        pace, self.channel.pace = self.channel.pace, None  # what is on its way comes in any case
+        pace, self.channel.pace = self.channel.pace, None  # what is in transit arrives anyway
         self._until = deadline = time.monotonic() + seconds
         try:
-            # the newest first: the end of an upload that is under way must come before anything
+            # newest first: an open upload must be ended before anything else can be sent
             for call in reversed(calls):
                 self.send_cancel(call)
             while not _all_done(calls) and time.monotonic() < deadline:
                 self.pump(deadline)
         except FtpError:
-            pass  # interrupted again, or lost: the connection is given up below
+            pass  # interrupted again, or lost: the connection is closed below
         finally:
             self.channel.pace = pace
             self._until = math.inf
@@ -321,20 +328,20 @@ class Connection(Driver):
             self.give_up()
 
     def give_up(self) -> None:
-        """Close the connection; what is unanswered fails."""
+        """Close the connection at once; unanswered calls fail."""
         self.channel.abort()
-        self.protocol.end(Cancelled("the transfer was given up"))
+        self.protocol.end(Cancelled("the transfer was cancelled"))
 
     def close(self) -> None:
-        """Close the connection; what is unanswered fails. Can be called twice."""
+        """Close the connection; unanswered calls fail. Can be called twice."""
         if not self.broken:
             log.debug("%s: closed", self.address.endpoint)
         self.channel.close()
-        self.protocol.end(Cancelled("the transfer was given up"))
+        self.protocol.end(Cancelled("the transfer was cancelled"))
 
     @property
     def in_step(self) -> bool:
-        """Whether nothing is under way, in either direction: what comes next is a new request."""
+        """True if nothing is in progress in either direction, so that a new request can be sent."""
         return self.protocol.is_idle and not self.channel.has_output
 
     def _after_fork(self) -> None:

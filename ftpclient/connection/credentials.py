@@ -1,11 +1,11 @@
-"""What proves who the user is: passwords, saved tokens, netrc; and which of them comes first.
+"""Credentials: passwords, saved tokens, netrc; and the order in which they are tried.
 
 Lives here: the order, the file of tokens, reading netrc.
 Lives elsewhere: sending them (opening.py, dialer.py), asking at a terminal (cli/app.py), the
 commands that save and revoke tokens (cli/commands/accounts.py).
 
-A password that was given, or FTP_PASSWORD, is the only one tried. Else the saved token, netrc,
-and whoever can be asked, in this order: a refused token is no reason to give up.
+A password that was given, or FTP_PASSWORD, is the only one tried. Otherwise the saved token, netrc,
+and the function that asks the user are tried, in this order, even after a token was refused.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ftpwire.errors import CommandError, LoginRefused
 from ftpwire.paths import printable
 
 PASSWORD = "FTP_PASSWORD"
-"""The environment variable."""
+"""Environment variable with the password."""
 
 Password = str | Callable[[], str] | None
 Remark = Callable[[str], None]
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """A name, and a password or a token for it; or nothing but who runs this.
+    """A user name, and a password or a token for it; or the identity of the system user alone.
 
     Attributes:
-        is_peer: The system vouches for the user, over a Unix socket.
+        is_peer: True if the kernel identifies the user, over a Unix socket.
     """
 
     user: str
@@ -46,7 +46,7 @@ class Credential(msgspec.Struct, frozen=True):
         return f"Credential({self.user!r})"  # never the secret
 
     def check(self) -> None:
-        """Raises LoginRefused when no server could accept it."""
+        """Raise LoginRefused if no server can accept it."""
         what = "token" if self.is_token else "password"
         try:
             self.user.encode()
@@ -58,7 +58,7 @@ class Credential(msgspec.Struct, frozen=True):
             raise LoginRefused(f"wrong user name or {what}")
 
     def request(self) -> messages.Login | messages.LoginToken | messages.LoginPeer:
-        """What to send. Raises LoginRefused when no server could accept it."""
+        """Return the message to send. Raises LoginRefused if no server can accept it."""
         self.check()
         if self.is_peer:
             return messages.LoginPeer(self.user)
@@ -71,12 +71,13 @@ class Credential(msgspec.Struct, frozen=True):
 
 
 class SavedToken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A token that `ftp login` saved.
+    """A token that `ftp login` has saved.
 
     Attributes:
-        id: What the server lists and revokes it by.
-        expires: Seconds since 1970; None for never.
-        plaintext: It was got without TLS; others never travel without.
+        id: The ID by which the server lists and revokes it.
+        secret: The token itself.
+        expires: Expiry time in seconds since 1970; None for never.
+        plaintext: True if it was issued without TLS. Other tokens are never sent without TLS.
     """
 
     id: str
@@ -103,9 +104,9 @@ class SavedTokens:
         self._file = files.JsonFile(path or files.directory() / "tokens.json", _Contents)
 
     def get(self, address: ServerAddress) -> SavedToken | None:
-        """The token for an address.
+        """Return the token for an address, if there is one.
 
-        Raises CommandError when others can read the file: who knows who has.
+        Raises CommandError if other users can read the file, because they may have copied it.
         """
         try:
             info = self._file.path.stat()
@@ -118,12 +119,12 @@ class SavedTokens:
         return self._file.read().tokens.get(str(address))
 
     def save(self, address: ServerAddress, saved: SavedToken) -> None:
-        """Keep a token, instead of any other for that address."""
+        """Save a token, replacing any other for that address."""
         with self._file.changing() as contents:
             contents.tokens[str(address)] = saved
 
     def forget(self, address: ServerAddress) -> None:
-        """Drop the token for an address, if there is one."""
+        """Delete the token for an address, if there is one."""
         with self._file.changing() as contents:
             contents.tokens.pop(str(address), None)
 
@@ -132,10 +133,10 @@ class SavedTokens:
 
 
 def from_netrc(address: ServerAddress, remark: Remark) -> Credential | None:
-    """The password that ``~/.netrc``, or the file in NETRC, has for a host.
+    """Return the credential for a host from ``~/.netrc``, or from the file in NETRC.
 
-    A user that is named has to be the one of the entry. An entry ``default`` is not used: it would
-    send a password to every host.
+    If the address names a user, the entry must be for that user. An entry ``default`` is ignored:
+    it would send a password to every host.
     """
     path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
@@ -145,13 +146,13 @@ def from_netrc(address: ServerAddress, remark: Remark) -> Credential | None:
     if not files.is_private(info):
         remark(f"{path}: others can read it, so it is not used: chmod 600")
         return None
-    import netrc  # imported here: most have no such file
+    import netrc  # here, because few users have such a file
 
     try:
         entry = netrc.netrc(str(path)).hosts.get(address.host)
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
         where = f" (line {error.lineno})" if isinstance(error, netrc.NetrcParseError) else ""
-        remark(f"{path}: it can't be read{where}, and is not used")
+        remark(f"{path}: can't be read{where}, so it is not used")
         return None
     if entry is None or not entry[2]:
         return None
@@ -163,14 +164,14 @@ def from_netrc(address: ServerAddress, remark: Remark) -> Credential | None:
 
 
 class Credentials:
-    """What to log in with at one address. What was accepted once is used from then on.
+    """The credentials for one address. One that was accepted is used from then on.
 
     Args:
-        password: The only one; or whoever is asked when nothing else is there or good.
-        plaintext: The connection has no TLS.
-        saved: Whether the saved token may be used.
-        tries: How often a password is asked for, when the server refuses it.
-        remark: Told what the user should know.
+        password: The only password to try; or a function that asks for one, if nothing else works.
+        plaintext: True if the connection has no TLS.
+        saved: True if the saved token may be used.
+        tries: How often the function is called if the server refuses the password.
+        remark: Function to call with texts that the user should see.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class Credentials:
         self.accepted: Credential | None = None
 
     def first(self) -> Credential | None:
-        """What to try first; None when somebody has to be asked."""
+        """Return the credential to try first; None if the user has to be asked."""
         if self.accepted is not None:
             return self.accepted
         given = self._password if isinstance(self._password, str) else os.environ.get(PASSWORD)
@@ -204,23 +205,23 @@ class Credentials:
         return self._token() or from_netrc(self._address, self._remark)
 
     def after(self, refused: Credential | None, error: LoginRefused | None) -> Credential:
-        """What to try next. Raises LoginRefused when there is nothing more."""
+        """Return the credential to try next. Raises LoginRefused if there is none left."""
         if refused is not None and refused.is_peer and type(error) is LoginRefused:
             if not callable(self._password):
                 raise LoginRefused(
-                    f"{self._address}: wrong user name, or the system user that you are needs a "
-                    f"password for it: set {PASSWORD}, use --password-stdin, or save a token with "
+                    f"{self._address}: wrong user name, or your system user needs a password "
+                    f"here: set {PASSWORD}, use --password-stdin, or save a token with "
                     "ftp login"
                 )
         elif refused is not None and error is not None:
             if type(error) is not LoginRefused:
-                raise error  # another one would be refused as well
+                raise error  # it does not depend on the credential
             if refused is self._asked and self._tries > 0:
                 left = "1 try is" if self._tries == 1 else f"{self._tries} tries are"
                 self._remark(f"{error} ({left} left)")
                 return self._ask()
             if not refused.is_token:
-                raise error  # nothing else is meant
+                raise error  # a given password is the only one to try
             found = from_netrc(self._address, self._remark)
             if found is not None or callable(self._password):
                 self._remark(
@@ -252,7 +253,7 @@ class Credentials:
         if saved is None:
             return None
         if self._plaintext and not saved.plaintext and self._address.path is None:
-            self._remark(f"the saved token for {self._address} is for TLS, and not sent without")
+            self._remark(f"the saved token for {self._address} is not sent without TLS")
             return None
         if saved.expires is not None and saved.expires <= time.time():
             self._remark(f"the saved token for {self._address} has expired: ftp login renews it")

@@ -1,11 +1,11 @@
-"""Connecting to a host name: its addresses are tried almost at the same time (RFC 8305).
+"""Connecting to a host name: several addresses are tried almost at the same time (RFC 8305).
 
-Lives here: looking a name up, which address is tried when, which one is remembered.
-Lives elsewhere: Unix sockets, TLS and all that follows (opening.py).
+Lives here: looking a name up, the order of its addresses, remembering the one that worked.
+Lives elsewhere: Unix sockets, TLS and everything after it (opening.py).
 
-A second address is tried when the first has not answered after 250 ms, or at once when it has
-failed. The one that answers first is used; the others are closed. It is remembered for as long
-as the process runs, so that further connections, and those after a loss, try it first.
+A second address is tried when the first has not answered after 250 ms, or as soon as it has failed.
+The first one that answers is used; the others are closed. It is remembered for the lifetime of the
+process, so that further connections, and those after a loss, try it first.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ftpclient.connection.interrupt import Interrupt
 from ftpwire.errors import ConnectFailed
 
 _NEXT_SECONDS = 0.25
-"""After which the next address is tried, beside the earlier ones."""
+"""Delay before the next address is tried, in addition to the earlier ones."""
 _MOST_NAMES = 64
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """One address of a name, as the socket module has it."""
+    """One address of a name, in the form of the socket module."""
 
     family: int
     address: tuple[Any, ...]
@@ -40,11 +40,11 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 _found: dict[tuple[str, int], list[_Target]] = {}
-"""The addresses of names that have several; the one that answered comes first."""
+"""The addresses of names that have several; the one that answered last time is first."""
 
 
 class _NoneAnswered(Exception):
-    """Every address has failed, each for its reason."""
+    """All addresses have failed, each for its own reason."""
 
     def __init__(self, failures: list[tuple[_Target, OSError]]) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ class _NoneAnswered(Exception):
 def connect(
     host: str, port: int, endpoint: str, *, seconds: float, interrupt: Interrupt | None
 ) -> socket.socket:
-    """A TCP connection to the first address of a host that answers.
+    """Return a TCP connection to the first address of a host that answers.
 
     Args:
-        endpoint: What the server is called in messages.
-        seconds: The most that one address may take.
-        interrupt: Ends the wait.
+        endpoint: Name of the server in error messages.
+        seconds: The most seconds for each address.
+        interrupt: Ends the wait when it is set.
 
     Raises:
-        ConnectFailed: The name is not known, or no address has answered; each is named.
+        ConnectFailed: The name is unknown, or no address answered; each is named.
         Interrupted
     """
     name = (host, port)
@@ -70,7 +70,7 @@ def connect(
     try:
         sock, winner = _first_of(targets, seconds, interrupt)
     except _NoneAnswered as none:
-        _found.pop(name, None)  # the name may lead elsewhere by now
+        _found.pop(name, None)  # the name may have other addresses by now
         raise ConnectFailed(f"{endpoint}: {_reasons(none.failures)}") from None
     if len(targets) > 1:
         if len(_found) >= _MOST_NAMES:
@@ -80,15 +80,15 @@ def connect(
 
 
 def _look_up(host: str, port: int) -> list[_Target]:
-    """The addresses of a host, in the order in which to try them; the families take turns."""
+    """Return the addresses of a host, in the order in which to try them, alternating families."""
     try:
-        # as bytes where they say the same: a text takes the tables for names of other alphabets
+        # as bytes if it is ASCII: a str would load the tables for non-ASCII names
         name = host.encode() if host.isascii() else host
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         reason = (error.strerror or str(error)).lower()
         raise ConnectFailed(f"{host}: {reason}") from None
-    except (OSError, UnicodeError) as error:  # a label that is too long for any name
+    except (OSError, UnicodeError) as error:  # e.g. a label that is too long
         raise ConnectFailed(f"{host}: {_words(error)}") from None
     by_family: dict[int, deque[_Target]] = {}
     for family, _, _, _, address in found:
@@ -113,7 +113,7 @@ def _first_of(
 
 
 class _Race:
-    """Trying all addresses of one host."""
+    """Attempts to connect to all addresses of one host."""
 
     def __init__(self, targets: list[_Target], seconds: float, interrupt: Interrupt | None) -> None:
         self._left = deque(targets)
@@ -127,7 +127,7 @@ class _Race:
         self._next_at = self._ends_at = time.monotonic()
 
     def run(self) -> tuple[socket.socket, _Target]:
-        """The first that answers. Raises _NoneAnswered, Interrupted."""
+        """Return the first connection. Raises _NoneAnswered, Interrupted."""
         while self._left or self._open:
             now = time.monotonic()
             if self._left and (not self._open or now >= self._next_at):
@@ -145,7 +145,7 @@ class _Race:
         self._next_at, self._ends_at = now + _NEXT_SECONDS, now + self._seconds
         try:
             sock = socket.socket(target.family, socket.SOCK_STREAM)
-        except OSError as error:  # the system doesn't have this family at all
+        except OSError as error:  # the system does not support this address family
             self._failures.append((target, error))
             return
         self._open[sock.fileno()] = (sock, target)
@@ -173,17 +173,17 @@ class _Race:
         sock, target = self._open.pop(fd)
         sock.close()
         self._failures.append((target, OSError(number, os.strerror(number))))
-        self._next_at = 0.0  # the next address needn't wait any longer
+        self._next_at = 0.0  # try the next address at once
 
     def close(self) -> None:
-        """Close the sockets that are still open, the winner apart."""
+        """Close the sockets that are still open, except the winner."""
         for sock, _ in self._open.values():
             sock.close()
         self._open.clear()
 
 
 def _reasons(failures: list[tuple[_Target, OSError]]) -> str:
-    """Why no address has answered, with the addresses where there are several."""
+    """Return why no address answered, naming the addresses if there are several."""
     words = [_words(error) for _, error in failures]
     names = [str(target) for target, _ in failures]
     if len(set(words)) > 1:

@@ -1,7 +1,7 @@
-"""Connections that are logged in, each time one is needed.
+"""Making connections that are logged in.
 
-Lives here: which credential is tried, asking for a password, registering, what the server remarks.
-Lives elsewhere: opening one (opening.py), the order of credentials (credentials.py).
+Lives here: trying credentials, asking for a password, registering, remarks of the server.
+Lives elsewhere: opening a connection (opening.py), the order of credentials (credentials.py).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ftpclient.connection.trust import Trust
 from ftpwire.errors import LoginRefused
 
 _QUICK_ANSWER = 10.0
-"""Seconds that a server waits for a log-in at least."""
+"""Seconds that every server waits at least for a log-in."""
 _MOST_REMARKS = 20
 _LONGEST_REMARK = 500
 
 
 class Remarks:
-    """Remarks that are told once each. A server that never stops talking fills neither memory nor
-    screen.
+    """Passes each remark on once. It limits their number and length, so that a server can't fill
+    memory or the screen.
 
     Args:
-        tell: Takes one; None for nobody.
+        tell: Function to call with a remark; None to drop all.
     """
 
     def __init__(self, tell: Remark | None) -> None:
@@ -36,7 +36,7 @@ class Remarks:
         self._told: set[str] = set()
 
     def add(self, text: str) -> None:
-        """Tell it, unless it was told."""
+        """Pass a remark on, unless that was done before."""
         text = text[:_LONGEST_REMARK]
         if self._tell is None or text in self._told or len(self._told) >= _MOST_REMARKS:
             return
@@ -45,12 +45,13 @@ class Remarks:
 
 
 class Dialer:
-    """Connects to one server, as one user. Several threads may use it, each its own ``interrupt``.
+    """Connects to one server as one user. Several threads may use it, each with its own
+    ``interrupt``.
 
     Args:
-        plaintext: Speak without TLS.
-        verify: Refuse a whole file that the server sends without a digest.
-        remark: Told what the server says for the user to know.
+        plaintext: True to connect without TLS.
+        verify: True to refuse a whole file that the server sends without a digest.
+        remark: Function to call with texts that the user should see.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Dialer:
     def open(
         self, interrupt: Interrupt | None, like: Trusted | None, credential: Credential | None
     ) -> Opened:
-        """A connection that is not logged in yet; see `connect`."""
+        """Return a connection that is not logged in yet; see `connect`."""
         opened = connect(
             self.address,
             plaintext=self.plaintext,
@@ -87,7 +88,7 @@ class Dialer:
         return opened
 
     def dial(self, interrupt: Interrupt | None, like: Trusted | None) -> Opened:
-        """A connection that is logged in. Somebody may be asked for a password."""
+        """Return a connection that is logged in. This may ask the user for a password."""
         credential = self.credentials.first()
         opened = self.open(interrupt, like, credential)
         refusal: LoginRefused | None = None
@@ -99,7 +100,7 @@ class Dialer:
                     except LoginRefused as error:
                         refusal = error
                     else:
-                        self.credentials.accepted = credential  # for a reconnect
+                        self.credentials.accepted = credential  # to be used for reconnecting
                         return opened
                 asked = time.monotonic()
                 credential = self.credentials.after(credential, refusal)
@@ -111,7 +112,7 @@ class Dialer:
     def log_in(
         self, credential: Credential, interrupt: Interrupt | None, like: Trusted | None
     ) -> Opened:
-        """A connection that is logged in with this credential. Raises LoginRefused."""
+        """Return a connection that is logged in with this credential. Raises LoginRefused."""
         opened = self.open(interrupt, like, credential)
         try:
             opened.log_in(credential)
@@ -129,10 +130,11 @@ class Dialer:
         interrupt: Interrupt | None,
         like: Trusted | None,
     ) -> Opened:
-        """A connection that is logged in to an account that it has made.
+        """Create an account, and return a connection that is logged in to it.
 
         Args:
-            password: Or something that asks for it, called once the server is trusted.
+            password: The password, or a function that asks for it, called after the server's key
+                was verified.
         """
         opened = self.open(interrupt, like, None)
         try:
@@ -151,7 +153,7 @@ class Dialer:
     def _still_good(
         self, opened: Opened, asked: float, interrupt: Interrupt | None, like: Trusted | None
     ) -> Opened:
-        """The connection, or a new one when the user took so long that the server gave it up."""
+        """Return the connection; a new one if the server may have closed it meanwhile."""
         if time.monotonic() - asked < _QUICK_ANSWER:
             return opened
         opened.close()

@@ -1,11 +1,11 @@
-"""Discovery: ask the local network which servers there are.
+"""Discovery: finding the servers on the local network.
 
-Lives here: whom to ask, collecting the answers. Lives elsewhere: the format of the datagrams
-(ftpwire/discovery.py), the command (cli/commands/discover.py), which keys are trusted
-(known_hosts.py).
+Lives here: which addresses to ask, collecting the answers.
+Lives elsewhere: the format of the datagrams (ftpwire/discovery.py), the command
+(cli/commands/discover.py), trusted keys (known_hosts.py).
 
-Anybody on the network can answer anything. What was found is checked and made printable, and is
-there to be shown: nothing of it is remembered, and a fingerprint learned here pins no key.
+Any machine on the network can send any answer. What was found is checked and made printable, to be
+shown only: it is not remembered, and a fingerprint from here is never trusted.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ftpwire.errors import ProtocolError
 from ftpwire.paths import printable
 
 _AGAIN = 0.2
-"""Seconds after which it is asked once more: a datagram may get lost."""
+"""Seconds after which the question is repeated, because a datagram may get lost."""
 _MOST = 1000
-"""Servers that are taken: nobody can fill our memory with invented ones."""
+"""Most servers to accept, so that invented ones can't fill the memory."""
 _MOST_ADDRESSES = 16
 _LOOPBACK = "127.255.255.255"
 _EVERYBODY = "255.255.255.255"
 _SIOCGIFBRDADDR = 0x8919
 _IFREQ = struct.Struct("=16s24s")
-"""Linux's struct ifreq: the interface's name, and what is asked about it."""
+"""Linux's struct ifreq: the interface's name, and the requested value."""
 
 
 @dataclass
@@ -43,9 +43,11 @@ class Found:
     """A server that has answered. All texts are safe to print.
 
     Attributes:
-        addresses: Where answers came from, those of this machine alone at the end.
+        name: The server's name for display.
+        port: Its TCP port.
         version: Name and version of its software.
-        fingerprint: Of its key, as it says; None when it speaks without TLS.
+        fingerprint: Fingerprint of its key, as it claims; None if it speaks without TLS.
+        addresses: Addresses that answers came from; loopback addresses are last.
     """
 
     name: str
@@ -56,15 +58,15 @@ class Found:
 
     @property
     def endpoints(self) -> list[str]:
-        """Where to connect to, as HOST:PORT: this machine's own address only if there is no other.
+        """The addresses to connect to as HOST:PORT; a loopback address only if there is no other.
 
-        Somebody who repeats what a server tells shows up here, and doesn't replace the server.
+        A machine that repeats a server's answer is listed here, but does not replace the server.
         """
         outer = [one for one in self.addresses if not ip_address(one).is_loopback]
         return [ServerAddress(one, self.port).endpoint for one in outer or self.addresses]
 
     def add(self, address: str) -> None:
-        """It answered from here, too."""
+        """Add an address that it answered from."""
         if address in self.addresses or len(self.addresses) >= _MOST_ADDRESSES:
             return
         self.addresses.append(address)
@@ -74,12 +76,12 @@ class Found:
 def discover(
     timeout: float, *, port: int = DEFAULT_PORT, targets: Iterable[str] | None = None
 ) -> list[Found]:
-    """The servers that answer within the time, by name.
+    """Return the servers that answer within the time, sorted by name.
 
     Args:
-        timeout: Seconds. All of them pass: nobody knows how many servers there are.
-        port: The UDP port that they listen at.
-        targets: Addresses to ask; None for everybody in reach.
+        timeout: Seconds to wait. All of them pass, because the number of servers is unknown.
+        port: UDP port of the servers.
+        targets: Addresses to ask; None for all machines on the local networks.
     """
     deadline = time.monotonic() + timeout
     found: dict[Announcement, Found] = {}
@@ -91,9 +93,9 @@ def discover(
         nonce = os.urandom(discovery.NONCE_SIZE)
         for wait_until in (min(deadline, time.monotonic() + _AGAIN), deadline):
             _ask(sock, discovery.question(nonce), asked, port)
-            for told, address in _answers(sock, nonce, wait_until):
-                if told in found or len(found) < _MOST:
-                    found.setdefault(told, _shown(told)).add(address)
+            for announcement, address in _answers(sock, nonce, wait_until):
+                if announcement in found or len(found) < _MOST:
+                    found.setdefault(announcement, _shown(announcement)).add(address)
     return sorted(found.values(), key=lambda one: (one.name, ip_address(one.addresses[0])))
 
 
@@ -102,13 +104,13 @@ def _ask(sock: socket.socket, question: bytes, addresses: Iterable[str], port: i
         try:
             sock.sendto(question, (address, port))
         except OSError:
-            continue  # no way to that network, or a firewall: the others may have one
+            continue  # no route to that network, or a firewall: the others may still work
 
 
 def _answers(
     sock: socket.socket, nonce: bytes, deadline: float
 ) -> Iterator[tuple[Announcement, str]]:
-    """What comes until then, with the address that it comes from."""
+    """Yield the answers until the deadline, each with the address that it comes from."""
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([sock], [], [], left)[0]:
             return
@@ -116,9 +118,9 @@ def _answers(
             datagram, (address, *_) = sock.recvfrom(discovery.SIZE + 1)
             yield discovery.announcement_of(datagram, nonce), address
         except OSError:
-            continue  # somebody asked has said that nobody listens there
+            continue  # an ICMP error: no server listens at one of the addresses
         except ProtocolError:
-            continue  # no answer to us, whatever it is
+            continue  # not an answer to this question
 
 
 def _shown(told: Announcement) -> Found:
@@ -126,7 +128,7 @@ def _shown(told: Announcement) -> Found:
 
 
 def broadcast_addresses(sock: socket.socket) -> list[str]:
-    """Where everybody hears it, on each network that this machine is in, and on itself."""
+    """Return the broadcast addresses of all networks of this machine, and of the loopback."""
     return [_LOOPBACK, *(_of_interfaces(sock) if sys.platform == "linux" else [_EVERYBODY])]
 
 
@@ -138,7 +140,7 @@ def _of_interfaces(sock: socket.socket) -> Iterator[str]:
         try:
             reply = fcntl.ioctl(sock, _SIOCGIFBRDADDR, request)
         except OSError:
-            continue  # it has no IPv4 address
+            continue  # the interface has no IPv4 address
         address = socket.inet_ntoa(reply[20:24])
-        if address != "0.0.0.0":  # to one neighbour only, or to ourselves
+        if address != "0.0.0.0":  # a point-to-point or loopback interface
             yield address

@@ -1,8 +1,8 @@
-"""What one thread and an event loop do alike with a connection.
+"""The parts of a connection that a thread and an event loop have in common.
 
-Lives here: taking what comes on a channel into the protocol, and the end of both; saying which
+Lives here: passing what arrives on a channel to the protocol, the end of both; announcing which
 command the requests belong to.
-Lives elsewhere: waiting and sending (connection.py, aio/connection.py), which answer belongs to
+Lives elsewhere: waiting and sending (connection.py, aio/connection.py), which reply belongs to
 which request (protocol.py), opening (opening.py).
 """
 
@@ -26,14 +26,14 @@ from ftpwire.messages import Done, Hello, RequestBase
 from ftpwire.pacing import Pace
 
 STALL_SECONDS = 300.0
-"""How long a server that doesn't promise `messages.ALIVE` may be silent while it owes an answer: a
-slow disk syncs slowly. One that does says itself for how long."""
+"""Seconds that a server without the feature `messages.ALIVE` may be silent while a reply is due: a
+slow disk takes long to sync. Other servers announce their own limit."""
 _FRAMES_AT_ONCE = 64
-"""Frames handed out before whoever waits has a look: a fast server fills no memory."""
+"""Most frames to process before the caller can react, so that a fast server can't fill memory."""
 
 
 class Stream(Protocol):
-    """Where frames go to and come from: a `Channel`, or what stands for one."""
+    """The source and target of frames: a `Channel`, or a substitute."""
 
     pace: Pace | None
     ended: FtpError | None
@@ -55,11 +55,12 @@ class Stream(Protocol):
 
 
 class Trusted(NamedTuple):
-    """What a further connection to the same server takes over from one: it decided whom to trust.
+    """The results of one connection that further ones to the same server reuse.
 
     Attributes:
-        context: None without TLS.
-        session: A TLS session to resume, which saves both sides the costly part of the handshake.
+        context: The TLS context that verified the server; None without TLS.
+        session: A TLS session to resume, which saves both sides the expensive part of the
+            handshake.
     """
 
     context: ssl.SSLContext | None
@@ -67,18 +68,18 @@ class Trusted(NamedTuple):
 
 
 class Driver:
-    """A connection: a channel, and the protocol that is spoken on it.
+    """A connection: a channel, and the protocol on it.
 
     Args:
-        context: What vouches for the server; None without TLS.
-        interrupt: Ends waiting and working when the user wants to stop.
+        context: The TLS context that verified the server; None without TLS.
+        interrupt: Stops waits and work when it is set.
 
     Attributes:
-        verify: Whether a whole file that the server sends without a digest is refused.
-        moved_at: When the connection was last waited for with success, on ``time.monotonic()``:
-            bytes came, or could be sent.
+        verify: True to refuse a whole file that the server sends without a digest.
+        moved_at: Time of the last successful wait, on ``time.monotonic()``: bytes arrived, or could
+            be sent.
         round_trip: Seconds that the server took for its HELLO.
-        operation: The command that the next requests belong to; None: to none.
+        operation: The command that the next requests belong to; None for none.
     """
 
     def __init__(
@@ -99,66 +100,66 @@ class Driver:
         self.round_trip = 0.0
         self.operation: Operation | None = None
         self._said: Operation | None = None
-        """The one that the server takes them for."""
+        """The operation that the server has been informed of."""
         self._interrupt = interrupt
         self._until = math.inf
-        """When to stop taking what comes, on ``time.monotonic()``."""
+        """Time to stop receiving, on ``time.monotonic()``."""
         forks.follow(self)
 
     @property
     def encrypted(self) -> bool:
-        """Whether TLS is spoken: then nothing can be damaged on the way unnoticed."""
+        """True if TLS is used: then damage in transit can't go unnoticed."""
         return self.context is not None
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the server's key (``SHA256:…``); None without TLS."""
+        """The fingerprint of the server's key (``SHA256:…``); None without TLS."""
         return None
 
     @property
     def trusted(self) -> Trusted:
-        """For a further connection to the same server."""
+        """The results of this connection that a further one can reuse."""
         return Trusted(self.context, None)
 
     @property
     def server(self) -> Hello:
-        """What the server has said of itself."""
+        """The server's HELLO."""
         return self.protocol.server
 
     @property
     def data_size(self) -> int:
-        """Bytes of a DATA frame that the server takes."""
+        """The largest DATA payload that the server accepts, in bytes."""
         return self.protocol.data_size
 
     @property
     def broken(self) -> bool:
-        """Whether it is of no more use: lost, given up or closed."""
+        """True if it can't be used any longer: it was lost, aborted or closed."""
         return self.protocol.ended is not None
 
     @property
     def unanswered(self) -> int:
-        """Requests whose replies are still to come."""
+        """The number of requests without a complete reply."""
         return len(self.protocol.calls)
 
     @property
     def longest_silence(self) -> float:
-        """Seconds that the server may be silent while it owes an answer."""
+        """The most seconds that the server may be silent while a reply is due."""
         silence = self.protocol.silence
         return STALL_SECONDS if silence is None else silence
 
     @property
     def keeps_trash(self) -> bool:
-        """Whether the server knows operations, and repeats answers that were lost."""
+        """True if the server knows operations, and repeats replies that were lost."""
         return messages.TRASH in self.server.features
 
     def introduction(
         self, request: RequestBase, operation: Operation | None
     ) -> tuple[Asked[Done], messages.Operation] | None:
-        """What has to be said before a request, for the server to know what it belongs to: its
-        call, and the message. None when nothing has to: it changes nothing, that was said before,
-        or the server has no use for it.
+        """Return what must be sent before a request to tell the server its operation: the call and
+        the message. None if nothing is needed: the request changes nothing, the server knows
+        already, or it does not support operations.
 
-        It goes out right before the request, and nobody waits for its answer.
+        It must be sent right before the request. No caller waits for its reply.
         """
         if operation is self._said or not isinstance(request, CHANGING) or not self.keeps_trash:
             return None
@@ -167,13 +168,13 @@ class Driver:
         return _Introduction(self), said
 
     def not_said(self, error: FtpError) -> None:
-        """What was said of an operation did not arrive: it is said again with the next request."""
+        """Note a failed announcement of an operation: it is sent again before the next request."""
         self._said = None
         if isinstance(error, CommandError) and not isinstance(error, Cancelled):
-            self.protocol.on_remark(f"what this command removes may not be kept as one: {error}")
+            self.protocol.on_remark(f"this command may not be kept as one operation: {error}")
 
     def take_input(self) -> bool:
-        """Hand out what has come, but not all of an endless stream; False when nothing had."""
+        """Process what has arrived, up to a limit. Return False if nothing had."""
         protocol, channel, interrupt = self.protocol, self.channel, self._interrupt
         took = 0
         try:
@@ -187,28 +188,28 @@ class Driver:
                     if not moved:
                         break
                 if interrupt is not None:
-                    interrupt.check()  # a fast server may never let this loop end
+                    interrupt.check()  # with a fast server this loop might never end
                 took += 1
                 if took >= _FRAMES_AT_ONCE:
                     break
         except FtpError as error:
             if protocol.error is not None:
                 self.end_with(protocol.error)
-            if isinstance(error, ProtocolError):  # of a sink
+            if isinstance(error, ProtocolError):  # raised by a sink
                 self.end_with(error)
             if not isinstance(error, ConnectionLost):
                 raise
-            # an end that follows the last answer is no failure: whoever asks next hears of it
+            # an end after the last reply is no failure: the next request raises it
             if protocol.calls or not took:
                 self.lost(error)
         return bool(took)
 
     def lost(self, error: ConnectionLost) -> NoReturn:
-        """The connection is gone: every call fails, and so does who waits."""
+        """Handle the loss of the connection: all calls fail, and the error is raised."""
         self.end_with(self.protocol.lost(error))
 
     def end_with(self, error: FtpError) -> NoReturn:
-        """Nothing more can come: every call fails with the error, and so does who waits."""
+        """Abort the connection: all calls fail with the error, and it is raised."""
         if not self.broken:
             log.info("%s: lost: %s", self.address.endpoint, error)
         self.channel.abort()
@@ -216,26 +217,28 @@ class Driver:
         raise error from None
 
     def _fail_all(self, error: FtpError) -> None:
-        """Whoever waits for something gets the error."""
+        """Give the error to everything that is waiting."""
         self.protocol.end(error)
 
     def cut(self) -> None:
-        """End the connection from another thread: whoever waits for it gets ConnectionLost."""
+        """Abort the connection from another thread: its owner gets ConnectionLost."""
         self.channel.cut()
 
     def _after_fork(self) -> None:
-        """In a child process: close this copy of the socket; the connection is the parent's.
+        """Close this copy of the socket in a child process; the connection belongs to the parent.
 
-        The calls end, but are not told: what hangs on them is the parent's as well.
+        The calls end without their callbacks, because these act on objects of the parent.
         """
-        error = ConnectionLost(f"{self.address.endpoint}: the connection is the parent process's")
+        error = ConnectionLost(
+            f"{self.address.endpoint}: the connection belongs to the parent process"
+        )
         self.protocol.forget(error)
         self.channel.ended = error
         self.channel.abort()
 
 
 class _Introduction(Asked[Done]):
-    """Which operation the next requests belong to, on its way."""
+    """The call that announces the operation of the next requests."""
 
     def __init__(self, connection: Driver) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Where the client keeps its files: known hosts, tokens, names of servers, the shell's history.
+"""The client's own files: known hosts, tokens, names of servers, the shell's history.
 
-Lives here: the directories, writing a private file whole, files of JSON that several runs change.
-XDG_CONFIG_HOME moves them.
+Lives here: the directory, writing a private file atomically, JSON files that several runs change.
+XDG_CONFIG_HOME sets another directory.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Contents = TypeVar("Contents", bound=msgspec.Struct)
 
 
 def directory() -> Path:
-    """The user's directory for this client's settings; made when written to."""
+    """Return the user's directory for this client's settings. It is created on the first write."""
     return _directory(os.environ.get("XDG_CONFIG_HOME"), os.environ.get("HOME"))
 
 
 @cache
 def _directory(config: str | None, home: str | None) -> Path:
-    if sys.platform == "linux":  # the usual case is one line, for which no script need wait
+    if sys.platform == "linux":  # the common case, without the import that follows
         if config and os.path.isabs(config):
             return Path(config, _NAME)
         if home and os.path.isabs(home):
@@ -47,15 +47,15 @@ def _directory(config: str | None, home: str | None) -> Path:
 
 _NAME = "ftp-client"
 NOWHERE = Path("/nonexistent/ftp-client")
-"""Where a user without a home has nothing. Nothing is made there."""
+"""A path that never exists, for a user without a home. Nothing is created there."""
 
 
 def make_parent(path: Path) -> None:
-    """Make the directory of a file, private, where this user keeps files.
+    """Create the directory of a file with mode 0700, if it is this user's to create.
 
     Raises:
-        OSError: There is no home, it can't be written, or it is somebody else's: what root left in
-            the home of another user would be in that user's way.
+        OSError: There is no home, it can't be written, or it belongs to another user: files that
+            root leaves in the home of a user would be unwritable for that user.
     """
     if NOWHERE in path.parents:
         raise FileNotFoundError(errno.ENOENT, "there is no home directory: set HOME", str(path))
@@ -76,15 +76,15 @@ def write_private(path: Path, text: str) -> None:
 
 
 def is_private(info: os.stat_result) -> bool:
-    """Whether nobody else can read a file with secrets, nor has put it there."""
+    """Return True if no other user can read a file with secrets, or has put it there."""
     owned = info.st_uid in (os.geteuid(), 0) or os.geteuid() == 0
     return owned and not info.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other runs of the client from changing a file meanwhile."""
-    import fcntl  # imported here: not on every system, and seldom needed
+    """Keep other runs of the client from changing a file within the context."""
+    import fcntl  # here, because it is seldom needed, and not available on every system
 
     make_parent(path)
     lock = os.open(
@@ -98,10 +98,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class JsonFile(Generic[Contents]):
-    """A private file of JSON with the fields of a struct. Without the file: their defaults.
+    """A private JSON file with the fields of a struct. Without the file they have their defaults.
 
     Args:
-        kind: Every field of it has a default.
+        path: The file.
+        kind: The struct. All of its fields need defaults.
     """
 
     def __init__(self, path: Path, kind: type[Contents]) -> None:
@@ -109,7 +110,7 @@ class JsonFile(Generic[Contents]):
         self._kind = kind
 
     def read(self) -> Contents:
-        """What is in it. Raises CommandError when that is something else."""
+        """Return the contents. Raises CommandError if they are invalid."""
         try:
             data = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -117,13 +118,13 @@ class JsonFile(Generic[Contents]):
         try:
             return msgspec.json.decode(data, type=self._kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            # it may hold secrets: of what is there, only the place is told
+            # the file may hold secrets, so the error says only where it is wrong
             reason = printable(str(error).partition(" - at ")[0])
-            raise CommandError(f"{self.path}: not as ftp wrote it: {reason}") from None
+            raise CommandError(f"{self.path}: not in ftp's format: {reason}") from None
 
     @contextmanager
     def changing(self) -> Iterator[Contents]:
-        """What is in it, to be changed: it is written when the context ends without an error."""
+        """Yield the contents to change. They are written if the context ends without an error."""
         with locked(self.path):
             contents = self.read()
             yield contents

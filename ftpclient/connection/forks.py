@@ -1,10 +1,10 @@
-"""What a process inherits by a fork, and may not use: sockets, locks, pipes of its parent.
+"""Objects that a forked process inherits but must not use: sockets, locks and pipes of its parent.
 
-Lives here: calling those who have such things, in the child. Lives elsewhere: what each of them
-does then (connection.py, interrupt.py, guard.py, aio/client.py).
+Lives here: calling these objects in the child.
+Lives elsewhere: what each of them does then (connection.py, interrupt.py, guard.py, aio/client.py).
 
-TLS counts its records: two processes that write to one stream break it for both. So the child
-closes its copy of the socket at once, without a word to the server.
+TLS numbers its records: if two processes write to one stream, it breaks for both. So the child
+closes its copy of the socket at once, without sending anything.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from weakref import WeakSet
 
 
 class Inherited(Protocol):
-    """Something that a child process must not use as it is."""
+    """An object that a child process must not use as it is."""
 
     def _after_fork(self) -> None:
-        """In the child, whose other threads are gone: let go of what belongs to the parent."""
+        """Release, in the child, what belongs to the parent. Other threads do not exist there."""
 
 
 _alive: WeakSet[Inherited] = WeakSet()
 
 
 def follow(one: Inherited) -> None:
-    """Have its ``_after_fork`` called in each process that is forked while it is there."""
+    """Call the object's ``_after_fork`` in each process that is forked during its lifetime."""
     _alive.add(one)
 
 

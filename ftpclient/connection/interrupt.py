@@ -1,10 +1,10 @@
-"""Ctrl-C, and the end of the time, taken at a point where the connection is in step.
+"""Ctrl-C and timeouts, which take effect at points where the connection is in step.
 
-Lives here: the flag and the descriptor that wakes a waiting connection up; pauses that it ends.
+Lives here: the flag, and the descriptor that wakes a waiting connection; pauses that it ends.
 Lives elsewhere: what is cancelled then (connection.py).
 
-A KeyboardInterrupt inside a send would leave half a frame behind. So the signal's handler only
-sets a flag and writes to a pipe; whoever waits or works looks there and raises Interrupted.
+A KeyboardInterrupt inside a send would leave half a frame behind. So the signal handler only sets a
+flag and writes to a pipe; code that waits or works checks the flag and raises Interrupted.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ftpwire.errors import Interrupted
 
 
 class TimeOver(Interrupted):
-    """What was asked for has taken longer than its caller wants to wait."""
+    """The request took longer than the caller's timeout."""
 
     code = "timed-out"
     exit_code = 4
 
 
 class Interrupt:
-    """Tells one connection that the user wants to stop.
+    """Stops what one connection is doing.
 
     Attributes:
-        until: When the time is over, on ``time.monotonic()``: for what can't be woken.
+        until: The deadline on ``time.monotonic()``, for calls that can't be woken.
     """
 
     _read = _write = -1
@@ -53,36 +53,36 @@ class Interrupt:
         os.set_blocking(self._write, False)
 
     def fileno(self) -> int:
-        """Readable while the interrupt is set."""
+        """Return a descriptor that is readable while the interrupt is set."""
         return self._read
 
     def set(self) -> None:
         """Ask to stop. Safe in a signal handler."""
-        self._is_set = True
+        self._is_set = True  # before the pipe: a thread that it wakes must see the flag
         if self._write < 0:
             return
         try:
             os.write(self._write, b"!")
         except BlockingIOError:
-            pass  # the pipe is full of earlier ones
+            pass  # the pipe is full, so the reader will wake up anyway
 
     def expire(self, text: str) -> None:
-        """Have it end because its time is over. Safe in another thread."""
+        """Ask to stop because the time is over. Any thread may call this."""
         self._over = text
         self.set()
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over."""
+        """True if the time is over."""
         return self._over is not None
 
     @property
     def is_at_once(self) -> bool:
-        """Whether no connection is in use that a KeyboardInterrupt could leave out of step."""
+        """True if no connection is in use that a KeyboardInterrupt could leave out of step."""
         return self._at_once
 
     def clear(self) -> None:
-        """Forget it, and how often it was asked for."""
+        """Reset the flag, and the number of presses."""
         self._is_set = False
         self._over = None
         self._presses = 0
@@ -93,31 +93,31 @@ class Interrupt:
             pass
 
     def check(self) -> None:
-        """Raises Interrupted when it is set; TimeOver when the time is over."""
+        """Raise Interrupted if it is set; TimeOver if the time is over."""
         if self._is_set:
             raise Interrupted("interrupted") if self._over is None else TimeOver(self._over)
 
     def close(self) -> None:
-        """Give the descriptors back. Can be called twice."""
+        """Close the descriptors. Can be called twice."""
         if self._read >= 0:
             ends, self._read, self._write = (self._read, self._write), -1, -1
-            for end in ends:  # numbers that may be another file's from here on
+            for end in ends:  # the numbers may be reused once they are closed
                 os.close(end)
 
     def __del__(self) -> None:
         self.close()
 
     def _after_fork(self) -> None:
-        """In a child process: no longer wake up, nor be woken by, the parent."""
+        """Replace the pipe in a child process, so that it and the parent can't wake each other."""
         if self._read >= 0:
             self.close()
             self._open()
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
-        """While the context is open, Ctrl-C sets this.
+        """Let Ctrl-C set this interrupt, within the context.
 
-        When nothing looks there, the third one is a KeyboardInterrupt.
+        If nothing reacts, the third press raises KeyboardInterrupt.
         """
 
         def note(number: int, frame: FrameType | None) -> None:
@@ -135,10 +135,10 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """While the context is open, Ctrl-C is a KeyboardInterrupt: for prompts and look-ups.
+        """Let Ctrl-C raise KeyboardInterrupt, within the context: for prompts and look-ups.
 
-        No connection is in use then that it could leave out of step. It comes in the main thread:
-        for other threads this makes no difference.
+        No connection is in use then that it could leave out of step. In other threads than the main
+        one this has no effect.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -151,23 +151,24 @@ class Interrupt:
 
 
 def pause(seconds: float, interrupt: Interrupt | None) -> None:
-    """Wait about so long before a new try, so that many clients don't come at once.
+    """Wait about this many seconds before a retry. The time varies, so that many clients do not
+    retry at once.
 
     Raises:
-        Interrupted: The user doesn't want to wait.
+        Interrupted: The user wants to stop.
     """
     wait_for(jittered(seconds), interrupt)
 
 
 def jittered(seconds: float) -> float:
-    """About so many seconds, others for each client."""
-    from random import random  # only after a lost connection
+    """Return a random duration around this many seconds."""
+    from random import random  # here, because it is needed only after a lost connection
 
     return seconds * (0.5 + random())
 
 
 def wait_for(seconds: float, interrupt: Interrupt | None) -> None:
-    """Let time pass. Raises Interrupted as soon as the user doesn't want to wait."""
+    """Wait. Raises Interrupted as soon as the user wants to stop."""
     select.select([] if interrupt is None else [interrupt], [], [], seconds)
     if interrupt is not None:
         interrupt.check()

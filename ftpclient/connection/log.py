@@ -1,10 +1,10 @@
 """The log of the client, for programs: the logger ``ftpclient``.
 
-Lives here: getting it, without the cost where nobody can read it.
+Lives here: using the logger, at no cost if the program does not use logging.
 Lives elsewhere: what the commands print (cli/).
 
-What is logged: connections, log-ins, losses and reconnects, with the names of servers and accounts;
-passwords, tokens and paths never are.
+Logged are connections, log-ins, losses and reconnects, with the names of servers and accounts; but
+never passwords, tokens or paths.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ NAME = "ftpclient"
 
 
 def info(text: str, *values: object) -> None:
-    """Something that happened to a connection."""
+    """Log an event of a connection."""
     _log("info", text, values)
 
 
 def debug(text: str, *values: object) -> None:
-    """A detail of it."""
+    """Log a detail of a connection."""
     _log("debug", text, values)
 
 
 def prepare() -> None:
-    """Have the logger be silent unless the program says otherwise."""
+    """Make the logger silent unless the program configures it."""
     import logging
 
     logger = logging.getLogger(NAME)
@@ -35,5 +35,5 @@ def prepare() -> None:
 
 def _log(level: str, text: str, values: tuple[object, ...]) -> None:
     logging = sys.modules.get("logging")
-    if logging is not None:  # what was never imported has no handlers, and its import takes time
+    if logging is not None:  # if it was never imported, there are no handlers; importing is slow
         getattr(logging.getLogger(NAME), level)(text, *values)

@@ -1,10 +1,11 @@
 """Opening a connection: connecting, TLS and trust, HELLO, logging in.
 
-Lives here: what happens before the first request, for both clients.
-Lives elsewhere: names and addresses (dial.py), whom to trust (trust.py), what is used to log in
-(credentials.py), the connection then (connection.py, aio/connection.py).
+Lives here: everything before the first request, for both clients.
+Lives elsewhere: names and addresses (dial.py), whom to trust (trust.py), choosing a credential
+(credentials.py), the connection itself (connection.py, aio/connection.py).
 
-It is done by one thread: looking up names, checking certificates and asking somebody block.
+This always runs in a thread, because looking up names, checking certificates and asking the user
+block.
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ from ftpwire.tls import TlsPipe, fingerprint
 CONNECT_SECONDS = 15.0
 _FIRST_TRIES = 5
 _LONGEST_ASKED = 5
-"""Seconds that a server which has too much to do may ask to wait, before each further log-in."""
+"""Most seconds to wait, at the request of a busy server, before each further log-in."""
 
 
 class Opened(Connection):
-    """A connection with a socket of its own, to a server that is trusted.
+    """A connection with its own socket, to a server that was verified.
 
     Args:
-        early: What was asked for together with HELLO: the answer to this credential.
+        early: A credential that was sent together with HELLO, and the call for its reply.
 
     Attributes:
-        user: The account's name, once it is logged in.
+        user: The account's name, after log-in.
     """
 
     channel: Channel
@@ -83,11 +84,11 @@ class Opened(Connection):
 
     @property
     def trusted(self) -> Trusted:
-        """For a further connection to the same server."""
+        """The results of this connection that a further one can reuse."""
         return Trusted(self.context, session_of(self.channel))
 
     def log_in(self, credential: Credential | str) -> None:
-        """Log in, with a password of the address's user or another credential.
+        """Log in with a password for the address's user, or with another credential.
 
         Raises:
             LoginRefused
@@ -98,7 +99,7 @@ class Opened(Connection):
         for attempt in range(_FIRST_TRIES - 1):
             try:
                 return self._log_in(credential)
-            except Busy as error:  # many come at once: not every password is looked at yet
+            except Busy as error:  # many log in at once: the server did not check the password yet
                 asked = min(max(0, error.retry_after or 0), _LONGEST_ASKED)
                 pause(max(0.2 * 2**attempt, asked), self._interrupt)
         return self._log_in(credential)
@@ -116,14 +117,14 @@ class Opened(Connection):
             raise
 
     def register(self, credential: Credential, invitation: str | None) -> None:
-        """Make an account with this name and password, and log in as it.
+        """Create an account with this name and password, and log in as it.
 
         Raises:
             RegistrationClosed, NameTaken, BadAccount, Busy
         """
         credential.check()
         if invitation is not None and len(invitation) > messages.MAX_TOKEN:
-            raise RegistrationClosed("that is no invitation")
+            raise RegistrationClosed("invalid invitation")
         request = messages.Register(credential.user, credential.secret, invitation)
         self._use(self.ask(request))
 
@@ -142,24 +143,25 @@ def connect(
     credential: Credential | None = None,
     on_remark: Callable[[str], None] | None = None,
 ) -> Opened:
-    """A connection that is not logged in yet.
+    """Open a connection that is not logged in yet.
 
-    A server that closes before its HELLO is a busy one: it is tried again.
+    A server that closes the connection before its HELLO is busy: this is retried.
 
     Args:
-        plaintext: Speak without TLS.
-        trust: Decides whether it is the server that is meant.
-        interrupt: Ends waiting and working when the user wants to stop.
-        like: Of an earlier connection to the same server.
-        credential: What `Opened.log_in` will be given, if that is known already. It goes out
-            together with HELLO, which saves a round trip. Without TLS it waits for the server's
-            HELLO: it might go to a server that speaks TLS only, for everybody to read.
-        on_remark: Told what the server says for the user to know.
+        plaintext: True to connect without TLS.
+        trust: Decides whether to trust the server.
+        interrupt: Stops waits and work when it is set.
+        like: The results of an earlier connection to the same server.
+        credential: The argument of the following `Opened.log_in`, if it is known already. It is
+            sent together with HELLO, which saves a round trip. Without TLS it is sent after the
+            server's HELLO: a server that speaks only TLS would otherwise get it unencrypted for
+            nothing.
+        on_remark: Function to call with texts from the server that the user should see.
 
     Raises:
         ConnectFailed, TrustError, ProtocolError
     """
-    plaintext |= address.path is not None  # nobody listens in on this machine
+    plaintext |= address.path is not None  # no one can eavesdrop on a Unix socket
     trust = trust or Trust(KnownHosts())
     early = None if plaintext else credential
     for attempt in range(_FIRST_TRIES):
@@ -175,15 +177,15 @@ def connect(
                     f"{error}, {_FIRST_TRIES} times: perhaps it has too many connections now"
                 ) from None
             pause(0.1 * 2**attempt, interrupt)
-    raise AssertionError("the last try ends it")
+    raise AssertionError("the last attempt returns or raises")
 
 
 class _TurnedAway(ConnectFailed):
-    """Closed before HELLO: the server has too many connections just now."""
+    """The server closed the connection before HELLO: it has too many connections now."""
 
 
 class _Opening:
-    """One try. When it fails, its socket is closed."""
+    """One attempt. If it fails, its socket is closed."""
 
     def __init__(
         self,
@@ -199,12 +201,12 @@ class _Opening:
         self._context: ssl.SSLContext | None = None
         self._channel: Channel | None = None
         self._handshake = math.inf
-        """Seconds that the last TLS handshake took: a round trip, and what both sides computed."""
+        """Seconds of the last TLS handshake: a round trip, and the computations of both sides."""
         self.protocol = ClientProtocol(address.endpoint)
         forks.follow(self)
 
     def open(self, plaintext: bool, early: Credential | None) -> Opened:
-        """A connection to a server that has said HELLO."""
+        """Return a connection to a server that has sent its HELLO."""
         try:
             channel = self._trusted_channel(plaintext)
             return self._say_hello(channel, early)
@@ -220,7 +222,7 @@ class _Opening:
         if plaintext:
             return self._start(None)
         if self._like is not None and self._like.context is not None:
-            channel = self._start(self._like.context)  # it decided whom to trust
+            channel = self._start(self._like.context)  # this context has verified the server
             if _is_pinned(self._like.context):
                 self._check_pin(channel)
             return channel
@@ -239,7 +241,7 @@ class _Opening:
         return channel
 
     def _verified(self, endpoint: str) -> Channel | None:
-        """Shake hands with a server that an authority vouches for; None when none does."""
+        """Do the handshake with a server that an authority vouches for; None if none does."""
         try:
             channel = self._start(self._trust.authority_context())
         except ssl.SSLCertVerificationError as error:
@@ -249,9 +251,11 @@ class _Opening:
         return channel
 
     def _taken_over(self, endpoint: str) -> Channel | None:
-        """A server with another key that an authority vouches for, if the user agrees.
+        """Return a channel to a server with a new key that an authority vouches for, if the user
+        agrees.
 
-        A check alone replaces no pin: whoever inspects TLS has an authority installed, too.
+        The authority alone does not replace a pinned key: a proxy that inspects TLS has an
+        authority installed, too.
         """
         if self._trust.ask_takeover is None or self._trust.key is not None:
             return None
@@ -266,7 +270,7 @@ class _Opening:
         return None
 
     def _start(self, context: ssl.SSLContext | None) -> Channel:
-        """Connect, and shake hands with TLS. An earlier try of this opening is closed."""
+        """Connect, and do the TLS handshake. An earlier attempt of this object is closed."""
         if self._channel is not None:
             self._channel.abort()
         with self._interrupt.at_once() if self._interrupt is not None else nullcontext():
@@ -303,7 +307,7 @@ class _Opening:
         return channel
 
     def _session_to_resume(self, context: ssl.SSLContext) -> ssl.SSLSession | None:
-        """What resumes TLS with this server, if this process has talked to it before."""
+        """Return a TLS session with the server to resume; None if there is none."""
         if self._like is not None and self._like.session is not None:
             return self._like.session
         return _tickets.get(self._address.endpoint) if _is_pinned(context) else None
@@ -334,7 +338,7 @@ class _Opening:
         except ConnectionLost as error:
             raise _TurnedAway(protocol.named(str(error))) from None
         except (BadMagic, BadMessage, FrameTooBig, UnknownKind) as error:
-            asks = "and this its port?"
+            asks = "and is this its port?"
             if self._context is None and self._address.path is None and isinstance(error, BadMagic):
                 asks = "and does it speak without TLS (else leave --plaintext out)?"
             text = f"{endpoint}: {error}: is it an ftpd, {asks}"
@@ -348,36 +352,36 @@ class _Opening:
             interrupt=self._interrupt,
             early=None if early is None or call is None else (early, call),
         )
-        self._channel = None  # from here on it is the connection's
-        # a server may hash a password that came with HELLO before it answers either
+        self._channel = None  # from here on the connection closes it
+        # a server may hash a password that was sent with HELLO before it replies to either
         opened.round_trip = min(opened.moved_at - asked, self._handshake)
         log.info("%s: connected (%s)", endpoint, _security(channel))
         return opened
 
     def _after_fork(self) -> None:
-        """In a child process: close this copy of the socket, if there is one already."""
+        """Close this copy of the socket in a child process, if there is one already."""
         if self._channel is not None:
             self._channel.abort()
 
 
 def _is_pinned(context: ssl.SSLContext) -> bool:
-    """Whether the key is compared with a pin, and no certificate is looked at."""
+    """Return True if the key is compared with a pinned one, and no certificate is verified."""
     return context.verify_mode == ssl.CERT_NONE
 
 
 def _key_of(channel: Channel) -> str:
-    """The fingerprint of the server's key."""
+    """Return the fingerprint of the server's key."""
     assert channel.tls is not None
     return fingerprint(channel.tls.peer_certificate())
 
 
 def session_of(channel: Channel) -> ssl.SSLSession | None:
-    """A TLS session to resume; None without TLS, or before the server has sent one."""
+    """Return a TLS session to resume; None without TLS, or before the server has sent one."""
     return None if channel.tls is None else channel.tls.object.session
 
 
 def _security(channel: Channel) -> str:
-    """How the connection is protected, for the log."""
+    """Return how the connection is protected, for the log."""
     tls = channel.tls
     if tls is None:
         return "no TLS"
@@ -387,7 +391,7 @@ def _security(channel: Channel) -> str:
 def _keep_ticket(endpoint: str, channel: Channel, context: ssl.SSLContext | None) -> None:
     tls = channel.tls
     if tls is None or context is None or not _is_pinned(context) or tls.object.session_reused:
-        return  # one is kept already, and asking for it again costs more than it saves
+        return  # a ticket is stored already; getting another costs more than it saves
     if (session := tls.object.session) is not None:
         if len(_tickets) >= _MOST_TICKETS:
             _tickets.clear()
@@ -417,7 +421,7 @@ def _connect_here(address: ServerAddress, path: str, interrupt: Interrupt | None
         sock.connect(path)
     except OSError as error:
         sock.close()
-        if error.errno is None:  # Python's own: it doesn't fit into a struct sockaddr_un
+        if error.errno is None:  # raised by Python itself: too long for a struct sockaddr_un
             raise ConnectFailed(f"{address.endpoint}: longer than a socket's path can be") from None
         raise _not_connected(address, error) from None
     try:
@@ -438,5 +442,5 @@ def _not_connected(address: ServerAddress, error: OSError) -> ConnectFailed:
 
 
 _tickets: dict[str, ssl.SSLSession] = {}
-"""By ``HOST:PORT``, of pinned servers. The key is compared with the pin all the same."""
+"""TLS sessions by ``HOST:PORT``, of pinned servers. A resumed session's key is still compared."""
 _MOST_TICKETS = 64

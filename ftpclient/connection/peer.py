@@ -1,11 +1,11 @@
-"""Who listens on a Unix socket, before a name or a secret is sent to it.
+"""Checking who listens at a Unix socket, before a name or a secret is sent to it.
 
-Lives here: asking the kernel, and whose sockets are trusted. Lives elsewhere: connecting
-(connection.py), keys of servers on the network (trust.py).
+Lives here: asking the kernel, and which users are trusted.
+Lives elsewhere: connecting (connection.py), keys of servers on the network (trust.py).
 
-The path proves nothing: what is there may be another socket a moment later. The kernel tells who
-listens at the other end of a connection (SO_PEERCRED, unix(7)). That must be root, this user, or
-the owner of the directory, if nobody else can put a socket there.
+The path proves nothing: another socket may be there a moment later. The kernel reports who listens
+at the other end of a connection (SO_PEERCRED, unix(7)). That must be root, this user, or the owner
+of the directory, if no other user can put a socket there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ftpwire.peers import peer_credentials
 
 
 def check(sock: socket.socket, address: ServerAddress) -> None:
-    """Refuse a socket of a user who has no business there.
+    """Refuse the socket of a user who is not trusted.
 
     Raises:
-        UnknownHost: Somebody else listens.
+        UnknownHost: Another user listens there.
     """
     uid = _uid_of(sock)
     assert address.path is not None
@@ -34,18 +34,18 @@ def check(sock: socket.socket, address: ServerAddress) -> None:
     directory = printable(os.path.dirname(address.path) or ".")
     raise UnknownHost(
         f"{address.endpoint}: user {uid} listens there, who is neither root, nor you, nor the "
-        f"owner of {directory} with nobody else writing to it: it may be another server"
+        f"only user who can write to {directory}: it may be another server"
     )
 
 
 def _uid_of(sock: socket.socket) -> int | None:
-    """Who listens; None where the system doesn't tell."""
+    """Return the user who listens; None on systems that do not report it."""
     found = peer_credentials(sock)
     return None if found is None else found.uid
 
 
 def _may_listen(uid: int, path: str) -> bool:
-    """Whether a socket's directory is that user's, and nobody else's."""
+    """Return True if only that user can write to a socket's directory."""
     named = Path(os.path.abspath(path)).parent
     directory = Path(os.path.realpath(named))
     try:
@@ -58,5 +58,5 @@ def _may_listen(uid: int, path: str) -> bool:
 
 
 def _can_be_swapped(info: os.stat_result) -> bool:
-    """Whether anybody may put another directory in the place of one in here."""
+    """Return True if any user may replace a directory in this one."""
     return bool(info.st_mode & stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX

@@ -1,12 +1,12 @@
-"""The client's side of the protocol, without a socket: which answer belongs to which request.
+"""The client's side of the protocol, without a socket: matching replies to requests.
 
-Lives here: ids, how many requests may be unanswered, what may come for each, HELLO, cancels, and
-what ends a connection. No I/O, no clock, no thread.
+Lives here: IDs, the limit on unanswered requests, the allowed replies of each request, HELLO,
+cancels, and what ends a connection. No I/O, no clock, no thread.
 Lives elsewhere: moving the bytes, for one thread (connection.py) or for an event loop
-(aio/connection.py); opening (opening.py); what is asked for (client.py, transfer/).
+(aio/connection.py); opening (opening.py); the requests (client.py, transfer/).
 
-Whoever drives it puts what has come into ``reader`` and calls ``take`` until that wants more. What
-is to be sent is returned as bytes. Answers come in the order of the requests.
+The caller puts received bytes into ``reader`` and calls ``take`` until that wants more. Bytes to
+send are returned. Replies come in the order of the requests.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from ftpwire.messages import Ending, Hello, Notice, R, RequestBase, Sent
 from ftpwire.paths import printable
 
 DATA_SIZE = 512 * 1024
-"""Bytes of a DATA frame that this client sends."""
+"""Largest DATA payload that this client sends, in bytes."""
 _LEAST_SILENCE = 0.2
 _LONGEST_SILENCE = 3600.0
-"""A server that is at work says so far more often, whatever it announces: see docs/protocol.md."""
+"""Upper limit of an announced silence: a working server sends far more often."""
 _CANCEL_SECONDS = 5.0
 _CANCEL_LISTING_SECONDS = 0.5
-"""For a listing a new connection loses nothing; a server that goes on with it isn't waited for."""
+"""For listings a new connection loses nothing, so a server that continues one is not waited for."""
 _MOST_IDS = 0xFFFFFFFF
 
 _REPLY, _ERROR, _DATA, _END, _NOTICE = (
@@ -51,7 +51,7 @@ _REPLY, _ERROR, _DATA, _END, _NOTICE = (
 
 
 class NoRoom(ConnectionLost):
-    """The account has as many transfers running as it may have.
+    """The account has reached its limit of running transfers.
 
     Attributes:
         retry_after: See `CommandError`.
@@ -61,69 +61,69 @@ class NoRoom(ConnectionLost):
 
     @classmethod
     def of(cls, error: TooMany, text: str) -> NoRoom:
-        """What the server has said, in other words."""
+        """Return the error for what the server has sent, with another text."""
         made = cls(text)
         made.retry_after = error.retry_after
         return made
 
 
 _SAID = (SessionEnded, NoRoom)
-"""Ends for which the server has given the reason."""
+"""Errors by which the server itself has given the reason of the end."""
 
 
 class Call:
-    """One request and what comes back. Subclasses take streams of pages or bytes.
+    """One request and its replies. Subclasses take streams of pages or bytes.
 
     Attributes:
         reply: The last REPLY.
-        ending: What closed its stream, if it has one.
-        error: Why it failed.
-        done: Nothing more comes for it.
+        ending: The END of its stream, if it has one.
+        error: The reason why it failed.
+        done: True if nothing more comes for it.
     """
 
     streams = False
-    """Whether REPLY frames are followed by END."""
+    """True if REPLY frames are followed by an END."""
     only_tells = False
-    """Whether it is a listing, which can be given up at any place."""
+    """True for a listing or a question sent ahead: it can be cancelled any time without loss."""
     sink: Sink | None = None
-    """Takes the bytes of large DATA payloads without a copy in between."""
+    """Takes the bytes of large DATA payloads without an extra copy."""
 
     def __init__(self) -> None:
         self.request_id = 0
         self.cost = 0
         self.answers: tuple[type[messages.Message], ...] = ()
         self.endings: tuple[type[messages.Message], ...] = ()
-        """What may come for it."""
+        """The types of END that it allows; ``answers`` are those of REPLY."""
         self.reply: Any = None
         self.ending: Ending | None = None
         self.error: FtpError | None = None
         self.done = False
         self.is_cancelled = False
-        """This side has given it up."""
+        """True if this side has cancelled it."""
         self.is_dropped = False
-        """Nobody wants to know what becomes of it."""
+        """True if no caller wants its result."""
         self.is_transfer = False
-        """Whether it moves the bytes of a file."""
+        """True if it transfers the bytes of a file."""
 
     def on_control(self, kind: int, payload: memoryview) -> bool:
-        """Take a REPLY, END or ERROR frame; True when nothing more comes.
+        """Take a REPLY, END or ERROR frame. Return True if nothing more comes.
 
-        One that is not understood is the call's error, and the connection goes on, where it is the
-        last that comes for the call.
+        An invalid reply becomes the call's error, and the connection continues, if it is the last
+        frame of the call.
 
         Raises:
-            BadMessage: It isn't what may come for the request.
+            BadMessage: It is not allowed for the request.
         """
         try:
             if kind == _REPLY:
                 self.reply = reply = messages.decode_reply(payload)
                 if not isinstance(reply, self.answers):
-                    raise BadMessage(f"the server answered with {type(reply).__name__}")
+                    raise BadMessage(f"the server replied with {type(reply).__name__}")
                 return self.on_reply(reply)
             if kind == _END:
                 self.ending = ending = messages.decode_ending(payload)
                 if not isinstance(ending, self.endings):
-                    raise BadMessage(f"the server ended with {type(ending).__name__}")
+                    raise BadMessage(f"the server ended the reply with {type(ending).__name__}")
                 self.on_ending()
             elif kind == _ERROR:
                 self.error = self._error_of(messages.decode_failed(payload))
@@ -131,76 +131,77 @@ class Call:
                 raise BadMessage(f"the server sent a frame of kind {kind}")
         except BadReply as error:
             if kind == _REPLY and (self.streams or len(self.answers) > 1):
-                raise  # more comes: what becomes of that isn't known
+                raise  # more frames may follow: the state of the call is unknown
             self.error = error
         return True
 
     def _error_of(self, failed: messages.Failed) -> FtpError:
         error = failed.to_error()
-        if isinstance(error, Cancelled) and not self.is_cancelled:  # nobody would be told of it
+        if isinstance(error, Cancelled) and not self.is_cancelled:  # not this side's own cancel
             return error.with_text(str(error), CommandError)
         return error
 
     def on_reply(self, reply: Any) -> bool:
-        """Take a REPLY, which is one of ``answers``; True when nothing more comes."""
+        """Take a REPLY, which is one of ``answers``. Return True if nothing more comes."""
         return not self.streams
 
     def on_frame(self, size: int) -> None:
-        """A DATA frame of ``size`` bytes begins. Raises BadMessage when none may come."""
-        raise BadMessage("the server sent bytes that nobody asked for")
+        """Start a DATA frame of ``size`` bytes. Raises BadMessage if it is not allowed."""
+        raise BadMessage("the server sent file bytes that were not requested")
 
     def on_data(self, data: memoryview) -> None:
-        """Take bytes of a DATA payload; the view is good until this returns."""
+        """Take bytes of a DATA payload. The view is valid until this returns."""
 
     def on_ending(self) -> None:
-        """The END has come. Raises BadMessage when that can't be."""
+        """Take the END. Raises BadMessage if it is invalid."""
 
     def on_notice(self, notice: messages.Notice) -> None:
-        """Take word of progress, or what else is told of it."""
+        """Take a notice about this request, such as progress."""
         if isinstance(notice, messages.Hole):
             self.on_hole(notice.size)
 
     def on_hole(self, size: int) -> None:
-        """Zeros in the place of DATA. Raises BadMessage when none may come."""
-        raise BadMessage("the server sent a hole that nobody asked for")
+        """Take zeros in place of DATA. Raises BadMessage if they are not allowed."""
+        raise BadMessage("the server sent a hole that was not requested")
 
     def let_go(self) -> None:
-        """Nobody wants what still comes of its stream: nothing of that is kept."""
+        """Discard what still comes of its stream."""
 
     def on_done(self) -> None:
-        """The call has ended: ``error``, ``ending`` or ``reply`` tell how."""
+        """Handle the end of the call, with its ``error``, ``ending`` or ``reply``."""
 
     def end_by(self, error: FtpError | None) -> None:
-        """Nothing comes for it any more, because of this; None: it is done."""
+        """End the call by an error; None if it is done without one."""
         self.error = error
         self.done = True
 
 
 class Asked(Call, Generic[R]):
-    """A request with one answer, an ``R``, which ``reply`` is once it is done without an error."""
+    """A request with one reply, an ``R``: ``reply``, once it is done without an error."""
 
     reply: R
 
 
 class ClientProtocol:
-    """One connection's requests and answers.
+    """The requests and replies of one connection.
 
     Args:
-        name: The server's, before the reasons of errors.
-        full_is_lost: Whether an account with too many transfers running is as good as a server
-            that is away: whoever waits for a server waits for this one, too. Else the call fails.
+        name: Name of the server, which precedes the reasons of errors.
+        full_is_lost: True if a limit of running transfers ends the connection like an unavailable
+            server, so that code which waits for a server waits for this, too. False if only the
+            call fails.
 
     Attributes:
-        reader: What has come goes there.
-        server: What the server has said; the defaults before its HELLO.
-        calls: What is unanswered by id, in the order of the answers.
-        dropped: Those of them whose CANCEL was sent, and whose ends nobody wants to know.
-        signs: How often the server has said that it is still at work on one of these.
-        going_down: Why the server is going to leave, if it has said so.
-        on_remark: Told what the server says for the user to know.
-        error: What the server has sent that ends the connection: nothing more may be taken.
-        ended: Why no answer comes any more.
-        sink: Where the rest of a DATA frame goes, once ``take`` wants more of it.
+        reader: The buffer for received bytes.
+        server: The server's HELLO; defaults before it arrived.
+        calls: Unanswered calls by ID, in the order of their replies.
+        dropped: Calls of these whose CANCEL was sent, and whose results no caller wants.
+        signs: Number of signs of life that the server has sent for one of these.
+        going_down: The reason why the server is about to close the connection, if it gave one.
+        on_remark: Function to call with texts from the server that the user should see.
+        error: The fatal error of the connection; nothing more may be taken after it.
+        ended: The reason why no replies come any longer.
+        sink: Where the rest of a DATA frame belongs, when ``take`` wants more of it.
         limit: The most bytes to put into ``reader`` next, if there is no ``sink``.
     """
 
@@ -214,11 +215,11 @@ class ClientProtocol:
         self.signs = 0
         self.max_requests = self.max_unanswered = 1
         self.data_size = DATA_SIZE
-        """Bytes of a DATA frame that the server takes."""
+        """Largest DATA payload that the server accepts, in bytes."""
         self.max_sessions = 0
-        """Most sessions that the account may have; 0: not known."""
+        """Most sessions that the account may have; 0 if unknown."""
         self.silence: float | None = None
-        """Seconds that the server may be silent while it owes an answer, if it has said so."""
+        """Seconds that the server may be silent while a reply is due; None if unknown."""
         self.going_down: str | None = None
         self.on_remark: Callable[[str], None] = _pass_over
         self.error: FtpError | None = None
@@ -232,9 +233,9 @@ class ClientProtocol:
         self._exactly = False
 
     def beside(self) -> ClientProtocol:
-        """Another one, for requests of another thread over the same connection.
+        """Return another protocol, for requests of another thread over the same connection.
 
-        Their ids are different from this one's; all else is apart.
+        Its IDs are distinct from this one's; everything else is separate.
         """
         other = ClientProtocol(self.name)
         other.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
@@ -248,13 +249,13 @@ class ClientProtocol:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is unanswered, and no frame came in part."""
+        """True if nothing is unanswered, and no frame is partly received."""
         return not self.calls and self._header is None
 
     # sending -----------------------------------------------------------------------------
 
     def hello(self) -> bytes:
-        """The first frame."""
+        """Return the first frame."""
         hello = Hello(
             max_control=frames.MAX_CONTROL,
             max_data=frames.MAX_DATA,
@@ -263,25 +264,25 @@ class ClientProtocol:
         return frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello))
 
     def has_room(self, cost: int) -> bool:
-        """Whether a request of so many bytes may be sent, before more answers have come."""
+        """Return True if a request of ``cost`` bytes may be sent before further replies arrive."""
         return not self.calls or (
             len(self.calls) < self.max_requests and self._unanswered + cost <= self.max_unanswered
         )
 
     def prepare(self, call: Call, request: RequestBase, cost: int, *, enter: bool = True) -> None:
-        """Give a call its id, and say what may come for it.
+        """Give a call its ID, and set its allowed replies.
 
         Args:
             cost: Bytes of the request, and of what follows it at once.
-            enter: Its request is sent next; else ``enter`` says when it is.
+            enter: True if its request is sent next; False if ``enter`` is called before that.
 
         Raises:
-            ProtocolError: The server doesn't know such requests.
+            ProtocolError: The server does not support such requests.
         """
         if messages.TRASH not in self.server.features and messages.needs_trash(request):
             raise ProtocolError("this server keeps no trash")
         if messages.MANY_FILES not in self.server.features and messages.needs_many_files(request):
-            raise ProtocolError("this server takes files one by one")
+            raise ProtocolError("this server takes only one file per request")
         call.request_id = next(self.ids) % _MOST_IDS + 1
         call.answers, call.endings = messages.ANSWERS[type(request)]
         call.is_transfer = isinstance(request, _TRANSFERS)
@@ -291,21 +292,21 @@ class ClientProtocol:
             self.calls[call.request_id] = call
 
     def enter(self, call: Call) -> None:
-        """From here on a call is unanswered: its request is sent next."""
+        """Add a call to the unanswered ones, when its request is sent next."""
         self._unanswered += call.cost
         self.calls[call.request_id] = call
 
     def end_of(self, call: Call, sent: Sent) -> bytes:
-        """What closes the DATA of a call."""
+        """Return the frame that ends the DATA of a call."""
         return frames.frame(Kind.END, call.request_id, messages.encode(sent))
 
     def cancel(self, call: Call) -> bytes:
-        """What gives a call up; its ERROR (or its reply, if it was quicker) still comes."""
+        """Return the frame that cancels a call. An ERROR, or a reply sent before, still comes."""
         call.is_cancelled = True
         return frames.frame(Kind.CANCEL, call.request_id)
 
     def cancelled(self, request_id: int) -> None:
-        """A call's CANCEL was sent, and nobody wants to know its end."""
+        """Note that the CANCEL of a call was sent, and no caller wants its result."""
         call = self.calls.get(request_id)
         if call is not None:
             call.is_dropped = True
@@ -313,32 +314,32 @@ class ClientProtocol:
 
     @property
     def owes_end(self) -> Call | None:
-        """The call that the server has to answer next, if it was cancelled: an end is all that may
-        come, and soon. Those behind it wait for their turn."""
+        """The call that the server must reply to next, if it was cancelled: only its end may come,
+        and soon. Cancelled calls behind another one have to wait."""
         first = next(iter(self.calls), 0) if self.dropped else 0
         return self.dropped.get(first)
 
     # receiving ---------------------------------------------------------------------------
 
     def take(self) -> bool:
-        """Take the next frame, or what has come of the current one.
+        """Take the next frame, or the part of it that has arrived.
 
         Returns:
-            False when more has to come first: into ``sink`` if there is one (see
-            `Channel.move_payload`), else into ``reader``.
+            False if more bytes must be received first: into ``sink`` if there is one (see
+                `Channel.move_payload`), else into ``reader``.
 
         Raises:
-            FtpError: What calls raise; or ``error``, and nothing more can be taken.
+            FtpError: An error of a call; or ``error``, after which nothing more can be taken.
         """
         reader = self.reader
         header = self._header
-        if self.sink is not None and not reader.remaining:  # it was moved past this
+        if self.sink is not None and not reader.remaining:  # the payload has bypassed the reader
             self.sink = header = self._header = None
         try:
             if header is None:
                 header = reader.next_header()
                 if header is None:
-                    # what comes after the header of DATA may belong into a sink as well
+                    # bytes after a DATA header may belong into a sink: do not buffer them here
                     self.limit = HEADER_SIZE - reader.buffered if self._exactly else None
                     return False
                 if header.kind == _DATA:
@@ -379,7 +380,7 @@ class ClientProtocol:
     def _call_of(self, header: Header) -> Call:
         call = self.calls.get(header.request_id)
         if call is None:
-            raise BadMessage("the server answered what nobody asked")
+            raise BadMessage("the server replied to a request that was not sent")
         return call
 
     def _take_control(self, header: Header, payload: memoryview) -> None:
@@ -395,7 +396,7 @@ class ClientProtocol:
         if call is None:
             if kind == _ERROR and request_id == 0:
                 self._end_by(messages.decode_failed(payload).to_error(ends=True))
-            raise BadMessage("the server answered what nobody asked")
+            raise BadMessage("the server replied to a request that was not sent")
         if not call.on_control(kind, payload):
             return
         if call.is_transfer and isinstance(call.error, TooMany) and self.full_is_lost:
@@ -413,8 +414,8 @@ class ClientProtocol:
         server = messages.decode_hello(payload)
         if server.version not in messages.VERSIONS:
             raise VersionMismatch(
-                f"the server goes on in version {server.version} of the protocol, which is not "
-                "spoken here",
+                f"the server chose version {server.version} of the protocol, which this client "
+                "does not speak",
                 (server.version,),
             )
         self.server = server
@@ -433,11 +434,11 @@ class ClientProtocol:
         elif call is not None and notice is not None:
             call.on_notice(notice)
         elif isinstance(notice, messages.Hole):
-            raise BadMessage("the server answered what nobody asked")
+            raise BadMessage("the server replied to a request that was not sent")
         return notice
 
     def logged_in(self, reply: messages.LoggedIn) -> str:
-        """The log-in was answered: from here on signs of life come. Returns the account's name."""
+        """Process the reply to a log-in, and return the account's name."""
         server = self.server
         if messages.ALIVE in server.features and server.stall_ms:
             seconds = server.stall_ms / 1000
@@ -448,41 +449,41 @@ class ClientProtocol:
     # ending ------------------------------------------------------------------------------
 
     def _end_by(self, error: FtpError) -> NoReturn:
-        """The server has said why nothing more comes."""
+        """End the connection with the reason that the server gave."""
         self.error = error
         raise error
 
     def named(self, reason: str) -> str:
-        """A reason with the server's name before it, once."""
+        """Return a reason preceded by the server's name, once."""
         name = f"{self.name}: "
         return name + reason.removeprefix(name)
 
     def lost(self, error: ConnectionLost) -> FtpError:
-        """The connection is gone: the error for those who wait."""
+        """Return the error for waiting callers after a lost connection."""
         if isinstance(error, _SAID):
             return error
         return ConnectionLost(self.named(self.going_down or str(error)))
 
     @property
     def is_over(self) -> bool:
-        """Whether the server itself has ended it, and said why."""
+        """True if the server itself has ended the connection, and given the reason."""
         return isinstance(self.error, _SAID)
 
     def end(self, error: FtpError) -> None:
-        """No answer comes any more: every call fails with this."""
+        """End all calls with an error: no replies come any longer."""
         if self.ended is None:
             self.ended = error
         calls, self.calls = self.calls, {}
         self.dropped.clear()
-        with ExitStack() as stack:  # each of them, whatever others do: they hold descriptors
+        with ExitStack() as stack:  # all of them, even if one raises: they hold descriptors
             for call in reversed(calls.values()):
                 call.end_by(error)
                 stack.callback(call.on_done)
 
     def forget(self, error: FtpError) -> None:
-        """As ``end``, in a child process: the calls end, but aren't told.
+        """Do the same as ``end`` in a child process, without the callbacks of the calls.
 
-        What hangs on them is the parent's.
+        These act on objects of the parent.
         """
         self.ended = error
         calls, self.calls = self.calls, {}
@@ -491,27 +492,28 @@ class ClientProtocol:
 
 
 def seconds_to_end(calls: Iterable[Call]) -> float:
-    """How long a server may take to end what was cancelled."""
+    """Return the seconds that a server may take to end cancelled calls."""
     if all(call.only_tells for call in calls):
         return min(_CANCEL_LISTING_SECONDS, _CANCEL_SECONDS)
     return _CANCEL_SECONDS
 
 
 def _pass_over(text: str) -> None:
-    """For remarks when nobody is there to hear them."""
+    """Drop a remark, if there is no function that takes it."""
 
 
 def outcome_unknown(
     request: RequestBase, error: ConnectionLost | TimeOver
 ) -> ConnectionLost | TimeOver:
-    """The error of a request whose answer did not come: the connection was lost, or the time over.
+    """Return the error of a request whose reply did not arrive: the connection was lost, or the
+    time was over.
 
-    A question can simply be asked again. Of what changes something it is said that it may have
-    been done: to repeat it might do it twice, unless it has a number.
+    A request that changes nothing can simply be repeated. For others, the error says that the
+    change may have been made: a repetition might make it twice, unless the request has a number.
     """
     numbered = isinstance(request, messages.ChangeFor) and request.number
     if numbered and isinstance(error, ConnectionLost):
-        return error  # whoever gave the number repeats it
+        return error  # the caller that numbered the request repeats it
     made_once = isinstance(request, messages.MakeDir) and request.parents
     if made_once or isinstance(request, _REPEATABLE) or str(error).endswith(_MAYBE):
         return error
@@ -519,7 +521,7 @@ def outcome_unknown(
 
 
 CHANGING = (messages.ChangeFor, messages.Put, messages.PutFiles, messages.BeginTree)
-"""Requests that a server keeps something of, or knows again, by the operation that they are of."""
+"""Requests whose operation a server must know: to keep what they remove, or find repeats."""
 _MAYBE = "; it may have been done"
 _TRANSFERS = (
     messages.Get,

@@ -1,7 +1,7 @@
-"""Saved servers: names for addresses, and which one is meant when none is named.
+"""Saved servers: names for addresses, and the default server.
 
 Lives here: the file of names, and how ``-s`` and FTP_SERVER become an address.
-Lives elsewhere: reading addresses (addresses.py), what proves who the user is (credentials.py).
+Lives elsewhere: parsing addresses (addresses.py), credentials (credentials.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftpwire.paths import printable
 
 ENVIRONMENT = "FTP_SERVER"
 KEY = "FTP_SERVER_KEY"
-"""The fingerprint of the key of FTP_SERVER's server."""
+"""Environment variable with the fingerprint of the key of FTP_SERVER's server."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -34,7 +34,8 @@ class Server(msgspec.Struct, frozen=True):
     """A server to use.
 
     Attributes:
-        plaintext: It speaks without TLS.
+        address: Its address.
+        plaintext: True to connect without TLS.
     """
 
     address: ServerAddress
@@ -45,7 +46,7 @@ class _Saved(msgspec.Struct, omit_defaults=True):
     address: str
     plaintext: bool = False
     path: str = ""
-    """The directory to begin in; empty for the home."""
+    """The directory to start in; empty for the home."""
 
     def server(self) -> Server:
         return Server(ServerAddress.parse(self.address), self.plaintext)
@@ -57,7 +58,8 @@ class _Contents(msgspec.Struct):
 
 
 class SavedServers:
-    """The user's names for servers, and the default. A server without a name has its address.
+    """The user's names for servers, and the default. A server without a name has its address as
+    key.
 
     Args:
         path: The file; None for the user's own.
@@ -67,7 +69,7 @@ class SavedServers:
         self._file = files.JsonFile(path or files.directory() / "servers.json", _Contents)
 
     def find(self, text: str) -> Server:
-        """The server that a text means: a saved name, or an address. Raises BadAddress."""
+        """Return the server for a saved name or an address. Raises BadAddress."""
         saved = self._file.read().servers
         if text in saved:
             return saved[text].server()
@@ -76,61 +78,61 @@ class SavedServers:
         return Server(address) if known is None else known.server()
 
     def default(self) -> Server:
-        """The one that was logged in to last, else the local machine."""
+        """Return the server of the last log-in, else the local machine."""
         contents = self._file.read()
         saved = None if contents.default is None else contents.servers.get(contents.default)
         return Server(ServerAddress("localhost")) if saved is None else saved.server()
 
     def all(self) -> Iterator[tuple[str, Server, bool]]:
-        """Each name, its server, and whether it is the default; by name."""
+        """Yield each name, its server, and True if it is the default; sorted by name."""
         contents = self._file.read()
         for name, saved in sorted(contents.servers.items()):
             yield name, saved.server(), name == contents.default
 
     def names(self) -> frozenset[str]:
-        """The names, and the addresses of servers without one."""
+        """Return all names, and the addresses of servers without one."""
         return frozenset(self._file.read().servers)
 
     def start_of(self, name: str) -> str:
-        """The directory that a saved server begins in; empty for the home."""
+        """Return the directory that a saved server starts in; empty for the home."""
         saved = self._file.read().servers.get(name)
         return "" if saved is None else saved.path
 
     def bookmark(self, server: Server, name: str, user: str, path: str) -> None:
-        """Keep a server and a directory under a name. The default stays as it is.
+        """Save a server and a directory under a name. The default does not change.
 
         Raises:
-            AlreadyExists: The name stands for another server.
+            AlreadyExists: The name belongs to another server.
         """
         address = str(server.address._replace(user=user))
         with self._file.changing() as contents:
             there = contents.servers.get(name)
             if there is not None and there.address != address:
                 raise AlreadyExists(
-                    f"{name}: stands for {there.address} (servers --remove {name} forgets it)"
+                    f"{name}: names {there.address} already (servers --remove {name} removes it)"
                 )
             contents.servers[name] = _Saved(address, server.plaintext, path)
 
     def make_default(self, name: str) -> None:
-        """Have a saved server be the default. Raises NotFound."""
+        """Make a saved server the default. Raises NotFound."""
         with self._file.changing() as contents:
             contents.default = _saved_as(name, contents)
 
     def remove(self, name: str) -> None:
-        """Forget a name, or the address of a server without one. Raises NotFound."""
+        """Remove a name, or the address of a server without one. Raises NotFound."""
         with self._file.changing() as contents:
             del contents.servers[_saved_as(name, contents)]
 
     def default_name(self) -> str | None:
-        """The name of the default, or its address; None when there is none."""
+        """Return the name of the default, or its address; None if there is none."""
         contents = self._file.read()
         return contents.default if contents.default in contents.servers else None
 
     def save(self, server: Server, name: str | None = None, *, default: bool = True) -> None:
-        """Keep a server, under a name or its address.
+        """Save a server, under a name or its address.
 
         Args:
-            default: Make it the default; where there is none, it becomes that in any case.
+            default: True to make it the default. If there is none, it becomes the default anyway.
         """
         key = key_of(server, name)
         with self._file.changing() as contents:
@@ -140,12 +142,12 @@ class SavedServers:
 
 
 def key_of(server: Server, name: str | None) -> str:
-    """What a server is saved under. Raises BadAddress for a name that it can't have."""
+    """Return the key that a server is saved under. Raises BadAddress for an invalid name."""
     return str(server.address) if name is None else check_name(name)
 
 
 def key_of_environment(server: ServerAddress) -> str | None:
-    """FTP_SERVER_KEY, if it is about this server: it holds for the host of FTP_SERVER alone."""
+    """Return FTP_SERVER_KEY if it applies to this server: only to the host of FTP_SERVER."""
     key, meant = os.environ.get(KEY), os.environ.get(ENVIRONMENT)
     if not key or not meant:
         return None
@@ -153,7 +155,7 @@ def key_of_environment(server: ServerAddress) -> str | None:
 
 
 def _saved_as(text: str, contents: _Contents) -> str:
-    """Under which name or address a server is saved. Raises NotFound, BadAddress."""
+    """Return the name or address that a server is saved under. Raises NotFound, BadAddress."""
     if text in contents.servers:
         return text
     check_no_password(text)
@@ -165,17 +167,17 @@ def _saved_as(text: str, contents: _Contents) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return ``name`` if a server can have it. Raises BadAddress."""
+    """Return ``name`` if it is valid for a server. Raises BadAddress."""
     check_no_password(name)
     if not re.fullmatch(_NAME, name):
-        raise BadAddress(f"{name!r} is no name for a server: use letters, digits, '.', '_' and '-'")
+        raise BadAddress(f"{name!r} is not a server name: use letters, digits, '.', '_' and '-'")
     return name
 
 
 def choose(text: str | None) -> Server:
-    """The server for what was given with -s, else FTP_SERVER, else the default.
+    """Return the server given with -s, else that of FTP_SERVER, else the default.
 
-    Raises BadAddress. An empty one is a variable that was not set, most likely: never the default.
+    Raises BadAddress. An empty text, probably an unset variable, never means the default.
     """
     if text is None:
         text = os.environ.get(ENVIRONMENT)

@@ -1,1 +1,1 @@
-"""Remote files as Python's file objects: what `Client.open` returns."""
+"""Remote files as Python file objects, for `Client.open`."""

@@ -1,7 +1,7 @@
-"""Opening a remote file: what each mode does, and what is looked at before.
+"""Opening a remote file: what each mode does, and the checks before.
 
-Lives here: the modes. Lives elsewhere: the file objects (reader.py, writer.py), the verbs that they
-use (client.py).
+Lives here: the modes.
+Lives elsewhere: the file objects (reader.py, writer.py), the verbs that they use (client.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODE = 0o644
 
 
 class Verbs(Protocol):
-    """What this needs of a `Client`."""
+    """The parts of a `Client` that this module uses."""
 
     retry_for: float
     retries: int | None
@@ -69,7 +69,7 @@ class Verbs(Protocol):
 
 
 def open_to_read(client: Verbs, path: RemotePath, name: str | bytes) -> Reader:
-    """Raises NotFound, IsADirectory, NotRegular, Forbidden, ConnectionLost."""
+    """Open a file for reading. Raises NotFound, IsADirectory, NotRegular, Forbidden, …"""
 
     def fetch(offset: int, length: int) -> Piece:
         return client.fetch_range(path, offset, length)
@@ -77,8 +77,8 @@ def open_to_read(client: Verbs, path: RemotePath, name: str | bytes) -> Reader:
     def ask_digest() -> bytes | None:
         return client.hash(path).digest if client.connection.verify else None
 
-    def check(path: RemotePath, told: bytes | None, digest: bytes) -> None:
-        check_digest(path, told, digest, client.connection)
+    def check(path: RemotePath, expected: bytes | None, digest: bytes) -> None:
+        check_digest(path, expected, digest, client.connection)
 
     raw = RawReader(fetch, path, name, ask_digest=ask_digest, check=check)
     return Reader(raw)
@@ -93,12 +93,12 @@ def open_to_write(
     parents: bool = False,
     autocommit: bool = True,
 ) -> Writer:
-    """What can't succeed is refused here, before anything is written.
+    """Open a file for writing. What can't succeed raises here, before anything is written.
 
     Raises:
         IsADirectory, Forbidden, ConnectionLost
-        AlreadyExists: ``xb``, and something is there.
-        NotFound, NotADirectory: What it is to lie in is no directory.
+        AlreadyExists: The path exists, with ``xb``.
+        NotFound, NotADirectory: The parent is missing, or is not a directory.
     """
     check_names_a_file(name)
     there = _look(client, path, follow=mode != "xb")
@@ -114,23 +114,23 @@ def open_to_write(
 
 
 def mode_of(there: Entry | None) -> int:
-    """The permission bits of a file that is written: those of the one that it replaces."""
+    """Return the permission bits for a file to write: those of the file that it replaces."""
     return MODE if there is None or there.type != "file" else there.mode & 0o777
 
 
 def check_names_a_file(name: str | bytes) -> None:
-    """Raises IsADirectory: what was written can only be a directory."""
+    """Raise IsADirectory if a path can only name a directory."""
     typed = paths.from_text(name) if isinstance(name, str) else name
     if typed.endswith(b"/"):
-        raise IsADirectory(f"{paths.show(typed)}: a directory: name the file")
+        raise IsADirectory(f"{paths.show(typed)}: a directory: give a file name")
 
 
 def _check_directory(client: Verbs, path: RemotePath) -> None:
-    """Raises NotFound, NotADirectory."""
+    """Raise NotFound or NotADirectory unless there is a directory."""
     try:
         found = client.find(path, follow=True)
     except Forbidden:
-        return  # what is sent shows it
+        return  # unknown: the upload will show it
     if found is None:
         raise NotFound(f"{paths.show(path)}: no such file or directory")
     if found.type != "dir":
@@ -141,11 +141,11 @@ def _look(client: Verbs, path: RemotePath, *, follow: bool) -> Entry | None:
     try:
         return client.find(path, follow=follow)
     except Forbidden:
-        return None  # a drop box tells nothing: what is sent shows it
+        return None  # a drop box reveals nothing: the upload will show it
 
 
 class _Target:
-    """Where a writer's bytes go."""
+    """The target of a writer's bytes."""
 
     def __init__(
         self,

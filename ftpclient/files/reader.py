@@ -1,7 +1,7 @@
-"""A remote file to read from: seekable, and read ahead.
+"""A remote file for reading: seekable, and read ahead.
 
-Lives here: the position, how much to fetch at once, noticing that the file has changed.
-Lives elsewhere: fetching (transfer/ranges.py), writing (writer.py), what opens one (client.py).
+Lives here: the position, how much to fetch at once, detecting that the file has changed.
+Lives elsewhere: fetching (transfer/ranges.py), writing (writer.py), opening (client.py).
 """
 
 from __future__ import annotations
@@ -17,35 +17,37 @@ from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.paths import RemotePath
 
 FIRST = 64 * 1024
-"""Bytes that are fetched at a place that nothing was read before."""
+"""Bytes to fetch first at a new position."""
 MOST = 4 * 1024 * 1024
-"""Bytes that are fetched at once of a file that is read from its start to its end."""
+"""Most bytes to fetch at once from a file that is read from its start to its end."""
 BUFFER = 64 * 1024
-"""Bytes of the buffer above this one, which serves small reads."""
+"""Size of the buffer for small reads, in bytes."""
 
 Fetch = Callable[[int, int], Piece]
-"""Fetches bytes: the offset, and how many."""
+"""Fetches bytes: an offset and a number of bytes to a piece."""
 
 
 class RawReader(io.RawIOBase):
     """A remote file, to be wrapped in an `io.BufferedReader`.
 
-    What is fetched at once doubles while the file is read in its order, up to `MOST`, which is the
-    memory that it takes. Nothing is asked of the server between two reads. All bytes are those of
-    the file as it was when it was opened; one that was read from its start to its end is verified.
+    While the file is read sequentially, the number of bytes that are fetched at once doubles, up to
+    `MOST`, which is also the memory that this takes. Nothing is sent to the server between two
+    reads. All bytes are those of the file as it was when it was opened; a file that is read from
+    its start to its end is verified.
 
     Args:
-        fetch: Called for each part, and at once for the first one.
-        path: For errors.
-        name: What it was opened by.
-        ask_digest: Has the server tell its digest, where it told none with the bytes; None where it
-            isn't needed.
-        check: Compares that of the server with that of the bytes; raises VerificationFailed.
+        fetch: Function that fetches each part. It is called for the first one at once.
+        path: The path, for errors.
+        name: The name that it was opened by.
+        ask_digest: Function that asks the server for the digest, if it sent none with the bytes. It
+            returns None if none is needed.
+        check: Function that compares the server's digest with that of the bytes. Raises
+            VerificationFailed.
 
     Raises:
-        NotFound, IsADirectory, Forbidden, ConnectionLost: From here and from reading.
-        SourceChanged: From reading: the file on the server is another one by now.
-        VerificationFailed: From reading its end: it is not what was stored.
+        NotFound, IsADirectory, Forbidden, ConnectionLost: Here, and while reading.
+        SourceChanged: While reading: the file on the server has changed.
+        VerificationFailed: At the end of reading: the bytes do not match the digest.
     """
 
     def __init__(
@@ -74,12 +76,12 @@ class RawReader(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Bytes of the file, as it was when it was opened."""
+        """The file's size in bytes when it was opened."""
         return self._info.size
 
     @property
     def mtime_ns(self) -> int:
-        """When it was changed last, in nanoseconds since 1970."""
+        """The time of its last change, in nanoseconds since 1970."""
         return self._info.mtime_ns
 
     def readable(self) -> bool:
@@ -89,14 +91,14 @@ class RawReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, which may lie beyond the end. Asks nothing of the server."""
+        """Set the position, which may be beyond the end. Sends nothing to the server."""
         self._check_open()
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
             offset += self.size
         elif whence != os.SEEK_SET:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
         if offset < 0:
             raise ValueError(f"a negative position: {offset}")
         self._position = offset
@@ -124,7 +126,7 @@ class RawReader(io.RawIOBase):
         return count
 
     def readall(self) -> bytes:
-        """All that follows."""
+        """Return the rest of the file."""
         self._check_open()
         found = bytearray(max(0, self.size - self._position))
         done = 0
@@ -143,10 +145,10 @@ class RawReader(io.RawIOBase):
             raise ValueError("the file is closed")
 
     def _load(self, wanted: int) -> None:
-        """Fetch the part that begins at the position."""
+        """Fetch the part that begins at the current position."""
         goes_on = self._position == self._start + len(self._data)
         self._window = min(MOST, self._window * 2) if goes_on else FIRST
-        self._data = bytearray()  # not two of them at the same time
+        self._data = bytearray()  # so that there are never two buffers at the same time
         length = min(max(self._window, wanted), MOST, self.size - self._position)
         piece = self._fetch(self._position, length)
         now, before = piece.info, self._info
@@ -169,7 +171,7 @@ class RawReader(io.RawIOBase):
                 self._verify(piece.digest)
 
     def _verify(self, kept: bytes | None) -> None:
-        """All of it was read in its order: compare its digest with the server's."""
+        """Compare the digests, after the whole file was read sequentially."""
         digest = self._hasher.digest()
         try:
             self._check(self._path, self._ask_digest() if kept is None else kept, digest)
@@ -182,10 +184,10 @@ class RawReader(io.RawIOBase):
 
 
 class Reader(io.BufferedReader):
-    """A remote file to read from. As a local one that was opened with ``"rb"``.
+    """A remote file for reading, like a local one that was opened with ``"rb"``.
 
     Attributes:
-        size: Bytes of the file, as it was when it was opened.
+        size: The file's size in bytes when it was opened.
     """
 
     raw: RawReader

@@ -1,13 +1,13 @@
-"""A remote file to write to. It appears under its name, whole, when it is closed; or not at all.
+"""A remote file for writing. It appears at its path, as a whole, when it is closed; or not at all.
 
-Lives here: the file object; the thread that sends a large one.
-Lives elsewhere: reading (reader.py), sending (transfer/memory_upload.py, stream_upload.py), what
-opens one (client.py).
+Lives here: the file object, and the thread that sends a large file.
+Lives elsewhere: reading (reader.py), sending (transfer/memory_upload.py, stream_upload.py), opening
+(client.py).
 
-Between an upload's first byte and its last, nothing else may be asked on its connection, and the
-owner of a writer may take as long as it likes. So what is written stays in memory up to `HELD`
-bytes, and is sent when the file is closed. Of a larger file nothing is kept: it has a connection of
-its own, and a thread that sends what comes out of a socket pair, and keeps the upload alive.
+Between the first and the last byte of an upload, no other request can be sent on its connection,
+and the user of a writer may take any time. So up to `HELD` bytes stay in memory, and are sent when
+the file is closed. A larger file is not kept: it has a connection of its own, and a thread that
+sends what it reads from a socket pair, and keeps the upload alive.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 HELD = 4 * 1024 * 1024
-"""Bytes that are kept in memory until the file is closed."""
+"""Most bytes to keep in memory until the file is closed."""
 _COPIED = 1024 * 1024
-"""Bytes that are read at once of what is appended to."""
+"""Bytes to read at once of a file that is appended to."""
 
 
 class Before(Protocol):
-    """What a file has already that is appended to."""
+    """The existing contents of a file that is appended to."""
 
     @property
     def size(self) -> int: ...
@@ -55,38 +55,39 @@ class Before(Protocol):
 
 
 class Target(Protocol):
-    """Where the bytes of a writer go."""
+    """The target of a writer's bytes."""
 
     def before(self) -> Before | None:
-        """What is there and stays, if the file is appended to."""
+        """Return the existing contents to keep, if the file is appended to."""
 
     def store(self, data: memoryview) -> None:
-        """Store them as the file. Raises what went wrong."""
+        """Store the bytes as the file. Raises the error."""
 
     def stream(self) -> StreamUpload:
-        """Begin to send them."""
+        """Start an upload of the bytes."""
 
     def check_unchanged(self) -> None:
-        """Raises SourceChanged when what was ``before`` isn't any more."""
+        """Raise SourceChanged if the existing contents have changed since ``before``."""
 
 
 class Writer(io.BufferedIOBase):
-    """A remote file to write to, from its start to its end.
+    """A remote file for writing, from its start to its end.
 
-    ``close()`` stores it, and raises what keeps it from being stored: QuotaExceeded, Forbidden,
-    AlreadyExists, ConnectionLost, … Leaving a ``with`` block by an exception discards it, and so
-    does being forgotten without a ``close()``.
+    ``close()`` stores it, and raises the error if that fails: QuotaExceeded, Forbidden,
+    AlreadyExists, ConnectionLost, … An exception that leaves its ``with`` block discards it, and so
+    does the garbage collector if it was not closed.
 
     Args:
-        name: What it was opened by.
+        target: Where to store the bytes.
+        name: The name that it was opened by.
         mode: ``wb``, ``xb`` or ``ab``.
-        position: Where writing begins.
-        autocommit: False: ``close()`` stores nothing; ``commit()`` does then.
+        position: Offset where writing begins.
+        autocommit: False if ``close()`` stores nothing, and ``commit()`` does afterwards.
     """
 
     _closing = False
     _ended = True
-    """It is stored or discarded."""
+    """True after it was stored or discarded."""
     _stream: StreamUpload | None = None
 
     def __init__(
@@ -114,13 +115,13 @@ class Writer(io.BufferedIOBase):
         return self._position
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Take some bytes. Raises what the server refused the earlier ones with."""
+        """Take some bytes. Raises the error if the server has refused earlier ones."""
         self._check_open()
         with memoryview(data) as whole, whole.cast("B") as view:
             count = len(view)
             try:
                 self._take(view)
-            except BaseException:  # it may have been taken in part
+            except BaseException:  # a part of the bytes may have been taken
                 self.discard()
                 raise
         self._position += count
@@ -135,7 +136,7 @@ class Writer(io.BufferedIOBase):
             self._stream.write(view)
 
     def close(self) -> None:
-        """Store the file, unless it was stored or discarded already."""
+        """Store the file, unless it was already stored or discarded."""
         if self.closed or self._closing:
             return
         self._closing = True
@@ -146,7 +147,7 @@ class Writer(io.BufferedIOBase):
             super().close()
 
     def commit(self) -> None:
-        """Store the file; nothing can be written any more."""
+        """Store the file. Nothing can be written afterwards."""
         if self._ended:
             return
         try:
@@ -160,7 +161,7 @@ class Writer(io.BufferedIOBase):
             self.discard()
 
     def discard(self) -> None:
-        """Give the file up: what is on the server stays as it is. Can be called twice."""
+        """Discard the bytes; the file on the server is not changed. Can be called twice."""
         self._ended = True
         self._held = bytearray()
         stream, self._stream = self._stream, None
@@ -223,20 +224,20 @@ class Writer(io.BufferedIOBase):
             name = self.name
             self.discard()
             warnings.warn(
-                f"{name!r} was opened to write, and not closed: nothing was stored",
+                f"{name!r} was opened for writing and not closed: nothing was stored",
                 ResourceWarning,
                 stacklevel=2,
             )
 
 
 class StreamUpload:
-    """A large file on its way to the server, by a thread and on a connection of its own.
+    """An upload of a large file, in a thread and on a connection of its own.
 
     Args:
-        connection: Nobody else's. It is closed at the end.
-        interrupt: That connection's.
-        connect: Makes another one, in the upload's thread.
-        patience: For an account that has too many transfers running.
+        connection: A connection that nothing else uses. It is closed at the end.
+        interrupt: The interrupt of that connection.
+        connect: Function that makes another connection, in the upload's thread.
+        patience: Decides how long to wait if the account has too many running transfers.
         mode: Permission bits of the file.
     """
 
@@ -258,7 +259,7 @@ class StreamUpload:
         self._error: BaseException | None = None
         self._pid = os.getpid()
         self._is_closed = False
-        # no pipe: a child of a fork holds both ends as well, and then closing them ends nothing
+        # no pipe: a forked child also holds both ends, and closing one here would not end the other
         self._near, self._far = socket.socketpair()
         self._outcome = Outcome()
         self._upload = Upload(connection, Options(overwrite=overwrite, resume=False), self._outcome)
@@ -269,36 +270,36 @@ class StreamUpload:
         self._thread.start()
 
     def write(self, data: memoryview) -> None:
-        """Send some bytes; waits while the server is slower. Raises why it was refused."""
+        """Send some bytes, waiting while the server is slower. Raises the error of the upload."""
         self._check_process()
         try:
             self._near.sendall(data)
         except BrokenPipeError:
             self._join()
-            raise AssertionError("the upload ended before its end") from None
+            raise AssertionError("the upload ended without an error") from None
 
     def finish(self) -> None:
-        """That was all: wait until the file is stored. Raises why it isn't."""
+        """End the input, and wait until the file is stored. Raises the error of the upload."""
         self._check_process()
         self._near.shutdown(socket.SHUT_WR)
         self._join()
 
     def abort(self) -> None:
-        """Give it up, unless it has ended. Can be called twice."""
+        """Cancel the upload, unless it has ended. Can be called twice."""
         if self._is_closed:
             return
         self._is_closed = True
-        # a child of a fork has no thread, and at the end of the program it doesn't run any more
+        # a forked child does not have the thread, and at interpreter exit it no longer runs
         if os.getpid() == self._pid and not sys.is_finalizing():
             if self._thread.is_alive():
                 self._interrupt.set()
             self._thread.join()
             self._interrupt.close()
-        self._near.close()  # not earlier: it would be taken for the end of the file
+        self._near.close()  # not earlier: that would look like the end of the file
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise ValueError("the file was opened by another process, which this one is a fork of")
+            raise ValueError("the file was opened by the parent process")
 
     def _join(self) -> None:
         self._thread.join()
@@ -318,7 +319,7 @@ class StreamUpload:
         except Interrupted as error:
             self._error = error
             upload.connection.cancel_all()
-        except BaseException as error:  # whatever it is: the owner waits for it
+        except BaseException as error:  # of any kind: the owner raises it
             self._error = error
         finally:
             try:
@@ -331,7 +332,7 @@ class StreamUpload:
                 self._far.close()
 
     def _send(self) -> None:
-        """Send it all. An account with too many transfers running is waited for, as elsewhere."""
+        """Send everything. Wait and retry while the account has too many running transfers."""
         upload = self._upload
         while True:
             try:

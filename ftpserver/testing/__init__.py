@@ -1,6 +1,6 @@
 """A real server for the tests of programs that use the client.
 
-Lives here: starting one in this process, its account, and what keeps the user's own settings out.
+Lives here: starting one in this process, its account, and ignoring the user's own settings.
 Lives elsewhere: the pytest fixture (plugin.py), the server (ftpserver/daemon/server.py).
 
     from ftpclient import Client
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PASSWORD", "LocalServer", "server"]
 
 PASSWORD = "correct-horse"
-"""Of the account, unless another one is given."""
+"""The account's password, unless another one is given."""
 
 _HOST = "127.0.0.1"
 _PATHS = {"unix", "certificate", "key"}
@@ -41,12 +41,12 @@ class LocalServer:
 
     Attributes:
         address: ``USER@HOST:PORT``, for `Client`.
-        user, password: Of its account.
+        user, password: The name and password of its account.
         root: The directory of all homes.
         home: The account's files.
-        fingerprint: Of its key; None without TLS.
+        fingerprint: The fingerprint of the server's key; None without TLS.
         known_hosts: A file with that key as its pin, for ``Client(known_hosts=…)``.
-        environ: The variables that have `Client` and `ftp` use this server and temporary settings.
+        environ: Variables that make `Client` and `ftp` use this server and temporary settings.
         server: The server itself.
     """
 
@@ -61,10 +61,10 @@ class LocalServer:
     server: FtpServer
 
     def add_user(self, name: str, password: str = PASSWORD, **values: Any) -> str:
-        """Make a further account; returns its address.
+        """Make another account, and return its address.
 
         Args:
-            values: As of `Accounts.add`: ``quota``, ``permissions``, …
+            values: Arguments of `Accounts.add`: ``quota``, ``permissions``, …
 
         Raises:
             NameTaken, BadAccount
@@ -85,16 +85,16 @@ def server(
 ) -> Iterator[LocalServer]:
     """Run a server in this process while the context is open, on a free port of this machine.
 
-    Meanwhile ``os.environ`` names it: ``Client()`` and `ftp` use it without further arguments, and
-    the user's own pins, tokens and saved servers are neither read nor written.
+    Meanwhile ``os.environ`` refers to it: ``Client()`` and `ftp` use it without further arguments,
+    and the user's own pins, tokens and saved servers are neither read nor written.
 
     Args:
-        root: The directory of all homes, which stays; None for a temporary one.
-        user, password: Of the account that is made, unless ``root`` has it already.
-        quota: Of that account, in bytes; None for none.
-        environ: False: leave ``os.environ`` alone. `LocalServer.environ` has what would be set.
-        settings: Others of `ftpserver.settings.table.Settings`, as ``plaintext=True``. Unlike
-            ``ftpd`` it doesn't wait for the disk (``durable=True`` does).
+        root: The directory of all homes, which is kept; None for a temporary one.
+        user, password: The account that is made, unless ``root`` has it already.
+        quota: The quota of that account, in bytes; None for no limit.
+        environ: False to leave ``os.environ`` alone. `LocalServer.environ` has the variables.
+        settings: Other fields of `ftpserver.settings.table.Settings`, such as ``plaintext=True``.
+            Unlike ``ftpd``, it doesn't wait for the disk unless ``durable=True``.
 
     Raises:
         StateError: The root can't be used.
@@ -110,7 +110,7 @@ def server(
             "port": 0,
             "durable": False,
             "grace": 1.0,
-            "workers": 1,  # what runs here is to be seen from here
+            "workers": 1,  # so that tests can inspect all that it does
         }
         values.update(settings)
         for name in _PATHS & values.keys():
@@ -127,12 +127,12 @@ def server(
 def _add(running: FtpServer, name: str, password: str, values: dict[str, Any]) -> None:
     from argon2 import PasswordHasher
 
-    hashed = PasswordHasher(1, 8, 1).hash(password)  # in no time: nothing here is worth more
+    hashed = PasswordHasher(1, 8, 1).hash(password)  # fast and weak: enough for tests
     running.accounts.add(name, "", password_hash=hashed, **values)
 
 
 def _describe(running: FtpServer, user: str, password: str, config: Path) -> LocalServer:
-    """What tests need to know; the files of a client that knows nothing but this server."""
+    """Describe a server, and write the files of a client that knows only this server."""
     address = f"{user}@{running.address}"
     environ = {
         "FTP_SERVER": address,
@@ -162,7 +162,7 @@ def _describe(running: FtpServer, user: str, password: str, config: Path) -> Loc
 
 @contextmanager
 def _environ(values: dict[str, str]) -> Iterator[None]:
-    """Have these variables while the context is open, and none of the user's that say the same."""
+    """Set these variables while the context is open, and unset the user's own related ones."""
     if not values:
         yield
         return

@@ -2,7 +2,7 @@
 
 Lives here: the fixture. Lives elsewhere: the server (__init__.py).
 
-A project that wants it says so in its ``conftest.py``; nothing is loaded for others:
+To use it, a project adds this line to its ``conftest.py``; for others nothing is loaded:
 
     pytest_plugins = ["ftpserver.testing.plugin"]
 """
@@ -18,6 +18,6 @@ from ftpserver.testing import LocalServer, server
 
 @pytest.fixture
 def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server of this test's own, with an account; ``Client()`` uses it."""
+    """A server for this test alone, with an account; ``Client()`` uses it."""
     with server(tmp_path_factory.mktemp("ftpd")) as running:
         yield running

@@ -665,7 +665,7 @@ class TestWords:
             lambda: client.move("a", "b", overwrite="sometimes"),
             lambda: client.put(tmp_path / "f", "c", overwrite="sometimes"),
         ):
-            with pytest.raises(ValueError, match="overwrite is"):
+            with pytest.raises(ValueError, match="overwrite must be"):
                 verb()
         assert client.whoami() == "alice"
 

@@ -347,7 +347,7 @@ def test_an_older_server(server, connect, monkeypatch):
     monkeypatch.setattr(opening, "FEATURES", ["pieces"])
     for kind in (Client, Blocking):
         client = connect(server, kind=kind)
-        with pytest.raises(ProtocolError, match="this server can't list kept uploads") as raised:
+        with pytest.raises(ProtocolError, match="this server is too old to list kept") as raised:
             client.kept()
         assert raised.value.exit_code == 10
         with pytest.raises(ProtocolError):
@@ -488,14 +488,14 @@ def test_as_json(run, kept):
 @pytest.mark.parametrize(
     ("line", "left", "status", "told"),
     [
-        ("kept --drop /big.iso", 1, 0, "dropped 1 upload: 9.0 MiB are free again\n"),
-        ("kept --drop big.iso 'dir/with blank'", 0, 0, "dropped 2 uploads: 18.0 MiB are free"),
-        ("kept --all", 0, 0, "dropped 2 uploads: 18.0 MiB are free again\n"),
+        ("kept --drop /big.iso", 1, 0, "dropped 1 upload: 9.0 MiB freed\n"),
+        ("kept --drop big.iso 'dir/with blank'", 0, 0, "dropped 2 uploads: 18.0 MiB freed"),
+        ("kept --all", 0, 0, "dropped 2 uploads: 18.0 MiB freed\n"),
         ("kept --drop --all", 0, 0, "dropped 2 uploads"),
         ("kept --drop /nope", 2, 5, "ftp: /nope: no upload is kept for it\n"),
         ("kept --drop /nope /big.iso", 1, 1, "ftp: /nope: no upload is kept for it\n"),
         ("kept --drop", 2, 2, "--drop needs the PATH of an upload, or --all"),
-        ("kept --all /big.iso", 2, 2, "--all means every upload"),
+        ("kept --all /big.iso", 2, 2, "--all and PATH can't be used together"),
     ],
 )
 def test_dropping_by_command(app, run, kept, line, left, status, told):
@@ -545,7 +545,7 @@ def test_one_that_goes_on_is_said(app, run, kept, server, dial):
     status, _, err = run("kept --drop /big.iso")
     assert (status, err) == (Busy.exit_code, "ftp: /big.iso: a session is uploading it\n")
     status, _, err = run("kept --all")
-    assert (status, err.splitlines()[1:]) == (0, ["1 upload is under way: not dropped"])
+    assert (status, err.splitlines()[1:]) == (0, ["1 running upload was not dropped"])
 
 
 def test_completion(app, kept):
@@ -566,12 +566,15 @@ def test_completion(app, kept):
 def test_df_names_what_is_kept(run, kept, server, dial):
     status, out, _ = run("df")
     assert status == 0
-    assert "18.0 MiB kept for 2 interrupted uploads (ftp kept lists them, --drop frees)\n" in out
+    assert (
+        "18.0 MiB kept for 2 interrupted uploads (kept lists them, kept --drop removes them)\n"
+        in out
+    )
     assert "under way" not in out
     writer = dial(server)
     begin(writer, b"/third")
     out = run("df")[1]
-    assert "\nuploads under way hold 9.0 MiB\n" in out and "18.0 MiB kept for 2" in out
+    assert "\n9.0 MiB reserved for running uploads\n" in out and "18.0 MiB kept for 2" in out
     record = json.loads(run("df --json")[1])
     assert (record["held"], record["kept"], record["kept_uploads"]) == (
         3 * TOTAL,
@@ -584,8 +587,11 @@ def test_df_names_what_is_kept(run, kept, server, dial):
 @pytest.mark.parametrize(
     ("room", "free"),
     [
-        (Room(0, 0, None, None, disk_free=5 * MIB), "free 5.0 MiB (on the server's disk)"),
-        (Room(0, 0, 9 * MIB, 9 * MIB, disk_free=5 * MIB), "free 5.0 MiB (on the server's disk)"),
+        (Room(0, 0, None, None, disk_free=5 * MIB), "free 5.0 MiB (limited by the server's disk)"),
+        (
+            Room(0, 0, 9 * MIB, 9 * MIB, disk_free=5 * MIB),
+            "free 5.0 MiB (limited by the server's disk)",
+        ),
         (Room(0, 0, 3 * MIB, 3 * MIB, disk_free=5 * MIB), "free 3.0 MiB"),
         (Room(0, 0, 3 * MIB, 3 * MIB), "free 3.0 MiB"),
         (Room(0, 0), "free unlimited"),
@@ -594,6 +600,11 @@ def test_df_names_what_is_kept(run, kept, server, dial):
 def test_df_tells_the_room_that_is_the_bound(room, free):
     (line,) = render.room_lines(room)
     assert line.endswith(free)
+
+
+def test_df_names_commands_as_they_are_typed():
+    line = list(render.room_lines(Room(0, held=5, kept=5, kept_uploads=1), "ftp {}".format))[-1]
+    assert line.endswith("(ftp kept lists them, ftp kept --drop removes them)")
 
 
 def test_it_is_recorded(server, client, dial):

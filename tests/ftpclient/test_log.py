@@ -41,7 +41,7 @@ def test_it_tells_of_losses_and_reconnects(client, files, logged, monkeypatch):
     assert client.read("/a") == b"abc"
     said = "\n".join(logged())
     assert ": lost: " in said
-    assert ": connecting again" in said
+    assert ": reconnecting" in said
     assert said.count(": connected (no TLS)") == 1
 
 

@@ -160,7 +160,7 @@ def test_a_refused_operation_is_told_and_said_again(speak):
     connection.not_said(NotFound("no such thing"))
     client.remove("/a")
     assert len(server.operations) == 1
-    assert "may not be kept as one: no such thing" in remarks[0]
+    assert "may not be kept as one operation: no such thing" in remarks[0]
 
 
 # lost answers --------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_a_lost_connection_is_told(speak):
     client, _ = speak({"remark": remarks.append}, lose={0: "answer"})
     client.remove("/a")
     (remark,) = remarks
-    assert remark.endswith("; connecting again") and "may have been" not in remark
+    assert remark.endswith("; reconnecting") and "may have been" not in remark
 
 
 # asyncio -------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ def test_a_wrong_word_for_conflicts(client):
 def test_purging(client):
     client.write("/a", b"a")
     client.write("/b", b"bb")
-    with pytest.raises(ValueError, match="name it"):
+    with pytest.raises(ValueError, match="need the name of their operation"):
         client.purge(items=["01234567-0"])
     client.remove("/a")
     client.remove("/b")
@@ -280,7 +280,9 @@ def test_more_is_restored_than_one_request_names(client):
 
 def test_a_short_id_is_no_name(client):
     for verb in (client.restore, client.purge, client.trash_items):
-        with pytest.raises(ValueError, match="'7f3a' is no name of an operation: take the `name`"):
+        with pytest.raises(
+            ValueError, match="'7f3a' is not the name of an operation: use a `name`"
+        ):
             verb("7f3a")
 
 

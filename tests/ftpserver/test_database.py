@@ -76,7 +76,7 @@ def test_an_empty_file_is_damaged_and_no_first_start(root):
 def test_a_file_that_is_missing_is_no_first_start(root, left):
     (root / ".ftpd").mkdir()
     (root / ".ftpd" / left).touch()
-    with pytest.raises(StateError, match=f"state.db: is missing, though {left} is there"):
+    with pytest.raises(StateError, match=f"state.db: is missing, but {left} exists"):
         open_state(root / ".ftpd")
     assert os.listdir(root / ".ftpd") == [left]
 
@@ -448,7 +448,7 @@ def test_a_log_that_can_not_be_written_back_fails_nothing(engine, monkeypatch, c
     with writer.begin_quickly(engine) as connection:
         _ADD(connection, its_name="a", at=0)
     writer._own = real
-    assert "can't be written back: disk I/O error" in caplog.text
+    assert "checkpoint failed: disk I/O error" in caplog.text
     assert _names(engine) == ["a"]
 
 

@@ -181,7 +181,7 @@ def test_a_backup_before_the_upgrade(ftpd, state, tmp_path):
         assert connection.execute("SELECT version FROM schema_version").fetchone() == (3,)
         assert connection.execute("SELECT id FROM token").fetchall() == [("e296570a",)]
     status, out, _ = ftpd("check", "--root", str(copy.parent), with_root=False)
-    assert status == 0 and "the copy is whole" in out
+    assert status == 0 and "the copy is complete" in out
     upgrade(copy)
     assert content_of(state / "state.db") == before
 

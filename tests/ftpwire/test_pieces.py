@@ -151,7 +151,7 @@ def test_a_piece_takes_its_bytes_and_no_more(fd):
         with pytest.raises(VerificationFailed, match="more"):
             piece.write(memoryview(NOISE[:101]))
         piece.write(memoryview(NOISE[:99]))
-        with pytest.raises(VerificationFailed, match="99 bytes came of a piece of 100"):
+        with pytest.raises(VerificationFailed, match="99 bytes arrived of a piece of 100"):
             piece.finish()
 
 

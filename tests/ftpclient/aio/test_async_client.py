@@ -433,11 +433,11 @@ def test_a_server_that_does_not_let_go(fake, use, monkeypatch):
             await asyncio.sleep(0)
         other = asyncio.create_task(client.whoami())
         await cancelled(task)
-        with pytest.raises(ConnectionLost, match="does not stop"):
+        with pytest.raises(ConnectionLost, match="does not end cancelled requests"):
             await other
         assert not client.connected
 
-    use(fake(lambda peer: (peer.greet(), peer.go_idle())), work)
+    use(fake(lambda peer: (peer.greet(), peer.read_to_end())), work)
 
 
 def test_a_listing_without_end_is_not_waited_for(fake, use, monkeypatch):
@@ -505,12 +505,12 @@ def test_a_server_that_says_nothing(fake, use, tmp_path, monkeypatch):
         for error in await asked:
             assert isinstance(error, ConnectionLost) and "in time" in str(error)
 
-    use(fake(lambda peer: (peer.greet(), peer.go_idle())), work, retries=0)
+    use(fake(lambda peer: (peer.greet(), peer.read_to_end())), work, retries=0)
 
 
 def test_connecting_is_cancelled(fake, dialled):
     async def main():
-        address, values = dialled(fake(lambda peer: peer.go_idle()))
+        address, values = dialled(fake(lambda peer: peer.read_to_end()))
         client = AsyncClient(address, **values)
         task = asyncio.create_task(client.connect())
         while not threading.active_count() > before:
@@ -732,7 +732,7 @@ def test_a_lost_connection_is_regained(any_server, use, tmp_path, monkeypatch):
             assert [str(result.error) for result in events.results if result.error] == []
             assert (summary.done, summary.failed) == (11, 0)
             assert len(events.results) == 11
-            assert "connecting again" in events.remarks[0]
+            assert "reconnecting" in events.remarks[0]
 
     use(any_server, work)
     for path in source.iterdir():
@@ -775,7 +775,7 @@ def test_a_server_that_leaves_is_noticed_and_found_again(server, use):
 
 def test_closing_ends_what_is_under_way(fake, dialled, tmp_path):
     async def main():
-        address, values = dialled(fake(lambda peer: (peer.greet(), peer.go_idle())))
+        address, values = dialled(fake(lambda peer: (peer.greet(), peer.read_to_end())))
         client = AsyncClient(address, **values)
         await client.connect()
         tasks = [

@@ -238,7 +238,7 @@ def test_lost_connections_are_regained(server, use, source, home, monkeypatch, o
         summary = await task
         assert (summary.done, summary.failed) == (203, 0)
         assert len(moved.results) == 203
-        assert any("connecting again" in text for text in moved.remarks)
+        assert any("reconnecting" in text for text in moved.remarks)
 
     use(server, work)
     trees.same(source, home / "tree")

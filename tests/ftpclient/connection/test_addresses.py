@@ -97,12 +97,15 @@ def test_what_is_no_server(text):
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("ftp://alice@host:21/d", "the scheme is ftpd://, as ftpd://alice@host:21"),
-        ("https://host", "the scheme is ftpd://, as ftpd://host"),
-        ("ftpd://alice@host/d/e", "no path belongs to it, as ftpd://alice@host"),
-        ("alice@::1", "write brackets: alice@[::1], and a :PORT after them"),
-        ("fe80::1", "write brackets: [fe80::1], and a :PORT after them"),
-        ("ftpd://al@fe80::1%eth0", "write brackets: al@[fe80::1%eth0], and a :PORT after them"),
+        ("ftp://alice@host:21/d", "the scheme must be ftpd://, e.g. ftpd://alice@host:21"),
+        ("https://host", "the scheme must be ftpd://, e.g. ftpd://host"),
+        ("ftpd://alice@host/d/e", "it can't have a path: write ftpd://alice@host"),
+        ("alice@::1", "write brackets: alice@[::1], followed by :PORT if needed"),
+        ("fe80::1", "write brackets: [fe80::1], followed by :PORT if needed"),
+        (
+            "ftpd://al@fe80::1%eth0",
+            "write brackets: al@[fe80::1%eth0], followed by :PORT if needed",
+        ),
         (
             "ho st",
             "write [USER@]HOST[:PORT], ftpd://[USER@]HOST[:PORT] or [USER@]unix:PATH",

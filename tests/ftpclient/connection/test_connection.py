@@ -89,7 +89,7 @@ def test_no_more_requests_than_the_server_wants(fake, opened, limit):
             assert peer.is_silent()
             for one in asked:
                 peer.reply(one, LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script))
     done: list[Call] = []
@@ -115,7 +115,7 @@ def test_no_more_bytes_than_the_server_wants(fake, opened):
             threading.Event().wait(0.01)
             costs.append((size, peer.is_silent()))
             peer.reply(asked, Stored(size))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script))
     for size in (3000, 3000, 3000, 20_000, 20_000, 9000):
@@ -172,7 +172,7 @@ def test_replies_that_come_while_a_file_is_sent(fake, opened):
             pass
         assert found.kind == Kind.END
         peer.reply(put, Stored(0))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script))
     call = Call()
@@ -227,7 +227,7 @@ def test_a_silent_server_is_given_up(fake, opened, monkeypatch):
             threading.Event().wait(0.005)
             peer.frame(Kind.NOTICE, asked.request_id, Progress(1))
         peer.reply(asked, LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script))
     assert connection.ask(WhoAmI()) == LoggedIn("alice")
@@ -259,7 +259,7 @@ def test_a_lost_connection_ends_every_call(fake, opened):
 
 
 def test_closing_gives_up_what_is_unanswered(fake, opened):
-    connection = opened(fake(lambda peer: (peer.greet(), peer.go_idle())))
+    connection = opened(fake(lambda peer: (peer.greet(), peer.read_to_end())))
     done: list[Call] = []
     call = Noted(done)
     connection.submit(call, WhoAmI())
@@ -344,7 +344,7 @@ def test_an_interrupt_wakes_who_waits(fake, opened, interrupt):
         assert peer.read().kind == Kind.CANCEL
         peer.reply(asked, LoggedIn("alice"))
         peer.reply(peer.read(), LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script), interrupt=interrupt)
     thread = threading.Thread(target=lambda: (waiting.wait(30), interrupt.set()))
@@ -358,7 +358,7 @@ def test_an_interrupt_wakes_who_waits(fake, opened, interrupt):
 
 
 def test_an_interrupt_comes_before_anything_is_sent(fake, opened, interrupt):
-    connection = opened(fake(lambda peer: (peer.greet(), peer.go_idle())), interrupt=interrupt)
+    connection = opened(fake(lambda peer: (peer.greet(), peer.read_to_end())), interrupt=interrupt)
     interrupt.set()
     with pytest.raises(Interrupted):
         connection.submit(Call(), WhoAmI())
@@ -369,7 +369,7 @@ def test_an_interrupt_comes_before_anything_is_sent(fake, opened, interrupt):
 
 def test_a_server_that_does_not_hear_a_cancel(fake, opened, interrupt, monkeypatch):
     monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.1)
-    connection = opened(fake(lambda peer: (peer.greet(), peer.go_idle())), interrupt=interrupt)
+    connection = opened(fake(lambda peer: (peer.greet(), peer.read_to_end())), interrupt=interrupt)
     done: list[Call] = []
     connection.submit(Noted(done), WhoAmI())
     interrupt.set()
@@ -392,7 +392,7 @@ def test_an_interrupt_within_a_frame_leaves_it_whole(fake, opened, interrupt):
         assert (found.kind, found.request_id) == (Kind.CANCEL, put.request_id)
         peer.reply(put, Stored(0))
         peer.reply(peer.read(), LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = opened(fake(script), interrupt=interrupt)
     call = Call()
@@ -421,7 +421,7 @@ def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monk
         for _ in range(refusals):
             peer.reply(peer.read(), Failed("busy", "too many log in just now"))
         peer.reply(peer.read(), LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     server = fake(script)
     if refusals == 2:

@@ -228,7 +228,7 @@ def test_a_table_on_a_terminal(run, answering, capsys, monkeypatch):
 def test_none_is_found(run, find, capsys):
     find(lambda number, nonce: [])
     assert run(find.responder.port) == 5
-    assert "no server answers" in capsys.readouterr().err
+    assert "no server answered" in capsys.readouterr().err
 
 
 def test_a_fingerprint_learned_here_pins_nothing(run, answering):

@@ -78,7 +78,7 @@ def test_the_open_upload_is_cancelled_before_what_was_asked_earlier(fake, connec
         peer.reply(1 + frames[0].request_id, Failed("cancelled", "cancelled"))
         frames.append(peer.read())
         peer.reply(frames[0].request_id, LoggedIn("alice"))
-        peer.go_idle()
+        peer.read_to_end()
 
     connection = connect(fake(script), interrupt=interrupt).connection
     earlier, upload = Call(), Call()

@@ -724,7 +724,7 @@ def test_what_is_no_server(fake, connect, sent, error):
     def script(peer: Peer) -> None:
         peer.read()
         peer.send(sent)
-        peer.go_idle()
+        peer.read_to_end()
 
     with pytest.raises(error):
         connect(fake(script))
@@ -807,7 +807,7 @@ def test_log_ins_that_go_wrong(fake, connect, answer):
         asked = peer.read()
         assert isinstance(asked.message, Login)
         answer(peer, asked)
-        peer.go_idle()
+        peer.read_to_end()
 
     with pytest.raises(FtpError):
         connect(fake(script))

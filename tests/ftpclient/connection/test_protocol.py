@@ -425,10 +425,12 @@ def test_how_many_sessions_an_account_may_have(own, most):
 @pytest.mark.parametrize(
     ("wire", "error", "text"),
     [
-        pytest.param(frame(Kind.REPLY, 9, Done()), BadMessage, "nobody asked", id="unasked-reply"),
-        pytest.param(frame(Kind.DATA, 9, b"x"), BadMessage, "nobody asked", id="unasked-data"),
-        pytest.param(frame(Kind.END, 9, Listed()), BadMessage, "nobody asked", id="unasked-end"),
-        pytest.param(frame(Kind.ERROR, 9, Failed("busy", "")), BadMessage, "nobody", id="error"),
+        pytest.param(frame(Kind.REPLY, 9, Done()), BadMessage, "was not sent", id="unasked-reply"),
+        pytest.param(frame(Kind.DATA, 9, b"x"), BadMessage, "was not sent", id="unasked-data"),
+        pytest.param(frame(Kind.END, 9, Listed()), BadMessage, "was not sent", id="unasked-end"),
+        pytest.param(
+            frame(Kind.ERROR, 9, Failed("busy", "")), BadMessage, "was not sent", id="error"
+        ),
         pytest.param(frame(Kind.REPLY, 1, Done()), BadMessage, "with Done", id="wrong-reply"),
         pytest.param(frame(Kind.END, 1, Listed()), BadMessage, "with Listed", id="wrong-end"),
         pytest.param(frame(Kind.DATA, 1, b"x"), BadMessage, "bytes", id="data-for-a-question"),

@@ -33,7 +33,7 @@ LAST_WORD = Failed(SessionEnded.code, WHY)
 def end(peer: Peer) -> None:
     """Say why, and pass over what still comes, as the server does."""
     peer.frame(Kind.ERROR, 0, LAST_WORD)
-    peer.go_idle()
+    peer.read_to_end()
 
 
 def asked(peer: Peer, kind: type[Message]) -> Frame:

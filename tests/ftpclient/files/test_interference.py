@@ -70,7 +70,7 @@ def test_a_fork_leaves_the_files_of_its_parent_alone(client, files, size):
     def child() -> None:
         assert reader.read(100_000) == (bytes(range(256)) * 4000)[10:100_010]
         if size == LARGE:
-            with pytest.raises(ValueError, match="another process"):
+            with pytest.raises(ValueError, match="the parent process"):
                 writer.write(b"of the child")
         writer.discard()
 
@@ -165,5 +165,5 @@ def test_a_program_that_ends_with_open_files(end, tmp_path, monkeypatch):
         with Client(there.address, password=there.password, known_hosts=there.known_hosts) as one:
             assert list(one.list_dir("/")) == []
     assert done.returncode == (3 if "raise" in end else 0)
-    assert done.stderr.count("was opened to write, and not closed: nothing was stored") == 2
+    assert done.stderr.count("was opened for writing and not closed: nothing was stored") == 2
     assert "Traceback" not in done.stderr
