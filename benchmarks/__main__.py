@@ -1,6 +1,6 @@
-"""``python -m benchmarks``: options, and the order of things.
+"""``python -m benchmarks``: options, and running the measurements.
 
-Lives here: nothing that measures. See docs/benchmarks.md.
+Lives here: the command line. Nothing in this module measures; see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from benchmarks.workloads import QUICK, Scale
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--only", nargs="+", metavar="NAME", default=[], help="these measurements (see --list)")
+    add("--only", nargs="+", metavar="NAME", default=[], help="run only these (see --list)")
     add("--list", action="store_true", help="print the names of all measurements")
-    add("--profile", choices=profiles.PROFILES, help="where our own time goes in one transfer")
+    add("--profile", choices=profiles.PROFILES, help="profile one transfer of our own programs")
     add("--profiler", choices=["cprofile", "py-spy"], default="cprofile")
     add("--peers", nargs="+", choices=[*FAMILIES, "all", "none"], default=["all"])
-    add("--rounds", type=int, metavar="N", help="counted rounds after the warm-up (5)")
-    add("--quick", action="store_true", help="small sizes and 3 rounds: whether it all works")
-    add("--size", type=workloads.parse_size, metavar="SIZE", help="of the large file (1GiB)")
-    add("--files", type=int, metavar="N", help="small files (10000)")
-    add("--sync-files", type=int, metavar="N", help="files of the second sync (100000)")
+    add("--rounds", type=int, metavar="N", help="number of rounds after the warm-up (5)")
+    add("--quick", action="store_true", help="small sizes and 3 rounds, to test the benchmarks")
+    add("--size", type=workloads.parse_size, metavar="SIZE", help="size of the large file (1GiB)")
+    add("--files", type=int, metavar="N", help="number of small files (10000)")
+    add("--sync-files", type=int, metavar="N", help="number of files of the second sync (100000)")
     add("--files-each", type=int, metavar="N", help="files of each of several clients (2000)")
-    add("--dir", type=Path, metavar="DIR", help="where the data goes: a tmpfs (/dev/shm)")
-    add("--calm", type=float, default=0.0, metavar="SECONDS", help="wait so long for quiet moments")
-    add("--json", type=Path, metavar="FILE", help="write every round's figures there too")
-    add("--update", type=Path, metavar="FILE", help="replace the figures of docs/benchmarks.md")
+    add("--dir", type=Path, metavar="DIR", help="directory for the data, a tmpfs (/dev/shm)")
+    add("--calm", type=float, default=0.0, metavar="SECONDS", help="max. wait for an idle machine")
+    add("--json", type=Path, metavar="FILE", help="also write the values of every round to FILE")
+    add("--update", type=Path, metavar="FILE", help="replace the figures in docs/benchmarks.md")
     return parser
 
 
 def scale_of(given: argparse.Namespace) -> Scale:
-    """How much to measure."""
+    """Return the amounts to measure with."""
     scale = QUICK if given.quick else Scale()
     if given.files is not None:
         scale = dataclasses.replace(scale, files=given.files, directories=max(1, given.files // 10))
@@ -60,7 +60,7 @@ def scale_of(given: argparse.Namespace) -> Scale:
 
 
 def needed(scale: Scale, names: list[str]) -> Scale:
-    """What of it these measurements come to."""
+    """Return the amounts that these measurements need."""
 
     def any_begins(*starts: str) -> bool:
         return any(name.startswith(starts) for name in names)
@@ -74,14 +74,14 @@ def needed(scale: Scale, names: list[str]) -> Scale:
 
 
 def families_of(given: argparse.Namespace) -> frozenset[str]:
-    """Who may take part besides ours."""
+    """Return the families of peers that may take part."""
     if "none" in given.peers:
         return frozenset()
     return frozenset(FAMILIES if "all" in given.peers else given.peers)
 
 
 def measure(bench: Bench, names: list[str], given: argparse.Namespace) -> int:
-    """Run measurements, printing each table as it is ready. Returns the exit status."""
+    """Run measurements, printing each table when it is ready. Return the exit status."""
     kind = workloads.file_system(bench.place)
     machine = report.Machine.here(kind, bench.scale.rounds)
     tables = []
@@ -101,14 +101,14 @@ def measure(bench: Bench, names: list[str], given: argparse.Namespace) -> int:
 
 
 def run(given: argparse.Namespace, names: list[str]) -> int:
-    """Make the directory, warm it, measure or profile, and leave nothing behind."""
+    """Create and warm the directory, measure or profile, and remove the directory."""
     scale = scale_of(given)
     parent = (given.dir or workloads.default_directory()).resolve()
     place = Path(tempfile.mkdtemp(prefix="benchmarks-", dir=parent))
     place.chmod(0o755)
     try:
         if workloads.file_system(place) != "tmpfs":
-            print(f"{parent} is no tmpfs: the disk's noise will be in the figures", file=sys.stderr)
+            print(f"{parent} is no tmpfs: the disk will affect the figures", file=sys.stderr)
         workloads.warm(place, needed(scale, [] if given.profile else names).stored)
         with closing(Bench(place, scale, families_of(given), given.calm)) as bench:
             if given.profile:
@@ -124,17 +124,17 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> int:
-    """Entry point."""
+    """Run the benchmarks. Return the exit status."""
     parser = options()
     given = parser.parse_args()
     try:
         names = suite.chosen(given.only)
     except KeyError as unknown:
-        parser.error(f"no measurement is called {unknown}: see --list")
+        parser.error(f"unknown measurement: {unknown} (see --list)")
     if given.list:
         print("\n".join(suite.WORKS))
         return 0
-    signal.signal(signal.SIGTERM, _terminated)  # servers are stopped then too
+    signal.signal(signal.SIGTERM, _terminated)  # so that servers are stopped, too
     try:
         return run(given, names)
     except Unavailable as error:

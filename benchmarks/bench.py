@@ -1,7 +1,7 @@
-"""One run of the benchmarks: its place, its sizes, and the servers that take part.
+"""One run of the benchmarks: its directory, its amounts, and the servers that take part.
 
-Lives here: starting each server once, making each source once. Lives elsewhere: what is measured
-(suite.py, engines.py, several.py), how rounds are run (measure.py).
+Lives here: starting each server once, making each source once.
+Lives elsewhere: the measurements (suite.py, engines.py, several.py), running rounds (measure.py).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from benchmarks.workloads import Scale, Source
 
 @dataclass
 class Bench:
-    """One run: where, how much, and the servers that were started for it so far.
+    """One run: its directory, its amounts, and the servers that were started for it.
 
     Attributes:
-        families: Which peers may take part.
-        calm: Seconds to wait at most before a round for the machine to have nothing else to do.
+        families: Families of peers that may take part.
+        calm: The most seconds to wait before a round until the machine is otherwise idle.
     """
 
     place: Path
@@ -48,16 +48,16 @@ class Bench:
             peer.stop()
         self.peers.clear()
 
-    # who -------------------------------------------------------------------------------
+    # peers -----------------------------------------------------------------------------
 
     def wanted(self, key: str) -> bool:
-        """Whether somebody may take part."""
+        """Return True if a peer may take part."""
         return key.startswith("ours") or any(
             key == family or key.startswith(f"{family}-") for family in self.families
         )
 
     def peer(self, key: str) -> Peer:
-        """A running server. Raises Unavailable, with the same reason each time."""
+        """Return a running server. Raises Unavailable, with the same reason each time."""
         if key in self.missing:
             raise Unavailable(self.missing[key])
         if key not in self.peers:
@@ -81,8 +81,8 @@ class Bench:
 
     @contextmanager
     def fresh(self, key: str, **environment: str) -> Iterator[Peer]:
-        """A server of its own, with settings in its environment, that is stopped afterwards. Raises
-        Unavailable."""
+        """Yield a server of its own, with settings in its environment, which is stopped afterwards.
+        Raises Unavailable."""
         peer = self._started(key, Path(tempfile.mkdtemp(dir=self.place)) / key, **environment)
         self.versions += peer.versions()
         try:
@@ -91,7 +91,7 @@ class Bench:
             peer.stop()
 
     def taking_part(self, keys: Sequence[str], notes: list[str]) -> Iterator[Peer]:
-        """The running servers among ``keys``; a note about each of the others."""
+        """Yield the running servers among ``keys``; add a note for each of the others."""
         for key in keys:
             if self.wanted(key):
                 try:
@@ -99,10 +99,10 @@ class Bench:
                 except Unavailable as error:
                     notes.append(f"{key}: {error}")
 
-    # what ------------------------------------------------------------------------------
+    # sources ---------------------------------------------------------------------------
 
     def source(self, name: str, make: Callable[[Path], Path]) -> Source:
-        """Something to transfer, made at first use."""
+        """Return a source to transfer, which is made at first use."""
         if name not in self._sources:
             self._sources[name] = Source.of(make(self.place / f"source-{name}"))
         return self._sources[name]
@@ -120,7 +120,7 @@ class Bench:
 
     @property
     def each(self) -> Source:
-        """The tree of each of several clients."""
+        """The tree that each of several clients transfers."""
         count = self.scale.files_each
         return self.source(
             "each", lambda path: workloads.small_tree(path, count, max(1, count // 10))
@@ -141,11 +141,11 @@ class Bench:
         )
 
     def result(self, name: str) -> Path:
-        """Where downloads go."""
+        """Return the path for downloads."""
         return self.place / f"result-{name}"
 
     def log(self, peer: Peer) -> Path:
-        """The output of a peer's last command."""
+        """Return the file for the output of a peer's last command."""
         return peer.place / "client.log"
 
     def fill(self, table: Table, entries: Sequence[Entry]) -> Table:

@@ -1,10 +1,10 @@
 """Several real clients at once, each with a tree of small files.
 
-Lives here: who takes part, running the clients together, what their figures are held against.
-Lives elsewhere: a client's command lines, and what is a client's own (peers/).
+Lives here: which servers take part, running the clients together, the floors for the results.
+Lives elsewhere: a client's command lines and settings (peers/).
 
-Clients and server share the machine's cores: what the clients need, no server can have. So the CPU
-seconds of both sides stand beside the files a second.
+Clients and server share the machine's cores: the server can't have what the clients use. So the
+table shows the CPU seconds of both sides besides the files per second.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from benchmarks.timed import IN_ALL, timed_together
 
 COUNTS = (1, 2, 4, 8)
 MANY = 8
-"""Clients that the floors are for."""
+"""Number of clients that the floors apply to."""
 FLOOR_AGAINST_ONE = 1.0
-"""What one worker has to come to with MANY clients, as a multiple of what it does for one."""
+"""Least rate of one worker with MANY clients, as a multiple of its rate with one client."""
 FLOOR_AGAINST_RSYNC, GOAL_AGAINST_RSYNC = 0.6, 1.0
-"""What as many workers as `ftpd` takes have to come to, as a multiple of the rsync daemon."""
+"""Least and desired rate with ``--workers auto``, as a multiple of the rsync daemon's."""
 
 AUTO, ONE_WORKER, RSYNC = "ours-workers-auto", "ours-workers-1", "rsync"
 KEYS = (AUTO, ONE_WORKER, RSYNC, "rsync-ssh", "sftp", "vsftpd-tls")
 ONE_CLIENT = ", one client"
-"""Ends the name of the row that one worker's is compared with."""
-COLUMNS = (Column("rate", "files/s in all", 0), *IN_ALL)
+"""End of the name of the row that one worker is compared with."""
+COLUMNS = (Column("rate", "files/s in total", 0), *IN_ALL)
 
 
 @dataclass(frozen=True)
 class _Together:
-    """So many clients of a peer that do the same at once, each into a directory of its own."""
+    """COUNT clients of a peer that do the same at once, each in a directory of its own."""
 
     bench: Bench
     peer: Peer
@@ -43,7 +43,7 @@ class _Together:
     up: bool
 
     def entry(self, name: str) -> Entry:
-        """Everything the peer needs for its rounds. Raises Unavailable."""
+        """Prepare the peer for its rounds. Raises Unavailable."""
         clients = [self.peer.as_client(number) for number in range(self.count)]
         source = self.bench.each
         commands: list[Command] = []
@@ -84,10 +84,10 @@ def _down(number: int) -> str:
 
 
 def together(bench: Bench, name: str, *, count: int, up: bool) -> Table:
-    """``count`` clients at once.
+    """Measure ``count`` clients at once.
 
-    With more than one, what one worker does for a single client is measured in turns with that, so
-    that the two are of the same minutes.
+    With more than one, the rate of one worker with a single client is measured in the same rounds,
+    so that both are measured under the same conditions.
     """
     who = f"{count} clients at once, each" if count > 1 else "one client"
     title = f"{who} with {bench.scale.files_each:,} small files, {'up' if up else 'down'}"
@@ -113,7 +113,7 @@ def together(bench: Bench, name: str, *, count: int, up: bool) -> Table:
 
 
 def _comparisons(bench: Bench, table: Table, count: int) -> list[str]:
-    """What is asked of ours, with the floors where they apply."""
+    """Return notes that compare ours, with the floors where they apply."""
     rates = {row.name: row.median("rate") or 0.0 for row in table.rows}
     auto, worker, rsync = (
         bench.peers[key].name if key in bench.peers else "" for key in (AUTO, ONE_WORKER, RSYNC)

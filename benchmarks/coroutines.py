@@ -1,10 +1,11 @@
-"""A coroutine server on the wire code: a small one, to compare threads with.
+"""A coroutine server on the wire code: a small one, for comparison with threads.
 
-Lives here: TLS, log-in by token, stat, get and small puts, a coroutine for each session on asyncio.
-Lives elsewhere: the product's server, which does much more in each of them (ftpserver/): quotas,
-permissions, resuming, limits and bans, the audit log. What is compared: engines.py.
+Lives here: TLS, log-in by token, stat, get and small puts, with one asyncio coroutine per session.
+Lives elsewhere: the product's server (ftpserver/), which does much more for each request: quotas,
+permissions, resuming, limits and bans, the audit log. The comparison (engines.py).
 
-``python -m benchmarks.coroutines ROOT PORT CERTIFICATE KEY`` says ``listening on …`` when it does.
+``python -m benchmarks.coroutines ROOT PORT CERTIFICATE KEY`` prints ``listening on …`` when it is
+ready.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from ftpwire.tls import PIECE, TlsPipe
 
 DATA_SIZE = 512 * 1024
 LARGEST_PUT = 256 * 1024
-"""Bytes of a file that can be put: it is received into memory."""
+"""Largest file to put, in bytes: it is received into memory."""
 
 
 class Stream(asyncio.BufferedProtocol):
-    """TLS and frames over an asyncio transport: what a session's coroutine waits on."""
+    """TLS and frames over an asyncio transport, for the coroutine of one session."""
 
     _buffer = memoryview(bytearray(PIECE))
-    """All connections receive into the same one: it is emptied at once."""
+    """The buffer that all connections receive into: it is emptied at once."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -58,7 +59,7 @@ class Stream(asyncio.BufferedProtocol):
         self._room.set()
         self._lost: FtpError | None = None
 
-    # what the transport calls ------------------------------------------------------------
+    # called by the transport -------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -89,10 +90,10 @@ class Stream(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._room.set()
 
-    # what the session calls --------------------------------------------------------------
+    # called by the session ---------------------------------------------------------------
 
     async def handshake(self) -> None:
-        """Raises ConnectionLost."""
+        """Do the TLS handshake. Raises ConnectionLost."""
         while True:
             done = self._pipe.handshake()
             self._transport.write(self._pipe.outgoing())
@@ -101,13 +102,13 @@ class Stream(asyncio.BufferedProtocol):
             await self._more()
 
     async def header(self) -> Header:
-        """The next frame's."""
+        """Return the next frame's header."""
         while (header := self.reader.next_header()) is None:
             await self.fill()
         return header
 
     async def payload(self) -> memoryview:
-        """The current frame's, whole."""
+        """Return the current frame's whole payload."""
         while (payload := self.reader.payload()) is None:
             await self.fill()
         return payload
@@ -130,7 +131,7 @@ class Stream(asyncio.BufferedProtocol):
             self._came = None
 
     async def send(self, kind: Kind, request_id: int, data: bytes | memoryview) -> None:
-        """A frame, and wait until the peer has taken most of what was sent."""
+        """Send a frame, and wait until the peer has received most of what was sent."""
         self.write(frames.pack_header(len(data), kind, request_id))
         view = memoryview(data)
         while view:
@@ -146,27 +147,27 @@ class Stream(asyncio.BufferedProtocol):
         return count
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._transport.write(self._pipe.close())
         self._transport.close()
 
 
 @dataclass
 class Service:
-    """What all sessions share."""
+    """The state that all sessions share."""
 
     context: SSLContext
     tokens: Tokens
     tasks: set[asyncio.Task[None]]
 
     async def serve(self, stream: Stream) -> None:
-        """One session, from its first byte to its last."""
+        """Serve one session, from its first byte to its last."""
         session = Session(self, stream)
         try:
             await stream.handshake()
             await session.run()
         except ConnectionLost:
-            pass  # the client has left
+            pass  # the client has disconnected
         except FtpError as error:
             failed = messages.encode(Failed.from_error(error))
             await stream.send(Kind.ERROR, 0, failed)
@@ -176,7 +177,7 @@ class Service:
 
 
 class Session:
-    """The requests of one client."""
+    """The session of one client."""
 
     def __init__(self, service: Service, stream: Stream) -> None:
         self._service = service
@@ -186,7 +187,7 @@ class Session:
         self._id = 0
 
     async def run(self) -> None:
-        """Answer until the client leaves. Raises FtpError."""
+        """Reply to requests until the client disconnects. Raises FtpError."""
         header = await self._stream.header()
         messages.decode_hello(await self._stream.payload())
         ours = messages.Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
@@ -215,7 +216,7 @@ class Session:
                 return Kind.END, await self._get(path)
             case Put(path):
                 return Kind.REPLY, await self._put(path)
-        raise CommandError(f"{type(request).__name__}: this small server has no such request")
+        raise CommandError(f"{type(request).__name__}: not supported by this small server")
 
     def _opened(self) -> Home:
         if self._account is None:
@@ -225,7 +226,7 @@ class Session:
         return self._home
 
     async def _get(self, path: bytes) -> messages.Sent:
-        """Read the next piece, in a thread, while this one is on its way."""
+        """Send a file. A thread reads the next piece while this one is sent."""
         fd, info = self._opened().tree.open_file(paths.split(path))
         hasher = digests.new()
         offset = 0
@@ -246,18 +247,18 @@ class Session:
         data = bytearray()
         while (header := await self._stream.header()).kind == Kind.DATA:
             if len(data) + header.size > LARGEST_PUT:
-                raise BadMessage("this small server takes small files only")
+                raise BadMessage("this small server accepts only small files")
             data += await self._stream.payload()
         sent = messages.decode_sent(await self._stream.payload())
         if digests.digest(data) != sent.digest:
-            raise VerificationFailed("the bytes changed on the way")
+            raise VerificationFailed("the bytes were damaged in transit")
         home = self._opened()
         *directory, name = paths.split(path)
         await _in_thread(_store, home, tuple(directory), name, bytes(data))
         return Stored(len(data))
 
     def close(self) -> None:
-        """Give the home's descriptors back."""
+        """Close the home's descriptors."""
         if self._home is not None:
             self._home.close()
 
@@ -273,7 +274,7 @@ def _read(fd: int, offset: int, hasher: digests.new) -> bytes:
 
 
 def _store(home: Home, directory: tuple[bytes, ...], name: bytes, data: bytes) -> bytes:
-    """Whole under its name, and on the disk, before it returns."""
+    """Store a file under its name, as a whole and durably."""
     staged = home.new_name()
     fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=home.staging_fd)
     with open(fd, "wb") as file:
@@ -290,7 +291,7 @@ def _store(home: Home, directory: tuple[bytes, ...], name: bytes, data: bytes) -
 
 
 async def main(root: Path, port: int, certificate: Path, key: Path) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is killed."""
     engine = open_state(state_of(root))
     tokens = Tokens(engine, Accounts(engine, root))
     service = Service(make_context(certificate, key), tokens, set())

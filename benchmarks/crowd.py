@@ -1,11 +1,12 @@
-"""Many sessions at once: a helper process with thousands of them, and one thread.
+"""Many sessions at once: a helper process with thousands of sessions in one thread.
 
-Lives here: sessions made of the wire code alone, opening and closing them, asking in turns,
-fetching a file, logging in once more; and the pipe by which a measurement drives all that.
-Lives elsewhere: what is measured with it (engines.py), the servers (processes.py).
+Lives here: sessions that use only the wire code, opening and closing them, sending requests in
+turns, fetching a file, further log-ins; and the pipe that controls all of that.
+Lives elsewhere: the measurements (engines.py), the servers (processes.py).
 
-A process of its own, so that its sockets and its CPU time are nobody else's. It is started with a
-`Spec` in JSON, reads one JSON object a line, ``{"do": NAME, …}``, and answers each with another.
+It is a separate process, so that its sockets and CPU time do not count for the measuring one. It is
+started with a `Spec` in JSON, reads one JSON object per line, ``{"do": NAME, …}``, and replies to
+each with another one.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from ftpwire.messages import Get, Hello, LoginToken, Stat
 from ftpwire.tls import TlsPipe
 
 PATIENCE = 120.0
-"""Seconds for any one answer."""
+"""The most seconds for any one reply."""
 _PIECE = 512 * 1024
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Where the sessions are, whose they are, and what they ask about.
+    """The server and account of the sessions, and the file that they ask about.
 
     Attributes:
-        certificate: The server's own, in PEM: the one that is trusted.
+        certificate: The server's own certificate in PEM, which is trusted.
         path: A small file in the user's home.
     """
 
@@ -54,7 +55,7 @@ class Spec:
 
 
 class Member:
-    """One session. Blocking, but for ``ask`` and ``answered``.
+    """One session. All methods but ``ask`` and ``answered`` block.
 
     Raises:
         FtpError: The server refused, or the connection was lost.
@@ -79,7 +80,7 @@ class Member:
             raise
 
     def close(self) -> None:
-        """End the session."""
+        """Close the session."""
         self._channel.close()
 
     def ask(self) -> None:
@@ -87,7 +88,7 @@ class Member:
         self._request(messages.encode(Stat(self._spec.path.encode())))
 
     def answered(self) -> bool:
-        """Whether its answer has come."""
+        """Return True if the reply has arrived."""
         while True:
             if not self._reader.remaining and (header := self._reader.next_header()) is not None:
                 self._kind = header.kind
@@ -100,7 +101,7 @@ class Member:
                 return False
 
     def fetch(self, path: str) -> int:
-        """Get a file, compare its digest with what the server says; returns its bytes."""
+        """Get a file, and compare its digest with the server's. Return its size in bytes."""
         self._request(messages.encode(Get(path.encode())))
         messages.decode_reply(self._answer())
         hasher = digests.new()
@@ -121,7 +122,7 @@ class Member:
                     self._channel.wait(read=True, deadline=self._deadline())
         sent = messages.decode_sent(self._payload())
         if (sent.size, sent.digest) != (size, hasher.digest()):
-            raise Failed(f"{path} came as {size} bytes with another digest")
+            raise Failed(f"{path} arrived as {size} bytes with another digest")
         return size
 
     def _deadline(self) -> float:
@@ -163,14 +164,14 @@ class Crowd:
         self._members: list[Member] = []
 
     def open(self, count: int) -> dict[str, Any]:
-        """Open so many more sessions, one after another."""
+        """Open COUNT more sessions, one after another."""
         began = time.perf_counter()
         for _ in range(count):
             self._members.append(Member(self._spec, self._context))
         return {"seconds": time.perf_counter() - began}
 
     def ask(self, seconds: float, at_once: int) -> dict[str, Any]:
-        """Have the sessions ask in turns, so many of them at the same time."""
+        """Let the sessions send requests in turns, ``at_once`` of them at the same time."""
         resting = deque(self._members)
         count = 0
         with selectors.DefaultSelector() as selector:
@@ -182,12 +183,12 @@ class Crowd:
                     count += 1
                     resting.append(member)
                     _ask(resting.popleft(), selector)
-            while selector.get_map():  # the answers that are still to come
+            while selector.get_map():  # receive the outstanding replies
                 _answered(selector)
         return {"rate": count / passed}
 
     def log_in(self, times: int) -> dict[str, Any]:
-        """Log in once more, so often: the milliseconds from connecting to the answer."""
+        """Log in another TIMES times. Return the milliseconds from connecting to the reply."""
         found = []
         for _ in range(times):
             began = time.perf_counter()
@@ -197,14 +198,14 @@ class Crowd:
         return {"ms": found}
 
     def fetch(self, path: str) -> dict[str, Any]:
-        """Get a file over a session of its own."""
+        """Get a file in a session of its own."""
         with closing(Member(self._spec, self._context)) as member:
             began = time.perf_counter()
             size = member.fetch(path)
             return {"rate": size / 1e9 / (time.perf_counter() - began)}
 
     def close(self) -> dict[str, Any]:
-        """End all sessions."""
+        """Close all sessions."""
         while self._members:
             self._members.pop().close()
         return {}
@@ -216,11 +217,11 @@ def _ask(member: Member, selector: selectors.BaseSelector) -> None:
 
 
 def _answered(selector: selectors.BaseSelector) -> list[Member]:
-    """Those whose answers have come by now; waits for one. Raises Failed when none comes."""
+    """Wait for replies. Return the sessions that have one. Raises Failed if none arrives."""
     found = []
     events = selector.select(PATIENCE)
     if not events:
-        raise Failed(f"no answer within {PATIENCE:.0f} s")
+        raise Failed(f"no reply within {PATIENCE:.0f} s")
     for key, _ in events:
         if key.data.answered():
             selector.unregister(key.fd)
@@ -232,13 +233,13 @@ def _answered(selector: selectors.BaseSelector) -> list[Member]:
 
 
 class Helper:
-    """The helper process, as a measurement has it. A context manager.
+    """The helper process, controlled by a measurement. A context manager.
 
     Args:
-        module: What the process runs.
+        module: The module that the process runs.
 
     Raises:
-        Failed: It could not do what it was asked for.
+        Failed: It could not carry out a command.
     """
 
     def __init__(self, spec: Spec, log: Path, module: str = "benchmarks.crowd") -> None:
@@ -254,13 +255,13 @@ class Helper:
             )
 
     def do(self, what: str, **arguments: object) -> dict[str, Any]:
-        """Have it do something, and wait for the answer."""
+        """Send a command, and wait for the reply."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Failed(f"the sessions had ended before: {what}") from None
+            raise Failed(f"{what}: the helper has ended") from None
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"failed": "it has ended"}
         if "failed" in answer:
@@ -276,7 +277,7 @@ class Helper:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     from ftpserver.net.descriptors import raise_descriptor_limit
 
     raise_descriptor_limit()

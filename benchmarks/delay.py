@@ -1,13 +1,13 @@
-"""A link with delay, and if need be with a limit for each connection: a TCP proxy on loopback.
+"""A link with delay, and optionally a rate limit per connection: a TCP proxy on loopback.
 
-Lives here: the delaying line, the proxy around it, and running it as a process of its own.
-Lives elsewhere: who is measured over it (suite.py).
+Lives here: the delay line, the proxy around it, and running it in a process of its own.
+Lives elsewhere: what is measured over it (suite.py).
 
-Every byte is handed on a fixed time later, in order; with a rate, each connection carries no more
-than that each way, as where its window or a policer on the way limits it. A connection is made as
-over a real link: the server hears of it after three delays (SYN, SYN-ACK, ACK), and the client's
-first bytes come no earlier. What the link lacks: loss, and TCP's slow start. So figures over it
-tell the cost of round trips, and what several connections bring, and nothing else.
+Every byte is passed on after a fixed time, in order. With a rate, each connection carries no more
+than that in each direction, as if limited by its window or by a policer on the way. A connection is
+made as over a real link: the server learns of it after three delays (SYN, SYN-ACK, ACK), and the
+client's first bytes arrive no earlier. The link has no loss, and no slow start of TCP. So
+measurements over it show only the cost of round trips, and the benefit of several connections.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from benchmarks.processes import Server
 
 PIECE = 256 * 1024
 LIMIT = 256 * 1024 * 1024
-"""Most bytes under way in one direction: enough never to limit the speed, yet not memory."""
+"""Most bytes in one direction at a time: enough not to limit the speed, but not all memory."""
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
 
 class DelayLine:
-    """Bytes in at one end, out at the other ``delay`` seconds later, in order.
+    """A line that passes bytes on in order, ``delay`` seconds later.
 
     Args:
-        rate: Bytes a second that go in at most; None for no limit.
-        not_before: Nothing counts as put in earlier than this time.
-        clock, sleep: Of the event loop; others in tests.
+        rate: The most bytes per second to take in; None for no limit.
+        not_before: Earliest time that bytes count as taken in.
+        clock, sleep: Those of the event loop; replaced in tests.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DelayLine:
         self._delay = delay
         self._rate = rate
         self._free = not_before
-        # what a limited line has taken in and not let go of is little: else it were no limit
+        # with a rate, the line must hold little: otherwise the rate would not limit the sender
         self._limit = LIMIT if rate is None else PIECE + int(rate * (2 * delay + 0.1))
         self._clock = clock
         self._sleep = sleep
@@ -60,7 +60,7 @@ class DelayLine:
         self._changed = asyncio.Event()
 
     async def put(self, data: bytes) -> None:
-        """Put bytes in; ``b""`` is the end. Waits while very much is under way."""
+        """Take in bytes; ``b""`` is the end. Waits while the line is full."""
         while self._size > self._limit:
             await self._wait()
         begun = max(self._clock(), self._free)
@@ -72,7 +72,7 @@ class DelayLine:
         self._changed.set()
 
     async def get(self) -> bytes:
-        """The next bytes, once they are due."""
+        """Return the next bytes when they are due."""
         while not self._line:
             await self._wait()
         due, data = self._line[0]
@@ -111,7 +111,7 @@ async def relay(
     delay: float,
     rate: float | None = None,
 ) -> None:
-    """Relay one connection to ``port``, both ways, until both sides have ended."""
+    """Relay one connection to ``port`` in both directions until both sides have ended."""
     established = time.monotonic() + 2 * delay
     up = DelayLine(delay, rate=rate, not_before=established)
     down = DelayLine(delay, rate=rate)
@@ -133,7 +133,7 @@ async def relay(
 
 
 async def serve(port: int, delay: float, rate: float | None = None) -> asyncio.Server:
-    """A proxy to ``port`` on a free port."""
+    """Start a proxy to ``port`` on a free port."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await relay(reader, writer, port, delay, rate)
@@ -148,10 +148,10 @@ async def _run(port: int, delay: float, rate: float | None = None) -> None:
 
 
 class Link(Server):
-    """A proxy in a process of its own, so that it doesn't share our interpreter.
+    """A proxy in a process of its own, so that it does not use our interpreter.
 
     Attributes:
-        port: Connect to this one instead of the server's.
+        port: The port to connect to instead of the server's.
     """
 
     def __init__(self, port: int, delay: float, log: Path, rate: float | None = None) -> None:

@@ -1,14 +1,14 @@
-"""Many clients that each store one small file after another, and go on when it is durable.
+"""Many clients that each store one small file after another, waiting until each is durable.
 
-Lives here: what is measured of that, the disk that it is measured on, and the clients: a helper
-process with all sessions, and one thread.
-Lives elsewhere: a session that costs little (raw.py), the order of things (suite.py).
+Lives here: the measurement, the disk for it, and the clients: a helper process with all sessions in
+one thread.
+Lives elsewhere: a session that uses little CPU time (raw.py), the list of measurements (suite.py).
 
-Everything else about small files is about their number; this is about waiting for the disk. Each
-file is a request of its own, acknowledged once it is durable, and the next one is sent after that.
-So a server that syncs them one after another stores as many as its disk syncs, whatever the number
-of clients. The data directory may lie in memory, where a sync takes no time: this measurement makes
-an ext4 of its own where it can.
+All other measurements of small files are about their number; this one is about waiting for the
+disk. Each file is a request of its own, which is acknowledged when the file is durable; then the
+next one is sent. A server that syncs files one after another stores only as many as its disk can
+sync, whatever the number of clients. The data directory may be in memory, where a sync takes no
+time: so this measurement creates an ext4 of its own if possible.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 CLIENTS = 16
 FIRST = 2
-"""Clients that come first, and are busy when the others do: so `auto` has another process by then.
-Sessions stay where they are."""
+"""Clients that come first and are busy when the others come, so that `auto` has another process by
+then. Sessions are never moved to another process."""
 SIZE = 1024
-"""Bytes of a file."""
+"""Size of a file in bytes."""
 FLOOR = 1000
 GOAL = 1500
-"""Files a second, of all clients together, on an ext4 of its own."""
+"""Files per second, of all clients together, on an ext4 of its own."""
 _DISK = 2 * 1024**3
-"""Bytes of that file system: a sparse file."""
+"""Size of that file system in bytes; its image is a sparse file."""
 _PATIENCE = 60.0
 _NAMES = {"1": "1 worker", "2": "2 workers", "auto": "workers auto"}
 
@@ -59,10 +59,10 @@ _NAMES = {"1": "1 worker", "2": "2 workers", "auto": "workers auto"}
 
 @contextmanager
 def own_disk(place: Path) -> Iterator[Path]:
-    """An ext4 in a file, mounted for this measurement.
+    """Mount an ext4 in a file for this measurement.
 
     Raises:
-        Unavailable: It can't be made or mounted here.
+        Unavailable: It can't be created or mounted here.
     """
     if os.geteuid() != 0:
         raise Unavailable("only root can mount a file system")
@@ -88,20 +88,20 @@ def _call(*command: str) -> None:
         raise Unavailable(f"{command[0]}: {error.stderr.strip()}") from None
 
 
-# what is measured ----------------------------------------------------------------------------
+# the measurement -----------------------------------------------------------------------------
 
 
 def durable(bench: Bench, name: str) -> Table:
-    """Files a second that are acknowledged as durable, of all clients together."""
+    """Measure the files per second that are acknowledged as durable, of all clients together."""
     title = f"{CLIENTS} clients each put files of {SIZE} bytes, one after another, TLS"
     columns = (
-        Column("rate", "durable files/s in all", 0),
+        Column("rate", "durable files/s in total", 0),
         Column("slowest", "ms for 99 of 100", 1),
         Column("server", "server's cores"),
         Column("clients", "clients' cores"),
     )
     table = Table(name, title, columns, more_is_better=True)
-    # not below the data directory: a file in memory has no disk that is waited for
+    # not below the data directory: if that is in memory, there is no disk to wait for
     place = Path(tempfile.mkdtemp(prefix="ftpd-durable-"))
     try:
         with ExitStack() as stack:
@@ -111,7 +111,7 @@ def durable(bench: Bench, name: str) -> Table:
                 disk = bench.place
                 table.notes.append(f"on {workloads.file_system(disk)}, not on ext4: {error}")
             else:
-                table.notes.append("on an ext4 in a file of its own")
+                table.notes.append("on an ext4 of its own, in a file")
             table.notes.append(f"floor: {FLOOR:,}, goal: {GOAL:,}")
             bench.fill(table, [_entry(bench, disk, workers) for workers in _NAMES])
     finally:
@@ -135,7 +135,7 @@ def _entry(bench: Bench, disk: Path, workers: str) -> Entry:
             ):
                 seconds = bench.scale.login_seconds
                 helper.do("open", count=FIRST)
-                # long enough for another process to begin, where that is to be
+                # long enough for another process to start, if there is to be one
                 helper.do("put", size=SIZE, seconds=seconds * (2 if workers == "auto" else 0.25))
                 helper.do("open", count=CLIENTS - FIRST)
                 helper.do("put", size=SIZE, seconds=seconds / 4)  # warm
@@ -159,7 +159,7 @@ def _entry(bench: Bench, disk: Path, workers: str) -> Entry:
 
 
 class _Client:
-    """One session, which has one file under way at a time."""
+    """One session, which stores one file at a time."""
 
     def __init__(self, spec: Spec, directory: str) -> None:
         self.session = Session(spec)
@@ -170,33 +170,33 @@ class _Client:
         self.answered()
 
     def put(self, size: int, rest: bytes) -> None:
-        """Send the next file; ``go_idle`` is what follows its request."""
+        """Send the next file. ``rest`` is what follows the request."""
         name = f"{self._directory}/{self._count}".encode()
         self._count += 1
         self.began = time.perf_counter()
         self.session.send(request(Put(name, size)) + rest)
 
     def answered(self) -> None:
-        """Receive the answer, which has begun to come."""
+        """Receive the reply, which has begun to arrive."""
         self.session.answer(Kind.REPLY)
 
 
 class Clients:
-    """What the helper can be asked to do."""
+    """The commands of the helper process."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._clients: list[_Client] = []
 
     def open(self, count: int) -> dict[str, Any]:
-        """Open so many sessions, each with a directory of its own."""
+        """Open COUNT sessions, each with a directory of its own."""
         first = len(self._clients)
         numbers = range(first, first + count)
         self._clients += [_Client(self._spec, f"/of-{number}") for number in numbers]
         return {}
 
     def put(self, size: int, seconds: float) -> dict[str, Any]:
-        """Have each put one file after another for so long."""
+        """Let each session put one file after another for some seconds."""
         data = bytes(size)
         rest = frames.frame(Kind.DATA, 1, data)
         rest += frames.frame(Kind.END, 1, messages.encode(Sent(size, digests.digest(data))))
@@ -226,7 +226,7 @@ class Clients:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     clients = Clients(Spec(**json.loads(arguments[0])))
     for line in sys.stdin:
         asked = json.loads(line)

@@ -1,12 +1,12 @@
 """Ways to serve many sessions: threads, parked threads, coroutines, greenlets.
 
-Lives here: the engines and what is measured of each, with a crowd of sessions there.
-Lives elsewhere: the crowd (crowd.py), the servers that aren't the product (coroutines.py,
-greenlets.py), the order of things (suite.py).
+Lives here: the engines, and the measurements of each with many sessions.
+Lives elsewhere: the sessions (crowd.py), the servers that are not the product (coroutines.py,
+greenlets.py), the list of measurements (suite.py).
 
-Every engine serves a root of its own with the same account, over TLS, and is asked by the same
-helper process. With the threads' engines it is the product as it comes, gevent runs the same code;
-the coroutine server is a small one, which keeps no quotas, limits, permissions nor audit log.
+Every engine serves a root of its own with the same account, over TLS, and gets requests from the
+same helper process. The engines with threads are the product itself, and gevent runs the same code.
+The coroutine server is a small one without quotas, limits, permissions or audit log.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 AT_ONCE = 100
-"""Most sessions that ask at the same time."""
+"""Most sessions that send requests at the same time."""
 LOG_INS = 50
 _ENOUGH = 50
-"""Sessions, from which on what each of them takes can be told from what the first ones load."""
+"""Fewest sessions for a figure per session: with fewer, what the first ones load dominates it."""
 FETCHES = 5
 MiB = 1024 * 1024
 
 COLUMNS = (
     Column("rate", "requests/s", 0),
     Column("fetch", "transfer GB/s"),
-    Column("each", "KiB for each session", 1),
-    Column("total", "MiB in all", 0),
-    Column("log_in", "ms for a log-in", 1),
+    Column("each", "KiB per session", 1),
+    Column("total", "MiB in total", 0),
+    Column("log_in", "ms per log-in", 1),
 )
 
 
@@ -51,9 +51,9 @@ class Engine:
     """One way to serve.
 
     Attributes:
-        command: The command line for a root and a port.
-        check: Raises Unavailable when it can't be had here.
-        most: Sessions with which it can be measured in reasonable time.
+        command: Function that returns the command line for a root and a port.
+        check: Function that raises Unavailable if the engine is not available here.
+        most: Most sessions that can be measured in reasonable time.
     """
 
     name: str
@@ -80,7 +80,7 @@ def _coroutines(root: Path, port: int) -> list[str]:
 PARKED = Engine("parked threads", _ftpd(program("ftpd")), ours=True)
 ENGINES = (
     PARKED,
-    Engine("a thread each", _ftpd(program("ftpd"), "--threads", "0"), ours=True),
+    Engine("one thread per session", _ftpd(program("ftpd"), "--threads", "0"), ours=True),
     Engine("asyncio", _coroutines),
     Engine(
         "gevent",
@@ -93,10 +93,10 @@ ENGINES = (
 
 @contextmanager
 def serving(engine: Engine, place: Path, size: int) -> Iterator[tuple[Server, Spec]]:
-    """A running server of that kind, with a small file and a large one of ``size`` bytes.
+    """Run a server of that kind, with a small file and a large one of ``size`` bytes.
 
     Raises:
-        Unavailable: It can't be had, or doesn't start.
+        Unavailable: It is not available, or does not start.
     """
     engine.check()
     root = place / "root"
@@ -111,7 +111,7 @@ def serving(engine: Engine, place: Path, size: int) -> Iterator[tuple[Server, Sp
 
 
 def _prepare(root: Path) -> Spec:
-    """A root with its key, an account and a token."""
+    """Create a root with its key, an account and a token. Return how to connect to it."""
     from ftpserver.accounts.accounts import Accounts
     from ftpserver.accounts.tokens import Tokens
     from ftpserver.database import open_state
@@ -133,7 +133,7 @@ def _prepare(root: Path) -> Spec:
 
 @contextmanager
 def _crowd(bench: Bench, engine: Engine) -> Iterator[tuple[Server, Helper]]:
-    """The server, and a helper of which everything was used once: that is nobody's memory."""
+    """Start the server, and a helper that has done everything once, outside of the measurement."""
     place = Path(tempfile.mkdtemp(dir=bench.place))
     try:
         with serving(engine, place, bench.scale.fetch_size) as (server, spec):
@@ -175,14 +175,14 @@ def _fetch(helper: Helper) -> float:
 
 
 def engines(bench: Bench, name: str, count: int) -> Table:
-    """Every engine with so many sessions."""
+    """Measure every engine with COUNT sessions."""
     sessions = f"{count:,} session{'s' if count > 1 else ''}"
-    title = f"{sessions} over TLS, of which at most {AT_ONCE} ask at the same time"
+    title = f"{sessions} over TLS, of which at most {AT_ONCE} send requests at the same time"
     table = Table(name, title, COLUMNS, more_is_better=True)
     table.notes.append(
-        "memory: idle, after the last one has logged in; then, with all of them there, one more "
+        "memory: idle, after the last log-in; then, with all of them connected, one more "
         f"logs in {LOG_INS} times, one fetches {bench.scale.fetch_size // MiB} MiB {FETCHES} "
-        "times, and all ask (stat) in turns. asyncio: no quotas, limits, permissions, audit log"
+        "times, and all send requests (stat). asyncio: no quotas, limits, permissions, audit log"
     )
     rounds = 1 if count >= bench.scale.crowd else bench.scale.rounds
     say = say_to_stderr(name)
@@ -190,7 +190,7 @@ def engines(bench: Bench, name: str, count: int) -> Table:
         row = Row(engine.name, engine.ours)
         try:
             if count > engine.most:
-                raise Unavailable("given up: with 10,000 sessions it was not done after 8 minutes")
+                raise Unavailable("skipped: with 10,000 sessions it took more than 8 minutes")
             for number in range(rounds):
                 say(f"round {number + 1}: {engine.name}")
                 row.add(_figures(bench, engine, count))
@@ -202,19 +202,19 @@ def engines(bench: Bench, name: str, count: int) -> Table:
 
 
 def idle_many(bench: Bench, name: str) -> Table:
-    """What thousands of idle sessions take from whoever has something to do."""
+    """Measure how thousands of idle sessions slow down a transfer and a log-in."""
     count = bench.scale.crowd
     columns = (
         Column("fetch", "transfer GB/s"),
-        Column("log_in", "ms for a log-in", 1),
-        Column("total", "MiB in all", 0),
+        Column("log_in", "ms per log-in", 1),
+        Column("total", "MiB in total", 0),
     )
     table = Table(name, f"one transfer and one log-in beside {count:,} idle sessions, TLS", columns)
     table.more_is_better = True
     alone, beside = Row("alone", ours=True), Row(f"beside {count:,}", ours=True)
     say = say_to_stderr(name)
     with _crowd(bench, PARKED) as empty, _crowd(bench, PARKED) as full:
-        say(f"{count:,} sessions are opened")
+        say(f"opening {count:,} sessions")
         full[1].do("open", count=count)
         for number in range(bench.scale.rounds):
             for row, (server, helper) in ((alone, empty), (beside, full)):

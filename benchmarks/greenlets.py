@@ -1,7 +1,7 @@
-"""`ftpd` on gevent: the code of the threads, unchanged, with greenlets in their place.
+"""`ftpd` on gevent: the unchanged code, with greenlets in place of threads.
 
-Lives here: the patching, which has to come before everything else is imported.
-Lives elsewhere: what it is compared with (engines.py).
+Lives here: the patching, which must come before all other imports.
+Lives elsewhere: the comparison (engines.py).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from benchmarks.processes import Unavailable
 
 
 def check() -> None:
-    """Raises Unavailable when gevent isn't there."""
+    """Raise Unavailable if gevent is not installed."""
     if importlib.util.find_spec("gevent") is None:
         raise Unavailable("gevent is not installed (pip install gevent)")
 
 
 def main() -> None:
-    """Entry point: the command line of `ftpd`."""
+    """Run the command line of `ftpd`."""
     from gevent import monkey
 
     monkey.patch_all()

@@ -1,8 +1,8 @@
 """Measuring: one command with its resources, interleaved rounds, medians and ratios.
 
-Lives here: how figures come about, whatever they are of.
-Lives elsewhere: what is measured (suite.py), servers' resources (processes.py), how figures are
-shown (report.py).
+Lives here: everything that is independent of what is measured.
+Lives elsewhere: the measurements (suite.py), servers' resources (processes.py), showing figures
+(report.py).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Self
 from benchmarks.processes import Unavailable, clean_environment, last_line
 
 SLOW_SECONDS = 15.0
-"""Whoever takes longer for the warm-up round is measured once, not in every round."""
+"""A peer that takes longer than this for the warm-up round is measured only once."""
 
 Figures = Mapping[str, float]
-"""What one round gave: a value for each column."""
+"""The result of one round: a value for each column."""
 
 
 class Failed(Unavailable):
@@ -43,7 +43,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of a command: wall and CPU seconds (with its children), most bytes resident."""
+    """One run of a command: wall and CPU seconds (with its children), peak resident bytes."""
 
     seconds: float
     cpu: float
@@ -51,7 +51,7 @@ class Ran:
 
 
 def run(command: Command, log: Path, patience: float) -> Ran:
-    """Run a command to its end; its output goes to ``log``.
+    """Run a command to its end. Its output goes to ``log``.
 
     Raises:
         Failed: It took longer than ``patience`` seconds, or its status is not 0.
@@ -66,11 +66,12 @@ def run_together(
     """Run commands at the same time, each with a log of its own.
 
     Returns:
-        Wall seconds from starting the first to the end of the last, and what each of them took. A
-        command's own seconds go on until those before it in order have ended, too.
+        Wall seconds from starting the first to the end of the last, and the resources of each. The
+            wall seconds of a command include waiting for the end of those before it in the list.
 
     Raises:
-        Failed: As ``run``, of the first in order that failed. The others are stopped then.
+        Failed: As in ``run``, for the first command in the list that failed. The others are
+            stopped.
     """
     with ExitStack() as stack:
         began = time.perf_counter()
@@ -83,7 +84,7 @@ def run_together(
 
 
 class _Running:
-    """A command that was started. When the context is left, it has ended in any case."""
+    """A running command. After the end of the context it has ended in any case."""
 
     def __init__(self, command: Command, log: Path, patience: float) -> None:
         self._log = log
@@ -97,7 +98,7 @@ class _Running:
         self._watch.start()
 
     def wait(self) -> Ran:
-        """Until it has ended. Raises Failed."""
+        """Wait until it has ended. Raises Failed."""
         _, status, usage = os.wait4(self._process.pid, 0)
         seconds = time.perf_counter() - self._began
         self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -134,11 +135,11 @@ def start(command: Command, **streams: object) -> subprocess.Popen[bytes]:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a command of ours and what it has started."""
+    """Kill a command that was started here, and its descendants."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it has ended just now
+        pass  # it has just ended
 
 
 # rounds --------------------------------------------------------------------------------------
@@ -146,12 +147,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Entry:
-    """Somebody who takes part in a measurement.
+    """A participant in a measurement.
 
     Attributes:
-        attempt: One round: prepares, measures, checks; returns the figures.
-        ours: Whether it is the product.
-        limit: Not a file transfer: shown for comparison, and never the best peer.
+        attempt: Function for one round: prepares, measures, checks; returns the figures.
+        ours: True for the product.
+        limit: True if it transfers no files: shown for comparison, but never the best peer.
     """
 
     name: str
@@ -162,7 +163,7 @@ class Entry:
 
 @dataclass
 class Row:
-    """What one entry gave: for each column the values of all rounds."""
+    """The results of one entry: for each column, the values of all rounds."""
 
     name: str
     ours: bool = False
@@ -170,12 +171,12 @@ class Row:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, figures: Figures) -> None:
-        """Take the figures of one round."""
+        """Add the figures of one round."""
         for column, value in figures.items():
             self.values.setdefault(column, []).append(value)
 
     def median(self, column: str) -> float | None:
-        """The median of a column; None when it was not measured."""
+        """Return the median of a column; None if it was not measured."""
         values = self.values.get(column)
         return statistics.median(values) if values else None
 
@@ -183,10 +184,10 @@ class Row:
 def interleave(
     entries: Sequence[Entry], rounds: int, say: Callable[[str], None]
 ) -> tuple[list[Row], list[str]]:
-    """An uncounted warm-up round, then ``rounds`` in which everybody has a turn.
+    """Run an uncounted warm-up round, then ``rounds`` rounds, each with one turn of every entry.
 
     Returns:
-        The rows of those that came through, and a line for each of the others.
+        The rows of the entries that succeeded, and a note for each of the others.
     """
     rows = {entry.name: Row(entry.name, entry.ours, entry.limit) for entry in entries}
     notes: list[str] = []
@@ -226,11 +227,11 @@ class Column:
 
 @dataclass
 class Table:
-    """One measurement.
+    """The results of one measurement.
 
     Attributes:
-        columns: The first decides.
-        more_is_better: Of the first column's values.
+        columns: The first one decides the comparison.
+        more_is_better: True if larger values of the first column are better.
     """
 
     name: str
@@ -241,7 +242,7 @@ class Table:
     more_is_better: bool = False
 
     def advantage(self, ours: Row, peer: Row) -> float | None:
-        """How many times better ours is than a peer: above 1 is ahead, below 1 behind."""
+        """Return how many times better ours is than a peer: above 1 is ahead, below 1 behind."""
         key = self.columns[0].key
         mine, theirs = ours.median(key), peer.median(key)
         if mine is None or theirs is None or mine <= 0 or theirs <= 0:
@@ -249,11 +250,11 @@ class Table:
         return mine / theirs if self.more_is_better else theirs / mine
 
     def our_row(self) -> Row | None:
-        """The first row of the product."""
+        """Return the first row of the product."""
         return next((row for row in self.rows if row.ours), None)
 
     def best_peer(self) -> Row | None:
-        """The best of the others."""
+        """Return the best row of the others."""
         key = self.columns[0].key
         peers = [row for row in self.rows if not row.ours and not row.limit and row.median(key)]
         pick = max if self.more_is_better else min
@@ -261,7 +262,7 @@ class Table:
 
 
 def say_to_stderr(prefix: str) -> Callable[[str], None]:
-    """Progress for whoever watches."""
+    """Return a function that prints progress to standard error."""
 
     def say(text: str) -> None:
         print(f"{prefix}: {text}", file=sys.stderr, flush=True)

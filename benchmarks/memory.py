@@ -1,11 +1,10 @@
 """The memory of our client and server with trees of very many files.
 
-Lives here: one transfer of each tree, and the peak of both sides.
-Lives elsewhere: the peak of a client's process by itself (peak.py), that of a server
-(processes.py).
+Lives here: one transfer of each tree, and the peak memory of both sides.
+Lives elsewhere: the peak of a client's process alone (peak.py), that of a server (processes.py).
 
-The files are empty: what is asked is what each file takes from the client, not from the disk.
-Results are counted instead of compared, so that this process stays small, too.
+The files are empty: this measures what each file costs the client, not the disk. Results are
+counted instead of compared, so that this process stays small, too.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ COLUMNS = (
 
 
 def peaks(bench: Bench, name: str, *, up: bool) -> Table:
-    """One transfer of each number of files, each with a server of its own."""
+    """Measure one transfer for each number of files, each with a server of its own."""
     way = "up" if up else "down"
-    table = Table(name, f"the most memory that a transfer of empty files takes, {way}", COLUMNS)
+    table = Table(name, f"the peak memory of a transfer of empty files, {way}", COLUMNS)
     say = say_to_stderr(name)
     for files in bench.scale.memory_files:
         who = f"ours, {files:,} files"
@@ -46,7 +45,7 @@ def peaks(bench: Bench, name: str, *, up: bool) -> Table:
                 table.rows.append(row)
         except (Unavailable, OSError) as error:
             table.notes.append(f"{who}: {error}")
-    table.notes.append("measured once. Flat is 1.00 ×, however many files there are")
+    table.notes.append("measured once. 1.00 × means that memory does not grow with the files")
     return table
 
 

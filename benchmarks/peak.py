@@ -1,13 +1,14 @@
-"""The most memory that one command has had, without what its parent had.
+"""The peak memory of one command, without the memory of its parent.
 
 Lives here: a small process that starts the command and waits for it.
-Lives elsewhere: what is measured with it (memory.py).
+Lives elsewhere: the measurement that uses it (memory.py).
 
-The kernel counts the memory of a process from its fork on: a child of a large process has had much
-before it runs its program. This one imports little for that reason: nothing of the other modules.
+The kernel counts the memory of a process from its fork on, so the child of a large process has a
+high peak before it runs its program. Therefore this process imports little, and none of the other
+modules.
 
-``python -m benchmarks.peak RESULT COMMAND…`` writes the bytes to RESULT and ends with the command's
-exit status.
+``python -m benchmarks.peak RESULT COMMAND…`` writes the number of bytes to RESULT and exits with
+the command's status.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     result, *command = arguments
     child = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)

@@ -1,10 +1,10 @@
 """Servers as child processes: starting and stopping them, their CPU time and their memory.
 
-Lives here: everything that is read from /proc, and the promise that no server outlives us.
-Lives elsewhere: which servers (peers/), running the clients that are timed (measure.py).
+Lives here: everything that is read from /proc, and stopping every server that was started.
+Lives elsewhere: which servers (peers/), running the timed clients (measure.py).
 
-Only processes that were started here are ever signalled, by their id: the child itself, and
-those of its descendants that are still the same processes when it has ended.
+Only processes that were started here are ever signalled, by their ID: the child itself, and
+descendants that are still the same processes after it has ended.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ STOP_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0
 CALM_SECONDS = 0.4
 CALM_SHARE = 0.15
-"""Of one core: what others may use in CALM_SECONDS for the machine to be calm."""
+"""The share of one core that other processes may use in CALM_SECONDS on a calm machine."""
 
 
 class Unavailable(Exception):
-    """Somebody can't take part; the text says why, in one line."""
+    """A peer can't take part. The text says why, in one line."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """What /proc/PID/stat says about a process.
+    """The state of a process in /proc/PID/stat.
 
     Attributes:
-        cpu: Seconds, its own and those of its children that it has waited for.
-        started: Ticks since the machine started: together with the id it names one process.
+        cpu: CPU seconds of its own, and of its children that it has waited for.
+        started: Ticks since boot; together with the ID this identifies a process.
     """
 
     pid: int
@@ -48,7 +48,7 @@ class Stat:
 
 
 def parse_stat(text: str) -> Stat:
-    """Read a line of /proc/PID/stat. The program's name may contain anything."""
+    """Parse a line of /proc/PID/stat. The program's name may contain anything."""
     before, _, after = text.rpartition(")")
     fields = after.split()
     used = sum(int(fields[index]) for index in range(11, 15))  # utime stime cutime cstime
@@ -69,7 +69,7 @@ def _all() -> Iterator[Stat]:
 
 
 def tree(root: int) -> list[Stat]:
-    """A process and all its living descendants."""
+    """Return a process and all its living descendants."""
     children: dict[int, list[Stat]] = {}
     found = []
     for stat in _all():
@@ -82,9 +82,9 @@ def tree(root: int) -> list[Stat]:
 
 
 def parse_busy(text: str) -> float:
-    """Seconds of CPU that all cores have spent so far other than idle, out of /proc/stat.
+    """Return the CPU seconds that all cores have not been idle, from the text of /proc/stat.
 
-    What a hypervisor took away counts too: it is just as little ours.
+    Time that the hypervisor took away counts, too: it is not available to us either.
     """
     values = [int(value) for value in text.splitlines()[0].split()[1:9]]
     idle = values[3] + values[4]  # idle, iowait
@@ -92,12 +92,12 @@ def parse_busy(text: str) -> float:
 
 
 def busy() -> float:
-    """Seconds of CPU that the whole machine has spent so far."""
+    """Return the CPU seconds that the whole machine has spent so far."""
     return parse_busy(Path("/proc/stat").read_text())
 
 
 def wait_for_calm(patience: float) -> None:
-    """Until the machine has nearly nothing else to do, or ``patience`` seconds have passed."""
+    """Wait until the machine is nearly idle, or ``patience`` seconds have passed."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         before = busy()
@@ -108,14 +108,14 @@ def wait_for_calm(patience: float) -> None:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a process tree occupies: resident, and with what is shared split up."""
+    """Memory of a process tree in bytes: resident, and with shared pages divided up."""
 
     resident: int
     proportional: int
 
 
 def parse_kilobytes(text: str, name: str) -> int:
-    """The bytes of one line ``Name:   123 kB`` of a file in /proc; 0 without such a line."""
+    """Return the bytes in the line ``Name:   123 kB`` of a file in /proc; 0 without such a line."""
     for line in text.splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -123,35 +123,35 @@ def parse_kilobytes(text: str, name: str) -> int:
 
 
 def memory(pids: Sequence[int]) -> Memory:
-    """What these processes occupy together."""
+    """Return the memory of these processes together."""
     resident = proportional = 0
     for pid in pids:
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         resident += parse_kilobytes(text, "Rss")
         proportional += parse_kilobytes(text, "Pss")
     return Memory(resident, proportional)
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment in which nothing of the caller's own set-up counts."""
+    """Return an environment without settings of the caller that affect the programs."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("FTP_", "FTPD_", "XDG_", "RSYNC_", "RCLONE_", "SSH_"))
-        and name != "PYTHONDONTWRITEBYTECODE"  # an installed program isn't compiled at each start
+        and name != "PYTHONDONTWRITEBYTECODE"  # an installed program has compiled modules
         and not name.lower().endswith("_proxy")
     }
     return kept | {"LC_ALL": "C.UTF-8"} | dict(more or {})
 
 
 class Server:
-    """A running server. Started by the constructor, ended by ``stop``.
+    """A running server. The constructor starts it, ``stop`` stops it.
 
     Args:
-        log: Takes its standard streams; all three, because vsftpd complains on its first.
+        log: File for all three standard streams; vsftpd complains on standard input.
     """
 
     def __init__(
@@ -172,16 +172,16 @@ class Server:
                 stderr=streams,
                 env=clean_environment(env),
                 cwd=cwd or log.parent,
-                start_new_session=True,  # Ctrl-C is for us: servers end by stop()
+                start_new_session=True,  # Ctrl-C goes to us only: servers are ended by stop()
             )
 
     @property
     def pid(self) -> int:
-        """The id of its first process."""
+        """The ID of its first process."""
         return self._process.pid
 
     def wait_for_port(self, port: int) -> None:
-        """Until it accepts connections. Raises Unavailable when it ends or takes too long."""
+        """Wait until it accepts connections. Raises Unavailable if it ends or takes too long."""
         for _ in self._trying(f"did not listen on port {port}"):
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -191,8 +191,8 @@ class Server:
         self.note_idle()
 
     def wait_for_line(self, start: str) -> str:
-        """Until it has printed a line that begins so; the rest of that line."""
-        for _ in self._trying(f"did not say {start!r}"):
+        """Wait until it has printed a line with this start. Return the rest of that line."""
+        for _ in self._trying(f"did not print {start!r}"):
             for line in self.log.read_text(errors="replace").splitlines():
                 if line.startswith(start):
                     self.note_idle()
@@ -210,19 +210,19 @@ class Server:
 
     @property
     def complaint(self) -> str:
-        """The last line it has printed."""
+        """The last line that it has printed."""
         return last_line(self.log)
 
     def note_idle(self) -> None:
-        """Remember how many processes it has while nobody is connected."""
+        """Remember the number of its processes while no client is connected."""
         time.sleep(0.1)
         self._idle = len(tree(self.pid))
 
     def settle(self) -> list[Stat]:
-        """Its processes, once those of ended sessions are gone.
+        """Wait until the processes of ended sessions are gone. Return the others.
 
-        Those that don't go belong to it from now on: a server may start more workers when it has
-        more to do.
+        Processes that do not end are counted as the server's own from then on: it may start more
+        workers when it has more to do.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while len(found := tree(self.pid)) > self._idle and time.monotonic() < deadline:
@@ -231,26 +231,26 @@ class Server:
         return found
 
     def cpu(self) -> float:
-        """Seconds of CPU that it has used so far, with all its children that have ended."""
+        """Return the CPU seconds used so far, including those of ended children."""
         return sum(stat.cpu for stat in self.settle())
 
     def memory(self) -> Memory:
-        """What it occupies, all its processes together."""
+        """Return the memory of all its processes together."""
         return memory([stat.pid for stat in tree(self.pid)])
 
     def reset_peak(self) -> None:
-        """Begin anew to measure the most that it has occupied."""
+        """Restart the measurement of the peak memory."""
         for stat in tree(self.pid):
             try:
                 Path(f"/proc/{stat.pid}/clear_refs").write_text("5")
             except OSError:
-                pass  # it has ended; or an older kernel, and the peak is that of its whole life
+                pass  # it has ended; or the kernel is older, and the peak is that of its lifetime
 
     def peak(self) -> int:
-        """The most bytes that it had resident since ``reset_peak``.
+        """Return the most bytes that were resident since ``reset_peak``.
 
-        Of several processes it is the sum of what each had at most, shared pages counted for each:
-        no less than the truth.
+        For several processes this is the sum of their peaks, with shared pages counted for each of
+        them: an upper bound.
         """
         found = 0
         for stat in tree(self.pid):
@@ -262,7 +262,7 @@ class Server:
         return found
 
     def stop(self) -> None:
-        """End it and whatever it has started. Can be called twice."""
+        """Stop it and all processes that it has started. Can be called twice."""
         if self._process.returncode is not None:
             return
         below = tree(self.pid)[1:]
@@ -278,7 +278,7 @@ class Server:
                 try:
                     os.kill(stat.pid, signal.SIGTERM)
                 except ProcessLookupError:
-                    pass  # just now
+                    pass  # it has just ended
 
     def __enter__(self) -> Self:
         return self
@@ -288,12 +288,12 @@ class Server:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Return the last line of a log that is not empty."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def free_port() -> int:
-    """A port on loopback that nobody uses now."""
+    """Return a port on loopback that is not in use now."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])

@@ -1,11 +1,11 @@
-"""Where our own time goes: one transfer with a profiler on both sides.
+"""Profiles of our own programs: one transfer with a profiler on both sides.
 
-Lives here: cProfile in every thread of either process; py-spy when it is asked for.
+Lives here: cProfile in every thread of both processes; py-spy on request.
 Lives elsewhere: the transfers (suite.py), starting `ftpd` and `ftp` (peers/ours.py).
 
-cProfile counts CPU seconds of each thread, so that waiting costs nothing; it makes calls look
-dearer than they are. py-spy tells lines and disturbs little; but a thread that waits for a lock
-or a queue often counts as running.
+cProfile counts CPU seconds of each thread, so waiting costs nothing, but calls look more expensive
+than they are. py-spy shows lines and disturbs little, but a thread that waits for a lock or a queue
+often counts as running.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Threads:
-    """A profile for each thread of this process. ``_lock`` guards the list of finished ones."""
+    """One profile per thread of this process. ``_lock`` guards the list of finished ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,12 +53,12 @@ class Threads:
         self._refused = 0
 
     def run(self, action: object) -> None:
-        """Call ``action`` under a profile of its own."""
+        """Call ``action`` with a profile of its own."""
         assert callable(action)
         profile = cProfile.Profile(time.thread_time)
         try:
             profile.enable()
-        except ValueError:  # Python 3.12 and later: one at a time in a process
+        except ValueError:  # Python 3.12 and later allow only one at a time in a process
             self._refused += 1
             action()
             return
@@ -70,7 +70,7 @@ class Threads:
                 self._profiles.append(profile)
 
     def install(self) -> None:
-        """Have every thread that starts from now on run under a profile."""
+        """Profile every thread that starts from now on."""
         original = threading.Thread.run
         threads = self
 
@@ -80,16 +80,16 @@ class Threads:
         threading.Thread.run = run_profiled  # type: ignore[method-assign]
 
     def write(self, path: str) -> None:
-        """Write what all threads together have done."""
+        """Write the sum of all threads' profiles."""
         with self._lock:
             stats = pstats.Stats(*self._profiles)
         stats.dump_stats(path)
         if self._refused:
-            print(f"{self._refused} threads went unprofiled: install py-spy", file=sys.stderr)
+            print(f"{self._refused} threads were not profiled: use py-spy", file=sys.stderr)
 
 
 def profiled(path: str, module: str, arguments: list[str]) -> None:
-    """Run ``module.main()`` as a program would, and write the profile at its end."""
+    """Run ``module.main()`` as a program would, and write the profile at the end."""
     sys.argv = [module.removesuffix(".cli"), *arguments]
     main = importlib.import_module(module).main
     threads = Threads()
@@ -104,22 +104,22 @@ def profiled(path: str, module: str, arguments: list[str]) -> None:
 
 
 def profile(bench: Bench, name: str, profiler: str) -> str:
-    """Profile one transfer; the top functions of both sides as text. Raises Unavailable."""
+    """Profile one transfer. Return the top functions of both sides as text. Raises Unavailable."""
     what, up = PROFILES[name]
     source = bench.small if what == "small" else bench.large
     ours = Ours(bench.place / "profiled", tls=True)
     ours.place.mkdir()
     bench.peers["profiled"] = ours
     ours.start()
-    # a round without the profiler, so that no first touch is profiled; `down` stays stored
+    # an upload without the profiler, so that first-time costs are not profiled; `down` stays stored
     ours.offer(source.path, "down")
     by = {"cprofile": _by_cprofile, "py-spy": _by_py_spy}[profiler]
     return by(bench, ours, command_of(bench, ours, source.path, up))
 
 
 def command_of(bench: Bench, ours: Ours, source: Path, up: bool) -> Command:
-    """The transfer to be profiled: a tree over one connection, so that the profile shows the thread
-    that works, and not how several wait for each other."""
+    """Return the transfer to profile. A tree uses one connection, so that the profile shows the
+    thread that works, and not how several wait for each other."""
     if source.is_dir():
         ours = ours.over(1)
     if up:
@@ -156,7 +156,7 @@ def _wrapped(output: Path, name: str) -> list[str]:
 
 
 def top_of_stats(path: Path) -> str:
-    """The functions that cost most by themselves."""
+    """Return the functions with the highest cost of their own."""
     out = io.StringIO()
     stats = pstats.Stats(str(path), stream=out)
     stats.sort_stats("tottime").print_stats(TOP)
@@ -165,7 +165,7 @@ def top_of_stats(path: Path) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Paths from the project's root, or from the standard library's."""
+    """Return a text with paths relative to the project, or to the standard library."""
     for prefix in (str(ROOT), str(Path(os.__file__).parent.parent), sys.prefix):
         text = text.replace(prefix + os.sep, "")
     return text
@@ -175,11 +175,11 @@ def _shorten(text: str) -> str:
 
 
 _WAITING = re.compile(r"\b(select|wait|_wait_for_tstate_lock|_housekeeping|poll) \(")
-"""What it takes for running although it isn't."""
+"""Functions that py-spy shows as running although they wait."""
 
 
 def _py_spy() -> str:
-    """Where it is. Raises Unavailable."""
+    """Return the path of py-spy. Raises Unavailable."""
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     found = shutil.which("py-spy", path=path)
     if found is None:
@@ -196,7 +196,7 @@ def _by_py_spy(bench: Bench, ours: Ours, command: Command) -> str:
             [*record, str(server), "--pid", str(ours.server.pid)], stdout=out, stderr=out
         )
     try:
-        time.sleep(1.0)  # it says nothing reliable once it has attached
+        time.sleep(1.0)  # it takes some time to attach, and does not report when it has
         argv = [*record, str(client), "--", *command.argv]
         ran = run(Command(argv, command.env), bench.log(ours), PATIENCE)
         ours.stop()
@@ -212,12 +212,12 @@ def _by_py_spy(bench: Bench, ours: Ours, command: Command) -> str:
 
 
 def top_of_samples(path: Path) -> str:
-    """The functions that were running most often."""
+    """Return the functions that were running most often."""
     return _shorten(format_samples(path.read_text().splitlines()))
 
 
 def format_samples(lines: Iterable[str]) -> str:
-    """Lines ``outer;inner COUNT``: the share of each function by itself, and with its callees."""
+    """Format lines ``outer;inner COUNT`` as each function's share alone, and with its callees."""
     alone: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for line in lines:

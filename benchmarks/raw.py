@@ -1,11 +1,11 @@
-"""Clients that cost little: what they use of the processor, the server can't have.
+"""Clients that use little CPU time, which is then available to the server.
 
-Lives here: a helper process with one session, which sends requests that were made beforehand, and
-takes the answers without looking into them. Lives elsewhere: driving it (crowd.Helper), what is
-measured with it (several.py).
+Lives here: a helper process with one session, which sends prepared requests, and receives the
+replies without decoding them.
+Lives elsewhere: controlling it (crowd.Helper), the measurements (several.py).
 
-How long an answer is, is found out by asking once. Of a large file not even the encryption is
-undone: bytes are thrown away inside the kernel, and counted.
+The length of a reply is found out by one request before. A large file is not even decrypted: the
+kernel discards its bytes, which are only counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ftpwire.frames import HEADER, HEADER_SIZE, Kind
 from ftpwire.messages import Get, Hello, LoginToken, Message, Put, Sent
 
 BATCH = 200
-"""Requests that are sent at once. Another batch is under way while the answers of one come."""
+"""Requests that are sent at once. The next batch is sent before the replies to one are received."""
 _MUCH = 1024 * 1024
 
 
@@ -43,7 +43,7 @@ class Session:
         self._socket = context.wrap_socket(raw)
         self._buffer = memoryview(bytearray(_MUCH))
         self.kind = 0
-        """Of the last frame."""
+        """The kind of the last frame."""
         hello = Hello(max_control=frames.MAX_CONTROL, max_data=frames.MAX_DATA)
         self.send(frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello)))
         self.frame()
@@ -51,11 +51,11 @@ class Session:
         self.frame()
 
     def close(self) -> None:
-        """End it."""
+        """Close the session."""
         self._socket.close()
 
     def fileno(self) -> int:
-        """Of its socket."""
+        """Return the descriptor of its socket."""
         return self._socket.fileno()
 
     def send(self, data: bytes) -> None:
@@ -63,7 +63,7 @@ class Session:
         self._socket.sendall(data)
 
     def frame(self) -> int:
-        """Receive one frame; returns its size. Raises Failed for a refusal."""
+        """Receive one frame. Return its size. Raises Failed for an ERROR."""
         size, kind, _ = HEADER.unpack(self._exactly(HEADER_SIZE))
         payload = self._exactly(size)
         if kind == Kind.ERROR:
@@ -76,61 +76,61 @@ class Session:
         while len(data) < size:
             piece = self._socket.recv(size - len(data))
             if not piece:
-                raise Failed("the server has ended the connection")
+                raise Failed("the server has closed the connection")
             data += piece
         return bytes(data)
 
     def answer(self, last: Kind) -> int:
-        """Receive frames up to one of a kind; returns the bytes of all of them."""
+        """Receive frames up to one of a kind. Return the number of bytes of all of them."""
         size = self.frame()
         while self.kind != last:
             size += self.frame()
         return size
 
     def drain(self, size: int) -> None:
-        """Take so many bytes, whatever they are."""
+        """Receive and discard SIZE bytes."""
         while size:
             count = self._socket.recv_into(self._buffer[: min(size, _MUCH)])
             if not count:
-                raise Failed("the server has ended the connection")
+                raise Failed("the server has closed the connection")
             size -= count
 
     def discard(self, size: int) -> None:
-        """Have the kernel throw away so many bytes as they come over the network."""
+        """Let the kernel discard SIZE encrypted bytes as they arrive. The session ends."""
         raw = socket.socket(fileno=self._socket.detach())
         raw.settimeout(PATIENCE)
         try:
             while size > 0:
                 count = raw.recv_into(self._buffer, _MUCH, socket.MSG_TRUNC)
                 if not count:
-                    raise Failed("the server has ended the connection")
+                    raise Failed("the server has closed the connection")
                 size -= count
         finally:
             raw.close()
 
 
 def request(message: Message) -> bytes:
-    """A request's frame."""
+    """Return a request's frame."""
     return frames.frame(Kind.REQUEST, 1, messages.encode(message))
 
 
 class Client:
-    """What the helper can be asked to do."""
+    """The commands of the helper process."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._session = Session(spec)
         self._named = 0
-        """Names that have been used."""
+        """Number of names that have been used."""
 
     def down(self, path: str, seconds: float) -> dict[str, Any]:
-        """Get a small file again and again."""
+        """Get a small file repeatedly."""
         one = request(Get(path.encode()))
         self._session.send(one)
         return self._repeat(one * BATCH, self._session.answer(Kind.END), seconds)
 
     def up(self, directory: str, size: int, seconds: float) -> dict[str, Any]:
-        """Put small files, over those of the batch before."""
+        """Put small files; each batch replaces the files of the one before."""
         data = bytes(size)
         rest = frames.frame(Kind.DATA, 1, data)
         rest += frames.frame(Kind.END, 1, messages.encode(Sent(size, digests.digest(data))))
@@ -141,7 +141,7 @@ class Client:
         return self._repeat(b"".join(put + rest for put in puts), answer, seconds)
 
     def one_by_one(self, directory: str, size: int, seconds: float) -> dict[str, Any]:
-        """Put small files under ever new names, each once the one before is answered."""
+        """Put small files with new names, each after the reply to the one before."""
         data = bytes(size)
         rest = frames.frame(Kind.DATA, 1, data)
         rest += frames.frame(Kind.END, 1, messages.encode(Sent(size, digests.digest(data))))
@@ -168,7 +168,7 @@ class Client:
         return {"rate": count / passed, "cores": cpu / passed}
 
     def large(self, path: str, size: int, times: int) -> dict[str, Any]:
-        """Get a large file so often, each time over a session of its own."""
+        """Get a large file TIMES times, each time in a session of its own."""
         cpu, began = time.process_time(), time.perf_counter()
         for _ in range(times):
             session = Session(self._spec)
@@ -182,7 +182,7 @@ class Client:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     client = Client(Spec(**json.loads(arguments[0])))
     for line in sys.stdin:
         asked = json.loads(line)

@@ -1,6 +1,7 @@
-"""Showing figures: Markdown for people and for docs/benchmarks.md, JSON for machines.
+"""Showing figures: Markdown for the terminal and docs/benchmarks.md, JSON for programs.
 
-Lives here: formats. Lives elsewhere: how figures come about (measure.py, suite.py).
+Lives here: the formats.
+Lives elsewhere: measuring (measure.py, suite.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ END = "<!-- figures: end -->"
 
 @dataclass
 class Machine:
-    """Where and when it was measured."""
+    """The machine and the time of a run."""
 
     date: str
     cores: int
@@ -36,7 +37,7 @@ class Machine:
 
     @classmethod
     def here(cls, directory: str, rounds: int) -> Machine:
-        """This machine, now."""
+        """Return a description of this machine, now."""
         return cls(
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             cores=len(os.sched_getaffinity(0)),
@@ -50,13 +51,13 @@ class Machine:
 
     @property
     def lines(self) -> list[str]:
-        """A few lines of Markdown."""
+        """The description as a few lines of Markdown."""
         return [
             f"{self.date} · {self.cores} cores ({self.processor}), loopback, {self.directory} · "
             f"{self.system}, Python {self.python} · medians of {self.rounds} interleaved rounds "
             f"(min–max) · load before {self.load_before:.2f}, after {self.load_after:.2f}",
             "",
-            "Measured against: " + (" · ".join(self.versions) or "nobody"),
+            "Measured against: " + (" · ".join(self.versions) or "no other server"),
         ]
 
 
@@ -72,12 +73,12 @@ def _processor() -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """A figure with as many digits as its column has."""
+    """Return a figure with the digits of its column."""
     return f"{value:,.{digits}f}"
 
 
 def cell(row: Row, column: Column, with_range: bool) -> str:
-    """The median, and what it varied between."""
+    """Return the median, and optionally the range of all rounds."""
     values = row.values.get(column.key)
     if not values:
         return "–"
@@ -91,7 +92,7 @@ def cell(row: Row, column: Column, with_range: bool) -> str:
 
 
 def verdict(table: Table) -> str | None:
-    """One line: ours against the best peer, whoever is ahead."""
+    """Return one line that compares ours with the best peer."""
     ours, best = table.our_row(), table.best_peer()
     if ours is None or best is None or (times := table.advantage(ours, best)) is None:
         return None
@@ -100,7 +101,7 @@ def verdict(table: Table) -> str | None:
 
 
 def markdown(table: Table) -> str:
-    """A table with its verdict and remarks."""
+    """Return a table with its comparison and notes."""
     lines = [f"### {table.name}: {table.title}", ""]
     if table.rows:
         lines += _grid(table) + [""]
@@ -125,7 +126,7 @@ def _grid(table: Table) -> list[str]:
 
 
 def record(machine: Machine, tables: list[Table]) -> dict[str, Any]:
-    """All of it, every round's figures too."""
+    """Return everything for JSON, including the values of every round."""
     return {
         "machine": asdict(machine),
         "tables": [
@@ -154,12 +155,12 @@ def write_json(path: Path, machine: Machine, tables: list[Table]) -> None:
 
 
 def whole(machine: Machine, tables: list[Table]) -> str:
-    """Everything as Markdown."""
+    """Return everything as Markdown."""
     return "\n".join([*machine.lines, "", *(markdown(table) for table in tables)])
 
 
 def replace_between(text: str, figures: str) -> str:
-    """A document with the part between its two marks replaced. Raises ValueError."""
+    """Return a document with the part between its two marks replaced. Raises ValueError."""
     if BEGIN not in text or END not in text:
         raise ValueError(f"the document needs the lines {BEGIN} and {END}")
     before, rest = text.split(BEGIN, 1)

@@ -1,11 +1,11 @@
-"""Log-ins one after another, and many idle sessions: a helper process, one peer at a time.
+"""Log-ins one after another, and many idle sessions: a helper process, for one peer at a time.
 
-Lives here: opening one session of each kind, and counting or keeping them.
+Lives here: opening a session of each kind, and counting or keeping sessions.
 Lives elsewhere: what is needed to open one (`Peer.session`), the servers' memory (processes.py).
 
-A process of its own, so that its thousands of sockets and its CPU time are nobody else's.
-``python -m benchmarks.sessions log-ins SECONDS SPEC`` prints how many a second;
-``… idle COUNT SPEC`` opens them, prints ``ready``, and keeps them until its input ends.
+It is a separate process, so that its thousands of sockets and its CPU time do not count for the
+measuring one. ``python -m benchmarks.sessions log-ins SECONDS SPEC`` prints the number per second;
+``… idle COUNT SPEC`` opens sessions, prints ``ready``, and keeps them until its input ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _open_ftp(spec: Spec) -> Close:
 
 
 def _open_http(spec: Spec) -> Close:
-    """A kept connection after one request; there is no log-in."""
+    """Open a connection and keep it after one request. There is no log-in."""
     connection: http.client.HTTPConnection
     if spec["certificate"] is None:
         connection = http.client.HTTPConnection("127.0.0.1", spec["port"])
@@ -69,7 +69,7 @@ def _open_http(spec: Spec) -> Close:
 
 
 def _open_command(spec: Spec) -> Close:
-    """A client process for each session."""
+    """Start a client process, one per session."""
     process = subprocess.Popen(spec["idle"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     if process.stdout.readline() != b"ready\n":
@@ -94,7 +94,7 @@ OPEN: dict[str, Callable[[Spec], Close]] = {
 
 
 def log_in_once(spec: Spec) -> None:
-    """Connect, shake hands, log in, close."""
+    """Connect, do the handshake, log in, close."""
     if spec["kind"] == "command":
         subprocess.run(spec["login"], check=True, stdin=subprocess.DEVNULL)
     else:
@@ -102,7 +102,7 @@ def log_in_once(spec: Spec) -> None:
 
 
 def log_ins(seconds: float, spec: Spec) -> float:
-    """How many log-ins a second one client comes to that does nothing else."""
+    """Return the log-ins per second of one client that does nothing else."""
     for _ in range(_WARM_UP):
         log_in_once(spec)
     began = time.monotonic()
@@ -114,7 +114,7 @@ def log_ins(seconds: float, spec: Spec) -> float:
 
 
 def idle(count: int, spec: Spec) -> None:
-    """Open sessions, say so, and keep them until standard input ends."""
+    """Open sessions, print ``ready``, and keep them until standard input ends."""
     closes = [OPEN[spec["kind"]](spec) for _ in range(count)]
     print("ready", flush=True)
     sys.stdin.read()
@@ -123,7 +123,7 @@ def idle(count: int, spec: Spec) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     what, amount, text = arguments
     spec = json.loads(text)
     os.environ.update(spec.get("environment", {}))

@@ -1,10 +1,11 @@
 """Several clients at once, served by one process or by two.
 
-Lives here: what is measured of `ftpd start --workers N`, and of what.
-Lives elsewhere: the clients, which cost little (raw.py), the order of things (suite.py).
+Lives here: the measurements of `ftpd start --workers N`.
+Lives elsewhere: the clients, which use little CPU time (raw.py), the list of measurements
+(suite.py).
 
-Clients and server share the machine's cores. So the table shows what either used of them: what the
-clients used, more workers could not have.
+Clients and server share the machine's cores. So the table shows the cores that each side used: more
+workers could not have had what the clients used.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 CLIENTS = 4
 SMALL = 2048
-"""Bytes of a small file."""
+"""Size of a small file in bytes."""
 TIMES = 3
-"""How often each client fetches the large file."""
+"""Number of times that each client fetches the large file."""
 FLOOR = 1.5
-"""What two workers have to come to with small files, as a multiple of one."""
+"""Least rate of two workers with small files, as a multiple of the rate of one."""
 
 _SHARES = (
     Column("server", "server's cores"),
@@ -69,7 +70,7 @@ def _clients(bench: Bench, engine: Engine) -> Iterator[tuple[Server, list[Helper
 
 def _attempt(bench: Bench, engine: Engine, work: Work) -> Figures:
     with _clients(bench, engine) as (server, helpers), ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(work, helpers, range(CLIENTS)))  # warm: sessions, files, caches are there
+        list(pool.map(work, helpers, range(CLIENTS)))  # warm-up: sessions, files, caches
         wait_for_calm(bench.calm)
         cpu, began = server.cpu(), time.perf_counter()
         answers = list(pool.map(work, helpers, range(CLIENTS)))
@@ -98,7 +99,7 @@ def _table(bench: Bench, name: str, title: str, rate: Column, work: Work) -> Tab
 
 
 def small(bench: Bench, name: str, *, up: bool) -> Table:
-    """Many small files, by all clients at once."""
+    """Measure many small files, with all clients at once."""
     seconds = bench.scale.login_seconds
 
     def work(helper: Helper, number: int) -> dict[str, Any]:
@@ -107,22 +108,22 @@ def small(bench: Bench, name: str, *, up: bool) -> Table:
         return helper.do("down", path="/file", seconds=seconds)
 
     title = f"{CLIENTS} clients {'put' if up else 'get'} files of {SMALL} bytes at once, TLS"
-    table = _table(bench, name, title, Column("rate", "files/s in all", 0), work)
-    table.notes.append(f"floor: {FLOOR}. The clients check nothing that they are sent")
+    table = _table(bench, name, title, Column("rate", "files/s in total", 0), work)
+    table.notes.append(f"floor: {FLOOR}. The clients do not check what they receive")
     return table
 
 
 def large(bench: Bench, name: str) -> Table:
-    """A large file, by all clients at once."""
+    """Measure a large file, with all clients at once."""
     size = bench.scale.fetch_size
 
     def work(helper: Helper, number: int) -> dict[str, Any]:
         return helper.do("large", path="/large", size=size, times=TIMES)
 
     title = f"{CLIENTS} clients get {size // 2**20} MiB at once, {TIMES} times, TLS"
-    table = _table(bench, name, title, Column("rate", "GB/s in all"), work)
+    table = _table(bench, name, title, Column("rate", "GB/s in total"), work)
     table.notes.append(
-        "the clients throw away what they are sent, still encrypted; one process, too, encrypts "
-        "and hashes on several cores, outside of Python's lock"
+        "the clients discard what they receive, still encrypted; even one process encrypts and "
+        "hashes on several cores, outside of Python's global lock"
     )
     return table

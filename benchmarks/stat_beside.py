@@ -1,11 +1,11 @@
-"""What one active user waits for an answer, alone and beside clients that move many small files.
+"""How long one active user waits for a reply, alone and beside clients that move many small files.
 
-Lives here: asking in one session (a helper process), the clients that never rest meanwhile, and a
-process that only echoes, which shows what the machine alone costs.
-Lives elsewhere: command lines (peers/), several clients that are timed themselves (clients.py).
+Lives here: requests in one session (a helper process), the clients that are busy meanwhile, and a
+process that only echoes, which shows the cost of the machine alone.
+Lives elsewhere: command lines (peers/), several timed clients (clients.py).
 
-``python -m benchmarks.stat_beside PAUSE SECONDS SPEC`` asks for so long, with so many seconds
-between an answer and the next question, and prints the milliseconds of each as JSON.
+``python -m benchmarks.stat_beside PAUSE SECONDS SPEC`` sends requests for SECONDS, with PAUSE
+seconds between a reply and the next request, and prints the milliseconds of each as JSON.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from benchmarks.timed import PATIENCE, helper
 
 CLIENTS = 8
 PAUSE = 0.01
-"""Seconds between an answer and the next question, where there is a pause."""
+"""Seconds between a reply and the next request, in the rows with a pause."""
 FLOOR = 20
-"""Milliseconds of p99 that one worker and several stay below."""
+"""The limit of p99 in milliseconds, for one worker and for several."""
 KEYS = ("ours-workers-1", "ours-workers-auto")
 ASKED = "asked"
 COLUMNS = (
     Column("p99", "p99 ms", 2),
     Column("p50", "p50 ms", 2),
     Column("max", "max ms", 1),
-    Column("count", "answers", 0),
+    Column("count", "replies", 0),
     Column("files", "files/s put meanwhile", 0),
 )
 _WARM_UP = 20
 
 
 def stat_beside(bench: Bench, name: str) -> Table:
-    """All of it: each server alone and beside the clients, with and without pauses."""
+    """Measure each server alone and beside the clients, with and without pauses."""
     title = f"one user's `stat`, alone and beside {CLIENTS} clients that put small files"
     table = Table(name, title, COLUMNS)
     entries: list[Entry] = []
@@ -59,8 +59,8 @@ def stat_beside(bench: Bench, name: str) -> Table:
     bench.fill(table, entries)
     table.notes.append(f"floor: p99 at most {FLOOR} ms beside the clients")
     table.notes.append(
-        "an echo: one byte there and back between two processes beside the same clients: what the "
-        "machine takes for a process that has nothing else to do"
+        "an echo: one byte to another process and back, beside the same clients: the cost of the "
+        "machine for a process that has nothing else to do"
     )
     return table
 
@@ -84,7 +84,7 @@ def _entries(bench: Bench, peer: Peer) -> list[Entry]:
 def _attempt(
     bench: Bench, peer: Peer, crowd: _Crowd | None, pause: float, spec: dict[str, Any]
 ) -> Callable[[], Figures]:
-    """One round: ask for some seconds, while the crowd, if there is one, doesn't rest."""
+    """Return one round: send requests for some seconds, while the crowd, if any, is busy."""
     command = helper(str(pause), bench.scale.beside_seconds, spec, "benchmarks.stat_beside")
 
     def ask() -> Figures:
@@ -105,19 +105,20 @@ def _attempt(
 
 
 class _Crowd:
-    """Real clients, each of which puts one tree after the other."""
+    """Real clients, each of which puts one tree after another."""
 
     def __init__(self, bench: Bench, peer: Peer) -> None:
         self._bench = bench
-        self._source = bench.each.path  # made here: the clients' threads only read it
+        self._source = bench.each.path  # made here, because the clients' threads only read it
         self._clients = [peer.as_client(number) for number in range(CLIENTS)]
 
     @contextmanager
     def at_work(self) -> Iterator[Callable[[], float]]:
-        """All of them are busy within it. Gives what tells their files a second, once it is left.
+        """Keep all clients busy within the context. Yield a function that returns their files per
+        second, to be called after the context.
 
         Raises:
-            Failed: One of the clients did.
+            Failed: One of the clients failed.
         """
         stop = threading.Event()
         began = time.perf_counter()
@@ -134,7 +135,7 @@ class _Crowd:
             work.result()
 
     def _put(self, client: Peer, stop: threading.Event) -> int:
-        """Until it is to stop; returns how many files it has put."""
+        """Put trees until ``stop`` is set. Return the number of files."""
         trees = 0
         try:
             while not stop.is_set():
@@ -147,11 +148,11 @@ class _Crowd:
         return trees * self._bench.scale.files_each
 
     def _wait_for_all(self, works: list[Future[int]]) -> None:
-        """Until each has stored something. Raises Failed."""
+        """Wait until each client has stored something. Raises Failed."""
         while not all(client.stored(_tree(0)).exists() for client in self._clients):
             for work in works:
                 if work.done():
-                    raise Failed(f"a client beside it ended: {work.exception()}")
+                    raise Failed(f"a client of the crowd ended: {work.exception()}")
             time.sleep(0.01)
 
 
@@ -176,7 +177,7 @@ def _stat(spec: dict[str, Any]) -> Callable[[], object]:
 
 
 def _echo(spec: dict[str, Any]) -> Callable[[], object]:
-    """A process that sends back each byte; it ends when this one does."""
+    """Start a process that sends back each byte. It ends with this process."""
     here, there = socket.socketpair()
     if not os.fork():
         here.close()
@@ -193,7 +194,7 @@ def _echo(spec: dict[str, Any]) -> Callable[[], object]:
 
 
 def times(pause: float, seconds: float, spec: dict[str, Any]) -> list[float]:
-    """Milliseconds from each question to its answer."""
+    """Return the milliseconds from each request to its reply."""
     ask = {"ours": _stat, "echo": _echo}[spec["kind"]](spec)
     for _ in range(_WARM_UP):
         ask()
@@ -208,7 +209,7 @@ def times(pause: float, seconds: float, spec: dict[str, Any]) -> list[float]:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     pause, seconds, text = arguments
     spec = json.loads(text)
     os.environ.update(spec.get("environment", {}))

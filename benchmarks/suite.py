@@ -1,8 +1,8 @@
-"""What is measured, and who takes part.
+"""The measurements, and the servers that take part in each.
 
 Lives here: the list of measurements, each a function that returns one table.
-Lives elsewhere: servers and command lines (peers/), how rounds are run (measure.py), families of
-measurements with a module each (clients.py, engines.py, …).
+Lives elsewhere: servers and command lines (peers/), running rounds (measure.py), families of
+measurements that have a module of their own (clients.py, engines.py, …).
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from benchmarks.timed import IN_ALL, PATIENCE, PER_GIB, SECONDS, helper, timed
 from benchmarks.workloads import GiB, Source
 
 DELAY = 0.05
-"""Seconds that the slow link takes each way."""
+"""Delay of the slow link in seconds, one way."""
 PIECES_RATE = 20e6
-"""Bytes a second that each connection of the limited link carries."""
+"""Bytes per second of each connection over the limited link."""
 PIECES_DELAY = 0.02
-"""Seconds that it takes each way."""
+"""Delay of the limited link in seconds, one way."""
 PIECES_CONNECTIONS = (1, 2, 4, None)
 MiB = 1024 * 1024
 
@@ -75,7 +75,7 @@ DELAYED = ("ours-tls", "rsync", "rsync-ssh", "nginx-tls", "sftp")
 
 @dataclass(frozen=True)
 class Transfer:
-    """A transfer that everybody does: which source, which way, and how it is measured."""
+    """A transfer that every peer does: the source, the direction, and the columns."""
 
     source: Source
     up: bool
@@ -83,7 +83,7 @@ class Transfer:
     gib: float = 1.0
 
     def entry(self, bench: Bench, peer: Peer) -> Entry:
-        """Everything a peer needs for its rounds. Raises Unavailable."""
+        """Prepare a peer for its rounds. Raises Unavailable."""
         return self._up(bench, peer) if self.up else self._down(bench, peer)
 
     def _up(self, bench: Bench, peer: Peer) -> Entry:
@@ -115,7 +115,7 @@ class Transfer:
         return Entry(peer.name, attempt, peer.ours, peer.limit)
 
     def measure(self, bench: Bench, table: Table, keys: Sequence[str]) -> Table:
-        """Have everybody do it."""
+        """Measure the transfer with every peer."""
         entries, started = [], []
         try:
             for peer in bench.taking_part(keys, table.notes):
@@ -169,7 +169,7 @@ def sync(bench: Bench, name: str, up: bool) -> Table:
 
 
 def _sync_entry(bench: Bench, peer: Peer, up: bool, targets: list[Path]) -> Entry:
-    """The first sync is done here; what is measured is the next."""
+    """Do the first sync; return an entry that measures the next one."""
     source = bench.many
     target = peer.stored("many") if up else peer.place / "many"
     targets.append(target)
@@ -195,10 +195,10 @@ def _sync_entry(bench: Bench, peer: Peer, up: bool, targets: list[Path]) -> Entr
 def idle(bench: Bench, name: str) -> Table:
     count = bench.scale.sessions
     columns = (
-        Column("each", "KiB for each session", 1),
-        Column("total", "MiB in all", 1),
-        Column("resident", "resident MiB in all", 1),
-        Column("fresh", "MiB just started", 1),
+        Column("each", "KiB per session", 1),
+        Column("total", "MiB in total", 1),
+        Column("resident", "resident MiB in total", 1),
+        Column("fresh", "MiB when just started", 1),
     )
     title = f"the server's memory with {count} idle sessions, logged in"
     table = Table(name, title, columns)
@@ -206,7 +206,7 @@ def idle(bench: Bench, name: str) -> Table:
         "pages that processes share are counted once, except under resident; one session was "
         "opened and closed before"
     )
-    for key in IDLE:  # one after another, each on a server that has done nothing else
+    for key in IDLE:  # one after another, each with a new server
         if not bench.wanted(key):
             continue
         try:
@@ -222,7 +222,8 @@ def idle(bench: Bench, name: str) -> Table:
 
 
 def _idle_attempt(bench: Bench, peer: Peer, count: int) -> Callable[[], Figures]:
-    """Its first call opens one session only: what the first one loads belongs to none."""
+    """Return an attempt whose first call opens only one session, so that what the first session
+    loads does not count."""
     fresh = peer.server.memory().proportional
     amounts = iter((1, count))
 
@@ -263,12 +264,12 @@ def _idle_attempt(bench: Bench, peer: Peer, count: int) -> Callable[[], Figures]
 def log_ins(bench: Bench, name: str) -> Table:
     table = Table(
         name,
-        "log-ins a second over TLS or SSH, one after another (connect, handshake, log in, close)",
-        (Column("rate", "a second", 1),),
+        "log-ins per second over TLS or SSH, one after another (connect, handshake, log in, close)",
+        (Column("rate", "per second", 1),),
         more_is_better=True,
     )
     table.notes.append(
-        "vsftpd checks no password here (anonymous); sshd's have the start of an `ssh` each"
+        "vsftpd checks no password here (anonymous); each log-in to sshd includes starting `ssh`"
     )
     entries = []
     for peer in bench.taking_part(LOG_INS, table.notes):
@@ -294,7 +295,7 @@ def _log_in_entry(bench: Bench, peer: Peer, name: str, spec: dict[str, object]) 
     return Entry(name, attempt, peer.ours)
 
 
-# strangers -----------------------------------------------------------------------------------
+# unauthenticated connections -----------------------------------------------------------------
 
 REFUSALS = {
     "unknown name": ("nobody", "secret"),
@@ -303,13 +304,13 @@ REFUSALS = {
     "expired account": ("expired", PASSWORD),
     "address not allowed": ("elsewhere", PASSWORD),
 }
-"""Names and passwords that are refused, the last three by accounts made for it."""
+"""Names and passwords that are refused; the last three need accounts made for it."""
 
 
 def timing(bench: Bench, name: str) -> Table:
     table = Table(
         name,
-        "from a log-in to its refusal, whatever is the reason",
+        "from a log-in to its refusal, for every reason",
         (Column("ms", "milliseconds", 2),),
     )
     peer = bench.peer("ours-tls")
@@ -329,7 +330,7 @@ def timing(bench: Bench, name: str) -> Table:
     table.rows += [Row(case, ours=True, values={"ms": found[case]}) for case in REFUSALS]
     medians = [row.median("ms") or 0.0 for row in table.rows]
     table.notes.append(
-        f"{bench.scale.tries} tries each, in turns; the medians differ by "
+        f"{bench.scale.tries} attempts each, in turns; the medians differ by "
         f"{max(medians) - min(medians):.2f} ms at most"
     )
     return table
@@ -339,9 +340,8 @@ def flood(bench: Bench, name: str) -> Table:
     width = bench.scale.sessions // 4
     table = Table(
         name,
-        f"transfers while strangers fail to log in, on {width} connections at once and from ever "
-        "new addresses",
-        (SECONDS, Column("rate", "GB/s"), Column("tries", "failed log-ins a second", 0)),
+        f"transfers during failing log-ins on {width} connections at once, from ever new addresses",
+        (SECONDS, Column("rate", "GB/s"), Column("tries", "failed log-ins per second", 0)),
     )
     peer = bench.peer("ours-tls")
     gib = bench.scale.size / GiB
@@ -374,7 +374,7 @@ def _flooded(peer: Peer, width: int, attempt: Callable[[], Figures]) -> Callable
         try:
             assert unauthenticated.stdout is not None
             if unauthenticated.stdout.readline() != "ready\n":
-                raise Failed("the flood did not begin")
+                raise Failed("the flood did not start")
             began = time.monotonic()
             figures = attempt()
             seconds = time.monotonic() - began
@@ -463,7 +463,7 @@ def pieces(bench: Bench, name: str, up: bool) -> Table:
     size, rate = bench.scale.pieces_size, PIECES_RATE / 1e6
     title = (
         f"one file of {size // MiB} MiB over a link of {PIECES_DELAY * 1000:.0f} ms each way that "
-        f"gives each connection {rate:.0f} MB/s, {'up' if up else 'down'}, TLS"
+        f"carries {rate:.0f} MB/s per connection, {'up' if up else 'down'}, TLS"
     )
     table = Table(name, title, PER_GIB)
     source = bench.source("pieces", lambda path: workloads.large_file(path, size))
@@ -492,7 +492,7 @@ def pieces(bench: Bench, name: str, up: bool) -> Table:
 def start_up(bench: Bench, name: str) -> Table:
     table = Table(
         name,
-        "starting a client and nothing else",
+        "starting a client that does nothing",
         (Column("cpu", "CPU ms", 0), Column("wall", "wall ms", 0)),
     )
     table.notes.append("`python -c pass` is the floor for a client in Python")
@@ -555,19 +555,19 @@ WORKS: dict[str, Callable[[Bench, str], Table]] = {
     "memory-up": lambda bench, name: memory.peaks(bench, name, up=True),
     "memory-down": lambda bench, name: memory.peaks(bench, name, up=False),
 }
-"""All measurements by name, in the order in which they are run."""
+"""All measurements by name, in the order in which they run."""
 
 NAMED_ONLY = frozenset({"memory-up", "memory-down"})
-"""Those that take minutes and gigabytes: run only by name."""
+"""Measurements that take minutes and gigabytes: they run only by name."""
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The measurements that are meant: by name, or by what their names begin with.
+    """Return the selected measurements, by name or by the beginning of a name.
 
-    Without a name it is all of them but NAMED_ONLY.
+    Without names these are all but NAMED_ONLY.
 
     Raises:
-        KeyError: Nothing is called that.
+        KeyError: There is no such measurement.
     """
     for name in names:
         if not any(work == name or work.startswith(f"{name}-") for work in WORKS):

@@ -1,7 +1,7 @@
-"""Timed commands of a peer, and the columns that show what they took.
+"""Timed commands of a peer, and the columns for their resources.
 
-Lives here: what most measurements have in common. Lives elsewhere: what is measured (suite.py,
-clients.py, trash.py), how rounds are run (measure.py).
+Lives here: what most measurements have in common.
+Lives elsewhere: the measurements (suite.py, clients.py, trash.py), running rounds (measure.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.peers import Peer
 from benchmarks.processes import busy, wait_for_calm
 
 PATIENCE = 180.0
-"""Seconds after which a command is stopped, and its peer is out of that measurement."""
+"""Seconds after which a command is stopped, and its peer is removed from the measurement."""
 MiB = 1024 * 1024
 
 SECONDS = Column("seconds", "seconds", 3)
@@ -43,16 +43,16 @@ IN_ALL = (
 
 
 def timed(bench: Bench, peer: Peer, command: Command, gib: float = 1.0) -> Figures:
-    """Run a peer's command; its figures, CPU seconds for each of ``gib``."""
+    """Run a peer's command. Return its figures, with CPU seconds per GiB of ``gib``."""
     return timed_together(bench, peer, [command], [bench.log(peer)], gib)
 
 
 def timed_together(
     bench: Bench, peer: Peer, commands: Sequence[Command], logs: Sequence[Path], gib: float = 1.0
 ) -> Figures:
-    """Run commands of several clients of a peer at the same time; their figures together.
+    """Run commands of several clients of a peer at the same time. Return their figures together.
 
-    The client's peak is that of the client that had the highest. Raises Failed.
+    The client's peak is that of the client with the highest one. Raises Failed.
     """
     peer.server.reset_peak()
     wait_for_calm(bench.calm)
@@ -68,15 +68,15 @@ def timed_together(
         "server_cpu": served / gib,
         "both_cpu": (cpu + served) / gib,
     }
-    if peer.ours:  # others spread over several processes, and share most pages
-        # not less than what this process has: the kernel counts that in before the exec
+    if peer.ours:  # other peers have several processes, which share most pages
+        # at least the peak of this process: the kernel counts that before the exec
         figures["client_peak"] = max(ran.peak for ran in rans) / MiB
         figures["server_peak"] = peer.server.peak() / MiB
     return figures
 
 
 def helper(what: str, amount: float, spec: dict[str, object], module: str) -> Command:
-    """The command of a helper process: a module of this package that is told what, how much, and
-    where, and prints its result."""
+    """Return the command of a helper process: a module of this package that gets what to do, an
+    amount and a spec, and prints its result."""
     argv = [sys.executable, "-m", module, what, str(amount), json.dumps(spec)]
     return Command(argv, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)})

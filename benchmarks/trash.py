@@ -1,4 +1,4 @@
-"""What the trash costs, and what it saves: the same server with it and without.
+"""The cost of the trash, and its savings: the same server with and without it.
 
 Lives here: overwriting many small files, and removing a large tree.
 Lives elsewhere: the other transfers (suite.py).
@@ -24,7 +24,7 @@ _KINDS = {"ours, trash-days 7": "7", "ours, trash-days 0": "0"}
 
 @contextmanager
 def _servers(bench: Bench, table: Table) -> Iterator[dict[str, Ours]]:
-    """A server with a trash and one without, by their names."""
+    """Yield a server with a trash and one without, by their names."""
     with ExitStack() as stack:
         found: dict[str, Ours] = {}
         for name, days in _KINDS.items():
@@ -39,12 +39,12 @@ def _servers(bench: Bench, table: Table) -> Iterator[dict[str, Ours]]:
 
 
 def _empty(peer: Ours) -> None:
-    """Make room on the disk, between two rounds: what the books say of it doesn't matter here."""
+    """Free disk space between two rounds. The quota store need not be right for this."""
     workloads.remove(peer.root / USER / ".ftpd-trash")
 
 
 def overwrite(bench: Bench, name: str) -> Table:
-    """Upload small files over others of the same names."""
+    """Measure uploads of small files over others of the same names."""
     scale = bench.scale
     title = f"{scale.files:,} files of 100 to 8,000 bytes, up over others of the same names"
     table = Table(name, title, IN_ALL)
@@ -78,7 +78,7 @@ def _overwriting(bench: Bench, peer: Ours, sources: tuple[Source, Source]) -> Ca
 
 
 def remove(bench: Bench, name: str) -> Table:
-    """Remove a tree by one command."""
+    """Measure the removal of a tree by one command."""
     table = Table(name, f"`ftp rm -r` of a tree of {bench.scale.sync_files:,} files", IN_ALL)
     with _servers(bench, table) as servers:
         entries = []

@@ -1,7 +1,7 @@
-"""The files and trees that are moved, the same in every run, and how a result is checked.
+"""The files and trees to transfer, the same in every run, and checking the results.
 
-Lives here: making them, comparing them, and the directory they lie in.
-Lives elsewhere: who moves them (peers/), and when (suite.py).
+Lives here: making them, comparing them, and their directory.
+Lives elsewhere: transferring them (peers/), the measurements (suite.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from benchmarks.processes import Unavailable
 
 CHUNK = 1024 * 1024
 MTIME = 1_600_000_000
-"""Of everything made here: programs that keep times must have something to keep."""
+"""Mtime of everything made here, so that programs that preserve times have one to preserve."""
 GiB = 1024**3
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The amounts to measure with."""
 
     size: int = GiB
     files: int = 10_000
@@ -46,10 +46,10 @@ class Scale:
 
     @property
     def stored(self) -> int:
-        """An upper bound of the bytes that lie in the data directory at the same time."""
+        """An upper bound of the bytes in the data directory at any one time."""
         # a large file: the source, what ours stores twice (TLS and plain), the result
-        # small files: a page or two and an inode each, for the source and for everybody
-        # of 8 clients: what ours holds with 1 worker and with more, and the results
+        # small files: a page or two and an inode each, for the source and every peer
+        # of 8 clients: what ours stores with 1 worker and with more, and the results
         # empty files: an inode, a name and an attribute each, for the source and the result
         return (
             4 * self.size
@@ -64,7 +64,7 @@ _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Bytes, as people write them: 1GiB, 64M, 4096. Raises ValueError."""
+    """Return the bytes of a size as a user writes it: 1GiB, 64M, 4096. Raises ValueError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size")
@@ -82,7 +82,7 @@ QUICK = Scale(
 
 
 def large_file(path: Path, size: int) -> Path:
-    """A file whose bytes don't compress and don't repeat."""
+    """Make a file whose bytes don't compress and don't repeat."""
     stream = blake3(b"large file")
     with open(path, "wb") as file:
         for offset in range(0, size, CHUNK):
@@ -92,7 +92,7 @@ def large_file(path: Path, size: int) -> Path:
 
 
 def small_tree(path: Path, files: int, directories: int, largest: int = 8_000) -> Path:
-    """``files`` files of 100 to ``largest`` bytes, spread evenly over ``directories``."""
+    """Make ``files`` files of 100 to ``largest`` bytes, spread evenly over ``directories``."""
     chance = random.Random(f"{files} {directories} {largest}")
     path.mkdir()
     for number in range(directories):
@@ -105,7 +105,7 @@ def small_tree(path: Path, files: int, directories: int, largest: int = 8_000) -
 
 
 def empty_tree(path: Path, files: int, each: int = 1_000) -> Path:
-    """``files`` empty files, ``each`` of them in a directory. Quick to make."""
+    """Make ``files`` empty files, ``each`` of them in a directory. This is quick."""
     path.mkdir()
     for first in range(0, files, each):
         directory = path / f"d{first // each:05}"
@@ -120,7 +120,7 @@ def empty_tree(path: Path, files: int, each: int = 1_000) -> Path:
 
 
 def count_files(tree: Path) -> int:
-    """How many files a tree has, however many these are. OSError when it can't be read."""
+    """Return the number of files in a tree, using little memory. Raises OSError."""
     count = 0
     with os.scandir(tree) as entries:
         for entry in entries:
@@ -129,7 +129,7 @@ def count_files(tree: Path) -> int:
 
 
 def names(tree: Path) -> list[str]:
-    """All files of a tree, relative and sorted."""
+    """Return all files of a tree, relative and sorted."""
     found = []
     for directory, _, files in os.walk(tree):
         found += [os.path.relpath(os.path.join(directory, name), tree) for name in files]
@@ -137,7 +137,7 @@ def names(tree: Path) -> list[str]:
 
 
 def digest(path: Path) -> str:
-    """Of a file's bytes, or of all names and bytes of a tree."""
+    """Return the digest of a file's bytes, or of all names and bytes of a tree."""
     hasher = blake3()
     if path.is_dir():
         for name in names(path):
@@ -153,7 +153,7 @@ def digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Something to transfer, and the digest that every result must have."""
+    """A file or tree to transfer, and the digest that every result must have."""
 
     path: Path
     digest: str
@@ -163,7 +163,7 @@ class Source:
         return cls(path, digest(path))
 
     def check(self, result: Path) -> None:
-        """Compare a result with it. Raises Failed."""
+        """Compare a result with this source. Raises Failed."""
         if not result.exists():
             raise Failed(f"nothing arrived as {result.name}")
         if digest(result) != self.digest:
@@ -171,7 +171,7 @@ class Source:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or tree, if it is there."""
+    """Remove a file or tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -179,7 +179,7 @@ def remove(path: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make a file or tree appear in another place, without copying its bytes."""
+    """Make a file or tree appear at another path, without copying its bytes."""
     if source.is_dir():
         shutil.copytree(source, target, copy_function=os.link)
     else:
@@ -190,7 +190,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def parse_file_system(mounts: str, path: Path) -> str:
-    """The type of the file system that ``path`` (absolute) lies on, out of /proc/mounts."""
+    """Return the type of the file system that contains ``path`` (absolute), from /proc/mounts."""
     best, kind = -1, "unknown"
     for line in mounts.splitlines():
         point, fs_type = line.split()[1:3]
@@ -201,7 +201,7 @@ def parse_file_system(mounts: str, path: Path) -> str:
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that ``path`` lies on."""
+    """Return the type of the file system that contains ``path``."""
     try:
         return parse_file_system(Path("/proc/mounts").read_text(), path.resolve())
     except OSError:
@@ -209,7 +209,7 @@ def file_system(path: Path) -> str:
 
 
 def default_directory() -> Path:
-    """/dev/shm if it is a tmpfs, else the directory for temporary files."""
+    """Return /dev/shm if it is a tmpfs, else the directory for temporary files."""
     shm = Path("/dev/shm")
     if file_system(shm) == "tmpfs" and os.access(shm, os.W_OK):
         return shm
@@ -217,12 +217,12 @@ def default_directory() -> Path:
 
 
 def warm(directory: Path, size: int) -> None:
-    """Write and remove a file as large as all that will be stored.
+    """Write and remove a file as large as everything that will be stored.
 
-    On a virtual machine the first touch of fresh memory costs many times more than the next.
+    On a virtual machine the first use of memory is many times slower than later ones.
 
     Raises:
-        Unavailable: There is not so much room.
+        Unavailable: There is not enough free space.
     """
     free = shutil.disk_usage(directory).free
     available = _memory_available() if file_system(directory) == "tmpfs" else free

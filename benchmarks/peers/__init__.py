@@ -1,7 +1,7 @@
-"""The servers that are measured, each with the client that people use it with.
+"""The servers that are measured, each with the client that it is usually used with.
 
-One module each: how it is set up, and its command lines. ``FACTORIES`` names them all; suite.py
-says who takes part in what.
+There is one module per server: its set-up, and its command lines. ``FACTORIES`` has all of them;
+suite.py decides which take part in what.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ FACTORIES: dict[str, Callable[[Path], Peer]] = {
 }
 
 FAMILIES = ("rsync", "sftp", "rclone", "nginx", "vsftpd", "lftp", "iperf3")
-"""What --peers takes: each stands for all entries that begin so."""
+"""The values of --peers: each stands for all entries that begin with it."""
 
 __all__ = ["FACTORIES", "FAMILIES", "Peer"]

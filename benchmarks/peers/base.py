@@ -1,6 +1,6 @@
-"""What every peer has in common.
+"""The parts that all peers have in common.
 
-Lives here: finding programs, keys, and what suite.py may ask of a server with its client.
+Lives here: finding programs, keys, and the interface of a server with its client for suite.py.
 Lives elsewhere: each peer's set-up and command lines (the other modules of this package).
 """
 
@@ -20,12 +20,12 @@ from benchmarks.measure import Command
 from benchmarks.processes import Server, Unavailable, free_port
 
 CIPHER = "TLS_AES_128_GCM_SHA256"
-"""Everybody's, as far as it can be set: AES-128-GCM."""
+"""The cipher of all peers, as far as it can be set: AES-128-GCM."""
 PATH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def find(program: str) -> str:
-    """Where a program is. Raises Unavailable."""
+    """Return the path of a program. Raises Unavailable."""
     found = shutil.which(program, path=PATH)
     if found is None:
         raise Unavailable(f"{program} is not installed")
@@ -33,12 +33,12 @@ def find(program: str) -> str:
 
 
 def user() -> str:
-    """The name of whoever runs this."""
+    """Return the name of the user who runs this."""
     return getpass.getuser()
 
 
 def call(*argv: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a program for its output. Raises Unavailable."""
+    """Run a program, and return its output. Raises Unavailable."""
     done = subprocess.run(argv, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Unavailable(f"{Path(argv[0]).name} {argv[1]} failed: {done.stderr.strip()[-200:]}")
@@ -46,7 +46,7 @@ def call(*argv: str, env: Mapping[str, str] | None = None) -> str:
 
 
 def version_line(*argv: str) -> str:
-    """The first line of what a program says about its version, on whichever stream."""
+    """Return the first line of a program's version, from either output stream."""
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return " ".join(lines[0].split()[:4]) if lines else argv[0]
@@ -55,34 +55,34 @@ def version_line(*argv: str) -> str:
 class Peer:
     """A server on loopback, and its client.
 
-    A subclass sets ``name`` and overrides what it can do; the rest raises Unavailable.
-    Commands are for the caller to run, so that a client's start-up is counted.
+    A subclass sets ``name`` and overrides what it supports; the rest raises Unavailable. Methods
+    return commands for the caller to run, so that a client's start-up time counts.
 
     Args:
         place: A directory of its own, for its settings and its files.
 
     Attributes:
-        place: For a copy made by ``as_client``, that client's directory.
+        place: In a copy made by ``as_client``, that client's directory.
     """
 
     name = ""
     server_name = ""
-    """Of the server alone, where its client doesn't matter."""
+    """Name of the server alone, where its client is irrelevant."""
     ours = False
     limit = False
-    """Not a transfer of files: shown for comparison only."""
+    """True if it transfers no files: shown for comparison only."""
     port = 0
-    """Where its clients connect."""
+    """Port that its clients connect to."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.root = place / "files"
         self.sources: dict[str, Path] = {}
         self.environment: Mapping[str, str] = {}
-        """Settings of the server, where it has some for a measurement."""
+        """Settings of the server for one measurement, as environment variables."""
         self._server: Server | None = None
 
-    # its life ----------------------------------------------------------------------------
+    # starting and stopping ---------------------------------------------------------------
 
     def start(self) -> None:
         """Set it up and start it. Raises Unavailable."""
@@ -96,7 +96,7 @@ class Peer:
             raise
 
     def check_programs(self) -> None:
-        """Raises Unavailable when one is missing."""
+        """Raise Unavailable if a program is missing."""
         raise NotImplementedError
 
     def launch(self) -> None:
@@ -110,7 +110,7 @@ class Peer:
 
     @property
     def server(self) -> Server:
-        """Its process. Only after ``start``."""
+        """The server's process. Available after ``start``."""
         assert self._server is not None
         return self._server
 
@@ -120,13 +120,13 @@ class Peer:
             self._server.stop()
 
     def via(self, port: int) -> Self:
-        """The same server, reached through a proxy."""
+        """Return the same server, reached through a proxy."""
         other = copy.copy(self)
         other.port = port
         return other
 
     def as_client(self, number: int) -> Self:
-        """The same server, as one of several clients has it: with settings and logs of its own.
+        """Return the same server for one of several clients, with its own settings and logs.
 
         Raises:
             Unavailable: It can't be set up.
@@ -137,56 +137,56 @@ class Peer:
         return other
 
     def versions(self) -> list[str]:
-        """What is measured, with version numbers."""
+        """Return the programs that are measured, with version numbers."""
         return []
 
     # files on the server -----------------------------------------------------------------
 
     def stored(self, name: str) -> Path:
-        """Where a file lies on the server's disk."""
+        """Return the path of a file on the server's disk."""
         return self.root / name
 
     def offer(self, source: Path, name: str) -> None:
-        """Have the server hold a file or tree, ready to be fetched."""
+        """Make the server store a file or tree, ready to be downloaded."""
         self.sources[name] = source
         workloads.link(source, self.stored(name))
 
     def withdraw(self, name: str) -> None:
-        """Take it away again."""
+        """Remove an offered file or tree."""
         workloads.remove(self.stored(name))
 
     # command lines -----------------------------------------------------------------------
 
     def put_file(self, source: Path, name: str) -> Command:
-        """Upload a file."""
+        """Return the command that uploads a file."""
         raise self._cannot("upload files")
 
     def get_file(self, name: str, target: Path) -> Command:
-        """Download a file."""
+        """Return the command that downloads a file."""
         raise self._cannot("download files")
 
     def put_tree(self, source: Path, name: str) -> Command:
-        """Upload a directory with its contents."""
+        """Return the command that uploads a directory with its contents."""
         raise self._cannot("upload trees")
 
     def get_tree(self, name: str, target: Path) -> Command:
-        """Download a directory with its contents."""
+        """Return the command that downloads a directory with its contents."""
         raise self._cannot("download trees")
 
     def sync_up(self, source: Path, name: str) -> Command:
-        """Bring the server's copy of a directory up to date."""
+        """Return the command that updates the server's copy of a directory."""
         raise self._cannot("synchronise")
 
     def sync_down(self, name: str, target: Path) -> Command:
-        """Bring the local copy of a directory up to date."""
+        """Return the command that updates the local copy of a directory."""
         raise self._cannot("synchronise")
 
     def cat(self, name: str) -> Command:
-        """Download a file to standard output."""
+        """Return the command that downloads a file to standard output."""
         raise self._cannot("write to standard output")
 
     def session(self) -> dict[str, Any]:
-        """What sessions.py needs to open one session."""
+        """Return the spec for sessions.py to open one session."""
         raise self._cannot("open idle sessions")
 
     def _cannot(self, what: str) -> Unavailable:
@@ -194,7 +194,7 @@ class Peer:
 
 
 class Certificate:
-    """An ECDSA P-256 key with a certificate for 127.0.0.1, as ftpd makes one for itself."""
+    """An ECDSA P-256 key with a certificate for 127.0.0.1, like the one that ftpd generates."""
 
     def __init__(self, place: Path) -> None:
         self.certificate = place / "certificate.pem"
@@ -212,12 +212,12 @@ class Curl:
     """curl's command lines for a server with URLs.
 
     Args:
-        base: What all URLs begin with, without a slash at the end.
-        options: For every call.
+        base: The beginning of all URLs, without a slash at the end.
+        options: Options of every command.
     """
 
     PARALLEL = ("--parallel", "--parallel-max", "8")
-    """For many small files: faster than one after another, though on kept connections too."""
+    """Options for many small files: faster than one after another, even on kept connections."""
 
     def __init__(self, base: str, options: Sequence[str], place: Path) -> None:
         self._base = base
@@ -234,7 +234,7 @@ class Curl:
         return Command([*self._start, f"{self._base}/{name}"])
 
     def put_all(self, source: Path, name: str) -> Command:
-        """All files of a tree; curl gets the list of names."""
+        """Upload all files of a tree; curl gets a list of their names."""
         lines = (
             f'upload-file = "{source / below}"\nurl = "{self._base}/{name}/{below}"\n'
             for below in workloads.names(source)
@@ -242,7 +242,7 @@ class Curl:
         return self._many(f"up-{name}", lines)
 
     def get_all(self, source: Path, name: str, target: Path) -> Command:
-        """All files of a tree; curl gets the list of names, which ``source`` has."""
+        """Download all files of a tree; curl gets a list of their names, taken from ``source``."""
         lines = (
             f'output = "{target / below}"\nurl = "{self._base}/{name}/{below}"\n'
             for below in workloads.names(source)

@@ -1,4 +1,4 @@
-"""iperf3: one TCP stream and no files. The limit of what any transfer can reach."""
+"""iperf3: one TCP stream without files. This is the limit for any transfer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.peers.base import Peer, find, version_line
 
 
 class Iperf(Peer):
-    """Sends as many bytes as the file has, from memory to nowhere."""
+    """Sends as many bytes as the file has, from memory, and discards them."""
 
     name = "iperf3 (no files: the limit)"
     limit = True

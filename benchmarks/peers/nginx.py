@@ -1,4 +1,4 @@
-"""nginx with curl: what HTTP can do. Uploads by the dav module, if nginx was built with it."""
+"""nginx with curl, for HTTP. Uploads need the dav module, if nginx was built with it."""
 
 from __future__ import annotations
 

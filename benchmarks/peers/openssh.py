@@ -1,4 +1,4 @@
-"""An sshd of our own, for the current user, and what people use it with: sftp, rsync, rclone."""
+"""An sshd of its own, for the current user, with its usual clients: sftp, rsync, rclone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRIVSEP = Path("/run/sshd")
 
 
 class _Sshd(Peer):
-    """The server, with keys made for the run."""
+    """The server, with keys that are generated for the run."""
 
     server_name = "sshd"
 
@@ -41,7 +41,7 @@ class _Sshd(Peer):
         self.serve(*self._with_privsep(argv)).wait_for_port(self.port)
 
     def _with_privsep(self, argv: list[str]) -> list[str]:
-        """sshd wants /run/sshd, run by root: where it is missing, it gets a /run of its own."""
+        """Return the command, with its own /run if /run/sshd is missing: root's sshd needs it."""
         if os.getuid() or PRIVSEP.is_dir():
             return argv
         try:
@@ -105,7 +105,7 @@ class Sftp(_Sshd):
 
 
 class RsyncSsh(_Sshd):
-    """rsync through ssh: how most people encrypt it."""
+    """rsync over ssh, the usual way to encrypt it."""
 
     name = "rsync over ssh"
 

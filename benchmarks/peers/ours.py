@@ -1,4 +1,4 @@
-"""`ftpd` and `ftp` themselves, as a user runs them: verified, durable, nothing switched off."""
+"""`ftpd` and `ftp` themselves, as a user runs them: verified, durable, nothing turned off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE = 600.0
 
 
 def program(name: str) -> list[str]:
-    """The command that runs `ftp` or `ftpd` of the environment that runs this."""
+    """Return the command that runs `ftp` or `ftpd` of this Python environment."""
     script = Path(sysconfig.get_path("scripts")) / name
     if script.exists():
         return [str(script)]
@@ -28,20 +28,20 @@ def program(name: str) -> list[str]:
 
 
 def has_command(name: str) -> bool:
-    """Whether `ftp NAME` exists in this version."""
+    """Return True if `ftp NAME` exists in this version."""
     help_call = [*program("ftp"), name, "--help"]
     return subprocess.run(help_call, capture_output=True, env=clean_environment()).returncode == 0
 
 
 class Ours(Peer):
-    """The product. With TLS as by default, or with --plaintext; by TCP or by a Unix socket.
+    """The product, with TLS (the default) or --plaintext, over TCP or a Unix socket.
 
     Args:
-        workers: What ``--workers`` is given; None leaves it to `ftpd`.
+        workers: Value of ``--workers``; None for the default of `ftpd`.
 
     Attributes:
         user: The account that commands use.
-        token: Whether `ftp login` has saved one; commands use it then, as scripts would.
+        token: True if `ftp login` has saved a token, which commands then use, as scripts would.
     """
 
     ours = True
@@ -61,22 +61,23 @@ class Ours(Peer):
         self.token = False
         self._clients: dict[int, Ours] = {}
         self.connections: int | None = None
-        """For a large file, or a tree; None leaves it to `ftp`."""
+        """Number of connections for a large file or a tree; None for the default of `ftp`."""
         self.start_server = program("ftpd")
-        """How `ftpd` is started; profiles.py puts a profiler around it."""
+        """The command that starts `ftpd`; profiles.py adds a profiler."""
         self.start_client = program("ftp")
 
     def check_programs(self) -> None:
-        pass  # it runs us
+        pass  # our own programs exist
 
     def launch(self) -> None:
-        self.admin("user", "add", USER, "--password-stdin", given=PASSWORD)
+        sessions = ("--max-sessions", "100000")  # hundreds are opened on purpose
+        self.admin("user", "add", USER, "--password-stdin", *sessions, given=PASSWORD)
         self.launch_server()
         if has_command("login"):
             self.token = self._save_token()
 
     def admin(self, *arguments: str, given: str = "") -> None:
-        """Run an `ftpd` command on the root, whether the server runs or not."""
+        """Run an `ftpd` command on the root. The server may be running or not."""
         done = subprocess.run(
             [*program("ftpd"), *arguments, "--root", str(self.root)],
             input=given.encode(),
@@ -88,7 +89,7 @@ class Ours(Peer):
             raise Unavailable(f"ftpd {what} failed: {done.stderr.decode().strip()}")
 
     def launch_server(self) -> Server:
-        """Start `ftpd` on the root that has an account already."""
+        """Start `ftpd` on the root, which has an account already."""
         argv = [*self.start_server, "start", "--host", "127.0.0.1", "--port", str(self.port)]
         if not self.tls:
             argv.append("--plaintext")
@@ -101,7 +102,7 @@ class Ours(Peer):
         return server
 
     def as_client(self, number: int) -> Ours:
-        """An account of its own, with a saved token."""
+        """Return a client with an account of its own, and a saved token."""
         if number not in self._clients:
             other = super().as_client(number)
             other.user = f"{USER}-{number}"
@@ -111,7 +112,7 @@ class Ours(Peer):
         return self._clients[number]
 
     def _save_token(self) -> bool:
-        """Log in for good; False when commands still need the password."""
+        """Log in and save a token. Return False if commands still need the password."""
         log = self.place / "login.log"
         address = self._address()
         environment = self._environment() | {"FTP_PASSWORD": PASSWORD}
@@ -138,7 +139,7 @@ class Ours(Peer):
         return [*self.start_client, "--accept-new" if self.tls else "--plaintext", "--quiet"]
 
     def command(self, *arguments: str) -> Command:
-        """An `ftp` command for this server."""
+        """Return an `ftp` command for this server."""
         environment = self._environment() | self._server_name()
         if not self.token:
             environment["FTP_PASSWORD"] = PASSWORD
@@ -146,11 +147,11 @@ class Ours(Peer):
 
     def via(self, port: int) -> Ours:
         other = super().via(port)
-        other.token = False  # it was saved for the server's own port
+        other.token = False  # the token was saved for the server's own port
         return other
 
     def over(self, connections: int | None) -> Ours:
-        """The same server, over so many connections for each large file and tree."""
+        """Return the same server, with this many connections for each large file and tree."""
         other = copy.copy(self)
         other.connections = connections
         return other

@@ -1,4 +1,4 @@
-"""rsync with its daemon: plain, unverified beyond the transfer, not durable. The one to beat."""
+"""rsync with its daemon: plain, verified only in transit, not durable. The fastest competitor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.measure import Command
 from benchmarks.peers.base import Peer, find, user, version_line
 
 KEEP = "-rlpt"
-"""What ours keeps as well: links, modes, times."""
+"""Options to preserve what ours preserves as well: links, modes, times."""
 
 
 class RsyncDaemon(Peer):

@@ -1,7 +1,7 @@
 """vsftpd, with curl and with lftp.
 
-Log-ins are anonymous, which is all that vsftpd does without the system's accounts: it checks no
-password, so its log-ins are cheaper than they would be for users.
+Log-ins are anonymous, the only kind without system accounts: vsftpd checks no password, so its
+log-ins are cheaper than they would be for users.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from benchmarks.measure import Command
 from benchmarks.peers.base import CIPHER, Certificate, Curl, Peer, find
 
 OLDER_CIPHER = "ECDHE-ECDSA-AES128-GCM-SHA256"
-"""The same for TLS 1.2, which is all that vsftpd lets one set."""
+"""The same cipher for TLS 1.2, the only version that can be set in vsftpd."""
 BELOW = "pub"
-"""vsftpd refuses a writable top directory."""
+"""A directory for the files, because vsftpd refuses a writable top directory."""
 
 CONFIG = """\
 listen=YES
@@ -78,7 +78,7 @@ class Vsftpd(Peer):
         self.serve(self._vsftpd, str(config)).wait_for_port(self.port)
 
     def versions(self) -> list[str]:
-        with tempfile.TemporaryFile() as stream:  # it speaks on its standard input
+        with tempfile.TemporaryFile() as stream:  # it prints to its standard input
             subprocess.run([self._vsftpd, "-v"], stdin=stream)
             stream.seek(0)
             return [stream.read().decode().strip()]
@@ -130,7 +130,7 @@ class Lftp(Vsftpd):
             settings += f"set ssl:ca-file {self._certificate}; "
         else:
             settings += "set ftp:ssl-allow no; "
-        address = f"open -u anonymous,nobody ftp://127.0.0.1:{self.port}"
+        address = f"open -u anonymous,guest ftp://127.0.0.1:{self.port}"
         script = f"{settings}{address}; mirror --parallel=8 {arguments}"
         return Command([find("lftp"), "-c", script], {"HOME": str(self.place)})
 

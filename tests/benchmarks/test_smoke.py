@@ -506,7 +506,7 @@ def test_a_small_run_of_many_clients_against_all(tmp_path):
 
 @pytest.mark.long
 @runs_the_command
-def test_a_small_run_against_strangers(tmp_path):
+def test_a_small_run_with_failing_log_ins(tmp_path):
     results = tmp_path / "results.json"
     done = benchmarks(
         *("--quick", "--only", "timing", "flood", "--rounds", "1", "--peers", "none"),
@@ -533,5 +533,5 @@ def test_a_small_run_with_crowds(tmp_path):
     assert [row["name"] for row in idle["rows"]] == ["alone", "beside 150"]
     assert "of the transfer's speed is kept" in idle["notes"][0]
     names = [row["name"] for row in one["rows"]]
-    assert names[:3] == ["parked threads", "a thread each", "asyncio"]
+    assert names[:3] == ["parked threads", "one thread per session", "asyncio"]
     assert all({"rate", "fetch", "total", "log_in"} <= row["values"].keys() for row in one["rows"])

@@ -1,13 +1,13 @@
 """Log-ins that fail: how long each kind takes, and many of them at once. A helper process.
 
-Lives here: bare connections with names and passwords that aren't right, from many addresses of the
-loopback network (127.0.0.0/8), so that no address is slowed down or banned.
-Lives elsewhere: what is made of it (suite.py).
+Lives here: bare connections with invalid names and passwords, from many addresses of the loopback
+network (127.0.0.0/8), so that no address is slowed down or banned.
+Lives elsewhere: the measurements (suite.py).
 
-``python -m benchmarks.unauthenticated timing COUNT SPEC`` tries each case of the spec so often, in
-turns, and prints the milliseconds as JSON. ``… flood WIDTH SPEC`` fails to log in on so many
-connections at once, prints ``ready``, goes on until its input ends, and prints how many tries it
-came to.
+``python -m benchmarks.unauthenticated timing COUNT SPEC`` tries each case of the spec COUNT times,
+in turns, and prints the milliseconds as JSON. ``… flood WIDTH SPEC`` fails to log in on WIDTH
+connections at once, prints ``ready``, continues until its input ends, and prints the number of
+attempts since ``ready``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ftpwire.frames import HEADER, HEADER_SIZE, Kind
 Spec = dict[str, Any]
 PATIENCE = 60.0
 _TRIES = 3
-"""The server ends a connection after so many."""
+"""The server closes a connection after this many failures."""
 
 
 class Stranger:
-    """A connection that has said HELLO, from a random address."""
+    """A connection from a random address that has exchanged HELLO."""
 
     def __init__(self, spec: Spec) -> None:
         self._sock = socket.socket()
@@ -54,7 +54,7 @@ class Stranger:
             raise
 
     def log_in(self, name: str, password: str) -> str:
-        """Try to; returns the code of the refusal."""
+        """Try to log in. Return the code of the refusal."""
         answer = self._ask(1, messages.encode(messages.Login(name, password)))
         return messages.decode_failed(answer).code
 
@@ -78,7 +78,7 @@ class Stranger:
 
 @contextmanager
 def stranger(spec: Spec) -> Iterator[Stranger]:
-    """One connection, closed afterwards."""
+    """Open one connection, and close it afterwards."""
     opened = Stranger(spec)
     try:
         yield opened
@@ -87,11 +87,11 @@ def stranger(spec: Spec) -> Iterator[Stranger]:
 
 
 def timing(count: int, spec: Spec) -> dict[str, list[float]]:
-    """Milliseconds from asking to the refusal, for each case of the spec."""
+    """Return the milliseconds from the request to the refusal, for each case of the spec."""
     found: dict[str, list[float]] = {case: [] for case in spec["cases"]}
     for number in range(count + 1):
         cases = list(spec["cases"].items())
-        random.shuffle(cases)  # whatever happens every so often happens to all
+        random.shuffle(cases)  # so that periodic disturbances affect all cases alike
         for case, (name, password) in cases:
             with stranger(spec) as one:
                 began = time.perf_counter()
@@ -105,8 +105,8 @@ def timing(count: int, spec: Spec) -> dict[str, list[float]]:
 
 
 def flood(width: int, spec: Spec) -> int:
-    """Fail to log in until standard input ends; returns how often that was."""
-    os.nice(19)  # as if it came from another machine: the processor is the others'
+    """Fail to log in until standard input ends. Return the number of attempts."""
+    os.nice(19)  # as if from another machine: the server and its clients go first
     stop = threading.Event()
     begun = threading.Barrier(width + 1)
     tries = [0] * width
@@ -123,7 +123,7 @@ def flood(width: int, spec: Spec) -> int:
                             begun.wait()
                             first = False
             except (OSError, ValueError):
-                stop.wait(0.05)  # turned away: again, like everybody
+                stop.wait(0.05)  # the server refused the connection: retry
 
     threads = [threading.Thread(target=go_on, args=(number,)) for number in range(width)]
     for thread in threads:
@@ -140,7 +140,7 @@ def flood(width: int, spec: Spec) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of the helper process."""
+    """Run the helper process."""
     what, amount, text = arguments
     spec = json.loads(text)
     if what == "timing":
