@@ -53,7 +53,9 @@ class Phrases:
     def __init__(self, path: Path) -> None:
         tables = tomllib.loads(path.read_text())
         self._openings = [(re.compile(p), a) for p, a in tables["openings"].items()]
-        self._anywhere = [(re.compile(p), a) for p, a in tables["anywhere"].items()]
+        self._anywhere = [
+            (re.compile(p.replace(" ", r"\s+")), a) for p, a in tables["anywhere"].items()
+        ]
 
     def find(self, texts: Iterator[Text]) -> Iterator[Found]:
         """All phrases in the texts, in order."""
@@ -65,7 +67,7 @@ class Phrases:
                         yield Found(one.line, match[0], advice)
             text = re.sub(r"``[^`]+``|`[^`]+`", _blank, one.text)  # code is no prose
             for pattern, advice in self._anywhere:
-                for match in re.finditer(pattern.pattern.replace(" ", r"\s+"), text):
+                for match in pattern.finditer(text):
                     line = one.line + text.count("\n", 0, match.start())
                     yield Found(line, " ".join(match[0].split()), advice)
 

@@ -1,4 +1,4 @@
-"""A coroutine for each connection: reads like a thread, costs as little as a selector."""
+"""A coroutine for each connection: as easy to read as threads, and as cheap as a selector."""
 
 import asyncio
 import sys
@@ -13,11 +13,11 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         while received := await reader.read(4096):
             writer.write(greeter.answer(received))
-            await writer.drain()  # a client that doesn't fetch its greetings waits here
+            await writer.drain()  # waits while the client does not read its greetings
     except (OSError, ProtocolError) as error:
         print("closed:", error, file=sys.stderr)
     except asyncio.CancelledError:
-        pass  # the program ends, and this task's work is over anyway
+        pass  # the program is ending, and the task has nothing left to do
     finally:
         writer.close()
 
@@ -31,6 +31,6 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1234))
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 4321))
     except KeyboardInterrupt:
         pass

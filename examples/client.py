@@ -1,4 +1,4 @@
-"""Says names to any of the servers below, all in one go, and shows the greetings as they come.
+"""Sends names to any of the servers, all at once, and prints the greetings as they arrive.
 
 client.py PORT NAME...    or    client.py /PATH/OF/A/SOCKET NAME...
 """
@@ -10,7 +10,7 @@ from ftpwire.frames import HEADER, HEADER_SIZE, Kind, frame
 
 
 def connect(where: str) -> socket.socket:
-    """A TCP connection, or one by a Unix socket."""
+    """Connect by TCP, or to a Unix socket."""
     if where.isdigit():
         return socket.create_connection(("127.0.0.1", int(where)), timeout=60)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

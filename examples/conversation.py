@@ -1,18 +1,18 @@
-"""What all the servers below say: a greeting for each frame. Bytes in, bytes out, no socket."""
+"""A greeting for each frame: what all the servers do. Bytes in, bytes out, no socket."""
 
 from ftpwire.errors import BadMessage
 from ftpwire.frames import FrameReader, Header, Kind, frame
 
 
 class Greeter:
-    """One client's conversation. It keeps the beginning of a frame until the rest has come."""
+    """One client's conversation. It keeps an incomplete frame until the rest has arrived."""
 
     def __init__(self) -> None:
         self._reader = FrameReader()
         self._header: Header | None = None
 
     def answer(self, received: bytes) -> bytes:
-        """Replies to the frames that are whole by now. Raises ProtocolError for what is none."""
+        """Return the replies to all complete frames. Raises ProtocolError for anything else."""
         self._reader.feed(received)
         replies = b""
         while True:

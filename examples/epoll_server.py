@@ -1,4 +1,4 @@
-"""The same with epoll() of Linux: its cost grows with what happens, not with what is watched."""
+"""The same with Linux's epoll(): its cost depends on active connections, not on all of them."""
 
 import select
 import socket
@@ -29,7 +29,7 @@ def serve(listener: socket.socket) -> None:
 if __name__ == "__main__":
     if not hasattr(select, "epoll"):
         sys.exit("there is no epoll() on this system")
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with socket.create_server(("127.0.0.1", port)) as listener:
         print("listening on port", listener.getsockname()[1], flush=True)
         try:

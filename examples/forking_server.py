@@ -1,4 +1,4 @@
-"""A process for each connection: what goes wrong in one can't touch the others' memory."""
+"""A process for each connection: an error in one can't affect the memory of the others."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from threading_server import Handler
 
 class Server(ForkingMixIn, TCPServer):
     allow_reuse_address = True
-    max_children = 40  # with so many, the next client waits until one has left
+    max_children = 40  # with this many, the next client waits until one has ended
 
 
 class TellingHandler(Handler):
@@ -19,10 +19,10 @@ class TellingHandler(Handler):
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with Server(("127.0.0.1", port), TellingHandler) as server:
         print("listening on port", server.server_address[1], flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            pass  # the end of the block waits for the processes that still serve
+            pass  # the end of the block waits for the processes that are still serving

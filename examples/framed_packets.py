@@ -1,4 +1,4 @@
-"""The cure: each message goes behind a header that tells its length. Otherwise the same."""
+"""The solution: a header before each message says how long it is. Otherwise the same."""
 
 import socket
 
@@ -14,7 +14,7 @@ def send(sock: socket.socket) -> None:
 
 
 def receive(sock: socket.socket) -> list[int]:
-    """Read exactly one header, then exactly what it announces, however recv would cut it."""
+    """Read exactly one header, then exactly the announced length, however recv() splits it."""
     lengths = []
     with sock.makefile("rb") as stream:
         while header := stream.read(HEADER_SIZE):

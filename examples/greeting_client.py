@@ -1,4 +1,4 @@
-"""Says a name to the greeting server, and shows what it answers."""
+"""Sends a name to the greeting server, and prints its reply."""
 
 import socket
 import sys

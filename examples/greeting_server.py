@@ -1,11 +1,11 @@
-"""The smallest server: it greets whoever says a name. Try it with `nc localhost 1234`."""
+"""The smallest server: it greets every client by name. Try it with `nc localhost 4321`."""
 
 import sys
 from socketserver import StreamRequestHandler, TCPServer
 
 
 class Greeting(StreamRequestHandler):
-    timeout = 60  # seconds: nobody may keep all others waiting for ever
+    timeout = 60  # seconds, so that a silent client can't block the others forever
 
     def handle(self) -> None:
         name = self.rfile.readline(1024).strip()
@@ -13,14 +13,14 @@ class Greeting(StreamRequestHandler):
 
 
 class Server(TCPServer):
-    allow_reuse_address = True  # start again at once, on the same port
+    allow_reuse_address = True  # allows a restart on the same port at once
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with Server(("127.0.0.1", port), Greeting) as server:
         print("listening on port", server.server_address[1], flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            pass  # Ctrl-C is how it ends
+            pass  # Ctrl-C is the normal way to stop it

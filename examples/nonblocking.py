@@ -1,4 +1,4 @@
-"""A connection that never waits: for the servers that look after many in one thread."""
+"""A connection that never waits, for servers that handle many of them in one thread."""
 
 import socket
 
@@ -8,9 +8,9 @@ from ftpwire.errors import ProtocolError
 
 
 class Connection:
-    """One client. It either has something to send, or is ready to receive: never both.
+    """One client. It is either sending or ready to receive, never both.
 
-    So a client that doesn't fetch its greetings isn't read from either, and costs no memory.
+    So a client that does not read its greetings is not read from either, and needs no memory.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -23,7 +23,7 @@ class Connection:
         return self.sock.fileno()
 
     def step(self) -> bool:
-        """Do what the socket was found ready for; False when the conversation is over."""
+        """Do what the socket is ready for. Return False when the conversation is over."""
         try:
             if self.unsent:
                 self.unsent = self.unsent[self.sock.send(self.unsent) :]

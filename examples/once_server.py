@@ -1,4 +1,4 @@
-"""One connection and no more: handle_request() with a BaseRequestHandler, the bare socket."""
+"""A single connection: handle_request() with a BaseRequestHandler, which uses the bare socket."""
 
 import sys
 from socketserver import BaseRequestHandler, TCPServer
@@ -21,11 +21,11 @@ class Handler(BaseRequestHandler):
 
 class Server(TCPServer):
     allow_reuse_address = True
-    timeout = 60  # seconds that handle_request() waits for somebody
+    timeout = 60  # seconds that handle_request() waits for a client
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with Server(("127.0.0.1", port), Handler) as server:
         print("listening on port", server.server_address[1], flush=True)
         server.handle_request()

@@ -1,4 +1,4 @@
-"""The same with poll(): the system is told once what to watch, and there is no limit of 1024."""
+"""The same with poll(): each socket is registered once, and there is no limit of 1024."""
 
 import select
 import socket
@@ -29,7 +29,7 @@ def serve(listener: socket.socket) -> None:
 if __name__ == "__main__":
     if not hasattr(select, "poll"):
         sys.exit("there is no poll() on this system")
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with socket.create_server(("127.0.0.1", port)) as listener:
         print("listening on port", listener.getsockname()[1], flush=True)
         try:

@@ -1,4 +1,4 @@
-"""Many connections in one thread: select() tells which of them can go on. Works everywhere."""
+"""Many connections in one thread: select() returns those that are ready. Works everywhere."""
 
 import select
 import socket
@@ -22,7 +22,7 @@ def serve(listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with socket.create_server(("127.0.0.1", port)) as listener:
         print("listening on port", listener.getsockname()[1], flush=True)
         try:

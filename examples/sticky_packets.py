@@ -1,4 +1,4 @@
-"""TCP knows no messages: on a real connection, they arrive glued together, and cut in pieces."""
+"""TCP has no messages: on a real connection they arrive joined together and split up."""
 
 import socket
 
@@ -12,7 +12,7 @@ def send(sock: socket.socket) -> None:
 
 
 def receive(sock: socket.socket) -> list[int]:
-    """Take each recv for a message, as one is tempted to; gives their lengths."""
+    """Treat each recv() as a message, which is a common mistake. Return the lengths."""
     lengths = []
     while received := sock.recv(4096):
         lengths.append(len(received))

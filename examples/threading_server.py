@@ -1,4 +1,4 @@
-"""A thread for each connection: nobody waits for anybody else."""
+"""A thread for each connection: no client waits for another one."""
 
 import sys
 from socketserver import StreamRequestHandler, TCPServer, ThreadingMixIn
@@ -24,7 +24,7 @@ class Server(ThreadingMixIn, TCPServer):
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with Server(("127.0.0.1", port), Handler) as server:
         print("listening on port", server.server_address[1], flush=True)
         try:

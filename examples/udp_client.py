@@ -1,4 +1,4 @@
-"""Says a name in one datagram. No answer is normal: it asks again, three times.
+"""Sends a name in one datagram. A reply may get lost, so it asks up to three times.
 
 udp_client.py PORT NAME    or    udp_client.py /PATH/OF/A/SOCKET NAME
 """
@@ -26,10 +26,10 @@ if __name__ == "__main__":
     family = socket.AF_INET if where.isdigit() else socket.AF_UNIX
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         if where.isdigit():
-            sock.connect(("127.0.0.1", int(where)))  # answers of nobody else are taken
+            sock.connect(("127.0.0.1", int(where)))  # accepts replies only from there
             print(ask(sock, name))
         else:
-            sock.bind(mine := f"{where}.{os.getpid()}")  # the way back
+            sock.bind(mine := f"{where}.{os.getpid()}")  # the address for the reply
             try:
                 sock.connect(where)
                 print(ask(sock, name))

@@ -1,4 +1,4 @@
-"""Datagrams: no connection, no order, no promise that they arrive; but each one is whole."""
+"""Datagrams: no connection, no order, no guarantee of delivery; but each one arrives whole."""
 
 import sys
 from socketserver import DatagramRequestHandler, UDPServer
@@ -13,15 +13,15 @@ class Handler(DatagramRequestHandler):
         try:
             self.wfile.write(Greeter().answer(self.rfile.read()))
         except ProtocolError:
-            pass  # junk: whoever listens on a network gets some
+            pass  # junk, which every server on a network receives
 
     def finish(self) -> None:
-        if self.wfile.tell():  # else it would send an empty datagram
+        if self.wfile.tell():  # otherwise it would send an empty datagram
             super().finish()
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 1234
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
     with UDPServer(("127.0.0.1", port), Handler) as server:
         print("listening on port", server.server_address[1], flush=True)
         try:

@@ -1,4 +1,4 @@
-"""Datagrams between programs of one machine: the kernel neither loses nor reorders them."""
+"""Datagrams between programs on one machine: the kernel neither loses nor reorders them."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ from udp_server import Handler
 
 class AnsweringHandler(Handler):
     def finish(self) -> None:
-        if self.client_address:  # who has bound no path can't be answered
+        if self.client_address:  # a client without a bound path can't get a reply
             super().finish()
 
 
 class Server(UnixDatagramServer):
     def server_bind(self) -> None:
-        before = os.umask(0o177)  # from its first moment on, it is for our own user alone
+        before = os.umask(0o177)  # so that the socket is private from the start
         try:
             super().server_bind()
         finally:

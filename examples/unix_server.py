@@ -1,4 +1,4 @@
-"""A socket with a path instead of a port: for programs of this machine, by file permissions."""
+"""A socket with a path instead of a port: for programs on this machine, with file permissions."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ class Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        before = os.umask(0o177)  # from its first moment on, it is for our own user alone
+        before = os.umask(0o177)  # so that the socket is private from the start
         try:
             super().server_bind()
         finally:
@@ -27,4 +27,4 @@ if __name__ == "__main__":
         except KeyboardInterrupt:
             pass
         finally:
-            os.unlink(path)  # a port goes with its server, a path doesn't
+            os.unlink(path)  # unlike a port, a path remains after the server has ended

@@ -183,7 +183,7 @@ class Peer:
         assert found.request_id == request_id, found
         return found.message
 
-    def go_idle(self) -> list[Frame]:
+    def read_to_end(self) -> list[Frame]:
         """All frames until the connection ends, by whatever end."""
         found = []
         try:

@@ -132,7 +132,7 @@ def test_the_protocol_lists_every_field(tag):
     text = section(tag)
     table = rows(text)
     assert [cells[0].strip("`") for cells in table] == [field.name for field in fields]
-    assert table or "No fields" in text
+    assert table or "No fields" in " ".join(text.split())
     for field, cells in zip(fields, table, strict=True):
         kind, default = cells[1], cells[2]
         if kind in TYPES:

@@ -58,7 +58,7 @@ FLOORS = {
         ("shell",),
     ),
     "benchmarks": (
-        ("processes", "coroutines", "sessions", "strangers", "peak"),
+        ("processes", "coroutines", "sessions", "unauthenticated", "peak"),
         ("measure", "greenlets", "delay"),
         ("workloads", "report", "crowd"),
         ("peers", "raw"),

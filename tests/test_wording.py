@@ -86,3 +86,8 @@ def test_what_is_found_fails_the_run(wording, tmp_path, capsys):
     assert f"{path}:1: 'Whoever': write " in capsys.readouterr().out
     path.write_text("The reader of this.\n")
     assert wording.main([str(path)]) == 0
+
+
+def test_the_tree_has_none(wording, capsys):
+    """As the run of the linter has it."""
+    assert wording.main([]) == 0, capsys.readouterr().out

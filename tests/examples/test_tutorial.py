@@ -47,13 +47,13 @@ def programs():
 
 @pytest.mark.parametrize("session", SESSIONS, ids=[text.split("\n")[0] for text in SESSIONS])
 def test_what_is_typed_prints_what_is_shown(session, programs, tmp_path):
-    """The whole of a session, with a free port instead of 1234."""
+    """The whole of a session, with a free port instead of 4321."""
     port, printed = "0", []
     env = clean_environment(tmp_path)
     for typed in re.findall(r"^\$ (.*)$", session, re.M):
         python, example, *arguments = shlex.split(typed.removesuffix("&"))
         assert python == "python"
-        words = [port if word == "1234" else word for word in arguments]
+        words = [port if word == "4321" else word for word in arguments]
         command = [sys.executable, str(ROOT / example), *words]
         printed.append(f"$ {typed}")
         if not typed.endswith("&"):
@@ -64,6 +64,6 @@ def test_what_is_typed_prints_what_is_shown(session, programs, tmp_path):
         line = server.stdout.readline().decode().rstrip("\n")
         if "port" in line:
             port = line.split()[-1]
-            line = line.replace(port, "1234")
+            line = line.replace(port, "4321")
         printed.append(line)
     assert printed == session.splitlines()

@@ -113,7 +113,7 @@ def serve(start_server, tmp_path, way, tls_client_context) -> Any:
 
 def ended(peer: Peer) -> list[Any]:
     """All that the server says until the end of a connection, which has to come."""
-    return [frame.message for frame in peer.go_idle()]
+    return [frame.message for frame in peer.read_to_end()]
 
 
 Serve = Callable[..., Site]

@@ -62,7 +62,7 @@ def test_between_uploads_that_are_stored(serve, way):
     site.server.accounts.change("alice", max_files=50, max_sessions=None)
     peer = site.user()
     peer.send(put(10, b"/good-0"), frame(Kind.REQUEST, 11, b"\xc1"))
-    stored, last = peer.go_idle()
+    stored, last = peer.read_to_end()
     assert (stored.request_id, stored.message) == (10, Stored(4))
     assert (last.request_id, last.message.code) == (0, "bad-message")
     assert site.is_served(site.user())

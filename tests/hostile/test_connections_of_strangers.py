@@ -146,7 +146,7 @@ def test_what_a_connection_costs(costly, way):
         with site.knock(ATTACKER) as peer:
             peer.hello()
             peer.send(bytes([0, 0, 0, 0, 99, 0, 0, 0, 0]))
-            peer.go_idle()
+            peer.read_to_end()
     else:
         site.told.append(Offence.PROTOCOL)
     assert cost_of(site) == [Offence.NO_LOGIN, Offence.PROTOCOL]

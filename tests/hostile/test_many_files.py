@@ -465,7 +465,7 @@ def test_a_request_of_no_files_at_all(server, dial):
 def test_an_end_twice_ends_the_connection_after_the_answer(server, dial, files):
     peer = dial(server)
     peer.send(*_WHOLE, _WHOLE[-1])
-    stored, last = (one for one in peer.go_idle() if one.kind != Kind.NOTICE)
+    stored, last = (one for one in peer.read_to_end() if one.kind != Kind.NOTICE)
     assert stored.message == FilesStored(3)
     assert (last.request_id, last.message.code) == (0, "bad-message")
     assert (files / "t" / "a").exists()

@@ -55,7 +55,7 @@ def test_a_flood_of_them_ends_at_once(serve, way, kind):
 
     thread = threading.Thread(target=pour)
     thread.start()
-    stranger.go_idle()
+    stranger.read_to_end()
     assert sent.wait(PATIENCE)
     thread.join()
     assert site.is_served(site.user())
@@ -75,7 +75,7 @@ def test_a_hundred_strangers_asking_without_end(serve):
             with suppress(OSError, EOFError), Peer(site.connect()) as stranger:
                 stranger.hello()
                 stranger.send(frame(Kind.REQUEST, 1, Stat(b"/")) * (MOST_BEFORE_LOGIN + 1))
-                answers = [one.message for one in stranger.go_idle()]
+                answers = [one.message for one in stranger.read_to_end()]
                 outcomes[getattr(answers[-1], "code", "") if answers else "cut"] += 1
 
     threads = [threading.Thread(target=ask) for _ in range(100)]

@@ -73,7 +73,7 @@ def test_what_was_here_is_not_opened_to_others(fake, connect, home, verb, mode):
     assert mode_of(home / ".ssh") & 0o7022 == 0
     assert mode_of(home / "docs") == 0o775  # group could write, others couldn't
     assert mode_of(home / "docs" / "new") == 0o777  # the control: it was made for this
-    assert len([text for text in listener.texts if "was here before" in text]) == 1
+    assert len([text for text in listener.texts if "existed before" in text]) == 1
 
 
 @pytest.mark.parametrize("verb", ["get", "sync"])

@@ -48,7 +48,7 @@ def finish(peer: Peer, number: int) -> None:
 def heard(peer: Peer) -> list[Any]:
     """All frames until the server ends the connection; it waits for this end then."""
     with peer:
-        return peer.go_idle()
+        return peer.read_to_end()
 
 
 def is_warning(frame: Any) -> bool:

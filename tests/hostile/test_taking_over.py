@@ -67,9 +67,9 @@ def check_that_the_earlier_one_is_told(site: Site, *, pieces: bool) -> None:
     mine, ready = begin(second)
     assert ready.offset <= THERE
     with first:
-        *_, last = first.go_idle()
+        *_, last = first.read_to_end()
     assert (last.kind, last.request_id) == (Kind.ERROR, 0)
-    text = "/large: another session uploads the same file, and goes on with it"
+    text = "/large: another session uploads the same file and has taken over"
     assert last.message == Failed("taken-over", text, path=b"/large")
     finish(second, mine, ready.offset)
 
@@ -101,7 +101,7 @@ def test_so_is_one_that_is_about_to_be_stored(serve, monkeypatch):
     finally:
         goes_on.set()
     with first:
-        lost, stored, last = first.go_idle()
+        lost, stored, last = first.read_to_end()
     assert (lost.request_id, lost.message.code) == (number, "lease-lost")
     assert (stored.request_id, stored.message) == (50, Stored(1))
     assert (last.kind, last.request_id, last.message.code) == (Kind.ERROR, 0, "taken-over")

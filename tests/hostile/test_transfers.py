@@ -148,7 +148,7 @@ class Told:
 def test_the_transfer_that_idles_for_longest_gives_way_first():
     counts, told = TransferCounts(lambda: 3), Told()
     first, second, third = (counts.begin(1, "alice", told) for _ in range(3))
-    with pytest.raises(TooMany, match="alice has 3 running, and 3 are allowed"):
+    with pytest.raises(TooMany, match="alice has 3 running, the limit is 3"):
         counts.begin(1, "alice", told)
     other = counts.begin(2, "bob", told)
     for token in (other, second, first, third):

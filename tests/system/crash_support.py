@@ -718,10 +718,13 @@ class Root:
             raise AssertionError(f"{error}\n{self.log[-3000:]}") from None
 
     def _is_sure(self) -> bool:
-        return not self._asked(
-            "SELECT (SELECT count(*) FROM account WHERE dirty)"
-            " + (SELECT count(*) FROM lease WHERE state != 'kept')"
-        )
+        try:
+            return not self._asked(
+                "SELECT (SELECT count(*) FROM account WHERE dirty)"
+                " + (SELECT count(*) FROM lease WHERE state != 'kept')"
+            )
+        except sqlite3.OperationalError:  # whoever is the last to close it removes its log just now
+            return False
 
     def _asked(self, statement: str) -> int:
         """A number that the accounts file knows."""
@@ -777,11 +780,21 @@ class Disk:
         fcntl.ioctl(self._fd, self._SHUTDOWN, struct.pack("I", self._NO_LOG_FLUSH))
 
     def unmount(self) -> None:
-        """Everything that uses it must have ended."""
+        """Everything that uses it must have ended, or be about to: a worker ends by itself when its
+        server was killed."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            eventually(self._is_unmounted, "all that used the disk has ended")
+
+    def _is_unmounted(self) -> bool:
+        try:
             _run("umount", str(self.mount_point))
+        except CannotMount as error:
+            if "busy" not in str(error):
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """Unmount it whatever happened; its loop device goes with it."""

@@ -104,7 +104,7 @@ def test_a_database_that_is_rewritten_once(start_server, admin, roomy, way):
         proxy.release()
         ended = finish(running)
     count_again(admin)
-    assert "changed meanwhile; trying once more" in ended.err, ended.err
+    assert "changed while it was read; trying again" in ended.err, ended.err
     assert digest_of(target) == digest_of(source)
     with sqlite3.connect(target) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -129,7 +129,7 @@ def test_a_database_that_is_rewritten_again(start_server, admin, roomy, way):
         proxy.release()
         ended = finish(running, status=1)
     count_again(admin)
-    assert ended.err.count("changed meanwhile; trying once more") == 1, ended.err
+    assert ended.err.count("changed while it was read; trying again") == 1, ended.err
     assert target.read_bytes() == b"the last good copy"
     assert alice.run("df", "--json").record["held"] == 0
 

@@ -90,7 +90,7 @@ def test_who_does_what_and_kicking_them(server, alice, upload, tmp_path):
     assert server.admin.run("kick", str(found["id"])).lines == ["ended 1 session"]
     ended = finish(upload, status=4)
     assert "ended by the administrator" in ended.err
-    assert "connecting again" not in ended.err
+    assert "reconnecting" not in ended.err
     assert not (alice.on_server / "large").exists()
     eventually(lambda: not sessions(server))
     assert server.admin.run("kick", alice.name).lines == [f"{alice.name} has no sessions"]
@@ -136,7 +136,7 @@ def test_under_nohup_a_hang_up_means_nothing(start_server):
 def test_stop_returns_when_the_server_has_ended(server, alice):
     alice.run("ls")
     server.asked_to_stop = True
-    assert server.admin.run("stop").lines == ["the server has ended"]
+    assert server.admin.run("stop").lines == ["the server has exited"]
     assert server.process.wait(PATIENCE) == 0
     server.check()
     server.admin.run("stop", status=4)
@@ -168,7 +168,7 @@ def test_a_drain_lets_who_is_there_finish(server, alice, tmp_path):
     alice.run("ls", status=4)
     finish(upload, given=b"b")
     assert (alice.on_server / "file").read_bytes() == b"a" * 2**20 + b"b"
-    assert finish(drain).lines == ["the server has ended"]
+    assert finish(drain).lines == ["the server has exited"]
     assert server.process.wait(PATIENCE) == 0
     server.check()
 

@@ -75,14 +75,14 @@ def test_kick_reaches_both(server, alice, connections):
     peers.append(log_in(server, alice, connections))
     server.admin.run("kick", "alice")
     for peer in peers:
-        assert any(b"ended by the administrator" in frame.payload for frame in peer.go_idle())
+        assert any(b"ended by the administrator" in frame.payload for frame in peer.read_to_end())
 
 
 def test_one_that_is_killed_is_replaced(server, alice, connections):
     _, other = grown(server, alice, connections)
     third = log_in(server, alice, connections)
     os.kill(other, signal.SIGKILL)
-    assert third.go_idle() == []
+    assert third.read_to_end() == []
     eventually(lambda: len(set(workers_of(server)) - {other}) == 2)
     assert log_in(server, alice, connections).ask(messages.WhoAmI()) == LoggedIn("alice")
     assert "SIGKILL" in server.log

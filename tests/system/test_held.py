@@ -94,7 +94,7 @@ def test_faults_from_outside(start_server, tmp_path, options):
         other.execute("BEGIN IMMEDIATE")
         running.send_signal(signal.SIGKILL)
         running.wait(60)
-        eventually(lambda: "given back later" in server.log, "its end could not be written down")
+        eventually(lambda: "returned later" in server.log, "its end could not be written down")
         other.execute("ROLLBACK")
     rests(server, alice, "the accounts file was locked when it ended")
 
@@ -150,7 +150,7 @@ def test_a_clock_that_is_set(start_server, tmp_path, monkeypatch, options):
         for process in descendants(server.process.pid):
             os.kill(process, signal.SIGKILL)
         eventually(lambda: bob.run("ls", status=None).status == 0, "others serve")
-        assert "the fork server has ended; another one is started" in server.log
+        assert "the fork server has ended; starting another one" in server.log
         carol.run("ls", status=3)
     token = replace(alice, password="")
     eventually(lambda: token.run("ls", status=None).status == 3, "the token is over")

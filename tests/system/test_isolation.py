@@ -237,7 +237,7 @@ def test_sessions_that_are_roots_are_warned_of(start_server):
 def test_a_root_that_may_nothing_serves_as_any_other_user(start_server, large):
     """As in a container without capabilities: it can't have sessions be others."""
     server = start_server(mode=PROCESS, preexec_fn=bow_to_modes)
-    assert "the user of ftpd, which has none of root's rights" in server.log
+    assert "the user of ftpd, which is root without the needed capabilities" in server.log
     alice = server.first_user()
     alice.run("put", large, "/file")
     alice.run("get", "/file", large.with_name("back"))

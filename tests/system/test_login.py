@@ -83,7 +83,7 @@ def test_logout_revokes_and_keeps_the_server(alice, place):
     config(alice, "tokens.json").write_text(saved)
     assert "log in again" in bare.run("whoami", status=3).complaint, "it is good for nothing"
     told = bare.run("logout")
-    assert "revoked the token already" in told.err
+    assert "the token was already revoked" in told.err
     assert without_password(alice, FTP_PASSWORD=alice.password).run("whoami").lines == ["alice"]
 
 
@@ -140,7 +140,7 @@ def test_at_a_terminal_all_is_asked_for(server, admin, carol):
         if server.has_key:
             terminal.expect("Trust it (yes/no)? ")
             terminal.keys("yes\r")
-        for question in ("New password for ", "The same again: "):
+        for question in ("New password for ", "Retype new password: "):
             terminal.expect(question)
             terminal.keys("hunter2-hunter2\r")
         printed, status = terminal.end()
@@ -149,7 +149,7 @@ def test_at_a_terminal_all_is_asked_for(server, admin, carol):
     with Terminal(carol, "passwd", FTP_PASSWORD="") as terminal:
         terminal.expect("Old password")
         terminal.keys("hunter2-hunter2\r")
-        for question in ("New password for ", "The same again: "):
+        for question in ("New password for ", "Retype new password: "):
             terminal.expect(question)
             terminal.keys("another-one\r")
         assert terminal.end()[1] == 0

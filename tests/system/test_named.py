@@ -51,7 +51,7 @@ def test_a_closed_input_empties_nothing(user, tmp_path):
         told = in_bash(user, f"ftp put {source} /keep <&-", tmp_path, status=1)
         assert "standard input is closed" in told.complaint
     told = in_bash(user, "ftp put --no-empty - /keep </dev/null", tmp_path, status=1)
-    assert "is empty" in told.complaint
+    assert "empty, so it is not stored" in told.complaint
     assert (user.on_server / "keep").read_bytes() == b"good"
     in_bash(user, "ftp put - /keep </dev/null", tmp_path)
     assert (user.on_server / "keep").read_bytes() == b""

@@ -86,7 +86,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(start_server, tmp_path, na
         again = start_server(mode=MODES[name], environment=WITHOUT_RENAME_FLAGS)
         trees.same(old, site)  # before anybody can come in
     else:
-        eventually(lambda: "/site: put back" in server.log, "the old tree is back")
+        eventually(lambda: "/site: moved back" in server.log, "the old tree is back")
         trees.same(old, site)
         server.stop()
         again = start_server(mode=MODES[name], environment=WITHOUT_RENAME_FLAGS)

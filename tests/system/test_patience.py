@@ -66,7 +66,7 @@ def test_a_link_that_fails_again_and_again(start_server, roomy, way, size, part,
             over(proxy, kind, "down", size, part)
             done = finish_long(user.start("get", "/file", target))
     assert digest_of(target) == digest
-    assert done.count("connecting again") >= size // part - 2
+    assert done.count("reconnecting") >= size // part - 2
 
 
 def finish_long(running) -> str:
@@ -108,7 +108,7 @@ def down(start_server, roomy, seconds: float) -> None:
         again = start_server(port=server.port)
         told = finish_long(running)
     assert digest_of(again.home() / "file") == digest
-    assert told.count("connecting again") == 1
+    assert told.count("reconnecting") == 1
     assert ("no connection for" in told) == (seconds > 10)
 
 
@@ -125,9 +125,9 @@ def test_without_patience_a_lost_connection_ends_it(start_server, roomy, way):
     with Proxy(server.reached) as proxy:
         proxy.cut_at("up" if way == "put" else "down", 12 * MIB)
         ended = alice.at(proxy.address).run(*words, "--retry-for", "0", status=4)
-    assert "connecting again" not in ended.err
+    assert "reconnecting" not in ended.err
     assert "stopped at " in ended.complaint
-    assert ended.complaint.endswith(" of 20.0 MiB: the same command goes on")
+    assert ended.complaint.endswith(" of 20.0 MiB: run the same command to resume")
     with Proxy(server.reached) as proxy:
         alice.at(proxy.address).run(*words)
         assert proxy.passed("up" if way == "put" else "down") < 13 * MIB
@@ -163,7 +163,7 @@ def asleep(server, roomy, way: str, seconds: float) -> None:
         proxy.release()
         running.send_signal(signal.SIGCONT)
         told = finish_long(running)
-    assert told.count("connecting again") == 1
+    assert told.count("reconnecting") == 1
     assert digest_of(server.home() / "file" if way == "put" else target) == digest
 
 
@@ -177,9 +177,9 @@ def test_ctrl_c_ends_the_wait_and_the_same_command_goes_on(start_server, roomy):
         running = alice.at(proxy.address).start("put", source, "/file")
         eventually(lambda: proxy.passed("up") >= 8 * MIB, "some of it is sent")
         proxy.cut()
-        assert b"connecting again" in running.stderr.readline()
+        assert b"reconnecting" in running.stderr.readline()
         running.send_signal(signal.SIGINT)
         ended = finish(running, status=130)
     assert "stopped at " in ended.err
-    assert ended.err.rstrip().endswith(" of 20.0 MiB: the same command goes on")
+    assert ended.err.rstrip().endswith(" of 20.0 MiB: run the same command to resume")
     assert ended.err.count("\n") == 1

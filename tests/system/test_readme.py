@@ -43,7 +43,7 @@ def script_of(steps: list[tuple[str, list[str]]], port: int) -> tuple[str, list[
 def undated(lines: list[str]) -> list[str]:
     """Lines without the times of files, which differ from run to run."""
     dated = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", line) for line in lines]
-    return [re.sub(r"\d+ s ago", "AGO", line) for line in dated]
+    return [re.sub(r"\d+ s ago|just now", "AGO", line) for line in dated]
 
 
 @pytest.mark.needs("network")

@@ -117,7 +117,7 @@ def test_deletions_are_confirmed(user, site, shared_server, answer, status, left
     (site / "index.html").unlink()
     write(site / "new")
     with Terminal(user, "sync", "--delete", "site", ":www") as terminal:
-        shown = terminal.expect("Delete 1 thing (6 B) (yes/no)? ")
+        shown = terminal.expect("Delete 1 entry (6 B) (yes/no)? ")
         assert "index.html" in shown
         terminal.keys(answer, "" if answer < " " else "\r")
         printed, ended = terminal.end()
@@ -146,10 +146,10 @@ def test_long_lists_of_deletions_are_cut(user, site):
     for number in range(30):
         (site / f"file{number}").unlink()
     with Terminal(user, "sync", "--delete", "site", ":www") as terminal:
-        shown = terminal.expect("Delete 30 things (300 B) (yes/no/list)? ")
+        shown = terminal.expect("Delete 30 entries (300 B) (yes/no/list)? ")
         assert "… and 10 more" in shown and "file9 " not in shown
         terminal.keys("list\r")
-        shown = terminal.expect("Delete 30 things (300 B) (yes/no/list)? ")
+        shown = terminal.expect("Delete 30 entries (300 B) (yes/no/list)? ")
         listed = [line.split()[0] for line in shown.splitlines() if "(10 B)" in line]
         assert listed == sorted(f"file{number}" for number in range(30))
         terminal.keys("n\r")

@@ -53,7 +53,7 @@ def test_its_mode_says_who_may_connect(start_server, place):
 
 def test_who_is_named_needs_no_password(served, place, admin):
     alice = without_password(at_socket(served.first_user(), place))
-    assert "needs a password for it: set FTP_PASSWORD" in alice.run("ls", status=3).err
+    assert "needs a password here: set FTP_PASSWORD" in alice.run("ls", status=3).err
     admin.run("user", "set", "alice", "--peer-user", ME)
     assert alice.run("whoami").text == "alice\n"
     admin.run("user", "set", "alice", "--peer-user", "none")
@@ -62,7 +62,7 @@ def test_who_is_named_needs_no_password(served, place, admin):
 
 def test_nobody_is_nobody(served, place, admin):
     told = admin.run("user", "set", "alice", "--peer-user", "nobody")
-    assert "will have to give a password" in told.err
+    assert "it needs a password" in told.err
     assert admin.run("user", "set", "alice", "--peer-user", "root").err == ""
     admin.run("user", "set", "alice", "--peer-user", "nobody")
     without_password(at_socket(served.first_user(), place)).run("ls", status=3)
@@ -181,10 +181,10 @@ def test_what_a_killed_server_left_is_replaced(start_server, place, tmp_path):
 def test_a_place_that_is_taken(served, place, programs, tmp_path):
     other = Admin(programs, tmp_path / "other", tmp_path)
     refused = other.run("start", "--port", "0", "--unix", str(place), status=1)
-    assert "another server listens there" in refused.err
+    assert "another server listens on it" in refused.err
     (tmp_path / "file").write_bytes(b"mine")
     refused = other.run("start", "--port", "0", "--unix", str(tmp_path / "file"), status=1)
-    assert "something else" in refused.err
+    assert "not a socket" in refused.err
     assert (tmp_path / "file").read_bytes() == b"mine"
     long = tmp_path / ("x" * 100)
     assert "longer than" in other.run("start", "--port", "0", "--unix", str(long), status=1).err

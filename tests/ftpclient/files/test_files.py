@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpclient.files import reader, writer
 from ftpclient.files.reader import FIRST, MOST
@@ -27,6 +26,7 @@ from ftpwire.errors import (
     TooMany,
     VerificationFailed,
 )
+from tests.ftpserver.storage.quota_store import held_files
 
 LARGE = HELD + 1234
 

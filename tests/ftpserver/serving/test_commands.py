@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.serving import exchange as exchange_module
 from ftpserver.storage.batch import SMALL
@@ -45,6 +44,7 @@ from ftpwire.messages import (
     Stat,
     Stored,
 )
+from tests.ftpserver.storage.quota_store import held_files
 from tests.peer import Peer
 
 MIB = 1024 * 1024

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.schema import lease
 from ftpserver.storage import batch as module
@@ -51,6 +50,7 @@ from ftpwire.messages import (
     SetAttributes,
     Stored,
 )
+from tests.ftpserver.storage.quota_store import held_files
 from tests.ftpserver.storage.sync_scene import PATIENCE, Scene
 from tests.pairwise import pairwise
 

@@ -22,7 +22,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
@@ -45,6 +44,7 @@ from ftpwire.messages import (
     Space,
     Stored,
 )
+from tests.ftpserver.storage.quota_store import held_files
 from tests.peer import Peer
 from tests.system.programs import eventually
 

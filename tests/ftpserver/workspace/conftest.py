@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.home import Home
@@ -16,6 +15,7 @@ from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.walk import Usage
 from ftpserver.workspace.workspace import Workspace
+from tests.ftpserver.storage.quota_store import held_files
 
 MIB = 1024 * 1024
 

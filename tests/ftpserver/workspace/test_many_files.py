@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from tests.ftpserver.storage.quota_store import held_files
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.file_run import FilesOutcome
@@ -43,6 +42,7 @@ from ftpwire.messages import (
     Sent,
     SetAttributes,
 )
+from tests.ftpserver.storage.quota_store import held_files
 
 TIME = 1_700_000_000_000_000_000
 """Nanoseconds since 1970: the mtime of what is there before."""

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from tests.ftpserver.storage.quota_store import held_files
-
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.daemon.housekeeping import Housekeeping
@@ -38,6 +36,7 @@ from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.walk import Usage
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import beneath, paths
+from tests.ftpserver.storage.quota_store import held_files
 from tests.ftpserver.storage.trash.disk_model import Durable
 from tests.system.crash_support import Disk
 
