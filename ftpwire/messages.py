@@ -61,11 +61,11 @@ HOLES = "holes"
 MANY_FILES = "many-files"
 """Feature of a server: it supports `PutFiles` and `GetFiles`."""
 
-MOST_ITEMS = 1000
+MAX_ITEMS = 1000
 """Most items in one `PutFiles` or `GetFiles`: its files, and the directories that it names."""
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 """Most bytes of all files of one `PutFiles` or `GetFiles` together."""
-MOST_TOLD = 64 * 1024
+MAX_REQUEST_SIZE = 64 * 1024
 """Largest `PutFiles` or `GetFiles` message that a client sends, in bytes (without the DATA)."""
 
 MAX_USER = 64
@@ -810,7 +810,7 @@ class NewFiles(msgspec.Struct, frozen=True, array_like=True):
     """
 
     path: Path
-    files: Annotated[list[NewFile], Meta(max_length=MOST_ITEMS)] = []
+    files: Annotated[list[NewFile], Meta(max_length=MAX_ITEMS)] = []
     make: Mode | None = None
 
 
@@ -836,7 +836,7 @@ class PutFiles(StreamFor["NotStored", "FilesStored"], frozen=True, tag="put-file
     ``directories`` is created if its ``make`` says so, and its files are stored; then each of
     ``finished`` gets its attributes. Items are numbered in the same order from 0 on: a directory of
     ``directories`` itself (even if it is not created), its files, the next directory, …, then those
-    of ``finished``. There are at most `MOST_ITEMS` items, and their files have at most `MOST_BYTES`
+    of ``finished``. There are at most `MAX_ITEMS` items, and their files have at most `MAX_BYTES`
     bytes together. Nothing is done before all bytes have arrived. Zeros may be sent as a `Hole`.
 
     Attributes:
@@ -849,8 +849,8 @@ class PutFiles(StreamFor["NotStored", "FilesStored"], frozen=True, tag="put-file
     ``cancelled``; ``forbidden`` or ``disk-full`` if nothing can be stored anywhere in the home.
     """
 
-    directories: Annotated[list[NewFiles], Meta(max_length=MOST_ITEMS)]
-    finished: Annotated[list[Finished], Meta(max_length=MOST_ITEMS)] = []
+    directories: Annotated[list[NewFiles], Meta(max_length=MAX_ITEMS)]
+    finished: Annotated[list[Finished], Meta(max_length=MAX_ITEMS)] = []
     overwrite: Overwrite = "always"
     parents: bool = False
 
@@ -866,7 +866,7 @@ class ItemFailure(msgspec.Struct, frozen=True, array_like=True):
         code, needed, free, what, retry_after: As in `Failed`.
     """
 
-    index: Annotated[int, Meta(ge=0, le=MOST_ITEMS - 1)]
+    index: Annotated[int, Meta(ge=0, le=MAX_ITEMS - 1)]
     code: str
     message: str
     needed: int | None = None
@@ -903,7 +903,7 @@ class NotStored(Message, frozen=True, tag="not-stored"):
         failures: One entry for each item that failed.
     """
 
-    failures: Annotated[list[ItemFailure], Meta(max_length=MOST_ITEMS)]
+    failures: Annotated[list[ItemFailure], Meta(max_length=MAX_ITEMS)]
 
 
 class FilesStored(Message, frozen=True, tag="files-stored"):
@@ -933,12 +933,12 @@ class WantedFiles(msgspec.Struct, frozen=True, array_like=True):
     """
 
     path: Path
-    files: Annotated[list[WantedFile], Meta(max_length=MOST_ITEMS)]
+    files: Annotated[list[WantedFile], Meta(max_length=MAX_ITEMS)]
 
 
 class GetFiles(StreamFor["SendingFiles", "Sent"], frozen=True, tag="get-files"):
-    """Ask for many small files: at most `MOST_ITEMS` items, counting directories, with at most
-    `MOST_BYTES` bytes together. A link in place of a file is not followed.
+    """Ask for many small files: at most `MAX_ITEMS` items, counting directories, with at most
+    `MAX_BYTES` bytes together. A link in place of a file is not followed.
 
     Attributes:
         directories: The directories, with the files to send.
@@ -948,7 +948,7 @@ class GetFiles(StreamFor["SendingFiles", "Sent"], frozen=True, tag="get-files"):
     their sum, without a digest. Or `Failed` with ``bad-request``, ``cancelled``.
     """
 
-    directories: Annotated[list[WantedFiles], Meta(max_length=MOST_ITEMS)]
+    directories: Annotated[list[WantedFiles], Meta(max_length=MAX_ITEMS)]
 
 
 class SentFile(msgspec.Struct, frozen=True, array_like=True):
@@ -974,7 +974,7 @@ class SendingFiles(Message, frozen=True, tag="sending-files"):
             reason.
     """
 
-    files: Annotated[list[SentFile | None], Meta(max_length=MOST_ITEMS)]
+    files: Annotated[list[SentFile | None], Meta(max_length=MAX_ITEMS)]
 
 
 # Changing the tree -------------------------------------------------------------------------

@@ -85,10 +85,10 @@ TYPES = {
     "array of [trash-item](#trash-item)": list[messages.TrashItem],
     "bin of 1 to 255 bytes": messages.Name,
     "str or nil": str | None,
-    "integer from 0 to 999": Annotated[int, msgspec.Meta(ge=0, le=messages.MOST_ITEMS - 1)],
+    "integer from 0 to 999": Annotated[int, msgspec.Meta(ge=0, le=messages.MAX_ITEMS - 1)],
 }
 for name, kind in OF_MANY_FILES.items():
-    most = msgspec.Meta(max_length=messages.MOST_ITEMS)
+    most = msgspec.Meta(max_length=messages.MAX_ITEMS)
     TYPES[f"array of at most 1,000 [{name}](#{name})"] = Annotated[list[kind], most]
     nothing = f"array of at most 1,000 [{name}](#{name}) or nil"
     TYPES[nothing] = Annotated[list[kind | None], most]

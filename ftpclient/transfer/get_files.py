@@ -36,8 +36,8 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import (
     MANY_FILES,
-    MOST_ITEMS,
-    MOST_TOLD,
+    MAX_ITEMS,
+    MAX_REQUEST_SIZE,
     GetFiles,
     SendingFiles,
     Sent,
@@ -181,8 +181,8 @@ class GetFilesRuns:
         directory, _, name = source.rpartition(b"/")
         if self._items and (
             self._bytes + size > self._size.limit
-            or self._items + 2 > MOST_ITEMS
-            or self._request_size + len(source) > MOST_TOLD - _OVERHEAD * 2
+            or self._items + 2 > MAX_ITEMS
+            or self._request_size + len(source) > MAX_REQUEST_SIZE - _OVERHEAD * 2
         ):
             self.send()
         if directory != self._directory:

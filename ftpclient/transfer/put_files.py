@@ -25,8 +25,8 @@ from ftpclient.transfer.run_size import MOST_EACH, RunSize
 from ftpwire.errors import BadMessage, FtpError
 from ftpwire.messages import (
     MANY_FILES,
-    MOST_ITEMS,
-    MOST_TOLD,
+    MAX_ITEMS,
+    MAX_REQUEST_SIZE,
     FilesStored,
     Finished,
     ItemFailure,
@@ -42,9 +42,9 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import MAX_NAME
 
-_OVERHEAD = MOST_TOLD // MOST_ITEMS + 1
+_OVERHEAD = MAX_REQUEST_SIZE // MAX_ITEMS + 1
 """Maximum size of a file or directory in a request in bytes, without its name or path. It is chosen
-so that a request within `MOST_TOLD` is also within `MOST_ITEMS`."""
+so that a request within `MAX_REQUEST_SIZE` is also within `MAX_ITEMS`."""
 _MOST_UNANSWERED = 8192
 """Maximum number of unanswered files and directories: each one takes some memory."""
 
@@ -140,7 +140,7 @@ class FileRuns:
             return
         if (
             self._bytes + size > self._size.limit
-            or self._request_size + len(result.target) + 2 * _OVERHEAD > MOST_TOLD
+            or self._request_size + len(result.target) + 2 * _OVERHEAD > MAX_REQUEST_SIZE
         ):
             self.flush()
         above = result.target[: -length - 1] or b"/"
@@ -183,7 +183,7 @@ class FileRuns:
 
     def _make_room(self, path: bytes) -> None:
         self._connection.check()  # many directories may be collected before anything is sent
-        if self._request_size + len(path) + _OVERHEAD > MOST_TOLD:
+        if self._request_size + len(path) + _OVERHEAD > MAX_REQUEST_SIZE:
             self.flush()
 
     def _begin(self, directory: _Directory, make: int | None) -> None:
@@ -212,7 +212,7 @@ class FileRuns:
         )
         data = b"".join(self._data)
         self.drop()
-        if len(items) <= 2 and self._is_sent_alone(items, data):
+        if len(items) <= 2 and self._try_send_alone(items, data):
             return
         while self._unanswered > _MOST_UNANSWERED:
             self._connection.pump()
@@ -235,7 +235,7 @@ class FileRuns:
         if call.error is None:
             self._size.answered(call.sent_at, call.size)
 
-    def _is_sent_alone(self, items: list[_File | _Directory], data: bytes) -> bool:
+    def _try_send_alone(self, items: list[_File | _Directory], data: bytes) -> bool:
         """Send a single file or directory as an ordinary request. Return False for several."""
         first, last = items[0], items[-1]
         if isinstance(last, _Directory):

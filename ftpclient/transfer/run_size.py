@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ftpwire.messages import MOST_BYTES
+from ftpwire.messages import MAX_BYTES
 from ftpwire.pacing import Pace
 
 FIRST = 64 * 1024
@@ -69,7 +69,7 @@ class RunSize:
             self._size = max(LEAST, self._size // 2)
         elif seconds < _SHORT_SECONDS and (size is None or size * 2 >= self.limit):
             # a much smaller request says nothing about one that is twice as large
-            self._size = min(MOST_BYTES, self._size * 2)
+            self._size = min(MAX_BYTES, self._size * 2)
         self.limit = self._kept()
 
     def _kept(self) -> int:

@@ -47,7 +47,7 @@ _REFUSED_STATUS = frozenset({3, 6, 7})
 SHARES = _LOG_INS, _FILES = "logins", "files"
 """The shares into which an account's successful operations are divided."""
 _REMOVING = frozenset({"remove", "move", "purge"})
-MOST_NAMED = 20
+MAX_NAMED = 20
 """The most operations that one record names."""
 _DONE = messages.Done()
 _OF_KEYS = frozenset({"login", "register", "logout", "password", "token-issue", "token-revoke"})
@@ -400,7 +400,7 @@ class AuditContext:
 def evicted(operations: Sequence[str], why: str) -> dict[str, object]:
     """Make the details of a record ``evict``: the number of operations, the names of the first ones
     and why they, or parts of them, were deleted from the trash."""
-    return {"operations": len(operations), "names": list(operations[:MOST_NAMED]), "why": why}
+    return {"operations": len(operations), "names": list(operations[:MAX_NAMED]), "why": why}
 
 
 def _is_recorded(request: Message | Unusable, reply: Message | None) -> bool:

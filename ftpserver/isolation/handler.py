@@ -22,7 +22,7 @@ from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.tokens import Issued
 from ftpserver.audit.allowances import Allowance
-from ftpserver.audit.context import MOST_NAMED, guess_of, has_done_something, share_of
+from ftpserver.audit.context import MAX_NAMED, guess_of, has_done_something, share_of
 from ftpserver.audit.record import EVENTS, MAX_REASON, OK, REQUESTS, Record, line_of, timestamp
 from ftpserver.interfaces import Carried
 from ftpserver.isolation import homes
@@ -320,7 +320,7 @@ def _is_detail(name: str, value: object) -> bool:
 
 
 def _are_operations(value: object) -> bool:
-    if not isinstance(value, list) or len(value) > MOST_NAMED:
+    if not isinstance(value, list) or len(value) > MAX_NAMED:
         return False
     return all(isinstance(one, str) and is_name(one.encode()) for one in value)
 

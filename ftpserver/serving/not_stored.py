@@ -16,7 +16,7 @@ from ftpwire.messages import Failed, ItemFailure, NotStored
 _FACTS = [name for name in FACTS if name != "path"]  # the index names the path
 _AROUND = 64
 """Bytes of a message besides its failures, rounded up."""
-MOST_TOLD = 256 * 1024
+MAX_ANSWER_SIZE = 256 * 1024
 """Most bytes for all failures of a request: as many as the files that it stores."""
 
 
@@ -32,8 +32,8 @@ def not_stored(
     items = [_item(index, failure, paths.get(index)) for index, failure in failures.items()]
     sizes = [len(messages.encode(item)) for item in items]
     most = page_size - _AROUND
-    if sum(sizes) > MOST_TOLD:  # each failure gets the same share
-        most = min(most, MOST_TOLD // len(items))
+    if sum(sizes) > MAX_ANSWER_SIZE:  # each failure gets the same share
+        most = min(most, MAX_ANSWER_SIZE // len(items))
     page: list[ItemFailure] = []
     room = page_size - _AROUND
     for item, size in zip(items, sizes, strict=True):

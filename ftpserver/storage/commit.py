@@ -251,7 +251,7 @@ class Commit:
             with operation.writing(waiting=False):
                 items = [operation.item("replaced", one.path, after=one.after) for one in replaced]
                 operation.announce(items)
-                left = self._not_taken(operation, list(zip(replaced, items, strict=True)))
+                left = self._take_all(operation, list(zip(replaced, items, strict=True)))
                 self._home.will_block()
                 operation.sync()
         except NoRoom:
@@ -267,7 +267,7 @@ class Commit:
             except OSError as error:
                 logger.error("a replaced file can't be removed: %s", error)
 
-    def _not_taken(
+    def _take_all(
         self, operation: Operation, replaced: list[tuple[_Replaced, Item]]
     ) -> list[_Replaced]:
         """Put what was replaced into the trash; return those for which that failed."""
@@ -275,11 +275,11 @@ class Commit:
         for number, (one, item) in enumerate(replaced):
             if not number % TURN_FILES:
                 self._home.take_turn()
-            if not self._is_taken(operation, one, item):
+            if not self._try_take(operation, one, item):
                 failed.append(one)
         return failed
 
-    def _is_taken(self, operation: Operation, one: _Replaced, item: Item) -> bool:
+    def _try_take(self, operation: Operation, one: _Replaced, item: Item) -> bool:
         """Put one replaced file into the trash. False: that failed."""
         try:
             operation.take_file(self._home.staging_fd, one.name, item)
@@ -514,7 +514,7 @@ class Commit:
         except FileExistsError:
             if not parents:
                 raise
-            self._must_be_dir(parts, writable=fill)
+            self._ensure_dir(parts, writable=fill)
         except FileNotFoundError:
             if not parents:
                 raise
@@ -620,7 +620,7 @@ class Commit:
             self._limits[parent] = limits
         return limits
 
-    def _must_be_dir(self, parts: Parts, *, writable: bool) -> None:
+    def _ensure_dir(self, parts: Parts, *, writable: bool) -> None:
         mode = self._home.stat(parts, follow=True).st_mode
         if not stat.S_ISDIR(mode):
             raise NotADirectory("a file is there")

@@ -25,8 +25,8 @@ from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
 from ftpwire import digests, paths
 from ftpwire.errors import BadRequest, CommandError, VerificationFailed
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     Failed,
     Finished,
     NewFiles,
@@ -47,10 +47,10 @@ def size_of(request: PutFiles) -> int:
         items += 1 + len(directory.files)
         for file in directory.files:
             size += file.size
-    if items > MOST_ITEMS:
-        raise BadRequest(f"{items} files and directories in one request: {MOST_ITEMS} at most")
-    if size > MOST_BYTES:
-        raise BadRequest(f"{size} bytes of files in one request: {MOST_BYTES} at most")
+    if items > MAX_ITEMS:
+        raise BadRequest(f"{items} files and directories in one request: {MAX_ITEMS} at most")
+    if size > MAX_BYTES:
+        raise BadRequest(f"{size} bytes of files in one request: {MAX_BYTES} at most")
     return size
 
 

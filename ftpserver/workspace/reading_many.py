@@ -22,7 +22,7 @@ from ftpserver.workspace.observer import Observer
 from ftpwire import digests, growing, paths
 from ftpwire.beneath import told_time
 from ftpwire.errors import BadRequest, CommandError
-from ftpwire.messages import MOST_BYTES, MOST_ITEMS, GetFiles, SentFile, WantedFile
+from ftpwire.messages import MAX_BYTES, MAX_ITEMS, GetFiles, SentFile, WantedFile
 from ftpwire.paths import Parts
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
@@ -65,10 +65,10 @@ def read_many(home: Home, request: GetFiles, observer: Observer) -> FilesRead:
 def _check(request: GetFiles) -> None:
     """Raise BadRequest, before anything is read, if the request asks for too much."""
     files = sum(len(one.files) for one in request.directories)
-    if files + len(request.directories) > MOST_ITEMS:
-        raise BadRequest(f"more than {MOST_ITEMS} files and directories in one request")
-    if sum(file.size for one in request.directories for file in one.files) > MOST_BYTES:
-        raise BadRequest(f"files of more than {MOST_BYTES} bytes in one request")
+    if files + len(request.directories) > MAX_ITEMS:
+        raise BadRequest(f"more than {MAX_ITEMS} files and directories in one request")
+    if sum(file.size for one in request.directories for file in one.files) > MAX_BYTES:
+        raise BadRequest(f"files of more than {MAX_BYTES} bytes in one request")
 
 
 def _read_some(

@@ -22,8 +22,8 @@ from ftpserver.storage.home_staging import NOT_STAGED
 from ftpwire import digests, frames, messages, paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     Failed,
     FilesStored,
     Finished,
@@ -84,7 +84,7 @@ PATHS = st.sampled_from(
     + [b"/" + b"d/" * 300, b"/" + b"x/" * 2047, b"/" * 4096]
 )
 SIZES = st.sampled_from([0, 1, 7, 100, 1000])
-ODD_SIZES = st.sampled_from([MOST_BYTES, MOST_BYTES + 1, 2**62, 2**63 - 1])
+ODD_SIZES = st.sampled_from([MAX_BYTES, MAX_BYTES + 1, 2**62, 2**63 - 1])
 MODES = st.sampled_from([0, 0o400, 0o644, 0o777, 0o7777])
 TIMES = st.sampled_from([-(2**63), 0, TIME, 2**63 - 1])
 
@@ -335,9 +335,9 @@ def test_the_same_directory_a_thousand_times(serve, way):
     site = serve()
     peer = site.user()
     top = site.server.settings.root / "alice"
-    number = peer.request(PutFiles([NewFiles(b"/t", [], 0o755)] * MOST_ITEMS))
+    number = peer.request(PutFiles([NewFiles(b"/t", [], 0o755)] * MAX_ITEMS))
     peer.frame(Kind.END, number, Sent(0))
-    assert peer.answer().message == FilesStored(MOST_ITEMS)
+    assert peer.answer().message == FilesStored(MAX_ITEMS)
     assert os.listdir(top / "t") == []
     nested = [NewFiles(b"/t" + b"/d" * count, [], 0o755) for count in range(300)]
     number = peer.request(PutFiles(nested))
@@ -348,7 +348,7 @@ def test_the_same_directory_a_thousand_times(serve, way):
     assert found == FilesStored(255)  # as many parts as a path has
     assert [one.index for one in failures] == list(range(255, 300))
     assert {one.code for one in failures} == {"invalid-path"}
-    peer.request(GetFiles([WantedFiles(b"/t", [])] * MOST_ITEMS))
+    peer.request(GetFiles([WantedFiles(b"/t", [])] * MAX_ITEMS))
     assert peer.answer().message == Sent(0)
     assert site.is_served(peer)
 
@@ -379,9 +379,9 @@ its files, what is known of each, and what is told of it."""
 
 def the_largest(top: bytes) -> tuple[PutFiles, bytes]:
     """As many things, bytes and letters as one request may have."""
-    size = MOST_BYTES // (MOST_ITEMS - 1)
+    size = MAX_BYTES // (MAX_ITEMS - 1)
     files, data = [], []
-    for number in range(MOST_ITEMS - 1):
+    for number in range(MAX_ITEMS - 1):
         its = b"%04d" % number * (size // 4)
         data.append(its)
         name = b"%04d" % number + b"n" * 60
@@ -412,13 +412,13 @@ def test_the_largest_request_takes_little_memory(server, dial):
     tracemalloc.start()
     try:
         peer.send(*whole)
-        assert peer.answer().message == FilesStored(MOST_ITEMS)
+        assert peer.answer().message == FilesStored(MAX_ITEMS)
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
         tracemalloc.reset_peak()
         for _ in range(3):
             peer.send(*whole)
         for _ in range(3):
-            assert peer.answer().message == FilesStored(MOST_ITEMS)
+            assert peer.answer().message == FilesStored(MAX_ITEMS)
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
         tracemalloc.reset_peak()
         peer.send(asked)

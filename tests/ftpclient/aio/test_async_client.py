@@ -346,7 +346,7 @@ def test_a_cancelled_put_leaves_the_session_and_can_be_gone_on_with(any_server, 
 
 
 def test_a_tree_is_cancelled(server, use, tmp_path, monkeypatch):
-    for name in ("FIRST", "LEAST", "MOST_BYTES"):
+    for name in ("FIRST", "LEAST", "MAX_BYTES"):
         monkeypatch.setattr(run_size, name, 16)  # else all goes in one request
     source = tmp_path / "source"
     source.mkdir()

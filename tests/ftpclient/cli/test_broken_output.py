@@ -157,7 +157,7 @@ def names_of_partials(local, there) -> list[str]:
 @pytest.fixture
 def few_together(monkeypatch):
     """A request of many small files has a few of those in these tests."""
-    for name in ("FIRST", "LEAST", "MOST_BYTES"):
+    for name in ("FIRST", "LEAST", "MAX_BYTES"):
         monkeypatch.setattr(run_size, name, 4)
 
 

@@ -13,8 +13,8 @@ from ftpwire import digests, paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     MANY_FILES,
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     Done,
     Entry,
     Failed,
@@ -141,7 +141,7 @@ class StoringServer(LyingServer):
         if end.kind == Kind.CANCEL:
             peer.reply(asked, Failed("cancelled", "as you wish"))
             return
-        assert end.message.size == len(data) <= MOST_BYTES and len(asked.payload) <= 64 * 1024
+        assert end.message.size == len(data) <= MAX_BYTES and len(asked.payload) <= 64 * 1024
         view, failures, index = memoryview(data), [], 0
         for directory in put.directories:
             if directory.make is not None:
@@ -162,7 +162,7 @@ class StoringServer(LyingServer):
             if code is not None:
                 failures.append(ItemFailure(index, code, "refused"))
             index += 1
-        assert not view and index <= MOST_ITEMS
+        assert not view and index <= MAX_ITEMS
         self._answer(peer, asked, failures, index)
 
 

@@ -447,7 +447,7 @@ def test_the_next_ones_are_asked_for_before_the_answers_have_come(fake, connect,
     client = connect(fake(server), retries=0)
     assert client.get(["/t"], tmp_path / "t", recursive=True).done == count
     assert sum(asked_for) == count and len(asked_for) > 20
-    assert max(asked_for) * len(data) <= messages.MOST_BYTES
+    assert max(asked_for) * len(data) <= messages.MAX_BYTES
 
 
 def test_no_request_has_more_than_it_may(client, files, tmp_path, asked):
@@ -458,6 +458,6 @@ def test_no_request_has_more_than_it_may(client, files, tmp_path, asked):
         make(files / "u" / f"{number:0240}", b"x")
     assert client.get(["/t", "/u"], tmp_path, recursive=True).exit_code == 0
     counts = [len(one.directories) + len(names_of([one])) for one in asked[GetFiles]]
-    assert messages.MOST_ITEMS - 1 <= max(counts) <= messages.MOST_ITEMS
-    assert all(len(messages.encode(one)) <= messages.MOST_TOLD for one in asked[GetFiles])
+    assert messages.MAX_ITEMS - 1 <= max(counts) <= messages.MAX_ITEMS
+    assert all(len(messages.encode(one)) <= messages.MAX_REQUEST_SIZE for one in asked[GetFiles])
     assert len(os.listdir(tmp_path / "t")) == 2100 and len(os.listdir(tmp_path / "u")) == 400

@@ -20,9 +20,9 @@ from ftpwire import paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (
     MANY_FILES,
-    MOST_BYTES,
-    MOST_ITEMS,
-    MOST_TOLD,
+    MAX_BYTES,
+    MAX_ITEMS,
+    MAX_REQUEST_SIZE,
     Failed,
     FilesStored,
     Hole,
@@ -131,14 +131,14 @@ def test_no_request_has_more_than_it_may(fake, connect, tree) -> None:
     server = StoringServer()
     connect(fake(server)).put(tree(4, 600, 10), "/t", recursive=True)
     count = [sum(1 + len(one.files) for one in run.directories) for run in runs(server)]
-    assert MOST_ITEMS * 0.9 < max(count) <= MOST_ITEMS and len(server.files) == 2401
+    assert MAX_ITEMS * 0.9 < max(count) <= MAX_ITEMS and len(server.files) == 2401
 
 
 def test_many_bytes_at_once_but_no_more(fake, connect, tree) -> None:
     server = StoringServer()
     connect(fake(server)).put(tree(2, 100, 8000), "/t", recursive=True)
     sizes = [sum(new.size for one in run.directories for new in one.files) for run in runs(server)]
-    assert 64 * 1024 < max(sizes) <= MOST_BYTES
+    assert 64 * 1024 < max(sizes) <= MAX_BYTES
 
 
 def test_long_names_fill_a_request_as_well(fake, connect, tmp_path) -> None:
@@ -460,7 +460,7 @@ def test_so_many_files_are_under_way_at_most(monkeypatch) -> None:
     for number in range(20_000):
         add(runs, b"/%06d" % number)
     runs.flush()
-    assert 3000 < connection.most <= 3000 + MOST_ITEMS
+    assert 3000 < connection.most <= 3000 + MAX_ITEMS
     while connection.calls:
         connection.pump()
     assert len(ended) == 20_000
@@ -473,7 +473,7 @@ def test_answers_are_heard_while_more_is_sent() -> None:
     connection.poll = connection.pump
     for number in range(5000):
         add(runs, b"/%06d" % number)
-    assert not connection.calls and len(ended) > 5000 - MOST_ITEMS
+    assert not connection.calls and len(ended) > 5000 - MAX_ITEMS
 
 
 def test_a_name_that_no_server_takes_spoils_no_other_file() -> None:
@@ -504,8 +504,8 @@ def test_directories_without_files_keep_to_the_limits_as_well() -> None:
         runs.change(Call(), SetAttributes(b"/%d" % number, 0o755, 7))
     runs.flush()
     counts = [len(one.directories) + len(one.finished) for one in connection.requests]
-    assert sum(counts) == 6000 and max(counts) <= MOST_ITEMS
-    assert max(len(encode(one)) for one in connection.requests) <= MOST_TOLD
+    assert sum(counts) == 6000 and max(counts) <= MAX_ITEMS
+    assert max(len(encode(one)) for one in connection.requests) <= MAX_REQUEST_SIZE
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftpclient.transfer.run_size import FIRST, LEAST, RunSize
-from ftpwire.messages import MOST_BYTES
+from ftpwire.messages import MAX_BYTES
 from ftpwire.pacing import Pace
 
 
@@ -22,7 +22,7 @@ def test_quick_answers_make_it_larger_up_to_what_a_request_may_have() -> None:
     for _ in range(4):
         size.took(0.1)
         seen.append(size.limit)
-    assert seen == [2 * FIRST, MOST_BYTES, MOST_BYTES, MOST_BYTES]
+    assert seen == [2 * FIRST, MAX_BYTES, MAX_BYTES, MAX_BYTES]
 
 
 def test_one_that_took_long_makes_it_smaller_and_one_between_leaves_it() -> None:
@@ -45,7 +45,7 @@ def test_a_limit_of_the_rate_is_kept_to_as_it_is_at_the_time() -> None:
     assert size.limit == LEAST
     pace.rate = 10**9
     size.took(0.1)
-    assert size.limit == MOST_BYTES
+    assert size.limit == MAX_BYTES
 
 
 def test_of_several_unanswered_each_took_the_time_since_the_answer_before() -> None:

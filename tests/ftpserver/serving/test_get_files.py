@@ -14,8 +14,8 @@ from ftpwire import digests, messages
 from ftpwire.digests import StoredDigest
 from ftpwire.frames import Kind
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     Get,
     GetFiles,
     Login,
@@ -131,17 +131,17 @@ def test_a_link_to_a_directory_in_the_home_is_followed_and_none_leads_out(
 
 
 def test_too_much_is_refused_before_anything_is_read(server, files, dial):
-    make(files / "large", bytes(MOST_BYTES))
+    make(files / "large", bytes(MAX_BYTES))
     peer = dial(server)
     for directories in (
-        [wanted(b"/", (b"large", MOST_BYTES), (b"large", 1))],
+        [wanted(b"/", (b"large", MAX_BYTES), (b"large", 1))],
         [wanted(b"/", (b"large", 2**63 - 1), (b"large", 2**63 - 1))],
-        [wanted(b"/", *[(b"x", 0)] * (MOST_ITEMS // 2))] * 2,
+        [wanted(b"/", *[(b"x", 0)] * (MAX_ITEMS // 2))] * 2,
     ):
         _, _, end, _ = got(peer, *directories)
         assert end.code == "bad-request"
-    told, data, _, _ = got(peer, wanted(b"/", (b"large", MOST_BYTES)))
-    assert told == [sent(bytes(MOST_BYTES))] and len(data) == MOST_BYTES
+    told, data, _, _ = got(peer, wanted(b"/", (b"large", MAX_BYTES)))
+    assert told == [sent(bytes(MAX_BYTES))] and len(data) == MAX_BYTES
 
 
 def test_each_answer_fits_what_the_client_takes(server, files, dial):
@@ -247,8 +247,8 @@ def test_the_audit_log_has_the_lines_that_as_many_gets_would_have(
 
 def test_a_transfer_under_way_counts(server, files, dial):
     """A client that takes nothing of it keeps it under way."""
-    make(files / "large", os.urandom(MOST_BYTES))
+    make(files / "large", os.urandom(MAX_BYTES))
     peer = dial(server, buffers=4096)
     for _ in range(40):
-        peer.request(GetFiles([wanted(b"/", (b"large", MOST_BYTES))]))
+        peer.request(GetFiles([wanted(b"/", (b"large", MAX_BYTES))]))
     eventually(lambda: server.service.stats().transfers == 1)

@@ -20,9 +20,9 @@ from ftpserver.storage.permissions import Permissions
 from ftpwire import digests, frames, messages
 from ftpwire.frames import Kind
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
-    MOST_TOLD,
+    MAX_BYTES,
+    MAX_ITEMS,
+    MAX_REQUEST_SIZE,
     Done,
     Failed,
     FilesStored,
@@ -83,16 +83,16 @@ def put(peer: Peer, path: bytes, data: bytes) -> object:
 def test_the_limits_of_a_request_of_many_files_are_those_of_the_document():
     text = section("Many files")
     told = [int(one.replace(",", "")) for one in re.findall(r"at\s+most\s+([\d,]+)", text)]
-    assert told == [MOST_ITEMS, MOST_BYTES, MOST_TOLD]
+    assert told == [MAX_ITEMS, MAX_BYTES, MAX_REQUEST_SIZE]
 
 
 def test_a_request_of_many_files_is_a_control_frame(server, dial, files):
     """No bound is its own: up to the largest control frame all is taken."""
     peer, other = dial(server), dial(server)
-    names = [b"%03d" % number + b"n" * 77 for number in range(MOST_ITEMS - 1)]
+    names = [b"%03d" % number + b"n" * 77 for number in range(MAX_ITEMS - 1)]
     request = PutFiles([NewFiles(b"/", [new_file(name, b"") for name in names])])
-    assert MOST_TOLD < len(messages.encode(request)) < frames.MAX_CONTROL
-    assert put_files(peer, request, b"") == ({}, FilesStored(MOST_ITEMS))
+    assert MAX_REQUEST_SIZE < len(messages.encode(request)) < frames.MAX_CONTROL
+    assert put_files(peer, request, b"") == ({}, FilesStored(MAX_ITEMS))
     other.send(frames.HEADER.pack(frames.MAX_CONTROL + 1, Kind.REQUEST, 1))
     assert other.read_to_end()[-1].message.code == "frame-too-big"
 
@@ -121,7 +121,7 @@ def test_inside_many_files_holds_what_holds_inside_a_put(server, dial, files):
 @pytest.mark.parametrize("closing", [Kind.END, Kind.CANCEL])
 def test_many_files_that_are_refused_are_closed_as_well(server, dial, closing):
     peer = dial(server)
-    refused = PutFiles([NewFiles(b"/", [NewFile(b"a", MOST_BYTES + 1, 0o644, 5, bytes(32))])])
+    refused = PutFiles([NewFiles(b"/", [NewFile(b"a", MAX_BYTES + 1, 0o644, 5, bytes(32))])])
     number = peer.request(refused)
     assert peer.answer().message.code == "bad-request"
     peer.frame(Kind.DATA, number, DATA)

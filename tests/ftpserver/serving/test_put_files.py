@@ -15,8 +15,8 @@ from ftpserver.serving.not_stored import not_stored
 from ftpwire import digests, messages, paths
 from ftpwire.frames import Kind
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     Failed,
     FilesStored,
     Finished,
@@ -124,8 +124,8 @@ def test_it_is_named_among_the_features(server, dial):
 
 # refusals ----------------------------------------------------------------------------------
 
-_EMPTY = [new_file(b"%d" % number, b"") for number in range(MOST_ITEMS)]
-_LARGE = NewFile(b"a", MOST_BYTES, 0o644, TIME, bytes(32))
+_EMPTY = [new_file(b"%d" % number, b"") for number in range(MAX_ITEMS)]
+_LARGE = NewFile(b"a", MAX_BYTES, 0o644, TIME, bytes(32))
 
 
 @pytest.mark.parametrize(

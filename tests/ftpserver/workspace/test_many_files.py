@@ -26,8 +26,8 @@ from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests, paths
 from ftpwire.errors import BadRequest, CommandError, VerificationFailed, from_oserror
 from ftpwire.messages import (
-    MOST_BYTES,
-    MOST_ITEMS,
+    MAX_BYTES,
+    MAX_ITEMS,
     BeginTree,
     EndTree,
     Failed,
@@ -303,16 +303,16 @@ def test_it_is_the_same_as_its_parts(make_account, ledger, asked, options, tree)
 
 def test_too_much_is_refused_before_anything_is_done(site):
     workspace = site.open()
-    many = PutFiles([NewFiles(b"/", [new_file(b"%d" % n, b"") for n in range(MOST_ITEMS)])])
-    with pytest.raises(BadRequest, match=f"{MOST_ITEMS + 1} files and directories"):
+    many = PutFiles([NewFiles(b"/", [new_file(b"%d" % n, b"") for n in range(MAX_ITEMS)])])
+    with pytest.raises(BadRequest, match=f"{MAX_ITEMS + 1} files and directories"):
         workspace.expect_files(many)
-    large = NewFile(b"a", MOST_BYTES, 0o644, TIME, bytes(32))
-    with pytest.raises(BadRequest, match=f"{MOST_BYTES + 1} bytes"):
+    large = NewFile(b"a", MAX_BYTES, 0o644, TIME, bytes(32))
+    with pytest.raises(BadRequest, match=f"{MAX_BYTES + 1} bytes"):
         workspace.expect_files(PutFiles([NewFiles(b"/", [large, new_file(b"b", b"x")])]))
     huge = NewFile(b"a", 2**63 - 1, 0o644, TIME, bytes(32))
     with pytest.raises(BadRequest):
         workspace.stage_files(PutFiles([NewFiles(b"/", [huge])]), b"")
-    assert workspace.expect_files(PutFiles([NewFiles(b"/", [large])])) == MOST_BYTES
+    assert workspace.expect_files(PutFiles([NewFiles(b"/", [large])])) == MAX_BYTES
     assert not workspace.commit()
 
 
