@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ftpserver.storage import file_systems
 from ftpserver.storage.file_systems import Nature
+from ftpserver.storage.flock import flock_until, try_flock
 from ftpwire import beneath, paths
 from ftpwire.beneath import OPEN_DIRECTORY, Tree
 from ftpwire.errors import BYTES, DiskFull, Forbidden
@@ -34,8 +35,6 @@ _CAN_BE_READ = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """Errors of making staging that leave a home readable."""
 TURN_FILES = 16
 """The number of files after which a loop over many of them calls `OpenHome.take_turn`."""
-_LOCK_AGAIN = 0.02
-"""Seconds between two attempts to take the lock."""
 
 
 def open_staging(home: int) -> int:
@@ -294,7 +293,7 @@ class OpenHome:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def _lock(self, how: int, patience: float | None) -> None:
-        if self._try_lock(how):
+        if try_flock(self._lock_fd, how):
             return
         # The holder of the lock may be waiting for the turn. A thread that has the turn must pass
         # it on before it waits for the lock, or neither continues.
@@ -302,15 +301,5 @@ class OpenHome:
         if patience is None:
             fcntl.flock(self._lock_fd, how)
             return
-        deadline = time.monotonic() + patience
-        while not self._try_lock(how):
-            if time.monotonic() >= deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "the home is locked by other sessions")
-            time.sleep(_LOCK_AGAIN)  # flock(2) can't wait with a timeout
-
-    def _try_lock(self, how: int) -> bool:
-        try:
-            fcntl.flock(self._lock_fd, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        if not flock_until(self._lock_fd, how, time.monotonic() + patience):
+            raise TimeoutError(errno.ETIMEDOUT, "the home is locked by other sessions")

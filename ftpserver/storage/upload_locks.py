@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ftpserver.storage.flock import try_flock
 from ftpwire.errors import Busy, LeaseLost
 
 PATIENCE = 5.0
@@ -37,11 +38,7 @@ class TakenOver(LeaseLost):
 
 def try_lock(fd: int) -> bool:
     """Lock an open file. False: another one holds the lock."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return try_flock(fd, fcntl.LOCK_EX)
 
 
 def lock(fd: int) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from ftpserver.storage.flock import flock_until
 from ftpserver.storage.open_home import OpenHome, give_to_owner
 from ftpserver.storage.trash.index import UNDONE, Contents, Line, decode, encode
 from ftpserver.storage.trash.names import INDEX_NAME, is_name
@@ -40,8 +41,6 @@ MOST_READ = 3 * MOST_WRITTEN
 adds lines, too. The server writes no larger one, and reading it could take any amount of memory."""
 PATIENCE = 5.0
 """Seconds to wait for another session that holds an operation."""
-_AGAIN = 0.02
-"""Seconds between two attempts to get a lock that another session holds."""
 
 
 def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
@@ -267,17 +266,10 @@ def _make(trash: int, raw: bytes) -> bool:
 
 def _hold(index: int, shared: bool, deadline: float) -> None:
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    while True:
-        try:
-            fcntl.flock(index, how | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise Busy(
-                    "this operation is in use by another session: try again in a moment",
-                    retry_after=1,
-                ) from None
-            time.sleep(_AGAIN)  # flock has no timeout
+    if not flock_until(index, how, deadline):
+        raise Busy(
+            "this operation is in use by another session: try again in a moment", retry_after=1
+        )
 
 
 def _is_named(trash: int, raw: bytes, fd: int) -> bool:

@@ -21,11 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ftpserver.storage.flock import flock_until, try_flock
 from ftpserver.storage.open_home import OpenHome
 from ftpserver.storage.trash.directory import open_trash
-
-_AGAIN = 0.01
-"""Seconds between two attempts to get the lock."""
 
 
 @contextmanager
@@ -52,25 +50,9 @@ def giving_up(
         return
     try:
         how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        if not _try(trash, how):
+        if not try_flock(trash, how):
             home.will_block()
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and not _try(trash, how):
-                tick()
-                pause(_AGAIN)
+            flock_until(trash, how, time.monotonic() + patience, tick)
         yield
     finally:
         os.close(trash)  # this releases the lock
-
-
-def _try(trash: int, how: int) -> bool:
-    try:
-        fcntl.flock(trash, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def pause(seconds: float) -> None:
-    """Wait before the next attempt to get the lock: flock has no timeout."""
-    time.sleep(seconds)

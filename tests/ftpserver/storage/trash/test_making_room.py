@@ -278,7 +278,7 @@ class Held:
         self.is_under_way, self.may_go_on = threading.Event(), threading.Event()
         self.others_wait = threading.Event()
         self._holder: threading.Thread | None = None
-        run, pause = discarding._Discarding.run, evicting.pause
+        run, flock_until = discarding._Discarding.run, evicting.flock_until
 
         def held(discarding, staged: bytes):
             if threading.current_thread() is self._holder:
@@ -286,12 +286,15 @@ class Held:
                 assert self.may_go_on.wait(60)
             return run(discarding, staged)
 
-        def waiting(seconds: float) -> None:
-            self.others_wait.set()
-            pause(seconds)
+        def waiting(fd: int, how: int, deadline: float, tick: Callable[[], None]) -> bool:
+            def ticked() -> None:
+                self.others_wait.set()
+                tick()
+
+            return flock_until(fd, how, deadline, ticked)
 
         monkeypatch.setattr(discarding._Discarding, "run", held)
-        monkeypatch.setattr(evicting, "pause", waiting)
+        monkeypatch.setattr(evicting, "flock_until", waiting)
 
     def begin(self, action: Callable[[], object]) -> Doing:
         """Do something until it is held."""
