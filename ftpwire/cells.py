@@ -1,4 +1,4 @@
-"""The width of texts in terminal columns, and texts cut and padded to a width.
+"""What fits on a terminal: widths of texts in columns, cutting and padding, and colours or not.
 
 Lives here: the only code of both programs that counts columns. The counting itself is done by
 wcwidth: Chinese, Japanese and Korean letters and emoji take two columns; combining accents and what
@@ -100,6 +100,12 @@ def _may_cut(text: str, at: int) -> bool:
 
     # a character that adds nothing to the width of the one before is joined to it
     return wcwidth(text[at]) > 0 and cells(text[at - 1 : at + 1]) > cells(text[at - 1])
+
+
+def may_color() -> bool:
+    """Return whether the environment allows colours: NO_COLOR is unset or empty
+    (https://no-color.org), and the terminal is not a dumb one."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def columns_of(stream: TextIO, *, now: bool = False) -> int:

@@ -7,7 +7,6 @@ drawing it (status_line.py), deciding whether there is one (progress.py).
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from ftpclient.cli.render import waiting_line
 from ftpclient.cli.status_line import StatusLine
 from ftpclient.transfer.report import Result
 from ftpwire import paths
-from ftpwire.cells import begun, cells, padded, shortened
+from ftpwire.cells import begun, cells, may_color, padded, shortened
 from ftpwire.errors import FtpError
 from ftpwire.units import human, human_of
 
@@ -224,7 +223,7 @@ class Bars(Printer):
         self._clock = clock
         self._lock = threading.Lock()
         self._line = StatusLine(self._text)
-        self._has_colors = app.shell.settings["color"] != "never" and not os.environ.get("NO_COLOR")
+        self._has_colors = app.shell.settings["color"] != "never" and may_color()
         self._files: dict[bytes, _File] = {}
         self._lanes: dict[int, _File] = {}  # the current large file of each thread
         self._last = b""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ftpwire import paths
+from ftpwire.cells import may_color
 from ftpwire.messages import Entry
 
 When = Literal["auto", "always", "never"]
@@ -30,8 +31,7 @@ the colour of links is used."""
 def wanted(when: When) -> Colors | None:
     """Return the colours for standard output; None for no colours."""
     if when == "auto":
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-        when = "always" if sys.stdout.isatty() and not plain else "never"
+        when = "always" if sys.stdout.isatty() and may_color() else "never"
     return Colors(os.environ.get("LS_COLORS", "")) if when == "always" else None
 
 

@@ -6,14 +6,13 @@ elsewhere: the width of text on a terminal (ftpwire/cells.py), the contents (the
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import click
 
-from ftpwire.cells import begun, cells, columns_of, padded, shortened
+from ftpwire.cells import begun, cells, columns_of, may_color, padded, shortened
 from ftpwire.paths import printable
 
 NOTHING = "-"
@@ -59,14 +58,9 @@ def width() -> int:
     return columns_of(sys.stdout)
 
 
-def has_colors() -> bool:
-    """Return whether to use colours on a terminal, see https://no-color.org."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def painted(text: str, code: str) -> str:
     """Return a text in a colour, if colours are used."""
-    return f"\x1b[{code}m{text}\x1b[0m" if code and has_colors() else text
+    return f"\x1b[{code}m{text}\x1b[0m" if code and may_color() else text
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], nothing: str) -> None:
