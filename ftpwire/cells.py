@@ -1,4 +1,4 @@
-"""What fits on a terminal: widths of texts in columns, cutting and padding, and colours or not.
+"""Widths of texts in terminal columns, cutting and padding to them, and whether colours are wanted.
 
 Lives here: the only code of both programs that counts columns. The counting itself is done by
 wcwidth: Chinese, Japanese and Korean letters and emoji take two columns; combining accents and what
