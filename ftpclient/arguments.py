@@ -41,6 +41,17 @@ def as_typed(path: AnyPath) -> bytes:
     raise TypeError(f"a remote path is str, bytes or PurePosixPath, not {type(path).__name__}")
 
 
+def as_prefix(prefix: str | bytes) -> bytes:
+    """Return the bytes that names must begin with. Raises InvalidPath, TypeError."""
+    begin = as_typed(prefix)
+    if not paths.is_prefix(begin):
+        raise InvalidPath(
+            f"{paths.show(begin[:40])}: no name begins with this (a prefix has no slash, no NUL "
+            f"byte, and at most {paths.MAX_NAME} bytes)"
+        )
+    return begin
+
+
 def named(path: AnyPath) -> str | bytes:
     """Return a remote path in the form for the ``name`` of a file object."""
     return str(path) if isinstance(path, PurePosixPath) else path

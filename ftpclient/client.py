@@ -22,6 +22,7 @@ from ftpclient.arguments import (
     Overwrite,
     Replace,
     absolute,
+    as_prefix,
     as_typed,
     named,
     one_or_several,
@@ -36,7 +37,7 @@ from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
-from ftpclient.verbs import Conflict, from_the_top, run, tell_problems
+from ftpclient.verbs import Conflict, beginning, from_the_top, run, tell_problems
 from ftpwire import messages, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -186,7 +187,7 @@ class Client(BaseClient):
         matcher = re.compile(fnmatch.translate(paths.to_text(pattern)))
         hidden = pattern.startswith(b".")
         try:
-            for entry in self.list_dir(directory):
+            for entry in self.list_dir(directory, prefix=before_wildcards(pattern)):
                 if entry.path.startswith(b".") and not hidden:
                     continue
                 if entry.path and matcher.match(paths.to_text(entry.path)):
@@ -301,6 +302,7 @@ class Client(BaseClient):
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
         in_trash: InTrash | None = None,
+        prefix: str | bytes = b"",
         timeout: float | None = None,
     ) -> Generator[Entry, None, None]:
         """Yield the entries of a directory, or of the tree below it: all entries of a directory
@@ -315,9 +317,16 @@ class Client(BaseClient):
             digest: True to include stored digests.
             on_problem: Function to call for everything that can't be read; without it the first
                 problem is raised.
+            prefix: Yield only names in the directory that begin with it; with ``recursive``, also
+                everything below them. The server filters, so this is fast in large directories;
+                older servers send all names.
+
+        Raises:
+            InvalidPath: No name can begin with the prefix: it has a slash or is too long.
         """
         place = self._resolve_in(path, in_trash)
-        request = messages.List(place, recursive, follow, digest, in_trash)
+        begin = as_prefix(prefix)
+        request = messages.List(place, recursive, follow, digest, in_trash, begin)
         walk = self._walk(request, on_problem)
         for directory, entries in walk:
             yield from from_the_top(directory, entries)
@@ -351,6 +360,7 @@ class Client(BaseClient):
         if on_problem is not None:
             on_problem = self._guard.calling(on_problem)
         for page in list_pages(self.connection, request):
+            page = beginning(page, request.prefix)
             tell_problems(page, on_problem)
             yield page.directory, page.entries
 
@@ -1540,6 +1550,11 @@ def size_of_path(path: bytes) -> int:
 def is_pattern(path: bytes) -> bool:
     """Return True if a path contains ``*``, ``?`` or ``[``."""
     return any(one in path for one in _MAGIC)
+
+
+def before_wildcards(pattern: bytes) -> bytes:
+    """Return the beginning of a pattern that has no wildcard: all names that match begin so."""
+    return re.split(rb"[*?\[]", pattern, maxsplit=1)[0]
 
 
 def _untamed(path: bytes) -> bytes:

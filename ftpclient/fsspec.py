@@ -31,13 +31,14 @@ from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
 from ftpclient.arguments import Replace
-from ftpclient.client import Client
+from ftpclient.client import Client, before_wildcards
 from ftpclient.errors import public
 from ftpclient.files.opening import WriteMode
 from ftpclient.files.reader import Reader
 from ftpclient.files.writer import HELD, Writer
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.spool import held
+from ftpwire import paths
 from ftpwire.errors import FtpError
 from ftpwire.messages import Entry
 
@@ -117,12 +118,19 @@ class FtpFileSystem(AbstractFileSystem):
     # reading -----------------------------------------------------------------------------
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """List a directory; for a file, return the file itself."""
+        """List a directory; for a file, return the file itself.
+
+        Args:
+            kwargs: ``prefix`` lists only names that begin with it, as in `Client.list_dir`.
+        """
         path = self._strip_protocol(path)
-        entries = list(_held(self.client.list_dir(path)))
+        prefix = kwargs.get("prefix", b"")
+        entries = list(_held(self.client.list_dir(path, prefix=prefix)))
         targets: dict[bytes, Entry] = {}
         if any(entry.type == "link" for entry in entries):
-            followed = self.client.list_dir(path, follow=True, on_problem=lambda problem: None)
+            followed = self.client.list_dir(
+                path, follow=True, on_problem=lambda problem: None, prefix=prefix
+            )
             links = {entry.path for entry in entries if entry.type == "link"}
             targets = {
                 entry.path: entry
@@ -176,6 +184,18 @@ class FtpFileSystem(AbstractFileSystem):
             return super().find(path, maxdepth, withdirs, detail, **kwargs)
         names = sorted(found)
         return {name: found[name] for name in names} if detail else names
+
+    def glob(self, path: str, maxdepth: int | None = None, **kwargs: Any) -> Any:
+        """Find the paths that match a pattern.
+
+        If only the last name is a pattern, the server sends only names that begin like it.
+        """
+        directory, _, last = self._strip_protocol(path).rpartition("/")
+        if has_magic(last) and "**" not in last and not has_magic(directory):
+            begin = before_wildcards(paths.from_text(last))
+            if paths.is_prefix(begin):
+                kwargs["prefix"] = begin
+        return super().glob(path, maxdepth, **kwargs)
 
     def _find_all(self, path: str, withdirs: bool) -> dict[str, Info] | None:
         """Return everything below a path; None if there are links, which must be followed."""

@@ -293,6 +293,28 @@ async def revoke_token(ask: Ask, token_id: str | None) -> None:
 # listings ------------------------------------------------------------------------------------
 
 
+def beginning(page: Page, prefix: bytes) -> Page:
+    """Return what a page has of a listing of the names that begin with ``prefix``.
+
+    This is the whole page, except from a server without the feature `messages.LIST_PREFIX`.
+    """
+    if not prefix:
+        return page
+    if page.directory:
+        # with ``recursive``, everything below a name that matches is listed
+        return (
+            page
+            if page.directory.startswith(prefix)
+            else structs.replace(page, entries=[], problems=[])
+        )
+    # an empty path is that of the listed path itself
+    return structs.replace(
+        page,
+        entries=[one for one in page.entries if not one.path or one.path.startswith(prefix)],
+        problems=[one for one in page.problems if not one.path or one.path.startswith(prefix)],
+    )
+
+
 def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
     """Report what a page could not list. Without ``on_problem``, raise the first problem."""
     for problem in page.problems:

@@ -60,6 +60,8 @@ HOLES = "holes"
 """Feature of a server: it accepts a `Hole` in an upload, and `Get` with ``holes``."""
 MANY_FILES = "many-files"
 """Feature of a server: it supports `PutFiles` and `GetFiles`."""
+LIST_PREFIX = "list-prefix"
+"""Feature of a server: it supports `List` with ``prefix``. Other servers list all names."""
 
 MAX_ITEMS = 1000
 """Most items in one `PutFiles` or `GetFiles`: its files, and the directories that it names."""
@@ -81,6 +83,7 @@ HoleSize = Annotated[int, Meta(ge=1, le=holes.MOST)]
 TimeNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 Path = Annotated[bytes, Meta(min_length=1, max_length=4096)]
+Prefix = Annotated[bytes, Meta(max_length=255)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
 OperationKey = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -456,9 +459,12 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
         follow: True to follow links (a link to one of its own parent directories is a `Problem`).
         digest: As in `Stat`.
         in_trash: As in `Stat`.
+        prefix: List only the names in the directory that begin with these bytes, which are valid
+            in a name (`paths.is_prefix`). With ``recursive``, also everything below these names.
 
     Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` if the
-    directory itself can't be read. If the path is no directory: one entry with an empty path.
+    directory itself can't be read, ``bad-request`` for an invalid prefix. If the path is no
+    directory: one entry with an empty path.
     """
 
     path: Path
@@ -466,6 +472,7 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
     follow: bool = False
     digest: bool = False
     in_trash: InTrash | None = None
+    prefix: Prefix = b""
 
 
 class Page(Message, frozen=True, tag="page"):

@@ -94,6 +94,11 @@ def is_name(name: bytes) -> bool:
     )
 
 
+def is_prefix(begin: bytes) -> bool:
+    """Return True if bytes can be the beginning of a name. Of every name, if they are empty."""
+    return len(begin) <= MAX_NAME and b"/" not in begin and b"\0" not in begin
+
+
 def are_names(names: list[bytes], longest: int = MAX_NAME) -> bool:
     """Return True if `is_name` is true of all names, and none is longer than ``longest``. All of
     them are tested at once."""

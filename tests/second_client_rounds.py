@@ -139,6 +139,17 @@ def small_files(door: Door, count: int = 100) -> None:
             assert entry[6] in (None, digest_of(data))  # where the file system keeps any
         assert not found
 
+        assert "list-prefix" in client.server["features"]
+        some, problems = client.listing(b"/small/e", prefix=b"file 1")
+        assert not problems
+        assert some.keys() == {name for name in names if name.startswith(b"file 1")}
+        tree = client.listing(b"/small", prefix=b"e", recursive=True)[0]
+        assert tree.keys() == {b"e", *files}
+        assert client.listing(b"/small", prefix=b"em")[0].keys() == {b"empty"}
+        assert client.listing(b"/small", prefix=b"none") == ({}, {})
+        for bad in (b"e/", b"e\0", b"x" * 256):
+            assert code_of(client.listing, b"/small", prefix=bad) == "bad-request"
+
         gets = {client.send("get", path=b"/small/" + name): data for name, data in files.items()}
         for request_id, data in gets.items():
             arrived = bytearray()

@@ -84,6 +84,7 @@ TYPES = {
     "array of [trashed-operation](#trashed-operation)": list[messages.TrashedOperation],
     "array of [trash-item](#trash-item)": list[messages.TrashItem],
     "bin of 1 to 255 bytes": messages.Name,
+    "bin of at most 255 bytes": messages.Prefix,
     "str or nil": str | None,
     "integer from 0 to 999": Annotated[int, msgspec.Meta(ge=0, le=messages.MAX_ITEMS - 1)],
 }
@@ -219,6 +220,7 @@ def test_the_codes_of_the_messages_are_codes():
         "problems",
         "list",
         "stat",
+        "prefix",
         "progress",
         "recursive",
     }

@@ -34,6 +34,7 @@ from ftpclient.arguments import (
     Overwrite,
     Replace,
     absolute,
+    as_prefix,
     as_typed,
     one_or_several,
     overwriting,
@@ -53,7 +54,7 @@ from ftpclient.guard import CallbackFailed, Guard
 from ftpclient.transfer.job import EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
-from ftpclient.verbs import Conflict, from_the_top, tell_problems
+from ftpclient.verbs import Conflict, beginning, from_the_top, tell_problems
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -505,6 +506,7 @@ class AsyncClient:
         digest: bool = False,
         on_problem: Callable[[Problem], None] | None = None,
         in_trash: InTrash | None = None,
+        prefix: str | bytes = b"",
         timeout: float | None = None,
     ) -> AsyncGenerator[Entry, None]:
         """Yield the entries of a directory, or of the tree below it; see `Client.list_dir`.
@@ -513,7 +515,8 @@ class AsyncClient:
         the iterator, close it (``aclose``), or end the task.
         """
         place = self._resolve_in(path, in_trash)
-        request = messages.List(place, recursive, follow, digest, in_trash)
+        begin = as_prefix(prefix)
+        request = messages.List(place, recursive, follow, digest, in_trash, begin)
         async with aclosing(self._walk(request, on_problem)) as parts:
             async for directory, entries in parts:
                 for entry in from_the_top(directory, entries):
@@ -543,6 +546,7 @@ class AsyncClient:
         connection = await self._connected()
         async with aclosing(connection.pages(request)) as pages:
             async for page in pages:
+                page = beginning(page, request.prefix)
                 tell_problems(page, on_problem)
                 yield page.directory, page.entries
 

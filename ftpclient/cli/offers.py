@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ftpclient.connection.servers import SavedServers, Server, choose
 from ftpwire import paths
 from ftpwire.completion import PART
 from ftpwire.errors import FtpError, LoginRefused
+from ftpwire.messages import LIST_PREFIX
 
 Offers = list[CompletionItem[str]]
 
@@ -198,12 +200,17 @@ def _listed(
         if client is None:
             return
         path = locations.from_home(directory)
-        for count, entry in enumerate(client.list_dir(path, follow=True)):
-            text = paths.to_text(entry.path)
-            if count >= _MOST:
-                break
+        filters = LIST_PREFIX in client.connection.server.features
+        prefix = begins if filters else ""
+        broken: list[bytes] = []  # links that lead nowhere, which are problems when followed
+        entries = client.list_dir(
+            path, follow=True, prefix=prefix, on_problem=lambda found: broken.append(found.path)
+        )
+        listed = ((entry.path, entry.type == "dir") for entry in islice(entries, _MOST))
+        for name, is_dir in chain(listed, ((name, False) for name in broken if name)):
+            text = paths.to_text(name)
             if text.startswith(begins) and (begins or not text.startswith(".")):
-                yield text, entry.type == "dir"
+                yield text, is_dir
 
 
 @contextmanager

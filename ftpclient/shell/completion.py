@@ -31,6 +31,7 @@ from ftpclient.shell.running import expanded
 from ftpwire import paths
 from ftpwire.command_help import offered_names
 from ftpwire.errors import FtpError, Interrupted
+from ftpwire.messages import LIST_PREFIX
 from ftpwire.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ class Name:
     more: bool = False
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """The names of one listing.
+
+    Attributes:
+        complete: False if there may be more: the listing was too long, or took too long.
+        until: When they are no longer used, on ``time.monotonic()``.
+    """
+
+    names: list[Name]
+    complete: bool
+    until: float
+
+
 class _Enough(Exception):
     """Raised when the maximum number of names is reached."""
 
@@ -103,23 +118,41 @@ class RemoteNames:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._kept: dict[RemotePath, tuple[float, list[Name]]] = {}
+        self._kept: dict[tuple[RemotePath, bytes], _Listed] = {}
 
     def forget(self) -> None:
         """Clear the cache, as a command may have changed anything."""
         self._kept.clear()
 
-    def below(self, directory: str) -> list[Name]:
-        """Return the names in a directory; none if that needs a new connection."""
+    def below(self, directory: str, begin: str) -> list[Name]:
+        """Return the names in a directory; none if that needs a new connection.
+
+        Those that begin otherwise than with ``begin`` may be missing.
+        """
         client = self._app.known_client
         if client is None or not client.connected:
             return []
         path = client.resolve(directory or ".")
-        until, names = self._kept.get(path, (0.0, []))
-        if until < time.monotonic():
-            names = self._ask(path)
-            self._kept[path] = (time.monotonic() + _KEPT_SECONDS, names)
-        return names
+        filters = LIST_PREFIX in client.connection.server.features
+        prefix = paths.from_text(begin) if filters else b""
+        listed = self._find_kept(path, prefix)
+        if listed is None:
+            listed = self._kept[path, prefix] = self._ask(client, path, prefix)
+        return listed.names
+
+    def _find_kept(self, path: RemotePath, prefix: bytes) -> _Listed | None:
+        """Return a listing from the cache that has all names with a prefix; None if there is none.
+
+        A complete listing of a shorter prefix has them, too.
+        """
+        now = time.monotonic()
+        for size in range(len(prefix) + 1):
+            listed = self._kept.get((path, prefix[:size]))
+            if listed is None or listed.until < now:
+                continue
+            if listed.complete or size == len(prefix):
+                return listed
+        return None
 
     def kept_below(self, directory: str) -> list[Name]:
         """Return the names in a directory that lead to interrupted uploads."""
@@ -155,10 +188,9 @@ class RemoteNames:
             count = len(client.versions(words[-1].text))
         return [Name(str(number)) for number in range(1, count + 1)]
 
-    def _ask(self, path: RemotePath) -> list[Name]:
-        client = self._app.known_client
-        assert client is not None
+    def _ask(self, client: Client, path: RemotePath, prefix: bytes) -> _Listed:
         names: list[Name] = []
+        complete = False
 
         def add(name: bytes, more: bool = False) -> None:
             if len(names) >= _MOST_NAMES:
@@ -167,11 +199,15 @@ class RemoteNames:
 
         with self._patience(client), suppress(_Enough):
             # links count as their targets; a broken link is reported as a problem, with its name
-            entries = client.list_dir(path, follow=True, on_problem=lambda found: add(found.path))
+            entries = client.list_dir(
+                path, follow=True, on_problem=lambda found: add(found.path), prefix=prefix
+            )
             with closing(entries):
                 for entry in entries:
                     add(entry.path, entry.type == "dir")
-        return [name for name in names if name.text]
+            complete = True
+        names = [name for name in names if name.text]
+        return _Listed(names, complete, time.monotonic() + _KEPT_SECONDS)
 
     @contextmanager
     def _patience(self, client: Client) -> Iterator[None]:
@@ -242,7 +278,7 @@ class ShellCompleter(Completer):
     def _names(self, typed: Typed, kind: str, words: Sequence[Word] = ()) -> list[Name]:
         """Return the matching names of a kind; ``words`` are the arguments before the typed one."""
         listing: dict[str, Callable[[], Iterable[Name]]] = {
-            "remote": lambda: self.remote_names.below(typed.directory),
+            "remote": lambda: self.remote_names.below(typed.directory, typed.name),
             "local": lambda: _local_names(typed.directory),
             "command": lambda: _commands(self._app),
             "kept": lambda: self.remote_names.kept_below(typed.directory),

@@ -26,6 +26,7 @@ from ftpwire.tls import HANDSHAKE_RECORD, TlsError, TlsPipe
 FEATURES = [
     *(messages.PIECES, messages.ALIVE, messages.KEPT, messages.ALONE),
     *(messages.IF_SAME, messages.HOLES, messages.TRASH, messages.MANY_FILES),
+    messages.LIST_PREFIX,
 ]
 MAX_REQUESTS = 4096
 """Requests that a client may send ahead of their replies."""

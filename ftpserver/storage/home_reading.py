@@ -76,18 +76,25 @@ class Readable:
             stored = digest_by_name(directory, name, info)
         return make_entry(path, info, digest=stored)
 
-    def list(self, path: bytes, *, recursive: bool, follow: bool, digest: bool) -> Iterator[Item]:
+    def list(
+        self, path: bytes, *, recursive: bool, follow: bool, digest: bool, prefix: bytes = b""
+    ) -> Iterator[Item]:
         """Yield the items of `list_parts` one by one."""
-        for part in self.list_parts(path, recursive=recursive, follow=follow, digest=digest):
+        for part in self.list_parts(
+            path, recursive=recursive, follow=follow, digest=digest, prefix=prefix
+        ):
             yield from part.items()
 
     def list_parts(
-        self, path: bytes, *, recursive: bool, follow: bool, digest: bool
+        self, path: bytes, *, recursive: bool, follow: bool, digest: bool, prefix: bytes = b""
     ) -> Iterator[Part]:
         """List a directory, or the tree below it: each directory completely, then those in it.
 
         Memory is bounded by the depth and by the number of sibling directories, descriptors by a
         constant. What can't be read is reported as a `Problem`.
+
+        Args:
+            prefix: List only the names in the directory that begin with it, and what is below them.
 
         Raises:
             OSError, CommandError: ``path`` itself can't be listed.
@@ -108,6 +115,7 @@ class Readable:
             recursive=recursive,
             follow=follow,
             digest=digest,
+            prefix=prefix,
         )
         yield from walk.run(self.tree.open_dir(parts), parts)
 

@@ -34,7 +34,7 @@ _MAX_WALK_DEPTH = 512
 _ELSEWHERE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
 """The errors of opening a directory again that was moved."""
 _TOGETHER = 256
-"""Entries of one directory that are sent together."""
+"""Entries of one directory that are read, and sent, together."""
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _FILE = stat.S_IFREG
 _FIRST_TIME, _LAST_TIME = -(2**63), 2**63 - 1
@@ -73,6 +73,10 @@ class Walk:
     reports everything that it leaves out as a problem, because a missing entry would look like a
     missing file. If a directory is moved while the listing is inside it, the subdirectories not yet
     listed are reported as problems.
+
+    Args:
+        prefix: List only the names in the first directory that begin with it, and what is below
+            these. The others are only read: they cost no stat, and no memory.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Walk:
         recursive: bool,
         follow: bool,
         digest: bool,
+        prefix: bytes,
     ) -> None:
         self._tree = tree
         self._permissions = permissions
@@ -91,13 +96,14 @@ class Walk:
         self._recursive = recursive
         self._follow = follow
         self._digest = digest
+        self._prefix = prefix
 
     def run(self, fd: int, parts: Parts) -> Iterator[Part]:
         """List the tree from an open directory on. Closes ``fd`` at the end."""
         way = Descent(fd)
         stack = [_Level(fd, b"", parts)]
         try:
-            yield from self._entries(stack[-1], fd)
+            yield from self._entries(stack[-1], fd, self._prefix)
             while True:
                 level = stack[-1]
                 if not level.below:
@@ -133,20 +139,24 @@ class Walk:
                 yield _unlisted(_join(level.path, name), error)
             level.below.clear()
 
-    def _entries(self, level: _Level, fd: int) -> Iterator[Part]:
+    def _entries(self, level: _Level, fd: int, prefix: bytes = b"") -> Iterator[Part]:
         """List one directory, and remember its subdirectories."""
         guarded = bool(self._permissions.rules_below(level.parts))
         with os.scandir(fd) as entries:
-            while (part := self._part(level, fd, islice(entries, _TOGETHER), guarded)) is not None:
-                yield part
+            # A part also stands for names that don't match: the caller then checks for a CANCEL.
+            while some := list(islice(entries, _TOGETHER)):
+                if prefix:
+                    some = [
+                        one
+                        for one in some
+                        if one.name.encode(_ENCODING, _ERRORS).startswith(prefix)
+                    ]
+                yield self._part(level, fd, some, guarded)
         yield Part(level.path, [], [], complete=True)
 
-    def _part(
-        self, level: _Level, fd: int, some: Iterator[os.DirEntry[str]], guarded: bool
-    ) -> Part | None:
-        """List some entries of a directory. None: no entry is left."""
+    def _part(self, level: _Level, fd: int, some: list[os.DirEntry[str]], guarded: bool) -> Part:
+        """List some entries of a directory."""
         # Most entries are files. Each step here is noticeable in the time of a large tree.
-        found = None
         entries: list[Entry] = []
         problems: list[Problem] = []
         add, digests, reserved = entries.append, self._digest, paths.RESERVED
@@ -174,7 +184,7 @@ class Walk:
             add(entry)
             if self._recursive and entry.type == "dir":
                 level.below.append(name)
-        return None if found is None else Part(level.path, entries, problems)
+        return Part(level.path, entries, problems)
 
     def _look(self, fd: int, name: bytes, info: os.stat_result, parts: Parts) -> Entry:
         if stat.S_ISLNK(info.st_mode):

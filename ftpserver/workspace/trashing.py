@@ -89,7 +89,11 @@ class Trash:
             path = item.path_of(request.path)
             self.home.require(Action.LIST, paths.split(path))
             yield from item.list_parts(
-                path, recursive=request.recursive, follow=False, digest=request.digest
+                path,
+                recursive=request.recursive,
+                follow=False,
+                digest=request.digest,
+                prefix=request.prefix,
             )
 
     def open(self, request: Get | Hash, where: InTrash) -> OpenFile:

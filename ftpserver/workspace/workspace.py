@@ -47,6 +47,7 @@ from ftpserver.workspace.trashing import Trash
 from ftpserver.workspace.writer import Writer
 from ftpwire import paths
 from ftpwire.errors import (
+    BadRequest,
     CommandError,
     DiskFull,
     Forbidden,
@@ -278,7 +279,13 @@ class Workspace:
         return (item for part in parts for item in part.items())
 
     def list_parts(self, request: List) -> Iterator[Part]:
-        """List like `list`, in parts; see `Home.list_parts`."""
+        """List like `list`, in parts; see `Home.list_parts`.
+
+        Raises:
+            BadRequest: No name can begin with its prefix.
+        """
+        if not paths.is_prefix(request.prefix):
+            raise BadRequest("list: prefix must have no slash and no NUL byte")
         self.require(request)
         if request.in_trash is not None:
             return self._trash.listing(request, request.in_trash)
@@ -287,6 +294,7 @@ class Workspace:
             recursive=request.recursive,
             follow=request.follow,
             digest=request.digest,
+            prefix=request.prefix,
         )
 
     def hash(self, request: Hash) -> Hashed:

@@ -20,8 +20,9 @@ from ftpwire.errors import (
     NotEmpty,
     NotFound,
 )
-from ftpwire.messages import Copied, Hashed, Problem, Removed, Room
+from ftpwire.messages import Copied, Hashed, Page, Problem, Removed, Room
 from tests.ftpclient.aio.async_support import Blocking
+from tests.lying_server import LyingServer, dir_entry, file_entry
 from tests.pairwise import pairwise
 
 
@@ -269,6 +270,25 @@ def test_patterns(client, files, pattern, expected):
     assert client.glob(pattern) == sorted(b"/" + os.fsencode(name) for name in expected)
 
 
+def test_a_pattern_lists_only_what_begins_like_it(server, connect, files, monkeypatch):
+    make(files, "ab1", "abc/1", "a*b", "b", "ab2/1")
+    client = connect(server)
+    asked = []
+    list_dir = client.list_dir
+
+    def listed(path, *, prefix):
+        asked.append((path, prefix))
+        return list_dir(path, prefix=prefix)
+
+    monkeypatch.setattr(client, "list_dir", listed)
+    assert client.glob("ab?") == [b"/ab1", b"/ab2", b"/abc"]
+    assert client.glob("a*/[0-9]") == [b"/ab2/1", b"/abc/1"]
+    assert client.glob("a[*]b*") == [b"/a*b"]
+    assert asked[:2] == [(b"/", b"ab"), (b"/", b"a")]
+    assert {prefix for path, prefix in asked[2:-1]} == {b""}
+    assert asked[-1] == (b"/", b"a")
+
+
 @pytest.mark.parametrize("pattern", ["*.nothing", "nowhere/*", "a.txt/*", "*/nowhere", "[z]"])
 def test_patterns_that_match_nothing(client, files, pattern):
     make(files, *NAMES)
@@ -306,6 +326,45 @@ def test_asking(client, files):
     }
     assert [path for path, _ in client.walk("/")] == [b"", b"dir", b"dir/sub"]
     assert [entry.path for entry in client.list_dir("dir/file")] == [b""]
+
+
+def test_names_with_a_prefix(client, files):
+    make(files, "ab", "abc", "b", "ab-dir/x", "other/ab", "é")
+
+    def names(path: str, **options) -> list[bytes]:
+        return sorted(entry.path for entry in client.list_dir(path, **options))
+
+    assert names("/", prefix="ab") == names("/", prefix=b"ab") == [b"ab", b"ab-dir", b"abc"]
+    assert names("/", prefix="ab", recursive=True) == [b"ab", b"ab-dir", b"ab-dir/x", b"abc"]
+    assert names("/", prefix="é".encode()[:1]) == ["é".encode()]
+    assert names("/ab", prefix="x") == [b""]
+    assert names("/", prefix="none") == []
+    for bad in ("a/", "/", "a\0", "x" * 256):
+        with pytest.raises(InvalidPath, match="no name begins with this"):
+            names("/", prefix=bad)
+    with pytest.raises(TypeError):
+        names("/", prefix=5)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_an_older_server_sends_all_names(fake, connect, kind):
+    """The client leaves out the others, and what the server says of them."""
+    no = [Problem(b"other", "forbidden", "no"), Problem(b"ab-no", "forbidden", "no")]
+    pages = [
+        Page(b"", [file_entry(b"ab"), file_entry(b"b"), dir_entry(b"ab-dir")], no, True),
+        Page(b"ab-dir", [file_entry(b"x")], [Problem(b"y", "forbidden", "no")], True),
+        Page(b"b-dir", [file_entry(b"ab")], [Problem(b"", "forbidden", "no")], True),
+    ]
+    client = connect(fake(LyingServer(pages=pages)), kind=kind)
+    told: list[bytes] = []
+    options = {"prefix": "ab", "on_problem": lambda problem: told.append(problem.path)}
+    found = [entry.path for entry in client.list_dir("/", recursive=True, **options)]
+    assert found == [b"ab", b"ab-dir", b"ab-dir/x"]
+    assert told == [b"ab-no", b"ab-dir/y"]
+    alone = [Page(b"", [file_entry(b"")], [Problem(b"", "failed", "no")], True)]
+    client = connect(fake(LyingServer(pages=alone)), kind=kind)
+    assert [entry.path for entry in client.list_dir("/file", **options)] == [b""]
+    assert told[2:] == [b""]
 
 
 def test_problems_of_a_listing(client, files):

@@ -245,6 +245,36 @@ def test_finding_asks_once(fs, files, monkeypatch):
     assert fs.glob("/**/c") == ["/dir/deep/c"]
 
 
+def test_a_pattern_of_names_lists_only_what_begins_like_it(fs, files, monkeypatch):
+    for name in ("dir/ab1", "dir/ab2/below", "dir/a[b", "dir/b", "other/ab", "dir/ab-c/ab/d"):
+        fs.pipe_file("/" + name, b"x")
+    asked = []
+    real = fs.client.list_dir
+
+    def listed(path, *, prefix=b"", **more):
+        asked.append((path, prefix))
+        return real(path, prefix=prefix, **more)
+
+    monkeypatch.setattr(fs.client, "list_dir", listed)
+    for pattern, prefix, found in (
+        ("/dir/ab*", b"ab", ["/dir/ab-c", "/dir/ab1", "/dir/ab2"]),
+        ("ftpd:///dir/ab?", b"ab", ["/dir/ab1", "/dir/ab2"]),
+        ("/dir/a[b]1", b"a", ["/dir/ab1"]),
+        ("/dir/*2", b"", ["/dir/ab2"]),
+        ("/dir/none*", b"none", []),
+        ("/dir/" + "x" * 256 + "*", b"", []),
+    ):
+        assert fs.glob(pattern) == found, pattern
+        assert asked == [("/dir", prefix)], pattern
+        asked.clear()
+    assert fs.glob("/*/ab") == ["/other/ab"]
+    assert fs.glob("/dir/ab*/*") == ["/dir/ab-c/ab", "/dir/ab2/below"]
+    assert {prefix for _, prefix in asked} == {b""}, "each name of it would be compared"
+    asked.clear()
+    assert fs.ls("/dir", detail=False, prefix="ab1") == ["/dir/ab1"]
+    assert fs.glob("/dir/ab1") == ["/dir/ab1"]
+
+
 def test_the_checksum_is_that_of_the_bytes(fs, files):
     fs.pipe({"/a": b"abc", "/b": b"abc", "/c": b"abd"})
     assert fs.checksum("/a") == fs.checksum("/b") != fs.checksum("/c")

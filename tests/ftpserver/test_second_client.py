@@ -96,6 +96,7 @@ def test_the_server_says_all_of_its_hello(client):
     told = client.server
     assert told["features"] == [
         *("pieces", "alive", "kept", "alone", "if-same", "holes", "trash", "many-files"),
+        "list-prefix",
     ]
     assert (told["max_control"], told["max_data"]) == (128 * 1024, 4 * MIB)
     assert (told["max_requests"], told["max_unanswered"]) == (4096, 64 * MIB)

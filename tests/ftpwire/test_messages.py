@@ -859,6 +859,11 @@ def test_an_unknown_code_is_an_ordinary_failure():
             List(b"/", recursive=True), {"op": "list", "path": b"/", "recursive": True}, id="list"
         ),
         pytest.param(
+            List(b"/", prefix=b"a\xff"),
+            {"op": "list", "path": b"/", "prefix": b"a\xff"},
+            id="list-of-a-prefix",
+        ),
+        pytest.param(
             Put(b"/a", 3, mode=0o600, overwrite="older"),
             {"op": "put", "path": b"/a", "size": 3, "mode": 0o600, "overwrite": "older"},
             id="put",

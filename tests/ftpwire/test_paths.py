@@ -401,3 +401,13 @@ _ODD = [b"", b".", b"..", b"...", b"a/b", b"/", b"a\0", b"x" * 255, b"x" * 256, 
 @example([b"a", b"..", b"b"])
 def test_names_are_names_together_when_each_of_them_is(names):
     assert paths.are_names(names) == all(paths.is_name(name) for name in names)
+
+
+@given(st.binary(max_size=3) | st.binary(min_size=254, max_size=257))
+@example(b"/")
+@example(b"a\0")
+@example(b"x" * 255)
+@example(b"x" * 256)
+def test_a_prefix_is_what_some_name_begins_with(begin):
+    could_be = paths.is_name(begin) or begin in (b"", b".", b"..") or begin in paths.RESERVED
+    assert paths.is_prefix(begin) == could_be

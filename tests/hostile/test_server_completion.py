@@ -19,7 +19,16 @@ from ftpclient.shell.completion import ShellCompleter
 from ftpclient.shell.lexer import tokens
 from ftpclient.shell.running import run_line
 from ftpwire import paths
-from ftpwire.messages import KEPT, KeptUpload, KeptUploads, List, ListKept, Page, Problem
+from ftpwire.messages import (
+    KEPT,
+    LIST_PREFIX,
+    KeptUpload,
+    KeptUploads,
+    List,
+    ListKept,
+    Page,
+    Problem,
+)
 from tests.lying_server import LyingServer, dir_entry, file_entry
 from tests.peer import Frame, Peer
 
@@ -86,6 +95,19 @@ def test_a_long_listing_needs_no_patience(shell, monkeypatch):
     monkeypatch.setattr(completion, "_MOST_NAMES", 500)
     app = shell(LyingServer(ask=without_end(ENDLESS["names"])))
     assert len(offered(app, "ls ")) == 500
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_listing_without_end_of_other_names_than_asked_for(shell, monkeypatch, kind):
+    """The server claims to filter, and does not: nothing is offered, and the wait is as short."""
+    monkeypatch.setattr(completion, "_PATIENCE_SECONDS", 0.1)
+    server = LyingServer(
+        ask=without_end(ENDLESS[kind]), greet=lambda peer: peer.greet(features=[LIST_PREFIX])
+    )
+    app = shell(server)
+    assert offered(app, "ls x") == []
+    app.interrupt.check()
+    assert run_line(app, "pwd") == 0
 
 
 def test_kept_uploads_without_end(shell, monkeypatch):

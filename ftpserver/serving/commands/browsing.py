@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _ENTRY_OVERHEAD = 128
 """Most bytes of an entry besides its path, target and digest."""
+_NOTHING_LISTED = 32 * 1024
+"""Bytes of work that a part counts for whose names are all left out."""
 
 
 def stat(exchange: Exchange, workspace: Workspace, request: Stat) -> Message:
@@ -67,6 +69,10 @@ class _Pages:
     def add(self, part: Part) -> None:
         """Append a part. Sends pages that are full, and the last page of a directory."""
         directory, entries, problems, complete = part
+        if not (entries or problems or complete):
+            # A CANCEL is noticed, and other sessions have their turn, also where nothing is listed.
+            self._exchange.progressed(_NOTHING_LISTED)
+            return
         size = sum([_ENTRY_OVERHEAD + len(one.path) + len(one.target or b"") for one in entries])
         size += sum([_size_of(one) for one in problems])
         if self._size + size + len(directory) <= self._exchange.page_size:

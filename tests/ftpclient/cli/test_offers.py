@@ -14,6 +14,7 @@ from ftpclient.cli.main import remote
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import SavedToken, SavedTokens
 from ftpclient.connection.servers import SavedServers, Server
+from ftpserver.serving import opening
 from ftpwire import completion
 
 
@@ -73,6 +74,23 @@ def test_names_on_the_server(saved, tab):
     assert tab("ftp mv /docs/b files:d") == ["part,files:d\\;x/", "part,files:docs/"]
     assert tab("ftp sync x :/docs/a") == ["part,:/docs/a\\ b/"]
     assert tab("ftp get /nope/") == []
+
+
+def test_a_link_that_leads_nowhere_is_offered_as_a_name(saved, tab, files):
+    (files / "docs" / "broken").symlink_to("nowhere")
+    assert tab("ftp rm /docs/b") == ["plain,/docs/b", "plain,/docs/broken"]
+    assert tab("ftp rm /docs/a") == ["part,/docs/a\\ b/"]
+
+
+def test_many_names_that_begin_otherwise_hide_none(saved, tab, files, monkeypatch):
+    """Of a server that filters, only what fits is counted."""
+    monkeypatch.setattr(offers, "_MOST", 3)
+    for number in range(20):
+        (files / "docs" / f"other-{number}").touch()
+    assert tab("ftp rm /docs/b") == ["plain,/docs/b"]
+    assert len(tab("ftp rm /docs/other")) == 3
+    monkeypatch.setattr(opening, "FEATURES", [])
+    assert set(tab("ftp rm /docs/a")) <= {"part,/docs/a\\ b/"}, "as far as it was read"
 
 
 def test_names_for_zsh_and_fish(saved, tab):

@@ -31,6 +31,7 @@ def test_hello_says_all_its_fields(server, dial):
         "software": SOFTWARE,
         "features": [
             *("pieces", "alive", "kept", "alone", "if-same", "holes", "trash", "many-files"),
+            "list-prefix",
         ],
         "max_control": frames.MAX_CONTROL,
         "max_data": frames.MAX_DATA,

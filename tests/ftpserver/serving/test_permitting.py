@@ -243,6 +243,23 @@ def test_reading_and_listing(restricted, stocked, rights, may):
     assert b"own/deep/file" in below
 
 
+@pytest.mark.parametrize("rights", ["read-only", "upload-only", "none"])
+def test_a_prefix_shows_no_more_than_the_whole_listing(restricted, stocked, rights):
+    peer = restricted(f"/in={rights} /own/deep=none")
+    for path in (b"/", b"/in", b"/own", b"/nowhere"):
+        whole, end = pages(peer, path)
+        for prefix in (b"i", b"in", b"d", b".", b"x"):
+            some, other_end = pages(peer, path, prefix=prefix)
+            assert [one.path for page in some for one in page.entries] == [
+                one.path for page in whole for one in page.entries if one.path.startswith(prefix)
+            ]
+            assert (end.kind, end.message) == (other_end.kind, other_end.message)
+    closed = None if rights == "read-only" else b"in"
+    below = listed(peer, b"/", closed, recursive=True, prefix=b"in")
+    assert (b"in/file" in below) is (rights == "read-only")
+    assert listed(peer, b"/own", recursive=True, prefix=b"f") == {b"file"}, "deep is not told of"
+
+
 def test_a_whole_account_can_be_read_only(restricted, stocked):
     peer = restricted("read-only")
     assert got(peer, b"/pub/file") == b"there"

@@ -55,6 +55,7 @@ SHOWN = {
         "not-found": List(MISSING),
         "not-a-directory": List(INSIDE_FILE),
         "forbidden": List(b"/closed-dir"),
+        "bad-request": List(DIR, prefix=b"a/b"),
     },
     "hash": {
         "not-found": Hash(MISSING),

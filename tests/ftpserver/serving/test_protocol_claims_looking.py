@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import msgpack
 
 from ftpserver.storage import listing
 from ftpwire import digests, growing
@@ -249,6 +250,59 @@ def test_the_pages_of_a_directory_come_one_after_another(server, dial, files):
     for at, name in enumerate(order[1:], 1):
         below = [at for at, other in enumerate(order) if other.startswith(f"{name}/")]
         assert below == list(range(at + 1, at + 1 + len(below))), "all that is below follows"
+
+
+def test_a_listing_of_the_names_with_a_prefix(plain_user, server, dial, files):
+    make_tree(files)
+    (files / "file").touch()
+    for name in ("before", "1-unread"):
+        (files / "a" / name).mkdir(mode=0)
+    peer = dial(server, logged_in=False)
+    peer.hello(max_control=1024)
+    assert not isinstance(peer.ask(Login("alice", "secret")), Failed)
+    try:
+        found = pages(peer, b"/a", prefix=b"0" * 98)
+        below = pages(peer, b"/a", prefix=b"1", recursive=True)
+    finally:
+        for name in ("before", "1-unread"):
+            (files / "a" / name).chmod(0o700)
+    assert [page.complete for page in found] == [False] * (len(found) - 1) + [True]
+    assert len(found) > 1, "it comes in pages, as any other listing"
+    names = [entry.path for page in found for entry in page.entries]
+    assert sorted(names) == [b"%0100d" % number for number in range(12)]
+    assert {page.directory for page in below} == {b"", b"1", b"1/deep", b"1-unread"}
+    assert {entry.path for page in below if not page.directory for entry in page.entries} == {
+        *(b"1", b"1-unread")
+    }
+    assert sum(len(page.entries) for page in below if page.directory == b"1/deep") == 12
+    assert problems_of(below) == {(b"1-unread", b""): "forbidden"}, "of before nothing is told"
+    assert pages(peer, b"/a", prefix=b"nothing") == [Page(complete=True)]
+    assert pages(peer, b"/", prefix=b".ftpd") == [Page(complete=True)]
+    assert pages(peer, b"/file", prefix=b"x") == pages(peer, b"/file")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "told"),
+    [
+        pytest.param(b"a/", "prefix must have no slash and no NUL byte", id="slash"),
+        pytest.param(b"/", "prefix must have no slash and no NUL byte", id="slash-alone"),
+        pytest.param(b"a\0", "prefix must have no slash and no NUL byte", id="nul"),
+        pytest.param(b"a" * 256, "prefix must be bin of at most 255 bytes", id="long"),
+        pytest.param("a", "prefix must be bin of at most 255 bytes", id="text"),
+        pytest.param(None, "prefix must be bin of at most 255 bytes", id="nil"),
+        pytest.param([b"a"], "prefix must be bin of at most 255 bytes", id="array"),
+    ],
+)
+def test_a_prefix_that_no_name_can_begin_with(peer, files, prefix, told):
+    """It is refused before the path is looked at, and alone."""
+    (files / "a").mkdir()
+    for path in (b"/a", b"/nowhere"):
+        message = {"op": "list", "path": path, "prefix": prefix}
+        peer.frame(Kind.REQUEST, 7, msgpack.encode(message))
+        answer = peer.answer()
+        assert (answer.request_id, answer.message.code) == (7, "bad-request")
+        assert told in answer.message.message
+    assert pages(peer, b"/a", prefix=b"a" * 255) == [Page(complete=True)]
 
 
 def problems_of(found: list[Page]) -> dict[tuple[bytes, bytes], str]:

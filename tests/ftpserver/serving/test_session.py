@@ -953,6 +953,14 @@ def test_cancelling_a_listing(server, dial, files, attentive):
     assert 0 < sum(len(page.message.entries) for page in pages) < 500
 
 
+def test_cancelling_a_listing_that_finds_nothing(server, dial, files, attentive):
+    """Names that begin otherwise are work, too."""
+    (files / "dir").mkdir()
+    for number in range(500):
+        (files / "dir" / f"{number}").touch()
+    assert cancelled(dial(server), List(b"/dir", prefix=b"x")) == []
+
+
 def test_cancelling_a_digest(server, dial, files, attentive):
     sparse(files / "file", 64 * MIB)
     assert cancelled(dial(server), Hash(b"/file")) == []

@@ -8,10 +8,12 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ftpserver.storage import listing
 from ftpserver.storage.digest_xattr import digest_by_name, fresh_digest, keep_digest
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Check, Tally
@@ -309,6 +311,52 @@ def test_a_large_directory_comes_in_parts(home, alice):
     )
 
 
+def test_names_with_a_prefix(home, alice):
+    """Names are bytes: a prefix may end inside a letter."""
+    for name in ("ab", "abc", "b", "sub/ab", "ab-dir/x/y", "other/z"):
+        write(alice / name)
+    write(alice / "é")
+    assert listed(home, prefix=b"ab").keys() == {b"ab", b"abc", b"ab-dir"}
+    assert listed(home, prefix=b"ab", recursive=True).keys() == {
+        *(b"ab", b"abc", b"ab-dir", b"ab-dir/x", b"ab-dir/x/y")
+    }
+    assert listed(home, prefix=b"").keys() == listed(home).keys()
+    assert listed(home, prefix="é".encode()[:1]).keys() == {"é".encode()}
+    for nothing in (b"abcd", b".ftpd", b".ftpd-staging"):
+        assert listed(home, prefix=nothing) == {}
+
+
+def test_other_names_cost_no_stat_and_no_memory(home, alice, monkeypatch):
+    for number in range(600):
+        write(alice / f"{number:03}", b"")
+    asked = []
+
+    class Spied:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name = entry.name
+            self._entry = entry
+
+        def stat(self, **options: bool) -> os.stat_result:
+            asked.append(self.name)
+            return self._entry.stat(**options)
+
+    class Os:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        @contextmanager
+        def scandir(self, fd: int) -> Iterator[Iterator[Spied]]:
+            with os.scandir(fd) as entries:
+                yield map(Spied, entries)
+
+    monkeypatch.setattr(listing, "os", Os())
+    parts = list(home.list_parts(b"/", **LIST, prefix=b"42"))
+    wanted = {f"42{last}" for last in range(10)}
+    assert len(asked) == 10 and set(asked) == wanted
+    assert {entry.path.decode() for part in parts for entry in part.entries} == wanted
+    assert len(parts) == 4, "each part of the directory is handed on, also without an entry"
+
+
 def test_listing_what_is_no_directory(home, alice):
     furnish(alice)
     assert [item for _, item in home.list(b"/file", **LIST)] == [
@@ -385,11 +433,11 @@ def test_paths_in_a_listing_fit_a_frame(home, alice, mark_dead):
 def test_a_listing_that_nobody_finishes_leaves_nothing_open(home, alice):
     for name in ("a/b/c/1", "a/b/c/2"):
         write(alice / name)
-    listing = home.list(b"/", **LIST | {"recursive": True})
-    for directory, _ in listing:
+    walking = home.list(b"/", **LIST | {"recursive": True})
+    for directory, _ in walking:
         if directory == b"a/b/c":
             break
-    listing.close()
+    walking.close()
 
 
 # removing ----------------------------------------------------------------------------------

@@ -243,6 +243,9 @@ def test_a_thing_in_the_trash_can_be_looked_at(bin_, where):
     assert set(told) == {b"a", b"e", b"e/b", b"link", b"inner"}
     assert told[b"link"].target == b"/outside"
     assert set(listed(session, b"/e", in_trash=where)) == {b"b"}
+    assert set(listed(session, b"/", in_trash=where, prefix=b"e", recursive=True)) == {
+        path for path in told if path.startswith(b"e")
+    }
     assert set(listed(session, b"/a", in_trash=where)) == {b""}
     assert session.hash(Hash(b"/e/b", where)) == Hashed(digests.digest(b"second"), 6)
     with session.open(Get(b"/e/b", in_trash=where)) as file:
