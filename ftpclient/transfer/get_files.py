@@ -24,7 +24,7 @@ from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.partial_file import PartialFile, place_whole
 from ftpclient.transfer.report import Result
-from ftpclient.transfer.run_size import MOST_EACH, RunSize
+from ftpclient.transfer.run_size import MOST_EACH, RunBudget, RunSize
 from ftpclient.transfer.whole_file import WholeFiles
 from ftpwire import digests
 from ftpwire.errors import (
@@ -36,8 +36,6 @@ from ftpwire.errors import (
 )
 from ftpwire.messages import (
     MANY_FILES,
-    MAX_ITEMS,
-    MAX_REQUEST_SIZE,
     GetFiles,
     SendingFiles,
     Sent,
@@ -161,6 +159,7 @@ class GetFilesRuns:
             MANY_FILES in connection.server.features and transfer.options.in_trash is None
         )
         self._size = RunSize(connection.channel.pace)
+        self._budget = RunBudget(self._size, _OVERHEAD)
         self._whole = WholeFiles()
         self._under_way = 0
         """Number of requested files."""
@@ -169,7 +168,6 @@ class GetFilesRuns:
         self._directory: bytes | None = None
         """The directory of the last file."""
         self._in_directory: list[WantedFile] = []
-        self._items = self._bytes = self._request_size = 0
 
     def takes(self, size: int) -> bool:
         """Return whether a file of this size is requested together with others."""
@@ -179,23 +177,16 @@ class GetFilesRuns:
         """Collect a file. It is requested soon, together with others."""
         source, size = wanted.item.source, wanted.size
         directory, _, name = source.rpartition(b"/")
-        if self._items and (
-            self._bytes + size > self._size.limit
-            or self._items + 2 > MAX_ITEMS
-            or self._request_size + len(source) > MAX_REQUEST_SIZE - _OVERHEAD * 2
-        ):
+        if not self._budget.fits(2, len(source), size):  # it may need its directory, too
             self.send()
         if directory != self._directory:
             self._directory = directory
             self._in_directory = []
             self._directories.append(WantedFiles(directory or b"/", self._in_directory))
-            self._items += 1
-            self._request_size += len(directory) + _OVERHEAD
+            self._budget.add(len(directory))
         self._in_directory.append(WantedFile(name, size))
         self._files.append(wanted)
-        self._items += 1
-        self._request_size += len(name) + _OVERHEAD
-        self._bytes += size
+        self._budget.add(len(name), size)
 
     @property
     def has_some(self) -> bool:
@@ -205,7 +196,7 @@ class GetFilesRuns:
     def drop(self) -> None:
         """Discard the collected files."""
         self._files, self._directories, self._directory = [], [], None
-        self._items = self._bytes = self._request_size = 0
+        self._budget.clear()
 
     def send(self) -> None:
         """Request the collected files."""

@@ -21,12 +21,10 @@ from ftpclient.connection.protocol import Call
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.report import Result
-from ftpclient.transfer.run_size import MOST_EACH, RunSize
+from ftpclient.transfer.run_size import MOST_EACH, RunBudget, RunSize
 from ftpwire.errors import BadMessage, FtpError
 from ftpwire.messages import (
     MANY_FILES,
-    MAX_ITEMS,
-    MAX_REQUEST_SIZE,
     FilesStored,
     Finished,
     ItemFailure,
@@ -42,9 +40,8 @@ from ftpwire.messages import (
 )
 from ftpwire.paths import MAX_NAME
 
-_OVERHEAD = MAX_REQUEST_SIZE // MAX_ITEMS + 1
-"""Maximum size of a file or directory in a request in bytes, without its name or path. It is chosen
-so that a request within `MAX_REQUEST_SIZE` is also within `MAX_ITEMS`."""
+_OVERHEAD = 64
+"""Maximum size of a file or directory in a request in bytes, without its name or path."""
 _MOST_UNANSWERED = 8192
 """Maximum number of unanswered files and directories: each one takes some memory."""
 
@@ -91,6 +88,7 @@ class FileRuns:
         self._transfer = transfer
         self._connection: Connection = transfer.connection
         self._size = RunSize(self._connection.channel.pace)
+        self._budget = RunBudget(self._size, _OVERHEAD)
         self._may_collect = MANY_FILES in self._connection.server.features
         self._unanswered = 0
         """Number of files and directories in requests without a reply."""
@@ -110,9 +108,7 @@ class FileRuns:
         self._ends: list[_Directory] = []
         """The request's items in the order of `PutFiles`: first ``_items``, then ``_ends``."""
         self._data: list[bytes] = []
-        self._bytes = 0
-        self._request_size = 0
-        """Maximum size of the request itself, in bytes."""
+        self._budget.clear()
 
     @property
     def is_empty(self) -> bool:
@@ -138,10 +134,7 @@ class FileRuns:
             self.flush()
             self._send_file(_File(new, result, then), data)
             return
-        if (
-            self._bytes + size > self._size.limit
-            or self._request_size + len(result.target) + 2 * _OVERHEAD > MAX_REQUEST_SIZE
-        ):
+        if not self._budget.fits(2, len(result.target), size):  # it may need its directory, too
             self.flush()
         above = result.target[: -length - 1] or b"/"
         if above != self._here:
@@ -149,8 +142,7 @@ class FileRuns:
         self._files.append(new)
         self._items.append(_File(new, result, then))
         self._data.append(data)
-        self._bytes += size
-        self._request_size += length + _OVERHEAD
+        self._budget.add(length, size)
 
     def change(self, call: Call, request: RequestBase) -> None:
         """Send a request about a directory, if possible together with others.
@@ -176,14 +168,14 @@ class FileRuns:
             self._finished.append(Finished(request.path, request.mode, request.mtime_ns))
             self._ends.append(_Directory(request.path, call, request))
             self._closed.add(request.path)
-            self._request_size += len(request.path) + _OVERHEAD
+            self._budget.add(len(request.path))
         else:
             self.flush()
             self._connection.submit(call, request)
 
     def _make_room(self, path: bytes) -> None:
         self._connection.check()  # many directories may be collected before anything is sent
-        if self._request_size + len(path) + _OVERHEAD > MAX_REQUEST_SIZE:
+        if not self._budget.fits(1, len(path)):
             self.flush()
 
     def _begin(self, directory: _Directory, make: int | None) -> None:
@@ -194,7 +186,7 @@ class FileRuns:
         self._files = []
         self._directories.append(NewFiles(directory.path, self._files, make))
         self._items.append(directory)
-        self._request_size += len(directory.path) + _OVERHEAD
+        self._budget.add(len(directory.path))
 
     # sending -----------------------------------------------------------------------------
 

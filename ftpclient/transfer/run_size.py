@@ -1,6 +1,7 @@
-"""How many bytes of small files to put into one request of many files.
+"""How much to put into one request of many small files.
 
-Lives here: only the rule; it has a clock and does no I/O.
+Lives here: only the rules, for bytes of files, items, and the request's own length. They have a
+clock and do no I/O.
 Lives elsewhere: collecting and sending (get_files.py, put_files.py), the limits of the protocol
 (ftpwire/messages.py).
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ftpwire.messages import MAX_BYTES
+from ftpwire.messages import MAX_BYTES, MAX_ITEMS, MAX_REQUEST_SIZE
 from ftpwire.pacing import Pace
 
 FIRST = 64 * 1024
@@ -75,3 +76,49 @@ class RunSize:
     def _kept(self) -> int:
         # the rate limit may change while a transfer runs
         return self._size if self._pace is None else max(LEAST, min(self._size, self._pace.rate))
+
+
+class RunBudget:
+    """The contents of a request that is being collected, and whether more fits into it.
+
+    An item is a file, or a directory that the request names. In an empty request everything fits
+    that a message can have at all: a single file may be larger than the limit of bytes.
+
+    Args:
+        size: Limits the bytes of the files.
+        overhead: Maximum size of an item in the request in bytes, without its name or path.
+
+    Attributes:
+        data: Size of the files together, in bytes.
+    """
+
+    def __init__(self, size: RunSize, overhead: int) -> None:
+        self._size = size
+        self._overhead = overhead
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin another request."""
+        self.data = 0
+        self._items = 0
+        self._length = 0
+        """Maximum size of the request itself, in bytes."""
+
+    def fits(self, items: int, text: int, data: int = 0) -> bool:
+        """Return whether more items fit.
+
+        Args:
+            text: Size of their names and paths together, in bytes.
+            data: Size of the files among them.
+        """
+        return not self._items or (
+            self.data + data <= self._size.limit
+            and self._items + items <= MAX_ITEMS
+            and self._length + text + items * self._overhead <= MAX_REQUEST_SIZE
+        )
+
+    def add(self, text: int, data: int = 0) -> None:
+        """Note an item that was added. The parameters are those of `fits`."""
+        self._items += 1
+        self._length += text + self._overhead
+        self.data += data

@@ -13,7 +13,7 @@ from ftpclient.transfer import get_files, run_size, whole_file
 from ftpclient.transfer.report import Listener
 from ftpserver.serving import opening
 from ftpserver.serving.commands import COMMANDS, transfers
-from ftpwire import messages
+from ftpwire import messages, paths
 from ftpwire.digests import digest
 from ftpwire.errors import StoredFileDamaged
 from ftpwire.frames import Kind
@@ -76,6 +76,16 @@ def looks(top: Path) -> dict[str, tuple]:
             content = path.read_bytes() if path.is_file() else None
             found[str(path.relative_to(top))] = (info.st_mode, info.st_mtime_ns, content)
     return found
+
+
+def test_no_item_is_larger_than_what_it_counts_for():
+    name, path = b"n" * paths.MAX_NAME, b"/" * paths.MAX_PATH
+    files = [messages.WantedFile(name, 2**63 - 1)] * messages.MAX_ITEMS
+    request = GetFiles([messages.WantedFiles(path, files)])
+    assert len(messages.encode(files[0])) - len(name) <= get_files._OVERHEAD
+    assert len(messages.encode(messages.WantedFiles(path, []))) - len(path) <= get_files._OVERHEAD
+    counted = messages.MAX_ITEMS * len(name) + len(path)
+    assert len(messages.encode(request)) <= counted + (len(files) + 1) * get_files._OVERHEAD
 
 
 @pytest.fixture

@@ -25,11 +25,13 @@ from ftpwire.messages import (
     MAX_REQUEST_SIZE,
     Failed,
     FilesStored,
+    Finished,
     Hole,
     ItemFailure,
     Listed,
     MakeDir,
     NewFile,
+    NewFiles,
     NotStored,
     Put,
     PutFiles,
@@ -55,6 +57,20 @@ class Told(Listener):
 
     def advanced(self, count: int) -> None:
         self.bytes += count
+
+
+def test_no_item_is_larger_than_what_it_counts_for():
+    most = 2**63 - 1
+    file = NewFile(b"n" * paths.MAX_NAME, most, 0o7777, -most, bytes(32))
+    path = b"/" * paths.MAX_PATH
+    files, ends = [file] * MAX_ITEMS, [Finished(path, 0o7777, -most)]
+    items = [encode(file), encode(NewFiles(path, [], 0o7777)), *map(encode, ends)]
+    text = [paths.MAX_NAME, paths.MAX_PATH, paths.MAX_PATH]
+    sizes = [len(item) - length for item, length in zip(items, text, strict=True)]
+    assert max(sizes) <= put_files._OVERHEAD
+    request = PutFiles([NewFiles(path, files, 0o7777)], ends, "always", True)
+    counted = MAX_ITEMS * paths.MAX_NAME + 2 * paths.MAX_PATH
+    assert len(encode(request)) <= counted + (MAX_ITEMS + 2) * put_files._OVERHEAD
 
 
 @pytest.fixture

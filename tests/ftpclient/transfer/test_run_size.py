@@ -1,9 +1,9 @@
-"""How many bytes of small files go in one request of many: the rule alone."""
+"""How much goes in one request of many small files: the rules alone."""
 
 from __future__ import annotations
 
-from ftpclient.transfer.run_size import FIRST, LEAST, RunSize
-from ftpwire.messages import MAX_BYTES
+from ftpclient.transfer.run_size import FIRST, LEAST, RunBudget, RunSize
+from ftpwire.messages import MAX_BYTES, MAX_ITEMS, MAX_REQUEST_SIZE
 from ftpwire.pacing import Pace
 
 
@@ -68,3 +68,42 @@ def test_a_request_far_below_the_limit_says_nothing_of_a_larger_one() -> None:
     assert size.limit == FIRST // 2
     size.took(0.1, size.limit // 2)
     assert size.limit == FIRST
+
+
+def test_bytes_of_files_fit_up_to_the_limit_as_it_is_at_the_time() -> None:
+    size = RunSize()
+    budget = RunBudget(size, overhead=10)
+    budget.add(4, FIRST - 100)
+    assert budget.data == FIRST - 100
+    assert budget.fits(1, 4, 100) and not budget.fits(1, 4, 101)
+    size.took(0.1)
+    assert budget.fits(1, 4, FIRST + 100) and not budget.fits(1, 4, FIRST + 101)
+    budget.add(4, 100)
+    assert budget.data == FIRST
+
+
+def test_no_more_items_fit_than_a_request_may_have() -> None:
+    budget = RunBudget(RunSize(), overhead=1)
+    for _ in range(MAX_ITEMS - 2):
+        budget.add(1)
+    assert budget.fits(2, 1) and not budget.fits(3, 1)
+    budget.add(1)
+    assert budget.fits(1, 1) and not budget.fits(2, 1)
+
+
+def test_names_and_what_is_around_them_fit_up_to_the_length_of_a_request() -> None:
+    budget = RunBudget(RunSize(), overhead=10)
+    budget.add(MAX_REQUEST_SIZE - 130)
+    assert budget.fits(1, 110) and not budget.fits(1, 111)
+    assert budget.fits(2, 100) and not budget.fits(2, 101)
+    budget.add(90)
+    assert budget.fits(1, 10) and not budget.fits(1, 11)
+
+
+def test_a_new_request_has_all_of_it_again_and_takes_one_file_of_any_size() -> None:
+    budget = RunBudget(RunSize(), overhead=10)
+    assert budget.fits(2, 4096, 10 * FIRST)
+    budget.add(4096, 10 * FIRST)
+    assert not budget.fits(1, 1)
+    budget.clear()
+    assert budget.data == 0 and budget.fits(2, 4096, 10 * FIRST)
