@@ -356,58 +356,70 @@ class Writer:
         Raises:
             DiskFull, StateError: As any transaction, if something is wrong with the file.
         """
-        has_turn = self._turn.acquire(blocking=False)
-        if not has_turn:
-            self.before_wait()
-            has_turn = self._turn.acquire(timeout=BUSY_SECONDS)
-        pooled = None
+        has_turn = self._take_turn()
+        pooled: PoolProxiedConnection | None = None
+        connection: sqlite3.Connection | None = None
         try:
             # only the thread that has the turn may use `_own`: others take one from the pool
-            if not has_turn or self._own is None:
-                pooled = engine.raw_connection()
-                has_own = has_turn and self._keep(pooled)
-                pooled = None if has_own else pooled
-            if pooled is None:
-                assert self._own is not None
+            if has_turn and self._open_own(engine):
                 connection, pragmas = self._own, self._own_pragmas
             else:
-                assert isinstance(pooled.driver_connection, sqlite3.Connection)
-                connection, pragmas = pooled.driver_connection, pooled.info
-            try:
-                _set(pragmas, connection.execute, _SYNCHRONOUS, "NORMAL")
-                _begin_soon(pragmas, connection, self.before_wait)
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back(connection)
-                raise
+                pooled = engine.raw_connection()
+                connection, pragmas = _driver_connection(pooled), pooled.info
+            assert connection is not None
+            _set(pragmas, connection.execute, _SYNCHRONOUS, "NORMAL")
+            _begin_soon(pragmas, connection, self.before_wait)
+            yield connection
+            connection.execute("COMMIT")
             if pooled is None:
                 self._has_written(connection)
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_READONLY and self.refusal is not None:
-                raise self.refusal() from None
-            raised = _error_for(engine.url.database or "", error)
-            if raised is None:
-                raise
-            raise raised from error
+        except BaseException as error:
+            self._roll_back(connection)
+            if isinstance(error, sqlite3.DatabaseError):
+                self._raise_for(engine, error)
+            raise
         finally:
             if pooled is not None:
                 pooled.close()
             if has_turn:
                 self._turn.release()
 
-    def _keep(self, pooled: PoolProxiedConnection) -> bool:
-        """Take a connection out of the pool for good. Return False for a database in memory, which
-        ends with its only connection."""
-        connection = pooled.driver_connection
-        if not isinstance(connection, sqlite3.Connection) or self._path is None:
+    def _take_turn(self) -> bool:
+        """Wait for this thread's turn. Return False if it did not come within `BUSY_SECONDS`."""
+        if self._turn.acquire(blocking=False):
+            return True
+        self.before_wait()
+        return self._turn.acquire(timeout=BUSY_SECONDS)
+
+    def _open_own(self, engine: Engine) -> bool:
+        """Open the connection for quick transactions, unless it is open.
+
+        Return False for a database in memory, which ends with its only connection.
+        """
+        if self._own is not None:
+            return True
+        if self._path is None:
             return False
-        connection.execute("PRAGMA wal_autocheckpoint=0")  # see `_has_written`
+        pooled = engine.raw_connection()
+        try:
+            connection = _driver_connection(pooled)
+            connection.execute("PRAGMA wal_autocheckpoint=0")  # see `_has_written`
+        except BaseException:
+            pooled.close()
+            raise
         self._own_pragmas = dict(pooled.info)
-        pooled.detach()
+        pooled.detach()  # out of the pool for good
         self._own = connection
         return True
+
+    def _raise_for(self, engine: Engine, error: sqlite3.DatabaseError) -> None:
+        """Raise the error to report for one of SQLite's; return if it is about the statement."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_READONLY and self.refusal is not None:
+            raise self.refusal() from None
+        raised = _error_for(engine.url.database or "", error)
+        if raised is not None:
+            raise raised from error
 
     def _has_written(self, connection: sqlite3.Connection) -> None:
         """Count a transaction, and make a checkpoint after every `_WRITTEN_BACK_EVERY`.
@@ -424,8 +436,10 @@ class Writer:
         except sqlite3.Error as error:  # the transaction is safe in the log
             logger.warning("%s: checkpoint failed: %s", self._path, error)
 
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        """End a transaction that failed; SQLite may have done so by itself."""
+    def _roll_back(self, connection: sqlite3.Connection | None) -> None:
+        """End a transaction that failed, if one began; SQLite may have ended it by itself."""
+        if connection is None:
+            return
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -511,6 +525,12 @@ class _Log:
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.pop())
+
+
+def _driver_connection(pooled: PoolProxiedConnection) -> sqlite3.Connection:
+    connection = pooled.driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
 
 
 def _on_connect(connection: Any, record: Any) -> None:

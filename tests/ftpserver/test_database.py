@@ -392,6 +392,34 @@ def test_a_connection_that_can_not_roll_back_is_given_up(engine):
     assert _names(engine) == []
 
 
+def test_a_connection_that_can_not_be_prepared_goes_back(engine, monkeypatch):
+    broken = sqlite3.connect(":memory:")
+    broken.close()
+    pooled = Mock(driver_connection=broken)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "raw_connection", lambda: pooled)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            _names(engine)
+    pooled.close.assert_called_once_with()
+    pooled.detach.assert_not_called()
+    assert _names(engine) == []
+
+
+def test_a_database_in_memory_keeps_its_only_connection():
+    memory = create_engine("sqlite://")
+    try:
+        writer = Writer.of(memory)
+        for _ in range(2):
+            with writer.begin_quickly(memory) as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS kept (number)")
+                connection.execute("INSERT INTO kept VALUES (1)")
+        assert writer._own is None
+        with memory.connect() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM kept").scalar() == 2
+    finally:
+        memory.dispose()
+
+
 def test_the_turn_of_the_process_is_given_up_before_anything_is_waited_for(engine, root):
     """And otherwise not: threads that write would race for Python's lock at each system call."""
     writer, told = Writer.of(engine), threading.Semaphore(0)
