@@ -1,8 +1,10 @@
 """Uploads: batches of verified files, and the commit that makes them durable and visible.
 
-Lives here: the steps of an upload from its first byte to its acknowledgement, in order.
+Lives here: the steps of an upload from its first byte until it is in a batch, and from the commit
+of the batch to its acknowledgement; when a batch is committed or discarded.
 Lives elsewhere: the frames that carry the bytes (serving/session.py), the file they are written to
-(staging.py), the renames (commit.py), quota (batch_room.py, ledger.py).
+(staging.py), the steps of the commit (batch_commit.py), the renames (commit.py), quota
+(batch_room.py, ledger.py).
 
 The steps are ordered so that the next start repairs a crash at any point: reserve quota → write
 and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
@@ -16,42 +18,45 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from ftpserver.errors import StateError
+from ftpserver.storage.batch_commit import (
+    Batch,
+    BatchCommit,
+    Change,
+    Pending,
+    drop_staged,
+    failed,
+    keep_lease,
+    reported,
+    staged_of,
+)
 from ftpserver.storage.batch_room import BatchRoom
-from ftpserver.storage.commit import Commit, Staged, lstat, may_replace, target_of
+from ftpserver.storage.commit import Staged, lstat, may_replace, target_of
 from ftpserver.storage.file_run import FileRun, FilesOutcome, Part, RunStaging
-from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.group_sync import SYNC_EACH, Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
-from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.piece_table import KEY_SIZE, Contributor
 from ftpserver.storage.places import Place, Places
-from ftpserver.storage.quota import NOT_NOW, Lease, QuotaStore, Settled
+from ftpserver.storage.quota import Lease, QuotaStore, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
-    drop_kept,
     kept_names,
-    target_prefixes,
 )
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, verify, write_small
-from ftpserver.storage.trash.operation import NO_ROOM, Operation
 from ftpserver.storage.upload import Receiving
-from ftpwire import beneath, digests, paths
+from ftpwire import digests, paths
 from ftpwire.errors import (
     Busy,
     Cancelled,
     CommandError,
     ConnectionLost,
     DiskFull,
-    Internal,
     InvalidPath,
     LeaseLost,
     QuotaExceeded,
@@ -59,9 +64,7 @@ from ftpwire.errors import (
     from_oserror,
 )
 from ftpwire.messages import (
-    Done,
     Failed,
-    MakeDir,
     MakeLink,
     Message,
     Put,
@@ -70,7 +73,6 @@ from ftpwire.messages import (
     Remove,
     Sent,
     SetAttributes,
-    Stored,
 )
 from ftpwire.paths import Parts
 from ftpwire.pieces import Piece
@@ -87,37 +89,8 @@ BATCH_BYTES = 64 * 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _Made = TypeVar("_Made")
 
-Change = MakeDir | MakeLink | SetAttributes | Remove
 Outcome = tuple[int, Message | FilesOutcome]
 """A request's id, and the reply or `Failed` to send for it, or the outcome of a `PutFiles`."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    request_id: int
-    path: bytes = b""
-    change: Change | None = None
-    staged: Staged | None = None
-    outcome: Message | None = None
-    part: Part | None = None
-    """The part of a `PutFiles` that is in this batch."""
-
-
-@dataclass
-class _Batch:
-    pending: list[_Pending] = field(default_factory=list)
-    size: int = 0
-    files: int = 0
-    things: int = 0
-    """The number of items of `PutFiles` requests, each of which is one entry of ``pending``."""
-    leases: list[Lease] = field(default_factory=list)
-    """The leases it holds once it is closed. While it is open, `BatchRoom` has them."""
-    leases_are_durable: bool = True
-    places: list[Place] = field(default_factory=list)
-    """The directories where its files are staged."""
-    makes_links: bool = False
-    looks: bool = False
-    """True if something is removed only if it is in the state that the client expects."""
 
 
 class Uploads:
@@ -154,7 +127,7 @@ class Uploads:
         self._account_id = account_id
         self._durable = durable
         self._syncs = Syncs() if syncs is None else syncs
-        self._batch = _Batch()
+        self._batch = Batch()
         self._places = Places(home, lambda: self._room.make_durable())
         self.kept_writing = KeptWriting(home, ledger, account_id, durable=durable)
         self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
@@ -164,8 +137,20 @@ class Uploads:
         self.remarks: set[str] = set()
         """Warnings for the user about the last commits."""
         self._done: list[Outcome] = []
-        self.settled: Settled | None = None
-        """The account's state after the last commit."""
+        self._batch_commit = BatchCommit(
+            home,
+            ledger,
+            account_id,
+            self._places,
+            self._syncs,
+            durable=durable,
+            on_remark=lambda text: self.remarks.add(text),
+        )
+
+    @property
+    def settled(self) -> Settled | None:
+        """The account's state after the last commit; None if it is not known."""
+        return self._batch_commit.settled
 
     @property
     def pending(self) -> bool:
@@ -291,7 +276,7 @@ class Uploads:
             self._forget_run(run)
             if not run.finished or not isinstance(error, Exception):
                 raise
-            run.fail_rest(_told(error))
+            run.fail_rest(reported(error))
             last = self.part_of(run, run.things)
             last.ends = True
         batch = self._batch
@@ -306,7 +291,7 @@ class Uploads:
         part = pending[-1].part if pending else None
         if part is None or part.run is not run:
             part = Part(run, index)
-            pending.append(_Pending(run.request_id, part=part))
+            pending.append(Pending(run.request_id, part=part))
         return part
 
     def _forget_run(self, run: FileRun) -> None:
@@ -317,7 +302,7 @@ class Uploads:
                 batch.pending.remove(pending)
                 for staged in pending.part.staged:
                     self._room.give_back(None, staged.size)
-                    self._drop_staged(staged)
+                    drop_staged(staged)
                 return
 
     def _on_disk(self, place: Place, step: Callable[[], _Made]) -> _Made:
@@ -367,7 +352,7 @@ class Uploads:
             interrupted = isinstance(error, (Cancelled, ConnectionLost)) or type(error) is Busy
             try:
                 if interrupted and receiving.lease is not None and staging.keep():
-                    self._keep(receiving.lease)
+                    keep_lease(self._ledger, receiving.lease)
                 else:
                     try:
                         staging.drop()
@@ -461,7 +446,7 @@ class Uploads:
                 staging.start_over()
         except BaseException:
             staging.close()
-            self._keep(lease)
+            keep_lease(self._ledger, lease)
             raise
 
     def _kept_name(self, request: Put, target: Parts) -> bytes:
@@ -512,7 +497,7 @@ class Uploads:
         try:
             return reserve()
         except QuotaExceeded:
-            self._drop_replaced(self._ledger.kept_staging(self._account_id), {target})
+            self._batch_commit.drop_replaced(self._ledger.kept_staging(self._account_id), {target})
             return reserve()
 
     def _check_disk(self, lease: Lease, place: Place) -> None:
@@ -538,11 +523,11 @@ class Uploads:
         elif not isinstance(change, SetAttributes):
             self._room.take_names(change)
             self._batch.makes_links |= isinstance(change, MakeLink)
-        self._batch.pending.append(_Pending(request_id, change.path, change=change))
+        self._batch.pending.append(Pending(request_id, change.path, change=change))
 
     def add_outcome(self, request_id: int, outcome: Message) -> None:
         """Add a request whose outcome is known, so that its reply keeps its turn."""
-        self._batch.pending.append(_Pending(request_id, outcome=outcome))
+        self._batch.pending.append(Pending(request_id, outcome=outcome))
 
     def _add_staged(self, request_id: int, request: Put, staged: Staged) -> None:
         if request.mode & ~MODE_BITS:
@@ -554,19 +539,7 @@ class Uploads:
             batch.places.append(staged.place)
         if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
             staged.close()
-        batch.pending.append(_Pending(request_id, request.path, staged=staged))
-
-    def _keep(self, lease: Lease) -> None:
-        """Keep the lease of an interrupted upload."""
-        try:
-            self._ledger.keep(lease)
-        except NOT_NOW as error:
-            # the lease is no longer referenced, so the next heartbeat keeps it
-            logger.warning("a reservation is kept later: %s", error)
-
-    def _unlink(self, name: bytes, place: Place | None = None) -> None:
-        """Remove a file from staging, unless it was renamed to its target already."""
-        unlink_if_there(self._home.staging_fd if place is None else place.fd, name)
+        batch.pending.append(Pending(request_id, request.path, staged=staged))
 
     # files written in any order ----------------------------------------------------------
 
@@ -634,9 +607,9 @@ class Uploads:
         if not self._receiving and not self._batch.pending:
             self._places.close()
 
-    def _take_batch(self) -> _Batch:
+    def _take_batch(self) -> Batch:
         """Close the open batch and return it with its leases; open an empty one."""
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, Batch()
         batch.leases_are_durable = self._room.is_durable
         batch.leases = self._room.hand_over()
         for pending in batch.pending:
@@ -644,21 +617,12 @@ class Uploads:
                 batch.places += [one for one in pending.part.places if one not in batch.places]
         return batch
 
-    def _drop_batch(self, batch: _Batch) -> None:
+    def _drop_batch(self, batch: Batch) -> None:
         with ExitStack() as stack:  # each step runs, even if another one fails
             for lease in batch.leases:
                 stack.callback(self._ledger.release, lease)
-            for staged in reversed(_staged_of(batch)):
-                stack.callback(self._drop_staged, staged)
-
-    def _drop_staged(self, staged: Staged) -> None:
-        try:
-            if staged.resumable is None:
-                self._unlink(staged.name, staged.place)
-            elif staged.resumable.fd >= 0:
-                staged.resumable.drop()
-        finally:
-            staged.close()
+            for staged in reversed(staged_of(batch)):
+                stack.callback(drop_staged, staged)
 
     def _finish_batch(self, *, late: bool = False) -> None:
         try:
@@ -672,9 +636,10 @@ class Uploads:
             self._drop_batch(batch)
             return
         try:
-            outcomes = self._commit_batch(batch, late=late)
+            self._keep_what_goes()
+            outcomes = self._batch_commit.run(batch, late=late)
         except Exception as error:  # whatever the error is, each request must get a reply
-            failure = _failed(_told(error))
+            failure = failed(reported(error))
             try:
                 self._drop_batch(batch)
             except Exception:
@@ -690,288 +655,9 @@ class Uploads:
             if pending.part.ends:
                 self._done.append((outcome[0], pending.part.run.outcome()))
 
-    def _commit_batch(self, batch: _Batch, *, late: bool) -> list[tuple[int, Message]]:
-        self._keep_what_goes()
-        # The leases must be on the disk before the first rename under them: after a power cut they
-        # are the only sign that this home has to be recounted.
-        quota_fds = () if batch.leases_are_durable else self._ledger.to_sync()
-        if self._durable:
-            self._sync_files(_staged_of(batch), batch.places, quota_fds)
-        else:
-            self._syncs.sync(quota_fds)
-        self._home.take_turn()  # again: syncing may have waited, and other sessions commit now
-        self._begin_commit(batch)
-        staged = _staged_of(batch)
-        removals = [
-            pending.change
-            for pending in batch.pending
-            if isinstance(pending.change, Remove) and not pending.change.final
-        ]
-        failure = None
-        # The lock is held until the settlement: a recount in between would count the changes, and
-        # the settlement would count them again.
-        with self._keeping(removals) as operation, self._locked(batch):
-            commit = Commit(
-                self._home, self._places, self._syncs, keep_times=late, operation=operation
-            )
-            commit.announce(removals)  # a failure here changes nothing: the batch is discarded
-            try:
-                outcomes = self._apply_all(commit, batch)
-                commit.finish()
-                if self._durable:
-                    commit.sync()
-            except Exception as error:  # the changes are visible, but may not be durable
-                failure = _failed(_told(error))
-            finally:
-                commit.close()
-            self._home.take_turn()
-            try:
-                if batch.leases:
-                    self.settled = self._ledger.settle(
-                        batch.leases,
-                        commit.change,
-                        commit.files,
-                        commit.trash,
-                        commit.trash_files,
-                    )
-                    self._drop_replaced(self.settled.kept, {one.target for one in staged})
-            except LeaseLost as error:
-                failure = _failed(error)
-            except Exception as error:
-                # What is stored is durable, and is reported as stored. The lease still exists: it
-                # makes this run's next settlement, or the next start, recount the home.
-                self.settled = None
-                logger.error("a settlement failed, and is retried later: %s", error)
-            finally:
-                for one in staged:
-                    one.close()  # it has its name now, or was refused
-        self.remarks |= commit.remarks
-        if failure is not None:
-            return [(p.request_id, p.outcome or failure) for p in batch.pending]
-        return outcomes
-
-    @contextmanager
-    def _keeping(self, removals: list[Remove]) -> Iterator[Operation | None]:
-        """Make the operation ready that receives what is removed, before the home's lock is taken.
-
-        A restore holds the operation and then waits for the home's lock, so the order must be the
-        same here. A batch that can only replace files doesn't know yet whether it needs the
-        operation: one that doesn't exist is not made for it.
-        """
-        operation = self._home.operation
-        if operation is None or (not removals and not operation.is_there):
-            yield operation
-            return
-        self._home.will_block()
-        # An upload never waits for a restore: what it replaces then goes to a new operation.
-        with self._home.keeping(waiting=bool(removals)) as ready:
-            if ready is None:
-                self.remarks.add(NO_ROOM)
-            yield ready
-
-    def _begin_commit(self, batch: _Batch) -> None:
-        """Mark the leases as committing, and withdraw resumable files from other sessions.
-
-        The files' locks are held across both, so that no session can take a file over in between.
-        Uploads that were taken over before then fail by themselves, not with the batch.
-        """
-        found = _resumable_of(batch)
-        if not found:
-            self._begin_leases(batch.leases)
-            return
-        with ExitStack() as steps:
-            for pending, _, resumable in found:
-                try:
-                    steps.enter_context(resumable.step())
-                except (CommandError, OSError) as error:
-                    self._fail_alone(batch, pending, resumable, error)
-            try:
-                self._begin_leases(batch.leases)
-            except LeaseLost:
-                self._fail_those_without_lease(batch)
-                self._begin_leases(batch.leases)
-            for _, staged, resumable in _resumable_of(batch):
-                staged.name = resumable.withdraw()
-
-    def _begin_leases(self, leases: list[Lease]) -> None:
-        if leases:
-            self._ledger.begin_commit(leases)
-
-    def _fail_those_without_lease(self, batch: _Batch) -> None:
-        """Fail only the uploads whose lease another session has taken over without their file.
-
-        That session died in between, or a full disk stopped it. The files stay for the next owner
-        of the lease.
-        """
-        owned = {one.staging for one in self._ledger.resumable(self._account_id)}
-        for pending, staged, resumable in _resumable_of(batch):
-            if resumable.lease is None or staged.name not in owned:
-                continue
-            try:
-                self._begin_leases([resumable.lease])
-            except LeaseLost as error:
-                self._fail_alone(batch, pending, resumable, error)
-
-    def _fail_alone(
-        self,
-        batch: _Batch,
-        pending: _Pending,
-        resumable: ResumableStaging,
-        error: CommandError | OSError,
-    ) -> None:
-        pending.outcome = _failed(error, pending.path)
-        pending.staged = None
-        lease = resumable.lease
-        resumable.close()
-        if lease is not None:
-            batch.leases.remove(lease)
-            self._keep(lease)  # unless another session has taken it over
-
-    def _locked(self, batch: _Batch) -> AbstractContextManager[None]:
-        """Return the home's lock for a batch: shared, or exclusive if the batch needs that.
-
-        Exclusive if the batch may replace something where two names can't be exchanged, or checks
-        something before removing it: no other change may come in between. The lock is exclusive
-        from the start, because upgrading a shared lock would let other sessions in.
-        """
-        places = list(batch.places)
-        if batch.makes_links:
-            places.append(self._places.of(()))
-        if not batch.looks and all(map(self._places.can_exchange, places)):
-            return self._home.shared()
-        return self._home.alone()
-
-    def _drop_replaced(self, kept: list[bytes], targets: set[Parts]) -> None:
-        """Discard what is kept of other uploads to these targets, or leave it to expire."""
-        if not kept:
-            return
-        stored = {
-            prefix for target in targets for prefix in target_prefixes(self._account_id, target)
-        }
-        for name in kept:
-            if name[: len(name) - 8] not in stored:
-                continue
-            try:
-                drop_kept(self._home, self._ledger, self._account_id, name)
-            except (OSError, *NOT_NOW) as error:
-                logger.warning("the rest of an earlier upload is discarded later: %s", error)
-
-    def _sync_files(
-        self, staged: list[Staged], places: list[Place], quota_fds: Sequence[int]
-    ) -> None:
-        """Sync the staged files: few of them one by one, in a group with other sessions' files;
-        many of them by syncing their whole file system.
-
-        Args:
-            quota_fds: Descriptors of the quota store to sync as well.
-
-        Files whose sync failed are discarded and never synced again: the kernel has forgotten
-        the pages that it could not write (PostgreSQL's fsyncgate).
-        """
-        together = any(one.fd < 0 for one in staged)
-        if together:
-            self._home.will_block()
-            try:
-                for fd in self._one_of_each_disk(places):
-                    beneath.sync_file_system(fd)
-            except beneath.Unsupported:
-                for one in staged:
-                    self._sync_by_name(one)
-            self._syncs.sync(quota_fds)
-            return
-        self._syncs.sync([*quota_fds, *(one.fd for one in staged)])
-
-    def _one_of_each_disk(self, places: list[Place]) -> list[int]:
-        """Return one descriptor for each file system with staged files: each is synced once."""
-        found: dict[int, int] = {}
-        for place in places:
-            fd = self._home.staging_fd if place.above is None else place.above
-            found.setdefault(os.fstat(fd).st_dev, fd)
-        return list(found.values())
-
-    def _sync_by_name(self, staged: Staged) -> None:
-        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.place.fd)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def _apply_all(self, commit: Commit, batch: _Batch) -> list[tuple[int, Message]]:
-        outcomes: list[tuple[int, Message]] = []
-        for number, pending in enumerate(batch.pending):
-            if not number % TURN_FILES:
-                self._home.take_turn()
-            outcomes.append((pending.request_id, self._apply(commit, pending)))
-        return outcomes
-
-    def _apply(self, commit: Commit, pending: _Pending) -> Message:
-        if pending.outcome is not None:
-            return pending.outcome
-        if pending.part is not None:
-            pending.part.apply(commit, self._drop_staged, self._home.take_turn)
-            return _APPLIED
-        try:
-            if pending.staged is not None:
-                commit.place(pending.staged)
-                return Stored(pending.staged.size)
-            match pending.change:
-                case MakeDir():
-                    commit.make_dir(pending.change)
-                case MakeLink():
-                    commit.make_link(pending.change)
-                case SetAttributes():
-                    commit.set_attributes(pending.change)
-                case Remove():
-                    return commit.remove(pending.change)
-            return Done()
-        except (CommandError, OSError) as error:
-            if pending.staged is not None:
-                self._drop_staged(pending.staged)
-            return _failed(error, pending.path)
-
-
-def _resumable_of(batch: _Batch) -> list[tuple[_Pending, Staged, ResumableStaging]]:
-    return [
-        (pending, pending.staged, pending.staged.resumable)
-        for pending in batch.pending
-        if pending.staged is not None and pending.staged.resumable is not None
-    ]
-
-
-def _staged_of(batch: _Batch) -> list[Staged]:
-    staged: list[Staged] = []
-    for pending in batch.pending:
-        if pending.staged is not None:
-            staged.append(pending.staged)
-        elif pending.part is not None:
-            staged += pending.part.staged
-    return staged
-
-
-def _told(error: Exception) -> CommandError | OSError:
-    """Return the error to report to the client; log it if it is the server's own."""
-    if isinstance(error, (CommandError, OSError)):
-        return error
-    expected = isinstance(error, StateError)  # its text says enough without a traceback
-    logger.error("a batch failed: %s", error, exc_info=None if expected else error)
-    return Internal("internal error")
-
-
-_APPLIED = Done()
-"""Stands for the outcome of a part of a `PutFiles`, which records its outcomes itself."""
-
 
 def _refused(error: CommandError | OSError, path: bytes) -> Failed:
-    """Return what `_failed` does, for an item of a request, which has no reply of its own."""
+    """Return what `failed` does, for an item of a request, which has no reply of its own."""
     if isinstance(error, InvalidPath):  # the path may be too long to repeat in the text
         return Failed.from_error(error, path)
-    return _failed(error, path)
-
-
-def _failed(error: CommandError | OSError, path: bytes = b"") -> Failed:
-    what = paths.show(path) if path else ""
-    if isinstance(error, OSError):
-        return Failed.from_error(from_oserror(error, what), path or None)
-    if what and what not in str(error):
-        error = error.with_text(f"{what}: {error}")
-    return Failed.from_error(error, path or None)
+    return failed(error, path)

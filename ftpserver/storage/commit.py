@@ -2,8 +2,8 @@
 
 Lives here: renaming staged files to their targets, making directories and links, setting
 attributes, removing files, and syncing the directories that were changed.
-Lives elsewhere: when a batch is committed (batch.py), the bytes before that (staging.py), the
-contents of the trash (trash/).
+Lives elsewhere: the other steps of a commit (batch_commit.py), the bytes before that (staging.py),
+the contents of the trash (trash/).
 """
 
 from __future__ import annotations

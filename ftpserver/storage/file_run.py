@@ -1,7 +1,7 @@
 """The small files of one `PutFiles` request: staging them, and the outcome of each.
 
 Lives here: the order in which a run of files joins the batch, and the outcome of each of its items.
-Lives elsewhere: the batch and its commit (batch.py, commit.py), the bytes of a file (staging.py),
+Lives elsewhere: the batch and its commit (batch*.py, commit.py), the bytes of a file (staging.py),
 the frames (serving/commands/transfers.py), the records of the audit log (audit/context.py).
 
 The request means the same as its items would mean one after another. Lack of quota may force a

@@ -1,7 +1,7 @@
 """Group syncs: the sessions of a process that wait for the same disk share one sync.
 
 Lives here: which files and directories are synced in one round, which waiting thread leads the
-round, who gets an error. Lives elsewhere: what has to be synced when (batch.py, commit.py,
+round, who gets an error. Lives elsewhere: what has to be synced when (batch_commit.py, commit.py,
 ledger.py), the system calls (ftpwire/beneath.py).
 
 A sync costs a journal commit, however little is in it. So while one is running, other threads wait,

@@ -21,9 +21,10 @@ from sqlalchemy import literal
 from ftpserver.accounts import session_slots
 from ftpserver.admin import verify
 from ftpserver.errors import StateError
-from ftpserver.storage import incarnations
+from ftpserver.storage import batch, batch_commit, incarnations
 from ftpserver.storage import ledger as ledger_module
 from ftpserver.storage.batch import SMALL, Uploads
+from ftpserver.storage.batch_commit import BatchCommit
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.resumable import RESUME_FROM
 from ftpwire import digests
@@ -135,12 +136,18 @@ def fail(*arguments, **options):
 
 def test_the_disk_fails(start_server, dial, monkeypatch):
     server = start_server(quota=10**8)
-    for name in ("_sync_files", "_drop_staged", "_drop_batch", "_commit_batch"):
+    for name, owners in (
+        ("_sync_files", [BatchCommit]),
+        ("drop_staged", [batch, batch_commit]),
+        ("_drop_batch", [Uploads]),
+        ("run", [BatchCommit]),
+    ):
         for size in SIZES.values():
             with dial(server) as peer:
                 assert put(peer, b"/file", size) == Stored(size)
             with monkeypatch.context() as patch, dial(server) as peer:
-                patch.setattr(Uploads, name, fail)
+                for owner in owners:
+                    patch.setattr(owner, name, fail)
                 put(peer, b"/file", size)
                 put(peer, b"/cut", size, until=size - 1)
                 peer.close()
