@@ -89,6 +89,19 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2].lower()]
 
 
+def span(seconds: float) -> str:
+    """Return a duration in human-readable form: ``59 s``, ``3:05``, ``2:03:05``, ``4 d 2 h``."""
+    whole = max(0, int(seconds))
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}:{rest:02}"
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days} d {hours_of_day} h" if days else f"{hours}:{minutes:02}:{rest:02}"
+
+
 def parse_moment(text: str, now: float | None = None) -> int:
     """Return the time, in seconds since 1970, of a date, a date with a time, or a duration from
     now.

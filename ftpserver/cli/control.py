@@ -34,7 +34,7 @@ from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.command_help import Command
 from ftpwire.errors import NotFound
-from ftpwire.units import human
+from ftpwire.units import human, span
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,7 +76,7 @@ def status(root: Path, as_json: bool) -> None:
     where = [found.address, *(one for one in here if one != found.address)]
     lines = {
         "server": f"{found.software}, process {found.process}, {found.state}",
-        "since": f"{records.iso_of(found.since)} ({_span(time.time() - found.since)})",
+        "since": f"{records.iso_of(found.since)} ({span(time.time() - found.since)})",
         "listening on": " and ".join(where),
         "key": found.fingerprint or "none: plaintext",
         "sessions": f"{found.sessions}{unauthenticated}",
@@ -228,7 +228,7 @@ def _cells(one: SessionInfo) -> tuple[str, ...]:
         str(one.id),
         paths.show(one.user or "-"),
         paths.show(one.peer),
-        _span(time.time() - one.since),
+        span(time.time() - one.since),
         _doing(one),
         human(one.bytes_in),
         human(one.bytes_out),
@@ -238,7 +238,7 @@ def _cells(one: SessionInfo) -> tuple[str, ...]:
 
 def _doing(one: SessionInfo) -> str:
     if one.request is None:
-        return f"idle {_span(one.quiet)}" if one.user is not None else "logging in"
+        return f"idle {span(one.quiet)}" if one.user is not None else "logging in"
     words = [one.request]
     if one.path is not None:
         words.append(paths.show(one.path))
@@ -304,7 +304,7 @@ def bans(root: Path, as_json: bool) -> None:
 
 
 def _told_ban(one: BanInfo) -> str:
-    left = _span(one.until - time.time())
+    left = span(one.until - time.time())
     why = one.reason or counted_as(one.failures, "failed log-in")
     return f"{paths.show(one.subject)}  for another {left}, after {why}"
 
@@ -407,19 +407,6 @@ def _end(
 def _text(argument: str) -> str:
     """Return an argument as valid Unicode for JSON; no name has the replaced characters."""
     return argument.encode("utf-8", "replace").decode()
-
-
-def _span(seconds: float) -> str:
-    """Format a duration: ``59 s``, ``3:05``, ``2:03:05``, ``4 d 2 h``."""
-    whole = max(0, int(seconds))
-    minutes, rest = divmod(whole, 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes}:{rest:02}"
-    days, hours_of_day = divmod(hours, 24)
-    return f"{days} d {hours_of_day} h" if days else f"{hours}:{minutes:02}:{rest:02}"
 
 
 COMMANDS = (status, sessions, kick, bans, unban, reload, drain, stop)

@@ -29,11 +29,17 @@ from ftpserver.isolation.isolated_session import Moved
 from ftpserver.net.addresses import host_of
 from ftpserver.serving import opening
 from ftpserver.serving.awaiting import Awaiting, Cause
-from ftpserver.serving.endings import LAST_WORDS, PASSED_OVER, offence_of
+from ftpserver.serving.endings import (
+    LAST_WORDS,
+    PASSED_OVER,
+    level_of,
+    offence_of,
+    reason_of,
+)
 from ftpserver.serving.session import peer_name
-from ftpwire import frames, messages, paths
+from ftpwire import frames, messages
 from ftpwire.channel import TimedOut
-from ftpwire.errors import BadMessage, ConnectionLost, ProtocolError, SessionEnded
+from ftpwire.errors import BadMessage, ConnectionLost, FtpError, ProtocolError, SessionEnded
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed
 from ftpwire.tls import TlsError
@@ -125,21 +131,23 @@ class Newcomer:
         try:
             self._wait_on(cause)
         except ProtocolError as error:
-            logger.info("%s: dropped: %s", self, paths.printable(str(error)))
-            self._offence = offence_of(error)
+            self._note_end(error)
             reply = messages.encode(Failed.from_error(error))
             return self._refuse(frames.frame(Kind.ERROR, 0, reply))
         except TlsError as error:
-            logger.info("%s: %s", self, error)
-            self._offence = offence_of(error)
+            self._note_end(error)
             return self._refuse(_RECORD_OVERFLOW)
         except ConnectionLost as error:
-            logger.info("%s: %s", self, error)
-            self._offence = offence_of(error)
+            self._note_end(error)
             if cause is Cause.LATE and self.is_held_up:
                 self._is_excused = True
             return self._end
         return None
+
+    def _note_end(self, error: FtpError) -> None:
+        """Log why the connection ends, and note what that counts as."""
+        logger.log(level_of(error), "%s: %s", self, reason_of(error))
+        self._offence = offence_of(error)
 
     def _wait_on(self, cause: Cause) -> None:
         """Check if the first record is complete. Raises FtpError to stop waiting for it."""

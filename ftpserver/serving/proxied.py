@@ -57,7 +57,7 @@ class _Waiting:
             raise BadProxyHeader("no PROXY header came in time")
         except (BadProxyHeader, OSError) as error:
             # Closed without a byte: a health check that only connects.
-            level = logging.WARNING if self.header else logging.INFO
+            level = logging.WARNING if self.header else logging.DEBUG
             logger.log(level, "%s: dropped: %s", peer_name(self.client_address), error)
             return self.abandon
 

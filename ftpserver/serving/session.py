@@ -26,7 +26,7 @@ from ftpserver.audit.context import Unusable
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of, peer_uid
-from ftpserver.serving import opening
+from ftpserver.serving import endings, opening
 from ftpserver.serving.authentication import Authentication
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.serving.endings import (
@@ -60,6 +60,7 @@ from ftpwire.errors import (
 )
 from ftpwire.frames import Header, Kind
 from ftpwire.messages import Failed, Message
+from ftpwire.units import human, span
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.session")
 
+_STOPPING = "the server is shutting down"
 MOST_BEFORE_LOGIN = 16
 """Frames after HELLO that a client may send until it is logged in."""
 _LINGER = 0.25
@@ -244,32 +246,54 @@ class Session(StreamRequestHandler):
         """Run a part of the session. Unless the session is parked then, it ends."""
         guard = self.exchange.guard
         guard.__enter__()
+        ending: FtpError | None = None
         try:
             part()
         except ProtocolError as error:
-            logger.info("%s: dropped: %s", self, paths.printable(str(error)))
+            ending = error
             self._note_offence(error)
             if self._store_whole():
                 self._last_words(error)
         except SessionEnded as error:
-            logger.info("%s: ended: %s", self, error)
+            ending = error
             self._audit_context.note(str(error))
             self._end_in_order(error)
         except ConnectionLost as error:
-            logger.info("%s: %s", self, error)
+            ending = error
             self._note_offence(error)
             self._store_unanswered()
         except Exception:
             logger.exception("%s: the session failed", self)
-            self._last_words(Internal("internal error"))
+            ending = Internal("internal error")
+            self._last_words(ending)
         finally:
             if self.parked:
                 # From `park` on another thread may own the session: the guard must be free by then.
                 guard.__exit__()
             else:  # the guard stays taken: no other thread may use the channel from now on
                 self._clean_up()
+                self._log_end(ending)
                 self._tell_offence()
                 self.server.forget(self)
+
+    def _log_end(self, error: FtpError | None) -> None:
+        """Log the end of the connection in one line.
+
+        Args:
+            error: Why it ended; None if the server stops, or refused the log-in and logged that.
+        """
+        if self.account is None:
+            if error is not None:
+                logger.log(endings.level_of(error), "%s: %s", self, endings.reason_of(error))
+            return
+        logger.info(
+            "%s: session ended after %s, %s in, %s out: %s",
+            self,
+            span(RUN.now() - self.since),
+            human(self.channel.bytes_in),
+            human(self.channel.bytes_out),
+            _STOPPING if error is None else endings.reason_of(error),
+        )
 
     def _note_offence(self, error: FtpError) -> None:
         """Note what the end of a connection without a log-in counts as."""
@@ -677,7 +701,7 @@ class Session(StreamRequestHandler):
 
     def close_idle(self) -> None:
         """End a session that is doing nothing, as if the server stopped."""
-        self.channel.end(Dismissed("the server is shutting down"), wake=True)
+        self.channel.end(Dismissed(_STOPPING), wake=True)
 
     def give_way(self, transfer: str) -> None:
         """End the session if that is its running transfer, to make way for another transfer.

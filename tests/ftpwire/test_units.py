@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpwire.units import human, iso, parse_duration, parse_moment, parse_past, parse_size
+from ftpwire.units import human, iso, parse_duration, parse_moment, parse_past, parse_size, span
 
 
 @pytest.mark.parametrize(
@@ -166,3 +166,21 @@ def test_moments_of_the_past(text, told):
 def test_what_is_no_moment_of_the_past(text):
     with pytest.raises(ValueError, match="is not a time: use 2h, yesterday, 18:00, 2030-12-31"):
         parse_past(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1:00"),
+        (3599, "59:59"),
+        (3600, "1:00:00"),
+        (86399, "23:59:59"),
+        (86400, "1 d 0 h"),
+        (10**7, "115 d 17 h"),
+    ],
+)
+def test_spans(seconds, text):
+    assert span(seconds) == text

@@ -57,7 +57,7 @@ def test_an_idle_shell_is_told_and_comes_back(start_server):
     shell = alice.start("connect")
     shell.stdin.write(b"mkdir one\n")
     eventually((server.home() / "one").is_dir)
-    eventually(lambda: "ended: no request for 0.5 seconds" in server.log)
+    eventually(lambda: "B out: no request for 0.5 seconds" in server.log)
     shell.stdin.write(b"mkdir two\n")
     shell.stdin.close()
     assert shell.wait(PATIENCE) == 0, shell.stderr.read()

@@ -488,24 +488,6 @@ def test_a_session_for_programs_is_exact():
     assert record["since"] == "1970-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        (-1, "0 s"),
-        (0.9, "0 s"),
-        (59, "59 s"),
-        (60, "1:00"),
-        (3599, "59:59"),
-        (3600, "1:00:00"),
-        (86399, "23:59:59"),
-        (86400, "1 d 0 h"),
-        (10**7, "115 d 17 h"),
-    ],
-)
-def test_spans(seconds, told):
-    assert cli_control._span(seconds) == told
-
-
 # where none runs ---------------------------------------------------------------------------
 
 

@@ -367,7 +367,7 @@ def test_who_does_not_finish_in_time_is_ended(desk, said, caplog):
     desk.pass_time(0.2)
     assert desk.told == [Offence.TOO_LATE]
     assert (len(desk.ended), desk.started) == (1, [])
-    assert "the peer did not answer in time" in caplog.text
+    assert "the client did not answer in time" in caplog.text
     assert not desk.service.sessions
     with pytest.raises(ConnectionError) if said else ExitStack():
         assert sock.recv(1) == b""
