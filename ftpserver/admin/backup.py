@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from ftpwire import __version__, digests
 
 MANIFEST = "backup.json"
 _UNFINISHED = ".unfinished-backup-"
+_SERIES = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z(-\d+)?")
+"""The names of the backups of a series: their times (UTC)."""
 _READ = 1024 * 1024
 _OF_ONE_RUN = ("lease", "session", "server", "operation", "answer")
 """Tables whose rows have no meaning without the files, or the running server, that they are
@@ -53,12 +57,14 @@ class Backup:
         accounts: The number of accounts in it.
         files: The names of the files in it.
         left_out: Files that the settings name and that are not in it, because they are elsewhere.
+        removed: The older backups of the series that were removed.
     """
 
     place: Path
     accounts: int
     files: tuple[str, ...]
     left_out: tuple[str, ...]
+    removed: tuple[Path, ...] = ()
 
 
 def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
@@ -95,6 +101,49 @@ def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
         reason = (error.strerror or str(error)).lower()
         raise StateError(f"{place}: the backup can't be written: {reason}") from error
     return made
+
+
+def back_up_in_series(
+    root: Path, directory: Path, keep: int, left_out: tuple[str, ...] = ()
+) -> Backup:
+    """Make a backup named after the current time, and remove older ones of the series.
+
+    Args:
+        root: The root.
+        directory: The directory of the series. Only backups with such names are removed from it,
+            and none that has users' files beside it, i.e. that was restored there.
+        keep: The number of backups to keep, at least 1. The new one is always kept.
+        left_out: See `Backup`.
+
+    Raises:
+        StateError: As `back_up`, or an older backup can't be removed; the new one is there.
+    """
+    directory = directory.absolute()
+    name = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
+    places = (directory / (name if again == 1 else f"{name}-{again}") for again in count(1))
+    made = back_up(root, next(place for place in places if not place.exists()), left_out)
+    older = sorted(
+        path
+        for path in directory.iterdir()
+        if path != made.place and _SERIES.fullmatch(path.name) and _is_of_series(path)
+    )
+    removed = tuple(older[: max(0, len(older) + 1 - keep)])
+    for path in removed:
+        try:
+            # renamed first, so that a partial backup never has the name of a complete one
+            doomed = path.with_name(f"{_UNFINISHED}{secrets.token_hex(4)}")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StateError(
+                f"{path}: the old backup can't be removed: {reason} ({made.place} is complete)"
+            ) from error
+    return replace(made, removed=removed)
+
+
+def _is_of_series(path: Path) -> bool:
+    return not path.is_symlink() and is_backup(path) and not has_homes(path)
 
 
 def _fill(

@@ -23,18 +23,28 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Copy to a new directory in DIR, named after the time (UTC); keep the last N.",
+)
 @root_option
 @json_option
-def backup(place: Path, root: Path, as_json: bool) -> None:
+def backup(place: Path, keep: int | None, root: Path, as_json: bool) -> None:
     """Copy accounts, keys and settings to DIR.
 
-    Works while the server runs. DIR must be new or empty, and the copy appears only when it is
-    complete, as DIR/.ftpd. Users' files, their trash and the audit log are not copied.
+    Works while the server runs. DIR must be new or empty, unless --keep is given. The copy appears
+    only when it is complete, as DIR/.ftpd. Users' files, their trash and the audit log are not
+    copied.
     """
-    from ftpserver.admin.backup import back_up
+    from ftpserver.admin.backup import back_up, back_up_in_series
 
-    settings = read_settings(root)
-    made = back_up(root.absolute(), place, _outside(settings))
+    outside = _outside(read_settings(root))
+    if keep is None:
+        made = back_up(root.absolute(), place, outside)
+    else:
+        made = back_up_in_series(root.absolute(), place, keep, outside)
     if as_json:
         record = action_record(
             "backup",
@@ -42,11 +52,14 @@ def backup(place: Path, root: Path, as_json: bool) -> None:
             accounts=made.accounts,
             files=list(made.files),
             left_out=list(made.left_out),
+            removed=[str(path) for path in made.removed],
         )
         click.echo(json.dumps(record))
         return
     accounts = counted_as(made.accounts, "account")
     click.echo(f"backed up {accounts} and {', '.join(made.files)} to {show(str(made.place))}")
+    for old in made.removed:
+        click.echo(f"removed {show(str(old))}")
     for path in made.left_out:
         remark(f"{show(path)} is not in the backup: back it up separately")
 

@@ -228,7 +228,14 @@ PAGES: dict[str, Page] = {
     "trash empty": Page(
         arguments={"USER": "The name of an account (or --all)."}, see_also=("trash list",)
     ),
-    "backup": Page(arguments={"DIR": "A new or empty directory."}, see_also=("check",)),
+    "backup": Page(
+        arguments={"DIR": "A new or empty directory; with --keep, one for many copies."},
+        examples=(
+            ("ftpd backup /backup/today", "Make one copy."),
+            ("ftpd backup --keep 14 /backup", "Add a copy; keep the last 14 (for cron)."),
+        ),
+        see_also=("check",),
+    ),
     "check": Page(
         statuses={
             0: "No damage.",

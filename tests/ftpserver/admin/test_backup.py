@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.admin import backup as module
-from ftpserver.admin.backup import BackupVerifier, back_up, is_backup
+from ftpserver.admin.backup import BackupVerifier, back_up, back_up_in_series, is_backup
 from ftpserver.database import open_state
 from ftpserver.errors import StateError
 from ftpserver.net.tls import ensure_key, fingerprint_of
@@ -230,3 +230,77 @@ def test_a_copy_that_was_put_back_is_checked_with_its_homes(root, state, place, 
     assert (status, err) == (0, "") and "will be recounted at next start" in out
     (place / ".ftpd" / "tls" / "key.pem").write_text("not a key")
     assert ftpd("check", "--root", str(place), with_root=False)[0] == 8
+
+
+# a series ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Sets the hour of the next backups."""
+
+    def set_hour(hour: int) -> None:
+        moment = (2030, 1, 31, hour, 0, 0, 3, 31, 0)
+        monkeypatch.setattr(module.time, "gmtime", lambda *_: moment)
+
+    return set_hour
+
+
+def test_a_series_keeps_the_last_ones(root, state, at, tmp_path):
+    directory = tmp_path / "backups"
+    removed = []
+    for hour in range(5):
+        at(hour)
+        made = back_up_in_series(root, directory, 3)
+        assert made.place == directory / f"2030-01-31T0{hour}0000Z" and findings(made.place) == []
+        removed += [path.name for path in made.removed]
+    assert removed == ["2030-01-31T000000Z", "2030-01-31T010000Z"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        *("2030-01-31T020000Z", "2030-01-31T030000Z", "2030-01-31T040000Z")
+    ]
+
+
+def test_two_of_a_series_in_one_second(root, state, at, tmp_path):
+    at(7)
+    first, second = (back_up_in_series(root, tmp_path / "backups", 2) for _ in range(2))
+    assert first.place.exists() and second.place.name == "2030-01-31T070000Z-2"
+
+
+def test_the_new_one_is_kept_though_the_clock_was_set_back(root, state, at, tmp_path):
+    for hour in (8, 9, 1):
+        at(hour)
+        made = back_up_in_series(root, tmp_path / "backups", 2)
+    assert made.place.exists() and [path.name for path in made.removed] == ["2030-01-31T080000Z"]
+
+
+def test_a_series_removes_nothing_but_its_own_backups(root, state, at, tmp_path):
+    """Neither backups with other names, nor what only looks like one, nor one that is in use."""
+    directory = tmp_path / "backups"
+    at(2)
+    restored = back_up_in_series(root, directory, 1).place
+    (restored / "alice").mkdir()
+    back_up(root, directory / "before-upgrade")
+    (directory / "2030-01-31T000000Z").mkdir()
+    (directory / "2030-01-31T000001Z").symlink_to(directory / "before-upgrade")
+    (directory / "2030-01-31T000002Z").write_text("a file")
+    before = sorted(directory.iterdir())
+    at(3)
+    made = back_up_in_series(root, directory, 1)
+    assert made.removed == ()
+    assert sorted(directory.iterdir()) == [*before[:-1], made.place, before[-1]]
+
+
+def test_an_old_one_that_cant_be_removed_is_named(root, state, at, tmp_path, monkeypatch):
+    at(1)
+    first = back_up_in_series(root, tmp_path / "backups", 1).place
+
+    def refuse(path):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(module.shutil, "rmtree", refuse)
+    at(2)
+    with pytest.raises(StateError, match="can't be removed: operation not permitted") as error:
+        back_up_in_series(root, tmp_path / "backups", 1)
+    new = tmp_path / "backups" / "2030-01-31T020000Z"
+    assert str(first) in str(error.value) and f"({new} is complete)" in str(error.value)
+    assert findings(new) == []

@@ -114,6 +114,7 @@ def storage(run, server, tmp_path):
     run("scrub", fails=True)
     run("check", "--read", fails=True)
     run("backup", str(tmp_path / "copy"))
+    run("backup", "--keep", "1", str(tmp_path / "copies"))
 
 
 def trash(run, server, dial):
