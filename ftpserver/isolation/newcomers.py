@@ -32,9 +32,8 @@ from ftpserver.serving.awaiting import Awaiting, Cause
 from ftpserver.serving.endings import (
     LAST_WORDS,
     PASSED_OVER,
-    level_of,
+    ending_of,
     offence_of,
-    reason_of,
 )
 from ftpserver.serving.session import peer_name
 from ftpwire import frames, messages
@@ -146,7 +145,8 @@ class Newcomer:
 
     def _note_end(self, error: FtpError) -> None:
         """Log why the connection ends, and note what that counts as."""
-        logger.log(level_of(error), "%s: %s", self, reason_of(error))
+        ending = ending_of(error)
+        logger.log(ending.level, "%s: %s", self, ending.reason)
         self._offence = offence_of(error)
 
     def _wait_on(self, cause: Cause) -> None:

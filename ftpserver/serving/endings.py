@@ -7,12 +7,12 @@ docs/architecture.md ("How things end") lists the ways to end one.
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from ftpserver.accounts.penalties import Offence
 from ftpwire.channel import TimedOut
 from ftpwire.errors import (
     BadMagic,
-    ConnectionLost,
     FtpError,
     ProtocolError,
     SessionEnded,
@@ -64,24 +64,32 @@ _DISTRUSTING = ("unknown ca", "bad certificate", "certificate unknown")
 """Alerts of TLS with which a client rejects the server's certificate."""
 
 
-def reason_of(error: FtpError) -> str:
-    """Return why a connection ended, for the server's log."""
+class Ending(NamedTuple):
+    """The end of a connection, as it is logged.
+
+    Attributes:
+        reason: Why it ended.
+        level: The level if its client had not logged in. A client that only left is logged at
+            DEBUG: health checks and port scans do that, and so does a client that fetches the
+            server's key to show it, or whose log-in was refused, which was logged.
+    """
+
+    reason: str
+    level: int = logging.INFO
+
+
+def ending_of(error: FtpError) -> Ending:
+    """Return what is logged about the end of a connection because of an error.
+
+    The error itself must not be kept: it has the frames that it passed, and with them leases.
+    """
     text = printable(str(error))
     if isinstance(error, ProtocolError):
-        return f"dropped: {text}"
+        return Ending(f"dropped: {text}")
     if isinstance(error, TlsError) and text.endswith(_DISTRUSTING):
-        return f"the client does not trust the server's certificate ({text})"
+        return Ending(f"the client does not trust the server's certificate ({text})")
+    if isinstance(error, SessionEnded):
+        return Ending(text)
     # the texts are also those of clients, to whom the peer is the server
-    return text.replace("the peer", "the client") if isinstance(error, ConnectionLost) else text
-
-
-def level_of(error: FtpError) -> int:
-    """Return the level at which the end of a connection without a log-in is logged.
-
-    A client that only leaves is logged at DEBUG: health checks and port scans do that, and so does
-    a client that fetches the server's key to show it, or whose log-in was refused, which was
-    logged.
-    """
-    if isinstance(error, (ProtocolError, TlsError, TimedOut, SessionEnded)):
-        return logging.INFO
-    return logging.DEBUG
+    text = text.replace("the peer", "the client")
+    return Ending(text, logging.INFO if isinstance(error, (TlsError, TimedOut)) else logging.DEBUG)

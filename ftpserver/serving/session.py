@@ -26,15 +26,17 @@ from ftpserver.audit.context import Unusable
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
 from ftpserver.net.addresses import host_of, peer_uid
-from ftpserver.serving import endings, opening
+from ftpserver.serving import opening
 from ftpserver.serving.authentication import Authentication
 from ftpserver.serving.commands import COMMANDS, Command
 from ftpserver.serving.endings import (
     LAST_WORDS,
     PASSED_OVER,
     Dismissed,
+    Ending,
     GaveWay,
     Idle,
+    ending_of,
     offence_of,
 )
 from ftpserver.serving.exchange import Exchange
@@ -246,26 +248,26 @@ class Session(StreamRequestHandler):
         """Run a part of the session. Unless the session is parked then, it ends."""
         guard = self.exchange.guard
         guard.__enter__()
-        ending: FtpError | None = None
+        ending: Ending | None = None  # not the error, whose frames would be kept
         try:
             part()
         except ProtocolError as error:
-            ending = error
+            ending = ending_of(error)
             self._note_offence(error)
             if self._store_whole():
                 self._last_words(error)
         except SessionEnded as error:
-            ending = error
+            ending = ending_of(error)
             self._audit_context.note(str(error))
             self._end_in_order(error)
         except ConnectionLost as error:
-            ending = error
+            ending = ending_of(error)
             self._note_offence(error)
             self._store_unanswered()
         except Exception:
             logger.exception("%s: the session failed", self)
-            ending = Internal("internal error")
-            self._last_words(ending)
+            ending = Ending("internal error")
+            self._last_words(Internal("internal error"))
         finally:
             if self.parked:
                 # From `park` on another thread may own the session: the guard must be free by then.
@@ -276,15 +278,15 @@ class Session(StreamRequestHandler):
                 self._tell_offence()
                 self.server.forget(self)
 
-    def _log_end(self, error: FtpError | None) -> None:
+    def _log_end(self, ending: Ending | None) -> None:
         """Log the end of the connection in one line.
 
         Args:
-            error: Why it ended; None if the server stops, or refused the log-in and logged that.
+            ending: None if the server stops, or refused the log-in and logged that.
         """
         if self.account is None:
-            if error is not None:
-                logger.log(endings.level_of(error), "%s: %s", self, endings.reason_of(error))
+            if ending is not None:
+                logger.log(ending.level, "%s: %s", self, ending.reason)
             return
         logger.info(
             "%s: session ended after %s, %s in, %s out: %s",
@@ -292,7 +294,7 @@ class Session(StreamRequestHandler):
             span(RUN.now() - self.since),
             human(self.channel.bytes_in),
             human(self.channel.bytes_out),
-            _STOPPING if error is None else endings.reason_of(error),
+            _STOPPING if ending is None else ending.reason,
         )
 
     def _note_offence(self, error: FtpError) -> None:
