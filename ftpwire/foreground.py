@@ -1,14 +1,33 @@
-"""Local programs that the shell runs in the foreground.
+"""Local programs that run in the foreground: pagers, editors, shell commands.
 
-Lives here: starting one and waiting for it. Lives elsewhere: the callers (shell/, commands/).
+Lives here: finding a program of the user's choice, starting one, waiting for it. Lives elsewhere:
+what they are for (ftpclient/shell/, ftpclient/cli/commands/, ftpserver/cli/paging.py).
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+PAGERS = ("PAGER",), ("less", "more")
+"""The arguments of `find_program` for a pager."""
+
+
+def find_program(variables: Sequence[str], usual: Sequence[str]) -> str | None:
+    """Return the command line of a program that the user chose; None if there is none.
+
+    Args:
+        variables: The environment variables that may name it, the first one first.
+        usual: The programs to look for if none of these is set.
+    """
+    for variable in variables:
+        if chosen := os.environ.get(variable, "").strip():
+            return chosen
+    return next(filter(shutil.which, usual), None)
 
 
 def run_program(words: Sequence[str], *, with_stdin: bool) -> int:

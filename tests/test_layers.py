@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "ftpwire": (
-        ("units", "digests", "errors", "peers", "likeness", "unloaded", "cells"),
+        ("units", "digests", "errors", "peers", "likeness", "unloaded", "cells", "foreground"),
         ("paths", "pacing", "frames", "holes", "trash_names"),
         ("decoding",),
         ("messages", "discovery", "standard", "job_end", "completion", "command_help"),

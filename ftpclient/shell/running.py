@@ -24,13 +24,13 @@ from ftpclient.cli import main, operations
 from ftpclient.cli.aliases import ALIASES, meant
 from ftpclient.cli.app import App, UsageError, Where
 from ftpclient.cli.group import WITHOUT_OUTPUT
-from ftpclient.cli.subprocesses import run_program, wait_for_program
 from ftpclient.cli.traces import print_trace
 from ftpclient.shell import grammar
 from ftpclient.shell.grammar import Line, Pipe, Redirect
 from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
 from ftpwire.errors import CommandError, FtpError, Interrupted
+from ftpwire.foreground import run_program, wait_for_program
 
 _FIRST_WORD = re.compile(r"[^\s;|&>]+")
 _READERS = ("put", "source", "sync")

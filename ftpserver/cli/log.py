@@ -18,6 +18,7 @@ import click
 from ftpserver.cli import tables
 from ftpserver.cli.audit import AUDITED
 from ftpserver.cli.options import json_option, remark, root_option, started, typed
+from ftpserver.cli.paging import paged
 from ftpwire import likeness, paths
 from ftpwire.cells import begun, cells, padded, shortened
 from ftpwire.command_help import Command
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _FOLLOWED_LINES = 10
 _LAST_LINES = 50
 """Records that are shown on a terminal by default."""
-_MIDDLE, _WIDE, _WITH_ADDRESS = 60, 80, 120
-"""Terminal widths from which on dates, sizes and addresses have columns of their own."""
+_MIDDLE, _WIDE, _WITH_YEAR, _WITH_ADDRESS = 60, 80, 100, 120
+"""Terminal widths from which on days, sizes, years and addresses are shown in columns."""
 _DATE_AND_TIME, _DAY_AND_TIME, _CLOCK = slice(0, 19), slice(5, 19), slice(11, 16)
 """Parts of an ISO 8601 time that are shown, depending on the width."""
 _ADDRESS, _SIZE = 15, 10
@@ -130,7 +131,8 @@ def log(
 
     Prints all records, oldest first; times are UTC. --path also finds operations on a directory
     above PATH that included it: a removal, a move, or the copy that created it.
-    A terminal shows the last 50, unless --lines or --since says otherwise. In a pipe, tabs
+    A terminal shows the last 50, unless --lines or --since says otherwise, in $PAGER (default:
+    less) if they don't fit on the screen. In a pipe, tabs
     separate time, event, outcome, user, address, path, target, bytes, files, seconds, by,
     code, reason and details; - stands for nothing.
     """
@@ -159,20 +161,21 @@ def log(
         elif on_terminal and until is None:
             lines, is_cut = _LAST_LINES + 1, True
     columns = Columns(tables.width()) if on_terminal else None
-
-    def show(line: bytes, record: Record) -> None:
-        if as_json:
-            click.echo(line)
-        elif columns is None:
-            tables.print_fields(*fields(record))
-        else:
-            click.echo(columns.line(record))
-
     raise_descriptor_limit()  # busy accounts have log files of their own, which are all open
     with (
         Follower(state) as follower,
         AuditReader(state, follower.wait, _missed, user=user) as reader,
+        paged(on_terminal and not follow) as print_line,
     ):
+
+        def show(line: bytes, record: Record) -> None:
+            if as_json:
+                click.echo(line)
+            elif columns is None:
+                tables.print_fields(*fields(record))
+            else:
+                print_line(columns.line(record))
+
         there: Iterable[tuple[bytes, Record]] = reader.records(wanted)
         if lines is not None:
             there = deque(there, maxlen=lines)
@@ -180,7 +183,7 @@ def log(
                 there.popleft()
                 remark(f"showing the last {_LAST_LINES} records (--lines or --since shows more)")
         if columns is not None:
-            click.echo(columns.head())
+            print_line(columns.head())
         for line, record in there:
             show(line, record)
         if follow:
@@ -189,9 +192,9 @@ def log(
                     show(line, record)
             except KeyboardInterrupt:
                 pass  # the way to end it
-        if reader.unreadable:
-            one = reader.unreadable == 1
-            remark(f"skipped {'1 invalid line' if one else f'{reader.unreadable} invalid lines'}")
+    if reader.unreadable:
+        one = reader.unreadable == 1
+        remark(f"skipped {'1 invalid line' if one else f'{reader.unreadable} invalid lines'}")
 
 
 def _missed() -> None:
@@ -212,9 +215,11 @@ class Columns:
         self._width = width
         self._is_wide = width >= _WIDE
         is_narrow = width < _MIDDLE
-        self._time = _CLOCK if is_narrow else _DATE_AND_TIME if self._is_wide else _DAY_AND_TIME
+        has_year = width >= _WITH_YEAR
+        self._time = _CLOCK if is_narrow else _DATE_AND_TIME if has_year else _DAY_AND_TIME
         self._gap = " " if is_narrow else "  "
-        event, user = (8, 6) if is_narrow else (12, 12) if self._is_wide else (10, 10)
+        event = 8 if is_narrow else 12 if self._is_wide else 10
+        user = 6 if is_narrow else 12 if has_year else 10
         time = self._time.stop - self._time.start
         address = _ADDRESS if width >= _WITH_ADDRESS else 0
         self._widths = (time, event, user, address, _SIZE if self._is_wide else 0)
@@ -233,11 +238,9 @@ class Columns:
             paths.show(record.address or "-"),
             "" if record.size is None else human(record.size),
         )
-        words = _words(record)
+        words = _words(record, has_address=bool(self._widths[3]))
         if record.event.endswith(_ASKED):
             words.insert(0, "requested")
-        if record.address and not self._widths[3]:
-            words.append(f"from {paths.show(record.address)}")
         if record.size is not None and not self._is_wide:
             words.append(human(record.size))
         room = self._width - cells(begin)
@@ -301,18 +304,22 @@ def fields(record: Record) -> tuple[object, ...]:
     )
 
 
-def _words(record: Record) -> list[str]:
-    """Return the texts of a record that have no column of their own."""
+def _words(record: Record, *, has_address: bool) -> list[str]:
+    """Return the texts of a record that have no column of their own, important ones first.
+
+    Args:
+        has_address: True if addresses have a column.
+    """
     words = [_path(record.path, record.path_b64)] if record.path is not None else []
-    reason = paths.printable(record.reason or "")
+    why = paths.printable(record.reason or record.code or "")
     if words:  # most reasons begin with the path
-        reason = reason.removeprefix(f"{words[0]}: ")
-    why = ": ".join(part for part in (paths.printable(record.code or ""), reason) if part)
+        why = why.removeprefix(f"{words[0]}: ")
     if record.target is not None:
         target = f"-> {_path(record.target, record.target_b64)}"
         words = [f"{words[0]} {target}" if words else target]
     words += [f"({why})"] if why else []
     words += [f"{record.files} files"] if record.files not in (None, 1) else []
+    words += [f"from {paths.show(record.address)}"] if record.address and not has_address else []
     words += _details(record)
     words += [f"by {paths.show(record.by)}"] if record.by else []
     return [*words, f"{record.seconds:.3f} s"] if record.seconds is not None else words

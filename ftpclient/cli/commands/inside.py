@@ -11,10 +11,10 @@ from ftpclient.cli import records
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
-from ftpclient.cli.subprocesses import run_program
 from ftpwire import paths
 from ftpwire.command_help import Command
 from ftpwire.errors import CommandError, from_oserror
+from ftpwire.foreground import run_program
 
 
 @remote_command("cd")

@@ -19,10 +19,10 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each, matches_or_name
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpclient.cli.progress import listening
-from ftpclient.cli.subprocesses import run_program
 from ftpclient.transfer.report import Listener, Summary
 from ftpwire import digests, paths
 from ftpwire.errors import AlreadyExists, CommandError, Interrupted, NotRegular, SourceChanged
+from ftpwire.foreground import PAGERS, find_program, run_program
 from ftpwire.messages import Entry
 from ftpwire.paths import RemotePath, printable
 from ftpwire.units import human
@@ -38,7 +38,7 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
     if app.as_json:
         raise UsageError("less prints no JSON: use cat")
     _need_terminal(app, "less", "use cat")
-    pager = app.shell.settings["pager"] or _program(("PAGER",), ("less", "more"))
+    pager = app.shell.settings["pager"] or _program(*PAGERS)
 
     def show(path: RemotePath) -> None:
         with _private_directory() as directory:
@@ -193,13 +193,9 @@ def _need_terminal(app: App, command: str, instead: str) -> None:
 
 def _program(variables: tuple[str, ...], usual: tuple[str, ...]) -> str:
     """Return the command line of the user's program. Raises CommandError if there is none."""
-    for variable in variables:
-        if chosen := os.environ.get(variable, "").strip():
-            return chosen
-    for name in usual:
-        if shutil.which(name):
-            return name
-    raise CommandError(f"{usual[0]} not found: set {variables[-1]}")
+    if (found := find_program(variables, usual)) is None:
+        raise CommandError(f"{usual[0]} not found: set {variables[-1]}")
+    return found
 
 
 def _run(command_line: str, file: Path) -> None:

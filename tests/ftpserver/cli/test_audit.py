@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.audit.files import FILE_NAME
+from ftpserver.audit.reader import AuditReader
 from ftpserver.audit.record import Record
 from ftpserver.cli import main, tables, users
 from ftpserver.cli.audit import AUDITED
@@ -178,7 +180,7 @@ PEOPLE = [
     pytest.param(
         {"path": "/\x1b[2J\u202e\t", "outcome": "refused", "code": "quota", "reason": "a\nb\t"},
         "put           -             -                            "
-        "refused  /\\x1b[2J\\u202e\\t  (quota: a\\nb\\t)",
+        "refused  /\\x1b[2J\\u202e\\t  (a\\nb\\t)",
         "put\trefused\t-\t-\t/\\x1b[2J\\u202e\\t\t-\t-\t-\t-\t-\tquota\ta\\nb\\t\t-",
         id="escapes",
     ),
@@ -239,7 +241,7 @@ def test_a_record(capsys, monkeypatch, values, line, raw):
     assert capsys.readouterr().out == f"2030-01-01T00:00:00.000Z\t{raw}\n"
 
 
-@pytest.mark.parametrize("width", [20, 30, 59, 60, 79, 80, 119, 120, 200])
+@pytest.mark.parametrize("width", [20, 30, 59, 60, 79, 80, 99, 100, 119, 120, 200])
 @pytest.mark.parametrize("name", ["/short", "/" + "long/" * 40, "/日本語" * 20, "/e\u0301" * 90])
 def test_a_record_fits(monkeypatch, width, name):
     monkeypatch.setenv("NO_COLOR", "1")
@@ -263,6 +265,126 @@ def test_what_went_wrong_is_red(monkeypatch):
     record = Record("2030-01-01T00:00:00.000Z", "put", "refused", path="/a")
     assert Columns(80).line(record).endswith("\x1b[31mrefused\x1b[0m  /a")
     assert "\x1b" not in Columns(30).line(Record("2030-01-01T00:00:00.000Z", "put", "ok"))
+
+
+def test_the_address_comes_before_details_and_a_code_only_without_a_reason(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    stamp = "2030-01-01T00:00:00.000Z"
+    record = Record(stamp, "login", "refused", "alice", "192.0.2.1", details={"with": "password"})
+    record.code = "login-refused"
+    assert (
+        Columns(115)
+        .line(record)
+        .endswith("  refused  (login-refused)  from 192.0.2.1  with=passwo…")
+    )
+    record.reason = "wrong password"
+    assert (
+        Columns(115)
+        .line(record)
+        .endswith("  refused  (wrong password)  from 192.0.2.1  with=passw…")
+    )
+
+
+# in a pager --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal(monkeypatch, root, engine):
+    """Makes standard output a terminal, 100 columns wide, for a log of 120 records."""
+    monkeypatch.setattr(tables, "on_terminal", lambda: True)
+    monkeypatch.setattr(tables, "width", lambda: 100)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with (root / ".ftpd" / FILE_NAME).open("w") as file:
+        for number in range(120):
+            stamp = f"2026-01-01T00:{number // 60:02}:{number % 60:02}.000Z"
+            outcome = "refused" if number == 119 else "ok"
+            record = {"time": stamp, "event": "put", "outcome": outcome, "path": f"/{number}"}
+            file.write(json.dumps(record) + "\n")
+
+
+def pager_to(path: Path, monkeypatch, before: str = "") -> None:
+    monkeypatch.setenv("PAGER", f"{before}cat >{path}; echo LESS=$LESS >>{path}")
+
+
+def test_the_last_fifty_are_shown_in_the_pager(ftpd, terminal, tmp_path, monkeypatch):
+    pager_to(tmp_path / "shown", monkeypatch)
+    monkeypatch.delenv("LESS", raising=False)
+    status, out, err = ftpd("log")
+    assert (status, out) == (0, "")
+    assert err == "ftpd: showing the last 50 records (--lines or --since shows more)\n"
+    head, *lines, variables = (tmp_path / "shown").read_text().splitlines()
+    assert head.startswith("TIME (UTC)") and len(lines) == 50
+    assert lines[0].endswith("  /70") and "\x1b[31mrefused\x1b[0m  /119" in lines[-1]
+    assert variables == "LESS=FRX"
+
+
+def test_all_records_are_shown_in_it_if_they_are_wanted(ftpd, terminal, tmp_path, monkeypatch):
+    pager_to(tmp_path / "shown", monkeypatch)
+    monkeypatch.setenv("LESS", "R")
+    assert ftpd("log", "--since", "2020-01-01") == (0, "", "")
+    lines = (tmp_path / "shown").read_text().splitlines()
+    assert len(lines) == 122 and lines[-1] == "LESS=R", "the user's own options stay"
+
+
+NO_PAGER = {
+    "dumb": (("TERM", "dumb"), ()),
+    "empty": (("PAGER", ""), ()),
+    "cat": (("PAGER", "cat"), ()),
+    "json": (("TERM", "xterm"), ("--json",)),
+}
+
+
+@pytest.mark.parametrize(("setting", "options"), NO_PAGER.values(), ids=NO_PAGER)
+def test_where_no_pager_is_used(ftpd, terminal, tmp_path, monkeypatch, setting, options):
+    pager_to(tmp_path / "shown", monkeypatch)
+    monkeypatch.setenv(*setting)
+    status, out, _ = ftpd("log", *options)
+    assert status == 0 and len(out.splitlines()) == (120 if options else 51)
+    assert not (tmp_path / "shown").exists()
+
+
+def test_following_uses_no_pager(ftpd, terminal, tmp_path, monkeypatch):
+    pager_to(tmp_path / "shown", monkeypatch)
+
+    def interrupted(self, wanted, follow=False):
+        if follow:
+            raise KeyboardInterrupt
+        return iter(())
+
+    monkeypatch.setattr(AuditReader, "records", interrupted)
+    status, out, _ = ftpd("log", "--follow")
+    assert status == 0 and out.startswith("TIME (UTC)")
+    assert not (tmp_path / "shown").exists()
+
+
+def test_a_pager_that_is_left_early_ends_the_command_quietly(ftpd, terminal, monkeypatch):
+    monkeypatch.setenv("PAGER", "exec <&-; true")
+    monkeypatch.setattr(tables, "width", lambda: 20_000)
+    monkeypatch.setattr(Columns, "line", lambda self, record: "x" * 100_000)  # fills any pipe
+    assert ftpd("log", "--since", "2020-01-01") == (0, "", "")
+
+
+def test_a_pager_that_does_not_exist_is_named(ftpd, terminal, monkeypatch):
+    monkeypatch.setenv("PAGER", "exec /nowhere/pager 2>&-")
+    status, out, err = ftpd("log")
+    assert (status, out) == (1, "")
+    assert err.splitlines()[1:] == [
+        "ftpd: exec /nowhere/pager 2>&-: can't be run (see the variable PAGER)"
+    ]
+
+
+def test_an_error_of_the_log_is_reported_after_the_pager(ftpd, terminal, tmp_path, monkeypatch):
+    pager_to(tmp_path / "shown", monkeypatch)
+
+    def failing(self, wanted):
+        yield from ()
+        raise OSError(5, "Input/output error", "audit.jsonl")
+
+    monkeypatch.setattr(AuditReader, "records", failing)
+    status, _, err = ftpd("log", "--since", "2020-01-01")
+    assert (status, err) == (1, "ftpd: audit.jsonl: input/output error\n")
+    assert (tmp_path / "shown").read_text().startswith("TIME (UTC)")
 
 
 @pytest.mark.parametrize(
