@@ -48,6 +48,8 @@ def test_the_page_has_every_section_and_command(name):
         words = place.words.replace("-", r"\-")
         if place.ctx.parent is None or words in ("ftp help", "ftp pwd"):
             continue  # the page itself; and commands that are listed in the shell alone
+        if words.startswith("ftpd token"):
+            continue  # it works, but ftpd user tokens is listed
         (text,) = (one for one in sections if one.partition("\n")[0] == words)
         if place.words.startswith("ftpd config "):
             continue  # their options are those of start

@@ -33,6 +33,7 @@ AUDITED = {
     "user remove": "user-remove",
     "user export": "user-export",
     "user import": "user-import",
+    "user tokens": "token-revoke",
     "token revoke": "token-revoke",
     "invite": "invite",
     "kick": "kick",
@@ -52,6 +53,8 @@ _WHO = ("name", "user", "who")
 _PENDING = "ftpserver.cli.audit.pending"
 _DETAILS = "ftpserver.cli.audit.details"
 _NOT_TOLD = frozenset({"root", "as_json", "password_stdin", "yes"})
+_CHANGING = {"user tokens": frozenset({"token_id", "revoke_all"})}
+"""Options without which a command changes nothing."""
 _LOOKING = frozenset({"listing", "list_all", "show", "as_list"})
 """Options with which a command changes nothing."""
 
@@ -64,13 +67,17 @@ def audit_commands(group: click.Group) -> None:
             assert isinstance(command, click.Group)
             command = command.commands.get(word)
         if command is not None and command.callback is not None:
-            command.callback = _audited(command.callback, event)
+            command.callback = _audited(command.callback, event, _CHANGING.get(words))
 
 
-def _audited(callback: Callable[..., Any], event: str) -> Callable[..., Any]:
+def _audited(
+    callback: Callable[..., Any], event: str, changing: frozenset[str] | None
+) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*args: Any, **given: Any) -> Any:
         context = click.get_current_context()
+        if changing is not None and not any(context.params[name] for name in changing):
+            return callback(*args, **given)
         context.meta[_PENDING] = functools.partial(_record, context, event)
         try:
             result = callback(*args, **given)

@@ -34,8 +34,13 @@ _SUGGESTIONS = {
     "undo": "ftpd trash restore",
     "purge": "ftpd trash empty",
     "version": "ftpd --version",
+    "users": "ftpd user list",
+    "accounts": "ftpd user list",
+    "tokens": "ftpd user tokens",
 }
 """Commands of other tools, and their counterparts."""
+_UNLISTED = frozenset({"token"})
+"""Commands that work, but have another name in the help."""
 
 NO_PASSWORD = (
     "other users could see a password among the arguments: use --password-stdin or the variable "
@@ -104,6 +109,9 @@ class Commands(RootGroup):
         from ftpserver.cli.pages import PAGES
 
         return PAGES
+
+    def listed(self, ctx: click.Context) -> list[str]:
+        return [name for name in super().listed(ctx) if name not in _UNLISTED]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

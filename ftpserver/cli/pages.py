@@ -84,9 +84,8 @@ PAGES: dict[str, Page] = {
                 "fingerprint certificate": "Show the key; request a certificate.",
             },
             "Accounts": {
-                "user": "Add, list, change and remove accounts.",
+                "user": "Manage accounts and their access tokens.",
                 "invite": "Create a code for registration.",
-                "token": "List or revoke access tokens.",
                 "why": "Explain whether a user may do something.",
                 "kick bans unban": "End sessions; list and lift bans.",
             },
@@ -153,7 +152,7 @@ PAGES: dict[str, Page] = {
     "reload": Page(see_also=("config check",)),
     "drain": Page(see_also=("stop",)),
     "stop": Page(see_also=("drain",)),
-    "user": Page(see_also=("token", "invite", "why")),
+    "user": Page(see_also=("invite", "why")),
     "user add": Page(
         arguments=_NAME,
         options={
@@ -192,7 +191,15 @@ PAGES: dict[str, Page] = {
     "user import": Page(
         arguments={"FILE": "An export (default: standard input)."}, see_also=("user export",)
     ),
-    "token": Page(see_also=("user",)),
+    "user tokens": Page(
+        arguments=_NAME,
+        examples=(
+            ("ftpd user tokens alice", "List the tokens of alice."),
+            ("ftpd user tokens alice --revoke 2a34ae9b", "Revoke one of them."),
+        ),
+        see_also=("user disable",),
+    ),
+    "token": Page(see_also=("user tokens",)),
     "token list": Page(arguments=_USER, see_also=("token revoke",)),
     "token revoke": Page(
         arguments={"ID": "A token, as `ftpd token list USER` shows it."},

@@ -1,4 +1,5 @@
-"""The commands `ftpd token` and `ftpd invite`, about access tokens and invitations.
+"""The commands `ftpd user tokens`, `ftpd token` and `ftpd invite`, about access tokens and
+invitations.
 
 Lives here: options and output. Lives elsewhere: tokens (accounts/tokens.py), invitations
 (accounts/invitations.py). The commands work whether the server runs or not; a session whose token
@@ -9,14 +10,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ftpserver.cli import records
+from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.audit import tell
+from ftpserver.cli.help import HintingCommand
 from ftpserver.cli.options import (
     counted_as,
     echo,
@@ -26,6 +29,7 @@ from ftpserver.cli.options import (
     remark,
     root_option,
 )
+from ftpserver.cli.users import user
 from ftpwire.command_help import Command, Group
 from ftpwire.errors import NotFound
 from ftpwire.paths import printable
@@ -34,15 +38,93 @@ from ftpwire.units import human, iso, parse_duration
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ftpserver.accounts.account import Account
     from ftpserver.accounts.invitations import Invitation, Invitations
+    from ftpserver.accounts.tokens import Tokens
     from ftpwire.messages import TokenInfo
 
 NEVER = "never"
 
 
+@user.command(
+    "tokens",
+    cls=HintingCommand,
+    hints={"--all": "without options, all tokens are listed; --revoke-all revokes them"},
+)
+@click.argument("name", shell_complete=account_names)
+@click.option("--revoke", "token_id", metavar="ID", help="Revoke a token, and all made with it.")
+@click.option("--revoke-all", is_flag=True, help="Revoke all tokens of the account.")
+@root_option
+@json_option
+def user_tokens(
+    name: str, token_id: str | None, revoke_all: bool, root: Path, as_json: bool
+) -> None:
+    """List or revoke the access tokens of an account.
+
+    Sessions that use a revoked token end.
+    """
+    if token_id is not None and revoke_all:
+        raise click.UsageError("--revoke and --revoke-all can't be used together")
+    account, tokens = _tokens_of(name, root, changing=token_id is not None or revoke_all)
+    if revoke_all:
+        _revoke_all(tokens, account, as_json)
+    elif token_id is not None:
+        _print_revoked("token-revoke", token_id, as_json, tokens.revoke(account, token_id))
+    else:
+        _print_tokens(tokens.of(account), as_json)
+
+
+def _tokens_of(name: str, root: Path, *, changing: bool) -> tuple[Account, Tokens]:
+    from ftpserver.accounts.accounts import Accounts
+    from ftpserver.accounts.tokens import Tokens
+
+    engine = open_root(root, changing=changing)
+    accounts = Accounts(engine, root.absolute())
+    return accounts.get(name), Tokens(engine, accounts)
+
+
+def _revoke_all(tokens: Tokens, account: Account, as_json: bool) -> None:
+    count = tokens.revoke_all(account)
+    record = records.action_record("token-revoke", user=account.name, revoked=count)
+    echo(record, f"revoked {counted_as(count, 'token')} of {account.name}", as_json)
+
+
+_COLUMNS = (
+    tables.Column("ID"),
+    tables.Column("NAME", is_cut=True),
+    tables.Column("CREATED", rank=3),
+    tables.Column("USED", rank=2),
+    tables.Column("EXPIRES", rank=1),
+    tables.Column("MADE WITH", rank=4),
+)
+
+
+def _print_tokens(found: Sequence[TokenInfo], as_json: bool) -> None:
+    if not as_json and tables.on_terminal():
+        tables.print_table(_COLUMNS, map(_cells, found), "no tokens")
+        return
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(records.token_record(one)))
+            continue
+        times = (iso(one.created), records.moment(one.used), records.moment(one.expires))
+        tables.print_fields(one.id, one.name, *times, one.parent)
+
+
+def _cells(one: TokenInfo) -> tuple[str, ...]:
+    return (
+        one.id,
+        printable(one.name) or "-",
+        iso(one.created),
+        records.moment(one.used) or NEVER,
+        records.moment(one.expires) or NEVER,
+        one.parent or "-",
+    )
+
+
 @click.group(cls=Group)
 def token() -> None:
-    """List or revoke access tokens."""
+    """List or revoke access tokens; see also ftpd user tokens."""
 
 
 @token.command("list")
@@ -51,12 +133,8 @@ def token() -> None:
 @json_option
 def list_tokens(user: str, root: Path, as_json: bool) -> None:
     """List the tokens of a user."""
-    from ftpserver.accounts.accounts import Accounts
-    from ftpserver.accounts.tokens import Tokens
-
-    engine = open_root(root, changing=False)
-    accounts = Accounts(engine, root.absolute())
-    for one in Tokens(engine, accounts).of(accounts.get(user)):
+    account, tokens = _tokens_of(user, root, changing=False)
+    for one in tokens.of(account):
         echo(records.token_record(one), _token_line(one), as_json)
 
 
@@ -79,9 +157,7 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
     accounts = Accounts(engine, root.absolute())
     tokens = Tokens(engine, accounts)
     if user is not None:
-        count = tokens.revoke_all(accounts.get(user))
-        text = f"revoked {counted_as(count, 'token')} of {user}"
-        echo(records.action_record("token-revoke", user=user, revoked=count), text, as_json)
+        _revoke_all(tokens, accounts.get(user), as_json)
     elif token_id is not None:
         _print_revoked("token-revoke", token_id, as_json, tokens.revoke(None, token_id))
 

@@ -91,6 +91,7 @@ READ = [
     "user list",
     "user show alice",
     "user export",
+    "user tokens alice",
     "token list alice",
     "invite --list",
     "why alice login",

@@ -33,7 +33,15 @@ def tab(root, monkeypatch, capsys):
     "line",
     [
         *("user set", "user show", "user passwd", "user remove", "user rename", "user disable"),
-        *("why", "kick", "token list", "unban 127.0.0.1", "scrub", "user set --root {root}"),
+        *(
+            "why",
+            "kick",
+            "user tokens",
+            "token list",
+            "unban 127.0.0.1",
+            "scrub",
+            "user set --root {root}",
+        ),
     ],
 )
 def test_accounts_are_offered(tab, ftpd, root, line):

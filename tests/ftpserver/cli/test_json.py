@@ -75,9 +75,15 @@ def accounts(run, server, dial, tmp_path):
     peer = dial(server)
     made = [peer.ask(IssueToken(name)) for name in ("one", "two")]
     peer.close()
+    run("user", "tokens", "alice")
     run("token", "list", "alice")
     run("token", "revoke", made[0].id)
     run("token", "revoke", "--all", "alice")
+    peer = dial(server)
+    made = [peer.ask(IssueToken(name)) for name in ("one", "two")]
+    peer.close()
+    run("user", "tokens", "alice", "--revoke", made[0].id)
+    run("user", "tokens", "alice", "--revoke-all")
     (invited,) = run("invite", "--quota", "1MiB")
     run("invite", "--list")
     run("invite", "--revoke", invited["id"])

@@ -1,4 +1,5 @@
-"""`ftpd token` and `ftpd invite` as they are typed: what is printed, and the exit status."""
+"""`ftpd user tokens`, `ftpd token` and `ftpd invite` as they are typed: what is printed, and the
+exit status."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import pytest
 
 from ftpserver.accounts.invitations import Invitations
 from ftpserver.accounts.tokens import Tokens
+from ftpserver.audit.files import FILE_NAME
+from ftpserver.cli import tables
 from ftpserver.database import open_state
 from ftpwire.errors import LoginRefused, RegistrationClosed
 
@@ -47,6 +50,54 @@ def test_one_token_is_revoked(ftpd, tokens, alice):
     assert (status, out) == (5, "") and "no such token" in err
 
 
+def test_tokens_of_an_account_are_listed(ftpd, tokens, alice, monkeypatch):
+    assert ftpd("user", "tokens", "alice") == (0, "", "")
+    made = tokens.issue(alice, "laptop\x1b[2J", 3600)
+    other = tokens.issue(alice, "", None, made.id)
+    tokens.log_in("alice", made.secret)
+    status, out, err = ftpd("user", "tokens", "alice")
+    assert (status, err) == (0, "")
+    first, second = (line.split("\t") for line in out.splitlines())
+    assert first[:2] == [made.id, "laptop\\x1b[2J"] and first[5] == "-"
+    assert all(time.startswith("20") for time in first[2:5])
+    assert second[:2] + second[3:4] == [other.id, "-", "-"] and second[5] == made.id
+    record = json.loads(ftpd("user", "tokens", "alice", "--json")[1].splitlines()[0])
+    assert record == json.loads(ftpd("token", "list", "alice", "--json")[1].splitlines()[0])
+    monkeypatch.setattr(tables, "on_terminal", lambda: True)
+    monkeypatch.setattr(tables, "width", lambda: 120)
+    head, first, second = ftpd("user", "tokens", "alice")[1].splitlines()
+    assert head.split("  ")[0] == "ID" and head.endswith("MADE WITH")
+    assert first.startswith(f"{made.id}  laptop\\x1b[2J  20") and "never" in second.split()
+    assert ftpd("user", "tokens", "alice", "--revoke-all")[0] == 0
+    assert ftpd("user", "tokens", "alice") == (0, "no tokens\n", "")
+
+
+def test_tokens_of_an_account_are_revoked(ftpd, root, tokens, alice, accounts):
+    bob = tokens.issue(accounts.add("bob", "correct-horse"), "of bob")
+    made, *_ = (tokens.issue(alice, name) for name in ("one", "two", "three"))
+    status, out, err = ftpd("user", "tokens", "alice", "--revoke", bob.id)
+    assert (status, out) == (5, "") and "no such token" in err, "it isn't a token of alice"
+    assert ftpd("user", "tokens", "alice", "--revoke", made.id) == (0, f"revoked {made.id}\n", "")
+    with pytest.raises(LoginRefused):
+        tokens.log_in("alice", made.secret)
+    done = (0, "revoked 2 tokens of alice\n", "")
+    assert ftpd("user", "tokens", "alice", "--revoke-all") == done
+    assert tokens.of(alice) == [] and tokens.log_in("bob", bob.secret)
+    ftpd("user", "tokens", "bob")
+    lines = (root / ".ftpd" / FILE_NAME).read_text().splitlines()
+    told = [(one["event"], one["user"], one["outcome"]) for one in map(json.loads, lines)]
+    assert told == [("token-revoke", "alice", outcome) for outcome in ("failed", "ok", "ok")]
+    assert json.loads(lines[1])["details"] == {"token_id": made.id}
+    assert json.loads(lines[2])["details"] == {"revoke_all": True}
+
+
+def test_all_alone_revokes_nothing(ftpd, tokens, alice):
+    tokens.issue(alice, "one")
+    status, out, err = ftpd("user", "tokens", "alice", "--all")
+    assert (status, out) == (2, "") and "--revoke-all revokes them" in err
+    assert len(tokens.of(alice)) == 1
+
+
 def test_what_was_made_with_a_token_is_shown_and_revoked_with_it(ftpd, tokens, alice):
     made = tokens.issue(alice, "one")
     tokens.issue(alice, "two", None, made.id)
@@ -70,6 +121,11 @@ def test_all_tokens_are_revoked(ftpd, tokens, alice, accounts):
 @pytest.mark.parametrize(
     ("words", "status"),
     [
+        (["user", "tokens", "nobody"], 5),
+        (["user", "tokens"], 2),
+        (["user", "tokens", "nobody", "--revoke-all"], 5),
+        (["user", "tokens", "alice", "--revoke", "x"], 5),
+        (["user", "tokens", "alice", "--revoke", "x", "--revoke-all"], 2),
         (["token", "list", "nobody"], 5),
         (["token", "revoke", "--all", "nobody"], 5),
         (["token", "revoke"], 2),
