@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _REFRESH = 1.0
 """Seconds between two updates of `sessions --watch`."""
-_DAY = 24 * 3600
+_BY_NAME = "user:"
 
 
 def _running(root: Path) -> Control:
@@ -250,15 +250,23 @@ def _doing(one: SessionInfo) -> str:
 # acting ------------------------------------------------------------------------------------
 
 
+class _Name(str):
+    """The name of an account that was given as ``user:NAME``, and may be a number."""
+
+
+def _id_or_name(text: str) -> str:
+    return _Name(text.removeprefix(_BY_NAME)) if text.startswith(_BY_NAME) else text
+
+
 @click.command(cls=Command)
-@click.argument("who", shell_complete=account_names, metavar="ID|USER")
+@click.argument("who", shell_complete=account_names, type=_id_or_name, metavar="ID|USER")
 @root_option
 @click.option(
     "--user",
     "is_user",
     hidden=True,
     is_flag=True,
-    help="Treat the argument as a user name, even if it is a number.",
+    help="Treat the argument as a user name, as user:NAME does.",
 )
 @json_option
 def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
@@ -267,7 +275,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
     The client does not reconnect by itself. To keep a user out, run `ftpd user disable`.
     """
     server = _running(root)
-    by_id = who.isascii() and who.isdigit() and not is_user
+    by_id = who.isascii() and who.isdigit() and not (is_user or isinstance(who, _Name))
     try:
         answer = server.kick(session=int(who)) if by_id else server.kick(user=_text(who))
     except NotFound:

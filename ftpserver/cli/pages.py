@@ -137,7 +137,7 @@ PAGES: dict[str, Page] = {
     "kick": Page(
         arguments={
             "ID": "A session, as `ftpd sessions` shows it.",
-            "USER": "An account: all its sessions.",
+            "USER": "An account: all its sessions. If its name is a number: user:NAME.",
         },
         see_also=("sessions", "user disable"),
     ),

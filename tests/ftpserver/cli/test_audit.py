@@ -466,12 +466,13 @@ def test_commands_to_the_server_name_who_gave_them(ftpd, records, start_server, 
     server.service.limits.penalize("192.0.2.1", Offence.CRASH)
     assert ftpd("reload")[0] == 0
     assert ftpd("unban", "192.0.2.1")[0] == 0
-    assert ftpd("kick", "--user", "nobody")[0] == 5
+    assert ftpd("kick", "user:nobody")[0] == 5
     asked = of(records, "reload-asked")
     assert (asked["sudo_user"], asked["outcome"]) == ("carol", "ok") and asked["by"]
     lifted = of(records, "unban")
     assert (lifted["address"], lifted["sudo_user"]) == ("192.0.2.1", "carol")
-    assert of(records, "kick")["outcome"] == "failed"
+    kicked = of(records, "kick")
+    assert (kicked["outcome"], kicked["user"]) == ("failed", "nobody")
     assert "for carol (sudo)" in ftpd("log", "--address", "192.0.2.1")[1]
     start_server.finish(server)
     assert of(records, "start")["sudo_user"] == "carol"

@@ -273,14 +273,15 @@ def test_kicking_by_name(server, state, dial):
     assert other.ask(WhoAmI()) == LoggedIn("bob")
 
 
-def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd):
+@pytest.mark.parametrize("words", [("user:12",), ("12", "--user")], ids=["named", "option"])
+def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd, words):
     server = start_server(root=root)
     server.accounts.add("12", "secret")
     peer = dial(server, logged_in=False)
     peer.log_in("12")
     status, _, told = ftpd("kick", "12")
     assert status == 5 and "no such session" in told
-    status, told, _ = ftpd("kick", "12", "--user")
+    status, told, _ = ftpd("kick", *words)
     assert (status, told) == (0, "ended 1 session\n")
     assert last_word(peer) == "the session was ended by the administrator"
 
