@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
@@ -375,6 +376,71 @@ def test_every_option_that_is_mentioned_exists(document):
     for code in re.findall(r"`([^`\n]+)`", text):
         mentioned |= set(re.findall(r"(?<!\S)--[a-z][a-z-]+", code))
     assert mentioned - {"--help"} <= every_option()
+
+
+# messages ----------------------------------------------------------------------------------
+
+NOT_IN_ONE_PIECE = {
+    "others can write to it (mode",
+    "unknown key",
+    "address already in use",
+    "Permission denied",
+    "file is not a database",
+    "database is locked",
+}
+"""Parts of messages that come from the system or SQLite, or are put together from shorter ones."""
+VARIABLE = re.compile(r"…|\bN\b|\bDec\b|\balice\b|/state\.db|/\w+|\w+=[\w-]+|[\d.]+|: | must be ")
+"""What differs each time, or where a message is put together from two."""
+IN_PASSING = [
+    ("admin.md", "recounting the home"),
+    ("admin.md", "alice@192.0.2.7:51442: session ended after"),
+    ("admin.md", "the client does not trust the server's certificate"),
+    ("protocol.md", "put: mode must be an integer from 0 to 4095"),
+    ("protocol.md", "the server is shutting down"),
+]
+"""Messages that documents quote within a sentence."""
+
+
+def strings_of_the_programs() -> str:
+    """All strings in the programs that are not docstrings."""
+    found = []
+    for room in ("ftpserver", "ftpclient", "ftpwire"):
+        for path in (ROOT / room).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+            found += [
+                node.value
+                for node in nodes
+                if isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in alone
+            ]
+    return "\0".join(found)
+
+
+def quoted() -> Iterator[tuple[str, str]]:
+    """The messages that documents quote, each with its document."""
+    yield from IN_PASSING
+    admin = (ROOT / "docs" / "admin.md").read_text()
+    _, table = admin.split("## When it does not start")
+    for cell in re.findall(r"^\| (`.+?) \|", table, re.M):
+        yield from (("admin.md", text) for text in re.findall("`([^`]+)`", cell))
+    for name in ("admin.md", "json.md"):
+        text = (ROOT / "docs" / name).read_text()
+        for message in re.findall(r'"(?:message|reason)": ?"([^"]+)"', text):
+            yield name, message
+
+
+def test_messages_that_are_quoted_exist():
+    strings = strings_of_the_programs()
+    messages = list(quoted())
+    assert len(messages) > 18
+    for document, message in messages:
+        text = " ".join((ROOT / "docs" / document).read_text().split())
+        assert message in text, f"{document} no longer has {message!r}: remove it from this list"
+        for part in VARIABLE.split(message):
+            part = part.strip(" :,()@")
+            assert part in strings or part in NOT_IN_ONE_PIECE, f"{document}: {message!r}: {part!r}"
 
 
 # links -------------------------------------------------------------------------------------
