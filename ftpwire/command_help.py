@@ -16,6 +16,7 @@ users and scripts that know them from other programs: they work, but are not off
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +80,18 @@ class Option(click.Option):
         super().__init__(*arguments, **more)
         self.also = also
         self.opts += also
+
+
+def usage_message(error: click.UsageError) -> str:
+    """Return the text of an error of the command line: which argument is wrong, and why."""
+    text = error.format_message()
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        reason, param = error.message.removesuffix("."), error.param
+        if error.param_hint is not None or param is None:
+            return reason if error.param_hint is None else text
+        option = isinstance(param, click.Option)
+        return f"{max(param.opts, key=len) if option else param.human_readable_name}: {reason}"
+    return re.sub(r"^Got unexpected extra (arguments?) \((.*)\)$", r"unexpected \1: \2", text)
 
 
 def shown_names(option: click.Option) -> list[str]:

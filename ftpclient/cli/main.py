@@ -20,6 +20,7 @@ from ftpclient import light_imports
 from ftpclient.cli.app import App, Script, UsageError, no_shell
 from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers
 from ftpwire import __version__, standard
+from ftpwire.command_help import usage_message
 from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
 
 
@@ -240,10 +241,10 @@ def _usage(app: App, error: click.UsageError) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and not app.as_json:  # click 8.2 has it
         error.show()
     elif app.as_json or error.ctx is None:
-        app.complain(UsageError(error.format_message()))
+        app.complain(UsageError(usage_message(error)))
     else:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx.command_path else ""
-        app.complain(UsageError(error.format_message() + hint))
+        app.complain(UsageError(usage_message(error) + hint))
     return UsageError.exit_code
 
 

@@ -29,6 +29,7 @@ from ftpclient.shell import grammar
 from ftpclient.shell.grammar import Line, Pipe, Redirect
 from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
+from ftpwire.command_help import usage_message
 from ftpwire.errors import CommandError, FtpError, Interrupted
 from ftpwire.foreground import run_program, wait_for_program
 
@@ -95,7 +96,7 @@ def _parse(app: App, text: str) -> Line:
         except click.UsageError as error:
             if len(pipes) == 1:
                 raise  # a single command needs no column
-            text = f"{error.format_message()} (column {pipe.column})"
+            text = f"{usage_message(error)} (column {pipe.column})"
             raise click.UsageError(text, error.ctx) from None
     return line
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ftpwire import likeness
-from ftpwire.command_help import Command, Page, RootGroup, offered_names
+from ftpwire.command_help import Command, Group, Page, RootGroup, offered_names, usage_message
 
 _SUGGESTIONS = {
     "adduser": "ftpd user add",
@@ -39,6 +39,18 @@ _SUGGESTIONS = {
     "tokens": "ftpd user tokens",
 }
 """Commands of other tools, and their counterparts."""
+_OF_USER = {
+    **dict.fromkeys(("del", "delete", "rm"), "ftpd user remove"),
+    **dict.fromkeys(("create", "new", "register"), "ftpd user add"),
+    **dict.fromkeys(("mod", "modify", "edit", "change", "quota"), "ftpd user set"),
+    **dict.fromkeys(("password", "pw"), "ftpd user passwd"),
+    **dict.fromkeys(("lock", "block", "ban"), "ftpd user disable"),
+    **dict.fromkeys(("unlock", "unblock"), "ftpd user enable"),
+    **dict.fromkeys(("info", "get"), "ftpd user show"),
+    "ls": "ftpd user list",
+    "mv": "ftpd user rename",
+}
+"""The same below `ftpd user`."""
 _UNLISTED = frozenset({"token"})
 """Commands that work, but have another name in the help."""
 
@@ -100,6 +112,16 @@ class HintingCommand(Command):
             raise click.UsageError(f"unknown option {error.option_name}: {hint}", ctx) from None
 
 
+class UserCommands(Group):
+    """The commands of `ftpd user`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        _suggest(self, ctx, args[0], _OF_USER)
+        return super().resolve_command(ctx, args)
+
+
 class Commands(RootGroup):
     """All commands of `ftpd`."""
 
@@ -127,16 +149,21 @@ class Commands(RootGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and args[0] in _SUGGESTIONS:
-            raise click.UsageError(
-                f"unknown command {args[0]!r}: did you mean {_SUGGESTIONS[args[0]]}?", ctx
-            )
+        _suggest(self, ctx, args[0], _SUGGESTIONS)
         return super().resolve_command(ctx, args)
+
+
+def _suggest(
+    group: click.Group, ctx: click.Context, name: str, suggestions: Mapping[str, str]
+) -> None:
+    """Raise UsageError if a command is unknown, but has a counterpart."""
+    if name not in group.commands and name in suggestions:
+        raise click.UsageError(f"unknown command {name!r}: did you mean {suggestions[name]}?", ctx)
 
 
 def usage_text(error: click.UsageError) -> str:
     """Return the error of a command line in one line, with the command that shows its help."""
-    text, ctx = error.format_message(), error.ctx
+    text, ctx = usage_message(error), error.ctx
     if ctx is None:
         return text
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):

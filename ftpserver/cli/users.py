@@ -25,7 +25,7 @@ from ftpserver.cli.account_output import (
     print_done,
     print_record,
 )
-from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand
+from ftpserver.cli.help import ACCOUNT_HINTS, PASSWORD_HINTS, HintingCommand, UserCommands
 from ftpserver.cli.options import (
     EXIT_FAILED,
     echo,
@@ -41,7 +41,6 @@ from ftpserver.cli.trash import empty as empty_trash
 from ftpserver.cli.trash import told_emptied
 from ftpserver.settings.table import state_of
 from ftpwire import paths
-from ftpwire.command_help import Group
 from ftpwire.units import human, iso
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ _SET_HINTS = ACCOUNT_HINTS | {
 }
 
 
-@click.group(cls=Group)
+@click.group(cls=UserCommands)
 def user() -> None:
     """Manage accounts."""
 

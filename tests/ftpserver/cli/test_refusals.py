@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ftpserver.cli import main, start
+from tests.json_document import words_of
 
 
 @pytest.fixture
@@ -52,3 +55,31 @@ def test_lists_are_sorted(ftpd):
     for name in ("zoe", "bob"):
         ftpd("user", "add", name, "--password-stdin", stdin=b"correct-horse\n")
     assert [line.split()[0] for line in ftpd("user", "list")[1].splitlines()] == ["bob", "zoe"]
+
+
+WRONG = {
+    "option": (["user", "set", "alice", "--quota", "5"], "--quota: '5' has no unit: write "),
+    "argument": (["completion", "tcsh"], "SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish' (see"),
+    "event": (["log", "--event", "logn"], "unknown event logn: did you mean login? (see ftpd log"),
+    "one too many": (["user", "list", "x"], "unexpected argument: x (see ftpd user list --help)"),
+    "two too many": (["user", "list", "x", "y"], "unexpected arguments: x y (see"),
+    "delete": (["user", "del", "alice"], "unknown command 'del': did you mean ftpd user remove?"),
+    "create": (["user", "create", "bob"], "unknown command 'create': did you mean ftpd user add?"),
+    "users": (["users"], "unknown command 'users': did you mean ftpd user list? (see ftpd --help)"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_told_in_one_line(ftpd, words, told):
+    status, out, err = ftpd(*words, with_root=False)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"ftpd: {told}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", sorted(words_of(main.cli, "")))
+def test_an_unknown_option_of_every_command_is_an_object(ftpd, words):
+    status, out, err = ftpd(*words.split(), "--no-such-option", "--json", with_root=False)
+    assert (status, out) == (2, "")
+    told = json.loads(err)
+    assert (told["error"], told["exit"], told["path"]) == ("usage", 2, None)
+    assert told["message"].startswith("unknown option --no-such-option")
