@@ -112,12 +112,18 @@ class Unusable(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A request that waits for its outcome. ``digest`` is that of the bytes sent with it."""
+    """A request that waits for its outcome.
+
+    Attributes:
+        digest: That of the bytes sent with it.
+        arrived: The bytes of an upload that had arrived when it failed; None if it was not begun.
+    """
 
     request_id: int
     request: Message | Unusable
     digest: bytes | None
     began: float
+    arrived: int | None = None
 
 
 class AuditContext:
@@ -137,6 +143,7 @@ class AuditContext:
         self._began = 0.0
         self._note: str | None = None
         self._gone: tuple[int, int] | None = None
+        self._arrived: int | None = None
         self._files: Sequence[messages.SentFile | None] = ()
         self._tree: bytes | None = None
         self._logged_in: float | None = None
@@ -147,6 +154,7 @@ class AuditContext:
         self._request = request
         self._request_id = request_id
         self._began = time.monotonic()
+        self._arrived = None
 
     def note(self, note: str) -> None:
         """Set the true reason of the next refusal, or of the end of the session."""
@@ -159,6 +167,10 @@ class AuditContext:
     def removed(self, files: int, size: int) -> None:
         """Note how much the request removed before it failed."""
         self._gone = files, size
+
+    def received(self, size: int) -> None:
+        """Note how many bytes of an upload had arrived before it failed."""
+        self._arrived = size
 
     def sends_files(self, files: Sequence[messages.SentFile | None]) -> None:
         """Note the files in the reply to a `GetFiles`, in its order; None for one not sent."""
@@ -179,7 +191,9 @@ class AuditContext:
     def joined(self, digest: bytes | None = None) -> None:
         """Keep the request until its batch is committed."""
         if self._request is not None and self._audit.enabled:
-            self._waiting.append(_Asked(self._request_id, self._request, digest, self._began))
+            began, arrived = self._began, self._arrived
+            asked = _Asked(self._request_id, self._request, digest, began, arrived)
+            self._waiting.append(asked)
         self._request = None
 
     def answered(self, reply: Message) -> None:
@@ -191,7 +205,7 @@ class AuditContext:
             self._tell_files(request, files)
         elif request is not None and _is_recorded(request, reply):
             digest = reply.digest if isinstance(reply, Sent) else None
-            asked = _Asked(self._request_id, request, digest, self._began)
+            asked = _Asked(self._request_id, request, digest, self._began, self._arrived)
             self._tell([(asked, reply)], note)
         self._gone = None
         if type(request) is messages.BeginTree and type(reply) is messages.Done:
@@ -384,6 +398,8 @@ class AuditContext:
         _describe(record, asked.request, reply, note)
         if self._gone is not None:
             record.files, record.size = self._gone
+        if asked.arrived is not None and type(asked.request) is messages.Put:
+            record.size = asked.arrived
         if type(asked.request) is messages.EndTree and self._tree is not None:
             record.path, record.path_b64 = shown(self._tree)
         return record

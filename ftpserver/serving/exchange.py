@@ -303,6 +303,10 @@ class Exchange:
         if files:
             self._audit_context.removed(files, size)
 
+    def has_received(self, size: int) -> None:
+        """Record in the audit log how many bytes of a failing upload have arrived."""
+        self._audit_context.received(size)
+
     def sends_files(self, told: Sequence[messages.SentFile | None]) -> None:
         """Record each file of a reply to `GetFiles` in the audit log, once all of them are sent."""
         self._audit_context.sends_files(told)
@@ -387,15 +391,19 @@ class Exchange:
         """
         data, transfer = bytearray(), self._transfer
         transfer.await_bytes()
-        with self.guard:
-            while (header := self._next_data()) is not None:
-                transfer.frame_came(header.size)
-                if len(data) + header.size > size:
-                    raise VerificationFailed(f"more bytes came than the {size} announced")
-                if isinstance(header, Hole):
-                    data += bytes(header.size)
-                else:
-                    self.stream.append_to(data)
+        try:
+            with self.guard:
+                while (header := self._next_data()) is not None:
+                    transfer.frame_came(header.size)
+                    if len(data) + header.size > size:
+                        raise VerificationFailed(f"more bytes came than the {size} announced")
+                    if isinstance(header, Hole):
+                        data += bytes(header.size)
+                    else:
+                        self.stream.append_to(data)
+        except BaseException:
+            self.has_received(len(data))
+            raise
         self.take_turn()  # it was lost if the thread waited for the client
         return data, self.sent
 

@@ -28,6 +28,7 @@ from ftpwire.streams import ReadAhead, grown
 
 if TYPE_CHECKING:
     from ftpserver.serving.exchange import Exchange
+    from ftpserver.storage.upload import Receiving
     from ftpserver.workspace.workspace import Workspace
 
 
@@ -181,19 +182,27 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
         return
     exchange.transferring(request.size)
     with workspace.receive(request, request_id=exchange.request_id) as receiving:
-        offset = 0
-        if request.ask:
-            offset, digest = receiving.resume(exchange.tell_progress(request.size))
-            exchange.send(Ready(offset, digest, receiving.take_pieces()))
-            exchange.flush()
-        sent = exchange.receive_large(
-            receiving.staging.sink,
-            receiving.expect,
-            receiving.came,
-            receiving.look,
-            after=offset,
-        )
-        receiving.finish(sent, exchange.tell_progress(request.size))
+        try:
+            _receive(exchange, receiving, request)
+        except BaseException:
+            exchange.has_received(receiving.staging.total)
+            raise
+
+
+def _receive(exchange: Exchange, receiving: Receiving, request: Put) -> None:
+    offset = 0
+    if request.ask:
+        offset, digest = receiving.resume(exchange.tell_progress(request.size))
+        exchange.send(Ready(offset, digest, receiving.take_pieces()))
+        exchange.flush()
+    sent = exchange.receive_large(
+        receiving.staging.sink,
+        receiving.expect,
+        receiving.came,
+        receiving.look,
+        after=offset,
+    )
+    receiving.finish(sent, exchange.tell_progress(request.size))
 
 
 def put_files(exchange: Exchange, workspace: Workspace, request: PutFiles) -> None:

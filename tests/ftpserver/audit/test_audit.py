@@ -437,7 +437,46 @@ def test_a_transfer_that_is_cut_is_told(server, dial, events):
     peer.send(frame(Kind.REQUEST, 1, Put(b"/half", 100)), frame(Kind.DATA, 1, b"x" * 50))
     eventually(lambda: any(session.doing for session in server.service.sessions))
     record = of(events(peer), "put")
-    assert (record["outcome"], record["path"]) == ("cut", "/half")
+    assert (record["outcome"], record["path"], record["bytes"]) == ("cut", "/half", 50)
+
+
+INTERRUPTED = {
+    "small": (Put(b"/f", 200_000), 0),
+    "large": (Put(b"/f", 3 * 2**20), 0),
+    "unknown size": (Put(b"/f", None), 0),
+    "resumed": (Put(b"/f", 8 * 2**20, mtime_ns=1, ask=True, resume=True), 5 * 2**20),
+}
+
+
+@pytest.mark.parametrize(("request_", "before"), INTERRUPTED.values(), ids=INTERRUPTED)
+def test_what_had_arrived_of_an_upload_is_in_its_record(server, dial, events, request_, before):
+    """With what an earlier attempt has left."""
+    if before:
+        with dial(server) as peer:
+            number = peer.request(request_)
+            assert isinstance(peer.answer().message, messages.Ready)
+            for _ in range(before // 2**20):
+                peer.frame(Kind.DATA, number, bytes(2**20))
+        eventually(lambda: not server.service.sessions)
+    peer = dial(server)
+    number = peer.request(request_)
+    if request_.ask:
+        assert peer.answer().message.offset == before
+    peer.frame(Kind.DATA, number, bytes(100_000))
+    peer.frame(Kind.CANCEL, number)
+    assert peer.answer().message.code == "cancelled"
+    *_, record = (one for one in events(peer) if one["event"] == "put")
+    assert (record["outcome"], record["code"]) == ("failed", "cancelled")
+    assert record["bytes"] == before + 100_000
+
+
+def test_an_upload_that_was_refused_at_once_has_its_announced_size(server, dial, events):
+    server.accounts.change("alice", quota=1000)
+    peer = dial(server)
+    peer.request(Put(b"/f", 5_000_000, ask=True))
+    assert peer.answer().message.code == "quota"
+    record = of(events(peer), "put")
+    assert (record["outcome"], record["bytes"]) == ("refused", 5_000_000)
 
 
 def test_a_name_that_is_no_utf_8(server, dial, events):
