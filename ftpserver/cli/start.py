@@ -81,6 +81,7 @@ def serve(
             signals.restore()  # a second signal ends the process at once
             logger.info("stopping")
             notify("STOPPING=1", "STATUS=stopping: waiting for running transfers")
+    logger.info("stopped")
     return 0
 
 

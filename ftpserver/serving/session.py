@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.session")
 
+_SHORT = 10.0
+"""Seconds up to which the log shows a session's duration with a fraction."""
 _STOPPING = "the server is shutting down"
 MOST_BEFORE_LOGIN = 16
 """Frames after HELLO that a client may send until it is logged in."""
@@ -288,10 +290,11 @@ class Session(StreamRequestHandler):
             if ending is not None:
                 logger.log(ending.level, "%s: %s", self, ending.reason)
             return
+        lasted = RUN.now() - self.since
         logger.info(
             "%s: session ended after %s, %s in, %s out: %s",
             self,
-            span(RUN.now() - self.since),
+            f"{lasted:.1f} s" if lasted < _SHORT else span(lasted),
             human(self.channel.bytes_in),
             human(self.channel.bytes_out),
             _STOPPING if ending is None else ending.reason,

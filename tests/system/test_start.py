@@ -360,6 +360,9 @@ def test_stopping_tells_idle_clients(start_server, tmp_path, number, plaintext):
         server.stop()
         with pytest.raises(ConnectionLost, match="shutting down"):
             client.whoami()
+    stopping, ended, stopped = server.log.splitlines()[-3:]
+    assert stopping.endswith(" INFO stopping") and stopped.endswith(" INFO stopped")
+    assert ended.endswith(" out: the server is shutting down")
 
 
 def test_stopping_lets_an_upload_finish(start_server, roomy):

@@ -67,6 +67,12 @@ ENDS = {
 }
 
 
+def test_a_short_session_has_a_fraction_of_a_second(server, dial, lines):
+    dial(server).close()
+    eventually(lambda: not server.service.sessions)
+    assert re.search(r"session ended after \d\.\d s, ", lines()[-1][1])
+
+
 @pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS)
 def test_why_a_session_ended_is_said_once(server, dial, lines, end, reason):
     peer = dial(server)
