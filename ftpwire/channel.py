@@ -10,6 +10,7 @@ the server's stop reaches the thread. It is called once, until ``rearm``.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -37,6 +38,9 @@ _NO_LOW_WATER = 0  # the system's default
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _RECEIVE_SMALL = 16 * 1024
 _RECEIVE_LARGE = tls.PIECE
+_RECEIVE_MUCH = 512 * 1024
+_MUCH = 1024 * 1024
+"""Bytes over TLS in one direction after which more are expected."""
 
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR
@@ -136,6 +140,11 @@ class Channel(Incoming):
         self._out = bytearray()
         self._unsent: memoryview | None = None  # already reported as sent, plain or encrypted
         self._receive = _RECEIVE_SMALL
+        self._max_receive = _RECEIVE_LARGE
+        self._much_input: float = _MUCH
+        """``bytes_in`` from which on TLS is to expect much; infinite once it does."""
+        self._much_output: float = _MUCH
+        """The same for ``bytes_out``."""
         self._is_drained = False
         """True if the last receive emptied the kernel's buffer."""
         self._began: int | None = None
@@ -253,6 +262,10 @@ class Channel(Incoming):
             return count
         self._is_drained = False
         count = self.tls.read_into(view)
+        if not count and self.bytes_in >= self._much_input:
+            self._much_input = math.inf
+            if self.tls.expect_much_input():
+                self._max_receive = _RECEIVE_MUCH
         while not count and self._feed(self.tls):
             count = self.tls.read_into(view)
         try:
@@ -275,7 +288,7 @@ class Channel(Incoming):
             pipe.feed(data)
             # when much arrives, more comes while this is decrypted: then another call pays
             self._is_drained = len(data) < self._receive == _RECEIVE_SMALL
-            self._receive = _RECEIVE_LARGE if len(data) == self._receive else self._receive
+            self._receive = self._max_receive if len(data) == self._receive else self._receive
         elif self.ended is not None:
             raise self.ended  # no EOF for TLS: it is still needed to send the last message
         else:
@@ -387,6 +400,9 @@ class Channel(Incoming):
         if self._out:  # usually a header: in the same packets it costs no wake-up of its own
             self.tls.write(self._out)
             self._out = bytearray()
+        elif self.bytes_out >= self._much_output:
+            self._much_output = math.inf
+            self.tls.expect_much_output()
         count = self.tls.write(view[: self._piece()])
         self._unsent = memoryview(self.tls.outgoing())
         self._push()
@@ -491,7 +507,7 @@ class Channel(Incoming):
             while not self._feed(pipe):
                 self.wait(read=True, deadline=deadline)
 
-    def _last_words(self, data: bytes) -> None:
+    def _last_words(self, data: bytes | memoryview) -> None:
         try:
             self.socket.send(data)
         except OSError:

@@ -26,6 +26,8 @@ MAX_CONTROL = 128 * 1024
 """Largest payload of a control frame after log-in, in bytes."""
 MAX_DATA = 4 * 1024 * 1024
 """Largest payload of a DATA frame, in bytes."""
+DEFAULT_MAX_DATA = 512 * 1024
+"""Largest payload of a DATA frame, in bytes, for a peer that does not name one."""
 
 _SMALL_BUFFER = 8 * 1024
 _LARGE_BUFFER = 256 * 1024

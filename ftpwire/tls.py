@@ -3,7 +3,7 @@
 Lives here: one TLS connection as an SSLObject between two MemoryBIOs, and the fingerprint of a key.
 Blocking threads, parked sessions and asyncio all use the same object.
 Lives elsewhere: sockets (channel.py), contexts and key files (ftpserver/net/tls.py), known keys
-(ftpclient/connection/known_hosts.py).
+(ftpclient/connection/known_hosts.py), how OpenSSL does the same faster (openssl.py).
 
 A MemoryBIO never shrinks, so both directions move at most ``PIECE`` bytes at a time.
 """
@@ -13,8 +13,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
+from typing import TYPE_CHECKING
 
 from ftpwire.errors import ConnectionLost, ProtocolError
+
+if TYPE_CHECKING:
+    from ftpwire.openssl import OutputRing, RecordReader
 
 PIECE = 128 * 1024
 """Most bytes, plain or encrypted, to put into a MemoryBIO at once."""
@@ -29,6 +33,10 @@ MOST_ANSWERS = 16 * 1024
 _PAID_BY_ONE = 32
 """Encrypted bytes that one plain byte accounts for: enough for the overhead of small messages."""
 _RECORD_HEADER = 5
+_MIN_SPACE = 32 * 1024
+"""Smallest space, in bytes, into which it pays to decrypt several records with one call."""
+_RING_SIZE = PIECE + 32 * 1024
+"""Bytes of encrypted output to hold: a piece with what encryption adds, and answers."""
 
 _CUT = "UNEXPECTED_EOF_WHILE_READING"  # some builds of Python raise a plain SSLError for it
 
@@ -56,8 +64,13 @@ class TlsPipe:
     ) -> None:
         # Many builds of Python set this by default: a cut would then look like an orderly close.
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming: ssl.MemoryBIO | RecordReader = incoming
+        self._outgoing: ssl.MemoryBIO | OutputRing = outgoing
+        self._records: RecordReader | None = None
+        """``_incoming``, once much is expected to come."""
+        self._ring: OutputRing | None = None
+        """``_outgoing``, once much is expected to be sent."""
         self._besides = 0
         """Encrypted bytes that arrived and are not yet accounted for by plain ones."""
         self._header = b""
@@ -68,8 +81,8 @@ class TlsPipe:
         if server_name is not None and server_name.isascii():
             name = server_name.encode()  # a str would load the tables for non-ASCII names
         self.object = context.wrap_bio(
-            self._incoming,
-            self._outgoing,
+            incoming,
+            outgoing,
             server_side=server_side,
             server_hostname=name,
             session=session,
@@ -91,7 +104,7 @@ class TlsPipe:
         return True
 
     def feed(self, data: bytes) -> None:
-        """Take encrypted bytes as they arrived (at most PIECE)."""
+        """Take encrypted bytes as they arrived (at most PIECE before `expect_much_input`)."""
         self._incoming.write(data)
         self._besides += len(data)
         at = self._left
@@ -123,6 +136,9 @@ class TlsPipe:
         size = len(view)
         read = self.object.read
         try:
+            if self._records is not None and size >= _MIN_SPACE:
+                got = self._records.read_into(view)
+                size = got or size  # the next call finds out what ended it
             while got < size:
                 count = read(size - got, view[got:])
                 if not count:  # close_notify: read() returns 0, unless this side closed first
@@ -145,18 +161,48 @@ class TlsPipe:
             raise TlsError("TLS failed: too many key updates")
         return got
 
+    def expect_much_input(self) -> bool:
+        """Prepare for decrypting much, which is faster from then on. Return whether that is so.
+
+        To be called when ``read_into`` has returned 0. It takes a few milliseconds, which pay only
+        when megabytes follow.
+        """
+        from ftpwire.openssl import NotKnown, RecordReader
+
+        if self._records is None and not self._incoming.pending:
+            try:
+                self._incoming = self._records = RecordReader(self.object)
+            except NotKnown:
+                pass
+        return self._records is not None
+
+    def expect_much_output(self) -> None:
+        """Prepare for encrypting much, in the same way. To be called when all has been sent."""
+        from ftpwire.openssl import NotKnown, OutputRing
+
+        if self._ring is None and not self._outgoing.pending:
+            try:
+                self._outgoing = self._ring = OutputRing(self.object, _RING_SIZE)
+            except NotKnown:
+                pass
+
     def pending(self) -> int:
         """Return 0 if nothing can be read without feeding; otherwise something may be there."""
         return self.object.pending() or self._incoming.pending
 
     def write(self, view: memoryview | bytes | bytearray) -> int:
-        """Encrypt up to PIECE bytes of ``view``. Return how many."""
+        """Encrypt up to PIECE bytes of ``view``. Return how many.
+
+        What ``outgoing`` has returned before is not valid any more.
+        """
+        if self._ring is not None:
+            self._ring.release()
         try:
             return self.object.write(memoryview(view)[:PIECE])
         except ssl.SSLError as error:
             raise TlsError(f"TLS failed: {_reason(error)}") from None
 
-    def outgoing(self) -> bytes:
+    def outgoing(self) -> bytes | memoryview:
         """Return the encrypted bytes to send."""
         return self._outgoing.read()
 
@@ -166,7 +212,7 @@ class TlsPipe:
             self.object.unwrap()
         except (ssl.SSLError, ValueError):
             pass  # WantRead: this does not wait for the peer's close_notify
-        return self._outgoing.read()
+        return bytes(self._outgoing.read())
 
     def peer_certificate(self) -> bytes:
         """Return the peer's certificate in DER."""

@@ -35,7 +35,7 @@ from ftpwire.frames import HEADER_SIZE, FrameReader, Header, Kind
 from ftpwire.messages import Ending, Hello, Notice, R, RequestBase, Sent
 from ftpwire.paths import printable
 
-DATA_SIZE = 512 * 1024
+DATA_SIZE = 1024 * 1024
 """Largest DATA payload that this client sends, in bytes."""
 _LEAST_SILENCE = 0.2
 _LONGEST_SILENCE = 3600.0
@@ -423,7 +423,7 @@ class ClientProtocol:
         self.reader.allow(frames.MAX_CONTROL, frames.MAX_DATA)
         self.max_requests = max(1, server.max_requests or 1)
         self.max_unanswered = max(1, server.max_unanswered or 1)
-        self.data_size = max(1024, min(DATA_SIZE, server.max_data or DATA_SIZE))
+        self.data_size = max(1024, min(DATA_SIZE, server.max_data or frames.DEFAULT_MAX_DATA))
 
     def _take_notice(self, call: Call | None, payload: memoryview) -> Notice | None:
         notice: Notice | None = messages.decode_notice(payload)

@@ -55,6 +55,7 @@ from ftpserver.serving.session import Session
 from ftpserver.settings.table import Settings
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.quota import QuotaStore
+from ftpwire import openssl
 
 if TYPE_CHECKING:
     from ftpserver.accounts.penalties import Offence
@@ -68,7 +69,8 @@ _decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 def prepare() -> None:
     """Prepare the fork server, before it has children: these have no network but their own
-    connection."""
+    connection, and can't load anything once they are confined."""
+    openssl.prepare()
     if not sandbox.leave_network() and os.geteuid() != 0:
         logger.warning(
             "the system does not permit user namespaces: before log-in, a hostile session can "

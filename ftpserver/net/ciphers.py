@@ -1,7 +1,8 @@
 """The TLS 1.3 cipher that the server chooses: the cheapest that the processor accelerates.
 
 Lives here: the order of ciphers, which Python can't set before version 3.15.
-Lives elsewhere: the context for which it is set (tls.py).
+Lives elsewhere: the context for which it is set (tls.py), where OpenSSL's pointers are
+(ftpwire/openssl.py).
 
 The server chooses, so clients need no change.
 """
@@ -9,10 +10,10 @@ The server chooses, so clients need no change.
 from __future__ import annotations
 
 import ctypes
-import platform
 import ssl
-import sys
 from pathlib import Path
+
+from ftpwire import openssl
 
 FAST_FIRST = (
     "TLS_AES_128_GCM_SHA256",
@@ -24,9 +25,6 @@ _OPENSSLS_OWN = (
     "TLS_CHACHA20_POLY1305_SHA256",
     "TLS_AES_128_GCM_SHA256",
 )
-_KNOWN = ((3, 11), (3, 15))
-"""The first CPython version, and the one after the last, in which an SSLContext begins with its
-SSL_CTX pointer, according to their sources."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -65,15 +63,9 @@ def _has_aes() -> bool:
 
 def _set_by_pointer(context: ssl.SSLContext, order: bytes) -> None:
     """Call OpenSSL itself: the very library that the ssl module is linked with."""
-    if platform.python_implementation() != "CPython":
-        return
-    if not _KNOWN[0] <= sys.version_info[:2] < _KNOWN[1]:
-        return
-    import _ssl
-
-    path = getattr(_ssl, "__file__", None)  # absent if it is built into the interpreter
+    path = openssl.path()
     call = getattr(ctypes.CDLL(path), "SSL_CTX_set_ciphersuites", None) if path else None
     if call is None:
         return
     call.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    call(ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value, order)
+    call(openssl.context_pointer(context), order)

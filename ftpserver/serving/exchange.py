@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ftpserver.storage.quota import Settled
     from ftpserver.workspace.workspace import Workspace
 
-DATA_SIZE = 512 * 1024
+DATA_SIZE = 1024 * 1024
 """Bytes of the DATA frames that this server sends."""
 _CANCEL_EVERY = 4 * 1024 * 1024
 """Bytes of long work between two checks for a CANCEL."""

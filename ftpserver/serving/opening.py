@@ -119,8 +119,9 @@ def say_hello(exchange: Exchange, settings: Settings) -> None:
         raise BadMagic("the first frame is not a HELLO")
     theirs = messages.decode_hello(payload)
     version = _common_version(theirs.versions or [theirs.version])
-    exchange.file_size = max(1024, min(frames.MAX_DATA, theirs.max_data or DATA_SIZE))
-    exchange.data_size = max(1024, min(DATA_SIZE, theirs.max_data or DATA_SIZE))
+    most = max(1024, theirs.max_data or frames.DEFAULT_MAX_DATA)
+    exchange.file_size = min(frames.MAX_DATA, most)
+    exchange.data_size = min(DATA_SIZE, most)
     exchange.page_size = max(1024, min(frames.MAX_CONTROL, theirs.max_control or 4096))
     ours = Hello(
         version=version,

@@ -157,6 +157,33 @@ def test_a_few_bytes_each_way(pair):
     assert nothing_there(client) and nothing_there(server)
 
 
+def test_much_over_tls_in_both_directions(sockets, background):
+    """From a megabyte on, OpenSSL is used in another way: with the same bytes before and after."""
+    client, server = sockets.channels(True)
+
+    def send_view(channel: Channel) -> None:
+        view = memoryview(NOISE)
+        while view:
+            sent = channel.try_send(view)
+            if not sent:
+                channel.wait(write=True, deadline=soon())
+            view = view[sent:]
+        channel.flush(soon())
+
+    for sender, receiver in [(client, server), (server, client)]:
+        sending = background(send_view, sender)
+        assert receive(receiver, len(NOISE), 512 * 1024) == NOISE
+        sending.result()
+        assert sender.tls._ring is not None
+        assert receiver.tls._records is not None
+    for sender, receiver in [(client, server), (server, client)]:
+        send(sender, b"and a little")
+        assert receive(receiver, 12) == b"and a little"
+        assert nothing_there(receiver) and not receiver.input_ready()
+    client.close()
+    assert receive_all(server)[0] == b""
+
+
 def test_queue_sends_nothing_by_itself(pair):
     client, server = pair
     client.queue(b"one ", bytearray(b"two "), memoryview(b"three"))

@@ -20,7 +20,7 @@ CHUNKS = pytest.mark.parametrize("chunk", [1, 5, 1000, PIECE])
 
 def carry(source: TlsPipe, target: TlsPipe, chunk: int = PIECE) -> int:
     """What the network does; returns how many bytes it carried."""
-    data = source.outgoing()
+    data = bytes(source.outgoing())
     for at in range(0, len(data), chunk):
         target.feed(data[at : at + chunk])
     return len(data)
@@ -52,10 +52,19 @@ class Pair:
         shake_hands(self.client, self.server, chunk)
         assert read(self.client) == b""  # tickets come first
 
+    def expect_much(self) -> None:
+        for pipe in (self.client, self.server):
+            assert pipe.expect_much_input()
+            pipe.expect_much_output()
 
-@pytest.fixture
-def pair(client_context, server_context):
-    return Pair(client_context, server_context)
+
+@pytest.fixture(params=["little", "much"])
+def pair(request, client_context, server_context):
+    """Before and after much was expected: all has to be the same."""
+    made = Pair(client_context, server_context)
+    if request.param == "much":
+        made.expect_much()
+    return made
 
 
 @CHUNKS
@@ -71,7 +80,7 @@ def test_any_chunking(client_context, server_context, chunk):
 
 def test_chunks_that_complete_nothing_are_nothing_yet(pair):
     pair.client.write(b"hello")
-    record = pair.client.outgoing()
+    record = bytes(pair.client.outgoing())
     for at in range(len(record) - 1):
         pair.server.feed(record[at : at + 1])
         assert read(pair.server) == b""
@@ -166,7 +175,7 @@ def test_an_end_in_order(pair, sender):
     if sender == "server":
         one, other = other, one
     one.write(b"last words")
-    goodbye = one.outgoing() + one.close()
+    goodbye = bytes(one.outgoing()) + one.close()
     other.feed(goodbye)
     assert read(other) == b"last words"
     for _ in range(2):
@@ -182,7 +191,7 @@ def test_an_end_in_order(pair, sender):
 
 def test_an_end_in_order_and_the_networks_at_once(pair):
     pair.client.write(b"last words")
-    pair.server.feed(pair.client.outgoing() + pair.client.close())
+    pair.server.feed(bytes(pair.client.outgoing()) + pair.client.close())
     pair.server.feed_eof()
     assert read(pair.server, 5) == b"last "
     assert read(pair.server, 50) == b"words"
@@ -196,7 +205,7 @@ def test_a_cut_is_no_end(pair, kept):
     pair.client.write(b"whole")
     carry(pair.client, pair.server)
     pair.client.write(b"never complete")
-    pair.server.feed(pair.client.outgoing()[:kept])
+    pair.server.feed(bytes(pair.client.outgoing())[:kept])
     pair.server.feed_eof()
     assert read(pair.server) == b"whole"
     for _ in range(2):
@@ -237,7 +246,7 @@ def test_a_damaged_record(pair, at):
 
 def test_a_replayed_record(pair):
     pair.client.write(b"once")
-    record = pair.client.outgoing()
+    record = bytes(pair.client.outgoing())
     pair.server.feed(record)
     assert read(pair.server) == b"once"
     pair.server.feed(record)

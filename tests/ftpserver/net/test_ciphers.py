@@ -8,6 +8,7 @@ import pytest
 
 from ftpserver.net import ciphers
 from ftpserver.net.tls import ensure_key, make_context
+from ftpwire import openssl
 from ftpwire.tls import TlsPipe
 
 AES = "processor : 0\nflags : fpu vme aes avx2\n"
@@ -25,6 +26,14 @@ def cpu(tmp_path, monkeypatch):
 
     is_(AES)
     return is_
+
+
+@pytest.fixture(autouse=True)
+def looked_up_anew():
+    """The path of OpenSSL: within a test it may be another."""
+    openssl.path.cache_clear()
+    yield
+    openssl.path.cache_clear()
 
 
 @pytest.fixture
@@ -83,7 +92,7 @@ def test_no_cpuinfo(cpu, context, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("known", [((3, 0), (3, 1)), ((4, 0), (5, 0))], ids=["newer", "older"])
 def test_a_python_whose_objects_are_not_known(cpu, context, monkeypatch, known):
-    monkeypatch.setattr(ciphers, "_KNOWN", known)
+    monkeypatch.setattr(openssl, "_KNOWN", known)
     before = offered(context)
     assert not ciphers.prefer_fast(context)
     assert offered(context) == before
