@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import click
+import msgspec
 
 from ftpclient.cli import find_criteria, records, render
 from ftpclient.cli.app import App, UsageError
@@ -38,7 +40,7 @@ _DAY, _MINUTE = 86_400, 60
 @click.option(
     "-size",
     metavar="[+-]N",
-    help="Match files larger (+10M) or smaller (-10M); N in bytes, or with K, M or G.",
+    help="Match files larger (+10M) or smaller (-10M); N is in bytes, unless with K, M or G.",
 )
 @click.option(
     "-mtime", "days", metavar="[+-]N", help="Match what changed N days ago; -7: in the last 7 days."
@@ -102,7 +104,8 @@ def find_command(
 ) -> None:
     """Find files and directories.
 
-    All tests must match. -delete removes what was found after the search, contents before their
+    All tests must match. Results are sorted by name, each directory before its contents, and begin
+    with PATH as given. -delete removes what was found after the search, contents before their
     directory, and keeps directories that are not empty.
     """
     shown = _Shown(app, long=long, zero=zero, at_the_end=delete)
@@ -126,14 +129,21 @@ def find_command(
         raise UsageError(f"find: {error}") from None
     if newer is not None:
         wanted.append(find_criteria.newer_than(app.client.stat(newer, follow=True).mtime_ns))
-    depths = (mindepth or 0, maxdepth)
+    search = partial(
+        _Finding,
+        *(app, wanted),
+        depths=(mindepth or 0, maxdepth),
+        empty=empty,
+        left_out=patterns,
+        in_order=not delete,  # a removal has an order of its own
+    )
     if not delete:
-        finding = _Finding(app, wanted, shown.show, depths=depths, empty=empty, left_out=patterns)
+        finding = search(shown.show)
         status = for_each(app, tops or (".",), finding.look, shown.tops_of)
         raise_for(status or finding.failures.exit_code)
         return
     with closing(Removal(app)) as removal:
-        finding = _Finding(app, wanted, removal.add, depths=depths, empty=empty, left_out=patterns)
+        finding = search(removal.add)
         status = for_each(app, tops or (".",), finding.look, shown.tops_of)
         shows = (printed or long or zero or app.verbose) and not app.as_json
         removal.run(shown.show if shows else None)
@@ -141,7 +151,7 @@ def find_command(
 
 
 class _Shown:
-    """The output of `find`. In the shell, paths are shown relative if PATH was typed so.
+    """The output of `find`. Paths begin with PATH as it was typed, as in find(1).
 
     Args:
         at_the_end: True if results are printed after the search, not as they come.
@@ -158,9 +168,8 @@ class _Shown:
     def tops_of(self, app: App, word: str) -> list[RemotePath]:
         """Return the starting points that a word matches."""
         found = app.client.glob(app.pattern(word))
-        if app.interactive:  # scripts expect absolute paths
-            names = {path: as_typed(app, word, path) for path in found}
-            self._tops = self._tops | names if self._at_the_end else names
+        names = {path: as_typed(app, word, path) for path in found}
+        self._tops = self._tops | names if self._at_the_end else names
         return found
 
     def name(self, path: RemotePath) -> bytes:
@@ -192,10 +201,12 @@ class _Shown:
 
 
 class _Finding:
-    """The search of `find`. Results are passed on as they come, not stored.
+    """The search of `find`.
 
     Args:
         found: A function to call for each path that passes all tests.
+        in_order: True to sort the paths of each starting point by name, a directory before its
+            contents; many are sorted on disk. False to pass them on as the server lists them.
         empty: True for empty files and empty directories only.
         left_out: Patterns of entries that are skipped, with their contents.
     """
@@ -209,7 +220,9 @@ class _Finding:
         depths: tuple[int, int | None],
         empty: bool,
         left_out: Patterns,
+        in_order: bool,
     ) -> None:
+        self._in_order = in_order
         self._left_out = left_out
         self._app = app
         self._wanted = wanted
@@ -220,57 +233,70 @@ class _Finding:
 
     def look(self, top: RemotePath) -> None:
         """Search a path and everything below it."""
-        entry = self._app.client.stat(top)
-        if self._empty:
-            self._look_for_empty(top, entry)
-            return
-        self._offer(top, entry, 0)
-        if entry.type == "dir" and self._most != 0:
-            for path, found, depth in self._below(top):
-                self._offer(path, found, depth)
+        entry = self._app.client.stat(top, digest=self._app.as_json)
+        if not self._empty:
+            found = self._all(top, entry)
+        elif entry.type == "dir":
+            found = self._empty_below(top, entry)
+        else:
+            found = iter([(top, entry, 0)] if entry.type == "file" and not entry.size else [])
+        meeting = self._meeting(found)
+        if self._in_order:
+            # as 0 is in no name, a directory is followed by its contents
+            meeting = spool.sort(meeting, lambda one: one.path.replace(b"/", b"\0"))
+        for one in meeting:
+            self._found(RemotePath(one.path), one)
 
-    def _look_for_empty(self, top: RemotePath, entry: Entry) -> None:
+    def _meeting(self, found: Iterator[tuple[RemotePath, Entry, int]]) -> Iterator[Entry]:
+        """Yield what passes all tests, with absolute paths."""
+        for path, entry, depth in found:
+            if depth < self._least or (self._most is not None and depth > self._most):
+                continue
+            if all(meets(path, entry) for meets in self._wanted):
+                yield msgspec.structs.replace(entry, path=path)
+
+    def _all(self, top: RemotePath, entry: Entry) -> Iterator[tuple[RemotePath, Entry, int]]:
+        yield top, entry, 0
+        if entry.type == "dir" and self._most != 0:
+            yield from self._below(top)
+
+    def _empty_below(
+        self, top: RemotePath, entry: Entry
+    ) -> Iterator[tuple[RemotePath, Entry, int]]:
         """Search with -empty, which needs a directory's contents before it can be tested."""
-        if entry.type != "dir":
-            if not entry.size and entry.type == "file":
-                self._offer(top, entry, 0)
-            return
         walk = walking(self._left_out)
         complain = complain_about(self._app, top, self.failures, walk)
+        digest = self._app.as_json
         with closing(spool.Table(Entry)) as waiting:  # directories not listed yet
             waiting[b""] = entry
-            for directory, entries in self._app.client.walk(top, on_problem=complain):
+            blocks = self._app.client.walk(top, digest=digest, on_problem=complain)
+            for directory, entries in blocks:
                 mine = waiting.pop(directory)  # None: not its first part
                 here = paths.child(top, directory) if directory else top
                 depth = directory.count(b"/") + 1 if directory else 0
                 if mine is not None and not entries:
-                    self._offer(here, mine, depth)
+                    yield here, mine, depth
                 for one in walk.selected(directory, entries):
                     if one.type == "dir":
                         waiting[directory + b"/" + one.path if directory else one.path] = one
                     elif one.type == "file" and not one.size:
-                        self._offer(paths.child(here, one.path), one, depth + 1)
+                        yield paths.child(here, one.path), one, depth + 1
 
     def _below(self, top: RemotePath) -> Iterator[tuple[RemotePath, Entry, int]]:
-        client = self._app.client
+        client, digest = self._app.client, self._app.as_json
         walk = walking(self._left_out)
         complain = complain_about(self._app, top, self.failures, walk)
         if self._most == 1:  # a single listing is enough
-            for entry in walk.selected(b"", client.list_dir(top, on_problem=complain)):
+            listing = client.list_dir(top, digest=digest, on_problem=complain)
+            for entry in walk.selected(b"", listing):
                 yield paths.child(top, entry.path), entry, 1
             return
-        for directory, entries in walk.through(client.walk(top, on_problem=complain)):
+        blocks = client.walk(top, digest=digest, on_problem=complain)
+        for directory, entries in walk.through(blocks):
             above = paths.child(top, directory) if directory else top
             depth = directory.count(b"/") + 2 if directory else 1
             for entry in entries:
                 yield paths.child(above, entry.path), entry, depth
-
-    def _offer(self, path: RemotePath, entry: Entry, depth: int) -> None:
-        if depth < self._least or (self._most is not None and depth > self._most):
-            return
-        if not all(meets(path, entry) for meets in self._wanted):
-            return
-        self._found(path, entry)
 
 
 # tree ---------------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ class Sum(msgspec.Struct):
     is_file: bool = False
 
 
+def _after_contents(one: Sum) -> object:
+    """Return the key of the default order: that of `find`, but a directory after its contents."""
+    # no byte of a name is 0, so what is in a directory sorts before its own end, the 1
+    return not one.path, one.path.replace(b"/", b"\0") + b"\1"
+
+
 _ORDERS: dict[str, Callable[[Sum], object]] = {
     "name": lambda one: one.path,
     "size": lambda one: (-one.size, one.path),
@@ -86,7 +92,7 @@ def du_command(
 ) -> None:
     """Sum up the sizes of files below directories.
 
-    Prints a directory after its contents. Excluded files are in no sum.
+    Sorted by name, and a directory is printed after its contents. Excluded files are in no sum.
     """
     failures = Summary()
     whole = Sum(b"")
@@ -104,7 +110,8 @@ def du_command(
         blocks = walk.through(app.client.walk(path, on_problem=complain))
         sums = added_up(blocks, separate=separate, files=everything)
         shown = (one for one in counted(sums) if most is None or one.depth <= most)
-        for one in shown if order is None else spool.sort(shown, _ORDERS[order], kind=Sum):
+        key = _after_contents if order is None else _ORDERS[order]
+        for one in spool.sort(shown, key, kind=Sum):
             tell(paths.child(path, one.path) if one.path else path, one)
 
     def counted(sums: Iterable[Sum]) -> Iterator[Sum]:

@@ -11,6 +11,7 @@ import pytest
 
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.removal import Removal
+from ftpclient.connection.connection import Connection
 from ftpclient.shell.running import run_line
 
 
@@ -514,6 +515,31 @@ def test_what_is_empty(run, partly_empty, words, found):
     assert (status, set(out)) == (0, found)
 
 
+def test_results_are_sorted_and_a_directory_comes_before_its_contents(run, files):
+    for name in ("b/z", "b/a/x", "b!/f", "a/f", "Z", "b\x01"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).touch()
+    for number in range(150):
+        (files / "b" / f"d{number:03}" / "sub").mkdir(parents=True)
+    many = [f"./b/d{number:03}{name}" for number in range(150) for name in ("", "/sub")]
+    expected = [".", "./Z", "./a", "./a/f", "./b", "./b/a", "./b/a/x", *many, "./b/z"]
+    expected += ["./b\\x01", "./b!", "./b!/f"]
+    assert run("find") == (0, expected, "")
+    assert run("find --json -type f")[1] == [
+        line for line in run("find --json")[1] if '"type": "file"' in line
+    ]
+    empty = [path for path in expected if path.endswith(("/sub", "Z", "/f", "/x", "/z", "x01"))]
+    assert run("find -empty") == (0, empty, "")
+
+
+def test_json_has_the_stored_digests(user):
+    user.run("mkdir", "/d")
+    user.run("put", "-", "/d/f", given=b"x")
+    lines = ("ls /d", "find /d -type f", "find /d -type f -maxdepth 1", "find /d/f")
+    digests = [user.run(*line.split(), "--json").records[-1]["digest"] for line in lines]
+    assert digests[0] and digests == digests[:1] * 4
+
+
 def test_an_empty_place_to_begin_at(run, partly_empty):
     assert run("find /e/empty /e/full/none /e/full/one -empty")[1] == ["/e/empty", "/e/full/none"]
 
@@ -575,8 +601,6 @@ def test_what_has_changed_since_it_was_found_stays(run, partly_empty, monkeypatc
 
 
 def test_thousands_are_removed_without_a_round_trip_for_each(app, run, files, monkeypatch):
-    from ftpclient.connection.connection import Connection
-
     for number in range(1000):
         (files / f"file{number}").touch()
     waits = []

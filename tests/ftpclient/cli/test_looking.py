@@ -108,11 +108,18 @@ def test_listing_options(user):
     assert first.startswith("-rw-r--r--") and first.endswith(" a") and " 3 " in first
 
 
-def test_find_prints_absolute_paths_outside_of_the_shell(user):
-    """Scripts rely on it."""
+def test_find_prints_paths_as_they_were_given(user):
     (user.on_server / "d").mkdir()
-    for words in ((), (".",), ("d", "."), ("./d",)):
-        assert {line[0] for line in user.run("find", *words).lines} == {"/"}
+    (user.on_server / "d" / "f").touch()
+    for words, shown in (
+        ((), [".", "./d", "./d/f"]),
+        ((".",), [".", "./d", "./d/f"]),
+        (("d", "/d"), ["d", "d/f", "/d", "/d/f"]),
+        (("./d",), ["./d", "./d/f"]),
+        (("-type", "f", "-delete", "-print"), ["./d/f"]),
+    ):
+        assert user.run("find", *words).lines == shown
+    assert [one["path"] for one in user.run("find", "d", "--json").records] == ["/d"]
 
 
 @pytest.mark.parametrize(
