@@ -164,7 +164,7 @@ def test_examples_are_lines_that_parse(program):
                 while isinstance(command, click.Group):
                     if command is remote and rest[0] in ("completion", "batch", "connect"):
                         ctx.obj.interactive = False
-                    if command is remote and rest[0] in ("login", "register"):
+                    if command is remote and rest[0] in ("login", "logout", "register"):
                         ctx.obj.interactive = False
                     name, found, rest = command.resolve_command(ctx, rest)
                     assert found is not None, line

@@ -70,6 +70,8 @@ _WITHOUT_JSON = frozenset({"connect", "edit", "less", "pwd"})
 """Commands whose help doesn't list --json: they print nothing, or one line."""
 _ONLY_LISTED_INSIDE = frozenset({"help", "pwd"})
 """Commands that the help lists inside the shell only."""
+_UNLISTED = frozenset({"forget"})
+"""Commands that exist for old scripts: neither listed nor completed."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
@@ -179,7 +181,7 @@ class CommandGroup(RootGroup):
         formatter.write_text(f"Other names: {others}.")
 
     def listed(self, ctx: click.Context) -> list[str]:
-        unlisted = frozenset() if in_shell(ctx) else _ONLY_LISTED_INSIDE
+        unlisted = _UNLISTED if in_shell(ctx) else _UNLISTED | _ONLY_LISTED_INSIDE
         return [name for name in super().listed(ctx) if name not in unlisted]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:

@@ -83,7 +83,7 @@ PAGES: dict[str, Page] = {
                 "passwd token whoami": "Manage password and tokens; show the name.",
             },
             "Servers": {
-                "connect discover forget": "Start a shell; find servers; forget a key.",
+                "connect discover": "Start a shell; find servers.",
                 "status servers": "Show the connection; list saved servers.",
                 "open close bookmark": "Switch servers; save this place.",
             },
@@ -378,6 +378,7 @@ PAGES: dict[str, Page] = {
     ),
     "logout": Page(
         arguments={"SERVER": "A saved server (default: the default server)."},
+        examples=(("ftp logout --forget files", "Delete all that is saved about a server."),),
         see_also=("login", "servers", "token"),
     ),
     "register": Page(
@@ -385,7 +386,10 @@ PAGES: dict[str, Page] = {
         examples=(("ftp register bob@example.com --invite CODE", "Use an invitation."),),
         see_also=("login",),
     ),
-    "servers": Page(see_also=("login", "discover", "bookmark")),
+    "servers": Page(
+        examples=(("ftp servers --new-key files", "Accept another key of a server you trust."),),
+        see_also=("login", "logout", "discover", "bookmark"),
+    ),
     "forget": Page(arguments=_SERVER, see_also=("servers",)),
     "discover": Page(see_also=("connect", "servers")),
     "token": Page(see_also=("login", "logout")),

@@ -123,6 +123,10 @@ class SavedTokens:
         with self._file.changing() as contents:
             contents.tokens[str(address)] = saved
 
+    def addresses(self) -> list[ServerAddress]:
+        """Return all addresses with a token."""
+        return [ServerAddress.parse(address) for address in self._file.read().tokens]
+
     def forget(self, address: ServerAddress) -> None:
         """Delete the token for an address, if there is one."""
         with self._file.changing() as contents:

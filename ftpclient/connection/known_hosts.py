@@ -79,7 +79,7 @@ class KnownHosts:
             raise HostKeyChanged(
                 f"{endpoint}: THE SERVER'S KEY HAS CHANGED: it is {fingerprint}, and was {pinned}. "
                 "The connection may be intercepted. If you know why it changed: "
-                f"ftp forget {endpoint}, or give the right key with --accept-key"
+                f"ftp servers --new-key {endpoint}, or give the right key with --accept-key"
             )
 
 

@@ -123,6 +123,19 @@ class SavedServers:
         with self._file.changing() as contents:
             del contents.servers[_saved_as(name, contents)]
 
+    def forget(self, address: ServerAddress) -> list[str]:
+        """Remove all names of a user at a server. Return them.
+
+        If one of them was the default, there is none afterwards.
+        """
+        with self._file.changing() as contents:
+            names = [name for name, one in contents.servers.items() if one.address == str(address)]
+            for name in names:
+                del contents.servers[name]
+            if contents.default not in contents.servers:
+                contents.default = None
+        return names
+
     def default_name(self) -> str | None:
         """Return the name of the default, or its address; None if there is none."""
         contents = self._file.read()

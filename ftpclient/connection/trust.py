@@ -185,7 +185,7 @@ def issuer_of(certificate: dict[str, Any]) -> str:
 
 def _remedy(endpoint: str) -> str:
     return (
-        f"If you know why it changed: ftp forget {endpoint}, or give the right key with "
+        f"If you know why it changed: ftp servers --new-key {endpoint}, or give the right key with "
         "--accept-key"
     )
 

@@ -180,11 +180,11 @@ def test_a_changed_key(start_server):
         alice.options = options
         complaint = told(alice.run("ls", status=9))
         assert "CHANGED" in complaint and key in complaint
-        assert f"ftp forget {second.address}" in complaint
+        assert f"ftp servers --new-key {second.address}" in complaint
     assert told_as_json(alice, "ls", status=9)["error"] == "host-key-changed"
     assert "logged in" not in second.log and "refused" not in second.log  # no password went out
 
-    alice.run("forget", second.address)
+    alice.run("servers", "--new-key", second.address)
     assert alice.run("cat", "kept").out == b"kept"
 
 

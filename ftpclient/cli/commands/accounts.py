@@ -15,6 +15,7 @@ from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import remote_command
 from ftpclient.cli.reachable import servers_in_reach
 from ftpclient.connection.credentials import PASSWORD, SavedToken, SavedTokens
+from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.connection.servers import ENVIRONMENT, SavedServers, check_name, choose, key_of
 from ftpwire.command_help import Group
 from ftpwire.errors import CommandError, FtpError, LoginRefused, NotFound
@@ -23,6 +24,7 @@ from ftpwire.units import iso, parse_duration
 
 if TYPE_CHECKING:
     from ftpclient.client import Client
+    from ftpclient.connection.addresses import ServerAddress
     from ftpwire.messages import TokenInfo
 
 
@@ -210,20 +212,50 @@ def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done:
 @remote_command("logout")
 @click.argument("server", metavar="[SERVER]", required=False)
 @click.option("--local", is_flag=True, help="Delete the local token without contacting the server.")
-def logout_command(app: App, server: str | None, local: bool) -> None:
+@click.option("--forget", is_flag=True, help="Delete the saved server and its key, too.")
+def logout_command(app: App, server: str | None, local: bool, forget: bool) -> None:
     """Revoke and delete the saved token of a server.
 
-    The server stays saved.
+    The server stays saved, unless you use --forget: then its names, its key and that it was the
+    default are deleted, too.
     """
     _server(app, server)
     tokens = SavedTokens()
     saved = tokens.get(app.address)
-    if saved is None:
-        raise NotFound(f"{app.address}: no token is saved")
-    if not local:
-        _revoke_saved(app, saved)
-    tokens.forget(app.address)
-    app.tell_done(f"logged out of {app.address}", "logout", server=str(app.address), token=saved.id)
+    if saved is not None:
+        if not local:
+            _revoke_saved(app, saved)
+        tokens.forget(app.address)
+    forgot = forget and _forget_server(app.address)
+    if saved is None and not forgot:
+        raise NotFound(f"{app.address}: {'nothing' if forget else 'no token'} is saved")
+    app.tell_done(
+        f"logged out of {app.address}" + "; nothing is saved about it" * forget,
+        "logout",
+        server=str(app.address),
+        **{} if saved is None else {"token": saved.id},
+    )
+
+
+def _forget_server(address: ServerAddress) -> bool:
+    """Delete the names of a server, and its key. Return False if neither was saved.
+
+    The key stays while another user at the same server is saved.
+    """
+    servers = SavedServers()
+    names = servers.forget(address)
+    others = [one.address for _, one, _ in servers.all()] + SavedTokens().addresses()
+    if any(other.endpoint == address.endpoint for other in others):
+        return bool(names)
+    return KnownHosts().remove(address.endpoint) or bool(names)
+
+
+def forget_key(app: App, server: str) -> None:
+    """Delete the saved key of a server. Raises NotFound, BadAddress."""
+    endpoint = choose(server).address.endpoint
+    if not KnownHosts().remove(endpoint):
+        raise NotFound(f"{endpoint}: no key is saved")
+    app.tell_done(f"forgot the key of {endpoint}", "forget", server=endpoint)
 
 
 def _revoke_saved(app: App, saved: SavedToken) -> None:
@@ -244,10 +276,20 @@ def _revoke_saved(app: App, saved: SavedToken) -> None:
 @remote_command("servers")
 @click.option("--default", "chosen", metavar="NAME", help="Make NAME the default server.")
 @click.option(
-    "--remove", metavar="NAME", help="Remove a saved server (its token stays valid; use logout)."
+    "--remove",
+    metavar="NAME",
+    help="Remove a saved name; `logout --forget` removes all about a server.",
 )
-def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
-    """List saved servers."""
+@click.option(
+    "--new-key",
+    metavar="NAME",
+    help="Delete the saved key of a server; the next connection asks about its new one.",
+)
+def servers_command(app: App, chosen: str | None, remove: str | None, new_key: str | None) -> None:
+    """List saved servers.
+
+    Find out why a server's key has changed before you use --new-key.
+    """
     saved = SavedServers()
     if chosen is not None:
         saved.make_default(chosen)
@@ -255,7 +297,9 @@ def servers_command(app: App, chosen: str | None, remove: str | None) -> None:
     if remove is not None:
         saved.remove(remove)
         app.tell_done("", "server-remove", name=remove)
-    if chosen is not None or remove is not None:
+    if new_key is not None:
+        forget_key(app, new_key)
+    if not (chosen is None and remove is None and new_key is None):
         return
     for name, server, is_default in saved.all():
         path = saved.start_of(name)

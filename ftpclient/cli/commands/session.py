@@ -1,4 +1,4 @@
-"""Commands about the connection: connect (the shell), batch, forget (a server's key)."""
+"""Commands about the connection: connect (the shell), batch, and the old command forget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ftpclient.cli import locations
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.group import local_paths, raise_for, remote_command, saved_servers
 from ftpclient.cli.reachable import servers_in_reach
-from ftpwire.errors import NotFound
 
 
 @remote_command("connect")
@@ -59,15 +58,7 @@ def _instead(location: locations.Location, more: Sequence[str]) -> str:
 @remote_command("forget")
 @click.argument("server", metavar="SERVER", shell_complete=saved_servers)
 def forget_command(app: App, server: str) -> None:
-    """Delete the saved key of a server.
+    """Delete the saved key of a server, as `servers --new-key` does."""
+    from ftpclient.cli.commands.accounts import forget_key
 
-    The next connection asks whether to trust the key that the server has then. Find out first why
-    the key has changed.
-    """
-    from ftpclient.connection.known_hosts import KnownHosts
-    from ftpclient.connection.servers import choose
-
-    endpoint = choose(server).address.endpoint
-    if not KnownHosts().remove(endpoint):
-        raise NotFound(f"{endpoint}: no key is saved")
-    app.tell_done(f"forgot the key of {endpoint}", "forget", server=endpoint)
+    forget_key(app, server)

@@ -151,7 +151,8 @@ def test_nothing_there(user):
 
 
 def test_a_server_that_was_never_known_can_not_be_forgotten(user):
-    told(user.run("forget", "elsewhere:1", status=5))
+    for words in (("forget",), ("servers", "--new-key"), ("logout", "--forget")):
+        told(user.run(*words, "elsewhere:1", status=5))
 
 
 # 6: not permitted --------------------------------------------------------------------------

@@ -161,6 +161,7 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     run(["token", "revoke", listed[0]["id"]])
     run(["login", address, "--name", "home"])
     run(["logout"])
+    run(["logout", "--forget", "other.example"], fails=True)
     run(["servers", "--remove", "home"])
     run(["--password-stdin", "passwd"], given=b"secret\nother-secret\n")
 
@@ -173,6 +174,7 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     run(["edit", "edited"], fails=True)
     monkeypatch.setattr(KnownHosts, "remove", lambda *_: True)
     run(["forget", "files.example"])
+    run(["servers", "--new-key", "files.example"])
     user.password = "correct-horse"
     run(["register", f"carol@{user.server}", "--no-save"])
     run(["register", f"dave@{user.server}"])

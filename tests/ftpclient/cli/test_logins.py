@@ -79,6 +79,54 @@ def test_logout_without_the_server(alice, place, start_server):
     assert not tokens_of(alice)
 
 
+def saved_about(user: CommandLine) -> set[str]:
+    """The files of this user's client in which the server's name is."""
+    directory = config(user, ".")
+    port = user.server.rpartition(":")[2]
+    return {one.name for one in directory.iterdir() if f":{port}" in one.read_text()}
+
+
+def test_logout_forget_leaves_nothing(alice, place):
+    alice.run("login", place, "--name", "mine")
+    bare(alice).run("-s", "mine", "-c", "bookmark docs")
+    assert saved_about(alice) == {"servers.json", "tokens.json", "known_hosts"}
+    bare(alice).run("logout", "--forget", "docs")
+    assert not saved_about(alice) and not bare(alice).run("servers").lines
+    assert json.loads(config(alice, "servers.json").read_text())["default"] is None
+    assert "nothing is saved" in bare(alice).run("logout", "--forget", place, status=5).complaint
+    alice.run("login", place)  # the token itself was revoked
+    assert len(bare(alice).run("token", "list").lines) == 1
+
+
+def test_logout_forget_keeps_what_others_use(alice, place):
+    """The key of a server with another user, and the other servers."""
+    alice.running.accounts.add("bob", "secret")
+    alice.run("login", place, "--name", "mine")
+    replace(alice, name="bob").run("login", f"bob@{alice.server}", "--name", "his", "--default")
+    bare(alice).run("logout", "--forget", "--local", "mine")
+    (left,) = bare(alice).run("--json", "servers").records
+    assert (left["name"], left["default"]) == ("his", True)
+    assert bare(alice).run("whoami").lines == ["bob"]
+
+
+def test_logout_forget_without_the_server(alice, place, start_server):
+    alice.run("login", place)
+    start_server.finish(alice.running)
+    bare(alice).run("logout", "--forget", status=4)
+    assert saved_about(alice) == {"servers.json", "tokens.json", "known_hosts"}
+    bare(alice).run("logout", "--forget", "--local")
+    assert not saved_about(alice)
+
+
+@pytest.mark.parametrize("words", [("servers", "--new-key"), ("forget",)])
+def test_a_saved_key_is_replaced(alice, place, words):
+    alice.run("login", place, "--name", "mine")
+    bare(alice).run(*words, "mine")
+    bare(alice).run("whoami", status=9)
+    assert bare(alice).run("--accept-new", "whoami").lines == ["alice"]
+    assert bare(alice).run("servers").lines == [f"mine  {place}  (default)"]
+
+
 def test_a_revoked_token_falls_back_to_netrc(alice, place):
     alice.run("login", place)
     root = str(alice.running.settings.root)

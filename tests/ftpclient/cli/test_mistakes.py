@@ -117,6 +117,8 @@ def test_one_line_says_what_to_do(run, words, told):
         ["login", "{}"],
         ["register", "{}"],
         ["forget", "{}"],
+        ["logout", "--forget", "{}"],
+        ["servers", "--new-key", "{}"],
         ["get", "{}:/d"],
         ["put", "f", "{}:/d"],
         ["sync", "a", "{}:/d"],

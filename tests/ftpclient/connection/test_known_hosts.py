@@ -110,7 +110,7 @@ def test_checking(hosts):
     with pytest.raises(HostKeyChanged) as caught:
         hosts.check("host:1", OTHER)
     assert PIN in str(caught.value) and OTHER in str(caught.value)
-    assert "ftp forget host:1" in str(caught.value)
+    assert "ftp servers --new-key host:1" in str(caught.value)
     assert caught.value.exit_code == UnknownHost.exit_code == 9
 
 

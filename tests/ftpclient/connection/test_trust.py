@@ -249,7 +249,7 @@ def test_an_impostor_of_a_verified_server_gets_no_password(
     site.again(new_key=True)  # a self-signed certificate
     with pytest.raises(HostKeyChanged) as caught:
         visit(site, hosts, ca=authority.file, accept_new=accept_new, ask=lambda *_: True)
-    assert f"ftp forget {site.endpoint}" in str(caught.value)
+    assert f"ftp servers --new-key {site.endpoint}" in str(caught.value)
     assert log_ins == []
     assert hosts.get(site.endpoint) == CA
     visit(site, hosts, fingerprint=site.server.fingerprint)
