@@ -327,7 +327,10 @@ def mv_command(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Move or rename files and directories on the server."""
+    """Move or rename files and directories on the server.
+
+    `mv a b` moves a into b if b is a directory; with -T it fails then.
+    """
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
     changes = Changes(app, "move")
@@ -396,7 +399,10 @@ def cp_command(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Copy files and directories on the server."""
+    """Copy files and directories on the server.
+
+    `cp -r a b` copies a as b, and once b exists as b/a; with -T it always copies it as b.
+    """
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None
     changes = Changes(app, "copy")

@@ -20,7 +20,10 @@ from ftpwire.foreground import run_program
 @remote_command("cd")
 @click.argument("directory", cls=RemoteArgument, default="/", metavar="[DIR]")
 def cd_command(app: App, directory: str) -> None:
-    """Change the remote directory."""
+    """Change the remote directory.
+
+    Without DIR, change to /, which is your home on the server.
+    """
     client = app.client
     before = client.cwd
     if directory == "-":
@@ -38,7 +41,10 @@ def cd_command(app: App, directory: str) -> None:
 @remote_command("lcd")
 @click.argument("directory", default="~", metavar="[DIR]")
 def lcd_command(app: App, directory: str) -> None:
-    """Change the local directory."""
+    """Change the local directory.
+
+    Without DIR, change to your home.
+    """
     os.chdir(os.path.expanduser(directory))
 
 

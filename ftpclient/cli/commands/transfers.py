@@ -233,7 +233,8 @@ def put_command(
 ) -> None:
     """Upload files and directories.
 
-    An interrupted upload resumes when you repeat the command. Existing files are replaced.
+    An interrupted upload resumes when you repeat the command. Existing files are replaced. `put -r
+    a b` stores a as b, and once b exists as b/a; with -T it always stores it as b.
     """
     named = operands.split(arguments, directory, exactly, default=".").target_taken(app)
     sources, target = named.sources, named.target
@@ -328,7 +329,8 @@ def get_command(
 ) -> None:
     """Download files and directories.
 
-    An interrupted download resumes when you repeat the command. Existing files are replaced.
+    An interrupted download resumes when you repeat the command. Existing files are replaced. `get
+    -r a b` stores a as b, and once b exists as b/a; with -T it always stores it as b.
     """
     named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target
