@@ -21,7 +21,7 @@ from ftpwire import paths
 from ftpwire.errors import BYTES, CommandError, DiskFull, QuotaExceeded
 from ftpwire.messages import Entry, List, Overwrite, Room, Space
 from ftpwire.paths import Parts, RemotePath
-from ftpwire.units import needed_and_free
+from ftpwire.units import human, needed_and_free
 
 Placed = tuple[bytes, RemotePath]
 """A local source, and its future remote path."""
@@ -39,15 +39,16 @@ def check(room: Room, needed: int, undone: str) -> None:
         DiskFull: The server's disk has less free space.
     """
     held = room.held  # bytes of interrupted uploads: resuming these needs no additional space
+    of_quota = "" if room.total is None else f" of a quota of {human(room.total)}"
     if room.free is not None and needed > room.free + held:
         raise QuotaExceeded(
-            _words(needed, room.free + held, "left", undone),
+            _words(needed, room.free + held, f"free{of_quota}", undone),
             needed=needed,
             free=room.free + held,
             what=BYTES,
         )
     if room.disk_free is not None and needed > room.disk_free + held:
-        raise DiskFull(_words(needed, room.disk_free + held, "left on the server's disk", undone))
+        raise DiskFull(_words(needed, room.disk_free + held, "free on the server's disk", undone))
 
 
 def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
@@ -171,7 +172,7 @@ def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str
         return
     needed -= spared()
     if needed > free:
-        raise DiskFull(_words(needed, free, f"left for {paths.show(place)}", undone))
+        raise DiskFull(_words(needed, free, f"free in {paths.show(place)}", undone))
 
 
 def here_of(directory: bytes, parts: Parts) -> int:
@@ -192,6 +193,6 @@ def _size(path: bytes) -> int:
     return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
 
-def _words(needed: int, free: int, left: str, undone: str) -> str:
+def _words(needed: int, free: int, free_where: str, undone: str) -> str:
     many, few = needed_and_free(needed, free)
-    return f"needs {many}, {few} {left}: {undone}"
+    return f"{many} needed, {few} {free_where}; {undone}"

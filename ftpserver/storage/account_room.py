@@ -111,7 +111,7 @@ def _refuse(connection: Connection, account_id: int, size: int, files: int) -> N
         many, few = needed_and_free(size, free)
         note = f", and {human(beside)} in the trash" if beside else ""
         raise QuotaExceeded(
-            f"{many} needed, {few} of the quota of {human(row.quota)} are free{note}",
+            f"{many} needed, {few} free of a quota of {human(row.quota)}{note}",
             needed=size,
             free=free,
             what=BYTES,

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import click
 
-from ftpclient.cli import moments, records
+from ftpclient.cli import moments, obstacles, records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.chmod_modes import ModeChange
@@ -165,6 +165,10 @@ def touch_command(
     directories = {app.client.resolve(name) for name in names if name.endswith("/")}
 
     def touch(path: RemotePath) -> None:
+        with obstacles.named(app, path):
+            set_or_make(path)
+
+    def set_or_make(path: RemotePath) -> None:
         mtime_ns = time.time_ns() if given is None else given
         try:
             app.client.set_attributes(path, mtime_ns=mtime_ns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ftpclient.cli import locations, operands, operations
+from ftpclient.cli import locations, obstacles, operands, operations
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.commands.browsing import status_of
@@ -56,7 +56,8 @@ def mkdir_command(app: App, names: tuple[str, ...], parents: bool, mode: str) ->
     changes = Changes(app, "mkdir")
 
     def make(path: RemotePath) -> None:
-        app.client.make_dir(path, parents=parents, mode=bits & 0o777)
+        with obstacles.named(app, path, "mkdir -p creates it", existing=""):
+            app.client.make_dir(path, parents=parents, mode=bits & 0o777)
         if bits & stat.S_ISGID:
             app.client.set_attributes(path, setgid=True)
         changes.done(path)
@@ -340,7 +341,8 @@ def mv_command(
             plan.move(source, to, no_clobber=no_clobber)
             return
         try:
-            app.client.move(source, to, overwrite=not no_clobber)
+            with obstacles.named(app, to):
+                app.client.move(source, to, overwrite=not no_clobber)
         except AlreadyExists as error:
             if not no_clobber:
                 raise
@@ -412,9 +414,10 @@ def cp_command(
             plan.copy(source, to, no_clobber=no_clobber, recursive=recursive, links=links)
             return
         try:
-            copied = app.client.copy(
-                source, to, recursive=recursive, overwrite=not no_clobber, links=links
-            )
+            with obstacles.named(app, to):
+                copied = app.client.copy(
+                    source, to, recursive=recursive, overwrite=not no_clobber, links=links
+                )
         except AlreadyExists as error:
             if not no_clobber:
                 raise
@@ -496,10 +499,8 @@ def ln_command(
     def link(text: bytes, place: RemotePath) -> None:
         if into and force:
             names.check(text, paths.name_of(text), place)
-        try:
+        with obstacles.named(app, place, existing="-f replaces it"):
             client.make_link(place, text, overwrite=force)
-        except AlreadyExists:
-            raise AlreadyExists(f"{paths.show(place)}: exists (-f replaces it)") from None
         names.add(text, paths.name_of(text))
         changes.done(place, text)
         if app.verbose and not app.as_json:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from ftpclient.cli import records
+from ftpclient.cli import obstacles, records
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
 from ftpwire import paths
 from ftpwire.command_help import Command
-from ftpwire.errors import CommandError, from_oserror
+from ftpwire.errors import AlreadyExists, CommandError, NotFound, from_oserror
 from ftpwire.foreground import run_program
 
 
@@ -88,12 +88,26 @@ def lmkdir_command(app: App, names: tuple[str, ...], parents: bool) -> None:
             else:
                 os.mkdir(path)
         except OSError as error:
-            failure = from_oserror(error, paths.show(path))
+            failure = _explained(error, path)
             changes.failed(os.fsencode(path), failure, exit_code=1)
             status = 1
         else:
             changes.done(os.fsencode(path))
     changes.finish(status)
+
+
+def _explained(error: OSError, path: str) -> CommandError:
+    """Return the error of creating a local directory; it names what prevents that."""
+    failure = from_oserror(error, paths.show(path))
+    above = os.path.dirname(path)
+    if isinstance(failure, AlreadyExists):
+        kind = "a directory" if os.path.isdir(path) else "not a directory"
+        return failure.with_text(f"{paths.show(path)}: exists already ({kind})")
+    if isinstance(failure, NotFound):
+        while (further := os.path.dirname(above)) and not os.path.exists(further):
+            above = further
+        return failure.with_text(obstacles.no_directory(paths.show(above), "lmkdir -p creates it"))
+    return failure
 
 
 @remote_command("source")

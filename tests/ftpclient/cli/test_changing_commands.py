@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -250,7 +251,7 @@ def test_touch_with_another_files_time(run, files):
 @pytest.mark.parametrize(
     ("line", "status", "complaint"),
     [
-        pytest.param("touch nope/x", 5, "/nope/x: no such file or directory", id="no-directory"),
+        pytest.param("touch nope/x", 5, "/nope: no such directory", id="no-directory"),
         pytest.param("touch nope/", 5, "/nope: no such file or directory", id="slash"),
         pytest.param("touch broken", 5, "/broken: no such file or directory", id="broken-link"),
         pytest.param("touch -d soon x", 2, None, id="no-date"),
@@ -299,7 +300,11 @@ def test_ln(run, tree):
 
 def test_ln_replaces_only_when_told_to(run, tree):
     (tree / "link").symlink_to("old")
-    assert run("ln -s new link") == (1, "", "ftp: /link: exists (-f replaces it)\n")
+    assert run("ln -s new link") == (
+        1,
+        "",
+        "ftp: /link: exists already (a symbolic link; -f replaces it)\n",
+    )
     assert os.readlink(tree / "link") == "old"
     assert run("ln -sf new link") == (0, "", "")
     assert os.readlink(tree / "link") == "new"
@@ -370,12 +375,50 @@ def test_rmdir_removes_nothing_else(run, tree, line, status, complaint):
 # names --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("mkdir none/x", 5, "/none: no such directory (mkdir -p creates it)"),
+        ("mkdir none/x/y", 5, "/none: no such directory (mkdir -p creates it)"),
+        ("mkdir dir/none/x", 5, "/dir/none: no such directory (mkdir -p creates it)"),
+        ("mkdir file/x", 1, "/file: not a directory"),
+        ("mkdir link/x", 1, "/link: not a directory"),
+        ("mkdir -p file/x", 1, "/file: not a directory"),
+        ("mkdir dir", 1, "/dir: exists already (a directory)"),
+        ("mkdir file", 1, "/file: exists already (a file)"),
+        ("mkdir link", 1, "/link: exists already (a symbolic link)"),
+        ("mkdir /", 1, "/: exists already (your home)"),
+        ("ln -s x file", 1, "/file: exists already (a file; -f replaces it)"),
+        ("ln -s x none/l", 5, "/none: no such directory"),
+        ("ln -s x file/l", 1, "/file: not a directory"),
+        ("touch none/x", 5, "/none: no such directory"),
+        ("touch file/x", 1, "/file: not a directory"),
+        ("cp file none/x", 5, "/none: no such directory"),
+        ("cp none file", 5, "/none: no such file or directory"),
+        ("mv file none/x", 5, "/none: no such directory"),
+        ("mv none/x file", 5, "/none/x: no such file or directory"),
+        ("mv -T file file/x", 1, "/file: not a directory"),
+    ],
+)
+def test_what_prevents_a_creation_is_named(run, files, line, status, said):
+    (files / "dir").mkdir()
+    (files / "file").touch()
+    (files / "link").symlink_to("file")
+    assert run(line) == (status, "", f"ftp: {said}\n")
+
+
+def test_a_new_file_is_touched_without_further_questions(app, run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Client, "find", lambda *what, **how: asked.append(what))
+    assert run("touch new") == (0, "", "") and not asked
+
+
 @pytest.mark.parametrize("line", ["chmod 700 {}", "ln -s x {}/x", "touch {}/x", "rmdir {}"])
 def test_names_are_shown_safely(run, files, line):
     status, out, err = run(line.format("'nope\x1b[31m*'"))
     assert (status, out) == (5, "")
     assert err.startswith("ftp: /nope\\x1b[31m*")
-    assert err.endswith(": no such file or directory\n")
+    assert re.search(r": no such (file or )?directory\n$", err)
 
 
 @pytest.mark.parametrize(

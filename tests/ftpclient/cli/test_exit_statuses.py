@@ -273,7 +273,7 @@ def test_what_is_over_the_limit_is_not_sent_again_and_again(bob, tmp_path):
     with Proxy(bob.server) as proxy:
         far = bob.at(proxy.address)
         for _ in range(3):
-            assert "needs 5.5 MiB" in far.run("sync", tree, ":/tree", status=7).err
+            assert "5.5 MiB needed" in far.run("sync", tree, ":/tree", status=7).err
             far.run("put", tree / "large", "/large", status=7)
         assert proxy.passed("up") < MIB // 16
     assert not (bob.on_server / "large").exists()

@@ -1021,7 +1021,7 @@ def test_what_can_not_fit_is_refused_at_once(start_server, connect, tmp_path):
     write(tmp_path / "here" / "b", "y" * 300)
     write(tmp_path / "here" / "c", "y" * 300)
 
-    with pytest.raises(QuotaExceeded, match="needs 600 B, 400 B left"):
+    with pytest.raises(QuotaExceeded, match="600 B needed, 400 B free of a quota of "):
         client.sync(tmp_path / "here", ":/there")
     assert trees.names(server.settings.root / "alice" / "there") == {b"a"}
     (tmp_path / "here" / "c").unlink()

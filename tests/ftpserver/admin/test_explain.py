@@ -128,7 +128,7 @@ def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed)
     assert record["free"] == 600
     if not allowed:
         assert (record["decided_by"], record["code"]) == ("quota", "quota")
-        assert " 600 B of the quota of 1000 B are free" in record["reason"]
+        assert " 600 B free of a quota of 1000 B" in record["reason"]
     assert accounts.get("alice").held == 400
 
 
@@ -253,7 +253,7 @@ def test_for_people(ftpd, alice, accounts):
     status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
     assert status == 6
     first, room, by, advice = out.splitlines()
-    assert first.startswith("refused: 3.0 GiB needed, 1.0 MiB of the quota of 1.0 MiB are free")
+    assert first.startswith("refused: 3.0 GiB needed, 1.0 MiB free of a quota of 1.0 MiB")
     assert (room, by) == ("space: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
     assert advice == "to change it: ftpd user set alice --quota SIZE"
     assert ftpd("why", "alice", "put", "/new")[:2] == (

@@ -26,7 +26,7 @@ def colours(monkeypatch):
 
 def test_log(columns):
     alice = {"user": "alice", "address": "192.0.2.17"}
-    reason = f"{NAME}: 20.0 MiB needed, 7.0 MiB of the quota of 10.0 MiB are free"
+    reason = f"{NAME}: 20.0 MiB needed, 7.0 MiB free of a quota of 10.0 MiB"
     found = [
         ("login", "ok", alice | {"seconds": 0.012, "details": {"with": "password"}}),
         ("put", "ok", alice | {"path": NAME, "size": 12_345_678, "seconds": 1.5}),

@@ -121,9 +121,9 @@ def test_a_lost_settlement_changes_nothing_of_the_trash(ledger, alice):
 def test_check_room_counts_the_trash_as_free(ledger, alice):
     change(ledger, alice, 1000, 5, 600, 5)
     ledger.check_room(alice, 600)
-    with pytest.raises(QuotaExceeded, match="^601 B needed, 600 B of the quota of 1000 B are "):
+    with pytest.raises(QuotaExceeded, match="^601 B needed, 600 B free of a quota of 1000 B"):
         ledger.check_room(alice, 601)
-    with pytest.raises(QuotaExceeded, match="needed, 0 B of .* free, and 600 B in the trash$"):
+    with pytest.raises(QuotaExceeded, match="needed, 0 B free of .*, and 600 B in the trash$"):
         ledger.reserve(alice, 600)
 
 
