@@ -438,6 +438,7 @@ class Client(BaseClient):
         *,
         recursive: bool = False,
         final: bool = False,
+        file_only: bool = False,
         timeout: float | None = None,
     ) -> Removed:
         """Remove a file, a link, an empty directory, or with ``recursive`` a whole tree.
@@ -447,9 +448,12 @@ class Client(BaseClient):
 
         Args:
             final: True to remove it for good.
+            file_only: True to raise IsADirectory for a directory, even if it is empty. Earlier
+                servers ignore this.
         """
         where = self._resolve(path)
-        return run(verbs.remove(self._ask, where, recursive=recursive, final=final))
+        verb = verbs.remove(self._ask, where, recursive=recursive, final=final, file_only=file_only)
+        return run(verb)
 
     @verb
     def move(

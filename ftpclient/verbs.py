@@ -128,8 +128,10 @@ async def set_attributes(
     await ask(messages.SetAttributes(path, mode, mtime_ns, True, setgid))
 
 
-async def remove(ask: Ask, path: RemotePath, *, recursive: bool, final: bool) -> Removed:
-    return await ask(messages.Remove(path, recursive, final=final))
+async def remove(
+    ask: Ask, path: RemotePath, *, recursive: bool, final: bool, file_only: bool
+) -> Removed:
+    return await ask(messages.Remove(path, recursive, final=final, file_only=file_only))
 
 
 async def move(ask: Ask, source: RemotePath, target: RemotePath, overwrite: Replace | bool) -> None:

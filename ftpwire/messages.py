@@ -1089,8 +1089,10 @@ class Remove(ChangeFor["Removed"], frozen=True, tag="remove"):
         recursive: True to remove a directory with its contents.
         size, mtime_ns: Remove only a file or link that has this size and mtime.
         final: True to bypass the trash.
+        file_only: True to refuse a directory, also an empty one.
 
-    Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``, ``source-changed``.
+    Replies: `Removed`; or `Failed` with ``not-found``, ``not-empty``, ``is-a-directory``,
+    ``source-changed``.
     """
 
     path: Path
@@ -1098,6 +1100,7 @@ class Remove(ChangeFor["Removed"], frozen=True, tag="remove"):
     size: Size | None = None
     mtime_ns: TimeNs | None = None
     final: bool = False
+    file_only: bool = False
 
     @property
     def only_if_same(self) -> bool:

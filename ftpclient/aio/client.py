@@ -610,11 +610,14 @@ class AsyncClient:
         *,
         recursive: bool = False,
         final: bool = False,
+        file_only: bool = False,
         timeout: float | None = None,
     ) -> Removed:
         """Remove a file, a link, an empty directory, or a whole tree; see `Client.remove`."""
         where = self._resolve(path)
-        return await verbs.remove(self._ask, where, recursive=recursive, final=final)
+        return await verbs.remove(
+            self._ask, where, recursive=recursive, final=final, file_only=file_only
+        )
 
     @edge.verb
     async def move(

@@ -1,5 +1,5 @@
-"""What prevents a path from being created: a missing parent, a parent that is no directory, or
-something that exists there already.
+"""The obstacle to creating a path: a missing parent, a parent that is no directory, or something
+that exists there already.
 
 Lives here: finding it out after the server has refused, which names the new path only. Lives
 elsewhere: the commands (commands/changing.py, commands/attributes.py, commands/inside.py).

@@ -23,7 +23,6 @@ from ftpwire.errors import (
     InvalidPath,
     IsADirectory,
     NotADirectory,
-    NotEmpty,
     NotFound,
 )
 from ftpwire.messages import Entry, List, Remove
@@ -57,8 +56,8 @@ class Plan:
         entry = self._app.client.stat(path)
         self._check_removable(path)
         tree = self._look(path, entry)
-        if entry.type == "dir" and not recursive and tree.count > 1:
-            raise NotEmpty(f"{paths.show(path)}: not empty (-r removes its contents)")
+        if entry.type == "dir" and not recursive:
+            raise IsADirectory(f"{paths.show(path)}: is a directory")
         self._tell(PlannedStep("remove", path, entry.type, tree.size, count=tree.count), path)
 
     def move(self, source: RemotePath, to: RemotePath, *, no_clobber: bool) -> None:

@@ -46,6 +46,7 @@ from ftpwire.errors import (
     CommandError,
     DiskFull,
     Forbidden,
+    IsADirectory,
     LoginRefused,
     QuotaExceeded,
     TooMany,
@@ -295,12 +296,7 @@ class Asking:
             nonlocal final
             info = home.stat(target_of(path), follow=False)
             if stat.S_ISDIR(info.st_mode) and not recursive:
-                fd = home.tree.open_dir(paths.split(path))
-                try:
-                    if os.listdir(fd):
-                        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-                finally:
-                    os.close(fd)
+                raise IsADirectory(f"{paths.show(path)}: is a directory")
             if final is None and not _on_one_mount_with_home(home, path):
                 final = "it is on another file system than the home's trash"
 

@@ -63,6 +63,7 @@ class Home(ReadableHome, StagingHome):
         settle: Freed = settle_nothing,
         check: Check | None = None,
         final: bool = False,
+        file_only: bool = False,
         number: int = 0,
     ) -> Tally:
         """Remove a file, a link, an empty directory or a tree; put it into the trash if there is an
@@ -74,12 +75,14 @@ class Home(ReadableHome, StagingHome):
             settle: Settles what became free or went to the trash.
             check: Raises if something in the given state may not be removed.
             final: True to bypass the trash.
+            file_only: True to refuse a directory.
             number: The request's number, which identifies it when it is retried.
 
         Returns:
             A count of what was removed.
 
         Raises:
+            IsADirectory: With ``file_only``.
             OSError: With EXDEV, nothing was removed, because the file system can't move it to
                 staging; it can be removed in place (in_place.py).
             InvalidPath: A file system is mounted there.
@@ -94,6 +97,8 @@ class Home(ReadableHome, StagingHome):
             if check is not None:
                 check(info)
             is_dir = stat.S_ISDIR(info.st_mode)
+            if is_dir and file_only:
+                raise IsADirectory("is a directory")
             if is_dir and recursive:
                 file_systems.refuse_mounts(directory, name, path)
             if self.operation is not None and not final:

@@ -529,6 +529,7 @@ class Workspace:
                     settle=settle,
                     check=same_as(request),
                     final=request.final,
+                    file_only=request.file_only,
                     number=request.number,
                 )
         except OSError as error:

@@ -110,8 +110,8 @@ def drive(request) -> Callable:
             None,
         ),
         (
-            lambda ask: verbs.remove(ask, b"/x", recursive=True, final=False),
-            Remove(b"/x", True),
+            lambda ask: verbs.remove(ask, b"/x", recursive=True, final=False, file_only=True),
+            Remove(b"/x", True, file_only=True),
             Removed(1, 2, 3),
             Removed(1, 2, 3),
         ),

@@ -128,7 +128,12 @@ def rm_command(
             if plan is not None:
                 plan.remove(path, recursive=recursive)
                 return
-            removed = app.client.remove(path, recursive=recursive, final=purge)
+            removed = app.client.remove(
+                path, recursive=recursive, final=purge, file_only=not recursive
+            )
+        except IsADirectory as error:
+            text = f"{paths.show(path)}: is a directory (-r removes it, rmdir an empty one)"
+            raise error.with_text(text) from None
         except NotFound as error:
             if not force:
                 raise

@@ -407,6 +407,22 @@ def test_what_prevents_a_creation_is_named(run, files, line, status, said):
     assert run(line) == (status, "", f"ftp: {said}\n")
 
 
+@pytest.mark.parametrize("option", ["", "-f", "--purge", "--dry-run"])
+def test_rm_refuses_directories(run, files, option):
+    (files / "full" / "empty").mkdir(parents=True)
+    (files / "link").symlink_to("full")
+    for path in ("full", "full/empty"):
+        advice = " (-r removes it, rmdir an empty one)"
+        status, out, err = run(f"rm {option} {path}")
+        assert (status, out) == (1, "")
+        assert err.splitlines()[0] == f"ftp: /{path}: is a directory{advice}"
+    failure = json.loads(run(f"rm {option} full/empty --json")[1].splitlines()[0])
+    assert failure["error"] == "is-a-directory"
+    assert (files / "full" / "empty").is_dir()
+    assert run("rm link; rm -r full/empty; rmdir full")[0] == 0
+    assert not (files / "full").exists() and not (files / "link").is_symlink()
+
+
 def test_a_new_file_is_touched_without_further_questions(app, run, monkeypatch):
     asked = []
     monkeypatch.setattr(Client, "find", lambda *what, **how: asked.append(what))

@@ -57,6 +57,17 @@ def test_a_directory_is_never_the_same(client, files, recursive):
     assert (files / "d").is_dir()
 
 
+def test_file_only_refuses_a_directory(client, there, files):
+    (files / "d").mkdir()
+    for recursive in (False, True):
+        with pytest.raises(IsADirectory):
+            client.connection.ask(Remove(b"/d", recursive, file_only=True))
+    (files / "link").symlink_to("d")
+    for path in (b"/a", b"/link"):
+        client.connection.ask(Remove(path, file_only=True))
+    assert not there.exists() and (files / "d").is_dir() and not (files / "link").is_symlink()
+
+
 def test_what_comes_just_before_it_goes_is_given_back(client, there, files, monkeypatch):
     """Between the look and the removal: it is looked at once more where nobody reaches it."""
     take = StagingHome._discard_through
