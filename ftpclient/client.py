@@ -47,6 +47,7 @@ from ftpwire.errors import (
     InvalidPath,
     IsADirectory,
     NotADirectory,
+    NotAtomic,
     NotFound,
     QuotaExceeded,
 )
@@ -881,9 +882,7 @@ class Client(BaseClient):
                 mode = 0o700  # the upload reports the error
             try:
                 upload.connection.ask(messages.BeginTree(path, mode))
-            except InvalidPath as error:
-                if not str(error).endswith("at once"):
-                    raise  # no directory can be stored there, not even without --atomic
+            except NotAtomic as error:
                 raise advised(error, " (leave --atomic out)") from None
             try:
                 add_all()

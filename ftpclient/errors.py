@@ -127,6 +127,10 @@ class TimedOut(FtpError, TimeoutError):
     number = errno.ETIMEDOUT
 
 
+class TooLong(errors.TooLong, FtpError):
+    pass
+
+
 class CommandError(errors.CommandError, FtpError):
     pass
 
@@ -197,6 +201,10 @@ class NotLoggedIn(errors.NotLoggedIn, Forbidden):
 
 class InvalidPath(errors.InvalidPath, CommandError, OSError):
     number = errno.EINVAL
+
+
+class NotAtomic(errors.NotAtomic, InvalidPath):
+    pass
 
 
 class AlreadyExists(errors.AlreadyExists, CommandError, FileExistsError):

@@ -9,6 +9,7 @@ FtpError
 ├── TrustError              the server's key is not the expected one
 │   └── UnknownHost, HostKeyChanged, UntrustedCertificate
 ├── Interrupted             the user asked to stop (Ctrl-C)
+├── TooLong                 a list is too long to be kept in memory
 └── CommandError            one request failed: the session continues
     └── NotFound, Forbidden, QuotaExceeded, … (below)
 
@@ -312,6 +313,12 @@ class InvalidPath(CommandError):
     code = "invalid-path"
 
 
+class NotAtomic(InvalidPath):
+    """The path can't be replaced in one step, because of its file system."""
+
+    code = "not-atomic"
+
+
 class AlreadyExists(CommandError):
     """Something exists at that path already."""
 
@@ -435,6 +442,15 @@ def _family(base: type[FtpError]) -> dict[str, type[FtpError]]:
 
 
 BY_CODE: dict[str, type[FtpError]] = _family(FtpError)
+
+
+class TooLong(FtpError):
+    """A list that must be in memory as a whole, and for which the server sends more and more."""
+
+    # Defined after BY_CODE: it shares the code of DiskFull, and no peer sends it.
+    code = DiskFull.code
+    exit_code = DiskFull.exit_code
+
 
 FOUND_HERE = (Interrupted, TrustError)
 """Errors that only the side that raises them can find out: never accepted from a peer."""

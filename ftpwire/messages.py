@@ -1257,7 +1257,8 @@ class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
         time_ns: Time when it began, by the server's clock.
         words: The command, as in `Operation`.
         client: The client's ID, as in `Operation`.
-        expires: Time when it is purged, in seconds since 1970; None if it does not expire.
+        expires: Time when it is purged at the latest, in seconds since 1970; None if not known,
+            because the trash was turned off meanwhile, or none of it is left.
         items: Number of items that it changed.
         kept: Number of these that are in the trash now.
         size, files: Bytes and number of files in the trash, as far as they are counted.

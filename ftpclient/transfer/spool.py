@@ -17,7 +17,7 @@ from typing import IO, Any, Generic, TypeVar
 
 import msgspec
 
-from ftpwire.errors import DiskFull, FtpError
+from ftpwire.errors import DiskFull, FtpError, TooLong
 from ftpwire.messages import Entry
 
 _IN_MEMORY = 4 * 1024 * 1024
@@ -62,13 +62,6 @@ def _full() -> SpoolFull:
         f"{tempfile.gettempdir()}: less than 10% free, too little for this long listing "
         "(set TMPDIR to another directory)"
     )
-
-
-class TooLong(FtpError):
-    """A list that must be in memory as a whole, and for which the server sends more and more."""
-
-    code = DiskFull.code
-    exit_code = DiskFull.exit_code
 
 
 def held(items: Iterable[_Item], size_of: Callable[[_Item], int], advice: str) -> Iterator[_Item]:

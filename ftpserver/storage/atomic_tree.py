@@ -25,7 +25,7 @@ from ftpserver.storage.trash.index import Item, What
 from ftpserver.storage.trash.operation import NoRoom, Operation, state_of
 from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import beneath, paths
-from ftpwire.errors import AlreadyExists, CommandError, InvalidPath
+from ftpwire.errors import AlreadyExists, CommandError, NotAtomic
 from ftpwire.paths import Parts
 
 _SHOWN_STAGING = paths.show(paths.join(paths.STAGING))
@@ -111,17 +111,17 @@ class AtomicTree:
         if self._elsewhere:
             return
         if nature.other:
-            raise InvalidPath(
+            raise NotAtomic(
                 f"{shown} is on another file system than {_SHOWN_STAGING}: a tree can't be put "
-                "there at once",  # clients look for this ending, and advise to leave out --atomic
+                "there at once",
                 path=target,
             )
         if there is not None and not can_be_moved(
             directory, name, home.staging_fd, home.new_name()
         ):
-            raise InvalidPath(
+            raise NotAtomic(
                 f"the file system of {shown} can't move it to {_SHOWN_STAGING}: it can't be "
-                "replaced at once",  # as above
+                "replaced at once",
                 path=target,
             )
 

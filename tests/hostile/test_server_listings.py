@@ -361,7 +361,7 @@ def endless(fake, monkeypatch):
 def ends_with_7(verb) -> None:
     with pytest.raises(FtpError) as caught:
         verb()
-    assert isinstance(caught.value, spool.TooLong)
+    assert isinstance(caught.value, errors.TooLong)
     assert isinstance(caught.value, errors.FtpError)  # as all that verbs raise
     assert caught.value.exit_code == 7
 

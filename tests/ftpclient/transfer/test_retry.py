@@ -11,7 +11,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.transfer import retry
 from ftpclient.transfer.report import Listener
 from ftpserver.storage import atomic_tree
-from ftpwire.errors import BadMessage, InvalidPath, QuotaExceeded, TooMany, UploadTakenOver
+from ftpwire.errors import BadMessage, NotAtomic, QuotaExceeded, TooMany, UploadTakenOver
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Put
 from tests.lying_server import LyingServer
@@ -159,7 +159,7 @@ def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
     if movable:
         assert client.put([tree], "/", recursive=True, atomic=True).done == 10
         return
-    with pytest.raises(InvalidPath, match=r"replaced at once \(leave --atomic out\)$"):
+    with pytest.raises(NotAtomic, match=r"replaced at once \(leave --atomic out\)$"):
         client.put([tree], "/", recursive=True, atomic=True)
 
 
