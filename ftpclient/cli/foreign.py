@@ -16,24 +16,57 @@ No value suggests a command that removes something, unless the foreign word remo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 
-_NOTHING, _NONE = "nothing: ", "none: "
+_NOTHING, _NONE, _OR = "nothing: ", "none: ", ", or "
+_PATHS = frozenset({"check", "edit", "hash", "less", "ln", "ls", "mv", "rm", "stat"})
+"""Commands that take the same operands as those of other tools that they stand for."""
 
 
-def hint(kind: str, word: str, meant: str) -> str:
+def hint(
+    kind: str,
+    word: str,
+    meant: str,
+    *,
+    programs: Container[str],
+    in_shell: bool,
+    operands: Sequence[str] = (),
+) -> str:
     """Return the message about a word of other tools.
+
+    The lines in it can be typed as they are: outside the shell, they begin with ``ftp``.
 
     Args:
         kind: ``option`` or ``command``.
         word: The word as displayed.
         meant: The value of its table.
+        programs: The commands that have to be typed with ``ftp`` before them.
+        operands: The words after a command, which are added to its counterpart if that takes the
+            same ones.
     """
     if meant.startswith(_NOTHING):
         return f"{word} isn't needed: {meant.removeprefix(_NOTHING)}"
     if meant.startswith(_NONE):
         return f"unknown {kind} {word}: {meant.removeprefix(_NONE)}"
-    return f"unknown {kind} {word}: did you mean {meant}?"
+    lines = [
+        f"ftp {line}" if line.partition(" ")[0] in programs else line for line in meant.split(_OR)
+    ]
+    if _takes_the_same(meant, operands):
+        from ftpclient.cli import translations
+
+        lines = [f"{lines[0]} {translations.typed(operands, '' if in_shell else 'ftp ')}"]
+    return f"unknown {kind} {word}: did you mean {_OR.join(lines)}?"
+
+
+def _takes_the_same(meant: str, operands: Sequence[str]) -> bool:
+    """Return whether a counterpart takes the operands of the foreign command: paths, no options."""
+    name, *options = meant.split(" ")
+    return (
+        bool(operands)
+        and name in _PATHS
+        and all(option.startswith("-") for option in options)
+        and not any(word.startswith("-") or "://" in word for word in operands)
+    )
 
 
 # options ------------------------------------------------------------------------------------

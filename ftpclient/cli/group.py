@@ -8,7 +8,7 @@ client from the App in click's context.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -118,9 +118,9 @@ class HintingCommand(Command):
             return self._of_ftp(error) or no_option(error)
         from ftpclient.cli import foreign
 
-        here = error.ctx is not None and in_shell(error.ctx)
-        of_shell = foreign.IN_SHELL.get(self.name or "", {}) if here else {}
-        return foreign.hint("option", name, of_shell.get(name, self.meant[name]))
+        ctx = error.ctx or click.get_current_context()
+        of_shell = foreign.IN_SHELL.get(self.name or "", {}) if in_shell(ctx) else {}
+        return hint_of_others(ctx, "option", name, of_shell.get(name, self.meant[name]))
 
     def _of_ftp(self, error: click.NoSuchOption) -> str | None:
         """Return the message about an option of `ftp` itself; None in the shell or for others."""
@@ -231,14 +231,23 @@ def _is_server(word: str) -> bool:
 
 def _unlike_others(ctx: click.Context, name: str, arguments: list[str], meant: str) -> str:
     """Return the message about a command of other tools."""
-    from ftpclient.cli import foreign, translations
+    from ftpclient.cli import translations
 
     here = translations.translate(name, arguments, MODULE_OF, in_shell=in_shell(ctx))
     if here is not None:
         return f"unknown command {name!r}: {translations.line(name, *arguments)} is {here} here"
-    if in_shell(ctx) and meant.partition(" ")[0] in SCRIPT_ONLY:
-        meant = f"ftp {meant}"
-    return foreign.hint("command", repr(name), meant)
+    return hint_of_others(ctx, "command", repr(name), meant, arguments)
+
+
+def hint_of_others(
+    ctx: click.Context, kind: str, word: str, meant: str, operands: Sequence[str] = ()
+) -> str:
+    """Return the message about a word of other tools; see `foreign.hint`."""
+    from ftpclient.cli import foreign
+
+    here = in_shell(ctx)
+    programs = SCRIPT_ONLY if here else MODULE_OF
+    return foreign.hint(kind, word, meant, programs=programs, in_shell=here, operands=operands)
 
 
 def _as_server(word: str) -> str | None:

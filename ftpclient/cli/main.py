@@ -18,7 +18,7 @@ import click
 
 from ftpclient import light_imports
 from ftpclient.cli.app import App, Script, UsageError, no_shell
-from ftpclient.cli.group import CommandGroup, no_option, raise_for, saved_servers
+from ftpclient.cli.group import CommandGroup, hint_of_others, no_option, raise_for, saved_servers
 from ftpwire import __version__, standard
 from ftpwire.command_help import usage_message
 from ftpwire.errors import CommandError, FtpError, Interrupted, from_oserror
@@ -36,7 +36,10 @@ class _Ftp(CommandGroup):
 
             name = error.option_name
             meant = foreign.BEFORE_A_COMMAND.get(name)
-            text = foreign.hint("option", name, meant) if meant else no_option(error)
+            if meant is None:
+                text = no_option(error)
+            else:
+                text = hint_of_others(ctx, "option", name, meant)
             raise click.UsageError(text, ctx) from None
 
 

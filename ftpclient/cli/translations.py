@@ -43,7 +43,7 @@ def translate(
     for word in words:
         check_no_password(word)
     if name in _NEEDLESS:
-        return before + _files(words, before) if words[0] in commands else None
+        return before + typed(words, before) if words[0] in commands else None
     translator = _TRANSLATORS.get(name)
     return None if translator is None else translator(name, list(words), before)
 
@@ -53,7 +53,7 @@ def line(*parts: str) -> str:
     return " ".join(shlex.quote(part) if part.isprintable() else quote(part) for part in parts)
 
 
-def _files(words: Sequence[str], before: str) -> str:
+def typed(words: Sequence[str], before: str) -> str:
     """Return words quoted so that they can be typed; in the shell, patterns are not quoted."""
     return " ".join(
         word if not before and _PATTERN.fullmatch(word) else line(word) for word in words
@@ -202,7 +202,7 @@ def _pget(name: str, words: list[str], before: str) -> str | None:
     return " ".join(
         [
             before + line("get", *_written(written)),
-            _files(operands, before),
+            typed(operands, before),
             *map(line, targets[-1:]),
         ]
     )
@@ -304,7 +304,7 @@ def _filter(name: str, words: list[str], before: str) -> str | None:
     files = operands[len(patterns) :]
     if not files:
         return None
-    return f"{before}cat {_files(files, before)} | {line(name, *_written(options), *patterns)}"
+    return f"{before}cat {typed(files, before)} | {line(name, *_written(options), *patterns)}"
 
 
 _TRANSLATORS: Mapping[str, Callable[[str, list[str], str], str | None]] = {

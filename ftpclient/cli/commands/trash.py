@@ -18,6 +18,7 @@ from ftpclient.cli.commands.browsing import status_of
 from ftpclient.cli.group import (
     RemoteArgument,
     RemoteOption,
+    hint_of_others,
     in_shell,
     offers,
     raise_for,
@@ -77,7 +78,7 @@ class _TrashGroup(Group):
         from ftpclient.cli import foreign
 
         if meant := foreign.OF_TRASH.get(word):
-            return foreign.hint("command", f"trash {word}", meant)
+            return hint_of_others(ctx, "command", f"trash {word}", meant)
         here = command_line("trash", in_shell=in_shell(ctx))
         hint = likeness.hint(word, self.commands) or f" ({here} lists them)"
         if "/" in word:

@@ -181,7 +181,7 @@ OPTIONS = [
     ("sync -a --link-dest=../x a :b", "--link-dest: there are no hard links"),
     ("sync -a --backup a :b", "isn't needed: replaced files are kept"),
     ("sync -a --delete-after a :b", "did you mean --delete (it deletes after the transfers)?"),
-    ("sync -a --remove-source-files a :b", "did you mean put -r -T --remove-source, or get"),
+    ("sync -a --remove-source-files a :b", "did you mean ftp put -r -T --remove-source, or"),
     ("sync -a --filter 'x' a :b", "did you mean --exclude, or --include?"),
     ("sync -a --include-from x a :b", "did you mean --exclude-from (in its file, ! before"),
     ("sync -aA a :b", "ACLs and extended attributes aren't kept"),
@@ -189,8 +189,8 @@ OPTIONS = [
     ("sync -aH a :b", "there are no hard links"),
     ("sync -ai a :b", "did you mean --dry-run (it shows why)?"),
     ("sync -a --timeout=60 a :b", "did you mean --retry-for?"),
-    ("put -r --delete a b", "did you mean sync --delete?"),
-    ("put -r --existing a b", "did you mean sync --existing?"),
+    ("put -r --delete a b", "did you mean ftp sync --delete?"),
+    ("put -r --existing a b", "did you mean ftp sync --existing?"),
     # rclone
     ("sync --transfers 8 a :b", "did you mean --parallel?"),
     ("sync --checkers 8 a :b", "isn't needed: a tree is compared with one streamed listing"),
@@ -199,14 +199,14 @@ OPTIONS = [
     ("sync --backup-dir x a :b", "isn't needed: replaced files are kept"),
     ("sync --immutable a :b", "did you mean --ignore-existing?"),
     ("sync --interactive a :b", "did you mean --dry-run (--delete asks before it deletes)?"),
-    ("put --max-age 1d a b", "did you mean sync --max-age?"),
-    ("--dry-run sync a :b", "did you mean sync --dry-run, or put --dry-run?"),
+    ("put --max-age 1d a b", "did you mean ftp sync --max-age?"),
+    ("--dry-run sync a :b", "did you mean ftp sync --dry-run, or ftp put"),
     # lftp
     ("sync --only-newer a :b", "did you mean --update?"),
     ("sync -X '*.o' a :b", "did you mean --exclude (extended attributes aren't kept)?"),
     ("sync --use-pget-n=4 a :b", "did you mean --parallel (it splits large files, too)?"),
     ("sync --reverse a :b", "the path with the colon is the remote one"),
-    ("get f -o g", "did you mean get SOURCE TARGET?"),
+    ("get f -o g", "did you mean ftp get SOURCE TARGET?"),
     ("put -E f", "isn't needed: modes are kept (for lftp's -E, use --remove-source)"),
     ("put -O d f", "did you mean -t?"),
     # sftp
@@ -215,23 +215,23 @@ OPTIONS = [
     ("-J gate ls", "forward a port with ssh -L"),
     ("-i key ls", "instead of an SSH key, login saves a token"),
     ("-a ls", "isn't needed: resuming is the default"),
-    ("-r ls", "did you mean put -r, or get -r?"),
+    ("-r ls", "did you mean ftp put -r, or ftp get -r?"),
     # find, ls
-    ("find / -exec ls", "did you mean find PATH -print0 | xargs -0 ftp COMMAND?"),
-    ("find / -not -name x", "did you mean find PATH | grep -v PATTERN?"),
+    ("find / -exec ls", "did you mean ftp find PATH -print0 | xargs -0 ftp COMMAND?"),
+    ("find / -not -name x", "did you mean ftp find PATH | grep -v PATTERN?"),
     ("ls --full-time", "did you mean --json?"),
     # commands
-    ("mirror", "did you mean sync?"),
-    ("mirror --loop a", "did you mean sync?"),
+    ("mirror", "did you mean ftp sync?"),
+    ("mirror --loop a", "did you mean ftp sync?"),
     ("queue", "there are no jobs yet; commands run one after another"),
     ("lumask 022", "modes are kept; chmod changes them"),
     ("progress", "isn't needed: progress is shown on every terminal; -q turns it off"),
     ("chown 0 f", "all files of an account have the same owner"),
-    ("cls", "did you mean ls?"),
-    ("lsjson", "did you mean ls --json?"),
-    ("moveto a b", "did you mean mv -T?"),
-    ("rcat", "did you mean put - NAME?"),
-    ("mput a", "did you mean put?"),
+    ("cls", "did you mean ftp ls?"),
+    ("lsjson", "did you mean ftp ls --json?"),
+    ("moveto a b", "did you mean ftp mv -T a b?"),
+    ("rcat", "did you mean ftp put - NAME?"),
+    ("mput a", "did you mean ftp put?"),
 ]
 
 
@@ -319,7 +319,26 @@ def test_outside_the_shell_a_line_begins_with_ftp(say):
     assert "is ftp cat '*' | wc -l here" in say("wc -l '*'")
     assert "is ftp -s al@host sync src :dst here" in say("rsync -a src al@host:dst")
     assert "is ftp -s host:22 get a . here" in say("scp -P 22 host:a .")
-    assert "did you mean sync?" in say("rsync -a f host:")  # a file: sync takes directories
+    assert "did you mean ftp sync?" in say("rsync -a f host:")  # a file: sync takes directories
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("nano 'a b'", "edit 'a b'"),
+        ("md5sum a b", "hash a b"),
+        ("moveto a b", "mv -T a b"),
+        ("symlink a b", "ln -s a b"),
+        ("lsjson d", "ls --json d"),
+        ("lsjson -R d", "ls --json"),
+        ("user al", "login"),
+        ("wget http://host/f", "get"),
+    ],
+)
+def test_hints_are_lines_to_type(say, say_in_shell, typed, line):
+    assert f"did you mean ftp {line}?" in say(typed)
+    before = "ftp " if line == "login" else ""
+    assert f"did you mean {before}{line}?" in say_in_shell(typed)
 
 
 def test_names_can_be_pasted():

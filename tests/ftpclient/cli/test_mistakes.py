@@ -62,7 +62,7 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(["df", "-b"], "unknown option -b (see ftp df --help)", id="hidden-before-it"),
         pytest.param(["--bogus", "ls"], "unknown option --bogus", id="unknown"),
         pytest.param(["open", "x"], "'open' only works in the shell, which ftp connect", id="open"),
-        pytest.param(["symlink", "a", "b"], "did you mean ln -s?", id="symlink"),
+        pytest.param(["symlink", "a", "b"], "did you mean ftp ln -s a b?", id="symlink"),
         pytest.param(["binary"], "isn't needed: files are never converted", id="binary"),
         pytest.param(["cd", "/"], "'cd' only works in the shell, which ftp", id="cd"),
         pytest.param(
@@ -84,7 +84,7 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(
             ["put", "--progress", "x"], "progress is shown on every terminal", id="progress"
         ),
-        pytest.param(["get", "--delete", "x"], "did you mean sync --delete?", id="delete"),
+        pytest.param(["get", "--delete", "x"], "did you mean ftp sync --delete?", id="delete"),
         pytest.param(["put", "--no-clob", "x"], "did you mean --no-clobber", id="near"),
         pytest.param(["rm", "-i", "x"], "rm asks no questions", id="rm-i"),
         pytest.param(["mv", "-i", "x", "y"], "did you mean -n?", id="mv-i"),

@@ -69,7 +69,7 @@ def test_lines_share_the_session(app, home, capfd):
     [
         pytest.param("ls nope", 5, "/nope: no such file or directory", id="not-found"),
         pytest.param("lsr", 2, "unknown command 'lsr': did you mean ls?", id="misspelt"),
-        pytest.param("del x", 2, "unknown command 'del': did you mean rm?", id="of-others"),
+        pytest.param("del x", 2, "unknown command 'del': did you mean rm x?", id="of-others"),
         pytest.param("xyzzy", 2, "unknown command 'xyzzy' (help lists all)", id="unknown"),
         pytest.param(
             "ls && lsr",
