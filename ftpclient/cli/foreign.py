@@ -341,6 +341,14 @@ _CHECK = {
     **dict.fromkeys(("--fast-list", "--checkers"), "nothing: a tree is listed in one request"),
     "--combined": "-v",
 }
+_DIFF = {
+    **dict.fromkeys(("-r", "--recursive", "--brief"), "check"),
+    "-u": "nothing: it is the default",
+    **dict.fromkeys(
+        ("-w", "-b", "-B", "-i", "-y", "-c", "-U", "-s", "--color", "--side-by-side"),
+        "none: choose them with DIFF, as in DIFF='diff -y' ftp diff A :B",
+    ),
+}
 _CONNECT = {
     **dict.fromkeys(("-p", "-P", "--port"), "HOST:PORT"),
     **dict.fromkeys(("-u", "-l", "--user"), "USER@HOST"),
@@ -358,6 +366,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "connect": _CONNECT,
     "cp": _CP,
     "df": _DF,
+    "diff": _DIFF,
     "du": _DU,
     "find": _FIND,
     "get": _GET,
@@ -454,7 +463,9 @@ COMMANDS = {
     "copyurl": "none: curl URL | ftp put - NAME",
     "deletefile": "rm",
     "hashsum": "hash",
-    **dict.fromkeys(("cmp", "cryptcheck", "diff"), "check"),
+    "cmp": "diff",
+    "cryptcheck": "check",
+    **dict.fromkeys(("colordiff", "sdiff", "vimdiff"), "diff (DIFF chooses the program)"),
     **dict.fromkeys(("bookmarks", "listremotes"), "servers"),
     "lsd": "find -maxdepth 1 -type d",
     "lsf": "ls -1",

@@ -38,6 +38,7 @@ _MODULES = {
     "changing": ("cp", "ln", "mkdir", "mv", "rm", "rmdir"),
     "usage": ("du",),
     "checking": ("check",),
+    "diffing": ("diff",),
     "ends": ("head", "tail"),
     "finding": ("find", "tree"),
     "transfers": ("get", "put"),
@@ -66,12 +67,14 @@ NOT_IN_RC = {
     **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
 }
 """Commands that an rc file can't have, and why: it runs at every connect."""
-_WITHOUT_JSON = frozenset({"connect", "edit", "less", "pwd"})
-"""Commands whose help doesn't list --json: they print nothing, or one line."""
+_WITHOUT_JSON = frozenset({"connect", "diff", "edit", "less", "pwd"})
+"""Commands whose help doesn't list --json: they print no objects, or one line."""
 _ONLY_LISTED_INSIDE = frozenset({"help", "pwd"})
 """Commands that the help lists inside the shell only."""
 _UNLISTED = frozenset({"forget"})
 """Commands that exist for old scripts: neither listed nor completed."""
+STATUS_1_IS_A_RESULT = frozenset({"check", "diff"})
+"""Commands whose status 1 means that they found differences: they have not failed."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),

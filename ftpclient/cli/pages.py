@@ -31,7 +31,7 @@ _ID = "An operation, by its ID from `trash ls`."
 
 STATUSES = {
     0: "Everything was done.",
-    1: "Some of it failed, or check found differences.",
+    1: "Some of it failed, or check or diff found differences.",
     2: "The command line is wrong; nothing was done.",
     3: "The log-in was refused.",
     4: "There is no connection to the server.",
@@ -62,7 +62,7 @@ PAGES: dict[str, Page] = {
         commands={
             "Transfer": {
                 "put get": "Upload or download files and directories.",
-                "sync check": "Mirror or compare directories.",
+                "sync check diff": "Mirror or compare directories; compare files.",
             },
             "Browse": {
                 "ls tree find": "List or search directories.",
@@ -220,7 +220,23 @@ PAGES: dict[str, Page] = {
         },
         examples=(("ftp check site :/www", "Compare a directory with its upload."),),
         statuses={0: "No differences.", 1: "Differences, or something was unreadable."},
-        see_also=("sync", "hash"),
+        see_also=("diff", "sync", "hash"),
+    ),
+    "diff": Page(
+        arguments={
+            "A": "A file; a remote one is :PATH or names its server.",
+            "B": "What to compare it with; at least one of them is remote.",
+        },
+        more=(
+            "Files that contain a NUL byte and files over 16 MiB are compared by their digests; "
+            "one line says whether they differ. No file is downloaded if the digests are equal.",
+        ),
+        examples=(
+            ("ftp diff notes.txt :notes.txt", "Show what differs on the server."),
+            ("DIFF='diff -y' ftp diff a :b", "Show both files side by side."),
+        ),
+        statuses={0: "No differences.", 1: "Differences.", 2: "The files can't be compared."},
+        see_also=("check", "cat"),
     ),
     # looking
     "ls": Page(

@@ -61,6 +61,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "get": ("remote", "local remote"),
     "sync": ("local",),
     "check": ("local",),
+    "diff": ("local",),
     "undo": ("operation", "nothing"),
     "trash ls": ("operation", "remote", "nothing"),
     "trash restore": ("operation", "remote"),

@@ -23,7 +23,7 @@ import click
 from ftpclient.cli import main, operations
 from ftpclient.cli.aliases import ALIASES, meant
 from ftpclient.cli.app import App, UsageError, Where
-from ftpclient.cli.group import WITHOUT_OUTPUT
+from ftpclient.cli.group import STATUS_1_IS_A_RESULT, WITHOUT_OUTPUT
 from ftpclient.cli.traces import print_trace
 from ftpclient.shell import grammar
 from ftpclient.shell.grammar import Line, Pipe, Redirect
@@ -34,7 +34,7 @@ from ftpwire.errors import CommandError, FtpError, Interrupted
 from ftpwire.foreground import run_program, wait_for_program
 
 _FIRST_WORD = re.compile(r"[^\s;|&>]+")
-_READERS = ("put", "source", "sync")
+_READERS = ("diff", "put", "source", "sync")
 """Commands that read local files named in their arguments."""
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
@@ -220,11 +220,17 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
             output = stack.enter_context(opened(path, append=redirect.append))
         with standard.output_into(os.dup(output.fd)):
             status = main.ended(app, _run_words(app, words), paths.show(path))
-        if status == 0:
+        if status == 0 or status == 1 and _name_of(app, words) in STATUS_1_IS_A_RESULT:
             output.keep()
         elif output.whole:
             app.say(f"ftp: {paths.show(path)}: not written, because {words[0].text} failed")
     return status
+
+
+def _name_of(app: App, words: tuple[Word, ...]) -> str:
+    """Return the name of the command that the words run."""
+    name = expanded(app, words)[0].text
+    return ALIASES.get(name, name)
 
 
 def _check_not_read(words: tuple[Word, ...], path: bytes) -> None:

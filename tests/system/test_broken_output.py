@@ -81,6 +81,7 @@ FTP = {
     "completion": ["completion bash", "completion zsh"],
     "chmod": ["chmod -v 600 /many/large"],
     "df": ["df", "df --json"],
+    "diff": ["diff lines :/many/large"],
     "du": ["du -a /many", "du -a --json /many"],
     "find": ["find /", "find / -ls", "find / -0", "find / --json", "find /many -delete -print"],
     "get": ["get /many/large -", "get -v -r /many ./", "get --json -r /many ./"],

@@ -1,15 +1,16 @@
-"""Commands that open remote files in local programs: less, edit."""
+"""Commands that open remote files in local programs: less, edit.
+
+Lives elsewhere: the local copies (private_copies.py), running programs (ftpwire/foreground.py).
+"""
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -18,9 +19,15 @@ from ftpclient.cli import records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.browsing import for_each, matches_or_name
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
-from ftpclient.cli.progress import listening
-from ftpclient.transfer.report import Listener, Summary
-from ftpwire import digests, paths
+from ftpclient.cli.private_copies import (
+    fetch,
+    listening_to_copy,
+    local_digest,
+    local_name,
+    private_directory,
+    raise_for_summary,
+)
+from ftpwire import paths
 from ftpwire.errors import AlreadyExists, CommandError, Interrupted, NotRegular, SourceChanged
 from ftpwire.foreground import PAGERS, find_program, run_program
 from ftpwire.messages import Entry
@@ -41,8 +48,8 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
     pager = app.shell.settings["pager"] or _program(*PAGERS)
 
     def show(path: RemotePath) -> None:
-        with _private_directory() as directory:
-            copy = _fetch(app, path, directory)
+        with private_directory() as directory:
+            copy = fetch(app, path, directory)
             _run(pager, copy)
 
     raise_for(for_each(app, patterns, show))
@@ -79,7 +86,7 @@ class _Editing:
             directory = Path(tempfile.mkdtemp(prefix="ftp-edit-"))
             stack.callback(shutil.rmtree, directory)
             copy = self._copy(directory, before)
-            original = _digest(copy)
+            original = local_digest(copy)
             try:
                 self._have_edited(editor, copy, original)
                 if _is_as_before(copy, original):
@@ -95,8 +102,8 @@ class _Editing:
 
     def _copy(self, directory: Path, before: Entry | None) -> Path:
         if before is not None:
-            return _fetch(self._app, self._path, directory)
-        copy = directory / _local_name(self._path)
+            return fetch(self._app, self._path, directory)
+        copy = directory / local_name(self._path)
         copy.touch()
         copy.chmod(0o644)  # the new remote file's mode, whatever the umask
         return copy
@@ -148,7 +155,7 @@ class _Editing:
         client, path = self._app.client, self._path
         if self._there() != before:  # size, time or mode changed, or it was created or removed
             raise SourceChanged(f"{paths.show(path)}: changed on the server meanwhile; not stored")
-        with _listening(self._app) as listener:
+        with listening_to_copy(self._app) as listener:
             summary = client.put(
                 [copy],
                 target,
@@ -157,7 +164,7 @@ class _Editing:
             )
         if summary.skipped:
             raise AlreadyExists(f"{paths.show(path)}: created by someone else; not stored")
-        _raise_for(self._app, summary)
+        raise_for_summary(self._app, summary)
         self._tell("done", f"stored {paths.show(path)} ({human(summary.size)})")
 
     def _tell(self, status: str, text: str) -> None:
@@ -183,7 +190,7 @@ class _MayStillBeOpen(Interrupted):
 
 def _is_as_before(copy: Path, original: bytes) -> bool:
     """Return whether the copy is unchanged or gone, so that nothing is to be stored."""
-    return not copy.exists() or _digest(copy) == original
+    return not copy.exists() or local_digest(copy) == original
 
 
 def _need_terminal(app: App, command: str, instead: str) -> None:
@@ -206,63 +213,3 @@ def _run(command_line: str, file: Path) -> None:
     )
     if status:
         raise CommandError(f"{command_line}: exit status {status}")
-
-
-@contextmanager
-def _private_directory() -> Iterator[Path]:
-    """Yield a temporary directory that only this user can read."""
-    with tempfile.TemporaryDirectory(prefix="ftp-") as directory:
-        yield Path(directory)
-
-
-def _local_name(path: RemotePath) -> str:
-    """Return a local name that isn't taken for an option, with the remote name's extension."""
-    name = paths.name_of(path)
-    return "file" if name.startswith(b"-") or not name else os.fsdecode(name)
-
-
-def _fetch(app: App, path: RemotePath, directory: Path) -> Path:
-    """Download a file into a directory and return its path.
-
-    Raises CommandError, or Exit if the error was already printed.
-    """
-    copy = directory / _local_name(path)
-    with _listening(app) as listener:
-        summary = app.client.get([_literally(path)], copy, copy_links=True, listener=listener)
-    _raise_for(app, summary)
-    if not copy.is_file():
-        raise NotRegular(f"{paths.show(path)}: not a file")
-    return copy
-
-
-@contextmanager
-def _listening(app: App) -> Iterator[Listener]:
-    """Yield the listener of a transfer; with --json, one that prints nothing about the copy."""
-    if app.as_json:
-        yield Listener()
-        return
-    with listening(app) as listener:
-        yield listener
-
-
-def _raise_for(app: App, summary: Summary) -> None:
-    """End the command if a transfer failed.
-
-    Raises CommandError, or Exit if the error was already printed.
-    """
-    if summary.first_error is not None and app.as_json:
-        raise summary.first_error
-    raise_for(summary.exit_code)
-
-
-def _literally(path: RemotePath) -> bytes:
-    """Return a pattern that matches only this path."""
-    return b"".join(b"[%c]" % c if c in b"*?[" else b"%c" % c for c in path)
-
-
-def _digest(file: Path) -> bytes:
-    hasher = digests.new()
-    with file.open("rb") as opened:
-        while piece := opened.read(1024 * 1024):
-            hasher.update(piece)
-    return hasher.digest()
