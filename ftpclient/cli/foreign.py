@@ -465,6 +465,7 @@ COMMANDS = {
     "hashsum": "hash",
     "cmp": "diff",
     "cryptcheck": "check",
+    "watch": "sync --watch",
     **dict.fromkeys(("colordiff", "sdiff", "vimdiff"), "diff (DIFF chooses the program)"),
     **dict.fromkeys(("bookmarks", "listremotes"), "servers"),
     "lsd": "find -maxdepth 1 -type d",

@@ -186,7 +186,7 @@ PAGES: dict[str, Page] = {
         },
         options={
             "Common options": (
-                *("--delete", "--dry-run", "--update", "--checksum", "--copy-links"),
+                *("--delete", "--dry-run", "--watch", "--update", "--checksum", "--copy-links"),
                 *("--parallel", "--limit-rate", "--json", "--help"),
             ),
             "Deleting": ("--delete-before", "--max-delete", "--force", "--yes", "--no-trash"),
@@ -204,6 +204,7 @@ PAGES: dict[str, Page] = {
             ("ftp sync site :/www", "Upload what is new or changed."),
             ("ftp sync --delete -n site :/www", "Show what would be deleted."),
             ("ftp sync alice@files:docs docs", "Mirror to this machine."),
+            ("ftp sync --watch site :/www", "Upload each change at once."),
         ),
         statuses={1: "Some files failed.", 11: "A safety limit stopped it; nothing was deleted."},
         see_also=("check", "put", "get"),

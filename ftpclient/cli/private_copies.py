@@ -47,7 +47,7 @@ def _removing(directory: str) -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> None:
-        shutil.rmtree(directory, ignore_errors=True)  # nobody is left to read of an error
+        shutil.rmtree(directory, ignore_errors=True)  # errors can no longer be reported
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -15,7 +15,7 @@ import stat
 import sys
 from contextlib import closing
 
-from ftpclient.sync.directories import Directory, is_within, join
+from ftpclient.sync.directories import Awaited, Directory, is_within, join
 from ftpclient.sync.local_reader import local_entry
 from ftpclient.sync.policy import Policy
 from ftpclient.sync.remote_reader import POLL_EVERY
@@ -54,10 +54,14 @@ class Comparison:
         root.filter = self._rules
         try:
             with self._remote.listed(digest=self._checksum) as listing:
-                self._compare_with(root, listing)
+                self._follow(listing, root)
+                self._leave_until(None)
         finally:
-            for directory in self._stack:  # not empty only if the comparison failed
-                directory.close()
+            self._close()
+
+    def _close(self) -> None:
+        for directory in self._stack:  # not empty only if the comparison failed
+            directory.close()
 
     def run_for_two(self, local: Entry, there: Entry) -> None:
         """Compare one local entry with a remote one. They are not both directories."""
@@ -67,12 +71,18 @@ class Comparison:
 
     # the remote tree, in the server's order ------------------------------------------------
 
-    def _compare_with(self, root: Directory, listing: Listing) -> None:
+    def _follow(self, listing: Listing, root: Directory | None = None, start: bytes = b"") -> None:
+        """Process a listing. Directories that may not be complete stay on the stack.
+
+        Args:
+            root: The root of the trees, if it is listed.
+            start: The path of the directory that is listed.
+        """
         stack = self._stack
-        for path, entries, problems in listing.directories():
+        for below, entries, problems in listing.directories():
+            path = join(start, below)
             self._remote.poll()
-            while stack and not is_within(path, stack[-1].path):
-                self._leave()
+            self._leave_until(path)
             if stack:
                 above, _, name = path.rpartition(b"/")
                 awaited = stack[-1].below.pop(name) if above == stack[-1].path else None
@@ -80,13 +90,17 @@ class Comparison:
                     continue  # it is left out, or a directory above it is
                 here = awaited.at(path)
                 here.filter = stack[-1].filter.below(name)
-            elif path:
+            elif path or root is None:
                 continue  # the root could not be read
             else:
                 here = root
             stack.append(here)
             self._take(here, entries, problems)
-        while stack:
+
+    def _leave_until(self, path: bytes | None) -> None:
+        """Finish the directories that are not above a path; all if it is None."""
+        stack = self._stack
+        while stack and (path is None or not is_within(path, stack[-1].path)):
             self._leave()
 
     def _take(self, here: Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
@@ -109,15 +123,23 @@ class Comparison:
     def _leave(self) -> None:
         """Finish the innermost directory: everything in it was processed."""
         here = self._stack[-1]
-        for name, gone in self._remote.polling(here.below.items()):
-            path = join(here.path, name)
-            self._policy.went_away(here, path, gone, here.filter.below(name))
+        for name, awaited in self._remote.polling(here.below.items()):
+            self._not_listed(here, name, awaited)
         self._stack.pop()
         with closing(here):
             if here.deletion is not None:
                 self._policy.ends(self._stack[-1], here.deletion)
             else:
-                self._policy.left(here)
+                self._left(here)
+
+    def _not_listed(self, here: Directory, name: bytes, awaited: Awaited) -> None:
+        """Process a directory that was awaited, but is not in the listing."""
+        path = join(here.path, name)
+        self._policy.went_away(here, path, awaited, here.filter.below(name))
+
+    def _left(self, here: Directory) -> None:
+        """Process a directory of the source after everything in it."""
+        self._policy.left(here)
 
     # a directory that both trees have ------------------------------------------------------
 

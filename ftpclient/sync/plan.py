@@ -83,6 +83,9 @@ class Options:
             either.
         existing: True to make nothing new: only what is in the target is updated.
         ignore_existing: True to leave files and links alone that are in the target.
+        directories: Directories below the source, or the source itself (an empty path): only these
+            are compared, without the directories in them; a directory that the target doesn't
+            have is sent with everything in it. None for all. Only for a sync to the server.
 
     Raises:
         ValueError: ``checksum`` and ``size_only`` exclude each other.
@@ -106,6 +109,7 @@ class Options:
     existing: bool = False
     ignore_existing: bool = False
     size_only: bool = False
+    directories: Iterable[AnyBytes] | None = None
 
     def __post_init__(self) -> None:
         if self.checksum and self.size_only:

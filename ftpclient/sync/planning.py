@@ -8,12 +8,13 @@ renamed files (renames.py), carrying out the plan (job.py).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 
 from ftpclient.connection.connection import Connection
 from ftpclient.sync.diff import Comparison
 from ftpclient.sync.local_reader import local_root
-from ftpclient.sync.plan import Options, Route
+from ftpclient.sync.plan import AnyBytes, Options, Route
 from ftpclient.sync.policy import MakePolicy, Policy, Tell, policy_for
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer.local_tree import LocalTree
@@ -62,7 +63,7 @@ def compare(
             if only is not None:
                 for path, error in only.choose(_looking(connection, route, options)):
                     policy.troubles.report(path, error)
-            _fill(policy, connection, route, rules, source, target)
+            _fill(policy, connection, route, rules, source, target, options.directories)
             return policy
     except OSError as error:
         raise from_oserror(error, paths.show(route.local)) from None
@@ -82,9 +83,16 @@ def _fill(
     rules: Filter,
     source: Entry,
     target: Entry | None,
+    directories: Iterable[AnyBytes] | None,
 ) -> None:
     try:
-        Comparison(policy, rules).run(source, target)
+        if directories is None:
+            Comparison(policy, rules).run(source, target)
+        else:
+            from ftpclient.sync.partial import PartialComparison
+
+            partial = PartialComparison(policy, rules, connection, route)
+            partial.run_within(source, target, map(os.fsencode, directories))
         policy.deletions.forget_what_stays()
         if policy.deletions.missing:
             Renames(connection, route, policy).find()

@@ -41,13 +41,18 @@ class RemoteReader:
         self._listing: Listing | None = None
 
     @contextmanager
-    def listed(self, *, digest: bool) -> Iterator[Listing]:
-        """Request the listing of the whole tree.
+    def listed(
+        self, path: bytes = b"", *, recursive: bool = True, digest: bool = False
+    ) -> Iterator[Listing]:
+        """Request a listing, by default of the whole tree.
 
         Args:
+            path: The directory to list, relative to the root.
+            recursive: False to list only that directory.
             digest: True to include digests of files; the server computes missing ones.
         """
-        request = List(self._route.remote, recursive=True, follow=self._follow, digest=digest)
+        remote = self._route.remote_path(path)
+        request = List(remote, recursive=recursive, follow=self._follow, digest=digest)
         self._listing = Listing(self.connection, request)
         with closing(self._listing):
             if digest:

@@ -7,6 +7,7 @@ preflight (preflight.py).
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -50,6 +51,8 @@ _FAR_PIECES_LEAST = 64 * 1024 * 1024
 """Bytes of a single file that do."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
+_LONGEST_WAIT_FOR_EVER = 60.0
+"""The same for a client that never gives up."""
 _LONGEST_ASKED = 600
 """Maximum seconds that a server can ask the client to wait before a retry."""
 _SHOWN_EVERY = 1.0
@@ -119,7 +122,8 @@ class Patience:
     def pause(self) -> None:
         """Wait before the next try: longer each time, with a random variation between clients."""
         assert self._since is not None
-        seconds = jittered(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 20)))
+        longest = _LONGEST_WAIT if math.isfinite(self._retry_for) else _LONGEST_WAIT_FOR_EVER
+        seconds = jittered(min(longest, _FIRST_WAIT * 2.0 ** min(self._tries, 20)))
         if seconds < self._at_least:  # spread the clients that got the same number
             seconds = self._at_least + jittered(_FIRST_WAIT)
         self._tries += 1

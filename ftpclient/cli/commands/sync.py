@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from heapq import nsmallest
 from itertools import chain
@@ -30,12 +30,13 @@ from ftpclient.cli.patience import (
 from ftpclient.cli.printer import Printer
 from ftpclient.cli.progress import listening
 from ftpclient.connection.addresses import check_no_password, without_scheme
-from ftpclient.transfer.report import Forwarding, Result
+from ftpclient.transfer.report import Forwarding, Listener, Result
 from ftpwire import paths
 from ftpwire.units import human
 
 if TYPE_CHECKING:
-    from ftpclient.sync.plan import Plan, Step
+    from ftpclient.sync.job import SyncSummary
+    from ftpclient.sync.plan import Options, Plan, Step
 
 
 @remote_command("sync", SelectingCommand, final="no_trash")
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @click.option("--no-trash", is_flag=True, help="Keep no trash copy of what is deleted or replaced.")
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--watch", is_flag=True, help="Mirror again after each change in SRC, until Ctrl-C.")
 @click.option("--checksum", is_flag=True, help="Compare digests instead of times.")
 @click.option(
     "--size-only", is_flag=True, help="Send only files of another size; fix the times of others."
@@ -113,6 +115,7 @@ def sync_command(
     no_trash: bool,
     yes: bool,
     dry_run: bool,
+    watch: bool,
     checksum: bool,
     size_only: bool,
     update: bool,
@@ -144,6 +147,8 @@ def sync_command(
                 raise UsageError(f"{name} needs --delete")
     if checksum and size_only:
         raise UsageError("--checksum and --size-only can't be used together")
+    if watch:
+        _check_watch(source, delete and not yes, dry_run, files_from is not None, min_age)
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options
@@ -172,21 +177,55 @@ def sync_command(
         source, target = expanded(source), expanded(target)
     ask = app.can_ask and not yes
     client = patient_client(app, retry_for, retries, limit_rate)
-    trash = operations.Kept(app)
-    with ExitStack() as stack:
-        summary = client.sync(
-            source,
-            target,
-            options,
-            listener=_Watching(app, stack, trash),
-            confirm=(lambda plan: _confirm(app, plan)) if ask else None,
-        )
-    if app.as_json:
-        app.print_json(records.sync_record(summary))
-    else:
-        app.summarize(render.sync_line(summary))
-        trash.finish()
-    raise_for(summary.exit_code)
+
+    def sync(
+        options: Options,
+        wrap: Callable[[Listener], Listener] = lambda listener: listener,
+        always_told: bool = True,
+    ) -> SyncSummary:
+        trash = operations.Kept(app)
+        with ExitStack() as stack:
+            summary = client.sync(
+                source,
+                target,
+                options,
+                listener=wrap(_WithBars(app, stack, trash)),
+                confirm=(lambda plan: _confirm(app, plan)) if ask else None,
+            )
+        if app.as_json:
+            app.print_json(records.sync_record(summary))
+        elif always_told or _has_done_something(summary):
+            app.summarize(render.sync_line(summary))
+            trash.finish()
+        return summary
+
+    if watch:
+        from ftpclient.cli.watching import Watch
+
+        patient = retry_for is None and retries is None
+        Watch(app, client, source, options, sync, patient=patient).run()
+        return
+    raise_for(sync(options).exit_code)
+
+
+def _check_watch(
+    source: str, unconfirmed: bool, dry_run: bool, files_from: bool, min_age: float | None
+) -> None:
+    """Refuse what --watch can't do. Raises UsageError."""
+    if source.startswith(":"):
+        raise UsageError("--watch needs a local SRC: a server does not report changes")
+    for given, name in ((dry_run, "--dry-run"), (files_from, "--files-from")):
+        if given:
+            raise UsageError(f"--watch and {name} can't be used together")
+    if min_age is not None:  # no event tells when a file is old enough
+        raise UsageError("--watch and --min-age can't be used together")
+    if unconfirmed:
+        raise UsageError("--watch with --delete needs -y: its later rounds ask no questions")
+
+
+def _has_done_something(summary: SyncSummary) -> bool:
+    counts = (summary.sent, summary.deleted, summary.renamed, summary.directories)
+    return any((*counts, summary.attributes, summary.skipped, summary.failed))
 
 
 def checked_roots(app: App, source: str, target: str, verb: str) -> tuple[str, str]:
@@ -308,7 +347,7 @@ def _thing(step: Step) -> tuple[bytes, str, str]:
     return step.path, name, human(step.size) if step.type == "file" else ""
 
 
-class _Watching(Forwarding):
+class _WithBars(Forwarding):
     """A listener that shows bars only after the trees were compared and questions answered.
 
     Args:
@@ -321,14 +360,14 @@ class _Watching(Forwarding):
         self._app = app
         self._trash = trash
         self._stack = stack
-        self._watching = False
+        self._shown = False
 
     def finished(self, result: Result) -> None:
         self._trash.removed(result.removed)
         super().finished(result)
 
     def totals(self, files: int, size: int) -> None:
-        if not self._watching:
-            self._watching = True
+        if not self._shown:
+            self._shown = True
             self._listener = self._stack.enter_context(listening(self._app))
             super().totals(files, size)

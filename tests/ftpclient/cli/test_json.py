@@ -79,7 +79,7 @@ def files(user):
 
 SCRIPT = """
 ls / | ls -d / | ls none! | stat a l | find d | tree d | hash a d! | du -ac d | df | pwd | whoami
-status | cat none! | head none! | tail none!
+status | cat none! | head none! | tail none! | diff a :none!
 put a c | put a c | put -n b c | put none x! | put -r d new | put --dry-run -r d x | put a /no/x!
 get a got | get a got | get -n b got | get none! | get --dry-run -r d x
 sync d :m | sync -n --delete d :/d2 | touch m/f | sync d :m | touch m/extra | chmod 600 m/e/g
