@@ -30,6 +30,8 @@ from ftpwire.errors import CommandError
 
 WALK_SECONDS = 5.0
 """Seconds between two walks through the tree, where there is no inotify."""
+_GATHER_SECONDS = 0.02
+"""Seconds between the first event and reading the events: a program that writes makes many."""
 _DESCRIPTORS = b"/proc/self/fd"
 _NO_MORE = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of inotify if one of its limits is reached."""
@@ -169,9 +171,12 @@ class Notifications(TreeChanges):
         self._add_tree(b"", self._rules)
 
     def wait(self, seconds: float | None) -> Changes:
-        select.select([self._inotify, self._interrupt], [], [], seconds)
+        ready = select.select([self._inotify, self._interrupt], [], [], seconds)[0]
         self._interrupt.check()
         found = Changes()
+        if self._inotify not in ready:
+            return found
+        wait_for(_GATHER_SECONDS, self._interrupt)  # the kernel merges those that are the same
         for event in self._inotify.read(timeout=0):
             self._take(event.wd, event.mask, os.fsencode(event.name), found)
         return found

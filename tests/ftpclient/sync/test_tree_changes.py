@@ -219,6 +219,7 @@ def test_dropped_events_change_everything(notified, root, monkeypatch):
     flags = inotify_simple.flags
     event = inotify_simple.Event(-1, flags.Q_OVERFLOW, 0, "")
     with monkeypatch.context() as patch:
+        (root / "a" / "lost").write_text("")
         patch.setattr(inotify_simple.INotify, "read", lambda *_, **__: [event])
         assert notified.changes.wait(0).everything
     notified.changes.renew()
