@@ -52,7 +52,7 @@ class Collector:
         return max(0.0, due - self._clock())
 
     def take(self) -> Changes:
-        """Return all changes, and begin anew."""
+        """Return all changes, and start again."""
         changes, self._changes = self._changes, Changes()
         self._first = None
         return changes

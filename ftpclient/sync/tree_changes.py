@@ -43,7 +43,7 @@ class Unavailable(Exception):
 
 
 class Changes(msgspec.Struct):
-    """What has changed.
+    """The changes of a tree.
 
     Attributes:
         directories: Paths of directories, relative to the root, in which something has changed.
@@ -84,7 +84,7 @@ class TreeChanges(ABC):
 
     @abstractmethod
     def renew(self) -> None:
-        """Begin anew with the directory that the root is now.
+        """Begin again with the directory that the root is now.
 
         Raises:
             OSError: The root can't be read.

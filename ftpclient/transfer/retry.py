@@ -51,8 +51,8 @@ _FAR_PIECES_LEAST = 64 * 1024 * 1024
 """Bytes of a single file that do."""
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
-_LONGEST_WAIT_FOR_EVER = 60.0
-"""The same for a client that never gives up."""
+_LONGEST_WAIT_FOR_EVER = 40.0
+"""The same for a client that never gives up: at most a minute, because waits vary by a half."""
 _LONGEST_ASKED = 600
 """Maximum seconds that a server can ask the client to wait before a retry."""
 _SHOWN_EVERY = 1.0

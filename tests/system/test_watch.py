@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import signal
 import threading
 
 import pytest
 
+from tests.system import trees
 from tests.system.programs import eventually, finish
 from tests.system.proxy import Proxy
 
@@ -77,6 +80,24 @@ def test_a_server_that_is_away_for_a_while(start_server):
     assert "Traceback" not in "".join(told.all())
 
 
+def test_a_server_that_stays_away(start_server):
+    """--retry-for limits the wait, and Ctrl-C ends it at once."""
+    server = start_server()
+    alice = server.first_user()
+    site = site_of(alice)
+    limited = alice.start("sync", "--watch", "--retry-for", "1s", "site", ":/limited")
+    watch = alice.start("sync", "--watch", "site", ":/www")
+    told = [Lines(one.stderr) for one in (limited, watch)]
+    eventually(lambda: all(one.has("watching site") for one in told))
+    server.kill()
+    (site / "a").write_text("22")
+    assert limited.wait(60) == 4
+    eventually(lambda: told[1].has("reconnecting"))
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(60) == 0
+    assert "Traceback" not in "".join(told[0].all() + told[1].all())
+
+
 def test_a_session_that_idles(start_server):
     server = start_server("--idle-timeout", "1s")
     alice = server.first_user()
@@ -134,3 +155,55 @@ def test_without_the_library(start_server):
     assert watch.wait(60) == 0
     walking = [line for line in told.all() if "looking for changes every 5 seconds" in line]
     assert len(walking) == 1 and "inotify-simple is not installed" in walking[0]
+
+
+def churn(root, outside, seed: int) -> None:
+    """Change a tree in every way, as fast as possible."""
+    choice = random.Random(seed)
+    for number in range(150):
+        directories = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+        place = choice.choice([root, *directories])
+        others = [path for path in root.rglob("*") if not path.is_relative_to(place)]
+        kind = choice.randrange(9)
+        if kind < 4:
+            below = place / f"n{choice.randrange(6)}" / f"n{choice.randrange(6)}"
+            if not below.parent.exists() or below.parent.is_dir():
+                below.mkdir(parents=True, exist_ok=True)
+                (below / f"f{number}").write_text(str(number))
+        elif kind == 4 and place != root:
+            shutil.rmtree(place)
+        elif kind == 5 and place != root and place.parent != root:
+            place.rename(root / f"moved{seed}-{number}")
+        elif kind == 6 and place != root:
+            place.rename(outside / f"{seed}-{number}")
+        elif kind == 7 and (left := list(outside.iterdir())):
+            choice.choice(left).rename(place / f"back{seed}-{number}")
+        elif others:
+            other = choice.choice(others)
+            other.chmod(0o755 if other.is_dir() else 0o600)
+
+
+def test_any_changes(start_server):
+    """The changes take longer than a round waits for quiet, so some are made during rounds."""
+    server = start_server("--durability", "none")
+    alice = server.first_user()
+    site, www = site_of(alice), server.home() / "www"
+    outside = alice.home / "outside"
+    outside.mkdir()
+    watch = alice.start("sync", "--watch", "--delete", "-y", "site", ":/www")
+    told = Lines(watch.stderr)
+    eventually(lambda: told.has("watching site"))
+    for seed in range(3):
+        churn(site, outside, seed)
+        eventually(lambda: not different(site, www), "the trees are the same")
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(60) == 0
+    assert "Traceback" not in "".join(told.all())
+
+
+def different(site, www) -> bool:
+    """Whether the trees differ, as far as can be said while one of them changes."""
+    try:
+        return any(trees.differences(site, www))
+    except FileNotFoundError:
+        return True

@@ -227,7 +227,7 @@ def test_waits_for_a_lost_server_grow_to_a_minute():
         patience.lost(ConnectionLost("lost"))
         waits.append(0.0)
         patience.pause()
-    assert 60 < max(waits) <= 90, "it varies by a half"
+    assert 45 < max(waits) <= 60, "longer than other commands wait, and at most a minute"
 
 
 def test_ctrl_c_while_files_are_sent_ends_after_the_file(user, site, watch, monkeypatch):
