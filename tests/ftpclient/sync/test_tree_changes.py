@@ -199,20 +199,23 @@ def test_a_directory_that_becomes_readable(watch, root):
 
 
 def test_what_is_made_before_the_watch_is_added(notified, root, monkeypatch):
-    """A file is made in a new directory after the watch, and one before it."""
+    """Directories are made in a new one right before its watch is added, and right after it."""
     before = Notifications._watch
 
     def watch(self, path, fd):
-        (root / "new" / "early").write_text("")
+        if path == b"new":
+            (root / "new" / "early").mkdir()
         before(self, path, fd)
-        (root / "new" / "late").mkdir(exist_ok=True)
+        if path == b"new":
+            (root / "new" / "late").mkdir()
 
     monkeypatch.setattr(Notifications, "_watch", watch)
     (root / "new").mkdir()
-    assert set(notified.directories()) == {b"", b"new", b"new/late"}
+    assert set(notified.directories()) == {b"", b"new", b"new/early", b"new/late"}
     monkeypatch.undo()
-    (root / "new" / "late" / "file").write_text("")
-    assert notified.directories() == [b"new/late"]
+    for name in ("early", "late"):
+        (root / "new" / name / "file").write_text("")
+    assert notified.directories() == [b"new/early", b"new/late"]
 
 
 def test_dropped_events_change_everything(notified, root, monkeypatch):
