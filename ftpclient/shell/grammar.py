@@ -1,10 +1,10 @@
 """The grammar of a shell line, its syntax tree, and the order in which its parts run.
 
 Lives here: the grammar, the tree, `&&` and `||`. Lives elsewhere: quotes and operators (lexer.py),
-running a command, redirecting its output (running.py).
+running a command, redirecting its output (running.py), jobs (background.py).
 
     LINE    = ["-"] ("!" REST | [LIST])
-    LIST    = ANDOR {";" ANDOR} [";"]
+    LIST    = ANDOR {(";" | "&") ANDOR} [";" | "&"]
     ANDOR   = PIPE {("&&" | "||") PIPE}
     PIPE    = COMMAND [(">" | ">>") FILE]
             | COMMAND "|" LOCAL
@@ -16,7 +16,7 @@ The whole line is parsed before any part of it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ftpclient.shell.lexer import Local, Mistake, Operator, Token, Word, tokens
 
@@ -59,10 +59,24 @@ class Pipe:
 
 @dataclass(frozen=True)
 class AndOr:
-    """Commands of which each runs or not depending on the status of the one before."""
+    """Commands of which each runs or not depending on the status of the one before.
+
+    Attributes:
+        is_job: True if they run in the background, as a job.
+        text: What was typed, without the operator after it.
+    """
 
     first: Pipe
     rest: tuple[tuple[Operator, Pipe], ...] = ()
+    is_job: bool = False
+    text: str = field(default="", compare=False)
+
+    @property
+    def pipes(self) -> Iterator[Pipe]:
+        """The commands, in the order of the line."""
+        yield self.first
+        for _, pipe in self.rest:
+            yield pipe
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,7 @@ class Line:
     def pipes(self) -> Iterator[Pipe]:
         """All commands, in the order of the line."""
         for item in self.items:
-            yield item.first
-            for _, pipe in item.rest:
-                yield pipe
+            yield from item.pipes
 
 
 def parse(text: str) -> Line:
@@ -98,16 +110,25 @@ def is_forgiven(text: str) -> bool:
 
 
 def run(
-    items: tuple[AndOr, ...], run_pipe: Callable[[Pipe], int], ends: Callable[[int], bool]
+    items: tuple[AndOr, ...],
+    run_pipe: Callable[[Pipe], int],
+    start_job: Callable[[AndOr], int],
+    ends: Callable[[int], bool],
 ) -> int:
     """Run the parts of a line and return the status of the last command that ran.
 
     Args:
         run_pipe: A function that runs one command and returns its status.
+        start_job: A function that starts a job and returns 0 if it could.
         ends: A function that returns True if the line must end after a status.
     """
     status = 0
     for item in items:
+        if item.is_job:
+            status = start_job(item)
+            if ends(status):
+                break
+            continue
         status = run_pipe(item.first)
         for operator, pipe in item.rest:
             if ends(status):
@@ -119,7 +140,7 @@ def run(
     return status
 
 
-_BETWEEN = (Operator.THEN, Operator.AND, Operator.OR, Operator.LATER)
+_BETWEEN = (Operator.THEN, Operator.AND, Operator.OR, Operator.JOB)
 
 
 class _Parser:
@@ -140,20 +161,26 @@ class _Parser:
             return Line(local=token.what.text)
         items = []
         while self._peek() is not None:
-            items.append(self._and_or())
-            if not self._take(Operator.THEN):
+            item = self._and_or()
+            is_job = self._take(Operator.JOB)
+            items.append(replace(item, is_job=is_job))
+            if not is_job and not self._take(Operator.THEN):
                 break
         self._expect_end()
         return Line(tuple(items))
 
     def _and_or(self) -> AndOr:
+        begin = self._peek()
+        assert begin is not None, "an empty list is never parsed"
         first = self._pipe()
         rest = []
         while (token := self._peek()) is not None and token.what in (Operator.AND, Operator.OR):
             self._next += 1
             assert isinstance(token.what, Operator)
             rest.append((token.what, self._pipe(after=token)))
-        return AndOr(first, tuple(rest))
+        end = self._peek()
+        text = self._text[begin.at : None if end is None else end.at].strip()
+        return AndOr(first, tuple(rest), text=text)
 
     def _pipe(self, after: Token | None = None) -> Pipe:
         begin = self._peek()
@@ -216,8 +243,6 @@ class _Parser:
         token = self._peek()
         if token is None:
             return
-        if token.what is Operator.LATER:
-            raise self._mistake("'&' is not supported yet: quote it", token)
         if token.what is Operator.NEWLINE:
             raise self._mistake("only one line is allowed here", token)
         if isinstance(token.what, Operator) and token.what not in _BETWEEN:

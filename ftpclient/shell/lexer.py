@@ -37,7 +37,7 @@ class Operator(StrEnum):
     PIPE = "|"
     INTO = ">"
     APPEND = ">>"
-    LATER = "&"
+    JOB = "&"
     NEWLINE = "\n"
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from ftpclient.cli import status_line
 from ftpclient.cli.app import App
-from ftpclient.cli.bars import Bars, Headway, line
+from ftpclient.cli.bars import Bars
+from ftpclient.cli.headway import Headway, line
 from ftpclient.cli.status_line import StatusLine
 from ftpclient.transfer.report import Result
 from ftpwire.cells import cells

@@ -18,7 +18,7 @@ import pytest
 
 from ftpclient.cli import app as app_module
 from ftpclient.cli import render, status_line, trashed
-from ftpclient.cli.bars import Headway, line
+from ftpclient.cli.headway import Headway, line
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.shell import prompt
 from ftpclient.shell.running import run_line
