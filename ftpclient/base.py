@@ -264,6 +264,11 @@ class BaseClient:
         args = (self.user, password, invitation, self._interrupt, self._like)
         self._use(self._dialer.register(*args))
 
+    @property
+    def credential(self) -> Credential | None:
+        """The credential that the server has accepted; None before the first log-in."""
+        return self._dialer.credentials.accepted
+
     def _use(self, opened: Opened) -> None:
         """Use this connection from now on."""
         self._leave()

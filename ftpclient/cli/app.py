@@ -21,6 +21,7 @@ from ftpwire.errors import ConnectFailed, FtpError, NotFound
 from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
+    from ftpclient.cli.jobs import Jobs, Report
     from ftpclient.client import Client
     from ftpclient.connection.servers import Server
     from ftpwire.messages import InTrash
@@ -104,6 +105,10 @@ class ShellState:
         history: A function that returns the lines typed at this terminal, oldest first.
         operations: The ids of the operations that this shell started, as the server knows them.
         check_command: A function that raises UsageError unless the text is a single command.
+        jobs: The table of jobs; None before the first one.
+        job: In the process of a job, where its progress goes.
+        warned: True if the last line was refused because leaving would stop jobs.
+        warned_before: The same for the line before.
     """
 
     def __init__(
@@ -127,6 +132,10 @@ class ShellState:
         self.history: Callable[[], Iterable[str]] = tuple
         self.operations: set[bytes] = set()
         self.check_command = check_command
+        self.jobs: Jobs | None = None
+        self.job: Callable[[Report], None] | None = None
+        self.warned = False
+        self.warned_before = False
 
 
 def no_shell(app: App, script: Script | None = None) -> int:
@@ -263,6 +272,10 @@ class App:
         """Use this server, given as the value of -s."""
         self.server = server
         self._chosen = None
+
+    def use_address(self, server: Server) -> None:
+        """Use this server, whatever is saved under its name."""
+        self._chosen = server
 
     def switch(self, server: str) -> None:
         """Switch to another server and connect. If that fails, nothing changes.
@@ -474,7 +487,12 @@ class App:
     def summarize(self, text: str) -> None:
         """Print a remark after all results. Raises ReaderLeft before it is printed."""
         sys.stdout.flush()
-        self.say(text)
+        if self.shell.job is not None:
+            from ftpclient.cli.jobs import Report
+
+            self.shell.job(Report(summary=text))
+        else:
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Print a human-readable remark on stderr, except with --quiet or --json."""

@@ -64,12 +64,15 @@ class Counting(Printer):
 
     Args:
         clock: A monotonic clock, in seconds.
+        action: See `Printer`.
     """
 
     wants_totals = True
 
-    def __init__(self, app: App, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(app)
+    def __init__(
+        self, app: App, clock: Callable[[], float] = time.monotonic, *, action: str = ""
+    ) -> None:
+        super().__init__(app, action)
         self._clock = clock
         self._lock = threading.Lock()
         self._files: dict[bytes, _File] = {}

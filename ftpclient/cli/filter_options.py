@@ -130,6 +130,8 @@ def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_input(app: App) -> None:
     """Raise an error if standard input can't have a list of paths."""
+    if app.shell.job:
+        raise UsageError("--files-from - can't be used in a job: it reads standard input")
     if app.shell.batch:
         raise UsageError("--files-from - can't be used here: standard input holds the commands")
     if standard.was_closed(0):

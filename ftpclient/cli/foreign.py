@@ -393,7 +393,6 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 # commands -----------------------------------------------------------------------------------
 
-_ORDERED = "none: there are no jobs yet; commands run one after another: put a; put b"
 _TRAVELS = "nothing: files are never converted"
 
 COMMANDS = {
@@ -439,10 +438,10 @@ COMMANDS = {
     "version": "--version",
     # lftp
     "at": "none: cron or a timer can run ftp batch",
-    "attach": _ORDERED,
-    **dict.fromkeys(("bg", "fg", "jobs", "kill", "queue", "wait"), _ORDERED),
+    "attach": "none: jobs end with their shell",
     "cache": "nothing: listings aren't cached",
     "cls": "ls",
+    "queue": "put FILE &",
     "debug": "--debug",
     "glob": "nothing: every command expands patterns",
     "lftp": "connect",

@@ -50,6 +50,7 @@ _MODULES = {
     "kept": ("kept",),
     "trash": ("restore", "trash", "undo", "versions"),
     "comfort": ("alias", "clear", "echo", "history", "set", "unalias"),
+    "jobs": ("bg", "fg", "jobs", "kill", "wait"),
     "switching": ("bookmark", "close", "open"),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
     "helping": ("completion", "help"),
@@ -60,7 +61,7 @@ SCRIPT_ONLY = frozenset(
 )
 """Commands that exist outside the shell only."""
 SHELL_ONLY = frozenset(
-    name for module in ("inside", "comfort", "switching") for name in _MODULES[module]
+    name for module in ("inside", "comfort", "jobs", "switching") for name in _MODULES[module]
 )
 NOT_IN_RC = {
     **dict.fromkeys(("get", "put", "sync"), "it moves files"),
@@ -79,6 +80,7 @@ WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
     **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
+    **dict.fromkeys(("bg", "fg", "jobs", "kill", "wait"), "it is for the terminal"),
 }
 """Commands of the shell whose output can't be redirected, and why."""
 

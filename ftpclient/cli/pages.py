@@ -50,6 +50,7 @@ STATUSES = {
 
 OPERATORS = (
     ("A; B && C || D", "Run one after another, depending on exit statuses."),
+    ("COMMAND &", "Run in the background, as a job."),
     ("COMMAND | LOCAL", "Send the output to a local command."),
     ("COMMAND > FILE", "Write the output to a local file; >> appends to it."),
     ("!COMMAND", "Run a local command; ! alone starts a local shell."),
@@ -95,6 +96,10 @@ PAGES: dict[str, Page] = {
                 "history source": "Show past lines; run a file of commands.",
                 "echo clear": "Print words; clear the screen.",
                 "help exit": "Show help; leave the shell.",
+            },
+            "Jobs": {
+                "jobs wait": "List jobs or their output; wait for them.",
+                "kill fg bg": "Stop a job; show one in the foreground.",
             },
         },
         options={
@@ -433,6 +438,23 @@ PAGES: dict[str, Page] = {
         arguments={"FILE": "A local file with lines as typed here."}, see_also=("batch",)
     ),
     "exit": Page(arguments={"STATUS": "The exit status of ftp (default: 0)."}),
+    "jobs": Page(
+        more=(
+            "The states are queued, running, stopped, done and failed, the last with the exit "
+            "status. At most four jobs run at once (`set jobs N`); the others are queued.",
+            "Jobs can be: put, get, sync, check, cp, mv, rm, find, du, ls, hash, and cat with "
+            "> FILE or | LOCAL. Each has a connection of its own, and never asks anything.",
+        ),
+        examples=(
+            ("ftp put -r site /www &", "Upload in the background."),
+            ("ftp jobs -o 1", "Show the output of job 1."),
+        ),
+        see_also=("wait", "kill", "fg"),
+    ),
+    "wait": Page(arguments={"N": "Numbers of jobs (default: all)."}, see_also=("jobs", "fg")),
+    "kill": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "kept")),
+    "fg": Page(arguments={"N": "The number of a job."}, see_also=("jobs", "wait")),
+    "bg": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "fg")),
     "open": Page(
         arguments={
             "SERVER": _SERVER["SERVER"] + " Default: the one that close has left.",

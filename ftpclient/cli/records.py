@@ -30,6 +30,7 @@ from ftpwire.messages import (
 )
 
 if TYPE_CHECKING:
+    from ftpclient.cli.jobs import Job
     from ftpclient.client import Client
     from ftpclient.connection.discovery import Found
     from ftpclient.connection.servers import Server
@@ -202,6 +203,22 @@ def setting_record(name: str, value: str) -> dict[str, Any]:
 def history_record(number: int, line: str) -> dict[str, Any]:
     """Return the object of a line in the shell's history."""
     return {"number": number, "line": line}
+
+
+def job_record(job: Job) -> dict[str, Any]:
+    """Return the record of a job of the shell."""
+    headway = job.headway
+    return {
+        "job": job.number,
+        "state": job.state.value,
+        "words": paths.printable(job.words),
+        "done": 0 if headway is None else headway.done,
+        "size": None if headway is None else headway.size,
+        "files": 0 if headway is None else headway.count,
+        "failed": 0 if headway is None else headway.failed,
+        "status": job.status,
+        "started": moment(int(job.started)),
+    }
 
 
 def script_record(script: str) -> dict[str, Any]:

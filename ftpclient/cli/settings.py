@@ -14,8 +14,6 @@ from ftpwire.units import parse_size
 
 _NONE = "none"
 _AUTO = "auto"
-_LATER = {"jobs": "not available yet"}
-"""Settings of later versions, and why they can't be set."""
 
 
 def _one_of(*values: str) -> Callable[[str], str]:
@@ -33,6 +31,12 @@ def _connections(value: str) -> str:
     return value
 
 
+def _jobs(value: str) -> str:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 32):
+        raise ValueError("use a number from 1 to 32")
+    return value
+
+
 def _rate(value: str) -> str:
     if value != _NONE:
         parse_size(value)
@@ -42,6 +46,7 @@ def _rate(value: str) -> str:
 _TABLE: dict[str, tuple[str, Callable[[str], str]]] = {
     "bell": ("off", _one_of("on", "off")),
     "color": (_AUTO, _one_of(_AUTO, "always", "never")),
+    "jobs": ("4", _jobs),
     "limit-rate": (_NONE, _rate),
     "pager": ("", str),
     "parallel": (_AUTO, _connections),
@@ -63,8 +68,6 @@ class Settings:
 
     def __getitem__(self, name: str) -> str:
         """Return the value of a setting. Raises ValueError for an unknown name."""
-        if name in _LATER:
-            raise ValueError(f"{name}: {_LATER[name]}")
         if name not in self._values:
             known = ", ".join(self._values)
             raise ValueError(

@@ -26,7 +26,7 @@ from ftpclient.cli.app import App, UsageError, Where
 from ftpclient.cli.group import STATUS_1_IS_A_RESULT, WITHOUT_OUTPUT
 from ftpclient.cli.traces import print_trace
 from ftpclient.shell import grammar
-from ftpclient.shell.grammar import Line, Pipe, Redirect
+from ftpclient.shell.grammar import AndOr, Line, Pipe, Redirect
 from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
 from ftpwire.command_help import usage_message
@@ -41,6 +41,7 @@ _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
 def run_line(app: App, text: str) -> int:
     """Run one line and return the status of the last command that ran. Errors are printed."""
+    app.shell.warned_before, app.shell.warned = app.shell.warned, False
     try:
         status = _run_line(app, text)
     except Exception as error:  # an error outside of a command must not end the shell
@@ -64,7 +65,12 @@ def _run_line(app: App, text: str) -> int:
     if (local := line.local) is not None:
         return main.guarded(app, lambda: _run_local(app, local))
     with operations.running(app, lambda: text.strip(), apart=True):
-        return grammar.run(line.items, lambda pipe: _run(app, pipe), lambda s: _ends(app, s))
+        return grammar.run(
+            line.items,
+            lambda pipe: _run(app, pipe),
+            lambda item: _start_job(app, item, text),
+            lambda status: _ends(app, status),
+        )
 
 
 def understood(app: App, text: str) -> Line | int:
@@ -89,10 +95,15 @@ def _parse(app: App, text: str) -> Line:
         app.shell.where = _below(first, mistake.line)
         raise UsageError(f"{mistake.reason} (column {mistake.column})") from None
     pipes = list(line.pipes)
+    of_jobs = {id(pipe) for item in line.items if item.is_job for pipe in item.pipes}
     for pipe in pipes:
         app.shell.where = _below(first, pipe.line)
         try:
-            _check(app, pipe)
+            name = _check(app, pipe)
+            if id(pipe) in of_jobs:
+                from ftpclient.shell import background
+
+                background.check(app, pipe, name)
         except click.UsageError as error:
             if len(pipes) == 1:
                 raise  # a single command needs no column
@@ -101,8 +112,11 @@ def _parse(app: App, text: str) -> Line:
     return line
 
 
-def _check(app: App, pipe: Pipe) -> None:
-    """Refuse an unknown command, and redirecting a command without output. Raises UsageError."""
+def _check(app: App, pipe: Pipe) -> str:
+    """Refuse an unknown command, and redirecting a command without output. Return its name.
+
+    Raises UsageError.
+    """
     name, *arguments = (word.text for word in expanded(app, pipe.words))
     name = ALIASES.get(name, name)
     context = click.Context(main.remote, info_name="", obj=app)
@@ -110,6 +124,7 @@ def _check(app: App, pipe: Pipe) -> None:
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
         raise UsageError(f"{name} can't be used before '{operator}': {WITHOUT_OUTPUT[name]}")
+    return name
 
 
 def begins_with_command(app: App, text: str) -> bool:
@@ -157,6 +172,14 @@ def expanded(app: App, words: tuple[Word, ...]) -> tuple[Word, ...]:
 def _ends(app: App, status: int) -> bool:
     """Return whether the rest of a line must not run."""
     return app.shell.leaving or standard.reader_left() or status == Interrupted.exit_code
+
+
+def _start_job(app: App, item: AndOr, line: str) -> int:
+    from ftpclient.shell import background  # most shells have no jobs
+
+    is_forgiven = grammar.is_forgiven(line)
+    commands = [expanded(app, pipe.words) for pipe in item.pipes]
+    return main.guarded(app, lambda: background.start(app, item, commands, is_forgiven=is_forgiven))
 
 
 # one command --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from ftpclient.cli.app import App, Script, ShellState, UsageError, Where
 from ftpclient.connection import files
+from ftpclient.shell import background
 from ftpclient.shell.lexer import whole_lines
 from ftpclient.shell.running import check_command, run_line, understood
 from ftpwire import standard
@@ -29,6 +30,11 @@ def run_script(app: App, script: Script) -> int:
     """Run a script in a new shell and return its exit status. Raises OSError, FtpError."""
     app.interactive = True
     app.shell = ShellState(batch=True, on_stdin=script.path == "-", check_command=check_command)
+    with background.running(app):
+        return background.finish(app, _run_script(app, script))
+
+
+def _run_script(app: App, script: Script) -> int:
     if app.rc and not script.check:
         run_rc(app, Path(app.rc))
     if script.lines:

@@ -1,8 +1,9 @@
 """The shell: lines from a terminal or a script.
 
 Lives here: choosing between the two, and the loop on the terminal.
-Lives elsewhere: running a line (running.py), scripts and the rc file (scripts.py), the prompt,
-completion, history and suggestions (modules of their names).
+Lives elsewhere: running a line (running.py), scripts and the rc file (scripts.py), jobs
+(background.py, above_prompt.py), the prompt, completion, history and suggestions (modules of their
+names).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpclient.cli import render
+from ftpclient.cli import job_display, render
 from ftpclient.cli.app import App, Script, ShellState
-from ftpclient.shell import prompt, scripts
+from ftpclient.shell import background, prompt, scripts
 from ftpclient.shell.lexer import goes_on, whole_lines
 from ftpclient.shell.running import begins_with_command, check_command, run_line
 from ftpwire import standard
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
     from ftpclient.client import Client
+    from ftpclient.shell.above_prompt import AbovePrompt
     from ftpclient.shell.completion import ShellCompleter
 
 
@@ -66,19 +68,35 @@ def _greet(app: App, client: Client) -> None:
 
 
 def _talk(app: App) -> int:
+    from ftpclient.shell.above_prompt import AbovePrompt
     from ftpclient.shell.completion import ShellCompleter
 
     completer = ShellCompleter(app)
     session = _session(app, completer)
     app.shell.history = session.history.get_strings
+    with background.running(app) as jobs:
+        above = AbovePrompt(app, session)
+        jobs.listeners.append(above.changed)
+        return _run_typed(app, session, above, completer)
+
+
+def _run_typed(
+    app: App, session: PromptSession[str], above: AbovePrompt, completer: ShellCompleter
+) -> int:
+    """Run the lines typed at the prompt until the user leaves; return the exit status."""
     status = 0
     while not app.shell.leaving:
+        above.begin()
         try:
             text = session.prompt(partial(_prompt, app, status, session.output))
         except KeyboardInterrupt:
             continue
         except EOFError:
-            break
+            app.shell.warned_before = app.shell.warned
+            if job_display.may_leave(app):
+                break
+            app.flush()
+            continue
         for _, line in whole_lines(text.split("\n")):  # pasted text may have several
             began = time.monotonic()
             status = run_line(app, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from tests.system.shell_support import (
     COLUMNS,
     CTRL_C,
     CTRL_D,
+    CTRL_Z,
     END,
     TAB,
     UP,
@@ -180,6 +182,118 @@ def test_ctrl_c_ends_both_ends_of_a_pipe(alice, terminal):
         terminal.keys(CTRL_C)
         terminal.wait_for_prompt()
         assert terminal.run("ls; whoami") == ["large", "alice"]
+
+
+# jobs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(alice, terminal):
+    """A job that takes longer than its test, and has transferred what can be resumed."""
+    (alice.home / "big.bin").write_bytes(os.urandom(2**20) * 90)
+    assert terminal.run("put --limit-rate 6MiB big.bin / &") == [
+        "[1] put --limit-rate 6MiB big.bin /"
+    ]
+    eventually(
+        lambda: json.loads(terminal.run("jobs --json")[-1])["done"] > 5 * 2**20, "some of it"
+    )
+
+
+def processes_of_jobs(user) -> list[int]:
+    """Those that were started from a user's home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes()
+            if b"job_child" in words and os.readlink(entry / "cwd") == str(user.home):
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue  # no process, or it has ended
+    return found
+
+
+def test_a_job_is_told_above_what_is_typed(alice, terminal):
+    """A message, and the end; and the line that is being typed is run as it was."""
+    (alice.home / "go").touch()
+    os.mkfifo(alice.home / "wait")
+    terminal.keys("ls /nope | sh -c 'cat wait; exit 5' &\r")
+    terminal.child.expect_exact(END)
+    terminal.wait_for_prompt()
+    terminal.keys("mkdir ab")
+    with open(alice.home / "wait", "w"):
+        pass  # the job ends now, that is, while the line is typed
+    terminal.expect("[1] ftp: /nope: no such file or directory")
+    terminal.expect("[1] failed 5 ls /nope | sh -c 'cat wait; exit 5'")
+    terminal.keys("c\r")
+    terminal.child.expect_exact(END)
+    terminal.wait_for_prompt()
+    assert terminal.run("ls") == ["abc/"]
+    assert "failed 5" in " ".join(terminal.run("jobs"))
+    assert terminal.run("jobs") == ["no jobs"]
+
+
+def test_ctrl_c_at_the_prompt_is_not_for_jobs(terminal, slow):
+    terminal.keys("half a line", CTRL_C)
+    terminal.child.expect_exact(END)
+    terminal.wait_for_prompt()
+    assert any("running" in line for line in terminal.run("jobs"))
+
+
+def test_a_job_in_the_foreground(terminal, slow):
+    """With Ctrl-Z it goes on behind; with Ctrl-C it stops."""
+    terminal.enter("fg")
+    terminal.expect("big.bin")
+    terminal.keys(CTRL_Z)
+    assert terminal.wait_for_prompt()[-1] == "[1] put --limit-rate 6MiB big.bin /"
+    terminal.enter("fg 1")
+    terminal.expect("big.bin")
+    terminal.keys(CTRL_C)
+    (line,) = [line for line in terminal.wait_for_prompt() if line.startswith("ftp: ")][:1]
+    assert line.startswith("ftp: interrupted: stopped at ")
+
+
+def test_waiting_can_be_left(terminal, slow):
+    terminal.enter("wait")
+    terminal.expect("big.bin")  # the line about it
+    terminal.keys(CTRL_C)
+    assert terminal.wait_for_prompt()[-1] == "ftp: interrupted"
+    assert any("running" in line for line in terminal.run("jobs"))
+
+
+def test_leaving_a_shell_with_jobs(alice, terminal, slow):
+    warning = "ftp: 1 job runs: exit again stops it (it can be resumed), exit -w waits"
+    terminal.keys(CTRL_D)
+    terminal.child.expect_exact(END)
+    assert terminal.wait_for_prompt() == [warning]
+    assert terminal.run("pwd") == ["/"]
+    assert terminal.run("exit") == [warning]
+    terminal.keys(CTRL_D)
+    terminal.child.expect_exact(END)
+    printed, status = terminal.end()
+    assert status == 0 and "[1] stopped put --limit-rate 6MiB big.bin /" in printed
+    assert processes_of_jobs(alice) == []
+    (kept,) = alice.run("kept", "--json").records
+    assert kept["path"] == "/big.bin"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 130), (signal.SIGHUP, 129), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_no_job_outlives_its_shell(alice, terminal, slow, number, status):
+    """What it has transferred is kept, even if the shell had no chance to stop it."""
+    (process,) = processes_of_jobs(alice)
+    terminal.child.kill(number)
+    assert terminal.end()[1] == status
+    eventually(lambda: not processes_of_jobs(alice), "it has ended")
+    (kept,) = alice.run("kept", "--json").records
+    assert kept["path"] == "/big.bin" and process
+
+
+def test_signals_end_a_shell_without_running_jobs_as_ever(terminal):
+    terminal.run("ls / > listing & wait")
+    terminal.child.kill(signal.SIGTERM)
+    assert terminal.end()[1] == -signal.SIGTERM
 
 
 def test_a_prompt_begins_on_its_own_line(server, alice, terminal):

@@ -66,6 +66,7 @@ def set_command(app: App, name: str | None, value: str | None) -> None:
     """Show or change the settings of this shell.
 
     \b
+    jobs         jobs that run at once; the others are queued
     parallel     connections of put, get and sync: auto, or a number
     limit-rate   bytes per second of each command: none, or e.g. 10MiB
     color        colors in listings: auto, always or never
@@ -88,6 +89,8 @@ def set_command(app: App, name: str | None, value: str | None) -> None:
             app.print(printable(settings[name]))
         else:
             settings.set(name, value)
+            if name == "jobs" and app.shell.jobs is not None:
+                app.shell.jobs.limit_changed()
     except ValueError as error:
         raise UsageError(f"set: {error}") from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ftpclient.cli import obstacles, records
+from ftpclient.cli import job_display, obstacles, records
 from ftpclient.cli.app import App, Script, UsageError
 from ftpclient.cli.changes import Changes
 from ftpclient.cli.group import RemoteArgument, raise_for, remote_command
@@ -119,8 +119,16 @@ def source_command(app: App, file: str) -> None:
 
 @remote_command("exit")
 @click.argument("status", metavar="[STATUS]", type=click.IntRange(0, 255), default=0)
-def exit_command(app: App, status: int) -> None:
-    """Leave the shell; quit, bye and Ctrl-D do the same."""
+@click.option("-w", "--wait", is_flag=True, help="Wait for all jobs first.")
+def exit_command(app: App, status: int, wait: bool) -> None:
+    """Leave the shell; quit, bye and Ctrl-D do the same.
+
+    While jobs run, a second exit is needed, which stops them. A script waits for its jobs.
+    """
+    if wait and app.shell.jobs is not None:
+        job_display.wait_for(app, app.shell.jobs.unseen())
+    if not job_display.may_leave(app):
+        raise_for(1)
     app.shell.leaving = True
     app.shell.status = status
     raise_for(status)

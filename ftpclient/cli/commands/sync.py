@@ -149,6 +149,8 @@ def sync_command(
         raise UsageError("--checksum and --size-only can't be used together")
     if watch:
         _check_watch(source, delete and not yes, dry_run, files_from is not None, min_age)
+    if delete and app.shell.job and not (yes or dry_run):
+        raise UsageError("sync --delete asks before it deletes, which a job can't: add -y")
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options

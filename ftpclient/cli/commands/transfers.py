@@ -188,7 +188,7 @@ def _finish(app: App, summary: Summary) -> None:
         from ftpclient.cli import records
 
         app.print_json(records.summary_record(summary))
-    elif sys.stderr.isatty() and not _is_one_failure(summary):
+    elif (sys.stderr.isatty() or app.shell.job) and not _is_one_failure(summary):
         app.summarize(render.summary_line(summary))
     raise_for(summary.exit_code)
 
@@ -253,6 +253,8 @@ def put_command(
             raise UsageError("--dry-run can't be used with standard input")
         if len(arguments) == 1:  # also with -t, which names a directory and not the file
             raise UsageError("put - needs the name of the file to write")
+        if app.shell.job:
+            raise UsageError("put - can't be a job: it reads standard input")
         if app.shell.on_stdin:
             raise UsageError("put - can't be used here: standard input holds the commands")
         if standard.was_closed(0):

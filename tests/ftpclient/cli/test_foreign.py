@@ -223,7 +223,8 @@ OPTIONS = [
     # commands
     ("mirror", "did you mean ftp sync?"),
     ("mirror --loop a", "did you mean ftp sync?"),
-    ("queue", "there are no jobs yet; commands run one after another"),
+    ("queue", "did you mean ftp put FILE &?"),
+    ("attach", "jobs end with their shell"),
     ("lumask 022", "modes are kept; chmod changes them"),
     ("progress", "isn't needed: progress is shown on every terminal; -q turns it off"),
     ("chown 0 f", "all files of an account have the same owner"),

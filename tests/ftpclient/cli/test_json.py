@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from types import SimpleNamespace
 
@@ -141,10 +142,10 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     run(["completion", "bash"])
     for line in (
         *("alias ll='ls -l' ; alias", "set", "set bell", "history", "bookmark here", "close"),
-        *("close ; open", "open here"),
+        *("close ; open", "open here", "ls / > x & jobs", "ls / > x & wait"),
     ):
         done = user.run("-c", f"{line} --json")
-        checked.output(line.split()[0] if ";" not in line else line.split(" ; ")[1], done.text)
+        checked.output(re.split(" [;&] ", line)[-1].split()[0], done.text)
     for line in ("lpwd", f"lmkdir {shlex.quote('new')}", "lmkdir new", "cd d", "lcd d"):
         done = user.run("--json", "-c", f"{line} --json", status=None)
         checked.output(line.split()[0], done.text)

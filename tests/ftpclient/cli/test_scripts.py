@@ -140,12 +140,12 @@ def test_keep_going(at):
 
 
 def test_check_tells_all_mistakes_and_runs_nothing(at):
-    text = "rm -r docs\nls <\nput 'a\nb' &\nfrob\n-cat `x`\n!anything (\nls | cat\nedit x | cat\n'"
+    text = "rm -r docs\nls <\nedit 'a\nb' &\nfrob\n-cat `x`\n!anything (\nls | cat\nedit x | cat\n'"
     done = at.run("batch", "--check", script(at, text), status=2)
     assert done.text == ""
     assert done.err.splitlines() == [
         "lines.ftp:2: '<' has no meaning here: quote it, or use ! (column 4)",
-        "lines.ftp:4: '&' is not supported yet: quote it (column 4)",
+        "lines.ftp:3: edit needs the terminal: it can't be a job",
         "lines.ftp:5: unknown command 'frob' (help lists all)",
         "lines.ftp:6: '`' has no meaning here: quote it, or use ! (column 6)",
         "lines.ftp:9: edit can't be used before '|': it needs the terminal",

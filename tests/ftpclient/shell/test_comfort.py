@@ -108,12 +108,12 @@ def test_settings_are_shown_and_set(run):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("set nope", "unknown setting nope (settings: bell, color, limit-rate"),
+        ("set nope", "unknown setting nope (settings: bell, color, jobs, limit-rate"),
         ("set colour x", "did you mean color?"),
         ("set parallel 0", "parallel can't be '0': use auto or a number from 1 to 32"),
         ("set bell loud", "use one of on, off"),
         ("set limit-rate fast", "limit-rate can't be 'fast'"),
-        ("set jobs 4", "not available yet"),
+        ("set jobs many", "jobs can't be 'many': use a number from 1 to 32"),
     ],
 )
 def test_settings_that_can_not_be(run, line, told):

@@ -3,7 +3,7 @@
 `Reference` was written from this alone, and shares no code with the shell:
 
     LINE    = BLANKS ["-"] BLANKS ("!" REST | [LIST]) [COMMENT]
-    LIST    = ANDOR {";" ANDOR} [";"]
+    LIST    = ANDOR {(";" | "&") ANDOR} [";" | "&"]
     ANDOR   = PIPE {("&&" | "||") PIPE}
     PIPE    = COMMAND [(">" | ">>") FILE] | COMMAND "|" LOCAL
     COMMAND = WORD {WORD}        the first one doesn't begin with - or an unquoted !
@@ -14,7 +14,7 @@
 ORDINARY is none of ``;&|<>()` ``, blanks and quotes, and no $ before a parenthesis. A WORD of
 digits only does not stand directly before ">". LOCAL reaches to the first unquoted ";", "&" or
 "||", which isn't between parentheses, or to a COMMENT; of what is in double quotes there, $( and
-${ are closed. "&" means nothing yet.
+${ are closed. "&&" is never two "&".
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Reference:
             found.append(self.and_or())
             if self.done():
                 break
-            if not self.sees(";"):
+            if self.sees("&"):
+                found[-1].append("&")
+            elif not self.sees(";"):
                 raise Wrong
             self.at += 1
         return found
@@ -188,6 +190,7 @@ def plain(line: Line) -> object:
         return "!", line.local
     return [
         [part for step in (("", item.first), *item.rest) for part in pair(*step)]
+        + ["&"] * item.is_job
         for item in line.items
     ]
 
@@ -219,7 +222,7 @@ def found(text: str) -> object:
 
 pieces = st.sampled_from(
     ["ls", "rm", "x", "a b", "2", "*", ":y", "--", "-", "!", "#", "$", "$(", "${", "}", "`"]
-    + [";", ";", "&&", "||", "|", ">", ">>", "&", "<", "(", ")"]
+    + [";", ";", "&&", "||", "|", ">", ">>", "&", "&", "<", "(", ")"]
     + ["'", '"', "$'", "\\", "'a;b'", '"a;b"', "\\;", "$'\\n'", " ", " ", " ", "\t"]
 )
 
@@ -240,7 +243,9 @@ def test_random_lines(text):
 words = st.sampled_from(["ls", "rm -r", "cd x", "pwd 'a;b'", "cat f > out", "cat f | wc -l"])
 
 
-@given(words, st.lists(st.tuples(st.sampled_from(["; ", ";", "&&", " || "]), words), max_size=5))
+@given(
+    words, st.lists(st.tuples(st.sampled_from(["; ", ";", "&&", " || ", " & "]), words), max_size=5)
+)
 def test_lines_without_mistakes(first, rest):
     """Of random pieces few are lines."""
     text = first + "".join(operator + command for operator, command in rest)
@@ -287,6 +292,22 @@ def test_trees(text, line):
     assert parse(text) == line
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("put x &", [("put x", True)]),
+        ("- put x & # no", [("put x", True)]),
+        ("ls; put 'a & b' && rm c&", [("ls", False), ("put 'a & b' && rm c", True)]),
+        ("rm c&get d", [("rm c", True), ("get d", False)]),
+        ("cat f | wc -l > n & ls", [("cat f | wc -l > n", True), ("ls", False)]),
+        ("cat f >> 'n' &", [("cat f >> 'n'", True)]),
+        ("get R\\&B &", [("get R\\&B", True)]),
+    ],
+)
+def test_jobs(text, parts):
+    assert [(item.text, item.is_job) for item in parse(text).items] == parts
+
+
 MEANINGLESS = "has no meaning here: quote it, or use !"
 
 
@@ -302,8 +323,9 @@ MEANINGLESS = "has no meaning here: quote it, or use !"
         pytest.param("cat a$(x)", f"'$(' {MEANINGLESS} (column 6)", id="substitution"),
         pytest.param("(ls)", f"'(' {MEANINGLESS} (column 1)", id="subshell"),
         pytest.param("ls x)", f"')' {MEANINGLESS} (column 5)", id="parenthesis"),
-        pytest.param("ls &", "'&' is not supported yet: quote it (column 4)", id="&"),
-        pytest.param("get R&B", "'&' is not supported yet: quote it (column 6)", id="R&B"),
+        pytest.param("& ls", "a command is missing before '&' (column 1)", id="before-&"),
+        pytest.param("ls & ; ls", "a command is missing before ';' (column 6)", id="after-&"),
+        pytest.param("ls & && ls", "a command is missing before '&&' (column 6)", id="&-&&"),
         pytest.param("; ls", "a command is missing before ';' (column 1)", id="before"),
         pytest.param("ls;; ls", "a command is missing before ';' (column 4)", id="between"),
         pytest.param("ls && # x", "a command is missing after '&&' (column 4)", id="after"),
@@ -395,6 +417,10 @@ def outcome(tree: object, status_of) -> tuple[list[str], int]:
 names = st.sampled_from(["a", "b", "c", "d"])
 
 
+def no_job(item: AndOr) -> int:
+    raise AssertionError(item)
+
+
 @given(
     names,
     st.lists(st.tuples(st.sampled_from([";", "&&", "||"]), names), max_size=6),
@@ -408,7 +434,7 @@ def test_the_order_of_what_runs(first, rest, statuses):
         ran.append(pipe.name)
         return statuses[pipe.name]
 
-    status = grammar.run(parse(text).items, run_pipe, lambda status: False)
+    status = grammar.run(parse(text).items, run_pipe, no_job, lambda status: False)
     assert (ran, status) == outcome(expected(text), statuses.__getitem__)
 
 
@@ -423,8 +449,28 @@ def test_what_ends_a_line(text, ran):
         done.append(pipe.name)
         return status[pipe.name]
 
-    grammar.run(parse(text).items, run_pipe, lambda status: status == 130)
+    grammar.run(parse(text).items, run_pipe, no_job, lambda status: status == 130)
     assert "".join(done) == ran
+
+
+def test_jobs_are_started_in_their_turn():
+    done = []
+
+    def run_pipe(pipe: Pipe) -> int:
+        done.append(pipe.name)
+        return 5
+
+    def start_job(item: AndOr) -> int:
+        done.append(item.text)
+        return 2 if item.first.name == "bad" else 0
+
+    def run(text: str) -> int:
+        return grammar.run(parse(text).items, run_pipe, start_job, lambda status: False)
+
+    assert run("a; b && c & d && e") == 5
+    assert done == ["a", "b && c", "d"]
+    assert run("a; bad &") == 2
+    assert run("a & b &") == 0
 
 
 known = st.sampled_from(

@@ -1,0 +1,202 @@
+"""Starting jobs from a line of the shell, and leaving a shell that has some.
+
+Lives here: which commands can be jobs, what a job takes over from the shell, the end of a shell or
+a script. Lives elsewhere: the table of jobs (cli/jobs.py), their processes (job_processes.py),
+printing (cli/job_display.py), notices above a prompt (above_prompt.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import click
+
+from ftpclient.cli import job_display, job_lines, main
+from ftpclient.cli.aliases import ALIASES
+from ftpclient.cli.app import App, UsageError
+from ftpclient.cli.group import WITHOUT_OUTPUT
+from ftpclient.cli.jobs import LINES_AT_ONCE, LINES_OF_A_SCRIPT, Jobs
+from ftpclient.connection.servers import Server
+from ftpclient.shell.grammar import AndOr, Pipe
+from ftpclient.shell.job_processes import JobProcesses, launcher
+from ftpclient.shell.job_task import Task
+from ftpclient.shell.lexer import Word
+from ftpwire import standard
+from ftpwire.errors import Interrupted
+
+_ALLOWED = (
+    *("put", "get", "sync", "check", "cp", "mv", "rm"),
+    *("find", "du", "ls", "hash", "cat"),
+)
+_WITH_TARGET = frozenset({"put", "get", "sync", "cp", "mv"})
+"""Commands with a source and a target."""
+_TARGET_OPTIONS = frozenset({"-t", "--target-directory"})
+_FLAGS = ("as_json", "quiet", "verbose", "debug", "accept_key", "ca", "no_verify")
+_ENDED_BY = {signal.SIGTERM: 130, signal.SIGHUP: 129}
+"""Signals that end the shell, and its exit status then if they stop jobs."""
+
+
+# starting -----------------------------------------------------------------------------------
+
+
+def check(app: App, pipe: Pipe, name: str) -> None:
+    """Refuse a command that can't be a job. Raises UsageError.
+
+    Args:
+        name: The command's name, which isn't an alias.
+    """
+    if app.shell.in_rc:
+        raise UsageError("an rc file can't start jobs")
+    if app.shell.job is not None:
+        raise UsageError("a job can't start jobs")
+    if name in ("edit", "less"):
+        raise UsageError(f"{name} {WITHOUT_OUTPUT[name].removeprefix('it ')}: it can't be a job")
+    if name not in _ALLOWED:
+        raise UsageError(f"{name} can't be a job; these can: {' '.join(_ALLOWED)}")
+    if name == "cat" and pipe.redirect is None and pipe.local is None:
+        raise UsageError("cat can only be a job with > FILE or | LOCAL")
+
+
+def start(app: App, item: AndOr, commands: Sequence[tuple[Word, ...]], *, is_forgiven: bool) -> int:
+    """Start a job, or queue it, and return 0.
+
+    Args:
+        commands: The words of each of its commands, with aliases replaced.
+        is_forgiven: True if its failure doesn't count in a batch.
+
+    Raises:
+        UsageError, SameJob: It can't be started.
+        FtpError: Connecting, which is only done before the first log-in.
+    """
+    jobs = app.shell.jobs
+    if jobs is None:
+        raise UsageError("jobs can only be started in a shell")
+    client = app.known_client
+    if client is None or client.credential is None:
+        client = app.client  # it logs in, and may ask for the password
+    assert client.credential is not None
+    address = client.address._replace(user=client.user)
+    words = item.text
+    if app.holds_password(words):
+        words = f"{item.first.name} …"
+    where = app.shell.where
+    here = os.getcwd()
+    task = Task(
+        item.text,
+        Server(address, app.chosen.plaintext),
+        client.credential,
+        bytes(client.cwd),
+        {name: getattr(app, name) for name in _FLAGS} | {"ca": app.ca and os.path.abspath(app.ca)},
+        dict(app.shell.settings),
+        dict(app.shell.aliases),
+        None if where is None else (where.file, where.line),
+    )
+    keys = _keys(app, commands, (str(address), bytes(client.cwd), here))
+    job = jobs.add(words, launcher(task, here), keys=keys, is_forgiven=is_forgiven)
+    if job_display.tells_all(app):
+        app.say(job_lines.started(job))
+    return 0
+
+
+def _keys(
+    app: App, commands: Sequence[tuple[Word, ...]], place: tuple[object, ...]
+) -> Iterator[object]:
+    """Yield what identifies the source and the target of each command."""
+    for words in commands:
+        first, *others = (word.text for word in words)
+        name = ALIASES.get(first, first)
+        if name in _WITH_TARGET:
+            yield (name, *_operands(app, name, others), *place)
+
+
+def _operands(app: App, name: str, words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command that aren't options or their values, except a target's."""
+    command = main.remote.get_command(click.Context(main.remote, info_name="", obj=app), name)
+    assert command is not None
+    of_values = {
+        option
+        for param in command.params
+        if isinstance(param, click.Option) and not param.is_flag
+        for option in param.opts
+    }
+    is_value = False
+    for word in words:
+        if not is_value and not word.startswith("-"):
+            yield word
+        is_value = not is_value and word in of_values - _TARGET_OPTIONS
+
+
+# a shell or a script with jobs ---------------------------------------------------------------
+
+
+@contextmanager
+def running(app: App) -> Iterator[Jobs]:
+    """Let the lines inside start jobs. At the end, stop those that still run."""
+    with ExitStack() as stack:
+
+        def open_processes() -> None:
+            processes = JobProcesses(jobs)
+            stack.callback(_close, app, processes)
+            stack.enter_context(_ended_by_signals(jobs))
+
+        jobs = Jobs(
+            lambda: int(app.shell.settings["jobs"]),
+            most_lines=LINES_OF_A_SCRIPT if app.shell.batch or app.as_json else LINES_AT_ONCE,
+            operations=app.shell.operations,
+            before_first=open_processes,
+        )
+        app.shell.jobs = jobs
+        yield jobs
+
+
+def _close(app: App, processes: JobProcesses) -> None:
+    try:
+        processes.close()
+    finally:
+        job_display.print_notices(app)
+        app.shell.jobs = None
+
+
+@contextmanager
+def _ended_by_signals(jobs: Jobs) -> Iterator[None]:
+    """Let signals that end the shell stop its jobs first."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if not jobs.active():
+            os.kill(os.getpid(), number)
+        raise SystemExit(_ENDED_BY[signal.Signals(number)])
+
+    caught = [number for number in _ENDED_BY if signal.getsignal(number) is signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def finish(app: App, status: int) -> int:
+    """Wait for the jobs of a script; return its exit status.
+
+    It is that of the line that failed, else that of the first job that failed and that no `wait`
+    or `jobs` has reported. Ctrl-C stops the jobs.
+    """
+    jobs = app.shell.jobs
+    if jobs is None or not (left := jobs.unseen()):
+        return status
+    if status in (Interrupted.exit_code, standard.READER_LEFT):
+        return status  # the jobs are stopped
+    app.close()  # the server may allow few sessions
+    waited = main.guarded(app, lambda: job_display.wait_for(app, left))
+    if waited:
+        return status or waited
+    for job in left:
+        job_display.show_rest(app, job)
+    failed = [job.status for job in left if job.status and not job.is_forgiven]
+    return status or (failed[0] if failed and failed[0] is not None else 0)

@@ -1,0 +1,336 @@
+"""Jobs of the shell with their real processes, on a server in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ftpclient.cli.app import App, Script, ShellState
+from ftpclient.cli.jobs import MOST_OUTPUT, Job, State
+from ftpclient.shell import background, scripts
+from ftpclient.shell.running import check_command, run_line
+from tests.ftpclient.shell.shell_support import shell_of
+from tests.system.programs import PATIENCE, eventually
+
+MIB = 2**20
+
+
+@pytest.fixture
+def app(app) -> Iterator[App]:
+    """Alice's shell, which may start jobs."""
+    app.shell.check_command = check_command
+    with background.running(app):
+        yield app
+
+
+@pytest.fixture
+def ended(app) -> Callable[[int], Job]:
+    """Waits for a job."""
+
+    def wait(number: int) -> Job:
+        job = app.shell.jobs.find(number)
+        assert app.shell.jobs.wait([job], PATIENCE)
+        return job
+
+    return wait
+
+
+def output_of(job: Job, *, messages: bool = False) -> bytes:
+    return b"".join(data for is_error, data in job.output.since(0) if is_error == messages)
+
+
+def test_a_job_takes_over_what_the_line_would_have(app, run, ended, files, local):
+    """The directories of that moment, options, and aliases; and its operation is the shell's."""
+    (files / "docs").mkdir()
+    (local / "here").mkdir()
+    (local / "here" / "a b.txt").write_text("text")
+    run("cd docs; lcd here; alias up='put -v'; set limit-rate 10MiB")
+    before = set(app.shell.operations)
+    assert run("up a*t & cd /; lcd ..; unalias up") == (0, "", "[1] up a*t\n")
+    job = ended(1)
+    assert (job.state, job.status) == (State.DONE, 0)
+    assert output_of(job) == b"a b.txt -> /docs/a b.txt\n"
+    assert job.summary.startswith("1 file, 4 B in ")
+    assert (files / "docs" / "a b.txt").read_text() == "text"
+    assert len(app.shell.operations - before) == 2, "the line, and the job"
+    assert run("wait")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("edit x &", "edit needs the terminal: it can't be a job"),
+        ("more x &", "less needs the terminal: it can't be a job"),
+        ("cd x &", "cd can't be a job; these can: put get sync check cp mv rm find du ls hash cat"),
+        ("ls && exit &", "exit can't be a job; these can: "),
+        ("jobs &", "jobs can't be a job; "),
+        ("cat x &", "cat can only be a job with > FILE or | LOCAL"),
+        ("jobs > x", "jobs can't be used before '>': it is for the terminal"),
+    ],
+)
+def test_what_can_not_be_a_job(app, run, line, told):
+    status, out, err = run(f"mkdir never; {line}")
+    assert (status, out) == (2, "") and told in err
+    assert app.shell.jobs.unseen() == [] and run("ls") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ("put - x &", 2, b"ftp: put - can't be a job: it reads standard input\n"),
+        ("sync --delete . :/ &", 2, b"ftp: sync --delete asks before it deletes"),
+        ("put nope / &", 5, b"ftp: nope: no such local file or directory\n"),
+        ("get /nope . || ls /nope2 &", 5, b"/nope2: no such file or directory\n"),
+    ],
+)
+def test_a_job_asks_nothing_and_fails(app, run, ended, line, status, told):
+    assert run(line)[0] == 0
+    job = ended(1)
+    assert (job.state, job.status) == (State.FAILED, status)
+    assert told in output_of(job, messages=True)
+    code, out, err = run("wait 1")
+    assert code == status and f"[1] failed {status} {line[:-2]}\n" in err
+    assert run("kill 1")[::2] == (5, "ftp: job 1 has ended already\n")
+
+
+def test_deleting_without_a_question(app, run, ended, files):
+    (files / "gone").write_text("x")
+    run("lmkdir empty; put -r empty /")
+    run("sync --delete --force -y empty :/ &")
+    assert ended(1).status == 0
+    assert list(files.glob("[!.]*")) == []
+
+
+def test_output_goes_to_files_and_local_commands(app, run, ended, files, local):
+    (files / "f").write_text("b\na\n")
+    run("cat f > copy &; cat f | sort > sorted & ls /nope > none &".replace("&;", "&"))
+    assert [ended(number).status for number in (1, 2, 3)] == [0, 0, 5]
+    assert (local / "copy").read_text() == "b\na\n"
+    assert (local / "sorted").read_text() == "a\nb\n"
+    assert not (local / "none").exists()
+
+
+def test_two_jobs_that_do_the_same(app, run, local):
+    (local / "f").write_bytes(bytes(50 * MIB))
+    run("put --limit-rate 1MiB f / &")
+    assert run("put -v --limit-rate 2MiB f / &")[::2] == (2, "ftp: job 1 does that already\n")
+    assert run("put f /g & kill -a")[0] == 0
+
+
+def test_names_of_any_bytes(app, run, ended, files, local):
+    """As a script may have them, in the line and in an alias."""
+    name = os.fsdecode(b"\xff\n")
+    (local / name).write_text("x")
+    run(f"alias up='put \"{name}\"'")
+    run(f"put '{name}' /one &\n".strip())
+    run("up /two &")
+    assert ended(1).status == ended(2).status == 0
+    assert (files / "one").exists() and (files / "two").exists()
+
+
+def test_output_is_shown_by_jobs(app, run, ended, files):
+    (files / "f").write_text("x")
+    run("ls / /nope &")
+    ended(1)
+    code, out, err = run("jobs -o 1")
+    assert code == 0 and "f\n" in out and "/nope: no such file" in err
+    assert run("jobs -o %1")[1] == out
+    assert run("jobs -o 2")[::2] == (5, "ftp: no job 2 (jobs lists them)\n")
+    assert run("jobs -o x")[0] == 2
+    code, out, err = run("jobs --json")
+    record = json.loads(out)
+    assert record.pop("started") and record == {
+        "job": 1,
+        "state": "failed",
+        "words": "ls / /nope",
+        "done": 0,
+        "size": None,
+        "files": 0,
+        "failed": 0,
+        "status": 1,
+    }
+    assert run("jobs") == (0, "", "")
+
+
+def test_much_output_is_bounded(app, run, ended, files):
+    """10 MiB."""
+    directory = files / "many"
+    directory.mkdir()
+    for number in range(200):
+        (directory / f"{number:03}{'x' * 240}").touch()
+    run(f"ls {'many ' * 215}&")
+    job = ended(1)
+    assert job.status == 0
+    assert job.output.end > 10 * MIB
+    assert len(output_of(job)) == MOST_OUTPUT
+    code, out, err = run("jobs -o 1")
+    assert len(out) == MOST_OUTPUT and "only the last 1.0 MiB of its output are kept" in err
+
+
+@pytest.fixture
+def slow(app, run, local) -> Job:
+    """A job that takes long, once it has transferred something."""
+    (local / "big").write_bytes(os.urandom(MIB) * 40)
+    run("put --limit-rate 6MiB big / &")
+    job = app.shell.jobs.find(1)
+    eventually(lambda: job.headway is not None and job.headway.done > 8 * MIB, "some of it")
+    return job
+
+
+def test_kill_keeps_what_was_transferred(app, run, slow, ended, files):
+    assert slow.headway.size == 40 * MIB and slow.state is State.RUNNING
+    assert run("kill 1") == (0, "", "")
+    assert ended(1).state is State.STOPPED
+    assert run("wait")[::2] == (
+        130,
+        "[1] ftp: interrupted: stopped at "
+        + output_of(slow, messages=True).decode().partition("stopped at ")[2]
+        + "[1] stopped put --limit-rate 6MiB big /\n",
+    )
+    (kept,) = app.client.kept()
+    assert kept.size >= 8 * MIB
+    assert run("set limit-rate none; put big /")[0] == 0
+    assert (files / "big").stat().st_size == 40 * MIB
+
+
+def test_kill_twice_ends_a_process_that_hangs(app, run, slow, ended):
+    os.kill(slow.process._popen.pid, 19)  # it can't stop by itself
+    assert run("kill 1; kill 1")[0] == 0
+    assert ended(1).state is State.STOPPED
+
+
+def test_fg_shows_the_rest(app, run, files):
+    (files / "f").write_text("x")
+    run("find / | sh -c 'cat; sleep 0.2; echo more' &")
+    assert run("fg")[:2] == (0, "/\n/f\nmore\n")
+    assert run("fg")[::2] == (5, "ftp: fg: no job runs\n")
+    run("ls /nope &")
+    code, out, err = run("fg 1")
+    assert code == 5 and err.count("/nope: no such file") == 1
+    assert run("bg")[0] == 0
+
+
+def test_a_queue(app, run, files):
+    run("set jobs 1")
+    for number in range(3):
+        run(f"find / | sh -c 'sleep 0.1; echo {number} >> order' &")
+    assert [job.state for job in app.shell.jobs.active()][1:] == [State.QUEUED] * 2
+    assert run("wait")[0] == 0
+    with open("order") as order:
+        assert order.read() == "0\n1\n2\n"
+
+
+def test_without_a_session_a_job_waits(start_server, local, capfd):
+    """The server has room for the shell alone, until that has left."""
+    server = start_server(durable=False)
+    server.accounts.change("alice", max_sessions=1)
+    with shell_of(server) as app, background.running(app):
+        assert run_line(app, "ls / &") == 0
+        (job,) = app.shell.jobs.active()
+        eventually(lambda: job.not_before > 0 and job.state is State.QUEUED, "it is queued")
+        app.close()
+        app.shell.jobs._clock = lambda: job.not_before
+        app.shell.jobs.limit_changed()
+        assert app.shell.jobs.wait([job], PATIENCE)
+        assert job.status == 0
+
+
+# leaving ------------------------------------------------------------------------------------
+
+
+def test_leaving_takes_two_lines(app, run, slow):
+    told = "ftp: 1 job runs: exit again stops it (it can be resumed), exit -w waits\n"
+    assert run("exit")[::2] == (1, told)
+    assert run("pwd")[:2] == (0, "/\n")
+    assert run("exit")[::2] == (1, told) and not app.shell.leaving
+    assert run("exit 3")[0] == 3 and app.shell.leaving
+
+
+def test_leaving_waits_if_asked(app, run):
+    run("find / | sh -c 'sleep 0.2; echo x > done' &")
+    assert run("exit -w")[0] == 0 and app.shell.leaving
+    assert os.path.exists("done")
+
+
+def test_the_end_of_a_shell_ends_its_processes(server, local, capfd):
+    (local / "big").write_bytes(bytes(40 * MIB))
+    with shell_of(server) as app, background.running(app):
+        run_line(app, "put --limit-rate 1MiB big / &")
+        (job,) = app.shell.jobs.active()
+        eventually(lambda: job.process is not None, "it runs")
+        pid = job.process._popen.pid
+    assert job.state is State.STOPPED
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+# scripts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(server, local, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs lines as -c does."""
+
+    def run(*lines: str, **flags: bool) -> tuple[int, str, str]:
+        with shell_of(server) as app:
+            for name, value in flags.items():
+                setattr(app, name, value)
+            status = scripts.run_script(app, Script(lines))
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+def test_a_script_waits_and_prints_what_its_jobs_found(batch, files):
+    (files / "f").write_text("x")
+    assert batch("find / | sh -c 'sleep 0.2; cat' & ls / &", "pwd") == (0, "/\n/\n/f\nf\n", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (("ls /nope & find / -size x &",), 5),
+        (("find / -size x & ls /nope &", "pwd"), 2),
+        (("ls /nope &", "frobnicate", "pwd"), 2),
+        (("- ls /nope & ls / &",), 0),
+        (("ls /nope &", "-wait", "pwd"), 0),
+        (("ls /nope &", "wait 1", "pwd"), 5),
+        (("ls /nope &", "exit 3", "pwd"), 3),
+        (("ls /nope &", "exit", "pwd"), 5),
+    ],
+)
+def test_the_status_of_a_script(batch, lines, status):
+    """Of the line that failed, else of the first job that did."""
+    found, out, err = batch(*lines)
+    assert found == status
+    assert ("[1] failed" in err) == ("-wait" in lines or status != 0 or "-" in lines[0][:1])
+
+
+def test_a_script_with_json(batch, files):
+    (files / "f").write_text("x")
+    status, out, err = batch("ls / & ls /nope &", as_json=True)
+    records = [json.loads(line) for line in out.splitlines()]
+    ends = {one["job"]: (one["state"], one["status"]) for one in records if "job" in one}
+    assert ends == {1: ("done", 0), 2: ("failed", 5)}
+    assert [one["path"] for one in records if "path" in one] == ["/f"]
+    assert json.loads(err)["error"] == "not-found" and status == 5
+
+
+def test_an_rc_file_starts_no_jobs(app, local, capfd):
+    (local / "rc").write_text("ls / &\n")
+    scripts.run_rc(app, local / "rc")
+    assert "an rc file can't start jobs" in capfd.readouterr().err
+
+
+def test_the_task_is_in_no_list_of_processes(app, run, slow):
+    """Not the password, nor a token."""
+    pid = slow.process._popen.pid
+    shown = subprocess.run(["ps", "-ww", "eww", "-p", str(pid)], capture_output=True, check=True)
+    assert b"ftpclient.shell.job_child" in shown.stdout
+    assert b"secret" not in shown.stdout
+    assert "secret" not in repr(ShellState()) and slow.launch is not None
