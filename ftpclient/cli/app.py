@@ -22,6 +22,7 @@ from ftpwire.paths import RemotePath, printable
 
 if TYPE_CHECKING:
     from ftpclient.cli.jobs import Jobs, Report
+    from ftpclient.cli.unfinished import Note, Transfer
     from ftpclient.client import Client
     from ftpclient.connection.servers import Server
     from ftpwire.messages import InTrash
@@ -107,6 +108,8 @@ class ShellState:
         check_command: A function that raises UsageError unless the text is a single command.
         jobs: The table of jobs; None before the first one.
         job: In the process of a job, where its progress goes.
+        note: The note about the running transfer, in case that it isn't finished.
+        resume: A function that starts an unfinished transfer as a job; None outside a shell.
         warned: True if the last line was refused because leaving would stop jobs.
         warned_before: The same for the line before.
     """
@@ -134,6 +137,8 @@ class ShellState:
         self.check_command = check_command
         self.jobs: Jobs | None = None
         self.job: Callable[[Report], None] | None = None
+        self.note: Note | None = None
+        self.resume: Callable[[Transfer], None] | None = None
         self.warned = False
         self.warned_before = False
 

@@ -92,6 +92,8 @@ class Counting(Printer):
         with self._lock:
             self._expected += files
             self._size += size
+            all_of_it = self._size
+        self._note(all_of_it)
 
     def lost(self, error: FtpError) -> None:
         """Show nothing: `waiting` follows at once, and shows for how long."""

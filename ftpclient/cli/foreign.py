@@ -438,7 +438,7 @@ COMMANDS = {
     "version": "--version",
     # lftp
     "at": "none: cron or a timer can run ftp batch",
-    "attach": "none: jobs end with their shell",
+    "attach": "none: jobs end with their shell, and resume goes on with them",
     "cache": "nothing: listings aren't cached",
     "cls": "ls",
     "queue": "put FILE &",

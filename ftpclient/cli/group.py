@@ -51,6 +51,7 @@ _MODULES = {
     "trash": ("restore", "trash", "undo", "versions"),
     "comfort": ("alias", "clear", "echo", "history", "set", "unalias"),
     "jobs": ("bg", "fg", "jobs", "kill", "wait"),
+    "unfinished": ("resume",),
     "switching": ("bookmark", "close", "open"),
     "inside": ("cd", "exit", "lcd", "lls", "lmkdir", "lpwd", "source"),
     "helping": ("completion", "help"),
@@ -61,10 +62,12 @@ SCRIPT_ONLY = frozenset(
 )
 """Commands that exist outside the shell only."""
 SHELL_ONLY = frozenset(
-    name for module in ("inside", "comfort", "jobs", "switching") for name in _MODULES[module]
+    name
+    for module in ("inside", "comfort", "jobs", "switching", "unfinished")
+    for name in _MODULES[module]
 )
 NOT_IN_RC = {
-    **dict.fromkeys(("get", "put", "sync"), "it moves files"),
+    **dict.fromkeys(("get", "put", "sync", "resume"), "it moves files"),
     **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
 }
 """Commands that an rc file can't have, and why: it runs at every connect."""
@@ -80,7 +83,7 @@ WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),
     **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
-    **dict.fromkeys(("bg", "fg", "jobs", "kill", "wait"), "it is for the terminal"),
+    **dict.fromkeys(("bg", "fg", "jobs", "kill", "resume", "wait"), "it is for the terminal"),
 }
 """Commands of the shell whose output can't be redirected, and why."""
 

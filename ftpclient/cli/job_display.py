@@ -32,7 +32,7 @@ def tells_all(app: App) -> bool:
 
 
 def print_notices(app: App) -> None:
-    """Print what the user hasn't been told about jobs. Raises ReaderLeft with --json."""
+    """Print the notices about jobs. Raises ReaderLeft with --json."""
     if app.shell.jobs is None:
         return
     for one in app.shell.jobs.take_notices(ends_are_seen=not app.shell.batch):

@@ -1,4 +1,4 @@
-"""The jobs of a shell: their numbers, states, output, and what the user hasn't been told yet.
+"""The jobs of a shell: their numbers, states, output and notices.
 
 Lives here: the table, without processes and without a terminal. Lives elsewhere: the processes
 (shell/job_processes.py), starting a job from a line (shell/background.py), texts (job_lines.py),
@@ -28,7 +28,7 @@ MOST_OUTPUT = 1024 * 1024
 LINES_AT_ONCE = 5
 """Lines of a job's messages that are shown at once; the others are counted."""
 LINES_OF_A_SCRIPT = 1000
-"""The same if nobody watches, because a script's messages may be read later."""
+"""The same in a script, whose messages may be read later."""
 _LONGEST_LINE = 4096
 _RETRY_SECONDS = 30.0
 """Seconds after which a job is tried again that the server had no session for."""
@@ -164,7 +164,7 @@ class Job:
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Something about a job that the user hasn't been told yet.
+    """A message or the end of a job, which the user doesn't know yet.
 
     Attributes:
         job: The job.
@@ -317,7 +317,7 @@ class Jobs:
             )
 
     def take_notices(self, *, ends_are_seen: bool) -> list[Notice]:
-        """Return what the user hasn't been told yet, in order.
+        """Return the notices, in order, and forget them.
 
         Args:
             ends_are_seen: True if the numbers of jobs that have ended can be reused afterwards.

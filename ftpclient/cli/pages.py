@@ -100,6 +100,7 @@ PAGES: dict[str, Page] = {
             "Jobs": {
                 "jobs wait": "List jobs or their output; wait for them.",
                 "kill fg bg": "Stop a job; show one in the foreground.",
+                "resume": "Resume unfinished transfers.",
             },
         },
         options={
@@ -452,8 +453,16 @@ PAGES: dict[str, Page] = {
         see_also=("wait", "kill", "fg"),
     ),
     "wait": Page(arguments={"N": "Numbers of jobs (default: all)."}, see_also=("jobs", "fg")),
-    "kill": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "kept")),
+    "kill": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "resume")),
     "fg": Page(arguments={"N": "The number of a job."}, see_also=("jobs", "wait")),
+    "resume": Page(
+        arguments={"N": "Numbers of unfinished transfers (default: list them)."},
+        more=(
+            "Each runs as a job, in the directories in which it was started. The list holds the "
+            "last 100 transfers, for 30 days; `kept` lists what the server keeps of them.",
+        ),
+        see_also=("jobs", "kept"),
+    ),
     "bg": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "fg")),
     "open": Page(
         arguments={

@@ -39,6 +39,12 @@ class Printer(Listener):
 
     def started(self, name: bytes, size: int | None) -> None:
         self._app.flush()  # it may take long until something else is printed
+        self._note(size or 0)
+
+    def _note(self, size: int) -> None:
+        """Note the transfer as unfinished while it runs, if it is large."""
+        if self._app.shell.note is not None:
+            self._app.shell.note.begin(size)
 
     def finished(self, result: Result) -> None:
         try:

@@ -31,6 +31,7 @@ from ftpwire.messages import (
 
 if TYPE_CHECKING:
     from ftpclient.cli.jobs import Job
+    from ftpclient.cli.unfinished import Transfer
     from ftpclient.client import Client
     from ftpclient.connection.discovery import Found
     from ftpclient.connection.servers import Server
@@ -218,6 +219,18 @@ def job_record(job: Job) -> dict[str, Any]:
         "failed": 0 if headway is None else headway.failed,
         "status": job.status,
         "started": moment(int(job.started)),
+    }
+
+
+def unfinished_record(number: int, transfer: Transfer) -> dict[str, Any]:
+    """Return the record of an unfinished transfer."""
+    return {
+        "number": number,
+        "server": transfer.server,
+        "directory": paths.printable(transfer.directory),
+        "local_directory": paths.printable(transfer.local_directory),
+        "words": paths.printable(transfer.words),
+        "when": moment(transfer.when),
     }
 
 

@@ -1,4 +1,4 @@
-"""The client's own files: known hosts, tokens, names of servers, the shell's history.
+"""The client's own files: known hosts, tokens, names of servers, the shell's history, and so on.
 
 Lives here: the directory, writing a private file atomically, JSON files that several runs change.
 XDG_CONFIG_HOME sets another directory.
@@ -41,6 +41,24 @@ def _directory(config: str | None, home: str | None) -> Path:
     try:
         found = Path(platformdirs.user_config_dir(_NAME, appauthor=False))
     except RuntimeError:  # no HOME, and a user without an entry; older releases give a "~"
+        return NOWHERE
+    return found if found.is_absolute() else NOWHERE
+
+
+def state_directory() -> Path:
+    """Return the user's directory for what this client notes itself. It is created on the first
+    write. XDG_STATE_HOME sets another one."""
+    state, home = os.environ.get("XDG_STATE_HOME"), os.environ.get("HOME")
+    if sys.platform == "linux":
+        if state and os.path.isabs(state):
+            return Path(state, _NAME)
+        if home and os.path.isabs(home):
+            return Path(home, ".local", "state", _NAME)
+    import platformdirs
+
+    try:
+        found = Path(platformdirs.user_state_dir(_NAME, appauthor=False))
+    except RuntimeError:  # as in `_directory`
         return NOWHERE
     return found if found.is_absolute() else NOWHERE
 

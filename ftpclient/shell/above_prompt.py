@@ -1,4 +1,4 @@
-"""What jobs have to say while a line is typed: lines above the prompt, and a line below it.
+"""Messages of jobs while a line is typed: lines above the prompt, and a line below it.
 
 Lives here: when they are drawn. Lives elsewhere: their texts (cli/job_lines.py), notices at other
 times (cli/job_display.py), the prompt (shell.py).

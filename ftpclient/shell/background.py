@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -20,13 +20,17 @@ from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import WITHOUT_OUTPUT
 from ftpclient.cli.jobs import LINES_AT_ONCE, LINES_OF_A_SCRIPT, Jobs
+from ftpclient.cli.unfinished import Transfer
+from ftpclient.client import Client
 from ftpclient.connection.servers import Server
+from ftpclient.shell import grammar
+from ftpclient.shell.expansion import expanded
 from ftpclient.shell.grammar import AndOr, Pipe
 from ftpclient.shell.job_processes import JobProcesses, launcher
 from ftpclient.shell.job_task import Task
-from ftpclient.shell.lexer import Word
-from ftpwire import standard
-from ftpwire.errors import Interrupted
+from ftpclient.shell.lexer import Mistake
+from ftpwire import paths, standard
+from ftpwire.errors import CommandError, Interrupted
 
 _ALLOWED = (
     *("put", "get", "sync", "check", "cp", "mv", "rm"),
@@ -61,53 +65,80 @@ def check(app: App, pipe: Pipe, name: str) -> None:
         raise UsageError("cat can only be a job with > FILE or | LOCAL")
 
 
-def start(app: App, item: AndOr, commands: Sequence[tuple[Word, ...]], *, is_forgiven: bool) -> int:
-    """Start a job, or queue it, and return 0.
+def start(app: App, item: AndOr, *, is_forgiven: bool) -> None:
+    """Start a job, or queue it.
 
     Args:
-        commands: The words of each of its commands, with aliases replaced.
         is_forgiven: True if its failure doesn't count in a batch.
 
     Raises:
         UsageError, SameJob: It can't be started.
         FtpError: Connecting, which is only done before the first log-in.
     """
+    directory = bytes(_client(app).cwd)
+    _start(app, item, directory, os.getcwd(), app.shell.aliases, is_forgiven=is_forgiven)
+
+
+def resume(app: App, transfer: Transfer) -> None:
+    """Start an unfinished transfer as a job. Raises as `start`."""
+    try:
+        (item,) = grammar.parse(transfer.words).items
+    except (Mistake, ValueError):
+        raise CommandError(f"{paths.printable(transfer.words)}: is no command any more") from None
+    directory = paths.from_text(transfer.directory)
+    _start(app, item, directory, transfer.local_directory, transfer.aliases)
+
+
+def _client(app: App) -> Client:
+    """Return the client, which has logged in; that may ask for the password."""
+    client = app.known_client
+    return app.client if client is None or client.credential is None else client
+
+
+def _start(
+    app: App,
+    item: AndOr,
+    directory: bytes,
+    local_directory: str,
+    aliases: Mapping[str, str],
+    *,
+    is_forgiven: bool = False,
+) -> None:
     jobs = app.shell.jobs
     if jobs is None:
         raise UsageError("jobs can only be started in a shell")
-    client = app.known_client
-    if client is None or client.credential is None:
-        client = app.client  # it logs in, and may ask for the password
-    assert client.credential is not None
+    client = _client(app)
+    assert client.credential is not None, "it has logged in"
     address = client.address._replace(user=client.user)
-    words = item.text
-    if app.holds_password(words):
-        words = f"{item.first.name} …"
+    holds_password = app.holds_password(item.text)
     where = app.shell.where
-    here = os.getcwd()
     task = Task(
         item.text,
         Server(address, app.chosen.plaintext),
         client.credential,
-        bytes(client.cwd),
+        directory,
         {name: getattr(app, name) for name in _FLAGS} | {"ca": app.ca and os.path.abspath(app.ca)},
         dict(app.shell.settings),
-        dict(app.shell.aliases),
+        dict(aliases),
         None if where is None else (where.file, where.line),
+        is_noted=not app.shell.batch and not holds_password,
     )
-    keys = _keys(app, commands, (str(address), bytes(client.cwd), here))
-    job = jobs.add(words, launcher(task, here), keys=keys, is_forgiven=is_forgiven)
+    job = jobs.add(
+        f"{item.first.name} …" if holds_password else item.text,
+        launcher(task, local_directory),
+        keys=_keys(app, item, aliases, (str(address), directory, local_directory)),
+        is_forgiven=is_forgiven,
+    )
     if job_display.tells_all(app):
         app.say(job_lines.started(job))
-    return 0
 
 
 def _keys(
-    app: App, commands: Sequence[tuple[Word, ...]], place: tuple[object, ...]
+    app: App, item: AndOr, aliases: Mapping[str, str], place: tuple[object, ...]
 ) -> Iterator[object]:
     """Yield what identifies the source and the target of each command."""
-    for words in commands:
-        first, *others = (word.text for word in words)
+    for pipe in item.pipes:
+        first, *others = (word.text for word in expanded(aliases, pipe.words))
         name = ALIASES.get(first, first)
         if name in _WITH_TARGET:
             yield (name, *_operands(app, name, others), *place)
@@ -150,6 +181,7 @@ def running(app: App) -> Iterator[Jobs]:
             before_first=open_processes,
         )
         app.shell.jobs = jobs
+        app.shell.resume = lambda transfer: resume(app, transfer)
         yield jobs
 
 

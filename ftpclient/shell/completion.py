@@ -26,8 +26,8 @@ from ftpclient.cli.main import remote
 from ftpclient.cli.quoting import Quote, quote
 from ftpclient.cli.trashed import short_ids
 from ftpclient.connection.servers import SavedServers
+from ftpclient.shell.expansion import expanded
 from ftpclient.shell.lexer import Typed, Word, WordRole, split_typed
-from ftpclient.shell.running import expanded
 from ftpwire import paths
 from ftpwire.command_help import offered_names
 from ftpwire.errors import FtpError, Interrupted
@@ -251,7 +251,7 @@ class ShellCompleter(Completer):
             return typed, self._names(typed, "local")
         if not typed.words:
             return typed, _matching(typed, _commands(self._app))
-        words = expanded(self._app, tuple(typed.words))
+        words = expanded(self._app.shell.aliases, tuple(typed.words))
         command = _command(self._app, words[0].text)
         name, words = "" if command is None else command.name or "", words[1:]
         if isinstance(command, click.Group):

@@ -43,6 +43,7 @@ class Pipe:
         local: The local command line to which its output goes, if any.
         line: The line in which it begins, starting at 1.
         column: The column in which it begins, starting at 1.
+        text: What was typed.
     """
 
     words: tuple[Word, ...]
@@ -50,6 +51,7 @@ class Pipe:
     local: str | None = None
     line: int = field(default=1, compare=False)
     column: int = field(default=1, compare=False)
+    text: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -178,9 +180,7 @@ class _Parser:
             self._next += 1
             assert isinstance(token.what, Operator)
             rest.append((token.what, self._pipe(after=token)))
-        end = self._peek()
-        text = self._text[begin.at : None if end is None else end.at].strip()
-        return AndOr(first, tuple(rest), text=text)
+        return AndOr(first, tuple(rest), text=self._since(begin))
 
     def _pipe(self, after: Token | None = None) -> Pipe:
         begin = self._peek()
@@ -195,9 +195,16 @@ class _Parser:
         line = self._text.count("\n", 0, begin.at) + 1
         column = begin.at - self._text.rfind("\n", 0, begin.at)
         if (token := self._peek()) is not None and token.what is Operator.PIPE:
-            return Pipe(tuple(words), local=self._local(token), line=line, column=column)
+            local = self._local(token)
+            text = self._since(begin)
+            return Pipe(tuple(words), local=local, line=line, column=column, text=text)
         redirect = self._redirect()
-        return Pipe(tuple(words), redirect, line=line, column=column)
+        return Pipe(tuple(words), redirect, line=line, column=column, text=self._since(begin))
+
+    def _since(self, begin: Token) -> str:
+        """Return what was typed from a token up to the next one."""
+        end = self._peek()
+        return self._text[begin.at : None if end is None else end.at].strip()
 
     def _missing(self, after: Token | None) -> Mistake:
         token = self._peek()

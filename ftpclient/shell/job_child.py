@@ -7,7 +7,7 @@ A job is a process, not a thread, because much of what a command uses belongs to
 local directory, standard output, Ctrl-C, and the connection, which its interrupt stops. A process
 has its own, can be killed at any time, and can't take the shell with it.
 
-It gets its task on standard input, where nobody else can read it: the task contains the password
+It gets its task on standard input, where no other user can read it: the task contains the password
 or token. What follows on standard input are orders, one byte each; its end means that the shell
 has ended, even if that was killed. The process is the leader of a session of its own, so the
 terminal's Ctrl-C and Ctrl-Z don't reach it.
@@ -23,6 +23,7 @@ import time
 
 import msgspec
 
+from ftpclient.cli import unfinished
 from ftpclient.cli.app import App, ShellState, Where
 from ftpclient.cli.jobs import Report
 from ftpclient.shell.job_task import Task, decoded
@@ -83,7 +84,8 @@ def _stop() -> None:
 
 
 def _run(app: App, task: Task) -> int:
-    from ftpclient.shell.running import check_command, run_line
+    from ftpclient.shell.expansion import check_command
+    from ftpclient.shell.running import run_line
 
     app.shell = ShellState(batch=True, on_stdin=True, check_command=check_command)
     for name, value in task.flags.items():
@@ -102,7 +104,12 @@ def _run(app: App, task: Task) -> int:
         reports.send(Report(is_busy=True))
         return FtpError.exit_code
     client.cwd = RemotePath(task.remote_directory)
+    if task.is_noted:
+        plaintext, aliases = task.server.plaintext, task.aliases
+        app.shell.note = unfinished.note(client, plaintext, task.text, aliases)
     status = run_line(app, task.text)
+    if app.shell.note is not None:
+        app.shell.note.end(status)
     for operation in app.shell.operations:
         reports.send(Report(operation=operation))
     return status

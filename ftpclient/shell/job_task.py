@@ -1,4 +1,4 @@
-"""What the process of a job has to do.
+"""The task of the process of a job.
 
 Lives here: the task, and the orders after it. Lives elsewhere: creating it (background.py), sending
 it (job_processes.py), doing it (job_child.py).
@@ -18,7 +18,7 @@ STOP = b"s"
 
 
 class Task(msgspec.Struct):
-    """What a job's process has to do, and all that it needs for that.
+    """The work of a job's process, and all that it needs for that.
 
     Attributes:
         text: The line of the shell.
@@ -30,6 +30,7 @@ class Task(msgspec.Struct):
         settings: The values changed by `set`.
         aliases: The aliases.
         where: File and line of the line in a script.
+        is_noted: True if a transfer is noted while it is unfinished.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Task(msgspec.Struct):
     settings: dict[str, str]
     aliases: dict[str, str]
     where: tuple[str, int] | None = None
+    is_noted: bool = False
     reports: int = -1
 
 

@@ -26,6 +26,7 @@ from ftpclient.cli.app import App, UsageError, Where
 from ftpclient.cli.group import STATUS_1_IS_A_RESULT, WITHOUT_OUTPUT
 from ftpclient.cli.traces import print_trace
 from ftpclient.shell import grammar
+from ftpclient.shell.expansion import expanded
 from ftpclient.shell.grammar import AndOr, Line, Pipe, Redirect
 from ftpclient.shell.lexer import Mistake, Word
 from ftpwire import paths, standard
@@ -36,6 +37,7 @@ from ftpwire.foreground import run_program, wait_for_program
 _FIRST_WORD = re.compile(r"[^\s;|&>]+")
 _READERS = ("diff", "put", "source", "sync")
 """Commands that read local files named in their arguments."""
+_TRANSFERS = frozenset({"put", "get", "sync"})
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
 
@@ -117,7 +119,7 @@ def _check(app: App, pipe: Pipe) -> str:
 
     Raises UsageError.
     """
-    name, *arguments = (word.text for word in expanded(app, pipe.words))
+    name, *arguments = (word.text for word in expanded(app.shell.aliases, pipe.words))
     name = ALIASES.get(name, name)
     context = click.Context(main.remote, info_name="", obj=app)
     main.remote.resolve_command(context, [name, *arguments])
@@ -142,33 +144,6 @@ def begins_with_command(app: App, text: str) -> bool:
     return main.remote.get_command(context, name) is not None
 
 
-def check_command(line: str) -> None:
-    """Refuse a line that isn't a single command, and so can't be an alias. Raises UsageError."""
-    if _words_of(line) is None:
-        raise UsageError("an alias stands for one command and its arguments, e.g. ll='ls -l'")
-
-
-def _words_of(line: str) -> tuple[Word, ...] | None:
-    """Return the words of a line; None if it isn't a single command. Raises Mistake."""
-    parsed = grammar.parse(line)
-    if parsed.local is not None or len(parsed.items) != 1 or grammar.is_forgiven(line):
-        return None
-    (item,) = parsed.items
-    if item.rest or item.first.local is not None or item.first.redirect is not None:
-        return None
-    return item.first.words
-
-
-def expanded(app: App, words: tuple[Word, ...]) -> tuple[Word, ...]:
-    """Return the words of a command, with an alias replaced by its words."""
-    alias = app.shell.aliases.get(words[0].text)
-    if alias is None:
-        return words
-    meant = _words_of(alias)
-    assert meant is not None, "checked when the alias was defined"
-    return (*meant, *words[1:])
-
-
 def _ends(app: App, status: int) -> bool:
     """Return whether the rest of a line must not run."""
     return app.shell.leaving or standard.reader_left() or status == Interrupted.exit_code
@@ -178,8 +153,7 @@ def _start_job(app: App, item: AndOr, line: str) -> int:
     from ftpclient.shell import background  # most shells have no jobs
 
     is_forgiven = grammar.is_forgiven(line)
-    commands = [expanded(app, pipe.words) for pipe in item.pipes]
-    return main.guarded(app, lambda: background.start(app, item, commands, is_forgiven=is_forgiven))
+    return main.guarded(app, lambda: background.start(app, item, is_forgiven=is_forgiven))
 
 
 # one command --------------------------------------------------------------------------------
@@ -190,9 +164,28 @@ def _run(app: App, pipe: Pipe) -> int:
     app.shell.where = _below(before, pipe.line)
     try:
         with _flags_of_its_own(app):
-            return _run_here(app, pipe)
+            return _run_noted(app, pipe)
     finally:
         app.shell.where = before
+
+
+def _run_noted(app: App, pipe: Pipe) -> int:
+    """Run a command; a transfer of a user at a terminal is noted while it is unfinished."""
+    name = expanded(app.shell.aliases, pipe.words)[0].text
+    client = app.known_client
+    is_transfer = ALIASES.get(name, name) in _TRANSFERS
+    if app.shell.batch or client is None or not is_transfer or app.holds_password(pipe.text):
+        return _run_here(app, pipe)
+    from ftpclient.cli import unfinished
+
+    note = unfinished.note(client, app.chosen.plaintext, pipe.text, app.shell.aliases)
+    app.shell.note = note
+    try:
+        status = _run_here(app, pipe)
+    finally:
+        app.shell.note = None
+    note.end(status)
+    return status
 
 
 def _run_here(app: App, pipe: Pipe) -> int:
@@ -220,7 +213,7 @@ def _flags_of_its_own(app: App) -> Iterator[None]:
 
 
 def _run_words(app: App, words: tuple[Word, ...]) -> int:
-    words = expanded(app, words)
+    words = expanded(app.shell.aliases, words)
     name, *arguments = (word.text for word in words)
     # if a word occurs both quoted and unquoted, both are taken as quoted
     app.shell.patterns = {word.text: word.pattern for word in words if word.pattern != word.text}
@@ -237,7 +230,7 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
     from ftpclient.shell.redirect import opened
 
     path = os.fsencode(os.path.expanduser(redirect.file))
-    _check_not_read(expanded(app, words), path)
+    _check_not_read(expanded(app.shell.aliases, words), path)
     with ExitStack() as stack:
         with app.interrupt.at_once():  # opening a FIFO waits for a reader
             output = stack.enter_context(opened(path, append=redirect.append))

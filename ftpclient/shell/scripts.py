@@ -17,8 +17,9 @@ from typing import BinaryIO
 from ftpclient.cli.app import App, Script, ShellState, UsageError, Where
 from ftpclient.connection import files
 from ftpclient.shell import background
+from ftpclient.shell.expansion import check_command
 from ftpclient.shell.lexer import whole_lines
-from ftpclient.shell.running import check_command, run_line, understood
+from ftpclient.shell.running import run_line, understood
 from ftpwire import standard
 from ftpwire.errors import Interrupted
 

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpclient.cli import job_display, render
+from ftpclient.cli import job_display, render, unfinished
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.shell import background, prompt, scripts
+from ftpclient.shell.expansion import check_command
 from ftpclient.shell.lexer import goes_on, whole_lines
-from ftpclient.shell.running import begins_with_command, check_command, run_line
+from ftpclient.shell.running import begins_with_command, run_line
 from ftpwire import standard
 from ftpwire.errors import CommandError, Interrupted
 
@@ -55,6 +56,8 @@ def run_shell(app: App, script: Script | None = None) -> int:
     if app.first_directory:
         client.change_dir(app.first_directory)
     _greet(app, client)
+    if reminder := unfinished.reminder(client):
+        app.say(reminder)
     scripts.run_rc(app, Path(app.rc) if app.rc else None)
     return _talk(app)
 

@@ -19,6 +19,7 @@ ONLY_CLIENT = {
     "connection",
     "connection_apart",
     "connection_beside",
+    "credential",
     "fetch_range",
     "holds_password",
     "interrupt",

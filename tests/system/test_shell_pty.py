@@ -288,6 +288,11 @@ def test_no_job_outlives_its_shell(alice, terminal, slow, number, status):
     eventually(lambda: not processes_of_jobs(alice), "it has ended")
     (kept,) = alice.run("kept", "--json").records
     assert kept["path"] == "/big.bin" and process
+    with Terminal(alice) as again:
+        assert again.wait_for_prompt()[-1] == "1 transfer of today isn't finished: resume"
+        assert again.run("set limit-rate none; resume 1; wait")[0].startswith("[1] put")
+        assert "big.bin" in again.run("ls -l")[-1]
+        assert again.run("resume") == ["no unfinished transfers"]
 
 
 def test_signals_end_a_shell_without_running_jobs_as_ever(terminal):

@@ -14,6 +14,7 @@ from ftpclient.cli import records
 from ftpclient.cli.commands import viewing
 from ftpclient.cli.group import SHELL_ONLY
 from ftpclient.cli.main import remote
+from ftpclient.cli.unfinished import Transfer
 from ftpclient.connection import discovery
 from ftpclient.connection.discovery import Found
 from ftpclient.connection.known_hosts import KnownHosts
@@ -142,7 +143,7 @@ def test_every_command_prints_what_the_document_says(user, files, monkeypatch, c
     run(["completion", "bash"])
     for line in (
         *("alias ll='ls -l' ; alias", "set", "set bell", "history", "bookmark here", "close"),
-        *("close ; open", "open here", "ls / > x & jobs", "ls / > x & wait"),
+        *("close ; open", "open here", "ls / > x & jobs", "ls / > x & wait", "resume"),
     ):
         done = user.run("-c", f"{line} --json")
         checked.output(re.split(" [;&] ", line)[-1].split()[0], done.text)
@@ -208,6 +209,8 @@ def _finish(checked, user, monkeypatch):
     unread = Finding(b"\xff", "unreadable", error="forbidden", message="/x: no permission")
     checked.record("difference", records.finding_record(unread))
     checked.record("line", records.history_record(1, "ls"))
+    transfer = Transfer("alice@files", "/", "/home/alice", "put big.iso /", 1)
+    checked.record("unfinished transfer", records.unfinished_record(1, transfer))
     kept = KeptUpload(path=b"/\xff", size=1, total=2, touched=3, until=4)
     checked.record("kept upload", records.kept_record(kept))
     found = Found("files", 21021, "0.1.0", None, ["192.0.2.1"])

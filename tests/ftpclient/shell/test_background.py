@@ -12,7 +12,8 @@ import pytest
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.cli.jobs import MOST_OUTPUT, Job, State
 from ftpclient.shell import background, scripts
-from ftpclient.shell.running import check_command, run_line
+from ftpclient.shell.expansion import check_command
+from ftpclient.shell.running import run_line
 from tests.ftpclient.shell.shell_support import shell_of
 from tests.system.programs import PATIENCE, eventually
 
@@ -334,3 +335,72 @@ def test_the_task_is_in_no_list_of_processes(app, run, slow):
     assert b"ftpclient.shell.job_child" in shown.stdout
     assert b"secret" not in shown.stdout
     assert "secret" not in repr(ShellState()) and slow.launch is not None
+
+
+# unfinished transfers -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(app, run, slow, ended) -> None:
+    """One transfer of the list."""
+    assert run("resume")[:2] == (0, ""), "it runs"
+    run("kill 1; wait")
+
+
+def test_what_was_stopped_is_resumed_as_a_job(app, run, stopped, ended, files):
+    """In the directories of that moment."""
+    code, out, err = run("resume")
+    assert code == 0 and out.startswith("  1  ") and out.endswith("put --limit-rate 6MiB big /\n")
+    record = json.loads(run("resume --json")[1])
+    assert record.pop("when") and record.pop("server").startswith("alice@")
+    assert record == {
+        "number": 1,
+        "directory": "/",
+        "local_directory": os.getcwd(),
+        "words": "put --limit-rate 6MiB big /",
+    }
+    run("mkdir d; cd d; lcd /")
+    assert run("resume 1") == (0, "", "[1] put --limit-rate 6MiB big /\n")
+    assert run("resume -a")[::2] == (2, "ftp: job 1 does that already\n")
+    assert ended(1).status == 0
+    assert (files / "big").stat().st_size == 40 * MIB
+    assert run("resume")[:2] == (0, "")
+
+
+def test_forgetting(app, run, stopped):
+    assert run("resume 2")[::2] == (5, "ftp: no unfinished transfer 2 (resume lists them)\n")
+    assert run("resume --forget")[0] == run("resume -a 1")[0] == 2
+    assert run("resume --forget 1") == run("resume") == (0, "", "")
+
+
+def test_one_of_another_server(app, run, stopped, monkeypatch):
+    monkeypatch.setattr(app.client, "user", "bob")
+    code, out, err = run("resume")
+    assert code == 0 and "  (of alice@" in out
+    code, out, err = run("resume 1")
+    assert code == 2 and "this transfer is of alice@" in err
+    assert run("resume -a") == (0, "", "")
+
+
+def test_a_command_in_the_foreground_is_noted_as_well(app, run, local, files, monkeypatch):
+    (local / "big").write_bytes(os.urandom(MIB) * 20)
+    run("alias up='put'")
+    put = type(app.client).put
+
+    def stop_it(*arguments, **more):
+        more["listener"].started(b"big", 20 * MIB)
+        app.interrupt.set()
+        return put(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(app.client), "put", stop_it)
+        assert run("up big /b")[0] == 130
+    assert run("resume")[1].endswith("up big /b\n")
+    run("unalias up; resume 1; wait")
+    assert (files / "b").stat().st_size == 20 * MIB
+    assert run("resume") == (0, "", "")
+
+
+def test_scripts_are_not_noted(batch, local, monkeypatch):
+    (local / "big").write_bytes(os.urandom(MIB) * 8)
+    assert batch("put big /a", "put big /b &", "!test ! -e ~/.local/state")[0] == 0

@@ -15,8 +15,9 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.servers import SavedServers, Server
 from ftpclient.shell import prompt, scripts
 from ftpclient.shell.completion import ShellCompleter
+from ftpclient.shell.expansion import check_command
 from ftpclient.shell.history import LineHistory
-from ftpclient.shell.running import begins_with_command, check_command
+from ftpclient.shell.running import begins_with_command
 from ftpwire.errors import ConnectFailed
 
 
