@@ -6,6 +6,7 @@ Lives here: what is printed when. Lives elsewhere: the texts (job_lines.py), the
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
@@ -48,7 +49,8 @@ def print_notice(app: App, one: Notice) -> None:
     elif app.as_json:
         app.print_json(records.job_record(one.job))
     elif tells_all(app) or one.job.state is not State.DONE:
-        print(job_lines.notice(one), file=sys.stderr)
+        rings = app.shell.settings.is_on("bell") and sys.stderr.isatty()
+        print(job_lines.notice(one), end="\a\n" if rings else "\n", file=sys.stderr)
 
 
 def show_rest(app: App, job: Job) -> None:
@@ -115,6 +117,8 @@ def show(app: App, job: Job) -> int:
     with jobs.changed:
         messages_from, offset = job.output.end, job.shown
 
+    decoders = {is_error: _decoder() for is_error in (False, True)}
+
     def print_new() -> None:
         nonlocal offset
         at = max(offset, job.output.dropped)
@@ -122,7 +126,7 @@ def show(app: App, job: Job) -> int:
             at += len(data)
             if not is_error or at > messages_from:
                 stream = sys.stderr if is_error else sys.stdout
-                stream.write(data.decode("utf-8", "backslashreplace"))
+                stream.write(decoders[is_error].decode(data))
                 stream.flush()
         offset = job.shown = at
 
@@ -152,6 +156,11 @@ def show(app: App, job: Job) -> int:
         app.say(job.summary)
     assert job.status is not None
     return job.status
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    """Return a decoder for pieces of output, which may end within a character."""
+    return codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
 
 @contextmanager

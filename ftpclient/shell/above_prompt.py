@@ -10,6 +10,7 @@ the thread of the jobs only asks it to look. What was typed, and the cursor, sta
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -42,10 +43,15 @@ class AbovePrompt:
         self._session = session
         self._is_asked_to_look = False
         self._is_printing = False
-        self._printed_at = self._drawn_at = float("-inf")
+        self._printing: asyncio.Future[None] | None = None  # a loop keeps no reference to it
+        self._timer: asyncio.TimerHandle | None = None
+        self._printed_at = self._drawn_at = -math.inf
 
     def begin(self) -> None:
         """Print what is due before a prompt, and prepare the line below it."""
+        # what the loop of the last prompt was asked to do may not have been done
+        self._is_asked_to_look = self._is_printing = False
+        self._timer = None
         job_display.print_notices(self._app)
         self._printed_at = time.monotonic()
         self._set_line()
@@ -59,28 +65,32 @@ class AbovePrompt:
         self._is_asked_to_look = True
         with suppress(RuntimeError):  # the loop has just ended: `begin` shows it
             loop.call_soon_threadsafe(self._look)
-            return
-        self._is_asked_to_look = False
 
     def _look(self) -> None:
+        """Show what is due; look again when more is."""
         self._is_asked_to_look = False
         jobs = self._app.shell.jobs
         if jobs is None or not self._session.app.is_running or self._is_printing:
             return
         now = time.monotonic()
-        due = [self._drawn_at + _REDRAW_EVERY_SECONDS]
-        if jobs.has_notices:
-            wait = self._printed_at + _LINES_EVERY_SECONDS - now
-            if jobs.has_ended_some or wait <= 0:
-                self._is_printing = True
-                asyncio.ensure_future(self._print())
-                return
-            due.append(now + wait)
-        if now >= due[0]:
+        lines_due = self._printed_at + _LINES_EVERY_SECONDS if jobs.has_notices else math.inf
+        if now >= lines_due or jobs.has_ended_some:
+            self._is_printing = True
+            self._printing = asyncio.ensure_future(self._print())
+            return
+        line_due = self._drawn_at + _REDRAW_EVERY_SECONDS
+        if now >= line_due:
             self._draw(now)
-            due = due[1:]
-        for moment in due:
-            asyncio.get_running_loop().call_later(moment - now, self._look)
+            line_due = math.inf
+        self._look_again(min(lines_due, line_due) - now)
+
+    def _look_again(self, seconds: float) -> None:
+        """Look after this time, and at no other that was planned before."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     async def _print(self) -> None:
         """Print notices above the prompt, which is then drawn again."""

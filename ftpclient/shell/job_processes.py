@@ -25,6 +25,8 @@ import msgspec
 import ftpclient
 from ftpclient.cli.jobs import Job, Jobs, Report
 from ftpclient.shell.job_task import STOP, Task, encoded
+from ftpwire import paths
+from ftpwire.errors import FtpError, from_oserror
 
 _PIECE = 64 * 1024
 _LONGEST_REPORT = 64 * 1024
@@ -168,9 +170,9 @@ class JobProcesses:
         assert job.launch is not None
         try:
             process = job.launch(job)
-        except OSError as error:
+        except FtpError as error:
             self._jobs.printed(job, f"ftp: {error}\n".encode(), is_error=True)
-            self._jobs.ended(job, 1)
+            self._jobs.ended(job, error.exit_code)
             return
         assert isinstance(process, _JobProcess)
         self._running.add(job)
@@ -227,5 +229,12 @@ class JobProcesses:
 
 
 def launcher(task: Task, directory: str) -> Callable[[Job], _JobProcess]:
-    """Return a function that starts the process of a job."""
-    return lambda job: _JobProcess(task, directory)
+    """Return a function that starts the process of a job. It raises FtpError."""
+
+    def launch(job: Job) -> _JobProcess:
+        try:
+            return _JobProcess(task, directory)
+        except OSError as error:  # most probably, the directory is gone
+            raise from_oserror(error, paths.show(os.fsencode(directory))) from None
+
+    return launch

@@ -17,7 +17,7 @@ from ftpwire.paths import printable
 
 @remote_command("resume")
 @click.argument("numbers", metavar="[N]...", nargs=-1, type=click.IntRange(1))
-@click.option("-a", "--all", "everything", is_flag=True, help="Resume all of this server.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Act on all of this server.")
 @click.option("--forget", is_flag=True, help="Remove them from the list instead.")
 def resume_command(app: App, numbers: tuple[int, ...], everything: bool, forget: bool) -> None:
     """List unfinished transfers, or resume them as jobs.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from ftpclient.cli.app import App, Script, ShellState
-from ftpclient.cli.jobs import MOST_OUTPUT, Job, State
+from ftpclient.cli.jobs import MOST_OUTPUT, Job, Jobs, Process, State
 from ftpclient.shell import background, scripts
 from ftpclient.shell.expansion import check_command
 from ftpclient.shell.running import run_line
@@ -404,3 +405,34 @@ def test_a_command_in_the_foreground_is_noted_as_well(app, run, local, files, mo
 def test_scripts_are_not_noted(batch, local, monkeypatch):
     (local / "big").write_bytes(os.urandom(MIB) * 8)
     assert batch("put big /a", "put big /b &", "!test ! -e ~/.local/state")[0] == 0
+
+
+def test_the_local_directory_is_gone(app, run, local, ended):
+    (local / "here").mkdir()
+    run("set jobs 1; lcd here")
+    run("find / | sh -c 'rmdir ../here' & ls / &")
+    job = ended(2)
+    assert job.status == 5
+    assert output_of(job, messages=True).endswith(b"/local/here: no such file or directory\n")
+    run("lcd ..")
+
+
+def test_a_character_may_come_in_two_pieces(app, run):
+    jobs = app.shell.jobs = Jobs(lambda: 1)
+
+    def no_process(job: Job) -> Process:
+        raise AssertionError(job)
+
+    job = jobs.add("find /", no_process)
+    assert jobs.next_to_start() is job
+
+    def work() -> None:
+        jobs.printed(job, b"\xc3", is_error=False)
+        eventually(lambda: job.shown == 1, "it is shown")
+        jobs.printed(job, b"\xa9\n", is_error=False)
+        jobs.ended(job, 0)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert run("fg")[:2] == (0, "é\n")
+    thread.join()
