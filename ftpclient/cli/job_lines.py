@@ -15,6 +15,8 @@ from ftpwire.units import human
 
 _NARROW = 39
 """Columns below which the line only has totals; a terminal of 40 columns has 39 for it."""
+_NARROW_LIST = 70
+"""Columns below which the list has neither rates nor times."""
 _LONGEST_WORDS = 24
 _GAP = "  "
 
@@ -43,17 +45,21 @@ def state(job: Job) -> str:
     return f"failed {job.status}" if job.state is State.FAILED else job.state.value
 
 
-def row(job: Job) -> str:
-    """Return the line of a job in the list."""
-    percent, rate, left = _figures(job)
-    return f"{job.number:>3}  {state(job):<10}  {percent:>4}  {rate:>12}  {left:>8}  " + printable(
-        job.words
-    )
+def row(job: Job, width: int) -> str:
+    """Return the line of a job in the list, without some columns if the terminal is narrow."""
+    return _columns(str(job.number), state(job), *_figures(job), printable(job.words), width)
 
 
-def heading() -> str:
+def heading(width: int) -> str:
     """Return the line above the list."""
-    return f"{'N':>3}  {'STATE':<10}  {'%':>4}  {'RATE':>12}  {'LEFT':>8}  WORDS"
+    return _columns("N", "STATE", "%", "RATE", "LEFT", "WORDS", width)
+
+
+def _columns(
+    number: str, state: str, percent: str, rate: str, left: str, words: str, width: int
+) -> str:
+    begin = f"{number:>3}  {state:<10}  {percent:>4}  "
+    return f"{begin}{words}" if width < _NARROW_LIST else f"{begin}{rate:>12}  {left:>8}  {words}"
 
 
 def _figures(job: Job) -> tuple[str, str, str]:

@@ -18,11 +18,9 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-import ftpclient
 from ftpclient.cli.jobs import Job, Jobs, Report
 from ftpclient.shell.job_task import STOP, Task, encoded
 from ftpwire import paths
@@ -32,11 +30,8 @@ _PIECE = 64 * 1024
 _LONGEST_REPORT = 64 * 1024
 _PATIENCE = 5.0
 """Seconds that jobs get to stop when the shell is left."""
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from ftpclient.shell.job_child import main; main()"
-)
-"""It is not started by ``-m``, which would import modules from the local directory."""
+_START = "import sys; sys.path[:] = sys.argv[1:]; import ftpclient.shell.job_child as j; j.main()"
+"""The process imports modules from where the shell does, and never from the local directory."""
 
 
 class _JobProcess:
@@ -58,7 +53,7 @@ class _JobProcess:
         try:
             task.reports = reports
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, str(Path(ftpclient.__file__).parents[1])],
+                [sys.executable, "-P", "-c", _START, *filter(os.path.isabs, sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -71,7 +71,7 @@ def set_command(app: App, name: str | None, value: str | None) -> None:
     limit-rate   bytes per second of each command: none, or e.g. 10MiB
     color        colors in listings: auto, always or never
     pager        the program that less runs; empty: $PAGER
-    bell         ring after a command of more than 10 seconds, and after jobs: on or off
+    bell         ring after jobs and commands of more than 10 s: on or off
     suggestions  suggest the rest of a line from the history: on or off
     prompt       short: shorten a long directory; full: show all of it
     """

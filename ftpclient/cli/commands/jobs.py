@@ -10,6 +10,7 @@ from ftpclient.cli import job_display, job_lines, records
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.group import raise_for, remote_command
 from ftpclient.cli.jobs import Job
+from ftpwire.cells import columns_of
 from ftpwire.errors import NotFound
 
 
@@ -54,10 +55,11 @@ def jobs_command(app: App, number: int | None) -> None:
         for job in jobs:
             app.print_json(records.job_record(job))
     elif jobs:
+        width = columns_of(sys.stdout)
         if sys.stdout.isatty():
-            app.print(job_lines.heading())
+            app.print(job_lines.heading(width))
         for job in jobs:
-            app.print(job_lines.row(job))
+            app.print(job_lines.row(job, width))
     elif sys.stdout.isatty():
         app.say("no jobs")
 

@@ -302,9 +302,11 @@ def test_the_line_below_the_prompt(table):
 
 def test_the_list_and_its_records(table):
     job = running(table, "put 'a\nb'", Headway(5, 10, rate=5.0, count=1, failed=2))
-    row = job_lines.row(job)
+    row = job_lines.row(job, 80)
     assert row.split()[:3] == ["1", "running", "50%"]
     assert "0:01" in row and row.endswith(r"put 'a\nb'")
+    assert job_lines.row(job, 40).split(None, 3) == ["1", "running", "50%", r"put 'a\nb'"]
+    assert job_lines.heading(40).split() == ["N", "STATE", "%", "WORDS"]
     record = records.job_record(job)
     started = record.pop("started")
     assert started.endswith("Z")
@@ -319,5 +321,5 @@ def test_the_list_and_its_records(table):
         "status": None,
     }
     table.jobs.ended(job, 7)
-    assert "failed 7" in job_lines.row(job) and "%" not in job_lines.row(job)
+    assert "failed 7" in job_lines.row(job, 80) and "%" not in job_lines.row(job, 80)
     assert records.job_record(job)["status"] == 7

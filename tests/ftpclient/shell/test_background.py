@@ -12,8 +12,12 @@ import pytest
 
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.cli.jobs import MOST_OUTPUT, Job, Jobs, Process, State
+from ftpclient.connection.addresses import ServerAddress
+from ftpclient.connection.credentials import Credential
+from ftpclient.connection.servers import Server
 from ftpclient.shell import background, scripts
 from ftpclient.shell.expansion import check_command
+from ftpclient.shell.job_task import Task, decoded, encoded
 from ftpclient.shell.running import run_line
 from tests.ftpclient.shell.shell_support import shell_of
 from tests.system.programs import PATIENCE, eventually
@@ -436,3 +440,27 @@ def test_a_character_may_come_in_two_pieces(app, run):
     thread.start()
     assert run("fg")[:2] == (0, "é\n")
     thread.join()
+
+
+def test_modules_in_the_local_directory_are_not_imported(app, run, ended, local):
+    for name in ("json", "msgspec", "click", "ftpclient"):
+        (local / f"{name}.py").write_text("raise SystemExit('imported from the local directory')")
+    run("ls / &")
+    assert ended(1).status == 0
+
+
+def test_a_task_is_one_line():
+    """Of a server at a Unix socket, with any text."""
+    task = Task(
+        "put '\udcff\n' /",
+        Server(ServerAddress.parse("alice@unix:/run/a b")),
+        Credential("alice", "pass\nwörd", is_token=True),
+        b"/\xff\n",
+        {"ca": None, "quiet": True},
+        {"jobs": "4"},
+        {"up": "put '\udcfe'"},
+        ("file", 3),
+    )
+    line = encoded(task)
+    assert line.count(b"\n") == 1 and line.endswith(b"\n")
+    assert decoded(line) == task
