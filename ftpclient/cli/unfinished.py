@@ -38,6 +38,8 @@ MOST = 100
 _DAYS = 30
 _RESUMABLE = (ConnectionLost.exit_code, Interrupted.exit_code)
 """Exit statuses after which the same command goes on."""
+_NOTHING_DONE = 2
+"""The exit status of a command that was refused, e.g. because a job can't ask its question."""
 
 
 class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -162,6 +164,8 @@ class Note:
 
     def end(self, status: int) -> None:
         """Note the end of the command."""
+        if status == _NOTHING_DONE:
+            return
         is_resumable = status in _RESUMABLE
         try:
             if is_resumable and self._has_begun:

@@ -76,7 +76,15 @@ def start(app: App, item: AndOr, *, is_forgiven: bool) -> None:
         FtpError: Connecting, which is only done before the first log-in.
     """
     directory = bytes(_client(app).cwd)
-    _start(app, item, directory, os.getcwd(), app.shell.aliases, is_forgiven=is_forgiven)
+    _start(
+        app,
+        item,
+        directory,
+        os.getcwd(),
+        app.shell.aliases,
+        is_forgiven=is_forgiven,
+        is_noted=not app.shell.batch,
+    )
 
 
 def resume(app: App, transfer: Transfer) -> None:
@@ -86,7 +94,7 @@ def resume(app: App, transfer: Transfer) -> None:
     except (Mistake, ValueError):
         raise CommandError(f"{paths.printable(transfer.words)}: is no command any more") from None
     directory = paths.from_text(transfer.directory)
-    _start(app, item, directory, transfer.local_directory, transfer.aliases)
+    _start(app, item, directory, transfer.local_directory, transfer.aliases, is_noted=True)
 
 
 def _client(app: App) -> Client:
@@ -103,6 +111,7 @@ def _start(
     aliases: Mapping[str, str],
     *,
     is_forgiven: bool = False,
+    is_noted: bool,
 ) -> None:
     jobs = app.shell.jobs
     if jobs is None:
@@ -121,7 +130,7 @@ def _start(
         dict(app.shell.settings),
         dict(aliases),
         None if where is None else (where.file, where.line),
-        is_noted=not app.shell.batch and not holds_password,
+        is_noted=is_noted and not holds_password,
     )
     job = jobs.add(
         f"{item.first.name} …" if holds_password else item.text,

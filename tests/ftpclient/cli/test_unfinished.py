@@ -109,6 +109,7 @@ def test_what_is_noted_of_a_command(transfers, status, left):
     note.end(status)
     assert len(transfers.unfinished()) == left
     again = Note(made())
+    again.end(2)
     again.end(130)
     assert len(transfers.unfinished()) == left
     again.end(0)

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.cli.jobs import MOST_OUTPUT, Job, Jobs, Process, State
+from ftpclient.cli.unfinished import Transfer, Transfers
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import Credential
 from ftpclient.connection.servers import Server
@@ -404,6 +406,16 @@ def test_a_command_in_the_foreground_is_noted_as_well(app, run, local, files, mo
     run("unalias up; resume 1; wait")
     assert (files / "b").stat().st_size == 20 * MIB
     assert run("resume") == (0, "", "")
+
+
+def test_a_script_can_resume(server, batch, local, files):
+    (local / "big").write_bytes(bytes(MIB))
+    host, port = server.server_address[:2]
+    address = str(ServerAddress.parse(f"alice@{host}:{port}"))
+    Transfers().add(Transfer(address, "/", str(local), "put big /b", int(time.time())))
+    assert batch("resume -a")[:2] == (0, "")
+    assert (files / "b").stat().st_size == MIB
+    assert Transfers().unfinished() == []
 
 
 def test_scripts_are_not_noted(batch, local, monkeypatch):
