@@ -18,12 +18,13 @@ _NARROW = 39
 _NARROW_LIST = 70
 """Columns below which the list has neither rates nor times."""
 _LONGEST_WORDS = 24
+_MOST_WORDS = 200
 _GAP = "  "
 
 
 def started(job: Job) -> str:
     """Return the line about the start of a job."""
-    return f"[{job.number}] {printable(job.words)}"
+    return f"[{job.number}] {_words(job)}"
 
 
 def notice(one: Notice) -> str:
@@ -37,7 +38,11 @@ def notice(one: Notice) -> str:
 def ended(job: Job) -> str:
     """Return the line about the end of a job."""
     totals = f": {job.summary}" if job.summary else ""
-    return f"[{job.number}] {state(job):<7} {printable(job.words)}{totals}"
+    return f"[{job.number}] {state(job):<7} {_words(job)}{totals}"
+
+
+def _words(job: Job) -> str:
+    return shortened(printable(job.words), _MOST_WORDS)
 
 
 def state(job: Job) -> str:
@@ -47,7 +52,7 @@ def state(job: Job) -> str:
 
 def row(job: Job, width: int) -> str:
     """Return the line of a job in the list, without some columns if the terminal is narrow."""
-    return _columns(str(job.number), state(job), *_figures(job), printable(job.words), width)
+    return _columns(str(job.number), state(job), *_figures(job), _words(job), width)
 
 
 def heading(width: int) -> str:

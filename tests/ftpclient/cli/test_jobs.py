@@ -129,6 +129,14 @@ def test_states_and_their_lines(table):
     assert done.state is State.DONE
 
 
+def test_a_long_command_is_shortened(table):
+    job = table.add("put " + "x" * 5000)
+    assert len(job_lines.started(job)) < 300
+    table.start()
+    table.jobs.ended(job, 0)
+    assert len(job_lines.row(job, 80)) < 300 and max(map(len, table.told())) < 300
+
+
 def test_one_that_ends_while_it_is_stopped_is_done(table):
     job = table.add()
     table.start()
