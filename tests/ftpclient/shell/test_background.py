@@ -24,6 +24,8 @@ from ftpclient.shell.running import run_line
 from tests.ftpclient.shell.shell_support import shell_of
 from tests.system.programs import PATIENCE, eventually
 
+pytestmark = pytest.mark.system  # it starts processes
+
 MIB = 2**20
 
 
