@@ -222,7 +222,7 @@ def test_h_is_for_people_where_it_is_in_other_tools(run, command):
             ["trash", "restor"],
             "a command of trash nor an ID: did you mean restore?",
         ),
-        (["wait"], "unknown command 'wait'"),
+        (["gait"], "unknown command 'gait'"),
         (["link"], "unknown command 'link'"),
         (["chmdo", "a"], "unknown command 'chmdo': did you mean chmod?"),
         (
