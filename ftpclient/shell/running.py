@@ -245,7 +245,7 @@ def _run_into_file(app: App, words: tuple[Word, ...], redirect: Redirect) -> int
 
 def _name_of(app: App, words: tuple[Word, ...]) -> str:
     """Return the name of the command that the words run."""
-    name = expanded(app, words)[0].text
+    name = expanded(app.shell.aliases, words)[0].text
     return ALIASES.get(name, name)
 
 
