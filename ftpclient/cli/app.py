@@ -110,6 +110,7 @@ class ShellState:
         job: In the process of a job, where its progress goes.
         note: The note about the running transfer, in case that it isn't finished.
         resume: A function that starts an unfinished transfer as a job; None outside a shell.
+        guards_jobs: True if leaving while jobs run has to be asked for twice.
         warned: True if the last line was refused because leaving would stop jobs.
         warned_before: The same for the line before.
     """
@@ -139,6 +140,7 @@ class ShellState:
         self.job: Callable[[Report], None] | None = None
         self.note: Note | None = None
         self.resume: Callable[[Transfer], None] | None = None
+        self.guards_jobs = False
         self.warned = False
         self.warned_before = False
 

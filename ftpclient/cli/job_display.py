@@ -195,7 +195,7 @@ def _line(app: App, text: Callable[[int], str]) -> Iterator[None]:
 def may_leave(app: App) -> bool:
     """Return whether the shell can be left; if that would stop jobs, it has to be asked twice."""
     jobs = [] if app.shell.jobs is None else app.shell.jobs.active()
-    if not jobs or app.shell.batch or app.shell.warned_before:
+    if not jobs or not app.shell.guards_jobs or app.shell.warned_before:
         return True
     app.shell.warned = True
     one = len(jobs) == 1

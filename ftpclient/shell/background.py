@@ -190,6 +190,7 @@ def running(app: App) -> Iterator[Jobs]:
             before_first=open_processes,
         )
         app.shell.jobs = jobs
+        app.shell.guards_jobs = not app.shell.batch  # also in files that it sources
         app.shell.resume = lambda transfer: resume(app, transfer)
         yield jobs
 

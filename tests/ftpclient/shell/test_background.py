@@ -260,6 +260,12 @@ def test_leaving_takes_two_lines(app, run, slow):
     assert run("exit 3")[0] == 3 and app.shell.leaving
 
 
+def test_a_file_does_not_leave_a_shell_with_jobs_either(app, run, slow, local):
+    (local / "lines").write_text("exit\n")
+    assert run("source lines")[0] == 1 and not app.shell.leaving
+    assert run("exit")[0] == 0 and app.shell.leaving
+
+
 def test_leaving_waits_if_asked(app, run):
     run("find / | sh -c 'sleep 0.2; echo x > done' &")
     assert run("exit -w")[0] == 0 and app.shell.leaving
