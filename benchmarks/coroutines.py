@@ -55,8 +55,8 @@ class Stream(asyncio.BufferedProtocol):
         self._pipe = TlsPipe(service.context, server_side=True)
         self.reader = FrameReader()
         self._came: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._lost: FtpError | None = None
 
     # called by the transport -------------------------------------------------------------
@@ -80,15 +80,15 @@ class Stream(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = ConnectionLost(str(error or "the peer closed the connection"))
-        self._room.set()
+        self._writable.set()
         if self._came is not None and not self._came.done():
             self._came.set_result(None)
 
     def pause_writing(self) -> None:
-        self._room.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._room.set()
+        self._writable.set()
 
     # called by the session ---------------------------------------------------------------
 
@@ -136,8 +136,8 @@ class Stream(asyncio.BufferedProtocol):
         view = memoryview(data)
         while view:
             view = view[self.write(view) :]
-            if not self._room.is_set():
-                await self._room.wait()
+            if not self._writable.is_set():
+                await self._writable.wait()
             if self._lost is not None:
                 raise self._lost
 

@@ -229,9 +229,9 @@ def main(arguments: list[str]) -> None:
     """Run the helper process."""
     clients = Clients(Spec(**json.loads(arguments[0])))
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = getattr(clients, asked.pop("do"))(**asked)
+            answer = getattr(clients, request.pop("do"))(**request)
         except (OSError, Failed) as error:
             answer = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

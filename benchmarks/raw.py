@@ -185,9 +185,9 @@ def main(arguments: list[str]) -> None:
     """Run the helper process."""
     client = Client(Spec(**json.loads(arguments[0])))
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = getattr(client, asked.pop("do"))(**asked)
+            answer = getattr(client, request.pop("do"))(**request)
         except (OSError, Failed) as error:
             answer = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

@@ -33,7 +33,7 @@ _TRIES = 3
 """The server closes a connection after this many failures."""
 
 
-class Stranger:
+class UnauthenticatedClient:
     """A connection from a random address that has exchanged HELLO."""
 
     def __init__(self, spec: Spec) -> None:
@@ -77,9 +77,9 @@ class Stranger:
 
 
 @contextmanager
-def stranger(spec: Spec) -> Iterator[Stranger]:
+def unauthenticated_client(spec: Spec) -> Iterator[UnauthenticatedClient]:
     """Open one connection, and close it afterwards."""
-    opened = Stranger(spec)
+    opened = UnauthenticatedClient(spec)
     try:
         yield opened
     finally:
@@ -93,7 +93,7 @@ def timing(count: int, spec: Spec) -> dict[str, list[float]]:
         cases = list(spec["cases"].items())
         random.shuffle(cases)  # so that periodic disturbances affect all cases alike
         for case, (name, password) in cases:
-            with stranger(spec) as one:
+            with unauthenticated_client(spec) as one:
                 began = time.perf_counter()
                 code = one.log_in(name, password)
                 took = time.perf_counter() - began
@@ -115,7 +115,7 @@ def flood(width: int, spec: Spec) -> int:
         first = True
         while not stop.is_set():
             try:
-                with stranger(spec) as one:
+                with unauthenticated_client(spec) as one:
                     for _ in range(_TRIES):
                         one.log_in(f"user{random.randrange(10**6)}", "wrong")
                         tries[number] += 1

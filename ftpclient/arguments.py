@@ -93,7 +93,7 @@ def absolute(cwd: RemotePath, path: AnyPath) -> RemotePath:
     return paths.resolve(cwd, typed)
 
 
-def place_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
+def target_for(source: bytes, target: RemotePath, *, into: bool) -> RemotePath:
     """Return the target path of ``source`` when ``target`` was given, by the rules of cp.
 
     Args:

@@ -46,7 +46,7 @@ _LONG_PASSWORD = 6
 def make_dialer(
     server: str | ServerAddress | None,
     guard: Guard,
-    tell: Remark | None,
+    on_remark: Remark | None,
     *,
     password: Password = None,
     password_tries: int = 1,
@@ -64,7 +64,7 @@ def make_dialer(
 
     Args:
         guard: Wraps the functions that ask the user.
-        tell: Function that takes remarks.
+        on_remark: Function that takes remarks.
         server, …: As in `Client`.
     """
     if not isinstance(server, ServerAddress):
@@ -80,7 +80,7 @@ def make_dialer(
         ask_takeover = guard.asking(ask_takeover, lambda: False)
     if known_hosts is not None and not isinstance(known_hosts, KnownHosts):
         known_hosts = KnownHosts(Path(known_hosts))
-    remark = Remarks(tell).add
+    remark = Remarks(on_remark).add
     credentials = Credentials(
         server,
         password,
@@ -156,7 +156,7 @@ class BaseClient:
         self._dialer = make_dialer(
             server,
             self._guard,
-            None if remark is None else self._tell,
+            None if remark is None else self._pass_remark,
             plaintext=plaintext,
             ask=ask,
             ask_takeover=ask_takeover,
@@ -179,9 +179,9 @@ class BaseClient:
         self._operation: Operation | None = None
         """The operation of the running verb."""
 
-    def _tell(self, text: str) -> None:
+    def _pass_remark(self, text: str) -> None:
         if self._remark is not None:
-            self._guard.tell(self._remark, text)
+            self._guard.notify(self._remark, text)
 
     # the connection ----------------------------------------------------------------------
 
@@ -306,16 +306,16 @@ class BaseClient:
         if isinstance(request, ChangeFor):
             from ftpclient.transfer.retry import changed
 
-            done: R = changed(self, _Telling(self._tell), request)
+            done: R = changed(self, _RemarkListener(self._pass_remark), request)
             return done
         return self.connection.ask(request)
 
-    def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
+    def _query(self, ask: Callable[[], _Answer]) -> _Answer:
         """Return the result of ``ask``, which must not change anything; retry it after a loss."""
-        from ftpclient.transfer.retry import asked
+        from ftpclient.transfer.retry import query
 
         self.connect()  # a first connection is tried only once
-        return asked(self, _Telling(self._tell), ask)
+        return query(self, _RemarkListener(self._pass_remark), ask)
 
     @contextmanager
     def operation(self, words: str, *, keep: bool = True) -> Iterator[None]:
@@ -368,7 +368,7 @@ class BaseClient:
     def look_up(self) -> None:
         """Notice, between verbs, that the server has closed: then the next verb reconnects."""
         if self._connection is not None:
-            self._connection.take_unasked()
+            self._connection.take_unsolicited()
 
     def holds_password(self, text: str) -> bool:
         """Return True if the password is part of a text, which then must not be stored anywhere.
@@ -455,14 +455,14 @@ class BaseClient:
         run(verbs.revoke_token(self._ask, token_id))
 
 
-class _Telling(Listener):
+class _RemarkListener(Listener):
     """Reports a lost connection as a remark of the client."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_remark: Callable[[str], None]) -> None:
+        self._pass_remark = on_remark
 
     def remark(self, text: str) -> None:
-        self._tell(text)
+        self._pass_remark(text)
 
 
 def _unpickled(

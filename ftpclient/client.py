@@ -27,9 +27,9 @@ from ftpclient.arguments import (
     named,
     one_or_several,
     overwriting,
-    place_for,
     replacing,
     selected,
+    target_for,
 )
 from ftpclient.base import BaseClient
 from ftpclient.connection.advice import advised
@@ -37,7 +37,7 @@ from ftpclient.guard import local, stream, verb
 from ftpclient.transfer.report import Listener, One, Result, Summary
 from ftpclient.transfer.resume_notes import Unfinished
 from ftpclient.transfer.sources import NoTargetDirectory, Sources, check_name, each_once
-from ftpclient.verbs import Conflict, beginning, from_the_top, run, tell_problems
+from ftpclient.verbs import Conflict, beginning, from_the_top, report_problems, run
 from ftpwire import messages, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -61,7 +61,7 @@ from ftpwire.messages import (
     Problem,
     Removed,
     Restored,
-    Room,
+    SpaceInfo,
     TrashedOperation,
 )
 from ftpwire.paths import RemotePath
@@ -207,7 +207,7 @@ class Client(BaseClient):
         return run(verbs.whoami(self._ask))
 
     @verb
-    def space(self, *, timeout: float | None = None) -> Room:
+    def space(self, *, timeout: float | None = None) -> SpaceInfo:
         """Return the quota, the free space and the usage of the account, in bytes."""
         return run(verbs.space(self._ask))
 
@@ -265,8 +265,8 @@ class Client(BaseClient):
                 relative to the item; ``/`` is the item itself. Other reading verbs have this
                 parameter, too.
         """
-        place = self._resolve_in(path, in_trash)
-        verb = verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
+        resolved = self._resolve_in(path, in_trash)
+        verb = verbs.stat(self._ask, resolved, follow=follow, digest=digest, in_trash=in_trash)
         return run(verb)
 
     def _find_visible(self, path: RemotePath) -> Entry | None:
@@ -325,9 +325,9 @@ class Client(BaseClient):
         Raises:
             InvalidPath: No name can begin with the prefix: it has a slash or is too long.
         """
-        place = self._resolve_in(path, in_trash)
+        resolved = self._resolve_in(path, in_trash)
         begin = as_prefix(prefix)
-        request = messages.List(place, recursive, follow, digest, in_trash, begin)
+        request = messages.List(resolved, recursive, follow, digest, in_trash, begin)
         walk = self._walk(request, on_problem)
         for directory, entries in walk:
             yield from from_the_top(directory, entries)
@@ -349,8 +349,8 @@ class Client(BaseClient):
         entries of a directory come before its subdirectories, and these one after another. The
         parameters are those of ``list_dir``.
         """
-        place = self._resolve_in(path, in_trash)
-        request = messages.List(place, True, follow, digest, in_trash)
+        resolved = self._resolve_in(path, in_trash)
+        request = messages.List(resolved, True, follow, digest, in_trash)
         yield from self._walk(request, on_problem)
 
     def _walk(
@@ -362,7 +362,7 @@ class Client(BaseClient):
             on_problem = self._guard.calling(on_problem)
         for page in list_pages(self.connection, request):
             page = beginning(page, request.prefix)
-            tell_problems(page, on_problem)
+            report_problems(page, on_problem)
             yield page.directory, page.entries
 
     @verb
@@ -489,13 +489,13 @@ class Client(BaseClient):
         return run(verbs.copy(self._ask, *ends, overwrite, recursive=recursive, links=links))
 
     @local
-    def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
+    def target_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
         """Return the target path of ``source`` when ``target`` was given, by the rules of cp.
 
         Args:
             into: True if ``target`` is a directory.
         """
-        return place_for(source, self._resolve(target), into=into)
+        return target_for(source, self._resolve(target), into=into)
 
     @verb
     def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
@@ -551,7 +551,7 @@ class Client(BaseClient):
         from ftpclient.transfer import trash
 
         path = None if below is None else self._resolve(below)
-        return self._asked(lambda: trash.operations(self.connection, below=path, since=since))
+        return self._query(lambda: trash.operations(self.connection, below=path, since=since))
 
     @verb
     def trash_items(
@@ -576,7 +576,7 @@ class Client(BaseClient):
         if operation is not None:
             verbs.check_operation(operation)
         path = None if below is None else self._resolve(below)
-        return self._asked(lambda: trash.items(self.connection, operation, below=path))
+        return self._query(lambda: trash.items(self.connection, operation, below=path))
 
     @verb
     def versions(self, path: AnyPath, *, timeout: float | None = None) -> list[Version]:
@@ -586,8 +586,8 @@ class Client(BaseClient):
         """
         from ftpclient.transfer import trash
 
-        place = self._resolve(path)
-        return self._asked(lambda: trash.versions(self.connection, place))
+        resolved = self._resolve(path)
+        return self._query(lambda: trash.versions(self.connection, resolved))
 
     @verb
     def restore(
@@ -664,7 +664,7 @@ class Client(BaseClient):
         from ftpclient.connection.client_id import client_id
         from ftpclient.transfer import trash
 
-        found = self._asked(lambda: trash.operations(self.connection))
+        found = self._query(lambda: trash.operations(self.connection))
         meant = trash.all_of_command(trash.newest(found, client_id()), found)
         return verbs.together(
             [self.restore(one.name, conflict=conflict, dry_run=dry_run) for one in meant]
@@ -790,9 +790,9 @@ class Client(BaseClient):
                     selection,
                     remove_source,
                 )
-                told = self._guard.listener(listener)
+                guarded = self._guard.listener(listener)
                 typed = as_typed(target)
-                return self._put(local, typed, into, options, told, atomic, parallel, dry_run)
+                return self._put(local, typed, into, options, guarded, atomic, parallel, dry_run)
         finally:
             if self._connection is not None:
                 self._connection.forget_ahead()
@@ -829,7 +829,7 @@ class Client(BaseClient):
             several = len(local) > 1
             return self.make_target(target, several=several, into=exists, make=not dry_run)
 
-        into = retry.asked(self, listener, prepare)
+        into = retry.query(self, listener, prepare)
         if atomic and exists is None:  # an existing directory is replaced, not added to
             into = os.fsencode(target).endswith(b"/")
         note = None
@@ -840,13 +840,13 @@ class Client(BaseClient):
             into = into and not note.exists() if dry_run else note.target(into=into)
         if exists is False:
             check_name(os.fsencode(target), all(map(os.path.isdir, local)))
-        placed, refused = self._place(local, target, into, options, listener)
-        if recursive or len(placed) > 1 or dry_run:  # for one file the server checks this
+        pairs, refused = self._targets_of(local, target, into, options, listener)
+        if recursive or len(pairs) > 1 or dry_run:  # for one file the server checks this
             try:
-                retry.asked(
+                retry.query(
                     self,
                     listener,
-                    lambda: preflight.check_put(self.connection, placed, options, atomic=atomic),
+                    lambda: preflight.check_put(self.connection, pairs, options, atomic=atomic),
                 )
             except (QuotaExceeded, DiskFull):
                 if note is not None and not dry_run:
@@ -863,7 +863,7 @@ class Client(BaseClient):
         upload.size = size
 
         def add_all() -> None:
-            for source, path in placed:
+            for source, path in pairs:
                 upload.add_named(source, path)
             for source, path, error in refused:
                 upload.end(source, path, 0, error=error)
@@ -872,10 +872,10 @@ class Client(BaseClient):
 
         def replace_all() -> None:
             if ending.was_done():  # only the reply was lost with the connection
-                upload.tell_held()
+                upload.report_held()
                 return
             upload.start_over()
-            source, path = placed[0]
+            source, path = pairs[0]
             try:
                 mode = os.stat(source).st_mode & 0o777
             except OSError:
@@ -895,7 +895,7 @@ class Client(BaseClient):
             complete = not upload.summary.failed
             ending.ask(commit=complete)
             if complete:
-                upload.tell_held()
+                upload.report_held()
 
         if dry_run:
             return retry.Run(self, upload, add_all, None).persist()
@@ -913,7 +913,7 @@ class Client(BaseClient):
             running.split_with(parallel, lambda connection: upload.worker(connection))
         return running.persist()
 
-    def _place(
+    def _targets_of(
         self,
         local: list[bytes],
         target: AnyPath,
@@ -923,12 +923,12 @@ class Client(BaseClient):
     ) -> tuple[list[tuple[bytes, RemotePath]], list[tuple[bytes, RemotePath, AlreadyExists]]]:
         """Return the target path of each source; and separately the sources that would overwrite
         files of another one."""
-        placed, refused = [], []
+        pairs, refused = [], []
         here = self._resolve(target)
         names = Sources[bytes](lambda above, name: os.path.lexists(os.path.join(above, name)))
         several = len(local) > 1 and options.overwrite != "never"
         for source in each_once(local, listener.remark):
-            path = self.place_for(source, target, into=into)
+            path = self.target_for(source, target, into=into)
             name = paths.name_of(path) if into and path != here else b""
             try:
                 if several:
@@ -936,17 +936,17 @@ class Client(BaseClient):
             except AlreadyExists as error:
                 refused.append((source, path, error))
                 continue
-            placed.append((source, path))
+            pairs.append((source, path))
             if os.path.lexists(source):
                 names.add(source, name)
-        return placed, refused
+        return pairs, refused
 
     def _ask_ahead(self, local: list[bytes], target: AnyPath, options: Options) -> None:
         """Before a tree is sent, send at once all requests that will be needed."""
         if len(local) != 1 or not options.recursive:
             return
         path = self._resolve(target)
-        inside = self.place_for(local[0], target, into=True)
+        inside = self.target_for(local[0], target, into=True)
         self.connection.ask_ahead(
             messages.Stat(path, follow=True),  # is it a directory?
             messages.Space(),  # is there enough free space?
@@ -976,7 +976,7 @@ class Client(BaseClient):
             OSError: ``source`` can't be read.
             QuotaExceeded, DiskFull, ConnectionLost, Interrupted, …
         """
-        told = One(listener)
+        guarded = One(listener)
         self.put(
             source,
             target,
@@ -986,9 +986,9 @@ class Client(BaseClient):
             parallel=parallel,
             links=links,
             no_empty=no_empty,
-            listener=told,
+            listener=guarded,
         )
-        return told.result()
+        return guarded.result()
 
     @verb
     def put_stream(
@@ -1015,7 +1015,7 @@ class Client(BaseClient):
 
         listener = self._guard.listener(listener)
         self.connect()  # a first connection is tried only once
-        if retry.asked(self, listener, partial(self.is_directory, target)):
+        if retry.query(self, listener, partial(self.is_directory, target)):
             raise IsADirectory(f"{paths.show(as_typed(target))}: a directory: give a file name")
         options = Options(overwrite=overwriting(overwrite), resume=False, no_empty=no_empty)
         upload = Upload(self.connection, options, listener)
@@ -1079,9 +1079,9 @@ class Client(BaseClient):
                 remove_source=remove_source,
                 in_trash=in_trash,
             )
-            told = self._guard.listener(listener)
+            guarded = self._guard.listener(listener)
             try:
-                return self._get(named, target, into, options, told, parallel, dry_run=dry_run)
+                return self._get(named, target, into, options, guarded, parallel, dry_run=dry_run)
             finally:
                 if self._connection is not None:
                     self._connection.forget_ahead()
@@ -1117,7 +1117,7 @@ class Client(BaseClient):
                 if literal or options.in_trash is not None:
                     matches = [self._resolve_in(source, options.in_trash)]
                 else:
-                    matches = retry.asked(self, listener, partial(self.glob, source))
+                    matches = retry.query(self, listener, partial(self.glob, source))
                 found += matches
                 typed = as_typed(source)
                 if paths.name_of(typed) in (b".", b".."):
@@ -1144,34 +1144,34 @@ class Client(BaseClient):
                 return True  # what is in the trash can't be looked up: assume that it does
             return self.find(paths.child(directory, name)) is not None
 
-        places: dict[RemotePath, tuple[bytes, bytes]] = {}  # target, and the name in it if matched
+        targets: dict[RemotePath, tuple[bytes, bytes]] = {}  # target, and the name in it if matched
         there = named.Targets(trust=copy_links)
         for path in found:
             name = b"" if path in contents or not into else paths.name_of(path)
-            places[path] = os.path.join(local, name) if name else local, name
-            there.look(places[path][0], exact=not name or path in exact)
+            targets[path] = os.path.join(local, name) if name else local, name
+            there.look(targets[path][0], exact=not name or path in exact)
 
         def add_all() -> None:
             names = Sources[RemotePath](holds)
             for path in found:
-                place, name = places[path]
+                resolved, name = targets[path]
                 try:
                     if several:
-                        names.check(path, name, place)
+                        names.check(path, name, resolved)
                     if asks_ahead:
-                        tree_download.ask_ahead(self.connection, options, path, place)
+                        tree_download.ask_ahead(self.connection, options, path, resolved)
                     entry = self._to_get(path, options.in_trash, follow=not options.links)
                     if exists is False:
                         check_name(local, entry.type == "dir")
                 except CommandError as error:
-                    download.end(path, place, 0, error=error)
+                    download.end(path, resolved, 0, error=error)
                     continue
                 names.add(path, name)
                 if len(found) == 1 and entry.type == "file":
                     download.size = entry.size
                 if asks_ahead and entry.type != "dir":
                     self.connection.forget_ahead()
-                download.add(path, entry, place, follow=not name, there=there)
+                download.add(path, entry, resolved, follow=not name, there=there)
 
         # with recursive, a source that was typed in full is probably a directory
         asks_ahead = len(found) == 1 and not dry_run and exact.issuperset(found)
@@ -1214,11 +1214,11 @@ class Client(BaseClient):
         options = Options(
             overwrite=overwriting(overwrite), resume=resume, links=links, in_trash=in_trash
         )
-        told = One(listener)
+        guarded = One(listener)
         self._get(
-            [source], target, False, options, self._guard.listener(told), parallel, literal=True
+            [source], target, False, options, self._guard.listener(guarded), parallel, literal=True
         )
-        return told.result()
+        return guarded.result()
 
     def _to_get(self, path: RemotePath, in_trash: InTrash | None, *, follow: bool) -> Entry:
         """Return the state of a path to download. Raises Forbidden if a rule forbids reading it."""
@@ -1259,11 +1259,11 @@ class Client(BaseClient):
         from ftpclient.transfer import retry
 
         route = self._route(source, target)
-        told = self._guard.listener(listener)
+        guarded = self._guard.listener(listener)
         confirmed = None if confirm is None else self._guard.calling(confirm)
         options = options or Options()
         with selected((), options.files_from) as selection:
-            sync = Sync(self.connection, route, options, told, confirmed, selection.only)
+            sync = Sync(self.connection, route, options, guarded, confirmed, selection.only)
             run = retry.Run(self, sync, sync.run, None, many=True)
             run.share_with(options.parallel, sync.worker)
             run.persist()
@@ -1298,8 +1298,8 @@ class Client(BaseClient):
         from ftpclient.transfer import retry
 
         route = self._route(source, target)
-        told = self._guard.listener(listener)
-        check = Check(self.connection, route, options or CheckOptions(), told)
+        guarded = self._guard.listener(listener)
+        check = Check(self.connection, route, options or CheckOptions(), guarded)
         retry.Run(self, check, check.run, None).persist()
         return check.totals
 
@@ -1347,7 +1347,7 @@ class Client(BaseClient):
         whole = self._resolve_in(path, in_trash)
         self.connect()  # a first connection is tried only once
         return bytes(
-            retry.asked(
+            retry.query(
                 self, Listener(), lambda: ranges.fetch_whole(self.connection, whole, in_trash)
             )
         )
@@ -1362,7 +1362,7 @@ class Client(BaseClient):
         part = self._resolve_in(path, in_trash)
         offset, length = min(offset, ranges.TO_THE_END), min(length, ranges.TO_THE_END)
         self.connect()  # a first connection is tried only once
-        return retry.asked(
+        return retry.query(
             self,
             Listener(),
             lambda: ranges.fetch_range(self.connection, part, offset, length, in_trash),
@@ -1407,7 +1407,7 @@ class Client(BaseClient):
         self.connect()  # a first connection is tried only once
         there = None
         if mode is None and overwrite != "never":
-            there = retry.asked(self, outcome, partial(self._find_visible, target))
+            there = retry.query(self, outcome, partial(self._find_visible, target))
         contents = memory_upload.Contents(view, mode_of(there) if mode is None else mode, parents)
         upload = Upload(self.connection, Options(overwrite=overwrite), outcome)
 
@@ -1518,7 +1518,7 @@ class Client(BaseClient):
 
         path, into = self._resolve_in(source, in_trash), node.Node(b"-", fd)
         self.connect()  # a first connection is tried only once
-        return retry.asked(
+        return retry.query(
             self, Listener(), lambda: node.fetch(self.connection, path, into, in_trash=in_trash)
         )
 

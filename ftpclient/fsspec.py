@@ -297,7 +297,7 @@ class FtpFileSystem(AbstractFileSystem):
         if into is None and self.isdir(source):
             os.makedirs(lpath, exist_ok=True)
             return
-        listener = _Told(callback)
+        listener = _ProgressListener(callback)
         if callback is not DEFAULT_CALLBACK:
             callback.set_size(self.size(source))
         if into is None:
@@ -333,7 +333,7 @@ class FtpFileSystem(AbstractFileSystem):
                 target,
                 overwrite=overwrite,
                 resume=mode != "create",  # then it is an error even if the same file exists
-                listener=_Told(callback),
+                listener=_ProgressListener(callback),
             )
             return
         data = Path(lpath).read_bytes()
@@ -428,7 +428,7 @@ class FtpFileSystem(AbstractFileSystem):
             change()
 
 
-class _Told(Listener):
+class _ProgressListener(Listener):
     """Reports progress to fsspec's callback."""
 
     def __init__(self, callback: Callback) -> None:

@@ -104,11 +104,11 @@ class Guard:
     # the user's functions ----------------------------------------------------------------
 
     @property
-    def _is_telling(self) -> bool:
+    def _in_callback(self) -> bool:
         """True if this thread is in a user's function that a verb has called."""
-        return getattr(self._thread, "is_telling", False)
+        return getattr(self._thread, "in_callback", False)
 
-    def tell(self, what: Callable[..., object], *args: Any) -> None:
+    def notify(self, what: Callable[..., object], *args: Any) -> None:
         """Call a user's function that returns nothing; see `calling`."""
         if not self._deaf:
             self._call(what, *args)
@@ -145,20 +145,20 @@ class Guard:
 
     def listener(self, listener: Listener | None) -> Listener:
         """Return a listener that forwards to the user's, if there is one."""
-        return Listener() if listener is None else _Told(self, listener)
+        return Listener() if listener is None else _GuardedListener(self, listener)
 
     def _as_callback(self, what: Callable[..., _T], *args: Any) -> _T:
         # no context manager, for speed: this runs for each file of a transfer
         thread, ctrl_c = self._thread, self._ctrl_c
-        was_telling = getattr(thread, "is_telling", False)
+        was_in_callback = getattr(thread, "in_callback", False)
         was_at_once = ctrl_c is not None and ctrl_c.is_at_once
         try:
-            thread.is_telling = True
+            thread.in_callback = True
             if ctrl_c is not None:
                 ctrl_c.set_at_once(True)
             return what(*args)
         finally:
-            thread.is_telling = was_telling  # first: Ctrl-C may interrupt what follows
+            thread.in_callback = was_in_callback  # first: Ctrl-C may interrupt what follows
             if ctrl_c is not None:
                 ctrl_c.set_at_once(was_at_once)
 
@@ -167,7 +167,7 @@ class Guard:
     @property
     def is_inside(self) -> bool:
         """True if this thread is in a verb, and not in a user's function."""
-        return self.turns.is_mine and not self._is_telling
+        return self.turns.is_mine and not self._in_callback
 
     @contextmanager
     def verb(
@@ -190,7 +190,7 @@ class Guard:
         Raises:
             RuntimeError: A function that a verb calls has called this verb.
         """
-        if self._is_telling:
+        if self._in_callback:
             raise RuntimeError(
                 "a listener, or another function that a verb calls, can't use the connection"
             )
@@ -390,22 +390,22 @@ def _ctrl_c() -> Iterator[_CtrlC | None]:
 # results and errors --------------------------------------------------------------------------
 
 
-class _Told(Forwarding):
+class _GuardedListener(Forwarding):
     """The user's listener. It receives public errors, and what it raises ends the verb."""
 
     def __init__(self, guard: Guard, listener: Listener) -> None:
         super().__init__(listener)
         self._guard = guard
 
-    def tell(self, what: Callable[..., None], *args: Any) -> None:
-        self._guard.tell(what, *args)
+    def notify(self, what: Callable[..., None], *args: Any) -> None:
+        self._guard.notify(what, *args)
 
     def finished(self, result: Result) -> None:
         shown = result if result.error is None else public_result(result)
-        self._guard.tell(self._listener.finished, shown)
+        self._guard.notify(self._listener.finished, shown)
 
     def all_stored(self, results: Sequence[Result]) -> None:
-        self._guard.tell(self._listener.all_stored, results)
+        self._guard.notify(self._listener.all_stored, results)
 
     def lost(self, error: inside.FtpError) -> None:
         super().lost(_public(error))

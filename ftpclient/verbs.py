@@ -32,7 +32,7 @@ from ftpwire.messages import (
     Removed,
     RequestFor,
     Restored,
-    Room,
+    SpaceInfo,
     TokenInfo,
     TokenIssued,
 )
@@ -66,7 +66,7 @@ async def whoami(ask: Ask) -> str:
     return (await ask(messages.WhoAmI())).user
 
 
-async def space(ask: Ask) -> Room:
+async def space(ask: Ask) -> SpaceInfo:
     return await ask(messages.Space())
 
 
@@ -317,7 +317,7 @@ def beginning(page: Page, prefix: bytes) -> Page:
     )
 
 
-def tell_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
+def report_problems(page: Page, on_problem: Callable[[Problem], None] | None) -> None:
     """Report what a page could not list. Without ``on_problem``, raise the first problem."""
     for problem in page.problems:
         where = b"/".join(part for part in (page.directory, problem.path) if part)

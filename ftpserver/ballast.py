@@ -24,7 +24,7 @@ _FULL = 256 * 1024
 """Bytes of free space below which a disk counts as full."""
 _SPARE_FILES = 8
 """The number of empty files kept; with fewer inodes than this left, a disk counts as full."""
-_ROOM_FILES = 8 * _SPARE_FILES
+_LEAST_FREE_FILES = 8 * _SPARE_FILES
 """The number of free inodes below which no empty files are made."""
 
 
@@ -46,14 +46,14 @@ def _spares(state: Path) -> list[Path]:
 
 def release(state: Path) -> bool:
     """Remove the ballast. Return False if there is none."""
-    given_up = False
+    removed = False
     for path in (state / NAME, *_spares(state)):
         try:
             path.unlink()
         except OSError:
             continue
-        given_up = True
-    if not given_up:
+        removed = True
+    if not removed:
         return False
     logger.warning("%s: the disk is full: using the reserved space", state)
     return True
@@ -66,7 +66,7 @@ def keep(state: Path) -> None:
     if path.exists() and not spares:
         return
     disk = os.statvfs(state)
-    if disk.f_files > 0 and disk.f_favail < _ROOM_FILES:
+    if disk.f_files > 0 and disk.f_favail < _LEAST_FREE_FILES:
         return
     for spare in spares:
         spare.touch(mode=0o600)

@@ -7,12 +7,12 @@ Lives elsewhere: sending the messages (processes/rpc.py, daemon/control.py).
 A class whose methods are marked is all that two processes need to agree on::
 
     class Counter(Protocol):
-        @asked
+        @request
         def add(self, count: Annotated[int, Meta(ge=0)]) -> int:
             \"\"\"Return the sum.\"\"\"
 
 The parameters with their annotated bounds become a struct, tagged with the method's name. The reply
-is decoded as the annotated result. The calling process makes a proxy with `stand_in`, which is used
+is decoded as the annotated result. The calling process makes a proxy (`make_proxy`), which is used
 like any other ``Counter``; the called process gives its ``Counter`` to a `Dispatcher`. Both sides
 decode into the annotated types, so a process under an attacker's control can't send anything else.
 """
@@ -48,7 +48,7 @@ _Result = TypeVar("_Result")
 _Interface = TypeVar("_Interface")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _WAITS = "_ftpd_waits_for_answer"
-_APART = "_ftpd_named_with_interface"
+_NAMESPACED = "_ftpd_named_with_interface"
 
 
 class Carried(NamedTuple, Generic[_Result]):
@@ -64,7 +64,7 @@ class Carried(NamedTuple, Generic[_Result]):
         close_all(self.descriptors)
 
 
-def asked(method: _Method) -> _Method:
+def request(method: _Method) -> _Method:
     """Mark a method of an interface as a request: its caller waits for the result.
 
     If it is annotated to return a Future, the caller doesn't wait, and the reply can come later.
@@ -73,17 +73,17 @@ def asked(method: _Method) -> _Method:
     return method
 
 
-def told(method: _Method) -> _Method:
+def notification(method: _Method) -> _Method:
     """Mark a method of an interface as a notification: its caller doesn't wait, and isn't notified
     of errors, nor of a closed connection."""
     setattr(method, _WAITS, False)
     return method
 
 
-def apart(interface: type[_Interface]) -> type[_Interface]:
+def namespaced(interface: type[_Interface]) -> type[_Interface]:
     """Mark an interface whose methods have the same names as those of another: in messages the
     interface's own name precedes theirs."""
-    setattr(interface, _APART, True)
+    setattr(interface, _NAMESPACED, True)
     return interface
 
 
@@ -146,7 +146,7 @@ class Request:
 def requests_of(interface: Any) -> Mapping[str, Request]:
     """Return the schemas of an interface's marked methods, by method name."""
     found = {}
-    before = f"{interface.__name__}." if _APART in vars(interface) else ""
+    before = f"{interface.__name__}." if _NAMESPACED in vars(interface) else ""
     for name, method in inspect.getmembers(interface, callable):
         if hasattr(method, _WAITS):
             found[name] = _request(name, before + name, method)
@@ -195,14 +195,14 @@ def _show(message: msgspec.Struct) -> str:
 # sending requests ----------------------------------------------------------------------------
 
 
-class Asking(Protocol):
+class Requester(Protocol):
     """A connection to the process that carries out the requests."""
 
     def ask(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> Any:
         """Send a request and return its result. Raises what the called method raised."""
 
 
-class AskingLater(Asking, Protocol):
+class AsyncRequester(Requester, Protocol):
     """A connection that also sends notifications, and requests that aren't waited for."""
 
     def ask_later(
@@ -210,36 +210,36 @@ class AskingLater(Asking, Protocol):
     ) -> Future[Any]:
         """Send a request and return a Future for its result."""
 
-    def tell(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
+    def notify(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
         """Send a notification, which has no reply."""
 
 
-def stand_in(interface: type[_Interface], way: Asking, *arguments: Any) -> _Interface:
+def make_proxy(interface: type[_Interface], connection: Requester, *arguments: Any) -> _Interface:
     """Make a proxy: its marked methods send requests, the others run here.
 
     Args:
-        way: The connection to send on.
+        connection: The connection to send on.
         arguments: The arguments of the interface's ``__init__``.
     """
-    kind = _stand_in_class(interface)
+    kind = _proxy_class(interface)
     made: _Interface = kind.__new__(kind)
-    made._way = way  # type: ignore[attr-defined]
+    made._connection = connection  # type: ignore[attr-defined]
     kind.__init__(made, *arguments)
     return made
 
 
-_stand_in_classes: dict[type, Any] = {}
+_proxy_classes: dict[type, Any] = {}
 
 
-def _stand_in_class(interface: type) -> Any:
+def _proxy_class(interface: type) -> Any:
     """Return the class of an interface's proxies. Two threads may both make it: either will do."""
-    if interface not in _stand_in_classes:
+    if interface not in _proxy_classes:
         methods = {name: _asker(request) for name, request in requests_of(interface).items()}
         made = types.new_class(
             interface.__name__, (interface,), None, lambda it: it.update(methods)
         )
-        _stand_in_classes[interface] = made
-    return _stand_in_classes[interface]
+        _proxy_classes[interface] = made
+    return _proxy_classes[interface]
 
 
 def _asker(request: Request) -> Callable[..., Any]:
@@ -248,17 +248,17 @@ def _asker(request: Request) -> Callable[..., Any]:
     if not request.waits:
 
         def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            self._way.tell(request, *make(arguments, keywords))
+            self._connection.notify(request, *make(arguments, keywords))
 
     elif request.in_future:
 
         def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            return self._way.ask_later(request, *make(arguments, keywords))
+            return self._connection.ask_later(request, *make(arguments, keywords))
 
     else:
 
         def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            return self._way.ask(request, *make(arguments, keywords))
+            return self._connection.ask(request, *make(arguments, keywords))
 
     ask.__name__ = request.name
     ask._ftpd_request = request  # type: ignore[attr-defined]
@@ -269,16 +269,16 @@ def later(
     method: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, Future[_Result]]:
     """Return a proxy's method as a function that doesn't wait, but returns a Future."""
-    request, way = _asked_by(method)
+    request, connection = _bound_request(method)
 
     def ask(*arguments: _Parameters.args, **keywords: _Parameters.kwargs) -> Future[_Result]:
-        return way.ask_later(request, *request.message(arguments, keywords))
+        return connection.ask_later(request, *request.message(arguments, keywords))
 
     return ask
 
 
-def _asked_by(method: Any) -> tuple[Request, AskingLater]:
-    return method.__func__._ftpd_request, method.__self__._way
+def _bound_request(method: Any) -> tuple[Request, AsyncRequester]:
+    return method.__func__._ftpd_request, method.__self__._connection
 
 
 # carrying out requests -----------------------------------------------------------------------
@@ -338,20 +338,20 @@ def _decoder_of(kinds: Any, decoder: Callable[..., Any]) -> Callable[[bytes], An
     return decode
 
 
-def make_ready(*, asked: Iterable[type] = (), answered: tuple[type, ...] = ()) -> None:
+def make_ready(*, proxies: Iterable[type] = (), targets: tuple[type, ...] = ()) -> None:
     """Make all cached schemas and decoders now, for a process that can't import later, and for
     processes that are forked from this one.
 
     Args:
-        asked: The interfaces of proxies.
-        answered: The interfaces of a `Dispatcher`, in its order.
+        proxies: The interfaces of proxies.
+        targets: The interfaces of a `Dispatcher`, in its order.
     """
-    for interface in asked:
-        _stand_in_class(interface)
+    for interface in proxies:
+        _proxy_class(interface)
         for request in requests_of(interface).values():
             _ = request.decode_result
-    if answered:
-        _decoder_of(_union_of(answered), msgspec.msgpack.Decoder)
+    if targets:
+        _decoder_of(_union_of(targets), msgspec.msgpack.Decoder)
 
 
 # types that msgspec doesn't support ----------------------------------------------------------

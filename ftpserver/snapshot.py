@@ -137,19 +137,23 @@ def remove_left() -> None:
     """Remove copies that killed processes of earlier versions have left in memory; not those of
     other users, nor one that is still open."""
     with suppress(OSError):
-        for place in _LEFT.glob("ftpd-????????"):
+        for directory in _LEFT.glob("ftpd-????????"):
             with suppress(OSError):
-                info = place.lstat()
+                info = directory.lstat()
                 mine = info.st_uid == os.geteuid() and stat.S_IMODE(info.st_mode) == 0o700
-                if mine and stat.S_ISDIR(info.st_mode) and _is_left(place):
-                    shutil.rmtree(place)
+                if mine and stat.S_ISDIR(info.st_mode) and _is_left(directory):
+                    shutil.rmtree(directory)
 
 
-def _is_left(place: Path) -> bool:
+def _is_left(directory: Path) -> bool:
     """Return True if a directory holds only a copy of an accounts file, which is not open."""
-    if not {DATABASE} <= set(os.listdir(place)) <= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}:
+    if (
+        not {DATABASE}
+        <= set(os.listdir(directory))
+        <= {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
+    ):
         return False
-    fd = os.open(place / DATABASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(directory / DATABASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # refused while others have it open
         return True

@@ -593,7 +593,7 @@ def entry_type(mode: int) -> FileType:
     return "link" if kind == stat.S_IFLNK else "other"
 
 
-def told_time(info: os.stat_result) -> int:
+def clamped_mtime_ns(info: os.stat_result) -> int:
     """Return a file's mtime, limited to what a message can hold (until the year 2262)."""
     return min(max(info.st_mtime_ns, -(2**63)), 2**63 - 1)
 

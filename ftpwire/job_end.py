@@ -30,7 +30,7 @@ STAYS = "what was done is kept; run the same command again to continue"
 CANCELLED = "cancelled; nothing was changed"
 """The message when the user answered a question before any change with no."""
 
-NO_ROOM = (QuotaExceeded, DiskFull)
+NO_SPACE = (QuotaExceeded, DiskFull)
 ENDINGS = (QuotaExceeded, DiskFull, ReadOnly, DiskGone, DiskFailed)
 """Errors that can end a job."""
 
@@ -57,7 +57,7 @@ class JobEnd:
             return False
         if not at_target:
             return isinstance(error, DiskGone) and self._is_third()
-        if isinstance(error, NO_ROOM) and _has_figures(error):
+        if isinstance(error, NO_SPACE) and _has_figures(error):
             # a file too large for the free space says nothing about smaller ones
             return self._is_third() or max(size, _needed(error)) <= SMALL
         return True

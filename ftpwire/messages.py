@@ -46,7 +46,7 @@ ALIVE = "alive"
 """Feature of a server: while a reply is due, it sends something (a `Progress` if nothing else) more
 often than every ``stall_ms`` of its `Hello`, however slow its disk is."""
 KEPT = "kept"
-"""Feature of a server: it supports `ListKept`, `DropKept`, and `Room` with ``kept``."""
+"""Feature of a server: it supports `ListKept`, `DropKept`, and `SpaceInfo` with ``kept``."""
 IF_SAME = "if-same"
 """Feature of a server: it supports `Remove` with ``size`` and ``mtime_ns``."""
 ALONE = "alone"
@@ -526,8 +526,8 @@ MAX_TIMES = 1000
 """Most times in one `Space`."""
 
 
-class Space(RequestFor["Room"], frozen=True, tag="space"):
-    """Ask for the account's quota and free space. Replies: `Room`.
+class Space(RequestFor["SpaceInfo"], frozen=True, tag="space"):
+    """Ask for the account's quota and free space. Replies: `SpaceInfo`.
 
     Attributes:
         times: Times to test: the reply says which mtime the server's disk keeps when each is set.
@@ -536,7 +536,7 @@ class Space(RequestFor["Room"], frozen=True, tag="space"):
     times: Annotated[list[TimeNs], Meta(max_length=MAX_TIMES)] = []
 
 
-class Room(Message, frozen=True, tag="room"):
+class SpaceInfo(Message, frozen=True, tag="room"):
     """The account's quota and free space, in bytes.
 
     Attributes:
@@ -1534,7 +1534,7 @@ Reply = (
     | Found
     | Page
     | Hashed
-    | Room
+    | SpaceInfo
     | KeptUploads
     | KeptDropped
     | Sending
@@ -1579,7 +1579,7 @@ ANSWERS: dict[type[RequestBase], tuple[tuple[type[Message], ...], tuple[type[Mes
     Stat: ((Found,), _NOTHING),
     List: ((Page,), (Listed,)),
     Hash: ((Hashed,), _NOTHING),
-    Space: ((Room,), _NOTHING),
+    Space: ((SpaceInfo,), _NOTHING),
     ListKept: ((KeptUploads,), (Listed,)),
     DropKept: ((KeptDropped,), _NOTHING),
     WhoAmI: ((LoggedIn,), _NOTHING),
@@ -1630,7 +1630,7 @@ decode_failed = Family[Failed](Failed, "failure", unknown=BadReply, bad=BadReply
 _holes: Family[Hole] = Family(Hole, "notice", unknown=BadRequest, bad=BadRequest)
 decode_hole = _holes.decode
 """Decode the payload of a NOTICE inside an upload. Raises BadRequest."""
-_decode_told_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
+_decode_download_hole = Family[Hole](Hole, "notice", unknown=BadReply, bad=BadMessage).decode
 _decode_notice = Family[Notice](Notice, "notice", unknown=BadReply, bad=BadReply).decode
 
 
@@ -1652,7 +1652,7 @@ def decode_notice(payload: Payload) -> Notice | None:
     except BadReply:
         pass
     try:
-        return _decode_told_hole(payload)
+        return _decode_download_hole(payload)
     except BadReply:
         return None
 

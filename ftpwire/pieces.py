@@ -48,7 +48,7 @@ class Followed(Protocol):
     """A file that is hashed behind its writers."""
 
     @property
-    def given_up(self) -> bool:
+    def is_abandoned(self) -> bool:
         """True if the digest is no longer needed."""
 
     def wait_for_more(self, at: int) -> int:
@@ -78,7 +78,7 @@ def hash_behind(
     while (end := followed.wait_for_more(at)) > at:
         if len(buffer) < BUFFER_SIZE:  # no memory is allocated before something has arrived
             buffer = memoryview(bytearray(min(BUFFER_SIZE, end - at)))
-        while at < end and not followed.given_up:
+        while at < end and not followed.is_abandoned:
             count = os.preadv(fd, [buffer[: end - at]], at)
             if count:
                 hasher.update(buffer[:count])
@@ -156,12 +156,12 @@ class Assembly:
         """Pieces that were begun, by start; without those that are complete up to ``_base``."""
         self._base = offset
         self._hashed = offset
-        self._told = offset
+        self._notified = offset
         self._received = 0
         self._writing = 0
         self._has_holes = False
         self._closed = False
-        self.given_up = False
+        self.is_abandoned = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="hash-behind", daemon=True)
         self._thread.start()
@@ -303,7 +303,7 @@ class Assembly:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.given_up = True
+        self.is_abandoned = True
         self.close()
         self._thread.join()
 
@@ -320,15 +320,15 @@ class Assembly:
         with self._lock:
             while self._frontier() <= at and (self._writing or not self._over()):
                 self._more.wait()
-            failed = self.given_up or self._error is not None
+            failed = self.is_abandoned or self._error is not None
             return at if failed else self._frontier()
 
     def note_hashed(self, at: int) -> None:
         """See `Followed`."""
         with self._lock:
             self._hashed = at
-            if at - self._told >= PIECE:
-                self._told = at
+            if at - self._notified >= PIECE:
+                self._notified = at
                 self._moved.notify_all()
 
     def has_holes(self) -> bool:

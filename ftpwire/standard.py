@@ -36,7 +36,7 @@ class Output(io.FileIO):
     """A standard stream that drops all output after its first error.
 
     Args:
-        tells: True to raise `ReaderLeft` once, when the reader is gone; False to treat that like
+        raises: True to raise `ReaderLeft` once, when the reader is gone; False to treat that like
             other errors.
 
     Attributes:
@@ -44,11 +44,11 @@ class Output(io.FileIO):
         dropping: True if nothing is written any longer.
     """
 
-    def __init__(self, fd: int, *, tells: bool) -> None:
+    def __init__(self, fd: int, *, raises: bool) -> None:
         super().__init__(fd, "w", closefd=False)
         self.failure: OSError | None = None
         self.dropping = False
-        self._tells = tells
+        self._raises = raises
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write all data, or drop it. Raises ReaderLeft.
@@ -79,7 +79,7 @@ class Output(io.FileIO):
             return
         self.dropping = True
         self.failure = error
-        if self._tells and error.errno == errno.EPIPE:
+        if self._raises and error.errno == errno.EPIPE:
             raise ReaderLeft
 
 
@@ -117,7 +117,7 @@ def _dropping(stream: TextIO, fd: int) -> TextIO:
     """Return the same stream on top of an `Output`; unchanged if it is not the process's own."""
     if not isinstance(stream, io.TextIOWrapper) or _descriptor_of(stream) != fd:
         return stream
-    raw = Output(fd, tells=fd == 1)
+    raw = Output(fd, raises=fd == 1)
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
@@ -192,7 +192,7 @@ def output_into(fd: int) -> Iterator[None]:
     finally:
         os.close(fd)
     stream = io.TextIOWrapper(
-        io.BufferedWriter(Output(1, tells=True)),
+        io.BufferedWriter(Output(1, raises=True)),
         encoding=before.encoding,
         errors=before.errors,
         newline="\n",

@@ -22,10 +22,10 @@ from ftpwire.messages import (
     Listed,
     LoggedIn,
     Page,
-    Room,
     Sending,
     Sent,
     Space,
+    SpaceInfo,
     Stat,
     WhoAmI,
 )
@@ -61,36 +61,36 @@ class LyingServer:
         self.pages = pages if pages is not None else [Page(b"", [], [], True)]
         self.root = root or (lambda path: dir_entry(path))
         self.get = get or send_file
-        self.ask = ask or (lambda peer, asked: False)
+        self.ask = ask or (lambda peer, requested: False)
         self.greet = greet or (lambda peer: peer.greet())
 
     def __call__(self, peer: Peer) -> None:
         self.greet(peer)
         while True:
-            asked = peer.read()
-            if asked.kind == Kind.CANCEL:
+            requested = peer.read()
+            if requested.kind == Kind.CANCEL:
                 continue
-            if not self.ask(peer, asked):
-                self.answer(peer, asked)
+            if not self.ask(peer, requested):
+                self.answer(peer, requested)
 
-    def answer(self, peer: Peer, asked: Frame) -> None:
-        match asked.message:
+    def answer(self, peer: Peer, requested: Frame) -> None:
+        match requested.message:
             case Stat(path=path):
                 entry = self.root(path)
                 answer = Failed("not-found", "nothing") if entry is None else Found(entry)
-                peer.reply(asked, answer)
+                peer.reply(requested, answer)
             case List():
                 for page in self.pages:
-                    peer.reply(asked, page)
-                peer.frame(Kind.END, asked.request_id, Listed())
+                    peer.reply(requested, page)
+                peer.frame(Kind.END, requested.request_id, Listed())
             case Get():
-                self.get(peer, asked.request_id)
+                self.get(peer, requested.request_id)
             case WhoAmI():
-                peer.reply(asked, LoggedIn("alice"))
+                peer.reply(requested, LoggedIn("alice"))
             case Space():
-                peer.reply(asked, Room(0, 0))
+                peer.reply(requested, SpaceInfo(0, 0))
             case request:
-                peer.reply(asked, Failed("failed", f"{type(request).__name__}: no"))
+                peer.reply(requested, Failed("failed", f"{type(request).__name__}: no"))
 
 
 def send_file(peer: Peer, number: int, data: bytes = DATA, **fields) -> None:

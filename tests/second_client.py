@@ -36,7 +36,7 @@ MAX_CONTROL = 128 * 1024
 MAX_DATA = 4 * MIB
 ASK_ABOVE = 4 * MIB
 """Uploads above this ask before they send: only these can be resumed."""
-MANY_THINGS, MANY_BYTES, MANY_TOLD = 1000, 256 * 1024, 64 * 1024
+MANY_THINGS, MANY_BYTES, MANY_REPORTED = 1000, 256 * 1024, 64 * 1024
 """Limits of one request of many files: of what it is about, of their bytes, and of itself."""
 KEPT_FROM = 4 * MIB
 """The server keeps what came of an interrupted upload if it is so much."""
@@ -347,11 +347,11 @@ class SecondClient:
             "versions": list(versions),
         }
         self.send_raw(MAGIC + msgspec.msgpack.encode(message | more), request_id=0)
-        told = self.answer(0)
-        if told["op"] != "hello" or told.get("version", 1) not in versions:
-            raise Broken(f"the server speaks another version: {told}")
-        self.server = told
-        return told
+        reported = self.answer(0)
+        if reported["op"] != "hello" or reported.get("version", 1) not in versions:
+            raise Broken(f"the server speaks another version: {reported}")
+        self.server = reported
+        return reported
 
     def log_in(self, user: str, password: str) -> Message:
         """Log in with a password."""
@@ -560,13 +560,13 @@ class SecondClient:
             above, _, name = path.rpartition(b"/")
             things.append((above or b"/", name, data, None))
         ends = [[path, made, mtime_ns] for path, made in reversed(directories.items())]
-        asked = []
+        requested = []
         for group in _groups(things):
-            asked.append(self._send_many(group, [], mode, mtime_ns, fields))
+            requested.append(self._send_many(group, [], mode, mtime_ns, fields))
         for at in range(0, len(ends), 100):
-            asked.append(self._send_many([], ends[at : at + 100], mode, mtime_ns, fields))
+            requested.append(self._send_many([], ends[at : at + 100], mode, mtime_ns, fields))
         failed: dict[bytes, str] = {}
-        for request_id, paths in asked:
+        for request_id, paths in requested:
             failed |= self._many_failed(request_id, paths)
         return failed
 
@@ -579,17 +579,17 @@ class SecondClient:
         fields: Message,
     ) -> tuple[int, list[bytes]]:
         """Send a `put-files`; returns its id, and the paths that its indexes mean."""
-        told: list[list[Any]] = []
+        reported: list[list[Any]] = []
         paths: list[bytes] = []
         for above, name, data, made in group:
-            if not told or not name or told[-1][0] != above:
-                told.append([above, [], made])
+            if not reported or not name or reported[-1][0] != above:
+                reported.append([above, [], made])
                 paths.append(above)
             if name:
-                told[-1][1].append([name, len(data), mode, mtime_ns, digest_of(data)])
+                reported[-1][1].append([name, len(data), mode, mtime_ns, digest_of(data)])
                 paths.append(above.rstrip(b"/") + b"/" + name)
         paths += [path for path, _, _ in ends]
-        request = {"op": "put-files", "directories": told, "finished": ends} | fields
+        request = {"op": "put-files", "directories": reported, "finished": ends} | fields
         whole = b"".join(data for _, _, data, _ in group)
         return self.send_upload(request, whole, None), paths
 
@@ -650,10 +650,10 @@ class SecondClient:
             above, _, name = path.rpartition(b"/")
             small.append((above or b"/", name, bytes(sizes[path]), None))
         groups = _groups(sorted(small))
-        asked = [self._ask_many(group) for group in groups]
+        requested = [self._ask_many(group) for group in groups]
         got: dict[bytes, bytes] = {}
         missing = set(large)
-        for request_id, paths in asked:
+        for request_id, paths in requested:
             for path, data in zip(paths, self._receive_many(request_id, paths, sizes), strict=True):
                 if data is None:
                     missing.add(path)  # only `get` tells why
@@ -666,32 +666,32 @@ class SecondClient:
     def _ask_many(
         self, group: Sequence[tuple[bytes, bytes, bytes, int | None]]
     ) -> tuple[int, list[bytes]]:
-        told: list[list[Any]] = []
+        reported: list[list[Any]] = []
         for above, name, data, _ in group:
-            if not told or told[-1][0] != above:
-                told.append([above, []])
-            told[-1][1].append([name, len(data)])
+            if not reported or reported[-1][0] != above:
+                reported.append([above, []])
+            reported[-1][1].append([name, len(data)])
         paths = [above.rstrip(b"/") + b"/" + name for above, name, _, _ in group]
-        return self.send("get-files", directories=told), paths
+        return self.send("get-files", directories=reported), paths
 
     def _receive_many(
         self, request_id: int, paths: Sequence[bytes], sizes: dict[bytes, int]
     ) -> list[bytes | None]:
-        told: list[Any] = []
+        reported: list[Any] = []
         whole = bytearray()
         while True:
             part = self.next(request_id)
             if isinstance(part, bytes):
                 whole += part
             elif part["op"] == "sending-files" and not whole:
-                told += part["files"]
+                reported += part["files"]
             else:
                 break
-        if part["op"] != "sent" or part["size"] != len(whole) or len(told) != len(paths):
+        if part["op"] != "sent" or part["size"] != len(whole) or len(reported) != len(paths):
             raise Broken(f"no answer to {len(paths)} files: {part}")
         found: list[bytes | None] = []
         at = 0
-        for path, its in zip(paths, told, strict=True):
+        for path, its in zip(paths, reported, strict=True):
             if its is None:
                 found.append(None)
                 continue
@@ -710,17 +710,21 @@ def _groups(
 ) -> list[list[tuple[bytes, bytes, bytes, int | None]]]:
     """Cut a list of directory, name and bytes into what one request of many files may have."""
     groups: list[list[tuple[bytes, bytes, bytes, int | None]]] = [[]]
-    count = told = size = 0
+    count = reported = size = 0
     for thing in things:
         above, name, data, _ = thing
         needs = len(above) + len(name) + 80  # in the request, at most
-        full = count + 2 > MANY_THINGS or told + needs > MANY_TOLD or size + len(data) > MANY_BYTES
+        full = (
+            count + 2 > MANY_THINGS
+            or reported + needs > MANY_REPORTED
+            or size + len(data) > MANY_BYTES
+        )
         if full and groups[-1]:
             groups.append([])
-            count = told = size = 0
+            count = reported = size = 0
         groups[-1].append(thing)
         count += 2  # with its directory
-        told += needs
+        reported += needs
         size += len(data)
     return groups if groups[-1] else []
 
@@ -759,16 +763,16 @@ def get_in_ranges(clients: Sequence[SecondClient], path: bytes, piece: int) -> b
     Raises:
         Broken: It changed meanwhile, or the bytes are not those of the file.
     """
-    _, told = clients[0].get_range(path, 0, 0)
+    _, reported = clients[0].get_range(path, 0, 0)
     under_way = [
         (client, client.send("get", path=path, offset=begin, length=piece))
-        for begin, client in zip(range(0, told["size"], piece), itertools.cycle(clients))
+        for begin, client in zip(range(0, reported["size"], piece), itertools.cycle(clients))
     ]
     whole = bytearray()
     for client, request_id in under_way:
         part = bytearray()
         sending, _ = client.receive(request_id, part)
-        if any(sending[name] != told[name] for name in ("size", "mtime_ns")):
+        if any(sending[name] != reported[name] for name in ("size", "mtime_ns")):
             raise Broken("the file was changed")
         whole += part
     if clients[0].ask("hash", path=path)["digest"] != digest_of(whole):

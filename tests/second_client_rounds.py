@@ -105,8 +105,8 @@ def log_ins(door: Door) -> None:
         made = client.ask("issue-token", name="a token", seconds=1000)
         with door.knock() as other:
             other.log_in_by_token(door.user, made["token"])
-            (told,) = other.ask("list-tokens")["tokens"]
-            assert (told[0], told[1], told[5]) == (made["id"], "a token", True)
+            (reported,) = other.ask("list-tokens")["tokens"]
+            assert (reported[0], reported[1], reported[5]) == (made["id"], "a token", True)
             assert other.ask("revoke-token") == {"op": "done"}
             assert code_of(other.ask, "issue-token") == "forbidden"
         with door.knock() as other:
@@ -305,8 +305,8 @@ def kept_uploads(door: Door) -> None:
         interrupt()
         (kept,) = client.kept()
         assert kept[0] == b"/kept" and KEPT_FROM <= kept[1] <= 5 * MIB and kept[2] == len(LARGE)
-        room = client.ask("space")
-        assert (room["held"], room["kept"], room["kept_uploads"]) == (len(LARGE), len(LARGE), 1)
+        space = client.ask("space")
+        assert (space["held"], space["kept"], space["kept_uploads"]) == (len(LARGE), len(LARGE), 1)
         assert client.put(b"/kept", b"x" + LARGE[1:], mtime_ns=8) == 0  # another source
         assert client.get(b"/kept") == b"x" + LARGE[1:]
         interrupt()
@@ -335,23 +335,23 @@ def the_trash(door: Door) -> None:
             second
         )
         assert code_of(client.ask, "remove", path=b"/gone", number=3) == "not-found"
-        (told,) = client.trash(operation=first["operation"])[0]
-        assert (told[0], told[2], told[3], told[6]) == (
+        (reported,) = client.trash(operation=first["operation"])[0]
+        assert (reported[0], reported[2], reported[3], reported[6]) == (
             *(first["operation"], "rm /gone /tree", b"oneself.", 2),
         )
-        items = {one[2]: one for one in client.trash(operation=told[0], items=True)[1]}
+        items = {one[2]: one for one in client.trash(operation=reported[0], items=True)[1]}
         assert [items[path][1] for path in (b"/gone", b"/gone-tree")] == ["removed", "tree"]
-        where = [told[0], items[b"/gone-tree"][0]]
+        where = [reported[0], items[b"/gone-tree"][0]]
         assert client.ask("stat", path=b"/inner", in_trash=where)["entry"][2] == 5
         client.put(b"/gone", b"in the way")
         client.send("operation", id=os.urandom(8), words="undo")
-        restored = client.ask("restore", operation=told[0])
+        restored = client.ask("restore", operation=reported[0])
         assert restored["items"] == 1
         assert [(one[0], one[1]) for one in restored["conflicts"]] == [(b"/gone", "conflict")]
         assert client.get(b"/gone-tree/inner") == b"in it"
-        purged = client.ask("purge", operation=told[0])
+        purged = client.ask("purge", operation=reported[0])
         assert (purged["files"], purged["size_bytes"]) == (1, 4)
-        assert code_of(client.ask, "restore", operation=told[0]) == "expired"
+        assert code_of(client.ask, "restore", operation=reported[0]) == "expired"
         client.send("operation", keep=False)
         assert not client.ask("remove", path=b"/gone").get("trashed", False)
 

@@ -148,8 +148,8 @@ def test_the_protocol_lists_every_field(tag):
             real = field.default
             if real is msgspec.NODEFAULT:
                 real = field.default_factory()
-            told = told_default(default)
-            assert real in told if isinstance(told, tuple) else real == told, field.name
+            reported = told_default(default)
+            assert real in reported if isinstance(reported, tuple) else real == reported, field.name
 
 
 @pytest.mark.parametrize("name", sorted(ARRAYS))
@@ -168,16 +168,16 @@ def test_the_protocol_says_what_each_element_of_many_files_is(name):
 
 
 def test_the_protocol_has_no_message_that_is_not_spoken():
-    told = set(re.findall(r"^### (\S+)$", PROTOCOL, re.M))
-    assert told == TAGGED.keys() | ARRAYS.keys()
+    reported = set(re.findall(r"^### (\S+)$", PROTOCOL, re.M))
+    assert reported == TAGGED.keys() | ARRAYS.keys()
 
 
 # the protocol: frames and codes ------------------------------------------------------------
 
 
 def test_the_protocol_lists_every_kind_of_frame():
-    told = {int(cells[0]): cells[1] for cells in rows(section("Frames")) if cells[0].isdigit()}
-    assert told == {kind.value: kind.name for kind in Kind}
+    reported = {int(cells[0]): cells[1] for cells in rows(section("Frames")) if cells[0].isdigit()}
+    assert reported == {kind.value: kind.name for kind in Kind}
 
 
 def every_code() -> dict[str, type[errors.FtpError]]:
@@ -208,10 +208,10 @@ def test_the_protocol_lists_every_code():
 
 
 def test_the_codes_of_the_messages_are_codes():
-    told = set()
+    reported = set()
     for tag in TAGGED:
         for sentence in re.findall(r"Errors?:(.*?)(?:\n\n|\Z)", section(tag), re.S):
-            told |= set(re.findall(r"`([a-z][a-z-]+)`", sentence))
+            reported |= set(re.findall(r"`([a-z][a-z-]+)`", sentence))
     words = {
         "FTPW",
         "needed",
@@ -225,7 +225,7 @@ def test_the_codes_of_the_messages_are_codes():
         "progress",
         "recursive",
     }
-    assert told - words - TAGGED.keys() <= every_code().keys()
+    assert reported - words - TAGGED.keys() <= every_code().keys()
 
 
 # the protocol: a worked session ------------------------------------------------------------
@@ -404,8 +404,8 @@ IN_PASSING = [
 def strings_of_the_programs() -> str:
     """All strings in the programs that are not docstrings."""
     found = []
-    for room in ("ftpserver", "ftpclient", "ftpwire"):
-        for path in (ROOT / room).rglob("*.py"):
+    for space in ("ftpserver", "ftpclient", "ftpwire"):
+        for path in (ROOT / space).rglob("*.py"):
             nodes = list(ast.walk(ast.parse(path.read_text())))
             alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
             found += [

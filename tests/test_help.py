@@ -68,10 +68,10 @@ def test_a_page_is_complete(place):
         assert text, f"{names} has no help"
         check_words(text)
     usage = " ".join(ctx.command.collect_usage_pieces(ctx)).removeprefix("[OPTIONS]")
-    told = " ".join((*page.arguments, *page.arguments.values()))
+    reported = " ".join((*page.arguments, *page.arguments.values()))
     if not isinstance(ctx.command, click.Group):
         for word in re.findall(r"[A-Z]{1,}", usage):
-            assert re.search(rf"\b{word}\b", told), f"{word} is not explained"
+            assert re.search(rf"\b{word}\b", reported), f"{word} is not explained"
     for text in (*page.arguments.values(), *(text for _, text in page.examples)):
         assert text.endswith("."), text
 

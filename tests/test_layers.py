@@ -120,27 +120,29 @@ def all_arrows() -> dict[str, frozenset[str]]:
     return arrows(modules())
 
 
-def room_of(module: str) -> str:
+def folder_of(module: str) -> str:
     """The folder or module that the table of floors names; empty for a package's own front."""
     return module.split(".")[1] if "." in module else ""
 
 
 def floor_of(module: str) -> int:
     """The number of a module's floor. A package's front and its ``__main__`` are above all."""
-    package, room = module.split(".")[0], room_of(module)
+    package, folder = module.split(".")[0], folder_of(module)
     floors = FLOORS[package]
-    if room in ("", "__main__"):
+    if folder in ("", "__main__"):
         return len(floors)
-    return next(number for number, rooms in enumerate(floors) if room in rooms)
+    return next(
+        number for number, folders_of_floor in enumerate(floors) if folder in folders_of_floor
+    )
 
 
 def runs_up(importing: str, imported: str) -> bool:
     """Whether an import is not allowed by the floors."""
     if importing.split(".")[0] != imported.split(".")[0]:
         return False
-    if room_of(importing) == room_of(imported):
+    if folder_of(importing) == folder_of(imported):
         return False
-    if not room_of(imported):  # the package's front: its version
+    if not folder_of(imported):  # the package's front: its version
         return False
     return floor_of(imported) >= floor_of(importing)
 
@@ -163,12 +165,12 @@ def circles(graph: dict[str, frozenset[str]]) -> set[frozenset[str]]:
     return {group for group in groups if len(group) > 1}
 
 
-def test_every_room_has_a_floor():
+def test_every_folder_has_a_floor():
     unknown = {
-        f"{module.split('.')[0]}.{room}"
+        f"{module.split('.')[0]}.{folder}"
         for module in all_arrows()
-        if (room := room_of(module)) and room != "__main__"
-        if not any(room in rooms for rooms in FLOORS[module.split(".")[0]])
+        if (folder := folder_of(module)) and folder != "__main__"
+        if not any(folder in folders_of_floor for folders_of_floor in FLOORS[module.split(".")[0]])
     }
     assert not unknown
 
@@ -198,7 +200,9 @@ def test_imports_run_downward():
 def test_files_of_one_folder_import_each_other_in_no_circle():
     folders: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
     for importing, imported in all_arrows().items():
-        folders.setdefault((importing.split(".")[0], room_of(importing)), {})[importing] = imported
+        folders.setdefault((importing.split(".")[0], folder_of(importing)), {})[importing] = (
+            imported
+        )
     found = set().union(*(circles(folder) for folder in folders.values()))
     assert not found
 

@@ -98,7 +98,7 @@ def test_text_is_escaped(text, shown):
     assert make._text(text) == shown
 
 
-def test_check_tells_of_an_old_page(tmp_path, monkeypatch, capsys):
+def test_check_reports_an_old_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make, "HERE", tmp_path)
     monkeypatch.setattr("sys.argv", ["make.py", "--check"])
     with pytest.raises(SystemExit, match="1"):

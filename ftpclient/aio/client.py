@@ -38,7 +38,7 @@ from ftpclient.arguments import (
     as_typed,
     one_or_several,
     overwriting,
-    place_for,
+    target_for,
 )
 from ftpclient.base import make_dialer, refuser
 from ftpclient.connection import forks
@@ -54,7 +54,7 @@ from ftpclient.guard import CallbackFailed, Guard
 from ftpclient.transfer.job import EmptySource, Options
 from ftpclient.transfer.report import INPUT_LOST, Listener, Result, Summary
 from ftpclient.transfer.upload import Upload
-from ftpclient.verbs import Conflict, beginning, from_the_top, tell_problems
+from ftpclient.verbs import Conflict, beginning, from_the_top, report_problems
 from ftpwire import digests, messages, paths
 from ftpwire.errors import (
     ConnectionLost,
@@ -75,8 +75,8 @@ from ftpwire.messages import (
     Removed,
     RequestFor,
     Restored,
-    Room,
     Sent,
+    SpaceInfo,
     TokenInfo,
     TokenIssued,
     TrashedOperation,
@@ -153,7 +153,7 @@ class AsyncClient:
         self._dialer = make_dialer(
             server,
             self._guard,
-            None if remark is None else self._tell,
+            None if remark is None else self._pass_remark,
             password=password,
             password_tries=password_tries,
             plaintext=plaintext,
@@ -261,7 +261,7 @@ class AsyncClient:
         self._connection = self._like = LoopConnection(made, loop)
         return self._connection
 
-    def _tell(self, text: str) -> None:
+    def _pass_remark(self, text: str) -> None:
         """Pass a remark on, in the loop's thread. Any thread may call this."""
         assert self._loop is not None and self._remark is not None
         try:
@@ -289,10 +289,10 @@ class AsyncClient:
 
         if callable(password):
             password = self._guard.asking(password, refuser(self.address))
-        asked = password
+        new_password = password
 
         def register(interrupt: Interrupt, like: Trusted | None) -> Opened:
-            return self._dialer.register(self.user, asked, invitation, interrupt, None)
+            return self._dialer.register(self.user, new_password, invitation, interrupt, None)
 
         async with self._opening:
             await self.close()
@@ -396,9 +396,9 @@ class AsyncClient:
         return absolute(self._cwd, path)
 
     @edge.local
-    def place_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
-        """Return the target path of ``source``; see `Client.place_for`."""
-        return place_for(source, self._resolve(target), into=into)
+    def target_for(self, source: bytes, target: AnyPath, *, into: bool) -> RemotePath:
+        """Return the target path of ``source``; see `Client.target_for`."""
+        return target_for(source, self._resolve(target), into=into)
 
     @edge.verb
     async def is_directory(self, target: AnyPath, *, timeout: float | None = None) -> bool:
@@ -447,7 +447,7 @@ class AsyncClient:
         return await verbs.whoami(self._ask)
 
     @edge.verb
-    async def space(self, *, timeout: float | None = None) -> Room:
+    async def space(self, *, timeout: float | None = None) -> SpaceInfo:
         """Return the quota, the free space and the usage of the account, in bytes."""
         return await verbs.space(self._ask)
 
@@ -474,8 +474,10 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Entry:
         """Return the state of a path; see `Client.stat`. Raises NotFound."""
-        place = self._resolve_in(path, in_trash)
-        return await verbs.stat(self._ask, place, follow=follow, digest=digest, in_trash=in_trash)
+        resolved = self._resolve_in(path, in_trash)
+        return await verbs.stat(
+            self._ask, resolved, follow=follow, digest=digest, in_trash=in_trash
+        )
 
     @edge.verb
     async def find(
@@ -514,9 +516,9 @@ class AsyncClient:
         Entries are streamed. While they are not taken, other requests of this client wait: exhaust
         the iterator, close it (``aclose``), or end the task.
         """
-        place = self._resolve_in(path, in_trash)
+        resolved = self._resolve_in(path, in_trash)
         begin = as_prefix(prefix)
-        request = messages.List(place, recursive, follow, digest, in_trash, begin)
+        request = messages.List(resolved, recursive, follow, digest, in_trash, begin)
         async with aclosing(self._walk(request, on_problem)) as parts:
             async for directory, entries in parts:
                 for entry in from_the_top(directory, entries):
@@ -534,8 +536,8 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AsyncGenerator[tuple[bytes, list[Entry]], None]:
         """Yield the tree below a directory, part by part; see `Client.walk`."""
-        place = self._resolve_in(path, in_trash)
-        request = messages.List(place, True, follow, digest, in_trash)
+        resolved = self._resolve_in(path, in_trash)
+        request = messages.List(resolved, True, follow, digest, in_trash)
         async with aclosing(self._walk(request, on_problem)) as parts:
             async for part in parts:
                 yield part
@@ -547,7 +549,7 @@ class AsyncClient:
         async with aclosing(connection.pages(request)) as pages:
             async for page in pages:
                 page = beginning(page, request.prefix)
-                tell_problems(page, on_problem)
+                report_problems(page, on_problem)
                 yield page.directory, page.entries
 
     @edge.verb
@@ -1038,8 +1040,8 @@ class AsyncClient:
                 server sent none.
         """
         connection = await self._connected()
-        place = self._resolve_in(source, in_trash)
-        async with aclosing(connection.stream(place, in_trash)) as pieces:
+        resolved = self._resolve_in(source, in_trash)
+        async with aclosing(connection.stream(resolved, in_trash)) as pieces:
             async for data in pieces:
                 yield data
                 await self._spend(len(data))

@@ -28,7 +28,7 @@ from ftpclient.connection.client_id import Operation
 from ftpclient.connection.driver import Driver, Trusted
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.opening import Opened, session_of
-from ftpclient.connection.protocol import Asked, Call, outcome_unknown, seconds_to_end
+from ftpclient.connection.protocol import Call, UnaryCall, outcome_unknown, seconds_to_end
 from ftpclient.transfer.calls import StreamCall
 from ftpclient.transfer.listing import checked_page
 from ftpwire import frames, messages
@@ -47,7 +47,7 @@ _LOOK_SECONDS = 5.0
 """Seconds between two checks if the server is silent."""
 
 
-class Pending(Asked[R]):
+class Pending(UnaryCall[R]):
     """A request with one reply, which a task awaits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -110,7 +110,7 @@ class _Stream(Call):
 
 
 class _Pages(_Stream):
-    only_tells = True
+    reads_only = True
 
     def __init__(self, connection: LoopConnection) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class LoopConnection(Driver):
     def _lists_only(self) -> bool:
         """Return True if only listings that are no longer read are running. A server that keeps
         reporting progress on these is not waited for."""
-        return all(one.is_dropped and one.only_tells for one in self.protocol.calls.values())
+        return all(one.is_dropped and one.reads_only for one in self.protocol.calls.values())
 
     def _seconds_to_end(self) -> float:
         """Return the seconds that the server may take to end the cancelled calls."""
@@ -374,7 +374,7 @@ class LoopConnection(Driver):
             return sender is not self._holder  # while its upload is open, no other may send
         unit = sender.units[0]
         if unit.call is not None:
-            if not self.protocol.has_room(unit.call.cost):
+            if not self.protocol.has_capacity(unit.call.cost):
                 return self._bring_forward()  # a reply must arrive first
             if not self.protocol.calls:
                 self._heard = time.monotonic()
@@ -548,7 +548,7 @@ class LoopConnection(Driver):
         """Cancel a stream that is no longer read."""
         call.is_dropped = True
         call.let_it_read()
-        self.left_listing |= call.only_tells and not call.done
+        self.left_listing |= call.reads_only and not call.done
         self._cancel(call)
 
     def _cancel(self, call: Call) -> None:

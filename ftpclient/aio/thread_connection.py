@@ -80,7 +80,7 @@ class Forward(Call):
         self.request_id = call.request_id
         self.cost = call.cost
         self.streams = call.streams
-        self.only_tells = call.only_tells
+        self.reads_only = call.reads_only
         self._may_get_ready = isinstance(request, Put)
         self.abandoned = False
         """True if the thread no longer waits for it; what still arrives is discarded."""
@@ -208,10 +208,10 @@ class ThreadChannel(Incoming):
             self._current = None
             if not self._post_is_due:
                 self._post_is_due = True
-                self.tell_loop(self._post)
+                self.call_in_loop(self._post)
         return self.posted - self.sent <= self.ahead
 
-    def tell_loop(self, function: Callable[..., object], *args: object) -> None:
+    def call_in_loop(self, function: Callable[..., object], *args: object) -> None:
         """Call a function in the loop soon."""
         self._loop.call_soon_threadsafe(function, *args)
 
@@ -235,7 +235,7 @@ class ThreadChannel(Incoming):
 
     def _let_it_read(self) -> None:
         self.full = False
-        self.tell_loop(self._carrier.read_on, self)
+        self.call_in_loop(self._carrier.read_on, self)
 
     @property
     def has_input(self) -> bool:
@@ -429,7 +429,7 @@ class ThreadConnection(Connection):
 
     def end_with(self, error: FtpError) -> NoReturn:
         if not self.broken and self.channel.ended is None:
-            self.channel.tell_loop(self._carrier.end, error)
+            self.channel.call_in_loop(self._carrier.end, error)
         super().end_with(error)
 
     # ending ------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ class ThreadConnection(Connection):
         for call in reversed(self.protocol.calls.values()):
             self.send_cancel(call)
         self.channel.try_flush()
-        self.channel.tell_loop(self._carrier.abandon, self.channel)
+        self.channel.call_in_loop(self._carrier.abandon, self.channel)
         self.protocol.end(Cancelled("the transfer was cancelled"))
 
     def close(self) -> None:

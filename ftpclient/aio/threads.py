@@ -49,7 +49,7 @@ async def open_in_thread(
     # Either the thread hands its result over, or the task gives it up; `turn` guards that decision.
     # The loop may end right after the task: a result that came later would never be closed.
     turn = threading.Lock()
-    is_handed_over = is_given_up = False
+    is_handed_over = is_abandoned = False
 
     def finish(opened: Opened | None, error: BaseException | None) -> None:
         interrupt.close()
@@ -64,7 +64,7 @@ async def open_in_thread(
     def hand_over(opened: Opened | None, error: BaseException | None) -> bool:
         nonlocal is_handed_over
         with turn:
-            if not is_given_up:
+            if not is_abandoned:
                 try:
                     loop.call_soon_threadsafe(finish, opened, error)
                     is_handed_over = True
@@ -89,8 +89,8 @@ async def open_in_thread(
     except asyncio.CancelledError:
         if done.cancelled():
             with turn:
-                is_given_up = not is_handed_over
-                if is_given_up:
+                is_abandoned = not is_handed_over
+                if is_abandoned:
                     interrupt.set()
         elif done.exception() is None:
             done.result().close()  # it was completed just before the cancellation
@@ -208,13 +208,13 @@ class _OnLoop(Forwarding):
         self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_due = False
 
-    def tell(self, what: Callable[..., None], *args: Any) -> None:
+    def notify(self, what: Callable[..., None], *args: Any) -> None:
         self._news.append((what, args))
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon_threadsafe(self._tell_all)
+            self._loop.call_soon_threadsafe(self._call_all)
 
-    def _tell_all(self) -> None:
+    def _call_all(self) -> None:
         self._is_due = False
         try:
             while self._news:

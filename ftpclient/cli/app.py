@@ -477,7 +477,7 @@ class App:
         except OSError as error:
             standard.fail(error)
 
-    def tell_done(self, text: str, action: str, **more: Any) -> None:
+    def report_done(self, text: str, action: str, **more: Any) -> None:
         """Report that something was done: as an object with --json, else as a remark.
 
         Args:

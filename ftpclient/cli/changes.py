@@ -54,7 +54,7 @@ class Changes:
         if size is not None:
             self._size += size
             more = {"size": size, **(more or {})}
-        self._tell("done", path, target, None, more)
+        self._report("done", path, target, None, more)
 
     def removed(self, path: bytes, answer: Removed, entry: Entry | None = None) -> None:
         """Report that something was removed.
@@ -81,7 +81,7 @@ class Changes:
 
     def skipped(self, path: bytes, target: bytes | None, error: FtpError) -> None:
         """Report that something was left alone on purpose."""
-        self._tell("skipped", path, target, error)
+        self._report("skipped", path, target, error)
 
     def failed(
         self,
@@ -100,7 +100,7 @@ class Changes:
         self._app.complain(error, exit_code)
         if path is None and isinstance(error, CommandError):
             path = error.path
-        self._tell("failed", path, target, error)
+        self._report("failed", path, target, error)
 
     def finish(self, status: int) -> None:
         """Print the totals and end the command with an exit status."""
@@ -117,7 +117,7 @@ class Changes:
             self._app.print_json(totals)
         raise_for(status)
 
-    def _tell(
+    def _report(
         self,
         status: str,
         path: bytes | None,

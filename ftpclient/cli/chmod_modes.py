@@ -24,13 +24,13 @@ class _Action:
     who: str
     sign: str
     rights: str
-    spared: int
+    masked: int
 
     def apply(self, mode: int, *, is_dir: bool) -> int:
         change = stat.S_ISGID if "s" in self.rights else 0  # only g may have it
         for one in self.who:
             change |= self._rights(mode, is_dir) << _SHIFTS[one]
-        change &= ~self.spared
+        change &= ~self.masked
         if self.sign == "+":
             return mode | change
         if self.sign == "-":
@@ -86,14 +86,14 @@ class ModeChange:
             if match is None:
                 raise ValueError(f"{text!r} is not a mode: write 644, u+x or go-w")
             who, rest = match.groups()
-            spared = 0 if who else umask()
+            masked = 0 if who else umask()
             for sign, rights in _ACTION.findall(rest):
                 everybody = "ugo" if not who or "a" in who else who
                 if "t" in rights or ("s" in rights and "g" not in who):
                     raise ValueError(f"{text}: {_NO_SPECIAL}")
                 if "s" in rights and "u" in who and sign != "-":
                     raise ValueError(f"{text}: {_NO_SPECIAL}")
-                actions.append(_Action(everybody, sign, rights, spared))
+                actions.append(_Action(everybody, sign, rights, masked))
         return cls(None, tuple(actions))
 
     def apply(self, mode: int, *, is_dir: bool) -> int:

@@ -316,7 +316,7 @@ def _without_server(app: App, command: click.Command, arguments: dict[str, Any])
 
 _ARGUMENTS = "ftpclient.arguments"
 """The key in a context's ``meta`` of the words after a command, as they were typed."""
-_APART = frozenset({"restore", "trash", "undo"})
+_NAMESPACED = frozenset({"restore", "trash", "undo"})
 """Commands that undo operations, and so never belong to the operation of their line."""
 
 
@@ -352,7 +352,7 @@ def remote_command(
                 app,
                 lambda: operations.command_line(called(context), words),
                 keep=keep,
-                apart=name in _APART,
+                apart=name in _NAMESPACED,
             ):
                 return function(app, **_without_server(app, command, arguments))
 

@@ -90,7 +90,7 @@ def trash_ids(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
         shown = trashed.Operations(found)
         for one in found:
             if shown.short[one.name].startswith(begun.lower()):
-                yield CompletionItem(shown.short[one.name], help=shown.told(one))
+                yield CompletionItem(shown.short[one.name], help=shown.describe(one))
 
     return _answers(ctx, ask)
 

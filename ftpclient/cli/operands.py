@@ -145,7 +145,7 @@ def checked_get(
         source, other = (app.pattern(word) for word in pair)
         ask = partial(_has_file_beside, client, source, other, follow=follow)
         try:
-            refused = retry.asked(client, listener, ask)
+            refused = retry.query(client, listener, ask)
         except CommandError:
             refused = False  # B doesn't exist
         if refused:

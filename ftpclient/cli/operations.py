@@ -65,18 +65,18 @@ def are_final(app: App) -> bool:
     return not connection.keeps_trash or connection.ask(WhoAmI()).final
 
 
-class Kept:
+class TrashRemark:
     """The remark at the end of a command that something is in the trash.
 
     Attributes:
-        is_asked_for: True if it is shown: on a terminal, and not in a script.
+        is_shown: True if it is shown: on a terminal, and not in a script.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._is_known = False
         quiet = app.quiet or app.as_json or app.shell.batch
-        self.is_asked_for = not quiet and sys.stderr.isatty()
+        self.is_shown = not quiet and sys.stderr.isatty()
 
     def removed(self, answer: Removed | None) -> None:
         """Note that something was removed. If it can't be kept, the server sends a notice."""
@@ -88,7 +88,7 @@ class Kept:
         Args:
             replaced: True if files may have been replaced, which no reply reports.
         """
-        if not self.is_asked_for or not (self._is_known or replaced):
+        if not self.is_shown or not (self._is_known or replaced):
             return
         until = self._until()
         if until is None and not self._is_known:

@@ -58,7 +58,7 @@ class Plan:
         tree = self._look(path, entry)
         if entry.type == "dir" and not recursive:
             raise IsADirectory(f"{paths.show(path)}: is a directory")
-        self._tell(PlannedStep("remove", path, entry.type, tree.size, count=tree.count), path)
+        self._report(PlannedStep("remove", path, entry.type, tree.size, count=tree.count), path)
 
     def move(self, source: RemotePath, to: RemotePath, *, no_clobber: bool) -> None:
         """Print what moving would do. Raises CommandError if it would fail."""
@@ -125,7 +125,7 @@ class Plan:
         tree = self._look(source, entry)
         why = NEW if there is None else "adds to it" if merges else REPLACES
         step = PlannedStep(action, to, entry.type, tree.size, why, source, tree.count)
-        self._tell(step, source)
+        self._report(step, source)
 
     def _target(self, to: RemotePath) -> Entry | None:
         """Return what exists at a target, if anything. Raises CommandError if it can't be used."""
@@ -160,7 +160,7 @@ class Plan:
             tree.size += sum(one.size for one in page.entries if one.type == "file")
         return tree
 
-    def _tell(self, step: PlannedStep, source: RemotePath) -> None:
+    def _report(self, step: PlannedStep, source: RemotePath) -> None:
         self._add(Result(source, RemotePath(step.path), step.size, "planned", step=step))
 
     def _add(self, result: Result) -> None:

@@ -27,29 +27,29 @@ _COUNTED = 100_000
 """Entries of a tree that are counted at most, as the user waits for the question."""
 
 
-def show(app: App, things: Iterable[tuple[bytes, str, str]], total: int) -> None:
+def show(app: App, rows: Iterable[tuple[bytes, str, str]], total: int) -> None:
     """Print the first of some things on stderr, sorted by path, and the number of further ones.
 
     Args:
-        things: For each its path, its displayed name, and a note, which may be empty.
-        total: The number of all; ``things`` may have only the first ones.
+        rows: For each its path, its displayed name, and a note, which may be empty.
+        total: The number of all; ``rows`` may have only the first ones.
     """
     app.flush()
-    first = nsmallest(SHOWN, things, key=lambda thing: thing[0])
+    first = nsmallest(SHOWN, rows, key=lambda row: row[0])
     show_all(first)
     if total > len(first):
         print(f"  … and {total - len(first):,} more", file=sys.stderr)
 
 
-def show_all(things: Iterable[tuple[bytes, str, str]]) -> None:
+def show_all(rows: Iterable[tuple[bytes, str, str]]) -> None:
     """Print all of some things on stderr, in the given order."""
     width = columns_of(sys.stderr) - 1
-    for _, name, note in things:
+    for _, name, note in rows:
         end = f"  ({note})" if note else ""
         print(f"  {shortened(name, max(8, width - 2 - len(end)))}{end}", file=sys.stderr)
 
 
-def remote_thing(app: App, path: RemotePath) -> tuple[bytes, str, str]:
+def remote_row(app: App, path: RemotePath) -> tuple[bytes, str, str]:
     """Return a remote path with its size as a thing for `show`."""
     try:
         entry = app.client.stat(path)

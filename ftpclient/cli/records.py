@@ -23,7 +23,7 @@ from ftpwire.messages import (
     Hashed,
     KeptUpload,
     Removed,
-    Room,
+    SpaceInfo,
     TokenInfo,
     TrashedOperation,
     TrashItem,
@@ -66,13 +66,13 @@ def entry_record(entry: Entry, path: bytes) -> dict[str, Any]:
     return record
 
 
-def room_record(room: Room) -> dict[str, Any]:
+def space_record(space: SpaceInfo) -> dict[str, Any]:
     """Return the object of an account's quota and usage."""
-    record = {"total": room.total, "used": room.used, "held": room.held, "free": room.free}
-    record |= {"kept": room.kept, "kept_uploads": room.kept_uploads, "disk_free": room.disk_free}
-    record |= {"trash": room.trash, "trash_files": room.trash_files}
-    if room.used_files is not None:
-        record |= {"total_files": room.total_files, "used_files": room.used_files}
+    record = {"total": space.total, "used": space.used, "held": space.held, "free": space.free}
+    record |= {"kept": space.kept, "kept_uploads": space.kept_uploads, "disk_free": space.disk_free}
+    record |= {"trash": space.trash, "trash_files": space.trash_files}
+    if space.used_files is not None:
+        record |= {"total_files": space.total_files, "used_files": space.used_files}
     return record
 
 
@@ -240,7 +240,7 @@ def script_record(script: str) -> dict[str, Any]:
 
 
 def connection_record(
-    client: Client, name: str | None, token: TokenInfo | None, room: Room
+    client: Client, name: str | None, token: TokenInfo | None, space: SpaceInfo
 ) -> dict[str, Any]:
     """Return the object of the current connection: server, user, encryption, token, quota."""
     return {
@@ -252,7 +252,7 @@ def connection_record(
         **path_record("cwd", client.cwd),
         "token": None if token is None else token.id,
         "token_expires": None if token is None else moment(token.expires),
-        "space": room_record(room),
+        "space": space_record(space),
     }
 
 

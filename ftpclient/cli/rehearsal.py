@@ -46,7 +46,7 @@ def finish(app: App, summary: Summary) -> None:
         app.summarize(f"dry run, nothing changed: {render.summary_line(summary)}")
 
 
-def tell_of_n(app: App) -> None:
+def explain_no_clobber(app: App) -> None:
     """Print what -n means for a tree: the user may have meant a dry run, as with sync."""
     if sys.stderr.isatty() and not app.quiet and not app.as_json:
         app.say("ftp: -n keeps existing files; --dry-run shows what would be done")

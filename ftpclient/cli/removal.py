@@ -12,9 +12,9 @@ import msgspec
 
 from ftpclient.cli.app import App
 from ftpclient.cli.changes import Changes
-from ftpclient.cli.operations import Kept
+from ftpclient.cli.operations import TrashRemark
 from ftpclient.cli.printer import Printer
-from ftpclient.connection.protocol import Asked
+from ftpclient.connection.protocol import UnaryCall
 from ftpclient.transfer import spool
 from ftpclient.transfer.retry import all_changed
 from ftpwire import paths
@@ -34,7 +34,7 @@ class Removal:
         self.exit_code = 0
         self._app = app
         self._changes = Changes(app, "remove")
-        self._trash = Kept(app)
+        self._trash = TrashRemark(app)
         self._doomed: spool.Spool[Entry] = spool.Spool(Entry)
 
     def add(self, path: RemotePath, entry: Entry) -> None:
@@ -87,7 +87,7 @@ class Removal:
     def _end(
         self,
         entry: Entry,
-        call: Asked[Removed],
+        call: UnaryCall[Removed],
         removed: Callable[[RemotePath, Entry], None] | None,
     ) -> None:
         error = call.error

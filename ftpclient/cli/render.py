@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ftpclient.transfer.report import Finding, Summary, SyncStep
 from ftpwire import digests, paths
 from ftpwire.cells import cells
-from ftpwire.messages import Entry, Room
+from ftpwire.messages import Entry, SpaceInfo
 from ftpwire.units import human
 
 if TYPE_CHECKING:
@@ -118,49 +118,49 @@ def stat_lines(entry: Entry, path: bytes) -> Iterator[str]:
         yield f"{digests.ALGORITHM}: {entry.digest.hex()}"
 
 
-def room_lines(room: Room, command: Callable[[str], str] = str) -> Iterator[str]:
+def space_lines(space: SpaceInfo, command: Callable[[str], str] = str) -> Iterator[str]:
     """Return the lines of ``df``.
 
     Args:
         command: Returns a command as the user would type it, such as `App.command`.
     """
-    total = "unlimited" if room.total is None else human(room.total)
-    trash = f"; {human(room.trash)} in the trash, freed when space is needed"
-    used = f"used {human(room.used)}, free {_free(room)}{trash if room.trash else ''}"
+    total = "unlimited" if space.total is None else human(space.total)
+    trash = f"; {human(space.trash)} in the trash, freed when space is needed"
+    used = f"used {human(space.used)}, free {_free(space)}{trash if space.trash else ''}"
     yield f"total {total}, {used}"
-    if room.held > room.kept:
-        yield f"{human(room.held - room.kept)} reserved for running uploads"
-    if room.kept_uploads:
-        one = room.kept_uploads == 1
-        uploads = "1 interrupted upload" if one else f"{room.kept_uploads} interrupted uploads"
+    if space.held > space.kept:
+        yield f"{human(space.held - space.kept)} reserved for running uploads"
+    if space.kept_uploads:
+        one = space.kept_uploads == 1
+        uploads = "1 interrupted upload" if one else f"{space.kept_uploads} interrupted uploads"
         hint = f"{command('kept')} lists them, {command('kept --drop')} removes them"
-        yield f"{human(room.kept)} kept for {uploads} ({hint})"
-    if room.total_files is not None:
-        yield f"files: {_files(room)}"
+        yield f"{human(space.kept)} kept for {uploads} ({hint})"
+    if space.total_files is not None:
+        yield f"files: {_files(space)}"
 
 
-def _free(room: Room) -> str:
+def _free(space: SpaceInfo) -> str:
     """Return the rest of the quota, or the free space on the server's disk if that is less."""
-    if _disk_is_the_bound(room):
-        return f"{human(room.disk_free or 0)} (limited by the server's disk)"
-    return "unlimited" if room.free is None else human(room.free)
+    if _disk_is_the_bound(space):
+        return f"{human(space.disk_free or 0)} (limited by the server's disk)"
+    return "unlimited" if space.free is None else human(space.free)
 
 
-def _disk_is_the_bound(room: Room) -> bool:
+def _disk_is_the_bound(space: SpaceInfo) -> bool:
     """Return whether the server's disk has less free space than the quota."""
-    return room.disk_free is not None and (room.free is None or room.disk_free < room.free)
+    return space.disk_free is not None and (space.free is None or space.disk_free < space.free)
 
 
-def room_words(room: Room) -> str:
+def space_words(space: SpaceInfo) -> str:
     """Return an account's usage in a few words, for a greeting."""
-    of_total = "" if room.total is None else f" of {human(room.total)}"
-    files = "" if room.total_files is None else f", files: {_files(room)}"
-    return f"{human(room.used)}{of_total} used{files}"
+    of_total = "" if space.total is None else f" of {human(space.total)}"
+    files = "" if space.total_files is None else f", files: {_files(space)}"
+    return f"{human(space.used)}{of_total} used{files}"
 
 
-def _files(room: Room) -> str:
+def _files(space: SpaceInfo) -> str:
     """Return the number of files, directories and links, and its limit."""
-    return f"{room.used_files or 0} of {room.total_files}"
+    return f"{space.used_files or 0} of {space.total_files}"
 
 
 def step_line(step: SyncStep, action: str = "", why: str = "") -> str:

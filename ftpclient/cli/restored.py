@@ -57,14 +57,14 @@ class Restoring:
         """Print what will be undone; ask if the user may not mean it."""
         app, one = self._app, self._operation
         assert one is not None
-        app.say(self._known.told_undo(one))
+        app.say(self._known.describe_undo(one))
         is_ours = one.client == client_id() or one.key in app.shell.operations
         is_new = one.time_ns > time.time_ns() - _OLD_SECONDS * 10**9
         if yes or self._dry_run or not app.can_ask or (is_ours and is_new):
             return
         items = [one.item for one in app.client.trash_items(one.name)]
-        things = [(item.path, *trashed.item_texts(item)) for item in items]
-        proposal.show(app, things, max(len(things), one.items))
+        rows = [(item.path, *trashed.item_texts(item)) for item in items]
+        proposal.show(app, rows, max(len(rows), one.items))
         reason = "was made by another client" if not is_ours else "is older than 10 minutes"
         if not app.yes_or_no(f"It {reason}. Undo it (yes/no)? "):
             app.say(CANCELLED)
@@ -83,7 +83,7 @@ class Restoring:
         app = self._app
         errors = [_error(one.code, one.path, one.message) for one in restored.conflicts]
         for path in restored.paths:
-            self._tell(path)
+            self._report(path)
         for path, error in zip((one.path for one in restored.conflicts), errors, strict=True):
             app.complain(error)
             if app.as_json:
@@ -100,7 +100,7 @@ class Restoring:
             self._say(restored)
         raise_for(status)
 
-    def _tell(self, path: bytes) -> None:
+    def _report(self, path: bytes) -> None:
         app = self._app
         if app.as_json:
             app.print_json(self._record(path, "planned" if self._dry_run else "done", None))

@@ -75,7 +75,7 @@ def named_operation(
 # entries of operations ----------------------------------------------------------------------
 
 
-def place_of(items: Sequence[Trashed], path: RemotePath) -> tuple[InTrash, RemotePath]:
+def locate(items: Sequence[Trashed], path: RemotePath) -> tuple[InTrash, RemotePath]:
     """Return the trash entry that holds what was at a path, and the path inside that entry.
 
     Args:
@@ -94,13 +94,13 @@ class Renamed(Forwarding):
     """A listener for a download from the trash that reports original paths.
 
     Args:
-        place: The downloaded path, inside the trash entry.
+        inner_path: The downloaded path, inside the trash entry.
         path: The original path.
     """
 
-    def __init__(self, listener: Listener, place: RemotePath, path: bytes) -> None:
+    def __init__(self, listener: Listener, inner_path: RemotePath, path: bytes) -> None:
         super().__init__(listener)
-        self._length = len(place.rstrip(b"/"))
+        self._length = len(inner_path.rstrip(b"/"))
         self._path = path
 
     def started(self, name: bytes, size: int | None) -> None:
@@ -192,18 +192,18 @@ class Operations:
             line = _GAP.join(filter(None, fields))
             yield line if columns is None else begun(line, columns)
 
-    def told(self, one: TrashedOperation) -> str:
+    def describe(self, one: TrashedOperation) -> str:
         """Return the command line and how long ago it ran."""
         return f"{self.words(one)} ({moments.ago(one.time_ns)})"
 
-    def told_undo(self, one: TrashedOperation) -> str:
+    def describe_undo(self, one: TrashedOperation) -> str:
         """Return what undoing an operation does: ``undo: …``, or ``redo: …`` of the command that an
         undo has undone.
         """
         first, depth = self._undone_by(one)
         if depth % 2 and first is not one:
             return f"redo: {words_of(first)} (undone {moments.ago(one.time_ns)})"
-        return "undo: " + self.told(one)
+        return "undo: " + self.describe(one)
 
 
 def _contents(one: TrashedOperation) -> str:

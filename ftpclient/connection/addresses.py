@@ -84,10 +84,10 @@ class ServerAddress(NamedTuple):
         local = re.fullmatch(_LOCAL, text) if "unix:" in text else None
         if local is not None:
             return cls("localhost", 0, local["user"], os.path.abspath(local["path"]))
-        scheme, place = without_scheme(text)
-        found = re.fullmatch(_ADDRESS, place if scheme is None else place.removesuffix("/"))
+        scheme, rest = without_scheme(text)
+        found = re.fullmatch(_ADDRESS, rest if scheme is None else rest.removesuffix("/"))
         if found is None or scheme not in (None, SCHEME):
-            raise BadAddress(f"{text!r} is not a server: {_advice(scheme, place)}")
+            raise BadAddress(f"{text!r} is not a server: {_advice(scheme, rest)}")
         port = int(found["port"] or DEFAULT_PORT)
         if not 0 < port < 65536:
             raise BadAddress(f"{text!r}: {port} is not a port")
@@ -122,13 +122,13 @@ def _decoded(user: str | None) -> str | None:
     return name
 
 
-def _advice(scheme: str | None, place: str) -> str:
+def _advice(scheme: str | None, rest: str) -> str:
     """Return what to write instead of an invalid address."""
     if scheme not in (None, SCHEME):
-        return f"the scheme must be {SCHEME}://, e.g. {SCHEME}://{place.partition('/')[0]}"
-    if scheme is not None and "/" in place:
-        return f"it can't have a path: write {SCHEME}://{place.partition('/')[0]}"
-    user, at, host = place.rpartition("@")
+        return f"the scheme must be {SCHEME}://, e.g. {SCHEME}://{rest.partition('/')[0]}"
+    if scheme is not None and "/" in rest:
+        return f"it can't have a path: write {SCHEME}://{rest.partition('/')[0]}"
+    user, at, host = rest.rpartition("@")
     if _is_ipv6(host):
         return f"write brackets: {user}{at}[{host}], followed by :PORT if needed"
     return f"write {FORMS}"

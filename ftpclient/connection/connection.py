@@ -21,9 +21,9 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.driver import Driver, Stream
 from ftpclient.connection.interrupt import Interrupt, TimeOver, pause
 from ftpclient.connection.protocol import (
-    Asked,
     Call,
     ClientProtocol,
+    UnaryCall,
     outcome_unknown,
     seconds_to_end,
 )
@@ -39,10 +39,10 @@ _COPIED = 32 * 1024
 """Smallest piece of a file, in bytes, that is sent without a copy into the output buffer."""
 
 
-class _AskedAhead(Asked[Any]):
+class _CallAhead(UnaryCall[Any]):
     """A question sent ahead: the reply may be discarded, so Ctrl-C need not wait for it."""
 
-    only_tells = True
+    reads_only = True
 
 
 class Connection(Driver):
@@ -66,10 +66,10 @@ class Connection(Driver):
     def ask(self, request: RequestFor[R]) -> R:
         """Send a request and wait for its only reply. Raises the typed error if it failed."""
         if (ahead := self.take_ahead(request)) is not None:
-            assert isinstance(ahead, Asked)
+            assert isinstance(ahead, UnaryCall)
             known: R = self.result(ahead)
             return known
-        call: Asked[R] = Asked()
+        call: UnaryCall[R] = UnaryCall()
         try:
             self.submit(call, request)
             return self.result(call)
@@ -83,7 +83,7 @@ class Connection(Driver):
         changed that affects their replies; then call ``forget_ahead``.
         """
         for request in requests:
-            self.submit_ahead(_AskedAhead(), request)
+            self.submit_ahead(_CallAhead(), request)
 
     def submit_ahead(self, call: Call, request: RequestBase) -> None:
         """Send a request ahead with its own kind of call, which `take_ahead` returns."""
@@ -92,15 +92,15 @@ class Connection(Driver):
 
     def take_ahead(self, request: RequestBase) -> Call | None:
         """Return the call of a request that was sent ahead, once; None if it was not."""
-        for index, (asked, call) in enumerate(self._ahead):
-            if asked == request:
+        for index, (requested, call) in enumerate(self._ahead):
+            if requested == request:
                 del self._ahead[index]
                 return call
         return None
 
     def is_ahead(self, request: RequestBase) -> bool:
         """Return True if a request was sent ahead, and its reply was not taken yet."""
-        return any(asked == request for asked, _ in self._ahead)
+        return any(requested == request for requested, _ in self._ahead)
 
     def forget_ahead(self) -> None:
         """Discard the replies that were not taken: they may be outdated."""
@@ -110,7 +110,7 @@ class Connection(Driver):
                 call.let_go()
                 self.cancel_later(call)
 
-    def result(self, call: Asked[R]) -> R:
+    def result(self, call: UnaryCall[R]) -> R:
         """Wait for a call. Return its reply, or raise its error."""
         while not call.done:
             self.pump()
@@ -136,7 +136,7 @@ class Connection(Driver):
         payload = messages.encode(request)
         cost += len(payload)
         protocol = self.protocol
-        while not protocol.has_room(cost):
+        while not protocol.has_capacity(cost):
             self.pump()
         # nothing may be queued in between: replies come in the order of sending
         protocol.prepare(call, request, cost)
@@ -240,7 +240,7 @@ class Connection(Driver):
         self._try_flush()
         self.take_input()
 
-    def take_unasked(self) -> None:
+    def take_unsolicited(self) -> None:
         """Receive between requests, and notice if the server has closed the connection."""
         if self.broken:
             return

@@ -194,7 +194,7 @@ class Credentials:
         self._saved = saved
         self._remark = remark
         self._tries = tries
-        self._asked: Credential | None = None
+        self._prompted: Credential | None = None
         self.accepted: Credential | None = None
 
     def first(self) -> Credential | None:
@@ -220,7 +220,7 @@ class Credentials:
         elif refused is not None and error is not None:
             if type(error) is not LoginRefused:
                 raise error  # it does not depend on the credential
-            if refused is self._asked and self._tries > 0:
+            if refused is self._prompted and self._tries > 0:
                 left = "1 try is" if self._tries == 1 else f"{self._tries} tries are"
                 self._remark(f"{error} ({left} left)")
                 return self._ask()
@@ -243,8 +243,8 @@ class Credentials:
     def _ask(self) -> Credential:
         assert callable(self._password)
         self._tries -= 1
-        self._asked = Credential(self._address.login, self._password())
-        return self._asked
+        self._prompted = Credential(self._address.login, self._password())
+        return self._prompted
 
     def _token(self) -> Credential | None:
         if not self._saved:

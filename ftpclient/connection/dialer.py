@@ -28,20 +28,24 @@ class Remarks:
     memory or the screen.
 
     Args:
-        tell: Function to call with a remark; None to drop all.
+        on_remark: Function to call with a remark; None to drop all.
     """
 
-    def __init__(self, tell: Remark | None) -> None:
-        self._tell = tell
-        self._told: set[str] = set()
+    def __init__(self, on_remark: Remark | None) -> None:
+        self._on_remark = on_remark
+        self._reported: set[str] = set()
 
     def add(self, text: str) -> None:
         """Pass a remark on, unless that was done before."""
         text = text[:_LONGEST_REMARK]
-        if self._tell is None or text in self._told or len(self._told) >= _MOST_REMARKS:
+        if (
+            self._on_remark is None
+            or text in self._reported
+            or len(self._reported) >= _MOST_REMARKS
+        ):
             return
-        self._told.add(text)
-        self._tell(text)
+        self._reported.add(text)
+        self._on_remark(text)
 
 
 class Dialer:
@@ -102,9 +106,9 @@ class Dialer:
                     else:
                         self.credentials.accepted = credential  # to be used for reconnecting
                         return opened
-                asked = time.monotonic()
+                began = time.monotonic()
                 credential = self.credentials.after(credential, refusal)
-                opened = self._still_good(opened, asked, interrupt, like)
+                opened = self._still_good(opened, began, interrupt, like)
         except BaseException:
             opened.close()
             raise
@@ -139,9 +143,9 @@ class Dialer:
         opened = self.open(interrupt, like, None)
         try:
             if callable(password):
-                asked = time.monotonic()
+                began = time.monotonic()
                 password = password()
-                opened = self._still_good(opened, asked, interrupt, like)
+                opened = self._still_good(opened, began, interrupt, like)
             credential = Credential(user, password)
             opened.register(credential, invitation)
         except BaseException:
@@ -151,10 +155,10 @@ class Dialer:
         return opened
 
     def _still_good(
-        self, opened: Opened, asked: float, interrupt: Interrupt | None, like: Trusted | None
+        self, opened: Opened, began: float, interrupt: Interrupt | None, like: Trusted | None
     ) -> Opened:
         """Return the connection; a new one if the server may have closed it meanwhile."""
-        if time.monotonic() - asked < _QUICK_ANSWER:
+        if time.monotonic() - began < _QUICK_ANSWER:
             return opened
         opened.close()
         return self.open(interrupt, like, None)

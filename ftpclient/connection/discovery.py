@@ -89,10 +89,10 @@ def discover(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.bind(("", 0))
         sock.setblocking(False)
-        asked = sorted(set(broadcast_addresses(sock)) if targets is None else set(targets))
+        addresses = sorted(set(broadcast_addresses(sock)) if targets is None else set(targets))
         nonce = os.urandom(discovery.NONCE_SIZE)
         for wait_until in (min(deadline, time.monotonic() + _AGAIN), deadline):
-            _ask(sock, discovery.question(nonce), asked, port)
+            _ask(sock, discovery.question(nonce), addresses, port)
             for announcement, address in _answers(sock, nonce, wait_until):
                 if announcement in found or len(found) < _MOST:
                     found.setdefault(announcement, _shown(announcement)).add(address)
@@ -123,8 +123,13 @@ def _answers(
             continue  # not an answer to this question
 
 
-def _shown(told: Announcement) -> Found:
-    return Found(printable(told.name), told.port, printable(told.software), told.fingerprint)
+def _shown(announcement: Announcement) -> Found:
+    return Found(
+        printable(announcement.name),
+        announcement.port,
+        printable(announcement.software),
+        announcement.fingerprint,
+    )
 
 
 def broadcast_addresses(sock: socket.socket) -> list[str]:

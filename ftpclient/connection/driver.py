@@ -17,7 +17,7 @@ from ftpclient.connection import forks, log
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.client_id import Operation
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.protocol import CHANGING, Asked, ClientProtocol
+from ftpclient.connection.protocol import CHANGING, ClientProtocol, UnaryCall
 from ftpwire import messages
 from ftpwire.channel import Ready, Sink
 from ftpwire.errors import Cancelled, CommandError, ConnectionLost, FtpError, ProtocolError
@@ -154,7 +154,7 @@ class Driver:
 
     def introduction(
         self, request: RequestBase, operation: Operation | None
-    ) -> tuple[Asked[Done], messages.Operation] | None:
+    ) -> tuple[UnaryCall[Done], messages.Operation] | None:
         """Return what must be sent before a request to tell the server its operation: the call and
         the message. None if nothing is needed: the request changes nothing, the server knows
         already, or it does not support operations.
@@ -237,7 +237,7 @@ class Driver:
         self.channel.abort()
 
 
-class _Introduction(Asked[Done]):
+class _Introduction(UnaryCall[Done]):
     """The call that announces the operation of the next requests."""
 
     def __init__(self, connection: Driver) -> None:

@@ -25,7 +25,7 @@ from ftpclient.connection.credentials import Credential
 from ftpclient.connection.driver import Trusted
 from ftpclient.connection.interrupt import Interrupt, pause
 from ftpclient.connection.known_hosts import KnownHosts
-from ftpclient.connection.protocol import Asked, ClientProtocol
+from ftpclient.connection.protocol import ClientProtocol, UnaryCall
 from ftpclient.connection.trust import Trust, pinned_context
 from ftpwire import frames, messages
 from ftpwire.channel import Channel, TimedOut, keep_probing
@@ -48,7 +48,7 @@ from ftpwire.tls import TlsPipe, fingerprint
 
 CONNECT_SECONDS = 15.0
 _FIRST_TRIES = 5
-_LONGEST_ASKED = 5
+_MAX_RETRY_AFTER = 5
 """Most seconds to wait, at the request of a busy server, before each further log-in."""
 
 
@@ -72,7 +72,7 @@ class Opened(Connection):
         *,
         context: ssl.SSLContext | None,
         interrupt: Interrupt | None,
-        early: tuple[Credential, Asked[LoggedIn]] | None = None,
+        early: tuple[Credential, UnaryCall[LoggedIn]] | None = None,
     ) -> None:
         super().__init__(address, channel, protocol, context=context, interrupt=interrupt)
         self._early = early
@@ -100,8 +100,8 @@ class Opened(Connection):
             try:
                 return self._log_in(credential)
             except Busy as error:  # many log in at once: the server did not check the password yet
-                asked = min(max(0, error.retry_after or 0), _LONGEST_ASKED)
-                pause(max(0.2 * 2**attempt, asked), self._interrupt)
+                retry_after = min(max(0, error.retry_after or 0), _MAX_RETRY_AFTER)
+                pause(max(0.2 * 2**attempt, retry_after), self._interrupt)
         return self._log_in(credential)
 
     def _log_in(self, credential: Credential) -> None:
@@ -319,10 +319,10 @@ class _Opening:
 
     def _say_hello(self, channel: Channel, early: Credential | None) -> Opened:
         protocol, endpoint = self.protocol, self._address.endpoint
-        asked = time.monotonic()
-        deadline = asked + CONNECT_SECONDS
+        began = time.monotonic()
+        deadline = began + CONNECT_SECONDS
         channel.queue(protocol.hello())
-        call = None if early is None else Asked[LoggedIn]()
+        call = None if early is None else UnaryCall[LoggedIn]()
         if early is not None and call is not None:
             request = early.request()
             payload = messages.encode(request)
@@ -354,7 +354,7 @@ class _Opening:
         )
         self._channel = None  # from here on the connection closes it
         # a server may hash a password that was sent with HELLO before it replies to either
-        opened.round_trip = min(opened.moved_at - asked, self._handshake)
+        opened.round_trip = min(opened.moved_at - began, self._handshake)
         log.info("%s: connected (%s)", endpoint, _security(channel))
         return opened
 

@@ -50,7 +50,7 @@ _REPLY, _ERROR, _DATA, _END, _NOTICE = (
 )
 
 
-class NoRoom(ConnectionLost):
+class TooManyTransfers(ConnectionLost):
     """The account has reached its limit of running transfers.
 
     Attributes:
@@ -60,14 +60,14 @@ class NoRoom(ConnectionLost):
     retry_after: int | None = None
 
     @classmethod
-    def of(cls, error: TooMany, text: str) -> NoRoom:
+    def of(cls, error: TooMany, text: str) -> TooManyTransfers:
         """Return the error for what the server has sent, with another text."""
         made = cls(text)
         made.retry_after = error.retry_after
         return made
 
 
-_SAID = (SessionEnded, NoRoom)
+_SAID = (SessionEnded, TooManyTransfers)
 """Errors by which the server itself has given the reason of the end."""
 
 
@@ -83,7 +83,7 @@ class Call:
 
     streams = False
     """True if REPLY frames are followed by an END."""
-    only_tells = False
+    reads_only = False
     """True for a listing or a question sent ahead: it can be cancelled any time without loss."""
     sink: Sink | None = None
     """Takes the bytes of large DATA payloads without an extra copy."""
@@ -176,7 +176,7 @@ class Call:
         self.done = True
 
 
-class Asked(Call, Generic[R]):
+class UnaryCall(Call, Generic[R]):
     """A request with one reply, an ``R``: ``reply``, once it is done without an error."""
 
     reply: R
@@ -263,7 +263,7 @@ class ClientProtocol:
         )
         return frames.frame(Kind.REQUEST, 0, messages.encode_hello(hello))
 
-    def has_room(self, cost: int) -> bool:
+    def has_capacity(self, cost: int) -> bool:
         """Return True if a request of ``cost`` bytes may be sent before further replies arrive."""
         return not self.calls or (
             len(self.calls) < self.max_requests and self._unanswered + cost <= self.max_unanswered
@@ -400,7 +400,7 @@ class ClientProtocol:
         if not call.on_control(kind, payload):
             return
         if call.is_transfer and isinstance(call.error, TooMany) and self.full_is_lost:
-            self._end_by(NoRoom.of(call.error, self.named(str(call.error))))
+            self._end_by(TooManyTransfers.of(call.error, self.named(str(call.error))))
         del self.calls[request_id]
         if self.dropped:
             self.dropped.pop(request_id, None)
@@ -493,7 +493,7 @@ class ClientProtocol:
 
 def seconds_to_end(calls: Iterable[Call]) -> float:
     """Return the seconds that a server may take to end cancelled calls."""
-    if all(call.only_tells for call in calls):
+    if all(call.reads_only for call in calls):
         return min(_CANCEL_LISTING_SECONDS, _CANCEL_SECONDS)
     return _CANCEL_SECONDS
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.protocol import NoRoom
+from ftpclient.connection.protocol import TooManyTransfers
 from ftpclient.errors import public
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.memory_upload import Outcome
@@ -44,7 +44,7 @@ _COPIED = 1024 * 1024
 """Bytes to read at once of a file that is appended to."""
 
 
-class Before(Protocol):
+class ExistingContents(Protocol):
     """The existing contents of a file that is appended to."""
 
     @property
@@ -57,7 +57,7 @@ class Before(Protocol):
 class Target(Protocol):
     """The target of a writer's bytes."""
 
-    def before(self) -> Before | None:
+    def before(self) -> ExistingContents | None:
         """Return the existing contents to keep, if the file is appended to."""
 
     def store(self, data: memoryview) -> None:
@@ -192,7 +192,7 @@ class Writer(io.BufferedIOBase):
         self._target.check_unchanged()
         self._target.store(memoryview(contents))
 
-    def _begin_stream(self, before: Before | None = None) -> None:
+    def _begin_stream(self, before: ExistingContents | None = None) -> None:
         before = before or self._target.before()
         try:
             self._stream = self._target.stream()
@@ -341,7 +341,7 @@ class StreamUpload:
                 )
                 upload.finish()
                 return
-            except NoRoom as error:
+            except TooManyTransfers as error:
                 if upload.took_input:
                     raise
                 self._patience.lost(error, error.retry_after)

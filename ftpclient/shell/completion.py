@@ -37,7 +37,7 @@ from ftpwire.paths import RemotePath
 if TYPE_CHECKING:
     from ftpclient.client import Client
 
-_KEPT_SECONDS = 10.0
+_CACHE_SECONDS = 10.0
 _MOST_NAMES = 10_000
 """Names of a directory that are offered at most."""
 _PATIENCE_SECONDS = 2.0
@@ -208,7 +208,7 @@ class RemoteNames:
                     add(entry.path, entry.type == "dir")
             complete = True
         names = [name for name in names if name.text]
-        return _Listed(names, complete, time.monotonic() + _KEPT_SECONDS)
+        return _Listed(names, complete, time.monotonic() + _CACHE_SECONDS)
 
     @contextmanager
     def _patience(self, client: Client) -> Iterator[None]:

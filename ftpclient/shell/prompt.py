@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LEAST = 12
 """Columns of the directory at least."""
-_LEAST_PLACE = 14
+_LEAST_HOST = 14
 """Columns of user and server at least."""
 
 
@@ -53,7 +53,7 @@ def text(client: Client, most: int | None = None) -> str:
     place = f"{client.user}@{paths.show(host)}{port}"
     if most is not None:
         directory = shortened(directory, most)
-        place = cut_in_the_middle(place, max(most, _LEAST_PLACE))
+        place = cut_in_the_middle(place, max(most, _LEAST_HOST))
     return f"{place}:{directory}> "
 
 

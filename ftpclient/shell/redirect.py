@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 
 from ftpclient.cli.chmod_modes import umask
 from ftpclient.transfer.local_tree import LocalTree
-from ftpclient.transfer.named import Named, look, place_of
+from ftpclient.transfer.named import Named, directory_and_name, look
 from ftpclient.transfer.partial_file import PartialFile
 from ftpwire import paths
 from ftpwire.errors import NotRegular, SourceChanged
@@ -98,7 +98,9 @@ def opened(path: bytes, *, append: bool) -> Iterator[Output]:
         finally:
             os.close(fd)
         return
-    above, name = os.path.split(path) if named is None or not named.is_link else place_of(named)
+    above, name = (
+        os.path.split(path) if named is None or not named.is_link else directory_and_name(named)
+    )
     with closing(LocalTree(above or b".")) as tree:
         if named is not None and not named.is_same(tree.stat((name,))):
             raise _replaced(path)

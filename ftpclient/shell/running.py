@@ -285,7 +285,7 @@ def _run_into_local(app: App, words: tuple[Word, ...], command: str) -> int:
             status = main.ended(app, _run_words(app, words))
     finally:
         local = wait_for_program(program)  # its input has ended
-    _tell_status(app, f"| {command}", local)
+    _report_status(app, f"| {command}", local)
     return local or (0 if status == standard.READER_LEFT else status)
 
 
@@ -294,11 +294,11 @@ def _run_local(app: App, command: str) -> int:
     shell = _local_shell()
     words = [shell, "-c", command] if command else [shell]
     status = run_program(words, with_stdin=not app.shell.on_stdin)
-    _tell_status(app, f"!{command}", status)
+    _report_status(app, f"!{command}", status)
     return status
 
 
-def _tell_status(app: App, command: str, status: int) -> None:
+def _report_status(app: App, command: str, status: int) -> None:
     """Print the status of a local command that fails in a script, as it may have printed nothing.
 
     A command ended by a closed pipe has not failed.

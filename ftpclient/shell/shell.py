@@ -64,10 +64,10 @@ def run_shell(app: App, script: Script | None = None) -> int:
 
 def _greet(app: App, client: Client) -> None:
     try:
-        room = f": {render.room_words(client.space())}"
+        space = f": {render.space_words(client.space())}"
     except CommandError:
-        room = ""  # the greeting works without it
-    app.say(f"Connected to {client.address.endpoint}{room}. Type help for more.")
+        space = ""  # the greeting works without it
+    app.say(f"Connected to {client.address.endpoint}{space}. Type help for more.")
 
 
 def _talk(app: App) -> int:

@@ -56,7 +56,7 @@ class Replica(ABC, Generic[_Transfer]):
         self._done = done
 
     @abstractmethod
-    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+    def check_space(self, plan: Plan, growth: int, undone: str) -> None:
         """Refuse, before the first byte, a plan that does not fit.
 
         Args:

@@ -22,7 +22,7 @@ from ftpclient.sync.kept_times import KeptTimes, Pair
 from ftpclient.sync.local_reader import LocalReader, is_partial
 from ftpclient.sync.plan import Options, Route
 from ftpclient.sync.planning import compare
-from ftpclient.sync.policy import FromServer, Policy, Tell, ToServer
+from ftpclient.sync.policy import FromServer, OnResult, Policy, ToServer
 from ftpclient.transfer.job import Options as TransferOptions
 from ftpclient.transfer.job import Transfer
 from ftpclient.transfer.local_tree import LocalTree
@@ -173,7 +173,7 @@ class Check(Transfer):
             beneath.entry_type(info.st_mode),
             info.st_size,
             stat.S_IMODE(info.st_mode),
-            beneath.told_time(info),
+            beneath.clamped_mtime_ns(info),
         )
         there = structs.replace(there, path=paths.name_of(route.remote))
         policy = self._policy(self.connection, above, None, self._options(), self._trouble)
@@ -194,10 +194,10 @@ class Check(Transfer):
         route: Route,
         tree: LocalTree | None,
         options: Options,
-        tell: Tell,
+        report: OnResult,
     ) -> Policy:
         kind = _CheckToServer if route.upload else _CheckFromServer
-        return kind(connection, route, tree, options, tell).noting(self._findings)
+        return kind(connection, route, tree, options, report).noting(self._findings)
 
     def _trouble(self, result: Result) -> None:
         assert result.step is not None and isinstance(result.error, CommandError)

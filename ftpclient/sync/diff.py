@@ -251,10 +251,10 @@ class Comparison:
     def _compare_digests(self, here: Directory) -> None:
         """Compare files of the same size. Digests the listing doesn't have are requested."""
         pairs, here.pairs = here.pairs, []
-        asked = self._remote.ask_digests(here.path, (there for _, there in pairs))
+        calls = self._remote.ask_digests(here.path, (there for _, there in pairs))
         for local, there in pairs:
             try:
-                digest = self._remote.digest_of(there, asked)
+                digest = self._remote.digest_of(there, calls)
                 same = self._local.hash(join(here.path, local.path)) == digest
             except (OSError, CommandError) as error:
                 self._policy.not_compared(here, local, there, error)

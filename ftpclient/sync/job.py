@@ -42,7 +42,7 @@ __all__ = ["Confirm", "Options", "Plan", "Route", "Step", "Sync", "SyncSummary"]
 Confirm = Callable[[Plan], bool]
 """Asks the user to confirm the deletions of a plan."""
 
-_MOST_TOLD = 100_000
+_MAX_REPORTED = 100_000
 """Maximum number of failures to remember, so that none is reported twice."""
 
 
@@ -121,8 +121,8 @@ class Sync(Transfer):
         )
         self._worker: Callable[[Connection], Transfer] | None = None
         self._troubles: set[bytes] = set()
-        self._told_odd_times = False
-        self._told_withheld = False
+        self._reported_odd_times = False
+        self._reported_withheld = False
         self._failures = _Failures()
         self._failed_renames: list[Step] = []
 
@@ -137,21 +137,21 @@ class Sync(Transfer):
         """
         route, options = self._route, self._sync_options
         policy = compare(
-            self.connection, route, options, self._rules, self._tell_trouble, self._only
+            self.connection, route, options, self._rules, self._report_trouble, self._only
         )
         with closing(policy.plan) as plan:
-            self._tell_odd_times(policy)
-            self._tell_withheld(policy)
+            self._report_odd_times(policy)
+            self._report_withheld(policy)
             # files sent before a lost connection are found unchanged, but have been counted already
             self.totals.unchanged = max(0, plan.unchanged - self.totals.sent)
             if options.dry_run:
                 for step in self._each(plan.steps()):
-                    self._tell(structs.replace(self._result(step, None), status="planned"))
+                    self._report(structs.replace(self._result(step, None), status="planned"))
                 self._check_limits(plan)
                 return
             self._check_limits(plan)
             with closing(self._replica(policy.replica_class(), plan)) as replica:
-                self._check_room(plan, replica)
+                self._check_space(plan, replica)
                 self._ask(plan)
                 self.size = None
                 self.announce(plan.files, plan.size)
@@ -159,11 +159,11 @@ class Sync(Transfer):
 
     # remarks and errors of the comparison --------------------------------------------------
 
-    def _tell_odd_times(self, policy: Policy) -> None:
+    def _report_odd_times(self, policy: Policy) -> None:
         count, first = policy.odd_times, policy.first_odd_time
-        if first is None or self._told_odd_times:
+        if first is None or self._reported_odd_times:
             return
-        self._told_odd_times = True
+        self._reported_odd_times = True
         path = paths.show(self._route.target(first))
         others = "" if count == 1 else f" and {count - 1} more"
         self.listener.remark(
@@ -171,24 +171,24 @@ class Sync(Transfer):
             "one counts as the same"
         )
 
-    def _tell_withheld(self, policy: Policy) -> None:
-        if policy.first_withheld is not None and not self._told_withheld:
-            self._told_withheld = True
+    def _report_withheld(self, policy: Policy) -> None:
+        if policy.first_withheld is not None and not self._reported_withheld:
+            self._reported_withheld = True
             self.listener.remark(withheld(self._route.target(policy.first_withheld)))
 
-    def _tell_trouble(self, result: Result) -> None:
+    def _report_trouble(self, result: Result) -> None:
         """Report an error of the comparison, once even if the trees are compared again."""
         if result.target not in self._troubles:
-            if len(self._troubles) < _MOST_TOLD:
+            if len(self._troubles) < _MAX_REPORTED:
                 self._troubles.add(result.target)
-            self._tell(result)
+            self._report(result)
 
     # safety --------------------------------------------------------------------------------
 
     def _check_limits(self, plan: Plan) -> None:
         check_limits(plan, self._sync_options, self._route.shown_source())
 
-    def _check_room(self, plan: Plan, replica: Replica[Any]) -> None:
+    def _check_space(self, plan: Plan, replica: Replica[Any]) -> None:
         """Refuse, before the first byte, a job that does not fit."""
         growth = plan.growth
         if self._sync_options.delete_before:
@@ -198,7 +198,7 @@ class Sync(Transfer):
         undone = "nothing was changed"
         if may_delete_before(plan, self._sync_options):
             undone += f" (--delete-before deletes {human(plan.freed)} first)"
-        replica.check_room(plan, growth, undone)
+        replica.check_space(plan, growth, undone)
 
     def _ask(self, plan: Plan) -> None:
         if self._confirm is None or plan.doomed <= self._confirmed:
@@ -218,7 +218,7 @@ class Sync(Transfer):
         for transfer in (self, made.transfer):
             transfer.rest = STAYS
             if may_delete_before(plan, self._sync_options):
-                transfer.more_room = "--delete-before deletes first"
+                transfer.space_hint = "--delete-before deletes first"
         made.transfer.headway = self.headway
         made.transfer.workers = self.workers
         self._worker = made.transfer.worker
@@ -273,7 +273,7 @@ class Sync(Transfer):
             replica.set_attributes(step)
         self._settle(replica)
         if kept:
-            self._tell_kept(kept)
+            self._report_kept(kept)
 
     def _make_root(self, replica: Replica[Any]) -> None:
         try:
@@ -317,9 +317,9 @@ class Sync(Transfer):
         self._over = self._over or replica.transfer.over
         self.check_over()
 
-    def _tell_kept(self, count: int) -> None:
+    def _report_kept(self, count: int) -> None:
         error = kept_back(count)
-        self._tell(self._result(Step("delete", b"", "dir", count=count), error))
+        self._report(self._result(Step("delete", b"", "dir", count=count), error))
         self.totals.exit_code = error.exit_code
 
     def _done(self, step: Step, error: FtpError | None, removed: Removed | None = None) -> None:
@@ -333,7 +333,7 @@ class Sync(Transfer):
         elif error is not None:
             self._failed(step, error)
         elif step.why:
-            self._tell(structs.replace(self._result(step, None), removed=removed))
+            self._report(structs.replace(self._result(step, None), removed=removed))
 
     def _failed(self, step: Step, error: FtpError) -> None:
         """Report a failed step, unless an earlier failure explains it."""
@@ -342,7 +342,7 @@ class Sync(Transfer):
         target = self._route.target(step.path)
         over = self.ended_by(target, error, 0, local=self.writes_here)
         if self._failures.add(step):
-            self._tell(self._result(step, over or error))
+            self._report(self._result(step, over or error))
 
     def _result(self, step: Step, error: FtpError | None) -> Result:
         target = self._route.target(step.path)
@@ -358,7 +358,7 @@ class Sync(Transfer):
         root = self._route.target(b"").rstrip(b"/")
         step = Step(self._route.verb, result.target[len(root) + 1 :], size=result.size)
         if result.status != "failed" or self._failures.add(step):
-            self._tell(structs.replace(result, step=step))
+            self._report(structs.replace(result, step=step))
 
 
 class _Failures:
@@ -392,9 +392,9 @@ class _Failures:
             or step.path in self._paths
             or (step.action == "attributes" and not step.why and step.path in self._above)
         )
-        if step.action == "mkdir" and len(self._not_made) < _MOST_TOLD:
+        if step.action == "mkdir" and len(self._not_made) < _MAX_REPORTED:
             self._not_made.add(step.path)
-        if len(self._paths) < _MOST_TOLD:
+        if len(self._paths) < _MAX_REPORTED:
             self._paths.add(step.path)
             self._above.add(step.path.rpartition(b"/")[0])
         return shown

@@ -74,8 +74,8 @@ def ask_server(connection: Connection) -> Ask:
     """Return a function that asks a server about its disk."""
 
     def ask(times: list[int], directory: int) -> list[int]:
-        room = connection.ask(Space(times))
-        kept = room.kept_times
+        space = connection.ask(Space(times))
+        kept = space.kept_times
         # an older server doesn't know: then every time is assumed to be stored exactly
         return kept if kept is not None and len(kept) == len(times) else times
 

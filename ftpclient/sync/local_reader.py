@@ -146,7 +146,7 @@ def local_entry(fd: int, name: bytes, info: os.stat_result) -> Entry:
     kind = beneath.entry_type(info.st_mode)
     target = os.readlink(name, dir_fd=fd) if kind == "link" else None
     mode = stat.S_IMODE(info.st_mode)
-    return Entry(name, kind, info.st_size, mode, beneath.told_time(info), target)
+    return Entry(name, kind, info.st_size, mode, beneath.clamped_mtime_ns(info), target)
 
 
 def local_root(tree: LocalTree) -> Entry:

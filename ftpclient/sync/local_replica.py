@@ -28,7 +28,7 @@ class LocalReplica(Replica[Download]):
     _transfer_class = Download
     _opened: LocalTree | None = None
 
-    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+    def check_space(self, plan: Plan, growth: int, undone: str) -> None:
         local = self._route.local
 
         def parts() -> int:
@@ -62,7 +62,7 @@ class LocalReplica(Replica[Download]):
         def remove(parts: tuple[bytes, ...]) -> None:
             try:
                 there = self._tree.stat(parts)
-                if there and step.mtime_ns not in (None, beneath.told_time(there)):
+                if there and step.mtime_ns not in (None, beneath.clamped_mtime_ns(there)):
                     raise SourceChanged("changed since the comparison, so it is not deleted")
                 self._tree.remove(parts)
             except FileNotFoundError:

@@ -15,7 +15,7 @@ from ftpclient.connection.connection import Connection
 from ftpclient.sync.diff import Comparison
 from ftpclient.sync.local_reader import local_root
 from ftpclient.sync.plan import AnyBytes, Options, Route
-from ftpclient.sync.policy import MakePolicy, Policy, Tell, policy_for
+from ftpclient.sync.policy import MakePolicy, OnResult, Policy, policy_for
 from ftpclient.sync.renames import Renames
 from ftpclient.transfer.local_tree import LocalTree
 from ftpclient.transfer.path_list import Look, PathList, looking_here, looking_there
@@ -30,7 +30,7 @@ def compare(
     route: Route,
     options: Options,
     rules: Filter,
-    tell: Tell,
+    report: OnResult,
     only: PathList | None = None,
     make: MakePolicy = policy_for,
 ) -> Policy:
@@ -38,7 +38,7 @@ def compare(
 
     Args:
         rules: The filter of the options.
-        tell: Called with what can't be mirrored or is skipped.
+        report: Called with what can't be mirrored or is skipped.
         only: A list of paths to which the sync is limited, if any.
         make: Makes the policy that decides about each difference.
 
@@ -59,7 +59,7 @@ def compare(
                 local = local_root(tree)
             source, target = (local, remote) if route.upload else (remote, local)
             assert source is not None
-            policy = make(connection, route, tree, options, tell)
+            policy = make(connection, route, tree, options, report)
             if only is not None:
                 for path, error in only.choose(_looking(connection, route, options)):
                     policy.troubles.report(path, error)

@@ -51,8 +51,8 @@ from ftpwire.messages import Entry, Problem
 
 _NOUNS = {"file": "a file", "dir": "a directory", "link": "a link", "other": "a special file"}
 
-Tell = Callable[[Result], None]
-MakePolicy = Callable[[Connection, Route, LocalTree | None, Options, Tell], "Policy"]
+OnResult = Callable[[Result], None]
+MakePolicy = Callable[[Connection, Route, LocalTree | None, Options, OnResult], "Policy"]
 
 
 class Policy(ABC):
@@ -60,7 +60,7 @@ class Policy(ABC):
 
     Args:
         tree: The local root; None if a download is going to make it.
-        tell: Called with what can't be mirrored or is skipped.
+        report: Called with what can't be mirrored or is skipped.
 
     Attributes:
         target_disk: The disk of the target, for display.
@@ -78,7 +78,7 @@ class Policy(ABC):
         route: Route,
         tree: LocalTree | None,
         options: Options,
-        tell: Tell,
+        report: OnResult,
     ) -> None:
         self.plan = Plan()
         self.options = options
@@ -86,7 +86,7 @@ class Policy(ABC):
         self.remote = RemoteReader(connection, route, follow=follow and not route.upload)
         followed = route.local if follow and route.upload else None
         self.local = LocalReader(tree, self.remote.poll, self.local_trouble, followed)
-        self.troubles = Troubles(route, tell)
+        self.troubles = Troubles(route, report)
         self.deletions = Deletions(self.plan, route, self.local, self.remote, self.troubles)
         self.times = KeptTimes(self._ask_for_times(connection))
         self.odd_times = 0
@@ -541,8 +541,8 @@ class FromServer(Policy):
 
 
 def policy_for(
-    connection: Connection, route: Route, tree: LocalTree | None, options: Options, tell: Tell
+    connection: Connection, route: Route, tree: LocalTree | None, options: Options, report: OnResult
 ) -> Policy:
     """Return the policy for a sync's direction."""
     kind = ToServer if route.upload else FromServer
-    return kind(connection, route, tree, options, tell)
+    return kind(connection, route, tree, options, report)

@@ -104,19 +104,19 @@ class RemoteReader:
 
     def ask_digests(self, directory: bytes, entries: Iterable[Entry]) -> dict[bytes, Call]:
         """Request the digests of files that the listing has without one; return calls by name."""
-        asked: dict[bytes, Call] = {}
+        calls: dict[bytes, Call] = {}
         for entry in entries:
             if entry.digest is None:
-                call = asked[entry.path] = Call()
+                call = calls[entry.path] = Call()
                 path = self._route.remote_path(join(directory, entry.path))
                 self.connection.submit(call, Hash(path))
-        return asked
+        return calls
 
-    def digest_of(self, entry: Entry, asked: dict[bytes, Call]) -> bytes:
+    def digest_of(self, entry: Entry, calls: dict[bytes, Call]) -> bytes:
         """Return a file's digest, from the listing or a call's reply. Raises CommandError."""
         if entry.digest is not None:
             return entry.digest
-        call = asked[entry.path]
+        call = calls[entry.path]
         self.connection.wait_for(call)
         if call.error is not None:
             raise call.error

@@ -34,7 +34,7 @@ class RemoteReplica(Replica[Upload]):
 
     _transfer_class = Upload
 
-    def check_room(self, plan: Plan, growth: int, undone: str) -> None:
+    def check_space(self, plan: Plan, growth: int, undone: str) -> None:
         reply = self._connection.ask(Space())
         preflight.check(reply, growth, undone)
 
@@ -92,7 +92,7 @@ class _StepCall(Call):
     def __init__(self, step: Step, done: Done, *, after: Call | None = None) -> None:
         super().__init__()
         self._step = step
-        self._tell = done
+        self._on_done = done
         self._after = after
 
     def on_done(self) -> None:
@@ -104,4 +104,4 @@ class _StepCall(Call):
         elif self._step.action == "delete" and isinstance(error, SourceChanged):
             error = SourceChanged("changed since the comparison, so it is not deleted")
         removed = self.reply if error is None and isinstance(self.reply, Removed) else None
-        self._tell(self._step, error, removed)
+        self._on_done(self._step, error, removed)

@@ -20,12 +20,12 @@ class Troubles:
     """Reports what can't be mirrored or is skipped.
 
     Args:
-        tell: Called with each result.
+        report: Called with each result.
     """
 
-    def __init__(self, route: Route, tell: Callable[[Result], None]) -> None:
+    def __init__(self, route: Route, report: Callable[[Result], None]) -> None:
         self._route = route
-        self._tell = tell
+        self._report = report
         self._longest = paths.MAX_PATH - len(paths.child(route.remote, b""))
         """Maximum length of a relative path in a request, in bytes."""
 
@@ -34,7 +34,7 @@ class Troubles:
         source, target = self._route.source(path), self._route.target(path)
         step = Step(self._route.verb, path)
         status: Status = "skipped" if skipped else "failed"
-        self._tell(Result(source, target, 0, status, error=error, step=step))
+        self._report(Result(source, target, 0, status, error=error, step=step))
 
     def local(self, path: bytes, error: OSError | CommandError) -> CommandError:
         """Report a local path that can't be read; return the error."""

@@ -14,11 +14,11 @@ from ftpclient.connection.protocol import Call
 from ftpwire.errors import Cancelled, CommandError
 from ftpwire.messages import SetAttributes
 
-Told = Callable[[SetAttributes, CommandError | None], None]
+OnDone = Callable[[SetAttributes, CommandError | None], None]
 """Called when a request has ended, with the error if it failed."""
 
 
-def set_each(connection: Connection, requests: Iterable[SetAttributes], told: Told) -> None:
+def set_each(connection: Connection, requests: Iterable[SetAttributes], on_done: OnDone) -> None:
     """Send the requests in this order. One that fails does not stop the others.
 
     Raises:
@@ -26,18 +26,18 @@ def set_each(connection: Connection, requests: Iterable[SetAttributes], told: To
     """
     for request in requests:
         connection.check()
-        connection.submit(_SetCall(request, told), request)
+        connection.submit(_SetCall(request, on_done), request)
     connection.wait_for_all()
 
 
 class _SetCall(Call):
-    def __init__(self, request: SetAttributes, told: Told) -> None:
+    def __init__(self, request: SetAttributes, on_done: OnDone) -> None:
         super().__init__()
         self._request = request
-        self._told = told
+        self._on_done = on_done
 
     def on_done(self) -> None:
         if isinstance(self.error, Cancelled):
             return  # cancelled together with all others, by the caller
         if self.error is None or isinstance(self.error, CommandError):
-            self._told(self._request, self.error)
+            self._on_done(self._request, self.error)

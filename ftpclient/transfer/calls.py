@@ -74,7 +74,7 @@ class GetCall(Call):
     ``on_data``."""
 
     streams = True
-    asked_offset = 0
+    requested_offset = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class GetCall(Call):
     def on_reply(self, reply: Sending) -> bool:
         if self.info is not None:
             raise BadMessage("the server began a file twice")
-        if reply.offset not in (0, self.asked_offset) or reply.offset > reply.size:
+        if reply.offset not in (0, self.requested_offset) or reply.offset > reply.size:
             raise BadMessage("the server began at the wrong offset")
         self.info = reply
         try:

@@ -17,7 +17,7 @@ from ftpclient.transfer.file_call import Item
 from ftpclient.transfer.file_download import FileDownload
 from ftpclient.transfer.job import Options
 from ftpclient.transfer.local_tree import LocalTree
-from ftpclient.transfer.named import Named, Targets, place_of
+from ftpclient.transfer.named import Named, Targets, directory_and_name
 from ftpclient.transfer.removal import Apart
 from ftpclient.transfer.report import Listener, Summary
 from ftpclient.transfer.tree_download import UNDONE, TreeDownload
@@ -102,7 +102,7 @@ class Download(FileDownload):
         here, name = os.path.split(target.rstrip(b"/"))
         through = named is not None and named.is_link and entry.type == "file"
         if named is not None and through:
-            here, name = place_of(named)
+            here, name = directory_and_name(named)
         here = here or b"."
         if self.goes:
             self._apart.check(self.connection, here, paths.parent_of(source))

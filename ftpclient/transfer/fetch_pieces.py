@@ -36,7 +36,7 @@ from ftpwire.messages import Get, Hash, Hashed, Sending, Sent, WhoAmI
 from ftpwire.paths import RemotePath
 from ftpwire.pieces import PIECE, Assembly, Piece
 
-_ASKED_AT_ONCE = 3
+_MAX_UNANSWERED = 3
 """Maximum number of pieces that a connection has requested and not received completely."""
 _WINDOW = 4
 """Maximum distance from the first gap to a piece that is handed out, in pieces per connection.
@@ -174,7 +174,7 @@ class _Fetching:
     def fetch(self, worker: Transfer, start: int) -> None:
         """Ask for a piece on a worker's connection."""
         connection = worker.connection
-        while connection.unanswered >= _ASKED_AT_ONCE:
+        while connection.unanswered >= _MAX_UNANSWERED:
             connection.pump()
         if self.error is not None:
             return
@@ -328,11 +328,11 @@ class Fetch:
         if kept != digest:
             raise mismatch(self._source, encrypted=connection.encrypted)
 
-    def _deal(self, fetching: _Fetching, asked: Call | None) -> None:
+    def _deal(self, fetching: _Fetching, question: Call | None) -> None:
         """Hand out the pieces, and wait until all have been received.
 
         Args:
-            asked: A request that is pending on the parent's own connection, if any.
+            question: A request that is pending on the parent's own connection, if any.
         """
         assembly, pool, connection = fetching.assembly, self._pool, self._transfer.connection
         keep_alive = KeepAlive(lambda: connection.ask(WhoAmI()))
@@ -341,7 +341,7 @@ class Fetch:
         while (frontier := assembly.frontier) < assembly.size:
             pool.check()
             connection.poll()
-            if asked is None or asked.done:
+            if question is None or question.done:
                 keep_alive.tick()
             if fetching.error is not None:
                 self._raise(fetching.error)

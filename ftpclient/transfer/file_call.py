@@ -111,7 +111,7 @@ class FileCall(GetCall):
             if PartialFile.has_part(item.tree, item.parts):
                 self._open(resume=True)
             if self._partial is not None and 0 < self._partial.offset <= entry.size:
-                self._offset = self.asked_offset = self._partial.offset
+                self._offset = self.requested_offset = self._partial.offset
                 try:
                     self._transfer.hash_into(self._hasher, self._partial.fd, self._offset)
                 except BaseException:

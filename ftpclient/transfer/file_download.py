@@ -73,7 +73,7 @@ class FileDownload(Transfer):
         """Files that changed while the server read them, and are to be requested again."""
         self._runs = self._new_runs()
         """Small files, which are requested together."""
-        self._told_withheld = False
+        self._reported_withheld = False
         folding = Folding() if parent is None else parent.same_names.folding
         self.same_names: SameNames = SameNames(folding, self._has)
 
@@ -194,10 +194,10 @@ class FileDownload(Transfer):
         skipped = isinstance(error, NotRegular) and not named
         self.end(source, shown, 0, error=error, skipped=skipped, local=local)
 
-    def tell_withheld(self, directory: bytes) -> None:
+    def report_withheld(self, directory: bytes) -> None:
         """Remark that a directory didn't get the server's whole mode: once, for the first one."""
-        if not self._told_withheld:
-            self._told_withheld = True
+        if not self._reported_withheld:
+            self._reported_withheld = True
             self.listener.remark(withheld(directory))
 
     def _has(self, path: RemotePath) -> bool:

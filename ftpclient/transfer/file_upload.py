@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Asked, Call
+from ftpclient.connection.protocol import Call, UnaryCall
 from ftpclient.transfer import job
 from ftpclient.transfer.calls import PutCall
 from ftpclient.transfer.job import (
@@ -418,7 +418,7 @@ class FileUpload(Transfer):
         if KEPT not in self.connection.server.features:
             return
         # if the reply is lost, the bytes are kept, as by a server without this request
-        call = Asked[KeptDropped]()
+        call = UnaryCall[KeptDropped]()
         self.submit(call, DropKept(target, info.st_size, info.st_mtime_ns))
         try:
             self.connection.result(call)

@@ -20,7 +20,7 @@ from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists
 from ftpwire.paths import Parts, RemotePath
 
-_MOST_KEPT = 16_384
+_MAX_CACHED = 16_384
 """Maximum number of names of one directory to remember. A larger directory is read again for each
 name."""
 
@@ -109,7 +109,7 @@ class Spellings:
         self._turn_to(directory)
         if spelled in self._taken:
             return False
-        if len(self._taken) < _MOST_KEPT:
+        if len(self._taken) < _MAX_CACHED:
             self._taken.add(spelled)
         return True
 
@@ -127,7 +127,7 @@ def _listed(directory: int) -> frozenset[bytes] | None:
     names: set[bytes] = set()
     with os.scandir(directory) as entries:
         for entry in entries:
-            if len(names) >= _MOST_KEPT:
+            if len(names) >= _MAX_CACHED:
                 return None
             names.add(os.fsencode(entry.name))
     return frozenset(names)

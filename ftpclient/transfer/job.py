@@ -23,9 +23,9 @@ import msgspec
 from ftpclient.connection.connection import Connection
 from ftpclient.transfer.pool import Workers
 from ftpclient.transfer.report import Listener, Result, Summary
+from ftpclient.transfer.reported import Reported
 from ftpclient.transfer.selection import EVERYTHING, Selection
 from ftpclient.transfer.spool import Spool
-from ftpclient.transfer.told import Told
 from ftpwire import digests, holes, paths
 from ftpwire.errors import (
     AlreadyExists,
@@ -37,7 +37,7 @@ from ftpwire.errors import (
     NotNewer,
     QuotaExceeded,
 )
-from ftpwire.job_end import NO_ROOM, STAYS, JobEnd
+from ftpwire.job_end import NO_SPACE, STAYS, JobEnd
 from ftpwire.messages import InTrash, Overwrite
 from ftpwire.streams import ReadAhead
 
@@ -213,9 +213,9 @@ class Transfer:
         """The failure that ended the job, if any."""
         self.rest = ""
         """The text about the rest of a job that has ended; if empty, a default text."""
-        self.more_room = ""
+        self.space_hint = ""
         """A hint how to free space, if there is a way."""
-        self._told = Told()
+        self._reported = Reported()
         """The files that were reported, so that none is reported twice after a lost connection."""
         self._held: Spool[_Held] | None = None
         """Files that are done, but count only once all others are."""
@@ -246,8 +246,8 @@ class Transfer:
             self._held = None
         lost, self._lost = self._lost, {}
         for target, (source, size) in lost.items():
-            self._tell(Result(source, target, size, "failed", error=_NOT_REGAINED))
-        self._told.close()
+            self._report(Result(source, target, size, "failed", error=_NOT_REGAINED))
+        self._reported.close()
         self.summary.seconds = time.monotonic() - self._began
         if self._over is not None:  # even if some files were done before
             self.summary.exit_code = self._over.exit_code
@@ -265,7 +265,7 @@ class Transfer:
         if connection.operation is None:
             connection.operation = self.connection.operation
         self.connection = connection
-        self._told.look_back()
+        self._reported.look_back()
         self.moved = 0
 
     def go_on(self) -> None:
@@ -288,23 +288,23 @@ class Transfer:
             raise JobOver(str(self._over))
 
     def start_over(self) -> None:
-        """Begin from the start; files that are done count only after ``tell_held``."""
+        """Begin from the start; files that are done count only after ``report_held``."""
         self.summary = Summary()
         self._lost.clear()
-        self._told.close()
-        self._told = Told()
+        self._reported.close()
+        self._reported = Reported()
         if self._held is not None:
             self._held.close()
         self._held = Spool(_Held)
 
-    def tell_held(self) -> None:
+    def report_held(self) -> None:
         """Report all files that are done."""
         held, self._held = self._held, None
         if held is None:
             return
         try:
             for one in held:
-                self._tell(
+                self._report(
                     Result(one.source, one.target, one.size, "done", one.digest, remark=one.remark)
                 )
         finally:
@@ -362,14 +362,14 @@ class Transfer:
     def _end_stored(self, results: Sequence[Result]) -> None:
         if not results:
             return
-        if self._lost or self._held is not None or self._told.looks_back:
+        if self._lost or self._held is not None or self._reported.looks_back:
             for result in results:
                 self._end(result)
             return
         # a fast path when no file has to be looked up: it takes a quarter of the time
         self._job_end.stored()
         self.headway.all_done(results)
-        self._told.add_all(results)
+        self._reported.add_all(results)
         self.summary.add_stored(results)
         self.listener.all_stored(results)
 
@@ -386,7 +386,7 @@ class Transfer:
         over = self.ended_by(target, error, size, local=local)
         if over is None:
             return False
-        self._tell(Result(source, target, size, "failed", error=over))
+        self._report(Result(source, target, size, "failed", error=over))
         return True
 
     def ended_by(
@@ -400,8 +400,8 @@ class Transfer:
             return None
         assert isinstance(error, CommandError)
         rest = self._what_stays if self._held is None else "nothing was replaced"
-        if self.more_room and isinstance(error, NO_ROOM):
-            rest += f" ({self.more_room})"
+        if self.space_hint and isinstance(error, NO_SPACE):
+            rest += f" ({self.space_hint})"
         self._over = words_for_all(target, error, rest, local=local)
         return self._over
 
@@ -422,13 +422,13 @@ class Transfer:
             return
         if self._lost:
             self._lost.pop(target, None)
-        if self._told.was_before(source, target):
+        if self._reported.was_before(source, target):
             return
         if result.status == "done" and not result.unchanged:
             self._job_end.stored()
-        self._tell(result)
+        self._report(result)
 
-    def _tell(self, result: Result) -> None:
+    def _report(self, result: Result) -> None:
         if self._held is not None and result.status == "done":
             self.headway.reached(b"", self.moved)  # after a loss all files are sent again
             self._held.add(
@@ -437,7 +437,7 @@ class Transfer:
             return
         if result.status == "done":
             self.headway.done(result.target)
-        self._told.add(result.source, result.target)
+        self._reported.add(result.source, result.target)
         self.summary.add(result)
         self.listener.finished(result)
 

@@ -60,7 +60,7 @@ class Listing(Call):
     """
 
     streams = True
-    only_tells = True
+    reads_only = True
 
     def __init__(self, connection: Connection, request: List) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class _ListCall(Call):
     """
 
     streams = True
-    only_tells = True
+    reads_only = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -105,7 +105,7 @@ class Targets:
         self._trust = trust
         self._found: dict[bytes, Named | OSError | CommandError] = {}
 
-    def look(self, place: bytes, *, exact: bool) -> None:
+    def look(self, path: bytes, *, exact: bool) -> None:
         """Record what exists at a target.
 
         Args:
@@ -113,13 +113,13 @@ class Targets:
                 a server: then a link there is replaced, and a FIFO or device is refused.
         """
         try:
-            self._found[place] = look(place, trust=self._trust) if exact else _look_at(place)
+            self._found[path] = look(path, trust=self._trust) if exact else _look_at(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, CommandError) as error:
-            self._found[place] = error
+            self._found[path] = error
 
-    def at(self, place: bytes, kind: FileType) -> Named | None:
+    def at(self, path: bytes, kind: FileType) -> Named | None:
         """Return what existed at a target, or None.
 
         Args:
@@ -128,7 +128,7 @@ class Targets:
         Raises:
             OSError, CommandError: It can't be written there.
         """
-        found = self._found.get(place)
+        found = self._found.get(path)
         if isinstance(found, Named):
             _refuse(found, kind)
             return found
@@ -137,12 +137,12 @@ class Targets:
         return None
 
 
-def _look_at(place: bytes) -> Named:
+def _look_at(path: bytes) -> Named:
     """Return what exists at a path itself. Raises NotRegular for a FIFO or a device."""
-    found = Named(place, os.lstat(place))
+    found = Named(path, os.lstat(path))
     if found.is_node:
         raise NotRegular(
-            f"{paths.show(place)}: a FIFO or device: name it explicitly to write into it"
+            f"{paths.show(path)}: a FIFO or device: name it explicitly to write into it"
         )
     return found
 
@@ -226,7 +226,7 @@ def _check_owner(path: bytes, link: bytes, info: os.stat_result, directory: byte
     )
 
 
-def place_of(named: Named) -> tuple[bytes, bytes]:
+def directory_and_name(named: Named) -> tuple[bytes, bytes]:
     """Return the directory and the name of the file that a link leads to.
 
     The caller has to check, after opening the directory, that the name still means this file:

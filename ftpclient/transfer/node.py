@@ -88,14 +88,14 @@ class Node:
             try:
                 count = os.write(self._fd, data)
             except BlockingIOError:
-                self._wait_for_room()
+                self._wait_until_writable()
                 check()
                 continue
             self.hasher.update(data[:count])
             self.written += count
             data = data[count:]
 
-    def _wait_for_room(self) -> None:
+    def _wait_until_writable(self) -> None:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.poll(_LOOK_SECONDS * 1000)
@@ -129,7 +129,7 @@ class _NodeCall(StreamCall):
 
     def __init__(self, connection: Connection, node: Node, advanced: Callable[[int], None]) -> None:
         super().__init__()
-        self.asked_offset = node.written
+        self.requested_offset = node.written
         self.failure: OSError | CommandError | None = None
         self._connection = connection
         self._node = node

@@ -151,10 +151,10 @@ def looking_there(connection: Connection, root: RemotePath, *, follow: bool) -> 
             return error
 
     def look(names: Sequence[bytes]) -> Iterator[CommandError | None]:
-        asked = dict.fromkeys(path for name in names for path in (*_above(name), name))
-        connection.ask_ahead(*(Stat(paths.child(root, path), follow) for path in asked))
+        looked_up = dict.fromkeys(path for name in names for path in (*_above(name), name))
+        connection.ask_ahead(*(Stat(paths.child(root, path), follow) for path in looked_up))
         try:
-            found = {path: at(path) for path in asked}
+            found = {path: at(path) for path in looked_up}
         finally:
             connection.forget_ahead()
         for name in names:

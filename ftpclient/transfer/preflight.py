@@ -19,15 +19,15 @@ from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.selection import Walk, with_ignore_file
 from ftpwire import paths
 from ftpwire.errors import BYTES, CommandError, DiskFull, QuotaExceeded
-from ftpwire.messages import Entry, List, Overwrite, Room, Space
+from ftpwire.messages import Entry, List, Overwrite, Space, SpaceInfo
 from ftpwire.paths import Parts, RemotePath
 from ftpwire.units import human, needed_and_free
 
-Placed = tuple[bytes, RemotePath]
+SourceAndTarget = tuple[bytes, RemotePath]
 """A local source, and its future remote path."""
 
 
-def check(room: Room, needed: int, undone: str) -> None:
+def check(space: SpaceInfo, needed: int, undone: str) -> None:
     """Refuse a job that does not fit on the server.
 
     Args:
@@ -38,17 +38,17 @@ def check(room: Room, needed: int, undone: str) -> None:
         QuotaExceeded: The account has less quota left.
         DiskFull: The server's disk has less free space.
     """
-    held = room.held  # bytes of interrupted uploads: resuming these needs no additional space
-    of_quota = "" if room.total is None else f" of a quota of {human(room.total)}"
-    if room.free is not None and needed > room.free + held:
+    held = space.held  # bytes of interrupted uploads: resuming these needs no additional space
+    of_quota = "" if space.total is None else f" of a quota of {human(space.total)}"
+    if space.free is not None and needed > space.free + held:
         raise QuotaExceeded(
-            _words(needed, room.free + held, f"free{of_quota}", undone),
+            _words(needed, space.free + held, f"free{of_quota}", undone),
             needed=needed,
-            free=room.free + held,
+            free=space.free + held,
             what=BYTES,
         )
-    if room.disk_free is not None and needed > room.disk_free + held:
-        raise DiskFull(_words(needed, room.disk_free + held, "free on the server's disk", undone))
+    if space.disk_free is not None and needed > space.disk_free + held:
+        raise DiskFull(_words(needed, space.disk_free + held, "free on the server's disk", undone))
 
 
 def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
 
 
 def check_put(
-    connection: Connection, placed: Sequence[Placed], options: Options, *, atomic: bool
+    connection: Connection, pairs: Sequence[SourceAndTarget], options: Options, *, atomic: bool
 ) -> None:
     """Refuse an upload that can't fit.
 
@@ -95,18 +95,18 @@ def check_put(
     Raises:
         QuotaExceeded, DiskFull
     """
-    room = connection.ask(Space())
-    _, size = measure([source for source, _ in placed], options)
+    space = connection.ask(Space())
+    _, size = measure([source for source, _ in pairs], options)
     try:
-        check(room, size, "nothing was sent")
+        check(space, size, "nothing was sent")
     except (QuotaExceeded, DiskFull):
         if atomic:
             raise
     else:
         return
     # it would not fit if all files were new: only now look at what exists
-    there = sum(_there(connection, source, target, options) for source, target in placed)
-    check(room, size - there, "nothing was sent")
+    there = sum(_there(connection, source, target, options) for source, target in pairs)
+    check(space, size - there, "nothing was sent")
 
 
 def _there(connection: Connection, source: bytes, target: RemotePath, options: Options) -> int:
@@ -115,23 +115,23 @@ def _there(connection: Connection, source: bytes, target: RemotePath, options: O
     if entry is None:
         return 0
     if entry.type != "dir":
-        return _spared(source, entry, options, follow=not options.links)
+        return _present(source, entry, options, follow=not options.links)
     if not options.recursive:
         return 0
-    spared = 0
+    present = 0
     walk = Walk(options.selection.filter(connection.check))
     try:
         for page in list_pages(connection, List(target, recursive=True)):
             directory = paths.child(RemotePath(source), page.directory or b".")
             for one in walk.selected(page.directory, page.entries):
                 below = paths.child(directory, one.path)
-                spared += _spared(below, one, options, follow=options.copy_links)
+                present += _present(below, one, options, follow=options.copy_links)
     except CommandError:
         return measure([source], options)[1]  # unknown: let the server decide
-    return spared
+    return present
 
 
-def _spared(source: bytes, there: Entry, options: Options, *, follow: bool) -> int:
+def _present(source: bytes, there: Entry, options: Options, *, follow: bool) -> int:
     """Return how many bytes of a file need no space, because it replaces an existing one."""
     try:
         info = os.stat(source, follow_symlinks=follow)
@@ -148,31 +148,31 @@ def _kept_or_replaced(overwrite: Overwrite, new: int, old: int) -> int:
     return new if overwrite == "never" else max(new, old)
 
 
-def check_get(target: bytes, needed: int, spared: Callable[[], int], undone: str) -> None:
+def check_get(target: bytes, needed: int, present: Callable[[], int], undone: str) -> None:
     """Refuse a download that does not fit on the local disk.
 
     Args:
         target: The target path, which need not exist yet.
         needed: The size of the download in bytes, if all of it were new.
-        spared: Returns how many bytes of it are here already; called only if it matters.
+        present: Returns how many bytes of it are here already; called only if it matters.
         undone: As in `check`.
 
     Raises:
         DiskFull
     """
-    place = os.path.abspath(target)
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
+    existing = os.path.abspath(target)
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
     try:
-        disk = os.statvfs(place)
+        disk = os.statvfs(existing)
     except OSError:
         return  # the transfer itself reports it
     free = disk.f_bavail * disk.f_frsize
     if not disk.f_blocks or needed <= free:  # no blocks: the file system doesn't know its size
         return
-    needed -= spared()
+    needed -= present()
     if needed > free:
-        raise DiskFull(_words(needed, free, f"free in {paths.show(place)}", undone))
+        raise DiskFull(_words(needed, free, f"free in {paths.show(existing)}", undone))
 
 
 def here_of(directory: bytes, parts: Parts) -> int:

@@ -154,7 +154,7 @@ class FileRuns:
             ConnectionLost, Interrupted
         """
         if self._may_collect and isinstance(request, MakeDir) and request.parents and request.fill:
-            self._make_room(request.path)
+            self._flush_if_full(request.path)
             self._begin(_Directory(request.path, call, request), request.mode)
         elif (
             self._may_collect
@@ -164,7 +164,7 @@ class FileRuns:
             and not request.exact
             and request.setgid is None
         ):
-            self._make_room(request.path)
+            self._flush_if_full(request.path)
             self._finished.append(Finished(request.path, request.mode, request.mtime_ns))
             self._ends.append(_Directory(request.path, call, request))
             self._closed.add(request.path)
@@ -173,7 +173,7 @@ class FileRuns:
             self.flush()
             self._connection.submit(call, request)
 
-    def _make_room(self, path: bytes) -> None:
+    def _flush_if_full(self, path: bytes) -> None:
         self._connection.check()  # many directories may be collected before anything is sent
         if not self._budget.fits(1, len(path)):
             self.flush()

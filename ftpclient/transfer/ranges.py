@@ -94,8 +94,8 @@ def fetch_range(
     """
     call = _RangeCall(offset, length)
     knows = PIECES in connection.server.features
-    told_length = length if knows else None
-    connection.submit(call, Get(path, offset, None, told_length, in_trash=in_trash))
+    expected_size = length if knows else None
+    connection.submit(call, Get(path, offset, None, expected_size, in_trash=in_trash))
     while not call.done and not call.is_full:
         connection.pump()
     if call.is_full and not call.done:

@@ -92,15 +92,15 @@ class Rehearsal(Transfer):
     ) -> None:
         """Report a step that would be done, or, if ``same``, a file that would stay unchanged."""
         step = PlannedStep(action or self.verb, source, type, size, why)
-        self._tell(Result(source, target, size, "planned", unchanged=same, step=step))
+        self._report(Result(source, target, size, "planned", unchanged=same, step=step))
 
-    def _tell(self, result: Result) -> None:
+    def _report(self, result: Result) -> None:
         if result.step is None:
             step = PlannedStep(self.verb, result.source or result.target, size=result.size)
             result = structs.replace(result, step=step)
-        if self._told.was_before(result.source, result.target):
+        if self._reported.was_before(result.source, result.target):
             return
-        self._told.add(result.source, result.target)
+        self._reported.add(result.source, result.target)
         if result.status != "planned":
             self.summary.add(result)
         elif result.step is not None and result.step.action == self.verb:
@@ -201,7 +201,7 @@ class UploadRehearsal(Rehearsal, Upload):
             pass  # nothing exists there
         if count:
             step = PlannedStep("remove", target, "dir", size, count=count + 1)
-            self._tell(Result(b"", target, size, "planned", step=step))
+            self._report(Result(b"", target, size, "planned", step=step))
 
     def _is_known(self, target: RemotePath) -> bool:
         """Return whether a path is in the tree that was listed."""
@@ -411,8 +411,8 @@ def _check_writable(path: bytes) -> None:
 
     If it does not exist, the nearest existing one above it is checked.
     """
-    place = os.path.abspath(path)
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        raise Forbidden(f"{paths.show(place)}: permission denied")
+    existing = os.path.abspath(path)
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    if not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        raise Forbidden(f"{paths.show(existing)}: permission denied")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from ftpclient.connection.connection import Connection
-from ftpclient.connection.protocol import Asked, Call
+from ftpclient.connection.protocol import Call, UnaryCall
 from ftpclient.transfer.listing import find
 from ftpclient.transfer.placing import unlink
 from ftpwire import beneath, paths
@@ -193,9 +193,9 @@ def remove_fetched(connection: Connection, fetched: list[Fetched], failed: Faile
         connection.submit(_Removal(one.path, failed), request)
 
 
-def _look(connection: Connection, path: RemotePath, *, follow: bool = False) -> Asked[Found]:
+def _look(connection: Connection, path: RemotePath, *, follow: bool = False) -> UnaryCall[Found]:
     """Request the entry at a path."""
-    look = Asked[Found]()
+    look = UnaryCall[Found]()
     connection.submit(look, Stat(path, follow=follow, digest=True))
     return look
 

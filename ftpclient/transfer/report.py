@@ -17,7 +17,7 @@ from ftpwire.messages import FileType, Removed
 INPUT_LOST = "nothing was stored, because the input can't be read again"
 """Why an upload from a pipe or an iterator is not retried after a lost connection."""
 
-FAILURES_KEPT = 100
+MAX_FAILURES = 100
 """Maximum number of failed results that a summary keeps."""
 
 Status = Literal["done", "skipped", "failed", "planned"]
@@ -110,7 +110,7 @@ class Summary(msgspec.Struct):
         unchanged: How many of the ``done`` files were there already.
         size: The number of bytes that were sent.
         first_error: The error of the first file that failed.
-        failures: The first `FAILURES_KEPT` failed results; ``failed`` counts all.
+        failures: The first `MAX_FAILURES` failed results; ``failed`` counts all.
     """
 
     done: int = 0
@@ -147,7 +147,7 @@ class Summary(msgspec.Struct):
             code = result.error.exit_code
             if self.first_error is None:
                 self.first_error = result.error
-            if len(self.failures) < FAILURES_KEPT:
+            if len(self.failures) < MAX_FAILURES:
                 self.failures.append(result)
             if self.failed == 1 and not self.done:
                 self.exit_code = code
@@ -212,13 +212,13 @@ class Listener:
 
 
 class Forwarding(Listener):
-    """Forwards all calls to another listener by ``tell``, which a subclass may override."""
+    """Forwards all calls to another listener by ``notify``, which a subclass may override."""
 
     def __init__(self, listener: Listener) -> None:
         self.wants_totals = listener.wants_totals
         self._listener = listener
 
-    def tell(self, what: Callable[..., None], *args: Any) -> None:
+    def notify(self, what: Callable[..., None], *args: Any) -> None:
         """Call a method of the listener."""
         what(*args)
 
@@ -227,31 +227,31 @@ class Forwarding(Listener):
         return self._listener.enough
 
     def totals(self, files: int, size: int) -> None:
-        self.tell(self._listener.totals, files, size)
+        self.notify(self._listener.totals, files, size)
 
     def started(self, name: bytes, size: int | None) -> None:
-        self.tell(self._listener.started, name, size)
+        self.notify(self._listener.started, name, size)
 
     def advanced(self, count: int) -> None:
-        self.tell(self._listener.advanced, count)
+        self.notify(self._listener.advanced, count)
 
     def finished(self, result: Result) -> None:
-        self.tell(self._listener.finished, result)
+        self.notify(self._listener.finished, result)
 
     def found(self, finding: Finding) -> None:
-        self.tell(self._listener.found, finding)
+        self.notify(self._listener.found, finding)
 
     def remark(self, text: str) -> None:
-        self.tell(self._listener.remark, text)
+        self.notify(self._listener.remark, text)
 
     def lost(self, error: FtpError) -> None:
-        self.tell(self._listener.lost, error)
+        self.notify(self._listener.lost, error)
 
     def waiting(self, lost: float, left: float) -> None:
-        self.tell(self._listener.waiting, lost, left)
+        self.notify(self._listener.waiting, lost, left)
 
     def regained(self) -> None:
-        self.tell(self._listener.regained)
+        self.notify(self._listener.regained)
 
 
 class One(Forwarding):

@@ -19,7 +19,7 @@ from msgspec import structs
 from ftpclient.connection import log
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import TimeOver, jittered, wait_for
-from ftpclient.connection.protocol import Asked, NoRoom, outcome_unknown
+from ftpclient.connection.protocol import TooManyTransfers, UnaryCall, outcome_unknown
 from ftpclient.transfer.job import NOT_REST, RESUME_FROM, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
@@ -53,7 +53,7 @@ _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 30.0
 _LONGEST_WAIT_FOR_EVER = 40.0
 """The same for a client that never gives up: at most a minute, because waits vary by a half."""
-_LONGEST_ASKED = 600
+_MAX_RETRY_AFTER = 600
 """Maximum seconds that a server can ask the client to wait before a retry."""
 _SHOWN_EVERY = 1.0
 """Seconds between two calls of a listener during a wait."""
@@ -108,7 +108,7 @@ class Patience:
         Args:
             retry_after: Seconds to wait before a retry, as requested by the server.
         """
-        self._at_least = min(max(0, retry_after or 0), _LONGEST_ASKED)
+        self._at_least = min(max(0, retry_after or 0), _MAX_RETRY_AFTER)
         now = self._clock()
         if self._since is None:
             self._since = now
@@ -217,7 +217,8 @@ class Run:
                 summary = self._transfer.finish()
             except ConnectionLost as error:
                 self._transfer.stop_workers()
-                if isinstance(error, NoRoom):  # too many sessions: continue with fewer connections
+                # too many sessions: continue with fewer connections
+                if isinstance(error, TooManyTransfers):
                     self._count = max(1, self._count // 2)
                 self._furthest = max(self._furthest, self._transfer.moved)
                 if self._spent():
@@ -315,7 +316,7 @@ class Run:
         return made
 
 
-def asked(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
+def query(client: TransferClient, listener: Listener, ask: Callable[[], _Answer]) -> _Answer:
     """Return the result of ``ask``, which only sends queries; repeat it after a lost connection.
 
     For queries before a transfer begins. The client must have been connected before.
@@ -375,7 +376,7 @@ def all_changed(
     client: TransferClient,
     listener: Listener,
     requests: Iterable[tuple[_Key, _Change]],
-    ended: Callable[[_Key, Asked[Any]], None],
+    ended: Callable[[_Key, UnaryCall[Any]], None],
 ) -> None:
     """Request many changes without waiting for each reply, each done once; see `changed`.
 
@@ -392,7 +393,7 @@ def all_changed(
     patience: Patience | None = None
     todo = iter(requests)
     unsent: deque[tuple[_Key, _Change]] = deque()
-    waiting: deque[tuple[_Key, _Change, Asked[Any]]] = deque()
+    waiting: deque[tuple[_Key, _Change, UnaryCall[Any]]] = deque()
     heard = 0
 
     def end_first() -> None:
@@ -413,7 +414,7 @@ def all_changed(
                 if repeats and operation is not None:
                     request = operation.numbered(request)
                 unsent.append((key, request))
-            call = Asked[Any]()
+            call = UnaryCall[Any]()
             connection.submit(call, unsent[0][1])
             waiting.append((*unsent.popleft(), call))
             while waiting and waiting[0][2].done:

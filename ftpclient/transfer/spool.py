@@ -46,7 +46,7 @@ class SpoolFull(FtpError):
     exit_code = DiskFull.exit_code
 
 
-def check_room() -> None:
+def check_space() -> None:
     """Check that temporary files may grow. Raises SpoolFull if less than 10% is free."""
     import tempfile  # here and below: most commands need no temporary file
 
@@ -83,7 +83,7 @@ def held(items: Iterable[_Item], size_of: Callable[[_Item], int], advice: str) -
 
 
 @contextmanager
-def telling_full() -> Iterator[None]:
+def reporting_full() -> Iterator[None]:
     """Raise SpoolFull if a temporary table has no space left."""
     import sqlite3  # most commands need none
 
@@ -127,9 +127,9 @@ class TemporaryTable:
         self._rows += len(rows)
         if self._rows >= self._looked_at + _LOOK_EACH_ROWS:
             self._looked_at = self._rows
-            check_room()
+            check_space()
         places = ", ".join("?" * len(rows[0]))
-        with telling_full():
+        with reporting_full():
             self._connection.executemany(f"INSERT OR REPLACE INTO item VALUES ({places})", rows)
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class Table(Generic[_Item]):
         """Remove and return the item with a name; None if there is none."""
         found = self._few.pop(name, None)
         if self._stored is not None:
-            with telling_full():
+            with reporting_full():
                 row = self._stored.run(
                     "DELETE FROM item WHERE name = ? RETURNING item", (name,)
                 ).fetchone()
@@ -248,7 +248,7 @@ class Spool(Generic[_Item]):
         if self._size >= self._looked_at + _LOOK_EACH:
             self._looked_at = self._size
             if self._size > self._in_memory:
-                check_room()
+                check_space()
         try:
             self._file.seek(0, os.SEEK_END)  # an iterator may have moved the position
             self._file.write(len(data).to_bytes(4, "big") + data)
@@ -317,7 +317,7 @@ def sort(
 
 
 def _stored(run: list[_Item], kind: type[_Item]) -> Spool[list[_Item]]:
-    check_room()
+    check_space()
     spool = Spool[list[_Item]](list[kind], in_memory=1)  # type: ignore[valid-type]  # one of many
     for at in range(0, len(run), _CHUNK):
         spool.add(run[at : at + _CHUNK])

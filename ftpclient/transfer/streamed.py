@@ -20,7 +20,7 @@ class _Streamed(Call, Generic[R]):
     """A list being received."""
 
     streams = True
-    only_tells = True
+    reads_only = True
 
     def __init__(self, checked: Callable[[R], R]) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class Version:
         return self.operation.name, self.item.name
 
     @property
-    def place(self) -> RemotePath:
+    def inner_path(self) -> RemotePath:
         """The path below that entry: ``/`` is the entry itself, else it is inside a tree."""
         within = self.item.within
         below = self.item.path[len(within.rstrip(b"/")) :] if within is not None else b""

@@ -438,7 +438,7 @@ class TreeDownload:
             if not refused:
                 mode = entry.mode if parts or self._made_root else None
                 if self._tree.finish_dir(parts, mode, entry.mtime_ns):
-                    self._download.tell_withheld(b"/".join(parts))
+                    self._download.report_withheld(b"/".join(parts))
                 if self._download.goes:
                     self._note_emptied(parts)
         except Cancelled:

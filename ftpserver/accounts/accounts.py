@@ -149,7 +149,7 @@ class Accounts:
     def _directory(self, name: str, home: Path | None) -> Path:
         return self.root / name if home is None else home.absolute()
 
-    def sharing(self, home: Path) -> list[str]:
+    def accounts_with_home(self, home: Path) -> list[str]:
         """Return the accounts whose homes are inside a directory, or contain it."""
         real = home.resolve()
         theirs = [(one.name, one.home.resolve()) for one in self]

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 
 from ftpserver.accounts.bans import Bans, duration
 from ftpserver.accounts.penalties import Offence, Penalties
-from ftpserver.accounts.startups import Spared, TurnedAway, UnauthenticatedConnections
+from ftpserver.accounts.startups import KnownNetworks, RefusedConnection, UnauthenticatedConnections
 from ftpserver.net.addresses import LOCAL, is_in, network_of, source_of
 from ftpserver.settings.table import Settings
 
@@ -31,7 +31,7 @@ class Admission:
         self.unauthenticated = UnauthenticatedConnections(settings.max_startups)
         self.penalties = Penalties()
         self._bans = bans
-        self._known = Spared()
+        self._known = KnownNetworks()
 
     def admit(self, connection: Hashable, host: str) -> bool:
         """Return True if a connection is accepted. Called before it costs a thread.
@@ -50,7 +50,7 @@ class Admission:
             return False
         return self.unauthenticated.take(connection, host, known=known, trusted=trusted)
 
-    def turned_away(self, host: str) -> TurnedAway | None:
+    def turned_away(self, host: str) -> RefusedConnection | None:
         """Return why a connection from there would be refused now; None if it wouldn't be.
 
         A banned address is still allowed one connection, which is shown the reason: see `ban_of`.
@@ -58,14 +58,16 @@ class Admission:
         known, trusted = host in self._known, self.is_trusted(host)
         left = 0.0 if known or trusted else self.penalties.left(host)
         if left:
-            return TurnedAway(
+            return RefusedConnection(
                 "penalty",
                 f"connections from {source_of(host)} are refused for another "
                 f"{duration(math.ceil(left))}: too many ended without a log-in",
             )
-        if self.unauthenticated.has_room(host, known=known, trusted=trusted):
+        if self.unauthenticated.has_capacity(host, known=known, trusted=trusted):
             return None
-        return TurnedAway("connections", self.crowd(host) or "too many clients have not logged in")
+        return RefusedConnection(
+            "connections", self.crowd(host) or "too many clients have not logged in"
+        )
 
     def crowd(self, host: str) -> str | None:
         """Describe a network that has used up its share of unauthenticated connections, or None."""

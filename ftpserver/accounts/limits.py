@@ -81,10 +81,10 @@ class Limits(Admission, SessionLimits):
         """Remember an address that another process has banned."""
         self._bans.hear(network, until)
 
-    def tell_bans(self, tell: Callable[[str, int], None]) -> None:
+    def report_bans(self, report: Callable[[str, int], None]) -> None:
         """Set the function to call with each ban that this process makes or finds: an address, and
         the end of the ban."""
-        self._bans.on_heard = tell
+        self._bans.on_heard = report
 
     # logging in --------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Penalties:
         with self._lock:
             now = self._clock()
             if source not in self._until and len(self._until) >= MAX_SOURCES:
-                self._make_room(now)
+                self._forget_some(now)
             until = max(now, self._until.get(source, now)) + SECONDS[offence]
             self._until[source] = until = min(until, now + LONGEST)
             if until - now >= ENFORCED_FROM:
@@ -103,7 +103,7 @@ class Penalties:
         self._enforced.discard(source)
         return False
 
-    def _make_room(self, now: float) -> None:
+    def _forget_some(self, now: float) -> None:
         """Forget what has ended, and a tenth of the rest if that isn't enough."""
         self._forget_past(now)
         if len(self._until) >= MAX_SOURCES:

@@ -26,7 +26,7 @@ from ftpserver.accounts.invitations import CLOSED, Invitation, Invitations, take
 from ftpserver.accounts.passwords import check_new_password
 from ftpserver.clock import RUN
 from ftpserver.database import reading
-from ftpserver.interfaces import apart, asked, told
+from ftpserver.interfaces import namespaced, notification, request
 from ftpserver.net.addresses import network_of
 from ftpserver.schema import account
 from ftpserver.schema import invitation as invitation_table
@@ -137,28 +137,28 @@ class Registration:
 
     def warn(self) -> None:
         """Log a warning for each disk that can't hold what quotas promise."""
-        for one in overpromised(self._engine, self._root, self.default_quota):
+        for one in overcommitted(self._engine, self._root, self.default_quota):
             logger.warning("%s", one)
 
 
-@apart
+@namespaced
 class Throttling(Protocol):
     """The limit for tries to register."""
 
-    @asked
+    @request
     def take(self, host: str) -> None:
         """Count a try from there. Raises Busy if there were too many."""
 
 
-@apart
+@namespaced
 class Probing(Protocol):
     """The limit for failed tries with each valid invitation."""
 
-    @asked
+    @request
     def take(self, invitation_id: str) -> None:
         """Count a try. Raises Busy if too many failed."""
 
-    @told
+    @notification
     def give_back(self, invitation_id: str) -> None:
         """Don't count a try, as it has made an account."""
 
@@ -270,43 +270,43 @@ class _Bucket:
 
 
 @dataclass(frozen=True)
-class Overpromised:
+class Overcommitted:
     """A disk with less free space than the accounts and invitations on it were promised.
 
     Attributes:
-        place: A directory on the disk.
+        directory: A directory on the disk.
         promised: Bytes that quotas still allow.
         free: Bytes of free space.
     """
 
-    place: Path
+    directory: Path
     promised: int
     free: int
 
     def __str__(self) -> str:
         return (
-            f"{self.place}: quotas promise another {human(self.promised)}, "
+            f"{self.directory}: quotas promise another {human(self.promised)}, "
             f"but the disk has only {human(self.free)} free"
         )
 
 
-def overpromised(engine: Engine, root: Path, default_quota: int | None) -> list[Overpromised]:
+def overcommitted(engine: Engine, root: Path, default_quota: int | None) -> list[Overcommitted]:
     """Find the disks that can't hold all quotas on them. Accounts without a quota don't count."""
     promises: defaultdict[int, int] = defaultdict(int)
-    places: dict[int, Path] = {}
-    for place, promised in _promises(engine, root, default_quota):
+    directories: dict[int, Path] = {}
+    for directory, promised in _promises(engine, root, default_quota):
         try:
-            device = os.stat(place).st_dev
+            device = os.stat(directory).st_dev
         except OSError:
             continue  # a home that can't be reached can't grow either
         promises[device] += promised
-        places.setdefault(device, place)
+        directories.setdefault(device, directory)
     found = []
     for device, promised in promises.items():
-        disk = os.statvfs(places[device])
+        disk = os.statvfs(directories[device])
         free = disk.f_bavail * disk.f_frsize
         if promised > free:
-            found.append(Overpromised(places[device], promised, free))
+            found.append(Overcommitted(directories[device], promised, free))
     return found
 
 

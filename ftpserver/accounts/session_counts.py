@@ -11,18 +11,18 @@ import secrets
 import threading
 from typing import Protocol
 
-from ftpserver.interfaces import apart, asked, told
+from ftpserver.interfaces import namespaced, notification, request
 from ftpwire.errors import TooMany
 
 MOST = 100
 """The cap for an account without a limit, so that it can't use up all descriptors."""
 
 
-@apart
+@namespaced
 class SessionCounting(Protocol):
     """The counter of the sessions of all accounts."""
 
-    @asked
+    @request
     def enter(self, account_id: int, name: str, *, capped: bool) -> str:
         """Count one more session, and return a token for `leave`. Raises TooMany.
 
@@ -31,7 +31,7 @@ class SessionCounting(Protocol):
             capped: True to refuse it if there are `MOST` already.
         """
 
-    @told
+    @notification
     def leave(self, token: str) -> None:
         """Count one session less. Can be called twice."""
 

@@ -155,9 +155,9 @@ class SessionLimits:
         """Count a running transfer, and return its token: see `TransferCounting`."""
         return self._transfers.begin(account.id, account.name, give_way)
 
-    def tell_idle(self, transfer: str, idle: bool) -> None:
+    def report_idle(self, transfer: str, idle: bool) -> None:
         """Report whether a running transfer has moved no bytes for a while."""
-        self._transfers.tell_idle(transfer, idle)
+        self._transfers.report_idle(transfer, idle)
 
     def end_transfer(self, transfer: str) -> None:
         """Count a transfer as ended. Can be called twice."""

@@ -28,11 +28,11 @@ _Connections = dict[str, dict[Hashable, float]]
 _NONE: dict[Hashable, float] = {}
 _START_SECONDS = 1.0
 """Seconds after which a process counts as started, if its first reply isn't reported before."""
-_SPARED_SECONDS = 3600.0
-_MAX_SPARED = 4096
+_KNOWN_SECONDS = 3600.0
+_MAX_KNOWN = 4096
 
 
-class TurnedAway(msgspec.Struct, frozen=True):
+class RefusedConnection(msgspec.Struct, frozen=True):
     """The reason why connections from an address are refused.
 
     Attributes:
@@ -95,8 +95,8 @@ class UnauthenticatedConnections:
         network = network_of(host)
         with self._lock:
             now = self._clock()
-            has_room, dropped = self._room(network, now, known=known, trusted=trusted)
-            if not has_room:
+            has_capacity, dropped = self._capacity(network, now, known=known, trusted=trusted)
+            if not has_capacity:
                 return False
             if dropped is not None:
                 self._forget(dropped)
@@ -108,17 +108,17 @@ class UnauthenticatedConnections:
             self.on_dropped(dropped)
         return True
 
-    def has_room(self, host: str, *, known: bool, trusted: bool = False) -> bool:
+    def has_capacity(self, host: str, *, known: bool, trusted: bool = False) -> bool:
         """Return True if `take` would count a new one, without doing so."""
         with self._lock:
-            return self._room(network_of(host), self._clock(), known=known, trusted=trusted)[0]
+            return self._capacity(network_of(host), self._clock(), known=known, trusted=trusted)[0]
 
     def share(self, trusted: bool) -> int:
         """Return how many connections a network may have."""
         full = self.limits.full
         return full if trusted else -(-full // SHARE)
 
-    def _room(
+    def _capacity(
         self, network: str, now: float, *, known: bool, trusted: bool
     ) -> tuple[bool, Hashable | None]:
         """Return whether another one is allowed, and the connection to drop for it, if any.
@@ -310,7 +310,7 @@ def _drop_from(
     return True
 
 
-class Spared:
+class KnownNetworks:
     """Networks from which a user has logged in lately. ``_lock`` guards ``_until``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -321,9 +321,9 @@ class Spared:
     def add(self, host: str) -> None:
         with self._lock:
             network = network_of(host)
-            self._until[network] = self._clock() + _SPARED_SECONDS
+            self._until[network] = self._clock() + _KNOWN_SECONDS
             self._until.move_to_end(network)
-            if len(self._until) > _MAX_SPARED:
+            if len(self._until) > _MAX_KNOWN:
                 self._until.popitem(last=False)
 
     def __contains__(self, host: str) -> bool:

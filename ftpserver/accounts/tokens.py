@@ -202,8 +202,10 @@ def _within(
     connection: Connection, account: Account, parent: str, expires: int | None, now: int
 ) -> int | None:
     """Return when a token that is made with another one expires. Raises Forbidden."""
-    asked = select(token.c.expires).where(token.c.id == parent, token.c.account_id == account.id)
-    row = connection.execute(asked).first()
+    statement = select(token.c.expires).where(
+        token.c.id == parent, token.c.account_id == account.id
+    )
+    row = connection.execute(statement).first()
     if row is None or (row.expires is not None and row.expires <= now):
         raise Forbidden(NO_MORE)
     ends = [one for one in (row.expires, expires) if one is not None]

@@ -27,7 +27,7 @@ class TransferCounting(Protocol):
                 another one needs its slot.
         """
 
-    def tell_idle(self, token: str, idle: bool) -> None:
+    def report_idle(self, token: str, idle: bool) -> None:
         """Report whether a transfer has moved no bytes for a while: such a one can be ended."""
 
     def leave(self, token: str) -> None:
@@ -78,7 +78,7 @@ class TransferCounts(Counts):
             end(token)
         return added
 
-    def tell_idle(self, token: str, idle: bool) -> None:
+    def report_idle(self, token: str, idle: bool) -> None:
         """Report whether a transfer has moved no bytes for a while."""
         with self._lock:
             if not idle:

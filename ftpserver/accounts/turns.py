@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from ftpserver.interfaces import apart, asked, told
+from ftpserver.interfaces import namespaced, notification, request
 from ftpserver.net.addresses import network_of
 from ftpwire.errors import Busy
 
@@ -50,7 +50,7 @@ class Queueing(Protocol):
         """
 
 
-@apart
+@namespaced
 class Changing(Protocol):
     """The record of password changes in progress."""
 
@@ -67,11 +67,11 @@ class Changing(Protocol):
         finally:
             self.end(account_id)
 
-    @asked
+    @request
     def begin(self, account_id: int, name: str) -> None:
         """Begin the change of an account's password. Raises Busy if another one is in progress."""
 
-    @told
+    @notification
     def end(self, account_id: int) -> None:
         """End the change of an account's password."""
 

@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.limits import Limits
-from ftpserver.accounts.startups import TurnedAway
+from ftpserver.accounts.startups import RefusedConnection
 from ftpserver.net.addresses import LOCAL
 from ftpserver.settings.table import Settings
 from ftpserver.storage.batch import Uploads
@@ -107,7 +107,7 @@ _ADVICE = {
 """For each value of `Verdict.decided_by`: how to change that decision."""
 
 
-_DEEDS = {
+_VERBS = {
     Action.SEE: "look at",
     Action.LIST: "list",
     Action.READ: "read",
@@ -154,20 +154,20 @@ def _check_rights(account: Account, request: Message) -> None:
     except Forbidden as error:
         if error.rule != Rule((), Rights.NONE).text or error.path is None:
             raise
-        deed = next(
-            _DEEDS[need.action]
+        verb = next(
+            _VERBS[need.action]
             for need in needs.NEEDS[type(request)]
             if not rights.allows(need.action, paths.split(getattr(request, need.field)))
         )
         shown = paths.show(error.path)
-        text = f"{account.name} may not {deed} {shown} (rule: {error.rule})"
+        text = f"{account.name} may not {verb} {shown} (rule: {error.rule})"
         raise error.with_text(text) from None
 
 
 class _NotTaken(CommandError):
     """No connection from the address is accepted. ``by``: see `Verdict.decided_by`."""
 
-    def __init__(self, refused: TurnedAway) -> None:
+    def __init__(self, refused: RefusedConnection) -> None:
         super().__init__(refused.reason)
         self.by = refused.by
 
@@ -184,7 +184,7 @@ class Running:
         is_there: True if a server runs, and these facts are its answer.
     """
 
-    turned_away: TurnedAway | None = None
+    turned_away: RefusedConnection | None = None
     too_many: str | None = None
     note: str | None = None
     banned: str | None = None
@@ -225,7 +225,7 @@ def log_in(
     return verdict if verdict.reason == running.note else replace(verdict, note=running.note)
 
 
-class Asking:
+class Explainer:
     """Explains what one account may do with its files, by the present contents of its home.
 
     Args:
@@ -251,11 +251,11 @@ class Asking:
             # for a file this large, clients ask first, so this check comes before that of the quota
             if size is not None and size > RESUME_FROM:
                 uploads.check(request)
-            self._ledger.check_room(self._account.id, size or 0)
+            self._ledger.check_space(self._account.id, size or 0)
             home.check_disk(size or 0)
             uploads.check(request)
 
-        return self._ask(request, check, path, room=size)
+        return self._ask(request, check, path, needed=size)
 
     def get(self, path: bytes, *, follow: bool) -> Verdict:
         """Explain whether it may fetch a file or a link; with ``follow``, the link's target."""
@@ -284,7 +284,7 @@ class Asking:
             os.close(home.tree.open_dir(parts[:-1]))
             if _is_there(home, parts):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            self._ledger.check_room(self._account.id, 0)
+            self._ledger.check_space(self._account.id, 0)
 
         return self._ask(messages.MakeDir(path), check, path)
 
@@ -331,7 +331,7 @@ class Asking:
         request: Message,
         check: Callable[[Home], None],
         path: bytes,
-        room: int | None = None,
+        needed: int | None = None,
     ) -> Verdict:
         account = self._account
 
@@ -352,8 +352,8 @@ class Asking:
             "permissions",
             account,
             rule=rule,
-            needed=room,
-            free=None if room is None else account.free,
+            needed=needed,
+            free=None if needed is None else account.free,
         )
 
 

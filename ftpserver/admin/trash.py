@@ -57,31 +57,31 @@ def opened(home: Path) -> Iterator[int | None]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class OperationInTrash:
     """An operation in the trash.
 
     Attributes:
         name: Its name.
         contents: The content of its index.
-        things: The number of items that are in it.
+        items: The number of items that are in it.
         size, files: Their size in bytes and files, items that are not measured yet left out.
         counted: True if all of them are measured.
     """
 
     name: str
     contents: Contents
-    things: int
+    items: int
     size: int
     files: int
     counted: bool
 
     @classmethod
-    def of(cls, seen: Glance) -> Kept:
+    def of(cls, seen: Glance) -> OperationInTrash:
         """Summarize an operation that was read."""
         usage = seen.counted()
-        counted = not seen.uncounted and len(seen.kept) == len(seen.things)
-        things = len(seen.things)
-        return cls(seen.name, seen.contents, things, usage.size, usage.files, counted)
+        counted = not seen.uncounted and len(seen.kept) == len(seen.names)
+        items = len(seen.names)
+        return cls(seen.name, seen.contents, items, usage.size, usage.files, counted)
 
     @property
     def began(self) -> int:
@@ -95,7 +95,7 @@ class Kept:
         return items[0].path.value if items else None
 
 
-def operations(account: Account, *, keeping: bool = True) -> list[Kept]:
+def operations(account: Account, *, keeping: bool = True) -> list[OperationInTrash]:
     """Return the operations in an account's trash, the newest first.
 
     Args:
@@ -106,8 +106,12 @@ def operations(account: Account, *, keeping: bool = True) -> list[Kept]:
         OSError: The home or its trash can't be read.
     """
     with opened(account.home) as trash:
-        found = [] if trash is None else [Kept.of(one) for one in glances(trash, account.id)]
-    return [one for one in reversed(found) if one.things or not keeping]
+        found = (
+            []
+            if trash is None
+            else [OperationInTrash.of(one) for one in glances(trash, account.id)]
+        )
+    return [one for one in reversed(found) if one.items or not keeping]
 
 
 def count_operations(home: Path) -> int:

@@ -28,7 +28,7 @@ from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash.glance import glance
 from ftpserver.storage.trash.thinning import Thinning
-from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.observer import SilentObserver
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import messages, paths
 from ftpwire.errors import (
@@ -66,13 +66,13 @@ class Emptied:
         self.left: list[str] = []
 
 
-class _UntilStop(Unobserved):
+class _UntilStop(SilentObserver):
     """Cancels long work when the server stops; the next start removes the rest."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self._stopping = stopping
 
-    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+    def progress_reporter(self, total: int | None) -> Callable[[int], None]:
         def look(done: int) -> None:
             self.look_for_cancel()
 
@@ -208,8 +208,8 @@ class TrashWork:
         thinning = Thinning(workspace.home, self._quota_store, workspace.account.id, tick)
         thinning.expire_left(there_are, 0, before * 10**9 if before else time.time_ns())
         done.operations += len(thinning.operations)
-        done.size += thinning.given_up.size
-        done.files += thinning.given_up.files + thinning.given_up.directories
+        done.size += thinning.purged.size
+        done.files += thinning.purged.files + thinning.purged.directories
 
     def _remove_directory(self, account: Account, before: int | None) -> None:
         """Remove the empty trash directory, if no server runs: an earlier version of the server

@@ -22,7 +22,7 @@ from ftpwire import paths
 
 
 @dataclass(frozen=True)
-class Wrong:
+class TrashProblem:
     """A problem in the trash.
 
     Attributes:
@@ -38,7 +38,7 @@ class Wrong:
 
 
 @dataclass
-class Looked:
+class TrashCheck:
     """The result of checking a home's trash.
 
     Attributes:
@@ -47,7 +47,7 @@ class Looked:
         readable: True if all of it could be read, so that the sums are complete.
     """
 
-    wrong: list[Wrong] = field(default_factory=list)
+    wrong: list[TrashProblem] = field(default_factory=list)
     size: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     readable: bool = True
@@ -55,38 +55,42 @@ class Looked:
     def unread(self, path: bytes, error: OSError) -> None:
         """Record that something can't be read."""
         self.readable = False
-        self.wrong.append(Wrong(path, error=error))
+        self.wrong.append(TrashProblem(path, error=error))
 
     def operation(self, one: Glance) -> None:
         """Check one operation."""
         name, contents = one.name.encode(), one.contents
         if one.lines and contents == Contents():
             self.readable = False
-            self.wrong.append(Wrong(_below(name, INDEX_NAME), "an index that can be read", "none"))
+            self.wrong.append(
+                TrashProblem(_below(name, INDEX_NAME), "an index that can be read", "none")
+            )
         if one.lines >= MOST_READ:
             self.readable = False
             limit = f"an index of less than {MOST_READ} bytes"
-            self.wrong.append(Wrong(_below(name, INDEX_NAME), limit, "a larger one"))
+            self.wrong.append(TrashProblem(_below(name, INDEX_NAME), limit, "a larger one"))
         known = {item.name for item in contents.items}
-        for thing in sorted(one.things - known):
-            path = _below(name, os.fsencode(thing))
-            self.wrong.append(Wrong(path, "a line about it in the index", "none"))
+        for entry in sorted(one.names - known):
+            path = _below(name, os.fsencode(entry))
+            self.wrong.append(TrashProblem(path, "a line about it in the index", "none"))
         if contents.begin is not None:
             usage = one.counted()
             self.size[contents.begin.account] += usage.size
             self.files[contents.begin.account] += usage.files
 
 
-def look(home: int) -> Looked:
+def look(home: int) -> TrashCheck:
     """Check the trash of an open home."""
-    looked = Looked()
+    looked = TrashCheck()
     try:
         with opened_below(home) as trash:
             for text in sorted(os.listdir(trash)) if trash is not None else ():
                 assert trash is not None
                 name = os.fsencode(text)
                 if not is_name(name):
-                    looked.wrong.append(Wrong(_below(name), "an operation", "something else"))
+                    looked.wrong.append(
+                        TrashProblem(_below(name), "an operation", "something else")
+                    )
                     continue
                 try:
                     one = glance(trash, text)

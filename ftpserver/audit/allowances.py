@@ -10,7 +10,7 @@ import time
 from typing import Protocol
 
 from ftpserver.audit.files import lines_in
-from ftpserver.interfaces import apart, asked
+from ftpserver.interfaces import namespaced, request
 
 _REFUSALS_BURST = 500
 _REFUSALS_RATE = 5.0
@@ -18,11 +18,11 @@ _REFUSALS_RATE = 5.0
 _MAX_ALLOWANCES = 1024
 
 
-@apart
-class FailureRoom(Protocol):
+@namespaced
+class FailureLimiting(Protocol):
     """The limit for recorded failures."""
 
-    @asked
+    @request
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
         """Count a failure of that account, or of an unauthenticated connection, if allowed.
 
@@ -75,7 +75,7 @@ class FailureAllowances:
         self._unauthenticated: dict[str | None, Allowance] = {}
 
     def take(self, account_id: int | None, guess: str | None, size: int) -> bool:
-        """Return True if another failure may be recorded; see `FailureRoom`."""
+        """Return True if another failure may be recorded; see `FailureLimiting`."""
         with self._lock:
             return self._allowance(account_id, guess).take(lines_in(size))
 

@@ -111,7 +111,7 @@ class Unusable(NamedTuple):
     path: bytes | None
 
 
-class _Asked(NamedTuple):
+class _AuditedRequest(NamedTuple):
     """A request that waits for its outcome.
 
     Attributes:
@@ -137,7 +137,7 @@ class AuditContext:
     def __init__(self, audit: Recorder, session: Actor) -> None:
         self._audit = audit
         self._session = session
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_AuditedRequest] = []
         self._request: Message | Unusable | None = None
         self._request_id = 0
         self._began = 0.0
@@ -149,7 +149,7 @@ class AuditContext:
         self._logged_in: float | None = None
         self._who: tuple[str | None, str] | None = None
 
-    def asked(self, request_id: int, request: Message | Unusable) -> None:
+    def request_arrived(self, request_id: int, request: Message | Unusable) -> None:
         """Remember a request that has arrived."""
         self._request = request
         self._request_id = request_id
@@ -176,7 +176,7 @@ class AuditContext:
         """Note the files in the reply to a `GetFiles`, in its order; None for one not sent."""
         self._files = files
 
-    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+    def evicted(self, size: int, operations: Sequence[str]) -> None:
         """Record that operations in the account's trash were deleted to free that many bytes for
         its session."""
         details = evicted(operations, "space that its session needed")
@@ -192,8 +192,8 @@ class AuditContext:
         """Keep the request until its batch is committed."""
         if self._request is not None and self._audit.enabled:
             began, arrived = self._began, self._arrived
-            asked = _Asked(self._request_id, self._request, digest, began, arrived)
-            self._waiting.append(asked)
+            awaited = _AuditedRequest(self._request_id, self._request, digest, began, arrived)
+            self._waiting.append(awaited)
         self._request = None
 
     def answered(self, reply: Message) -> None:
@@ -202,11 +202,11 @@ class AuditContext:
         note, self._note = self._note, None
         files, self._files = self._files, ()
         if type(request) is messages.GetFiles and type(reply) is Sent:
-            self._tell_files(request, files)
+            self._record_files(request, files)
         elif request is not None and _is_recorded(request, reply):
             digest = reply.digest if isinstance(reply, Sent) else None
-            asked = _Asked(self._request_id, request, digest, self._began, self._arrived)
-            self._tell([(asked, reply)], note)
+            awaited = _AuditedRequest(self._request_id, request, digest, self._began, self._arrived)
+            self._record_all([(awaited, reply)], note)
         self._gone = None
         if type(request) is messages.BeginTree and type(reply) is messages.Done:
             self._tree = request.path
@@ -216,15 +216,15 @@ class AuditContext:
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """Record the requests of a committed batch with their outcomes."""
         waiting, self._waiting = self._waiting, []
-        matched: list[tuple[_Asked, Message | FilesOutcome | None]] = []
+        matched: list[tuple[_AuditedRequest, Message | FilesOutcome | None]] = []
         rest = iter(waiting)
         # invariant: the outcomes are in the order of the requests, which `rest` steps through once
         for request_id, outcome in outcomes:
-            for asked in rest:
-                if asked.request_id == request_id:
-                    matched.append((asked, outcome))
+            for awaited in rest:
+                if awaited.request_id == request_id:
+                    matched.append((awaited, outcome))
                     break
-        self._tell(matched)
+        self._record_all(matched)
 
     def logged_in(self, key_id: str | None) -> None:
         """Note a log-in, so that the log-out is recorded, too.
@@ -241,15 +241,17 @@ class AuditContext:
         if self._request is not None:
             self.joined()
         waiting, self._waiting = self._waiting, []
-        self._tell([(asked, None) for asked in waiting if type(asked.request) in EVENTS])
+        self._record_all(
+            [(awaited, None) for awaited in waiting if type(awaited.request) in EVENTS]
+        )
         if self._logged_in is not None:
             seconds = round(time.monotonic() - self._logged_in, 3)
             self._audit.record("logout", self._session, seconds=seconds, reason=self._note)
             self._logged_in = None
 
-    def _tell(
+    def _record_all(
         self,
-        matched: Sequence[tuple[_Asked, Message | FilesOutcome | None]],
+        matched: Sequence[tuple[_AuditedRequest, Message | FilesOutcome | None]],
         note: str | None = None,
     ) -> None:
         audit = self._audit
@@ -260,32 +262,32 @@ class AuditContext:
             who = self._who_text()
             user = None if self._session.account is None else self._session.account.name
             shares: dict[str | None, list[bytes]] = {}
-            for asked, reply in matched:
-                took = now - asked.began
+            for awaited, reply in matched:
+                took = now - awaited.began
                 line = share = None
-                event = _name_of(asked.request)
+                event = _name_of(awaited.request)
                 if isinstance(reply, FilesOutcome):
-                    done, failed = self._lines_of_files(stamp, who, asked, reply, took)
+                    done, failed = self._lines_of_files(stamp, who, awaited, reply, took)
                     if done:
                         shares.setdefault(share_of(event, user), []).extend(done)
                     if failed:
                         shares.setdefault(None, []).extend(failed)
                     continue
                 if type(reply) is Stored:
-                    line = _plain_put(stamp, who, asked, reply, took)
+                    line = _plain_put(stamp, who, awaited, reply, took)
                 elif reply is None or type(reply) is Failed:
-                    if not _is_recorded(asked.request, reply):
+                    if not _is_recorded(awaited.request, reply):
                         continue
                     guess = guess_of(
-                        event, None if reply is None else reply.code, _way_of(asked.request)
+                        event, None if reply is None else reply.code, _way_of(awaited.request)
                     )
-                    line = line_of(self._record(stamp, asked, reply, took, note))
+                    line = line_of(self._record(stamp, awaited, reply, took, note))
                     if self._gone is not None:  # part of it was done: no allowance applies
                         share = share_of(event, user)
-                    elif not audit.may_tell_failure(self._session.account, guess, len(line)):
+                    elif not audit.may_record_failure(self._session.account, guess, len(line)):
                         continue
                 if line is None:
-                    line = line_of(self._record(stamp, asked, reply, took, note))
+                    line = line_of(self._record(stamp, awaited, reply, took, note))
                 if type(reply) is not Failed and reply is not None:
                     share = share_of(event, user)
                 shares.setdefault(share, []).append(line)
@@ -294,7 +296,7 @@ class AuditContext:
         except Exception:
             logger.exception("%s: its requests could not be recorded", self._session)
 
-    def _tell_files(
+    def _record_files(
         self, request: messages.GetFiles, files: Sequence[messages.SentFile | None]
     ) -> None:
         """Record each file that was sent, as if it had been requested alone."""
@@ -327,7 +329,7 @@ class AuditContext:
                 name, size, digest = file.name, file.size, sent.digest
                 if head is None or name.translate(None, _PLAIN):
                     get = messages.Get(paths.child(wanted.path, name))
-                    alone = _Asked(self._request_id, get, digest, self._began)
+                    alone = _AuditedRequest(self._request_id, get, digest, self._began)
                     record = self._record(stamp, alone, Sent(size, digest), took, None)
                     lines.append(line_of(record))
                 else:
@@ -335,7 +337,7 @@ class AuditContext:
         return lines
 
     def _lines_of_files(
-        self, stamp: str, who: str, asked: _Asked, outcome: FilesOutcome, took: float
+        self, stamp: str, who: str, awaited: _AuditedRequest, outcome: FilesOutcome, took: float
     ) -> tuple[list[bytes], list[bytes]]:
         """Make a line for each part of a request for many files, as it would have alone.
 
@@ -344,16 +346,16 @@ class AuditContext:
         """
         done: list[bytes] = []
         failed: list[bytes] = []
-        request, failures = asked.request, outcome.failures
+        request, failures = awaited.request, outcome.failures
         assert isinstance(request, messages.PutFiles)
 
         def add(index: int, part: Message, reply: Message, digest: bytes | None = None) -> None:
             failure = failures.get(index)
-            alone = _Asked(asked.request_id, part, digest, asked.began)
+            alone = _AuditedRequest(awaited.request_id, part, digest, awaited.began)
             line = line_of(self._record(stamp, alone, failure or reply, took, None))
             if failure is None:
                 done.append(line)
-            elif self._audit.may_tell_failure(self._session.account, None, len(line)):
+            elif self._audit.may_record_failure(self._session.account, None, len(line)):
                 failed.append(line)
 
         tail = _tail_of(took)
@@ -389,18 +391,23 @@ class AuditContext:
         return done, failed
 
     def _record(
-        self, stamp: str, asked: _Asked, reply: Message | None, took: float, note: str | None
+        self,
+        stamp: str,
+        awaited: _AuditedRequest,
+        reply: Message | None,
+        took: float,
+        note: str | None,
     ) -> Record:
         who = who_is(self._session)
-        record = Record(stamp, _name_of(asked.request), OK, who.user, who.address, who.session)
+        record = Record(stamp, _name_of(awaited.request), OK, who.user, who.address, who.session)
         record.seconds = round(took, 6)
-        record.digest = None if asked.digest is None else asked.digest.hex()
-        _describe(record, asked.request, reply, note)
+        record.digest = None if awaited.digest is None else awaited.digest.hex()
+        _describe(record, awaited.request, reply, note)
         if self._gone is not None:
             record.files, record.size = self._gone
-        if asked.arrived is not None and type(asked.request) is messages.Put:
-            record.size = asked.arrived
-        if type(asked.request) is messages.EndTree and self._tree is not None:
+        if awaited.arrived is not None and type(awaited.request) is messages.Put:
+            record.size = awaited.arrived
+        if type(awaited.request) is messages.EndTree and self._tree is not None:
             record.path, record.path_b64 = shown(self._tree)
         return record
 
@@ -432,19 +439,21 @@ _PLAIN = bytes(sorted(set(range(0x20, 0x7F)) - set(b'"\\')))
 """The bytes that JSON strings contain unescaped."""
 
 
-def _plain_put(stamp: str, who: str, asked: _Asked, reply: Stored, took: float) -> bytes | None:
+def _plain_put(
+    stamp: str, who: str, awaited: _AuditedRequest, reply: Stored, took: float
+) -> bytes | None:
     """Make the line of a stored file without a `Record`: there may be thousands per second.
 
     Returns:
         None if the path needs escapes.
     """
-    request = asked.request
+    request = awaited.request
     if type(request) is not messages.Put:
         return None
     path = request.path
     if not _is_plain(path):
         return None
-    digest = "" if asked.digest is None else f',"digest":"{asked.digest.hex()}"'
+    digest = "" if awaited.digest is None else f',"digest":"{awaited.digest.hex()}"'
     return (
         f'{_head(stamp, "put", who)}{path.decode("ascii")}"'
         f',"bytes":{reply.size}{digest},"seconds":{took:.6f}}}\n'
@@ -627,7 +636,7 @@ class Recorder(ABC):
         """Record an event that isn't the outcome of a request. ``fields`` are those of `Record`.
 
         Args:
-            guess: The kind of secret guessed at, for the allowance; see `may_tell_failure`.
+            guess: The kind of secret guessed at, for the allowance; see `may_record_failure`.
         """
         if not self.enabled:
             return
@@ -636,7 +645,7 @@ class Recorder(ABC):
             who = {} if session is None else who_is(session)._asdict()
             record = Record(timestamp(time.time()), event, outcome, **(who | with_paths(fields)))
             line = line_of(record)
-            if outcome == OK or self.may_tell_failure(account, guess, len(line)):
+            if outcome == OK or self.may_record_failure(account, guess, len(line)):
                 self.append(line, 1, share_of(event, record.user) if account else None)
         except Exception:
             logger.exception("event %s could not be recorded", event)
@@ -650,7 +659,7 @@ class Recorder(ABC):
         """
 
     @abstractmethod
-    def may_tell_failure(
+    def may_record_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
         """Return True if another failure may be recorded, of that account or without one.

@@ -107,7 +107,7 @@ class Events(PrivateSocket, UnixDatagramServer):
             while len(self._subscribers) > _MOST:
                 del self._subscribers[next(iter(self._subscribers))]
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Notify all subscribers. Can be called from any thread; never waits, never raises."""
         with self._lock:
             self._sequence += 1
@@ -163,11 +163,11 @@ class _Handler(DatagramRequestHandler):
 
     def handle(self) -> None:
         try:
-            asked = _decode(self.packet)
+            message = _decode(self.packet)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # from a later version, or malformed
-        if isinstance(asked, Wrote):
-            self.server.tell()
+        if isinstance(message, Wrote):
+            self.server.notify()
         elif self.client_address:  # without an address, no reply is possible
             self.server.subscribe(self.client_address)
             self.server.answer(self.client_address)
@@ -189,7 +189,7 @@ def start_events(path: Path, log: Log) -> Events | None:
     except OSError as error:
         logger.warning("no notifications of new audit records: %s", error)
         return None
-    log.on_written = started.tell
+    log.on_written = started.notify
     return started
 
 
@@ -202,11 +202,11 @@ def announce(state: Path) -> None:
             pass  # no server, so there are no subscribers
 
 
-def _ask(sock: socket.socket, state: Path, asked: Subscribe | Wrote) -> None:
+def _ask(sock: socket.socket, state: Path, message: Subscribe | Wrote) -> None:
     """Send a datagram to the server. Raises OSError if there is none, or it is too busy."""
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        sock.sendto(_encode(asked), socket.MSG_DONTWAIT, address_of(directory, state, SOCKET))
+        sock.sendto(_encode(message), socket.MSG_DONTWAIT, address_of(directory, state, SOCKET))
     finally:
         os.close(directory)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpserver.audit.allowances import FailureAllowances, FailureRoom
+from ftpserver.audit.allowances import FailureAllowances, FailureLimiting
 from ftpserver.audit.context import Recorder
 from ftpserver.audit.files import Chunk, Files, SharedFiles
 from ftpserver.audit.record import FAILED, Record, line_of, timestamp
@@ -60,7 +60,7 @@ class Audit(Recorder):
         keep: int = 0,
         own_size: int = 16 * 2**20,
         files: Files | None = None,
-        failures: FailureRoom | None = None,
+        failures: FailureLimiting | None = None,
     ) -> None:
         self.on_written: Callable[[], None] = lambda: None
         self.enabled = bool(size)
@@ -70,7 +70,7 @@ class Audit(Recorder):
         self._queued = 0
         self._dropped = 0
         self._dropped_reported_at = -_DROPPED_SECONDS
-        self.failures: FailureRoom = failures or FailureAllowances()
+        self.failures: FailureLimiting = failures or FailureAllowances()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._writer: threading.Thread | None = None
@@ -91,7 +91,7 @@ class Audit(Recorder):
         if not self._wake.is_set():
             self._wake.set()
 
-    def may_tell_failure(
+    def may_record_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
         """Return True if another failure may be recorded, of that account or without one."""

@@ -52,7 +52,7 @@ AUDITED = {
 _WHO = ("name", "user", "who")
 _PENDING = "ftpserver.cli.audit.pending"
 _DETAILS = "ftpserver.cli.audit.details"
-_NOT_TOLD = frozenset({"root", "as_json", "password_stdin", "yes"})
+_NOT_RECORDED = frozenset({"root", "as_json", "password_stdin", "yes"})
 _CHANGING = {"user tokens": frozenset({"token_id", "revoke_all"})}
 """Options without which a command changes nothing."""
 _LOOKING = frozenset({"listing", "list_all", "show", "as_list"})
@@ -99,12 +99,12 @@ def _audited(
     return run
 
 
-def asked() -> None:
+def finish_now() -> None:
     """Record the running command as successful now: it only waits from here on."""
     _finish(OK)
 
 
-def tell(**details: str) -> None:
+def add_details(**details: str) -> None:
     """Add details to the running command's record that are not among its options."""
     click.get_current_context().meta[_DETAILS] = details
 
@@ -131,7 +131,7 @@ def _record(context: click.Context, event: str, outcome: str, error: Exception |
         return  # no server was ever started there
     who = next((given.pop(name) for name in _WHO if name in given), None)
     address = given.pop("address", None)
-    details = {name: _told(value) for name, value in given.items() if name not in _NOT_TOLD}
+    details = {name: _as_json(value) for name, value in given.items() if name not in _NOT_RECORDED}
     details |= context.meta.get(_DETAILS, {})
     administered(
         state,
@@ -145,10 +145,10 @@ def _record(context: click.Context, event: str, outcome: str, error: Exception |
     )
 
 
-def _told(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Convert a value to one that JSON can hold."""
     if isinstance(value, (bool, int, float, str)) or value is None:
         return value
     if isinstance(value, (list, tuple)):
-        return [_told(one) for one in value]
+        return [_as_json(one) for one in value]
     return str(getattr(value, "name", value))

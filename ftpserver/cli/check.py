@@ -129,7 +129,7 @@ def scrub(user: str | None, root: Path, no_write: bool, as_json: bool) -> None:
                 size += examined.size
                 if examined.verdict.is_damage or examined.verdict is Verdict.CLOSED:
                     record = records.examined_record(account, examined)
-                    echo(record, _told(record, examined.path), as_json)
+                    echo(record, _text(record, examined.path), as_json)
     rotted = sum(count for verdict, count in counts.items() if verdict.is_damage)
     without = counts[Verdict.UNKNOWN] + counts[Verdict.GARBLED] - given
     status = EXIT_DAMAGE if rotted else EXIT_FAILED if counts[Verdict.CLOSED] else 0
@@ -183,7 +183,7 @@ def recount(user: str | None, root: Path, as_json: bool) -> None:
                 before=account.used,
                 files=counted.files,
             )
-            echo(record, _told_count(accounts.get(account.name), account, counted), as_json)
+            echo(record, _count_text(accounts.get(account.name), account, counted), as_json)
     if left_alone:
         sys.exit(EXIT_FAILED)
 
@@ -221,7 +221,7 @@ def _examine(examiner: Examiner, account: Account) -> Iterator[Examined]:
 # printing ----------------------------------------------------------------------------------
 
 
-def _told_count(now: Account, before: Account, counted: Usage) -> str:
+def _count_text(now: Account, before: Account, counted: Usage) -> str:
     """Return the line about a recount: rounded sizes on a terminal, raw numbers in a pipe."""
     if not tables.on_terminal():
         was = f" (was {before.used})" if before.used != counted.size else ""
@@ -235,6 +235,6 @@ def _told_count(now: Account, before: Account, counted: Usage) -> str:
     return f"{text}; {now.stored_files} {items}"
 
 
-def _told(record: dict[str, Any], path: bytes) -> str:
+def _text(record: dict[str, Any], path: bytes) -> str:
     where = f"{record['account']}: {paths.show(b'/' + path)}"
     return f"{record['kind']}: {where} expected {record['expected']}, found {record['found']}"

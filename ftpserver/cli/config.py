@@ -120,7 +120,7 @@ def _with_default(name: str, setting: Setting) -> str:
     default = getattr(Settings, name)
     if default is None or setting.kind.flag:
         return setting.help
-    return f"{setting.help.removesuffix('.')} (default: {setting.kind.tell(default)})."
+    return f"{setting.help.removesuffix('.')} (default: {setting.kind.to_text(default)})."
 
 
 def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -137,7 +137,7 @@ def _take_root(ctx: click.Context, _: click.Parameter, given: Path) -> Path:
     if file.path is None:
         file.read(state_of(root) / FILE_NAME, or_none=True)
         if file.values.pop(ROOT, None) is not None:
-            file.problems.append(f"{file.place(ROOT)}: the root can't be set in its own file")
+            file.problems.append(f"{file.location(ROOT)}: the root can't be set in its own file")
     return root
 
 
@@ -229,7 +229,7 @@ def _origin(ctx: click.Context, name: str, setting: Setting) -> tuple[str, str]:
         case ParameterSource.ENVIRONMENT:
             return "variable", setting.variable
         case ParameterSource.DEFAULT_MAP:
-            return "file", ctx.obj.place(setting.name)
+            return "file", ctx.obj.location(setting.name)
     return "default", ""
 
 

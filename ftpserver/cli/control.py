@@ -18,7 +18,7 @@ import click
 
 from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
-from ftpserver.cli.audit import asked
+from ftpserver.cli.audit import finish_now
 from ftpserver.cli.options import (
     counted_as,
     echo,
@@ -132,7 +132,7 @@ def _look(root: Path) -> Sessions:
     return _running(root).sessions()
 
 
-def _tell_silent(answer: Sessions | Ended) -> None:
+def _report_silent(answer: Sessions | Ended) -> None:
     """Print which processes did not answer."""
     for one in answer.silent:
         remark(f"{one} doesn't answer: its sessions are not included")
@@ -140,7 +140,7 @@ def _tell_silent(answer: Sessions | Ended) -> None:
 
 def _print_sessions(answer: Sessions, as_json: bool) -> None:
     found = answer.sessions
-    _tell_silent(answer)
+    _report_silent(answer)
     if as_json:
         for one in found:
             click.echo(json.dumps(records.session_record(one)))
@@ -283,7 +283,7 @@ def kick(who: str, root: Path, is_user: bool, as_json: bool) -> None:
             raise
         echo(records.action_record("kick", ended=[]), f"{who} has no sessions", as_json)
         return
-    _tell_silent(answer)
+    _report_silent(answer)
     ended = answer.sessions
     record = records.action_record("kick", ended=ended)
     echo(record, f"ended {counted_as(len(ended), 'session')}", as_json)
@@ -308,10 +308,10 @@ def bans(root: Path, as_json: bool) -> None:
     many connections without a log-in.
     """
     for one in _running(root).bans().bans:
-        echo(records.ban_record(one), _told_ban(one), as_json)
+        echo(records.ban_record(one), _ban_text(one), as_json)
 
 
-def _told_ban(one: BanInfo) -> str:
+def _ban_text(one: BanInfo) -> str:
     left = span(one.until - time.time())
     why = one.reason or counted_as(one.failures, "failed log-in")
     return f"{paths.show(one.subject)}  for another {left}, after {why}"
@@ -406,7 +406,7 @@ def _end(
     from ftpserver.daemon import control
 
     for _ in control.ask_until_end(state_of(root.absolute()), end):
-        asked()  # record it now: the server may take hours to exit
+        finish_now()  # record it now: the server may take hours to exit
         if text is not None:
             remark(text)
     echo(records.action_record(action), "the server has exited", as_json)

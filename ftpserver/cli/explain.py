@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ftpserver.accounts.account import Account
-    from ftpserver.admin.explain import Asking, Running, Verdict
+    from ftpserver.admin.explain import Explainer, Running, Verdict
 
 EXIT_REFUSED = 6
 
@@ -127,14 +127,14 @@ class _Question:
         if self._details:
             raise click.UsageError(f"{self._action}: unexpected argument {self._details[0]!r}")
 
-    def asking(self) -> Asking:
+    def asking(self) -> Explainer:
         """Return the object that answers questions about the account's files."""
         from ftpserver.accounts.trash_policy import policy_of
-        from ftpserver.admin.explain import Asking
+        from ftpserver.admin.explain import Explainer
         from ftpserver.cli.config import read_settings
 
         policy = policy_of(self.account, read_settings(self.root))
-        return Asking(self.engine, self.root, self.account, policy)
+        return Explainer(self.engine, self.root, self.account, policy)
 
 
 def _login(question: _Question) -> Verdict:

@@ -38,7 +38,7 @@ _DATE_AND_TIME, _DAY_AND_TIME, _CLOCK = slice(0, 19), slice(5, 19), slice(11, 16
 _ADDRESS, _SIZE = 15, 10
 _SIZE_AT = 4
 _GAP = "  "
-_ASKED = "-asked"
+_REQUESTED = "-asked"
 """End of the events of a command whose effect the server records itself: `reload`, `stop`."""
 _LEAST_PATH, _LEAST_WORD = 12, 6
 
@@ -233,24 +233,24 @@ class Columns:
         """Return the line of a record, with control characters escaped."""
         begin = self._begin(
             paths.show(record.time[:19]).replace("T", " ")[self._time],
-            paths.show(record.event.removesuffix(_ASKED)),
+            paths.show(record.event.removesuffix(_REQUESTED)),
             paths.show(record.user or "-"),
             paths.show(record.address or "-"),
             "" if record.size is None else human(record.size),
         )
         words = _words(record, has_address=bool(self._widths[3]))
-        if record.event.endswith(_ASKED):
+        if record.event.endswith(_REQUESTED):
             words.insert(0, "requested")
         if record.size is not None and not self._is_wide:
             words.append(human(record.size))
-        room = self._width - cells(begin)
-        if room <= 0:
+        columns = self._width - cells(begin)
+        if columns <= 0:
             return begun(begin.rstrip(), self._width)
         if record.outcome == "ok":
-            return (begin + _fitted(words, room, has_path=record.path is not None)).rstrip()
-        outcome = begun(paths.show(record.outcome), room)
-        room -= cells(outcome) + len(_GAP)
-        end = _fitted(words, room, has_path=record.path is not None)
+            return (begin + _fitted(words, columns, has_path=record.path is not None)).rstrip()
+        outcome = begun(paths.show(record.outcome), columns)
+        columns -= cells(outcome) + len(_GAP)
+        end = _fitted(words, columns, has_path=record.path is not None)
         return begin + tables.painted(outcome, tables.RED) + (f"{_GAP}{end}" if end else "")
 
     def _begin(self, *texts: str) -> str:
@@ -262,8 +262,8 @@ class Columns:
         return self._gap.join([*fields, ""])
 
 
-def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
-    """Join as many texts as fit into ``room`` columns; the last one may be cut.
+def _fitted(words: list[str], columns: int, *, has_path: bool) -> str:
+    """Join as many texts as fit into ``columns`` columns; the last one may be cut.
 
     Args:
         has_path: True if the first one is a path, which is cut in its middle and leaves room for
@@ -272,7 +272,7 @@ def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
     shown = ""
     for at, word in enumerate(words):
         gap = _GAP if shown else ""
-        left = room - cells(shown) - len(gap)
+        left = columns - cells(shown) - len(gap)
         if at == 0 and has_path:
             explains = len(words) > 1 and words[1].startswith("(")
             word = shortened(word, min(left, max(_LEAST_PATH, left // 2)) if explains else left)
@@ -281,7 +281,7 @@ def _fitted(words: list[str], room: int, *, has_path: bool) -> str:
         shown += gap + begun(word, left)
         if cells(word) > left:
             break
-    return begun(shown, max(0, room))
+    return begun(shown, max(0, columns))
 
 
 def fields(record: Record) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.accounts.invitations import Invitation
     from ftpserver.admin.scrub import Examined
-    from ftpserver.admin.trash import Kept
+    from ftpserver.admin.trash import OperationInTrash
     from ftpserver.admin.verify import Finding
     from ftpserver.daemon.control import (
         BanInfo,
@@ -173,7 +173,7 @@ def invitation_record(one: Invitation) -> dict[str, Any]:
     }
 
 
-def trash_of_record(account: Account, found: list[Kept]) -> dict[str, Any]:
+def trash_of_record(account: Account, found: list[OperationInTrash]) -> dict[str, Any]:
     """Return the object of an account's trash."""
     return {
         "account": account.name,
@@ -185,7 +185,7 @@ def trash_of_record(account: Account, found: list[Kept]) -> dict[str, Any]:
     }
 
 
-def trashed_record(user: str, one: Kept, short: str) -> dict[str, Any]:
+def trashed_record(user: str, one: OperationInTrash, short: str) -> dict[str, Any]:
     """Return the object of an operation in the trash. ``short`` is its displayed ID."""
     begin, path = one.contents.begin, one.path
     return {
@@ -194,7 +194,7 @@ def trashed_record(user: str, one: Kept, short: str) -> dict[str, Any]:
         "operation": one.name,
         "time": iso(one.began),
         "words": "" if begin is None else printable(begin.words),
-        "kept": one.things,
+        "kept": one.items,
         "size": one.size,
         "files": one.files,
         "counted": one.counted,

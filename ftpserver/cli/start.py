@@ -69,7 +69,7 @@ def serve(
         return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
     with server:
         first = _first_account(settings, server.accounts)
-        server.on_stop_asked = signals.ask_to_stop
+        server.on_stop_requested = signals.ask_to_stop
         server.on_quiet = return_what_is_free
         server.load_settings = again
         with server.running():

@@ -18,7 +18,7 @@ import click
 
 from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
-from ftpserver.cli.audit import tell
+from ftpserver.cli.audit import add_details
 from ftpserver.cli.help import HintingCommand
 from ftpserver.cli.options import (
     counted_as,
@@ -242,7 +242,7 @@ def _make(
     invitations: Invitations, quota: int | None, uses: int, expires: int | None, as_json: bool
 ) -> None:
     made, code = invitations.make(quota, uses, expires)
-    tell(id=made.id)  # audit records of registrations name this id
+    add_details(id=made.id)  # audit records of registrations name this id
     if as_json:
         record = records.action_record("invite", code=code, **records.invitation_record(made))
         click.echo(json.dumps(record))
@@ -255,12 +255,12 @@ def _make(
 
 
 def _warn(engine: Engine, root: Path) -> None:
-    from ftpserver.accounts.registration import overpromised
+    from ftpserver.accounts.registration import overcommitted
     from ftpserver.cli.config import usable_settings
 
     settings = usable_settings(root)  # None if invalid: then no server can start with them
     default_quota = None if settings is None else settings.default_quota
-    for one in overpromised(engine, root, default_quota):
+    for one in overcommitted(engine, root, default_quota):
         remark(f"warning: {one}")
 
 

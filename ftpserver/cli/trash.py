@@ -39,7 +39,7 @@ from ftpwire.units import human, iso, parse_duration
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.accounts.accounts import Accounts
-    from ftpserver.admin.trash import Kept
+    from ftpserver.admin.trash import OperationInTrash
     from ftpserver.daemon.control import TrashControl, TrashEmptied, TrashRestored
 
 _Result = TypeVar("_Result")
@@ -73,7 +73,7 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
         short = trash_names.short_ids(one.name for one in found)
         for one in found:
             record = records.trashed_record(user, one, short[one.name])
-            echo(record, _told_operation(record, one), as_json)
+            echo(record, _operation_text(record, one), as_json)
         return
     failed = False
     for account in accounts:
@@ -85,23 +85,23 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
             failed = True
             continue
         if found:
-            echo(records.trash_of_record(account, found), _told_account(account, found), as_json)
+            echo(records.trash_of_record(account, found), _account_text(account, found), as_json)
     if failed:
         sys.exit(EXIT_FAILED)
 
 
-def _told_account(account: Account, found: list[Kept]) -> str:
+def _account_text(account: Account, found: list[OperationInTrash]) -> str:
     operations = counted_as(len(found), "operation")
     oldest = iso(found[-1].began)
     return f"{account.name}  {_much(found)} in {operations}, oldest from {oldest}"
 
 
-def _much(found: list[Kept]) -> str:
+def _much(found: list[OperationInTrash]) -> str:
     more = "" if all(one.counted for one in found) else " and more"
     return human(sum(one.size for one in found)) + more
 
 
-def _told_operation(record: dict[str, object], one: Kept) -> str:
+def _operation_text(record: dict[str, object], one: OperationInTrash) -> str:
     much = f"{counted_as(one.files, 'file')}, {human(one.size)}"
     words = one.contents.begin.words if one.contents.begin is not None else ""
     what = paths.printable(words) if words else paths.show(one.path or b"?")
@@ -144,12 +144,12 @@ def restore_trash(
         complain(f"{done.more_conflicts} more conflicts")
     if done.gone:
         remark(f"{_entries(done.gone)} can't be restored: no longer in the trash")
-    echo(records.restored_record(user, done), _told_restored(done), as_json)
+    echo(records.restored_record(user, done), _restored_text(done), as_json)
     if done.conflicts:
         sys.exit(Conflict.exit_code)
 
 
-def _told_restored(done: TrashRestored) -> str:
+def _restored_text(done: TrashRestored) -> str:
     already = f", {done.already} already restored" if done.already else ""
     return f"restored {_entries(done.items)}{already}"
 
@@ -187,7 +187,7 @@ def empty_trash(
     if not yes:
         agree(chosen, before)
     done = empty(root, user, before)
-    echo(records.emptied_record(user, done), told_emptied(done), as_json)
+    echo(records.emptied_record(user, done), emptied_text(done), as_json)
     if done.left:
         sys.exit(EXIT_FAILED)
 
@@ -214,7 +214,7 @@ def empty(root: Path, user: str | None, before: int | None = None) -> TrashEmpti
     return done
 
 
-def told_emptied(done: TrashEmptied) -> str:
+def emptied_text(done: TrashEmptied) -> str:
     """Return the result of emptying the trash as text."""
     if not done.operations:
         return "the trash was empty"

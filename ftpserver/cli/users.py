@@ -37,8 +37,8 @@ from ftpserver.cli.options import (
 )
 from ftpserver.cli.records import action_record
 from ftpserver.cli.trash import agree as agree_to_empty
+from ftpserver.cli.trash import emptied_text
 from ftpserver.cli.trash import empty as empty_trash
-from ftpserver.cli.trash import told_emptied
 from ftpserver.settings.table import state_of
 from ftpwire import paths
 from ftpwire.units import human, iso
@@ -108,7 +108,7 @@ def add_user(
     check_name(name)
     accounts, engine = open_accounts(root, begin=True)
     password = new_password(name, from_stdin=password_stdin, weak=weak, generate=generate)
-    shared = [] if home is None else accounts.sharing(home)
+    shared = [] if home is None else accounts.accounts_with_home(home)
     accounts.add(name, password, home=home, **given(context))
     if home is not None:
         _count_homes(accounts, engine, [name])
@@ -234,7 +234,7 @@ def set_user(
         left = bool(emptied.left)
         changed = accounts.get(name)
         if emptied.operations:
-            remark(told_emptied(emptied))
+            remark(emptied_text(emptied))
     print_done("user-set", changed, as_json, f"changed {name}")
     if left:
         sys.exit(EXIT_FAILED)

@@ -24,10 +24,10 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from msgspec import Meta
 
-from ftpserver.accounts.startups import TurnedAway
+from ftpserver.accounts.startups import RefusedConnection
 from ftpserver.daemon import registry
 from ftpserver.errors import SettingsError
-from ftpserver.interfaces import TAG, Request, asked, stand_in
+from ftpserver.interfaces import TAG, Request, make_proxy, request
 from ftpserver.net.private_socket import address_of
 from ftpserver.serving.stats import SessionInfo
 from ftpserver.settings.table import state_of
@@ -197,13 +197,13 @@ class Entry(_Tagged, frozen=True, tag="entry"):
             which ignores changes of the system's.
     """
 
-    turned_away: TurnedAway | None = None
+    turned_away: RefusedConnection | None = None
     too_many: str | None = None
     note: str | None = None
     banned: str | None = None
 
 
-class Did(_Tagged, frozen=True, tag="did"):
+class Report(_Tagged, frozen=True, tag="did"):
     """A report of what was done, as lines of text."""
 
     lines: list[str]
@@ -268,7 +268,7 @@ class Failure(_Tagged, frozen=True, tag="failure", omit_defaults=True):
 class TrashControl(Protocol):
     """The requests about the trash of accounts. Each method can raise FtpError."""
 
-    @asked
+    @request
     def restore_trash(
         self, account: str, operation: str, target: bytes | None = None, force: bool = False
     ) -> TrashRestored:
@@ -281,7 +281,7 @@ class TrashControl(Protocol):
             force: True to move files that are in the way to the trash.
         """
 
-    @asked
+    @request
     def empty_trash(self, account: str | None = None, before: int | None = None) -> TrashEmptied:
         """Purge the trash. Raises NotFound.
 
@@ -295,23 +295,23 @@ class Control(TrashControl, Protocol):
     """The requests that `ftpd` sends to a running server. Each method can raise FtpError; it raises
     BadMessage if the server is of an earlier version that doesn't know the method."""
 
-    @asked
+    @request
     def status(self) -> Status:
         """Return the state of the server."""
 
-    @asked
+    @request
     def sessions(self) -> Sessions:
         """Return the connected sessions."""
 
-    @asked
+    @request
     def kick(self, session: int | None = None, user: str | None = None) -> Ended:
         """End a session, or all sessions of a user. Raises NotFound."""
 
-    @asked
+    @request
     def bans(self) -> Bans:
         """Return the bans."""
 
-    @asked
+    @request
     def unban(self, subject: str | None = None) -> Bans:
         """Lift bans, and return them. Raises NotFound.
 
@@ -319,11 +319,11 @@ class Control(TrashControl, Protocol):
             subject: An address, or ``ADDRESS ACCOUNT``; None for all bans.
         """
 
-    @asked
-    def reload(self) -> Did:
+    @request
+    def reload(self) -> Report:
         """Reload settings, certificate and key. Raises SettingsError."""
 
-    @asked
+    @request
     def drain(self, seconds: Seconds | None = None) -> Stopping:
         """Stop accepting connections, let the sessions finish, then stop.
 
@@ -331,7 +331,7 @@ class Control(TrashControl, Protocol):
             seconds: Seconds after which the server stops in any case; None for no limit.
         """
 
-    @asked
+    @request
     def stop(self, grace: Seconds | None = None) -> Stopping:
         """Stop, as SIGTERM does.
 
@@ -339,7 +339,7 @@ class Control(TrashControl, Protocol):
             grace: Seconds that running transfers get to finish; None for the server's setting.
         """
 
-    @asked
+    @request
     def entry(self, host: str, account: str) -> Entry:
         """Return what would keep a client from logging in now.
 
@@ -357,7 +357,7 @@ def running(state: Path) -> Control:
 
     Each method raises ConnectFailed if no server runs there.
     """
-    return stand_in(Control, Lines(lambda: _connected(state)))
+    return make_proxy(Control, Lines(lambda: _connected(state)))
 
 
 def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[None]:
@@ -372,7 +372,7 @@ def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[N
     with _connected(state) as sock:
         process = _peer_process(sock)
         try:
-            end(stand_in(Control, Lines(lambda: nullcontext(sock))))
+            end(make_proxy(Control, Lines(lambda: nullcontext(sock))))
             yield
             if process is None:
                 _wait_for_silence(state)
@@ -384,7 +384,7 @@ def ask_until_end(state: Path, end: Callable[[Control], Stopping]) -> Iterator[N
 
 
 class Lines:
-    """Sends requests to a server as lines of JSON. Implements `interfaces.Asking`.
+    """Sends requests to a server as lines of JSON. Implements `interfaces.Requester`.
 
     Args:
         connect: A function that returns a connection for one request.

@@ -26,11 +26,11 @@ from ftpserver.daemon.control import (
     BanInfo,
     Bans,
     Control,
-    Did,
     DiscoveryInfo,
     Ended,
     Entry,
     Failure,
+    Report,
     Sessions,
     Status,
     Stopping,
@@ -233,8 +233,8 @@ class Commands:
                     continue  # lifted with an earlier ban, which was of the whole address
         return Bans([_ban_info(one) for one in lifted])
 
-    def reload(self) -> Did:
-        return Did(self._server.reload())
+    def reload(self) -> Report:
+        return Report(self._server.reload())
 
     def drain(self, seconds: float | None = None) -> Stopping:
         return self._stopping("drain", lambda: self._server.drain(seconds))
@@ -283,11 +283,11 @@ class Commands:
 
 def _trash_info(server: FtpServer) -> TrashInfo | None:
     try:
-        size, operations, given_up = server.trash.totals()
+        size, operations, evicted = server.trash.totals()
     except StateError as error:
         logger.warning("the status of the trash can't be read: %s", error)
         return None
-    return TrashInfo(size, operations, given_up)
+    return TrashInfo(size, operations, evicted)
 
 
 def _discovery_info(found: Discovery | None) -> DiscoveryInfo | None:

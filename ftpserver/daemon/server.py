@@ -30,7 +30,7 @@ from ftpserver.clock import RUN
 from ftpserver.daemon.background import Background
 from ftpserver.daemon.housekeeping import ClockWatch, Housekeeping
 from ftpserver.daemon.systemd import check_handed
-from ftpserver.daemon.trash_keeping import TrashKeeping, tell_of_trash
+from ftpserver.daemon.trash_keeping import TrashKeeping, log_trash_policy
 from ftpserver.database import open_to_serve
 from ftpserver.errors import StateError
 from ftpserver.migration import brings_trash, upgrade
@@ -101,7 +101,7 @@ class FtpServer:
         self.started = RUN.now()
         self.load_settings: Callable[[], Settings] | None = None
         """Reads the settings again, for a reload. Raises StateError."""
-        self.on_stop_asked: Callable[[], None] = lambda: None
+        self.on_stop_requested: Callable[[], None] = lambda: None
         """Called, from any thread, when the caller of `running` should leave its context."""
         self.on_quiet: Callable[[], None] = lambda: None
         """Called when the sessions of this process have become idle."""
@@ -138,7 +138,7 @@ class FtpServer:
             ledger.bound_kept()
             ballast.keep(settings.state)
             if is_first_with_trash:
-                tell_of_trash(settings)
+                log_trash_policy(settings)
         else:
             self.trouble.append(trouble)
             logger.error("%s", trouble)
@@ -171,7 +171,7 @@ class FtpServer:
         stack.callback(self.trash.close)
         ledger.on_doubt = self.look_soon
         ledger.on_unmeasured = self.trash.measure_soon
-        ledger.on_disk_full = self.trash.make_disk_room
+        ledger.on_disk_full = self.trash.free_disk_space
         self._take_key(self._read_key(settings))
 
     def _listen(self, settings: Settings, given: socket.socket | None, stack: ExitStack) -> None:
@@ -407,7 +407,7 @@ class FtpServer:
         """
         if grace is not None:
             self.service.grace = grace
-        self.on_stop_asked()
+        self.on_stop_requested()
 
     def drain(self, seconds: float | None = None) -> None:
         """Stop accepting connections, let the sessions finish, then stop.
@@ -471,7 +471,7 @@ class FtpServer:
             if setting.live:
                 taken[name] = value
             when = "" if setting.live else " takes effect after a restart"
-            changes.append(f"{setting.name}: {setting.kind.tell(value)}{when}")
+            changes.append(f"{setting.name}: {setting.kind.to_text(value)}{when}")
         return replace(self.settings, **taken), changes
 
     def __enter__(self) -> Self:

@@ -70,7 +70,7 @@ _REST_SECONDS = 0.01
 """Seconds of such a pause."""
 
 
-def tell_of_trash(settings: Settings) -> None:
+def log_trash_policy(settings: Settings) -> None:
     """Log that removals, which were final before this start, now go to the trash."""
     if settings.trash_days == 0:
         return
@@ -95,7 +95,7 @@ class OwnAccounts(Protocol):
 
 
 @dataclass
-class _RoomWanted:
+class _SpaceRequest:
     """A session's request for space on its disk."""
 
     account_id: int
@@ -135,7 +135,7 @@ class TrashKeeping:
         """For accounts whose homes could not be locked: when to try again, in ticks."""
         self._measure_at: dict[int, float] = {}
         """For each account: when it may be measured again, in ticks."""
-        self._wanted: deque[_RoomWanted] = deque()
+        self._wanted: deque[_SpaceRequest] = deque()
         self._worked_since = ticks()
         self._serving = False
         self._disks: dict[int, Path] = {}
@@ -204,12 +204,12 @@ class TrashKeeping:
         self._unmeasured.add(account_id)
         self._wake()
 
-    def make_disk_room(self, account_id: int, size: int) -> bool:
+    def free_disk_space(self, account_id: int, size: int) -> bool:
         """Purge trash of any account until an account's disk has ``size`` bytes free. Wait for
         that, up to `DISK_PATIENCE`. Return False if there isn't enough space."""
         if not self._thread.is_alive():
             return False
-        wanted = _RoomWanted(account_id, size)
+        wanted = _SpaceRequest(account_id, size)
         self._wanted.append(wanted)
         self._wake()
         # without a lock: if the thread misses `is_over`, it purges for a session that has gone on,
@@ -231,8 +231,8 @@ class TrashKeeping:
         for account in self._service.accounts:
             size += account.trash_bytes
             homes.add(account.home)
-        given_up, _ = self._service.ledger.given_up_lately()
-        return size, sum(map(_count_operations, homes)), given_up
+        count, _ = self._service.ledger.evicted_lately()
+        return size, sum(map(_count_operations, homes)), count
 
     def look(self) -> None:
         """Do everything that is due."""
@@ -332,7 +332,7 @@ class TrashKeeping:
 
     def _record(self, account: Account, thinning: Thinning, why: str) -> None:
         """Write an audit record of what was purged, if anything was."""
-        gone = thinning.given_up
+        gone = thinning.purged
         if not (thinning.operations or gone.files or gone.directories):
             return
         logger.info(
@@ -405,17 +405,17 @@ class TrashKeeping:
                 if wanted.is_over:
                     continue
                 try:
-                    wanted.made = self._make_room(wanted.account_id, wanted.size)
+                    wanted.made = self._free_space(wanted.account_id, wanted.size)
                 finally:
                     wanted.done.set()  # in any case: the session waits for this
         finally:
             self._serving = False
 
-    def _make_room(self, account_id: int, size: int) -> bool:
+    def _free_space(self, account_id: int, size: int) -> bool:
         try:
             home = self._service.accounts.by_id(account_id).home
             device = os.stat(home).st_dev
-            return self._give_up_oldest(device, lambda: _free(home) >= size)
+            return self._evict_oldest(device, lambda: _free(home) >= size)
         except (OSError, CommandError, StateError) as error:
             logger.error("can't free disk space for an upload: %s", error)
             return False
@@ -424,29 +424,29 @@ class TrashKeeping:
         """Purge the oldest operations on each disk that has less free than `trash-reserve`."""
         reserve = self._service.settings.trash_reserve
         root = self._service.settings.root
-        for device, place in ({os.stat(root).st_dev: root} | self._disks).items():
+        for device, directory in ({os.stat(root).st_dev: root} | self._disks).items():
             try:
-                is_enough = partial(_has_reserve, place, reserve)
-                if not self._give_up_oldest(device, is_enough):
+                is_enough = partial(_has_reserve, directory, reserve)
+                if not self._evict_oldest(device, is_enough):
                     self._next_disks = self._ticks() + _SELDOM
             except OSError as error:
-                logger.error("%s: the free disk space can't be read: %s", place, error)
+                logger.error("%s: the free disk space can't be read: %s", directory, error)
 
-    def _give_up_oldest(self, device: int, is_enough: Callable[[], bool]) -> bool:
+    def _evict_oldest(self, device: int, is_enough: Callable[[], bool]) -> bool:
         """Purge operations of all accounts on a disk, the oldest first, until it is enough. Return
         False if it isn't."""
         if is_enough():
             return True
         for name, account in self._oldest_first(device):
-            self._in_home(account, "purged", partial(self._give_up, account, name))
+            self._in_home(account, "purged", partial(self._evict, account, name))
             if is_enough():
                 return True
         return False
 
-    def _give_up(self, account: Account, name: str, home: Home) -> None:
+    def _evict(self, account: Account, name: str, home: Home) -> None:
         thinning = self._thinning(home, account)
         try:
-            thinning.give_up(name)
+            thinning.evict(name)
         finally:
             self._record(account, thinning, "disk space")
 
@@ -486,14 +486,14 @@ def _most(home: Home, account: Account, policy: Policy) -> int | None:
     return disk.f_blocks * disk.f_frsize * policy.share // 100 if disk.f_blocks else None
 
 
-def _free(place: Path) -> int:
-    disk = os.statvfs(place)
+def _free(directory: Path) -> int:
+    disk = os.statvfs(directory)
     return disk.f_bavail * disk.f_frsize
 
 
-def _has_reserve(place: Path, percent: int) -> bool:
+def _has_reserve(directory: Path, percent: int) -> bool:
     """Return whether ``percent`` of a disk are free, both of its bytes and of its inodes. A file
     system that doesn't report its size always has enough."""
-    disk = os.statvfs(place)
+    disk = os.statvfs(directory)
     bytes_left = disk.f_bavail * 100 >= disk.f_blocks * percent
     return bytes_left and disk.f_favail * 100 >= disk.f_files * percent

@@ -56,7 +56,7 @@ _ATTEMPTS = frozenset({"login", "register"})
 """Events recorded with the name that the client gave."""
 
 
-class Asking(Protocol):
+class RequestingSession(Protocol):
     """The session whose process sends requests, as far as handling them needs it.
 
     Attributes:
@@ -109,7 +109,7 @@ class Answers(ServerForSession):
         log_allowance: The allowance for all lines that it makes the server log.
     """
 
-    def __init__(self, service: Service, session: Asking) -> None:
+    def __init__(self, service: Service, session: RequestingSession) -> None:
         self._service = service
         self._session = session
         self._failures = self._guesses = 0
@@ -221,9 +221,9 @@ class Answers(ServerForSession):
         self._transfer = limits.begin_transfer(account, self._session.give_way)
         return self._transfer
 
-    def tell_idle(self, idle: bool) -> None:
+    def report_idle(self, idle: bool) -> None:
         if self._transfer is not None:
-            self._service.limits.tell_idle(self._transfer, idle)
+            self._service.limits.report_idle(self._transfer, idle)
 
     def end_transfer(self) -> None:
         """End the session's transfer. Can be called twice."""
@@ -267,7 +267,7 @@ class Answers(ServerForSession):
             share, line = None, line_of(record)
             if record.outcome == OK or has_done_something(record):
                 share = share_of(record.event, account.name if account else None)
-            elif not log.may_tell_failure(account, self._guess_of(record), len(line)):
+            elif not log.may_record_failure(account, self._guess_of(record), len(line)):
                 continue
             good.setdefault(share, []).append(line)
         for share, rest in good.items():

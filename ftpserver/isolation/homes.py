@@ -33,7 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessHome:
     """The home of a session process, and its user.
 
     Attributes:
@@ -59,7 +59,7 @@ def identity_of(name: str) -> Identity:
     return Identity(user.pw_uid, user.pw_gid, tuple(groups))
 
 
-def stranger(name: str) -> Identity:
+def identity_before_login(name: str) -> Identity:
     """Return the user that a process runs as before log-in. Raises KeyError."""
     user = pwd.getpwnam(name)
     try:
@@ -74,7 +74,7 @@ def seen_as(account: Account) -> Path:
     return Path("/") if is_privileged() else account.home
 
 
-def open_home(account: Account) -> Place:
+def open_home(account: Account) -> ProcessHome:
     """Open an account's home for a session process. Raises Internal; the log has the reason."""
     try:
         identity = _identity(account) if is_privileged() else None
@@ -89,7 +89,7 @@ def open_home(account: Account) -> Place:
             logger.error(
                 "%s: cannot change the owner of files in the home: %s", account.name, error
             )
-    return Place(fd, seen_as(account), identity)
+    return ProcessHome(fd, seen_as(account), identity)
 
 
 def _identity(account: Account) -> Identity:

@@ -19,7 +19,7 @@ from msgspec import Meta
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.tokens import Issued
-from ftpserver.interfaces import Carried, asked, told
+from ftpserver.interfaces import Carried, notification, request
 from ftpserver.isolation.sandbox import Identity
 from ftpserver.settings.table import Settings
 from ftpserver.storage.permissions import Permissions
@@ -47,7 +47,7 @@ class ChildNote(msgspec.Struct, frozen=True):
     since: float
     address: list[str | int]
     incarnation: str
-    stranger: tuple[int, int] | None
+    identity_before_login: tuple[int, int] | None
     """The user and group to run as before log-in; None for the server's, if that isn't root."""
 
 
@@ -132,64 +132,64 @@ class ServerForSession(Protocol):
     See `Authenticator`, `SessionLimiting` and `Recorder`.
     """
 
-    @asked
+    @request
     def by_password(self, name: Name, password: Secret) -> Carried[Admitted]:
         """Log in. Raises LoginRefused, Banned, Busy; TooMany if it is over the session limit."""
 
-    @asked
+    @request
     def by_token(self, name: Name, secret: Secret) -> Carried[Admitted]:
         """Log in with a token. Raises the same errors."""
 
-    @asked
+    @request
     def by_peer(self, name: Name) -> Carried[Admitted]:
         """Log in as the system user at the other end of a Unix socket. Raises the same errors."""
 
-    @asked
+    @request
     def register(self, name: Name, password: Secret, invitation: Name | None) -> Carried[Admitted]:
         """Make an account, and log in to it. Raises as `Authenticator.register`."""
 
-    @asked
+    @request
     def delay(self, code: Name) -> float:
         """Return the seconds to wait before a log-in is refused with that error."""
 
-    @asked
+    @request
     def change_password(self, old: Secret, new: Secret) -> Known:
         """Set another password, and return the changed account."""
 
-    @asked
+    @request
     def issue_token(self, name: Name, seconds: _Lifetime | None) -> Issued:
         """See `Authenticator.issue_token`."""
 
-    @asked
+    @request
     def list_tokens(self) -> list[TokenInfo]:
         """Return the account's tokens, oldest first."""
 
-    @asked
+    @request
     def revoke_token(self, token_id: Name) -> None:
         """See `Authenticator.revoke_token`."""
 
-    @told
+    @notification
     def answered(self) -> None:
         """Report that the client's first record has been handled: the process waits for more."""
 
-    @asked
+    @request
     def begin_transfer(self) -> str:
         """Count a transfer, and return the token that `SessionForServer.give_way` is called with.
         Raises TooMany."""
 
-    @told
-    def tell_idle(self, idle: bool) -> None:
+    @notification
+    def report_idle(self, idle: bool) -> None:
         """Report that the transfer has moved no bytes for a while, or moves some again."""
 
-    @told
+    @notification
     def end_transfer(self) -> None:
         """Count the transfer as ended."""
 
-    @told
+    @notification
     def record(self, lines: bytes) -> None:
         """Add whole lines to the audit log."""
 
-    @told
+    @notification
     def log(
         self,
         level: Annotated[int, Meta(ge=0, le=50)],
@@ -198,11 +198,11 @@ class ServerForSession(Protocol):
     ) -> None:
         """Write a line to the server's own log."""
 
-    @told
+    @notification
     def penalize(self, offence: Offence) -> None:
         """Report why the session ends without a log-in, if that means a penalty for its address."""
 
-    @told
+    @notification
     def over(self, bytes_in: Amount, bytes_out: Amount) -> None:
         """Report the end of the session, and the bytes it has transferred."""
 
@@ -244,30 +244,30 @@ class Seen:
 class SessionForServer(Protocol):
     """The server's requests to the process of a session after log-in; see `Connected`."""
 
-    @asked
+    @request
     def look(self) -> Seen:
         """Return what the session is doing."""
 
-    @told
+    @notification
     def close(self, why: str) -> None:
         """See `Session.close`."""
 
-    @told
+    @notification
     def close_now(self) -> None:
         """See `Session.close_now`."""
 
-    @told
+    @notification
     def close_idle(self) -> None:
         """See `Session.close_idle`."""
 
-    @told
+    @notification
     def give_way(self, transfer: str) -> None:
         """See `Session.give_way`."""
 
-    @told
+    @notification
     def apply_account(self, account: Known) -> None:
         """Apply changes of the account."""
 
-    @told
+    @notification
     def apply_settings(self, settings: LiveSettings) -> None:
         """Apply changed settings."""

@@ -29,7 +29,7 @@ from ftpserver.accounts.authenticator import Admission
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
-from ftpserver.interfaces import later, stand_in
+from ftpserver.interfaces import later, make_proxy
 from ftpserver.isolation import homes
 from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import (
@@ -164,7 +164,7 @@ class IsolatedSession:
             patience=_PATIENCE,
             may_log=self._answers.log_allowance.take,
         )
-        self._process = stand_in(SessionForServer, self._child.endpoint)
+        self._process = make_proxy(SessionForServer, self._child.endpoint)
 
     def targets(self) -> dict[type, object]:
         """Return the objects whose methods its process may call."""
@@ -268,10 +268,10 @@ class IsolatedSession:
 
     # messages to it ----------------------------------------------------------------------
 
-    def _tell(self, tell: Callable[[], None]) -> None:
+    def _notify(self, notify: Callable[[], None]) -> None:
         # before log-in its process handles no messages: its connection is aborted instead
         if self.account is not None:
-            tell()
+            notify()
 
     def close(self, why: str) -> None:
         """See `Session.close`."""
@@ -279,7 +279,7 @@ class IsolatedSession:
         if self.account is None:
             self.abort()
         else:
-            self._tell(lambda: self._process.close(why))
+            self._notify(lambda: self._process.close(why))
             self.leaving = True
 
     def warn(self) -> None:
@@ -290,15 +290,15 @@ class IsolatedSession:
 
     def close_now(self) -> None:
         """See `Session.close_now`."""
-        self._tell(self._process.close_now)
+        self._notify(self._process.close_now)
 
     def close_idle(self) -> None:
         """See `Session.close_idle`."""
-        self._tell(self._process.close_idle)
+        self._notify(self._process.close_idle)
 
     def give_way(self, transfer: str) -> None:
         """See `Session.give_way`."""
-        self._tell(lambda: self._process.give_way(transfer))
+        self._notify(lambda: self._process.give_way(transfer))
 
     def abort(self) -> None:
         """See `Session.abort`. A process that doesn't end because of it is killed soon."""
@@ -313,7 +313,7 @@ class IsolatedSession:
         """See `Session.apply_account`."""
         self.account = account
         known = Known.of(account, homes.seen_as(account))
-        self._tell(lambda: self._process.apply_account(known))
+        self._notify(lambda: self._process.apply_account(known))
         limits, had = self._service.limits, self._slot
         slot = limits.enter(account, self.host, at_any_rate=True, had=had)
         if slot != had:
@@ -327,7 +327,7 @@ class IsolatedSession:
     def apply_settings(self, settings: Settings) -> None:
         """Apply changed settings."""
         changed = LiveSettings.of(settings)
-        self._tell(lambda: self._process.apply_settings(changed))
+        self._notify(lambda: self._process.apply_settings(changed))
 
     def enforce(self, now: float) -> None:
         """Kill the process if it should have ended."""
@@ -346,9 +346,9 @@ class IsolatedSession:
             return None
         looked: Future[None] = Future()
 
-        def came(asked: Future[Seen]) -> None:
-            if asked.exception() is None:
-                self._see(asked.result())
+        def came(future: Future[Seen]) -> None:
+            if future.exception() is None:
+                self._see(future.result())
             looked.set_result(None)
 
         later(self._process.look)().add_done_callback(came)

@@ -100,7 +100,7 @@ class RemoteAudit(Recorder):
         for part in _parts(lines):
             self._server.record(part)
 
-    def may_tell_failure(
+    def may_record_failure(
         self, account: Account | None, guess: str | None = None, size: int = 0
     ) -> bool:
         """Return True, as the server decides."""
@@ -155,9 +155,9 @@ class RemoteSessionLimits:
         """Count a transfer in the server, which sends `give_way` if it must end for another."""
         return self._server.begin_transfer()
 
-    def tell_idle(self, transfer: str, idle: bool) -> None:
+    def report_idle(self, transfer: str, idle: bool) -> None:
         """Report to the server that the transfer is idle, or not."""
-        self._server.tell_idle(idle)
+        self._server.report_idle(idle)
 
     def end_transfer(self, transfer: str) -> None:
         """End the transfer in the server."""

@@ -141,7 +141,7 @@ def can_become_others() -> bool:
     return bool(effective & needed == needed)
 
 
-def become_stranger(identity: Identity) -> None:
+def give_up_privileges(identity: Identity) -> None:
     """Give up all privileges but those that `become` needs. Only if `can_become_others`."""
     _bound_capabilities()
     os.setgroups([])

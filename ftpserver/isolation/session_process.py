@@ -28,7 +28,7 @@ import msgspec
 from ftpserver import interfaces
 from ftpserver.accounts.account import Account
 from ftpserver.clock import RUN
-from ftpserver.interfaces import Carried, stand_in
+from ftpserver.interfaces import Carried, make_proxy
 from ftpserver.isolation import sandbox
 from ftpserver.isolation.interfaces import (
     Admitted,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.isolation")
 
-interfaces.make_ready(asked=(QuotaStore, ServerForSession), answered=(SessionForServer,))
+interfaces.make_ready(proxies=(QuotaStore, ServerForSession), targets=(SessionForServer,))
 _decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 
@@ -85,7 +85,7 @@ def main(arguments: ChildArguments) -> None:
     sandbox.close_all_but((request, calls, stop, empty))
     can_change_root, failure = False, None
     try:
-        can_change_root = _become_stranger(note, empty)
+        can_change_root = _give_up_privileges(note, empty)
     except (sandbox.CantConfine, OSError) as error:
         failure = error
     os.close(empty)
@@ -105,15 +105,15 @@ def _cant_be_confined(error: Exception) -> NoReturn:
     os._exit(1)
 
 
-def _become_stranger(note: ChildNote, empty: int) -> bool:
+def _give_up_privileges(note: ChildNote, empty: int) -> bool:
     """Give up all rights not needed before log-in. Return True if chroot is still possible."""
     sandbox.must_be_alone()
     sandbox.limit_resources()
     sandbox.forbid_new_privileges()
     sandbox.keep_to_itself()
-    if note.stranger is not None:
+    if note.identity_before_login is not None:
         sandbox.change_root(empty)
-        sandbox.become_stranger(Identity(*note.stranger))
+        sandbox.give_up_privileges(Identity(*note.identity_before_login))
         can_change_root = True
     elif can_change_root := sandbox.enter_user_namespace():
         sandbox.change_root(empty)
@@ -122,7 +122,7 @@ def _become_stranger(note: ChildNote, empty: int) -> bool:
 
 
 class SessionProcess(SessionForServer):
-    """The context of its one session (`context.Sharing`), and the handler of the server's requests.
+    """The context of its one session (`context.SessionContext`), and the handler of requests.
 
     Args:
         calls: The descriptor of the rpc connection to the server.
@@ -158,9 +158,9 @@ class SessionProcess(SessionForServer):
             name="server",
         )
         self.syncs = Syncs()
-        self._server = server = stand_in(ServerForSession, self._endpoint)
+        self._server = server = make_proxy(ServerForSession, self._endpoint)
         self.authenticator = RemoteAuthenticator(server, self._enter)
-        self.ledger = stand_in(QuotaStore, self._endpoint)
+        self.ledger = make_proxy(QuotaStore, self._endpoint)
         self.ledger.incarnation = note.incarnation
         self.audit = RemoteAudit(server, enabled=bool(settings.audit_size))
         self.limits = RemoteSessionLimits(server)

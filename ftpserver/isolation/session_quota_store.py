@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.quota import GivenUp, Lease, QuotaStore, Resumable, Settled
+from ftpserver.storage.quota import EvictedOperation, Lease, QuotaStore, Resumable, Settled
 from ftpwire.errors import Busy, LeaseLost
-from ftpwire.messages import Room
+from ftpwire.messages import SpaceInfo
 
 _MOST_LEASES = 10_000
 
@@ -52,11 +52,11 @@ class SessionQuotaStore(QuotaStore):
         files: int = 1,
         pieces: bytes | None = None,
     ) -> Lease:
-        own = self._room_for_lease(account_id)
+        own = self._account_for_lease(account_id)
         return self._note(self._ledger.reserve(own, size, staging, files=files, pieces=pieces))
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
-        own = self._room_for_lease(account_id)
+        own = self._account_for_lease(account_id)
         return self._note(self._ledger.reserve_step(own, size, files))
 
     def make_durable(self) -> None:
@@ -66,7 +66,7 @@ class SessionQuotaStore(QuotaStore):
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
     ) -> Lease | None:
-        taken = self._ledger.take_over(self._room_for_lease(account_id), staging, pieces)
+        taken = self._ledger.take_over(self._account_for_lease(account_id), staging, pieces)
         return None if taken is None else self._note(taken)
 
     def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
@@ -106,14 +106,14 @@ class SessionQuotaStore(QuotaStore):
             raise LeaseLost("nothing can be settled without a reservation")
         return self._ledger.settle(known, change, files, trash, trash_files)
 
-    def room(self, account_id: int) -> Room:
-        return self._ledger.room(self._own(account_id))
+    def space(self, account_id: int) -> SpaceInfo:
+        return self._ledger.space(self._own(account_id))
 
-    def turn_into_room(
+    def reserve_freed(
         self, held: Lease, freed: int, freed_files: int, size: int, files: int
     ) -> Lease:
         known = self._held(held)
-        grown = self._ledger.turn_into_room(known, freed, freed_files, size, files)
+        grown = self._ledger.reserve_freed(known, freed, freed_files, size, files)
         known.size, known.files = grown.size, grown.files
         return known
 
@@ -133,11 +133,11 @@ class SessionQuotaStore(QuotaStore):
     ) -> None:
         self._ledger.forget_operation(self._own(account_id), name, freed, words, client)
 
-    def given_up(self, account_id: int) -> list[GivenUp]:
-        return self._ledger.given_up(self._own(account_id))
+    def evicted(self, account_id: int) -> list[EvictedOperation]:
+        return self._ledger.evicted(self._own(account_id))
 
-    def was_given_up(self, account_id: int, name: str) -> bool:
-        return self._ledger.was_given_up(self._own(account_id), name)
+    def was_evicted(self, account_id: int, name: str) -> bool:
+        return self._ledger.was_evicted(self._own(account_id), name)
 
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
         self._ledger.note_answers(self._own(account_id), key, answers)
@@ -151,8 +151,8 @@ class SessionQuotaStore(QuotaStore):
     def trash_of_all(self, account_id: int) -> int:
         return self._ledger.trash_of_all(self._own(account_id))
 
-    def make_disk_room(self, account_id: int, size: int) -> bool:
-        return self._ledger.make_disk_room(self._own(account_id), size)
+    def free_disk_space(self, account_id: int, size: int) -> bool:
+        return self._ledger.free_disk_space(self._own(account_id), size)
 
     # checks ------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class SessionQuotaStore(QuotaStore):
             raise PermissionError(errno.EPERM, "not this session's account")
         return own
 
-    def _room_for_lease(self, account_id: int) -> int:
+    def _account_for_lease(self, account_id: int) -> int:
         """Return the session's account if it may have one more lease. Raises Busy, too."""
         if len(self.leases) >= _MOST_LEASES:
             raise Busy("too many reservations")

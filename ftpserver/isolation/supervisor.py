@@ -55,14 +55,14 @@ class IsolationSupervisor:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._service = service = host.service
-        self.stranger: tuple[int, int] | None = None
+        self.identity_before_login: tuple[int, int] | None = None
         if homes.is_privileged():
             try:
-                found = homes.stranger(service.settings.session_user)
+                found = homes.identity_before_login(service.settings.session_user)
             except KeyError:
                 name = service.settings.session_user
                 raise StateError(f"--session-user {name}: there is no such system user") from None
-            self.stranger = (found.uid, found.gid)
+            self.identity_before_login = (found.uid, found.gid)
         self._lock = threading.Lock()
         self._all: dict[int, IsolatedSession] = {}
         self._groups = AccountGroups()
@@ -78,7 +78,7 @@ class IsolationSupervisor:
     def _warn(self) -> None:
         """Log which parts of the protection are missing on this system."""
         abi = sandbox.landlock_abi()
-        if self.stranger is None:
+        if self.identity_before_login is None:
             logger.warning(
                 "sessions run as the user of ftpd, which %s: %s",
                 "is root without the needed capabilities" if os.geteuid() == 0 else "is not root",
@@ -127,7 +127,7 @@ class IsolationSupervisor:
             self._all[session.id] = session
         service.sessions.add(session)
         try:
-            session.begin(self._fork_server.spawn, self.empty, self.stranger)
+            session.begin(self._fork_server.spawn, self.empty, self.identity_before_login)
         except StateError as error:
             logger.error("%s: cannot serve the connection: %s", session, error)
 

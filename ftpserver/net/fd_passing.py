@@ -19,7 +19,7 @@ def beside(descriptors: Sequence[int]) -> list[tuple[int, int, array.array[int]]
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
 
 
-def room_for(count: int) -> int:
+def ancillary_size(count: int) -> int:
     """Return the bytes of ancillary data that ``recvmsg`` needs for ``count`` descriptors."""
     return socket.CMSG_SPACE(count * array.array("i").itemsize)
 

@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from ftpserver import light_sqlalchemy
 from ftpserver.clock import RUN
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
+from ftpserver.interfaces import Carried, Descriptors, later, make_proxy, notification, request
 from ftpserver.logs import log_to_stderr
 from ftpserver.net import tls
 from ftpserver.net.fd_passing import close_all
@@ -61,7 +61,7 @@ killed."""
 class Forking(Protocol):
     """The requests of a server to its fork server."""
 
-    @asked
+    @request
     def configure(self, settings: Settings, began: float) -> None:
         """Load the certificate that these settings name, for all further children.
 
@@ -72,12 +72,12 @@ class Forking(Protocol):
             StateError: The certificate can't be used. The previous settings stay in force.
         """
 
-    @asked
+    @request
     def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
         """Go on as a child, with what a forked one would get. It takes no requests after
         this."""
 
-    @asked
+    @request
     def fork(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:
         """Fork a child with a number, a note and descriptors.
 
@@ -93,7 +93,7 @@ class Forking(Protocol):
 class EndListener(Protocol):
     """The notifications of a fork server to its server."""
 
-    @told
+    @notification
     def ended(self, number: int, status: int) -> None:
         """Note that a child has ended, after the reply to its ``fork``; see `Ended`."""
 
@@ -215,7 +215,7 @@ class ForkServer:
             process, self._process, self._endpoint = self._process, None, None
             self._resting = True
             assert process is not None
-            becoming = later(stand_in(Forking, endpoint).become)
+            becoming = later(make_proxy(Forking, endpoint).become)
             became = becoming(number, note, Descriptors(list(descriptors)))
 
             def wait() -> None:
@@ -251,7 +251,7 @@ class ForkServer:
             StateError: The fork server can't be started.
         """
         with self._lock:
-            forking = stand_in(Forking, self._ensure())
+            forking = make_proxy(Forking, self._ensure())
             return later(forking.fork)(number, note, Descriptors(list(descriptors)))
 
     def stop(self) -> None:
@@ -330,7 +330,7 @@ class ForkServer:
 
     def _configure(self, endpoint: Endpoint, settings: Settings) -> None:
         try:
-            later(stand_in(Forking, endpoint).configure)(settings, RUN.began).result(_PATIENCE)
+            later(make_proxy(Forking, endpoint).configure)(settings, RUN.began).result(_PATIENCE)
         except TimeoutError:
             raise StateError("the fork server doesn't answer") from None
         except EndpointGone:
@@ -370,7 +370,7 @@ class _Forker(ForkingMixIn, BaseServer):
         self.endpoint = Endpoint(
             sock, targets={Forking: self}, max_descriptors=MAX_DESCRIPTORS, name="server"
         )
-        self._server = stand_in(EndListener, self.endpoint)
+        self._server = make_proxy(EndListener, self.endpoint)
         self._children = children
         self._verbose = verbose
         self.settings: Settings | None = None

@@ -35,7 +35,7 @@ import msgspec
 from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried, Dispatcher, Request, to_wire
-from ftpserver.net.fd_passing import beside, close_all, room_for, taken_from
+from ftpserver.net.fd_passing import ancillary_size, beside, close_all, taken_from
 from ftpwire import errors
 from ftpwire.errors import FACTS, CommandError, FtpError, Internal, facts_of
 
@@ -56,9 +56,9 @@ _CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class _Kind(IntEnum):
-    ASK = 1
-    TELL = 2
-    ANSWER = 3
+    REQUEST = 1
+    NOTIFICATION = 2
+    REPLY = 3
     FAILURE = 4
 
 
@@ -103,7 +103,7 @@ class Endpoint:
     ``_late``; ``_sending`` is held while a message is written, so that messages don't mix. Neither
     is held while a request is handled.
 
-    Proxies send their requests by it (`interfaces.stand_in`).
+    Proxies send their requests by it (`interfaces.make_proxy`).
 
     Args:
         sock: A stream socket of a pair; it belongs to the endpoint from now on.
@@ -137,7 +137,7 @@ class Endpoint:
         self._is_limited = patience is not None
         self._dispatcher = Dispatcher(targets)
         self._max_size = max_size
-        self._room = room_for(max_descriptors)
+        self._ancillary_size = ancillary_size(max_descriptors)
         self._max_descriptors = max_descriptors
         self._on_end = on_end
         self._may_log = may_log
@@ -184,7 +184,7 @@ class Endpoint:
             number = next(self._numbers) & 0xFFFFFFFF
             self._open[number] = _Open(request, future)
         try:
-            self._send(_Kind.ASK, number, message, descriptors)
+            self._send(_Kind.REQUEST, number, message, descriptors)
         except EndpointGone as error:
             with self._lock:
                 self._open.pop(number, None)
@@ -195,11 +195,11 @@ class Endpoint:
             raise
         return future
 
-    def tell(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
+    def notify(self, request: Request, message: msgspec.Struct, descriptors: list[int]) -> None:
         """Send a notification, which gets no reply. Dropped if the other end is gone: ``on_end``
         reports that."""
         try:
-            self._send(_Kind.TELL, 0, message, descriptors)
+            self._send(_Kind.NOTIFICATION, 0, message, descriptors)
         except EndpointGone:
             pass
 
@@ -276,8 +276,8 @@ class Endpoint:
         # Two readers that waited for each other to take a message would wait for ever. The caller
         # of a request closes its descriptors afterwards, so they must be sent before this returns.
         reads = threading.current_thread() is self._reader
-        waits = not (reads or (kind == _Kind.TELL and self._is_limited))
-        if waits or (descriptors and kind != _Kind.ANSWER):
+        waits = not (reads or (kind == _Kind.NOTIFICATION and self._is_limited))
+        if waits or (descriptors and kind != _Kind.REPLY):
             self._write(data, descriptors)
         elif not self._write_at_once(data, descriptors):
             # the other thread closes them: the caller's list is emptied
@@ -372,7 +372,7 @@ class Endpoint:
             return
         number, kind, payload, descriptors, lost = received
         try:
-            if kind == _Kind.ASK or kind == _Kind.TELL:
+            if kind == _Kind.REQUEST or kind == _Kind.NOTIFICATION:
                 self._hear(kind, number, payload, descriptors)
             else:
                 self._settle(kind, number, payload, descriptors, lost)
@@ -386,7 +386,9 @@ class Endpoint:
     def _receive(self) -> tuple[int, int, bytes, list[int], bool]:
         """Receive one message. The last item is True if this process had no free descriptors for
         those of a result. Raises EOFError at the end, ValueError, OSError."""
-        start, ancillary, flags, _ = self._socket.recvmsg(_HEADER.size, self._room, _CLOSED_ON_EXEC)
+        start, ancillary, flags, _ = self._socket.recvmsg(
+            _HEADER.size, self._ancillary_size, _CLOSED_ON_EXEC
+        )
         descriptors = taken_from(ancillary)
         try:
             if not start:
@@ -395,7 +397,7 @@ class Endpoint:
             size, number, kind, count = _HEADER.unpack(header)
             if size > self._max_size:  # before anything is allocated for it
                 raise ValueError(f"{size} bytes in one message")
-            lost = bool(flags & socket.MSG_CTRUNC) and kind == _Kind.ANSWER
+            lost = bool(flags & socket.MSG_CTRUNC) and kind == _Kind.REPLY
             wrong = len(descriptors) > count if lost else len(descriptors) != count
             if wrong or count > self._max_descriptors:
                 raise ValueError(f"{count} descriptors along with a message")
@@ -418,13 +420,13 @@ class Endpoint:
         self, kind: int, number: int, payload: bytes, descriptors: list[int], lost: bool
     ) -> None:
         """Give a reply to the thread that waits for it."""
-        if kind not in (_Kind.ANSWER, _Kind.FAILURE):
+        if kind not in (_Kind.REPLY, _Kind.FAILURE):
             raise ValueError(f"a message of kind {kind}")
         with self._lock:
-            asked = self._open.pop(number, None)
-        if asked is None:
+            open_request = self._open.pop(number, None)
+        if open_request is None:
             raise ValueError("a reply to no request")
-        request, future = asked
+        request, future = open_request
         if lost:
             _fail(future, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return
@@ -458,11 +460,11 @@ class Endpoint:
         """Handle a request or a notification."""
         message = self._dispatcher.decode(payload)
         request = self._dispatcher.request_of(message)
-        if request.waits is not (kind == _Kind.ASK):
+        if request.waits is not (kind == _Kind.REQUEST):
             raise ValueError(f"{request.name}: a notification sent as a request, or the reverse")
         if descriptors and request.carries is None:
             raise ValueError(f"descriptors came along with {request.name}")
-        if kind == _Kind.TELL:
+        if kind == _Kind.NOTIFICATION:
             try:
                 self._dispatcher.call(message, descriptors)
             except Exception:
@@ -492,7 +494,7 @@ class Endpoint:
     def _send_answer(self, number: int, answer: Any) -> None:
         carried = answer if isinstance(answer, Carried) else Carried(answer, [])
         try:
-            self._send(_Kind.ANSWER, number, carried.message, carried.descriptors)
+            self._send(_Kind.REPLY, number, carried.message, carried.descriptors)
         except EndpointGone:
             pass  # no one waits for it any more
         except Exception as error:  # it can't be encoded, e.g. a number that is too large

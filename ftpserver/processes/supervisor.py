@@ -31,7 +31,7 @@ import msgspec
 from ftpserver.accounts.registration import Probing, Throttling
 from ftpserver.accounts.session_counts import SessionCounting
 from ftpserver.accounts.turns import Changing
-from ftpserver.audit.allowances import FailureRoom
+from ftpserver.audit.allowances import FailureLimiting
 from ftpserver.errors import StateError
 from ftpserver.interfaces import later
 from ftpserver.processes.asking import ask_all
@@ -243,7 +243,7 @@ class WorkerSupervisor:
         self._handing.look()
         began = self._clock() - _START_SECONDS
         for worker in self._all():
-            starting = worker.lasting and not (worker.ready or worker.given_up)
+            starting = worker.lasting and not (worker.ready or worker.is_abandoned)
             if starting and worker.began < began:
                 self._kill_unready(worker)
         if any(moment <= self._clock() for moment in self._missing.copy()):
@@ -273,9 +273,9 @@ class WorkerSupervisor:
         left = self._all()
         for worker in left:
             logger.warning("%s is killed: it doesn't end", worker)
-        self._give_up(left)
+        self._abandon(left)
 
-    def _give_up(self, workers: Sequence[WorkerHandle]) -> None:
+    def _abandon(self, workers: Sequence[WorkerHandle]) -> None:
         """Kill workers and close their connections. No other workers replace them."""
         for worker in workers:
             worker.retired = True
@@ -285,7 +285,7 @@ class WorkerSupervisor:
 
     def _kill(self, worker: WorkerHandle) -> None:
         """Kill a worker, without reporting its end in the log."""
-        worker.given_up = True
+        worker.is_abandoned = True
         self._killed.add(worker.number)
         worker.kill()
 
@@ -297,7 +297,7 @@ class WorkerSupervisor:
         """Kill the remaining workers, and release everything. Can be called twice."""
         self._over.set()
         self.accept_no_more()
-        self._give_up(self._all())
+        self._abandon(self._all())
         self._fork_server.stop()  # the thread may be waiting for it to start
         # A worker that isn't in `_all` any more has its task in front of this (see `_ended_now`).
         self._tasks.put(None)
@@ -332,7 +332,7 @@ class WorkerSupervisor:
                     worker.endpoint.close()  # so that nothing of it is left when this returns
             raise StateError(_CANT_START)
         except BaseException:
-            self._give_up(workers)
+            self._abandon(workers)
             raise
 
     def _wait_for(self, workers: Sequence[WorkerHandle]) -> bool:
@@ -361,7 +361,7 @@ class WorkerSupervisor:
         try:
             self._begin(worker)
         except BaseException:
-            self._give_up([worker])
+            self._abandon([worker])
             worker.see_ended()
             raise
         return worker
@@ -389,7 +389,7 @@ class WorkerSupervisor:
             self._tasks.put(partial(self._put_right, worker))
             self._changed.notify_all()
         had = self._handing.leave(worker)
-        if not (worker.said_bye or worker.given_up or self._over.is_set()):
+        if not (worker.said_bye or worker.is_abandoned or self._over.is_set()):
             level = logging.DEBUG if self._quiet and not had else logging.ERROR
             logger.log(level, "%s has died, and with it %d connections", worker, had)
 
@@ -467,7 +467,7 @@ class WorkerSupervisor:
                 penalize=limits.penalize,
                 heard_of_ban=limits.heard_of_ban,
                 measure_soon=self._ledger.measure_soon,
-                make_disk_room=self._make_disk_room,
+                free_disk_space=self._free_disk_space,
                 bye=partial(self._said_bye, worker),
             ),
             SessionCounting: SimpleNamespace(
@@ -479,7 +479,7 @@ class WorkerSupervisor:
                     give_way=lambda token: worker.far.give_way(token),
                     worker=number,
                 ),
-                tell_idle=tallies.transfers.tell_idle,
+                report_idle=tallies.transfers.report_idle,
                 leave=tallies.transfers.leave,
             ),
             ServerQueue: SimpleNamespace(
@@ -490,21 +490,21 @@ class WorkerSupervisor:
             ),
             Throttling: registration.throttle,
             Probing: registration.probes,
-            FailureRoom: service.audit.failures,
+            FailureLimiting: service.audit.failures,
             AuditLines: service.audit,
         }
 
-    def _make_disk_room(self, account_id: int, size: int) -> Future[bool]:
+    def _free_disk_space(self, account_id: int, size: int) -> Future[bool]:
         """Free space on the disk, in a thread of its own: the endpoint's reader must not wait."""
         made: Future[bool] = Future()
 
         def make() -> None:
             try:
-                made.set_result(self._ledger.make_disk_room(account_id, size))
+                made.set_result(self._ledger.free_disk_space(account_id, size))
             except BaseException as error:
                 made.set_exception(error)
 
-        threading.Thread(target=make, name="disk room", daemon=True).start()
+        threading.Thread(target=make, name="disk space", daemon=True).start()
         return made
 
     def _ready(self, worker: WorkerHandle) -> None:

@@ -26,10 +26,10 @@ import msgspec
 from ftpserver.accounts.registration import Probing, Throttling
 from ftpserver.accounts.session_counts import SessionCounting
 from ftpserver.accounts.turns import Changing
-from ftpserver.audit.allowances import FailureAllowances, FailureRoom
+from ftpserver.audit.allowances import FailureAllowances, FailureLimiting
 from ftpserver.audit.writer import Audit
 from ftpserver.database import open_to_serve
-from ftpserver.interfaces import Carried, later, stand_in
+from ftpserver.interfaces import Carried, later, make_proxy
 from ftpserver.net.descriptors import raise_descriptor_limit
 from ftpserver.processes.forkserver import ChildArguments
 from ftpserver.processes.malloc import keep_what_is_there, return_what_is_free
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ftpd.workers")
 
-_DISK_ROOM_SECONDS = 40.0
+_DISK_SPACE_SECONDS = 40.0
 """Seconds for which a worker waits for the server to free disk space: more than that takes."""
 
 
@@ -83,7 +83,7 @@ class Worker(WorkerForServer):
     def __init__(self, arguments: ChildArguments) -> None:
         note = msgspec.msgpack.decode(arguments.note, type=ChildNote)
         ours, page = arguments.descriptors
-        self._asked_to_end = threading.Event()
+        self._end_requested = threading.Event()
         self._retiring = False
         self._leaving = False
         self._claims: dict[int, bool] = {}
@@ -98,11 +98,11 @@ class Worker(WorkerForServer):
             on_end=self._server_gone,
             name="server",
         )
-        self._server = stand_in(ServerForWorker, self._endpoint)
+        self._server = make_proxy(ServerForWorker, self._endpoint)
         self._connections = _Connections(self._server, self._end_when_done)
         self.service = self._open(arguments.settings, note, SharedPaces(page))
         self.service.tls_context = arguments.tls_context
-        self.service.limits.tell_bans(self._server.heard_of_ban)
+        self.service.limits.report_bans(self._server.heard_of_ban)
         self.service.park_idle()
         self._handed = Handed(self.service)
         self._busyness = Busyness(self.service.sessions)
@@ -120,13 +120,13 @@ class Worker(WorkerForServer):
         keep = settings.staging_seconds
         ledger = Ledger(engine, note.node, note.incarnation, keep, note.run, state=settings.state)
         ledger.on_unmeasured = self._server.measure_soon
-        ledger.on_disk_full = self._make_disk_room
+        ledger.on_disk_full = self._free_disk_space
         server = self._endpoint
         audit = Audit(
             settings.state,
             size=settings.audit_size,
-            files=_Lines(stand_in(AuditLines, server)),
-            failures=_Failures(stand_in(FailureRoom, server)),
+            files=_Lines(make_proxy(AuditLines, server)),
+            failures=_Failures(make_proxy(FailureLimiting, server)),
         )
         service = Service(
             settings,
@@ -134,21 +134,21 @@ class Worker(WorkerForServer):
             ledger,
             audit,
             counting=self._connections,
-            throttle=stand_in(Throttling, server),
-            probes=stand_in(Probing, server),
-            counts=stand_in(SessionCounting, server),
-            transfers=stand_in(ServerTransfers, server),
-            queue=stand_in(ServerQueue, server),
-            changes=stand_in(Changing, server),
+            throttle=make_proxy(Throttling, server),
+            probes=make_proxy(Probing, server),
+            counts=make_proxy(SessionCounting, server),
+            transfers=make_proxy(ServerTransfers, server),
+            queue=make_proxy(ServerQueue, server),
+            changes=make_proxy(Changing, server),
             make_pace=paces.pace,
         )
         self._stack.callback(service.close)
         return service
 
-    def _make_disk_room(self, account_id: int, size: int) -> bool:
+    def _free_disk_space(self, account_id: int, size: int) -> bool:
         """Let the server free disk space. Returns False also if that takes too long."""
         try:
-            return self._server.make_disk_room(account_id, size).result(_DISK_ROOM_SECONDS)
+            return self._server.free_disk_space(account_id, size).result(_DISK_SPACE_SECONDS)
         except TimeoutError:
             return False
 
@@ -163,7 +163,7 @@ class Worker(WorkerForServer):
         self._endpoint.start()
         self._server.ready()
         keep_what_is_there()
-        self._asked_to_end.wait()
+        self._end_requested.wait()
         service.stopping = True
         service.end_sessions()
         service.stop()
@@ -182,7 +182,7 @@ class Worker(WorkerForServer):
 
     def _end_when_done(self) -> None:
         if self._retiring and not (self._claims or self.service.connections):
-            self._asked_to_end.set()
+            self._end_requested.set()
 
     def _look(self, now: float) -> None:
         """In each round of the account watcher, report the number of busy sessions if changed."""
@@ -197,7 +197,7 @@ class Worker(WorkerForServer):
     # connections -------------------------------------------------------------------------
 
     def offer(self, number: int) -> None:
-        if self._asked_to_end.is_set():
+        if self._end_requested.is_set():
             return  # another worker gets it
         self._claims[number] = False
         claimed = later(self._server.claim)(number)
@@ -252,7 +252,7 @@ class Worker(WorkerForServer):
 
     def stop(self, grace: float) -> None:
         self.service.grace = grace
-        self._asked_to_end.set()
+        self._end_requested.set()
 
     def stats(self) -> Stats:
         return self.service.stats()
@@ -309,7 +309,7 @@ class _Failures:
     little.
     """
 
-    def __init__(self, server: FailureRoom) -> None:
+    def __init__(self, server: FailureLimiting) -> None:
         self._server = server
         self._mine = FailureAllowances()
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from ftpserver.errors import StateError
-from ftpserver.interfaces import stand_in
+from ftpserver.interfaces import make_proxy
 from ftpserver.processes.child import ChildProcess
 from ftpserver.processes.worker_interfaces import MAX_SIZE, WorkerForServer
 from ftpserver.serving.stats import Stats
@@ -48,7 +48,7 @@ class WorkerHandle(ChildProcess):
         ready: True if it can serve.
         lasting: True if it is replaced when it dies.
         retired: True if it gets no further connections, and is not replaced.
-        given_up: True if it was killed.
+        is_abandoned: True if it was killed.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class WorkerHandle(ChildProcess):
         self.busy = 0
         self.ready = False
         self.lasting = lasting
-        self.retired = self.given_up = self.said_bye = False
+        self.retired = self.is_abandoned = self.said_bye = False
         super().__init__(
             number,
             f"worker {number}",
@@ -79,7 +79,7 @@ class WorkerHandle(ChildProcess):
             max_size=MAX_SIZE,
             on_end=lambda: on_end(self),
         )
-        self.far = stand_in(WorkerForServer, self.endpoint)
+        self.far = make_proxy(WorkerForServer, self.endpoint)
 
     @property
     def is_missed(self) -> bool:

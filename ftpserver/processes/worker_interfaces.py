@@ -19,7 +19,7 @@ import msgspec
 
 from ftpserver.accounts.penalties import Offence
 from ftpserver.accounts.turns import wait_for
-from ftpserver.interfaces import Carried, apart, asked, told
+from ftpserver.interfaces import Carried, namespaced, notification, request
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 
@@ -54,32 +54,32 @@ class Client(msgspec.Struct, frozen=True):
 class WorkerForServer(Protocol):
     """A worker, as the server sees it."""
 
-    @told
+    @notification
     def offer(self, number: int) -> None:
         """Offer a connection, by the number of its session. The first worker that claims it serves
         it."""
 
-    @asked
+    @request
     def apply_settings(self, settings: Settings) -> None:
         """Use other settings from now on."""
 
-    @told
+    @notification
     def drain(self) -> None:
         """Close idle sessions; no further connections come."""
 
-    @told
+    @notification
     def drop(self, number: int) -> None:
         """End a connection that has not logged in, in favour of another."""
 
-    @told
+    @notification
     def give_way(self, token: str) -> None:
         """End the transfer of this token, whose slot another transfer needs."""
 
-    @told
+    @notification
     def retire(self) -> None:
         """End with the last connection; no further ones come."""
 
-    @told
+    @notification
     def stop(self, grace: float) -> None:
         """End all sessions and the process. Sent again if the grace time changes.
 
@@ -87,15 +87,15 @@ class WorkerForServer(Protocol):
             grace: Seconds that running transfers get.
         """
 
-    @asked
+    @request
     def stats(self) -> Stats:
         """Return the worker's figures."""
 
-    @asked
+    @request
     def session_infos(self) -> list[SessionInfo]:
         """Return the worker's sessions."""
 
-    @asked
+    @request
     def kick(self, session: int | None, user: str | None) -> list[int]:
         """End a session, or all sessions of a user. Returns their numbers, none if not found."""
 
@@ -103,68 +103,68 @@ class WorkerForServer(Protocol):
 class ServerForWorker(Protocol):
     """The server, as a worker sees it."""
 
-    @told
+    @notification
     def ready(self) -> None:
         """Note that the worker can serve."""
 
-    @asked
+    @request
     def claim(self, number: int) -> Carried[Client]:
         """Claim a connection that was offered. Its descriptor is sent along; from then on it is the
         worker's. Raises NotFound if it is another worker's."""
 
-    @told
+    @notification
     def logged_in(self, number: int, host: str) -> None:
         """Note that a connection's client has logged in."""
 
-    @told
+    @notification
     def closed(self, number: int) -> None:
         """Note that a connection was closed."""
 
-    @told
+    @notification
     def busy(self, sessions: int) -> None:
         """Note the number of the worker's busy sessions; see `Busyness`. Sent only if the server
         decides how many workers there are."""
 
-    @told
+    @notification
     def penalize(self, host: str, offence: Offence) -> None:
         """Count the end of a connection without a log-in against its address."""
 
-    @told
+    @notification
     def heard_of_ban(self, network: str, until: int) -> None:
         """Note that a network is banned until a time, in seconds since 1970."""
 
-    @told
+    @notification
     def measure_soon(self, account_id: int) -> None:
         """Count the uncounted trees in an account's trash soon."""
 
-    @asked
-    def make_disk_room(self, account_id: int, size: int) -> Future[bool]:
+    @request
+    def free_disk_space(self, account_id: int, size: int) -> Future[bool]:
         """Delete trash of all accounts until the disk has ``size`` bytes free. Returns whether it
         has."""
 
-    @told
+    @notification
     def bye(self, stats: Stats) -> None:
         """Note that the worker ends, after all its sessions. ``stats``: its last figures."""
 
 
-@apart
+@namespaced
 class AuditLines(Protocol):
     """The server's audit log, as a worker writes to it."""
 
-    @told
+    @notification
     def append(self, lines: bytes, count: int, share: str | None) -> None:
         """Write whole lines; see `Audit.append`."""
 
 
-@apart
+@namespaced
 class ServerQueue(Protocol):
     """The server's queue of password checks, for the `Queueing` of a worker."""
 
-    @asked
+    @request
     def enter(self, host: str) -> Future[str]:
         """Wait for a turn. Returns a token by which to give it back. Raises Busy."""
 
-    @told
+    @notification
     def leave(self, token: str) -> None:
         """Give a turn back."""
 
@@ -183,19 +183,19 @@ class ServerQueue(Protocol):
             self.leave(entered.result())
 
 
-@apart
+@namespaced
 class ServerTransfers(Protocol):
     """The server's counts of running transfers, for the `TransferCounting` of a worker."""
 
-    @asked
+    @request
     def begin_here(self, account_id: int, name: str) -> str:
         """Count another transfer. Returns a token by which to end that. Raises TooMany."""
 
-    @told
-    def tell_idle(self, token: str, idle: bool) -> None:
+    @notification
+    def report_idle(self, token: str, idle: bool) -> None:
         """Report whether a transfer has moved no bytes for a while."""
 
-    @told
+    @notification
     def leave(self, token: str) -> None:
         """Stop counting a transfer. Can be called twice."""
 

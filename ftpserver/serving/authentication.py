@@ -24,7 +24,7 @@ from ftpwire.pacing import Pace
 if TYPE_CHECKING:
     from ftpserver.accounts.authenticator import Admission, Authenticator
     from ftpserver.audit.context import AuditContext
-    from ftpserver.serving.context import Sharing
+    from ftpserver.serving.context import SessionContext
     from ftpserver.serving.exchange import Exchange
 
 logger = logging.getLogger("ftpd.session")
@@ -63,7 +63,7 @@ class Authentication:
 
     def __init__(
         self,
-        server: Sharing,
+        server: SessionContext,
         exchange: Exchange,
         audit_context: AuditContext,
         *,

@@ -236,7 +236,7 @@ class Awaiting:
         except OSError:  # no memory, or the system's limit of watches for a user
             with self._lock:
                 self._there.discard(one.request)
-            _tell_failure(one)
+            _report_failure(one)
             one.abandon()
         else:
             self._waiting[one.request.fileno()] = one
@@ -253,7 +253,7 @@ class Awaiting:
         try:
             return one.look(cause)
         except Exception:
-            _tell_failure(one)
+            _report_failure(one)
             return one.abandon
 
     def _do(self, one: Expecting, done: Callable[[], None] | None) -> None:
@@ -261,7 +261,7 @@ class Awaiting:
             if done is not None:
                 done()
         except Exception:
-            _tell_failure(one)
+            _report_failure(one)
             one.abandon()
 
 
@@ -271,5 +271,5 @@ def _cause(event: int) -> Cause:
     return Cause.CLOSED if event & _CLOSED else Cause.CAME
 
 
-def _tell_failure(one: Expecting) -> None:
+def _report_failure(one: Expecting) -> None:
     logger.exception("a connection from %s could not be served", peer_name(one.client_address))

@@ -39,7 +39,7 @@ class SessionLimiting(Protocol):
     def begin_transfer(self, account: Account, give_way: Callable[[str], None]) -> str:
         """Count a running transfer. Returns its name; see `accounts.transfer_counts`."""
 
-    def tell_idle(self, transfer: str, idle: bool) -> None:
+    def report_idle(self, transfer: str, idle: bool) -> None:
         """Report whether a running transfer has moved no bytes for a while."""
 
     def end_transfer(self, transfer: str) -> None:
@@ -49,7 +49,7 @@ class SessionLimiting(Protocol):
         """Return the pace that all sessions of an account keep together; None without a limit."""
 
 
-class Sharing(Protocol):
+class SessionContext(Protocol):
     """The things that sessions share. All are safe to use from many threads."""
 
     @property

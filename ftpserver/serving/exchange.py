@@ -33,7 +33,7 @@ from ftpwire.units import human
 
 if TYPE_CHECKING:
     from ftpserver.audit.context import AuditContext
-    from ftpserver.serving.context import Sharing
+    from ftpserver.serving.context import SessionContext
     from ftpserver.serving.running_transfer import RunningTransfer
     from ftpserver.storage.quota import Settled
     from ftpserver.workspace.workspace import Workspace
@@ -104,7 +104,7 @@ class Exchange:
 
     def __init__(
         self,
-        server: Sharing,
+        server: SessionContext,
         channel: Channel,
         transfer: RunningTransfer,
         audit_context: AuditContext,
@@ -263,11 +263,11 @@ class Exchange:
         self.send(message, Kind.NOTICE)
         self.flush()
 
-    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+    def progress_reporter(self, total: int | None) -> Callable[[int], None]:
         """Return a function to call with the bytes done in long work: it sends notices at times."""
         sent = time.monotonic()
 
-        def tell(done: int) -> None:
+        def report(done: int) -> None:
             nonlocal sent
             progress = messages.Progress(done, total)
             self._reached = self.request_id, progress
@@ -276,7 +276,7 @@ class Exchange:
                 sent = now
                 self.notice(progress)
 
-        return tell
+        return report
 
     def remark(self, text: str) -> None:
         """Send the client a remark for its user."""
@@ -307,13 +307,13 @@ class Exchange:
         """Record in the audit log how many bytes of a failing upload have arrived."""
         self._audit_context.received(size)
 
-    def sends_files(self, told: Sequence[messages.SentFile | None]) -> None:
+    def sends_files(self, sent: Sequence[messages.SentFile | None]) -> None:
         """Record each file of a reply to `GetFiles` in the audit log, once all of them are sent."""
-        self._audit_context.sends_files(told)
+        self._audit_context.sends_files(sent)
 
-    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+    def evicted(self, size: int, operations: Sequence[str]) -> None:
         """Record in the audit log that ``size`` bytes of the trash were deleted to free space."""
-        self._audit_context.gave_up(size, operations)
+        self._audit_context.evicted(size, operations)
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
         """Record in the audit log how much a tree in the trash holds, now that it is counted."""
@@ -568,7 +568,7 @@ class Exchange:
             self.repeats.committed(workspace, outcomes)
         # The replies come last: a client that has received them may leave.
         if batch.settled is not None and batch.settled.quota is not None:
-            self._warn_of_little_room(batch.settled)
+            self._warn_of_little_space(batch.settled)
         while batch.remarks:
             self.remark(batch.remarks.pop())
         for number, (request_id, outcome) in enumerate(outcomes):
@@ -592,7 +592,7 @@ class Exchange:
             self._audit_context.committed(outcomes)
             self.repeats.committed(self.workspace, outcomes)
 
-    def _warn_of_little_room(self, settled: Settled) -> None:
+    def _warn_of_little_space(self, settled: Settled) -> None:
         """Tell the client when its quota is nearly used up; again only after it was not."""
         before, self._nearly_full = self._nearly_full, settled.nearly_full
         if self._nearly_full and not before:

@@ -35,16 +35,16 @@ def not_stored(
     if sum(sizes) > MAX_ANSWER_SIZE:  # each failure gets the same share
         most = min(most, MAX_ANSWER_SIZE // len(items))
     page: list[ItemFailure] = []
-    room = page_size - _AROUND
+    left = page_size - _AROUND
     for item, size in zip(items, sizes, strict=True):
         if size > most:
             item = _shortened(item, size - most)
             size = len(messages.encode(item))
-        if page and size > room:
+        if page and size > left:
             yield NotStored(page)
-            page, room = [], page_size - _AROUND
+            page, left = [], page_size - _AROUND
         page.append(item)
-        room -= size
+        left -= size
     if page:
         yield NotStored(page)
 

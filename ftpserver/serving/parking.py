@@ -129,7 +129,7 @@ class Parking:
 
     def is_calm(self, sessions: int) -> bool:
         """Return whether one of ``sessions`` may keep its thread while it waits for a request."""
-        return sessions - len(self._there) <= _FEW and self._pool.has_room
+        return sessions - len(self._there) <= _FEW and self._pool.has_capacity
 
     def will_block(self) -> None:
         """Announce that the calling session's thread is going to wait: others go on without it."""

@@ -51,9 +51,9 @@ NOT_THE_LAST_WORD = (
     *(QuotaExceeded, DiskFull, DiskGone, DiskFailed, ReadOnly),
 )
 """Failures that say "not now": a retry does the work again instead of getting the failure again."""
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOTED_AT_ONCE = 1000
-MOST_KEPT = 10_000
+MAX_RECORDED = 10_000
 """Numbers that stay claimed for a lost connection that may still have requests to handle. Each
 takes memory, here and in the kernel, which searches all of them at each claim."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
@@ -95,7 +95,7 @@ class Repeats:
         """The number of the request under way; 0 if its reply need not be stored."""
         self._waiting: list[tuple[int, int]] = []
         """The request ids and numbers of what waits in the batch."""
-        self._kept: dict[int, None] = {}
+        self._recorded: dict[int, None] = {}
         """Numbers that were retried in this session, the earliest first. They stay claimed: the
         session of the lost connection may still have these requests to handle, and has to see that
         they are done."""
@@ -134,7 +134,7 @@ class Repeats:
                 reply = self._wait_for(workspace, key, number)
                 claimed = reply is None
         except BaseException:  # release it for the next retry, on any connection
-            if claimed and number not in self._kept:
+            if claimed and number not in self._recorded:
                 self._let_go(number)
             raise
         if claimed:
@@ -149,11 +149,11 @@ class Repeats:
 
     def _keep(self, number: int) -> None:
         """Keep a number claimed until the session ends, or too many are."""
-        self._kept.pop(number, None)
-        self._kept[number] = None
-        if len(self._kept) > MOST_KEPT:
-            earliest = next(iter(self._kept))
-            del self._kept[earliest]
+        self._recorded.pop(number, None)
+        self._recorded[number] = None
+        if len(self._recorded) > MAX_RECORDED:
+            earliest = next(iter(self._recorded))
+            del self._recorded[earliest]
             self._let_go(earliest)
 
     def _let_go(self, number: int) -> None:
@@ -169,7 +169,7 @@ class Repeats:
             try:
                 self._numbers = RequestNumbers(home, workspace.account.id, key)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in _NO_SPACE:
                     raise
                 return True  # a full disk must not prevent removals
         return self._numbers.claim(number)
@@ -223,8 +223,8 @@ class Repeats:
         rest = iter(waiting)
         answers = []
         for request_id, outcome in outcomes:
-            for asked_id, number in rest:
-                if asked_id == request_id:
+            for waiting_id, number in rest:
+                if waiting_id == request_id:
                     if number and isinstance(outcome, Message):
                         answers.append((number, outcome))
                     break
@@ -246,20 +246,20 @@ class Repeats:
             logger.warning("%s: replies could not be stored: %s", workspace, error)
             done -= {number for number, _ in last}
         for number in done - {number for number, _ in last}:
-            self._kept.pop(number, None)
+            self._recorded.pop(number, None)
         if self._numbers is not None:
-            self._numbers.give_back(done - self._kept.keys())
+            self._numbers.give_back(done - self._recorded.keys())
 
     # its end -----------------------------------------------------------------------------
 
     def go_idle(self) -> None:
         """Close what is open after a while without requests, if it isn't needed."""
-        if not self._kept:
+        if not self._recorded:
             self._give_back()
 
     def close(self) -> None:
         """Release all claimed numbers. Can be called twice."""
-        self._kept.clear()
+        self._recorded.clear()
         self._waiting.clear()
         self._give_back()
 

@@ -16,7 +16,7 @@ from ftpwire.errors import ConnectionLost, TooMany
 
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
-    from ftpserver.serving.context import Sharing
+    from ftpserver.serving.context import SessionContext
 
 SHORT = 0.5
 """Seconds that a transfer may wait for its client before it counts as a running one."""
@@ -41,12 +41,12 @@ class RunningTransfer:
     moves_bytes = False
     _name: str | None = None
     """The name under which it counts; None while it doesn't."""
-    _makes_room = False
+    _reported_idle = False
     """True if it was reported that it moves no bytes."""
     _bytes_came = 0.0
     """When bytes of the upload came last, on ``time.monotonic()``."""
 
-    def __init__(self, server: Sharing, give_way: Callable[[str], None]) -> None:
+    def __init__(self, server: SessionContext, give_way: Callable[[str], None]) -> None:
         self._server = server
         self._give_way = give_way
         self._account: Account | None = None
@@ -65,8 +65,8 @@ class RunningTransfer:
         self.moves_bytes = transfers and account is not None
         if not transfers:
             self.end()
-        elif self._makes_room:
-            self._tell_idle(False)
+        elif self._reported_idle:
+            self._report_idle(False)
 
     def begin(self) -> None:
         """Count the transfer, if it isn't counted yet.
@@ -93,7 +93,7 @@ class RunningTransfer:
 
     def end(self) -> None:
         """Stop counting the transfer."""
-        name, self._name, self._makes_room = self._name, None, False
+        name, self._name, self._reported_idle = self._name, None, False
         if name is not None:
             self._server.limits.end_transfer(name)
 
@@ -131,11 +131,11 @@ class RunningTransfer:
 
     def _look_whether_idle(self, now: float) -> None:
         idles = now >= self._bytes_came + self._server.settings.stall / _IDLE_SHARE
-        if idles != self._makes_room:
-            self._tell_idle(idles)
+        if idles != self._reported_idle:
+            self._report_idle(idles)
 
-    def _tell_idle(self, idle: bool) -> None:
+    def _report_idle(self, idle: bool) -> None:
         """Report whether the transfer may make way for another one."""
         if self._name is not None:
-            self._makes_room = idle
-            self._server.limits.tell_idle(self._name, idle)
+            self._reported_idle = idle
+            self._server.limits.report_idle(self._name, idle)

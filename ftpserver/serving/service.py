@@ -103,7 +103,7 @@ class LocalConnections:
 
 
 class Service:
-    """The state that the sessions of one process share: it implements `context.Sharing`.
+    """The state that the sessions of one process share: it implements `context.SessionContext`.
 
     Each process with sessions has one: the server (daemon/server.py), and each worker.
 

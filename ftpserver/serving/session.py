@@ -67,7 +67,7 @@ from ftpwire.units import human, span
 if TYPE_CHECKING:
     from ftpserver.accounts.account import Account
     from ftpserver.audit.context import AuditContext
-    from ftpserver.serving.context import Sharing
+    from ftpserver.serving.context import SessionContext
     from ftpserver.storage.trash.policy import Policy
 
 logger = logging.getLogger("ftpd.session")
@@ -111,7 +111,7 @@ class Session(StreamRequestHandler):
     """
 
     rbufsize = 0  # the session has its own input buffer: rfile and wfile stay unused
-    server: Sharing  # type: ignore[assignment]  # a service, not a listener
+    server: SessionContext  # type: ignore[assignment]  # a service, not a listener
 
     id = 0
     since = 0.0
@@ -134,7 +134,7 @@ class Session(StreamRequestHandler):
     """True once the client has sent a byte."""
     _offence: Offence | None = None
     """The offence that the end counts as, if the client hasn't logged in."""
-    _asked = 0
+    _requests = 0
     """Frames after HELLO, before log-in."""
     _unknown: int | None = None
     """The id of the last request, if its name is unknown: DATA may follow it."""
@@ -277,7 +277,7 @@ class Session(StreamRequestHandler):
             else:  # the guard stays taken: no other thread may use the channel from now on
                 self._clean_up()
                 self._log_end(ending)
-                self._tell_offence()
+                self._report_offence()
                 self.server.forget(self)
 
     def _log_end(self, ending: Ending | None) -> None:
@@ -305,7 +305,7 @@ class Session(StreamRequestHandler):
         if self.account is None:
             self._offence = self._offence or offence_of(error)
 
-    def _tell_offence(self) -> None:
+    def _report_offence(self) -> None:
         if self.account is not None or self.authentication.is_excused or self.server.stopping:
             return
         offence = self._offence or (Offence.NO_LOGIN if self._has_spoken else None)
@@ -434,8 +434,8 @@ class Session(StreamRequestHandler):
             payload = exchange.stream.payload(header, until)
             deadline = None
             if exchange.workspace is None:
-                self._asked += 1
-                if self._asked > MOST_BEFORE_LOGIN:
+                self._requests += 1
+                if self._requests > MOST_BEFORE_LOGIN:
                     self._offence = Offence.TOO_MUCH
                     raise BadMessage(f"more than {MOST_BEFORE_LOGIN} requests before log-in")
             if header.kind == Kind.REQUEST:
@@ -529,7 +529,7 @@ class Session(StreamRequestHandler):
         assert parking is not None and workspace is not None
         self._end_if_overdue()
         if not parking.is_calm(len(self.server.sessions)):
-            workspace.give_back_room()
+            workspace.release_reservations()
             return True
         if self._request_comes(_LINGER):
             return False
@@ -573,7 +573,7 @@ class Session(StreamRequestHandler):
         self._transfer.requested(
             None if workspace is None else workspace.account, transfers=command.transfers
         )
-        self._audit_context.asked(exchange.request_id, request)
+        self._audit_context.request_arrived(exchange.request_id, request)
         reply = self._reply_to(command, request)
         self._transfer.moves_bytes = False
         workspace = exchange.workspace  # created by a log-in
@@ -609,7 +609,7 @@ class Session(StreamRequestHandler):
         exchange.receiving = command is not None and command.takes_data
         self._unknown = exchange.request_id if command is None else None
         self.doing = request = Unusable(error.request, error.path)
-        self._audit_context.asked(exchange.request_id, request)
+        self._audit_context.request_arrived(exchange.request_id, request)
         exchange.answer(Failed.from_error(error), Kind.ERROR)
         if exchange.receiving:
             self._pass_over_data()

@@ -98,22 +98,22 @@ class Pool:
             return not self._is_manned and not self._waiting
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """True if another thread may work beside those that do."""
         with self._state:
-            return self._has_room()
+            return self._has_capacity()
 
     @property
     def has_waiting(self) -> bool:
         """True if work waits for a thread, or would without any thread noticing it."""
         with self._state:
-            return bool(self._waiting) or not (self._looking or self._has_room())
+            return bool(self._waiting) or not (self._looking or self._has_capacity())
 
     @property
     def _is_manned(self) -> bool:
         return len(self._busy) > len(self._aside)
 
-    def _has_room(self) -> bool:
+    def _has_capacity(self) -> bool:
         """Return whether one more thread may work."""
         if len(self._busy) < self._most:
             return True
@@ -171,7 +171,7 @@ class Pool:
         if self._called or self._is_manned:
             return
         if self._waiting:
-            if not self._has_room():
+            if not self._has_capacity():
                 return  # `relieve` tries again
         elif self._looking or self._closed:
             return
@@ -222,7 +222,7 @@ class Pool:
             # a thread again.
             self._called = False
             if not self._is_manned:
-                if self._waiting and self._has_room():
+                if self._waiting and self._has_capacity():
                     # From here to `_done` the thread is in ``_busy``: `_call` starts no other one
                     # until it is in ``_aside`` as well.
                     self._busy[me] = time.monotonic()

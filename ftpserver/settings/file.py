@@ -40,7 +40,7 @@ class SettingsFile:
         self.problems: list[str] = []
         self._lines: dict[str, int] = {}
 
-    def place(self, key: str) -> str:
+    def location(self, key: str) -> str:
         """Return the file and the line of a key."""
         line = self._lines.get(key, self._lines.get(key.replace("-", "_")))
         return f"{self.path}:{line}" if line else str(self.path)
@@ -75,7 +75,7 @@ class SettingsFile:
                 try:
                     self._take(key, value, self.path.parent)
                 except ValueError as error:
-                    self.problems.append(f"{self.place(key)}: {error}")
+                    self.problems.append(f"{self.location(key)}: {error}")
 
     def _take(self, key: str, value: object, directory: Path) -> None:
         field = _FIELDS.get(key.replace("_", "-"))

@@ -34,7 +34,7 @@ class Kind:
         parse: Reads a value from text or from a TOML value. Raises ValueError with a readable text.
         metavar: The placeholder in help.
         show: Converts a value to what the file would contain.
-        tell: Converts a value to text that ``parse`` accepts.
+        to_text: Converts a value to text that ``parse`` accepts.
         flag: True if it needs no value on a command line.
         path: True if it is a path; in a file, it is relative to that file.
     """
@@ -42,7 +42,7 @@ class Kind:
     parse: Callable[[object], Any]
     metavar: str
     show: Callable[[Any], Any] = lambda value: value
-    tell: Callable[[Any], str] = str
+    to_text: Callable[[Any], str] = str
     flag: bool = False
     path: bool = False
 
@@ -106,7 +106,7 @@ def seconds(least: float = 0.0, *, above: bool = False) -> Kind:
             raise ValueError(f"{value} is out of range: must be {limit} {least:g}")
         return number
 
-    return Kind(parse, DURATION, tell=_tell_seconds)
+    return Kind(parse, DURATION, to_text=_seconds_text)
 
 
 def _seconds(value: object) -> float:
@@ -118,14 +118,14 @@ def _seconds(value: object) -> float:
         return float(parse_duration(value))
 
 
-def _tell_seconds(number: float) -> str:
+def _seconds_text(number: float) -> str:
     for size, letter in _UNITS:
         if 0 < number < _LONGEST and number % size == 0:
             return f"{int(number) // size}{letter}"
-    return _tell_number(number)
+    return _number_text(number)
 
 
-def _tell_number(number: float) -> str:
+def _number_text(number: float) -> str:
     """Write a number, without a needless ``.0``."""
     return str(int(number) if number.is_integer() else number)
 
@@ -138,7 +138,7 @@ def _size(value: object) -> int:
     return parse_size(value)
 
 
-def _tell_size(size: int) -> str:
+def _size_text(size: int) -> str:
     for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size and size % 2**exponent == 0:
             return f"{size >> exponent}{unit}"
@@ -175,10 +175,10 @@ def optional(kind: Kind) -> Kind:
     def show(value: Any) -> Any:
         return None if value is None else kind.show(value)
 
-    def tell(value: Any) -> str:
-        return NONE if value is None else kind.tell(value)
+    def to_text(value: Any) -> str:
+        return NONE if value is None else kind.to_text(value)
 
-    return Kind(parse, kind.metavar, show, tell, path=kind.path)
+    return Kind(parse, kind.metavar, show, to_text, path=kind.path)
 
 
 def _path(value: object) -> Path:
@@ -186,9 +186,9 @@ def _path(value: object) -> Path:
 
 
 TEXT = Kind(_text, "TEXT")
-FLAG = Kind(_flag, "", tell=lambda value: "true" if value else "false", flag=True)
-SIZE = Kind(_size, "SIZE", tell=_tell_size)
-DAYS = Kind(_days, "DAYS", lambda value: value / _DAY, lambda value: _tell_number(value / _DAY))
+FLAG = Kind(_flag, "", to_text=lambda value: "true" if value else "false", flag=True)
+SIZE = Kind(_size, "SIZE", to_text=_size_text)
+DAYS = Kind(_days, "DAYS", lambda value: value / _DAY, lambda value: _number_text(value / _DAY))
 PATH = Kind(_path, "FILE", str, path=True)
 
 

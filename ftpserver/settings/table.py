@@ -92,11 +92,11 @@ def _networks(value: object) -> Networks:
         ) from error
 
 
-def _tell_networks(networks: Networks) -> str:
+def _networks_text(networks: Networks) -> str:
     return ",".join(map(str, networks)) or NONE
 
 
-_NETWORKS = Kind(_networks, "CIDR,…", _tell_networks, _tell_networks)
+_NETWORKS = Kind(_networks, "CIDR,…", _networks_text, _networks_text)
 _LOOPBACK = Networks((IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")))
 _STARTUPS = Kind(lambda value: Startups.parse(str(value)), "BEGIN:RATE:FULL", str)
 _COUNT = optional(whole(1))

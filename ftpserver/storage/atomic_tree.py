@@ -22,7 +22,7 @@ from ftpserver.storage.put_back import forget_note, write_note
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.trash.index import Item, What
-from ftpserver.storage.trash.operation import NoRoom, Operation, state_of
+from ftpserver.storage.trash.operation import NoSpace, Operation, state_of
 from ftpserver.storage.walk import counted_size, open_closed
 from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, CommandError, NotAtomic
@@ -279,7 +279,7 @@ class AtomicTree:
         item = operation.item(what, self.target, after=after)
         try:
             operation.announce([item])
-        except NoRoom:
+        except NoSpace:
             return None
         return item
 
@@ -287,7 +287,7 @@ class AtomicTree:
         """Rename what was replaced into the trash. If that fails, it stays in staging."""
         try:
             info = operation.take(self._staging, self._name, item)
-        except (NoRoom, OSError) as error:
+        except (NoSpace, OSError) as error:
             reason = str(error) or "no space"
             logger.error("what an atomic upload replaced can't be put into the trash: %s", reason)
             return

@@ -4,7 +4,7 @@ Lives here: the steps of an upload from its first byte until it is in a batch, a
 of the batch to its acknowledgement; when a batch is committed or discarded.
 Lives elsewhere: the frames that carry the bytes (serving/session.py), the file they are written to
 (staging.py), the steps of the commit (batch_commit.py), the renames (commit.py), quota
-(batch_room.py, ledger.py).
+(batch_reservation.py, ledger.py).
 
 The steps are ordered so that the next start repairs a crash at any point: reserve quota → write
 and hash in staging → compare digests → mode, mtime and digest attribute → sync the files →
@@ -33,7 +33,7 @@ from ftpserver.storage.batch_commit import (
     reported,
     staged_of,
 )
-from ftpserver.storage.batch_room import BatchRoom
+from ftpserver.storage.batch_reservation import BatchReservation
 from ftpserver.storage.commit import Staged, lstat, may_replace, target_of
 from ftpserver.storage.file_run import FileRun, FilesOutcome, Part, RunStaging
 from ftpserver.storage.group_sync import SYNC_EACH, Syncs
@@ -41,7 +41,6 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.piece_table import KEY_SIZE, Contributor
-from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import Lease, QuotaStore, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
@@ -49,6 +48,7 @@ from ftpserver.storage.resumable import (
     kept_names,
 )
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS, Staging, verify, write_small
+from ftpserver.storage.staging_dirs import StagingDir, StagingDirs
 from ftpserver.storage.upload import Receiving
 from ftpwire import digests, paths
 from ftpwire.errors import (
@@ -128,9 +128,11 @@ class Uploads:
         self._durable = durable
         self._syncs = Syncs() if syncs is None else syncs
         self._batch = Batch()
-        self._places = Places(home, lambda: self._room.make_durable())
+        self._staging_dirs = StagingDirs(home, lambda: self._reservation.make_durable())
         self.kept_writing = KeptWriting(home, ledger, account_id, durable=durable)
-        self._room = BatchRoom(home, ledger, account_id, self._places, self._finish_batch)
+        self._reservation = BatchReservation(
+            home, ledger, account_id, self._staging_dirs, self._finish_batch
+        )
         self._receiving = 0
         self._contributor: Contributor | None = None
         """The upload that received the last piece, open for its next one."""
@@ -141,7 +143,7 @@ class Uploads:
             home,
             ledger,
             account_id,
-            self._places,
+            self._staging_dirs,
             self._syncs,
             durable=durable,
             on_remark=lambda text: self.remarks.add(text),
@@ -161,7 +163,7 @@ class Uploads:
     def full(self) -> bool:
         """True if the batch should be committed before it takes more."""
         batch = self._batch
-        return len(batch.pending) + batch.things >= BATCH_FILES or batch.size >= BATCH_BYTES
+        return len(batch.pending) + batch.run_items >= BATCH_FILES or batch.size >= BATCH_BYTES
 
     # taking in ---------------------------------------------------------------------------
 
@@ -201,13 +203,13 @@ class Uploads:
         digest = digests.digest(data)
         verify(request, len(data), digest, sent)
         size = len(data)
-        self._room.take(size, target, request.parents)
+        self._reservation.take(size, target, request.parents)
         parent = target[:-1]
-        place = self._places.of(parent)
+        staging_dir = self._staging_dirs.of(parent)
         try:
-            name, fd = self.stage_bytes(data, digest, request.mode, request.mtime_ns, place)
+            name, fd = self.stage_bytes(data, digest, request.mode, request.mtime_ns, staging_dir)
         except BaseException:
-            self._room.give_back(None, size)
+            self._reservation.give_back(None, size)
             raise
         self._add_staged(
             request_id,
@@ -219,7 +221,7 @@ class Uploads:
                 size,
                 request.mtime_ns,
                 request.overwrite,
-                place,
+                staging_dir,
                 fd,
                 parents=request.parents,
                 digest=digest,
@@ -232,7 +234,7 @@ class Uploads:
         digest: bytes,
         mode: int,
         mtime_ns: int | None,
-        place: Place,
+        staging_dir: StagingDir,
     ) -> tuple[bytes, int]:
         """Write a small file into staging.
 
@@ -244,12 +246,12 @@ class Uploads:
         """
         name = self._home.new_name()
         try:
-            return name, write_small(place, name, data, digest, mode, mtime_ns)
+            return name, write_small(staging_dir, name, data, digest, mode, mtime_ns)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
         return name, self._on_disk(
-            place, lambda: write_small(place, name, data, digest, mode, mtime_ns)
+            staging_dir, lambda: write_small(staging_dir, name, data, digest, mode, mtime_ns)
         )
 
     def stage_files(self, request_id: int, request: PutFiles, data: bytes | bytearray) -> None:
@@ -267,7 +269,7 @@ class Uploads:
         run = FileRun(request_id, request, _refused)
         few = self._batch.files + run.files <= SYNC_EACH
         taking = RunStaging(
-            *(self, self._home, self._places, self._room, run, data),
+            *(self, self._home, self._staging_dirs, self._reservation, run, data),
             keeps_open=self._durable and few,
         )
         try:
@@ -277,10 +279,10 @@ class Uploads:
             if not run.finished or not isinstance(error, Exception):
                 raise
             run.fail_rest(reported(error))
-            last = self.part_of(run, run.things)
+            last = self.part_of(run, run.item_count)
             last.ends = True
         batch = self._batch
-        batch.things += len(last.things)
+        batch.run_items += len(last.items)
         batch.files += len(last.staged)
         batch.size += sum(one.size for one in last.staged)
 
@@ -301,11 +303,11 @@ class Uploads:
             if pending.part is not None and pending.part.run is run:
                 batch.pending.remove(pending)
                 for staged in pending.part.staged:
-                    self._room.give_back(None, staged.size)
+                    self._reservation.give_back(None, staged.size)
                     drop_staged(staged)
                 return
 
-    def _on_disk(self, place: Place, step: Callable[[], _Made]) -> _Made:
+    def _on_disk(self, staging_dir: StagingDir, step: Callable[[], _Made]) -> _Made:
         """Make a file in staging. If the disk has no space or no inode left, evict trash and try
         again. Raises OSError."""
 
@@ -317,7 +319,7 @@ class Uploads:
                     raise
                 raise from_oserror(error, "") from error  # the caller adds the path
 
-        if place.above is not None:  # another file system: evicting trash would not help
+        if staging_dir.above is not None:  # another file system: evicting trash would not help
             return step()
         try:
             return self._ledger.until_on_disk(make)
@@ -357,12 +359,12 @@ class Uploads:
                     try:
                         staging.drop()
                     finally:
-                        self._room.give_back(receiving.lease, request.size or 0)
+                        self._reservation.give_back(receiving.lease, request.size or 0)
             finally:
-                self._leave_places()
+                self._close_staging_dirs()
             raise
         if receiving.lease is not None:
-            self._room.leases.append(receiving.lease)
+            self._reservation.leases.append(receiving.lease)
         self._add_staged(
             request_id,
             request,
@@ -373,7 +375,7 @@ class Uploads:
                 staging.total,
                 request.mtime_ns,
                 receiving.overwrite,
-                staging.place,
+                staging.staging_dir,
                 staging.fd,
                 staging if isinstance(staging, ResumableStaging) else None,
                 request.parents,
@@ -385,33 +387,36 @@ class Uploads:
     def _begin(self, request: Put, target: Parts) -> Receiving:
         size = request.size
         hidden = paths.STAGING in target  # in an atomic tree, which ends with its session
-        place = self._places.of(target[:-1])
+        staging_dir = self._staging_dirs.of(target[:-1])
         resumable = size is not None and request.ask and size > RESUME_FROM
-        if resumable and not hidden and place.above is None:
-            return self._begin_resumable(request, target, place)
+        if resumable and not hidden and staging_dir.above is None:
+            return self._begin_resumable(request, target, staging_dir)
         lease = None
         if size is not None and size <= SHARES_STEP:
-            self._room.take(size, target, request.parents)
+            self._reservation.take(size, target, request.parents)
         else:
-            files = self._room.new_names(target, request.parents, exactly=True)
-            lease = self._room.reserve(size or 0, files)
-            self._check_disk(lease, place)
-        place = self._places.of(target[:-1])  # taking quota may have committed the batch
+            files = self._reservation.new_names(target, request.parents, exactly=True)
+            lease = self._reservation.reserve(size or 0, files)
+            self._check_disk(lease, staging_dir)
+        # taking quota may have committed the batch
+        staging_dir = self._staging_dirs.of(target[:-1])
         try:
             staging = self._on_disk(
-                place, lambda: Staging.create(self._home.new_name(), request, place)
+                staging_dir, lambda: Staging.create(self._home.new_name(), request, staging_dir)
             )
             return Receiving(staging, request, lease, self._ledger)
         except (OSError, DiskFull):
-            self._room.give_back(lease, size or 0)
+            self._reservation.give_back(lease, size or 0)
             raise
 
-    def _begin_resumable(self, request: Put, target: Parts, place: Place) -> Receiving:
+    def _begin_resumable(self, request: Put, target: Parts, staging_dir: StagingDir) -> Receiving:
         # Shared: a clean-up, which holds the lock alone, removes whatever no lease owns. None must
         # run between opening the staging file and reserving its lease.
         with self._home.shared():
             name = self._kept_name(request, target)
-            with ResumableStaging.open(self._home, request, name, self._cut, place) as staging:
+            with ResumableStaging.open(
+                self._home, request, name, self._cut, staging_dir
+            ) as staging:
                 # A request of a client that has disconnected may have waited here for long, while
                 # the client reconnected and resumed the upload. Check only now that the file's lock
                 # is held: the other connection came later.
@@ -430,9 +435,9 @@ class Uploads:
         try:
             staging.own()
             staging.start_over()
-            files = self._room.new_names(target, request.parents, exactly=True)
+            files = self._reservation.new_names(target, request.parents, exactly=True)
             lease = self._reserve_for(request.size or 0, files, target, staging)
-            self._check_disk(lease, staging.place)
+            self._check_disk(lease, staging.staging_dir)
             return lease
         except BaseException:
             staging.drop()
@@ -500,17 +505,17 @@ class Uploads:
             self._batch_commit.drop_replaced(self._ledger.kept_staging(self._account_id), {target})
             return reserve()
 
-    def _check_disk(self, lease: Lease, place: Place) -> None:
+    def _check_disk(self, lease: Lease, staging_dir: StagingDir) -> None:
         """Release the lease if its bytes are within the quota but not free on the disk.
 
         Raises:
             DiskFull: They are not free, even after trash was evicted.
         """
         try:
-            if place.above is None:
+            if staging_dir.above is None:
                 self._ledger.until_on_disk(lambda: self._home.check_disk(lease.size))
             else:  # another file system: evicting trash would not help
-                self._home.check_disk(lease.size, place.above)
+                self._home.check_disk(lease.size, staging_dir.above)
         except DiskFull:
             self._ledger.release(lease)
             raise
@@ -518,10 +523,10 @@ class Uploads:
     def add_change(self, request_id: int, change: Change) -> None:
         """Add a change to the batch. The commit makes it in its turn."""
         if isinstance(change, Remove):
-            self._room.take(0, None)  # removing needs a lease too (see ledger.py)
+            self._reservation.take(0, None)  # removing needs a lease too (see ledger.py)
             self._batch.looks |= change.only_if_same
         elif not isinstance(change, SetAttributes):
-            self._room.take_names(change)
+            self._reservation.take_names(change)
             self._batch.makes_links |= isinstance(change, MakeLink)
         self._batch.pending.append(Pending(request_id, change.path, change=change))
 
@@ -535,8 +540,8 @@ class Uploads:
         batch = self._batch
         batch.files += 1
         batch.size += staged.size
-        if staged.place not in batch.places:
-            batch.places.append(staged.place)
+        if staged.staging_dir not in batch.staging_dirs:
+            batch.staging_dirs.append(staged.staging_dir)
         if not staged.resumable and (not self._durable or batch.files > SYNC_EACH):
             staged.close()
         batch.pending.append(Pending(request_id, request.path, staged=staged))
@@ -584,10 +589,10 @@ class Uploads:
         """Release quota that nothing uses, because the session is idle for a while."""
         if self.pending:
             return
-        if self._room.leases:
+        if self._reservation.leases:
             self._abandon()
         else:
-            self._leave_places()
+            self._close_staging_dirs()
 
     def abandon(self) -> None:
         """Discard what was staged and not committed, because the session or a request failed."""
@@ -600,21 +605,23 @@ class Uploads:
         try:
             self._drop_batch(batch)
         finally:
-            self._leave_places()
+            self._close_staging_dirs()
 
-    def _leave_places(self) -> None:
+    def _close_staging_dirs(self) -> None:
         """Close the handles of other staging directories, unless something is staged there."""
         if not self._receiving and not self._batch.pending:
-            self._places.close()
+            self._staging_dirs.close()
 
     def _take_batch(self) -> Batch:
         """Close the open batch and return it with its leases; open an empty one."""
         batch, self._batch = self._batch, Batch()
-        batch.leases_are_durable = self._room.is_durable
-        batch.leases = self._room.hand_over()
+        batch.leases_are_durable = self._reservation.is_durable
+        batch.leases = self._reservation.hand_over()
         for pending in batch.pending:
             if pending.part is not None:
-                batch.places += [one for one in pending.part.places if one not in batch.places]
+                batch.staging_dirs += [
+                    one for one in pending.part.staging_dirs if one not in batch.staging_dirs
+                ]
         return batch
 
     def _drop_batch(self, batch: Batch) -> None:
@@ -628,7 +635,7 @@ class Uploads:
         try:
             self._finish_the_batch(late=late)
         finally:
-            self._leave_places()
+            self._close_staging_dirs()
 
     def _finish_the_batch(self, *, late: bool) -> None:
         batch = self._take_batch()

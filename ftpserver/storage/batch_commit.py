@@ -21,10 +21,10 @@ from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.open_home import TURN_FILES
-from ftpserver.storage.places import Place, Places
 from ftpserver.storage.quota import NOT_NOW, Lease, QuotaStore, Settled
 from ftpserver.storage.resumable import ResumableStaging, drop_kept, target_prefixes
-from ftpserver.storage.trash.operation import NO_ROOM, Operation
+from ftpserver.storage.staging_dirs import StagingDir, StagingDirs
+from ftpserver.storage.trash.operation import NO_SPACE, Operation
 from ftpwire import beneath, paths
 from ftpwire.errors import CommandError, Internal, LeaseLost, from_oserror
 from ftpwire.messages import (
@@ -67,12 +67,12 @@ class Batch:
     pending: list[Pending] = field(default_factory=list)
     size: int = 0
     files: int = 0
-    things: int = 0
+    run_items: int = 0
     """The number of items of `PutFiles` requests, each of which is one entry of ``pending``."""
     leases: list[Lease] = field(default_factory=list)
-    """The leases it holds once it is closed. While it is open, `BatchRoom` has them."""
+    """The leases it holds once it is closed. While it is open, `BatchReservation` has them."""
     leases_are_durable: bool = True
-    places: list[Place] = field(default_factory=list)
+    staging_dirs: list[StagingDir] = field(default_factory=list)
     """The directories where its files are staged."""
     makes_links: bool = False
     looks: bool = False
@@ -83,7 +83,7 @@ class BatchCommit:
     """Commits the batches of one session. For one thread.
 
     Args:
-        places: The directories where the files of the batches are staged.
+        staging_dirs: The directories where the files of the batches are staged.
         syncs: Groups the syncs of the sessions of this process.
         on_remark: Called with each warning for the user. One may come several times.
 
@@ -96,7 +96,7 @@ class BatchCommit:
         home: Home,
         ledger: QuotaStore,
         account_id: int,
-        places: Places,
+        staging_dirs: StagingDirs,
         syncs: Syncs,
         *,
         durable: bool,
@@ -106,7 +106,7 @@ class BatchCommit:
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
-        self._places = places
+        self._staging_dirs = staging_dirs
         self._syncs = syncs
         self._durable = durable
         self._on_remark = on_remark
@@ -124,7 +124,7 @@ class BatchCommit:
         # are the only sign that this home has to be recounted.
         quota_fds = () if batch.leases_are_durable else self._ledger.to_sync()
         if self._durable:
-            self._sync_files(staged_of(batch), batch.places, quota_fds)
+            self._sync_files(staged_of(batch), batch.staging_dirs, quota_fds)
         else:
             self._syncs.sync(quota_fds)
         self._home.take_turn()  # again: syncing may have waited, and other sessions commit now
@@ -140,7 +140,7 @@ class BatchCommit:
         # the settlement would count them again.
         with self._keeping(removals) as operation, self._locked(batch):
             commit = Commit(
-                self._home, self._places, self._syncs, keep_times=late, operation=operation
+                self._home, self._staging_dirs, self._syncs, keep_times=late, operation=operation
             )
             commit.announce(removals)  # a failure here changes nothing: the batch is discarded
             try:
@@ -195,7 +195,7 @@ class BatchCommit:
         # An upload never waits for a restore: what it replaces then goes to a new operation.
         with self._home.keeping(waiting=bool(removals)) as ready:
             if ready is None:
-                self._on_remark(NO_ROOM)
+                self._on_remark(NO_SPACE)
             yield ready
 
     def _begin_commit(self, batch: Batch) -> None:
@@ -263,10 +263,10 @@ class BatchCommit:
         something before removing it: no other change may come in between. The lock is exclusive
         from the start, because upgrading a shared lock would let other sessions in.
         """
-        places = list(batch.places)
+        staging_dirs = list(batch.staging_dirs)
         if batch.makes_links:
-            places.append(self._places.of(()))
-        if not batch.looks and all(map(self._places.can_exchange, places)):
+            staging_dirs.append(self._staging_dirs.of(()))
+        if not batch.looks and all(map(self._staging_dirs.can_exchange, staging_dirs)):
             return self._home.shared()
         return self._home.alone()
 
@@ -286,7 +286,7 @@ class BatchCommit:
                 logger.warning("the rest of an earlier upload is discarded later: %s", error)
 
     def _sync_files(
-        self, staged: list[Staged], places: list[Place], quota_fds: Sequence[int]
+        self, staged: list[Staged], staging_dirs: list[StagingDir], quota_fds: Sequence[int]
     ) -> None:
         """Sync the staged files: few of them one by one, in a group with other sessions' files;
         many of them by syncing their whole file system.
@@ -301,7 +301,7 @@ class BatchCommit:
         if together:
             self._home.will_block()
             try:
-                for fd in self._one_of_each_disk(places):
+                for fd in self._one_of_each_disk(staging_dirs):
                     beneath.sync_file_system(fd)
             except beneath.Unsupported:
                 for one in staged:
@@ -310,16 +310,16 @@ class BatchCommit:
             return
         self._syncs.sync([*quota_fds, *(one.fd for one in staged)])
 
-    def _one_of_each_disk(self, places: list[Place]) -> list[int]:
+    def _one_of_each_disk(self, staging_dirs: list[StagingDir]) -> list[int]:
         """Return one descriptor for each file system with staged files: each is synced once."""
         found: dict[int, int] = {}
-        for place in places:
-            fd = self._home.staging_fd if place.above is None else place.above
+        for staging_dir in staging_dirs:
+            fd = self._home.staging_fd if staging_dir.above is None else staging_dir.above
             found.setdefault(os.fstat(fd).st_dev, fd)
         return list(found.values())
 
     def _sync_by_name(self, staged: Staged) -> None:
-        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.place.fd)
+        fd = os.open(staged.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=staged.staging_dir.fd)
         try:
             os.fsync(fd)
         finally:
@@ -372,7 +372,7 @@ def drop_staged(staged: Staged) -> None:
     """Discard a staged file, unless it was renamed to its target already."""
     try:
         if staged.resumable is None:
-            unlink_if_there(staged.place.fd, staged.name)
+            unlink_if_there(staged.staging_dir.fd, staged.name)
         elif staged.resumable.fd >= 0:
             staged.resumable.drop()
     finally:

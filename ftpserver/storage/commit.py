@@ -26,11 +26,11 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import same_as
 from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.places import Place, Places
 from ftpserver.storage.resumable import ResumableStaging
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
+from ftpserver.storage.staging_dirs import StagingDir, StagingDirs
 from ftpserver.storage.trash.index import Item, State
-from ftpserver.storage.trash.operation import NO_ROOM, NoRoom, Operation, state_of
+from ftpserver.storage.trash.operation import NO_SPACE, NoSpace, Operation, state_of
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.errors import (
@@ -62,7 +62,7 @@ class Staged(msgspec.Struct):  # not a dataclass: it is made for each small file
         name: Its name in staging.
         parent, leaf: The directory that it goes to, and its name there.
         fd: Its descriptor, open while the batch has few files, to be synced one by one; else -1.
-        place: The staging directory that it is in.
+        staging_dir: The staging directory that it is in.
         parents: True to make missing parent directories.
         digest: The digest of its bytes; None for a link.
         keep_replaced: True to put what it replaces into the trash, if the trash is used.
@@ -75,7 +75,7 @@ class Staged(msgspec.Struct):  # not a dataclass: it is made for each small file
     size: int
     mtime_ns: int | None
     overwrite: Overwrite
-    place: Place
+    staging_dir: StagingDir
     fd: int = -1
     resumable: ResumableStaging | None = None
     parents: bool = False
@@ -114,7 +114,7 @@ class Commit:
     handle of a directory that was moved or removed would be lost.
 
     Args:
-        places: The directories where the batch's files are staged.
+        staging_dirs: The directories where the batch's files are staged.
         syncs: Groups the syncs of the sessions of this process.
         keep_times: True to leave directories their times. For a commit after the client has
             disconnected: it may have reconnected, filled the directories and set their times.
@@ -131,7 +131,7 @@ class Commit:
     def __init__(
         self,
         home: Home,
-        places: Places,
+        staging_dirs: StagingDirs,
         syncs: Syncs,
         *,
         keep_times: bool = False,
@@ -143,7 +143,7 @@ class Commit:
         self.trash_files = 0
         self.remarks: set[str] = set()
         self._home = home
-        self._places = places
+        self._staging_dirs = staging_dirs
         self._syncs = syncs
         self._operation = operation
         self._announced: dict[int, Item] = {}
@@ -195,9 +195,9 @@ class Commit:
         elif len(self._open) >= _OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])
         self._open[parts] = fd
-        place = self._places.get(parts)
-        if place is not None:
-            elsewhere = place.above is not None
+        staging_dir = self._staging_dirs.get(parts)
+        if staging_dir is not None:
+            elsewhere = staging_dir.above is not None
         else:
             info = info or os.fstat(fd)
             elsewhere = info.st_dev != self._home.device
@@ -223,8 +223,8 @@ class Commit:
             return
         try:
             operation.announce(list(items.values()))
-        except NoRoom:
-            self.remarks.add(NO_ROOM)
+        except NoSpace:
+            self.remarks.add(NO_SPACE)
             return
         self._announced = items
 
@@ -254,7 +254,7 @@ class Commit:
                 left = self._take_all(operation, list(zip(replaced, items, strict=True)))
                 self._home.will_block()
                 operation.sync()
-        except NoRoom:
+        except NoSpace:
             pass  # the remark below reports it
         except Exception as error:  # whatever the error is, the batch is visible and gets settled
             logger.error("replaced files can't be put into the trash: %s", error)
@@ -283,7 +283,7 @@ class Commit:
         """Put one replaced file into the trash. False: that failed."""
         try:
             operation.take_file(self._home.staging_fd, one.name, item)
-        except NoRoom:
+        except NoSpace:
             return False
         except OSError as error:
             logger.error("a replaced file can't be put into the trash: %s", error)
@@ -342,7 +342,7 @@ class Commit:
 
     def _put_in_place(self, staged: Staged) -> bool:
         """Rename to the target. False: the identical file is there, and may not be replaced."""
-        parent, name, staging = staged.parent, staged.leaf, staged.place.fd
+        parent, name, staging = staged.parent, staged.leaf, staged.staging_dir.fd
         directory = self._here_fd if parent is self._here else self._directory(parent)
         while True:
             try:
@@ -420,7 +420,7 @@ class Commit:
         Returns:
             False if nothing exists at the target any more.
         """
-        staging, name = staged.place.fd, staged.leaf
+        staging, name = staged.staging_dir.fd, staged.leaf
         try:
             beneath.exchange(staging, staged.name, directory, name)
         except beneath.Unsupported:
@@ -445,7 +445,7 @@ class Commit:
 
     def _replace_by_rename(self, staged: Staged, directory: int) -> None:
         """Replace a file where names can't be exchanged: link what is kept into the trash first."""
-        staging, name = staged.place.fd, staged.leaf
+        staging, name = staged.staging_dir.fd, staged.leaf
         there = lstat(directory, name)
         kept = there is not None and self._link_to_trash(staged, directory, there)
         os.rename(staged.name, name, src_dir_fd=staging, dst_dir_fd=directory)
@@ -464,12 +464,12 @@ class Commit:
             return False
         try:
             with operation.writing(waiting=False):
-                after = self._state_of(staged, staged.place.fd, staged.name)
+                after = self._state_of(staged, staged.staging_dir.fd, staged.name)
                 item = operation.item("replaced", staged.target, after=after)
                 operation.announce([item])
                 operation.link(directory, name, item)
                 operation.sync()
-        except (NoRoom, CommandError, OSError):
+        except (NoSpace, CommandError, OSError):
             self.remarks.add(_NO_VERSIONS)
             return False
         return True
@@ -484,7 +484,7 @@ class Commit:
         operation = self._operation
         if operation is None or not operation.keep_replaced or not staged.keep_replaced:
             return False
-        if staged.place.above is not None:
+        if staged.staging_dir.above is not None:
             return False
         if staged.digest is None or info.st_size != staged.size:
             return True
@@ -608,9 +608,9 @@ class Commit:
         """Return the permission bits that a directory's default ACL leaves to its contents."""
         limits = self._limits.get(parent)
         if limits is None:
-            place = self._places.get(parent)
-            if place is not None:
-                limits = place.limits
+            staging_dir = self._staging_dirs.get(parent)
+            if staging_dir is not None:
+                limits = staging_dir.limits
             else:
                 try:
                     found = acl_limits(self._directory(parent))
@@ -648,14 +648,14 @@ class Commit:
         if b"\0" in request.target:
             raise InvalidPath("the target of a link may not contain a NUL byte")
         staged = self._home.new_name()
-        place = self._places.of(parts[:-1])
-        place.symlink(request.target, staged)
+        staging_dir = self._staging_dirs.of(parts[:-1])
+        staging_dir.symlink(request.target, staged)
         try:
             if request.mtime_ns is not None:
                 os.utime(
                     staged,
                     ns=(time.time_ns(), request.mtime_ns),
-                    dir_fd=place.fd,
+                    dir_fd=staging_dir.fd,
                     follow_symlinks=False,
                 )
             placed = self._put_in_place(
@@ -666,11 +666,11 @@ class Commit:
                     len(request.target),
                     request.mtime_ns,
                     request.overwrite,
-                    place,
+                    staging_dir,
                 )
             )
         except BaseException:
-            os.unlink(staged, dir_fd=place.fd)
+            os.unlink(staged, dir_fd=staging_dir.fd)
             raise
         if placed:
             self.change += len(request.target)
@@ -685,8 +685,8 @@ class Commit:
         if item is not None and operation is not None:
             try:
                 size = counted_size(self._home.take(operation, directory, name, item, check))
-            except NoRoom:
-                self.remarks.add(NO_ROOM)
+            except NoSpace:
+                self.remarks.add(NO_SPACE)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from ftpserver.storage.batch_room import BatchRoom, Wanted
+from ftpserver.storage.batch_reservation import BatchReservation, Wanted
 from ftpserver.storage.commit import Commit, Staged
 from ftpserver.storage.home import Home
 from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.places import Place, Places
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
+from ftpserver.storage.staging_dirs import StagingDir, StagingDirs
 from ftpwire import digests, paths
 from ftpwire.errors import BadRequest, CommandError, VerificationFailed
 from ftpwire.messages import (
@@ -83,7 +83,7 @@ class NewAttributes(NamedTuple):
     request: SetAttributes
 
 
-Thing = Staged | NewDirectory | NewAttributes | Failed | None
+ItemWork = Staged | NewDirectory | NewAttributes | Failed | None
 """The work left for one item of a run. `Failed`: nothing, it is refused. None: nothing."""
 
 
@@ -94,15 +94,15 @@ class Part:
     Attributes:
         start: The index of the first item.
         staged: The files among the items.
-        places: The staging directories of these files.
+        staging_dirs: The staging directories of these files.
         ends: True for the last part of a run.
     """
 
     run: FileRun
     start: int
-    things: list[Thing] = field(default_factory=list)
+    items: list[ItemWork] = field(default_factory=list)
     staged: list[Staged] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    staging_dirs: list[StagingDir] = field(default_factory=list)
     ends: bool = False
 
     def apply(
@@ -115,37 +115,37 @@ class Part:
             take_turn: See `OpenHome`.
         """
         index = self.start - 1
-        for thing in self.things:
+        for item in self.items:
             index += 1
             if not index % TURN_FILES:
                 take_turn()
             try:
-                if type(thing) is Staged:
-                    commit.place(thing)
-                elif type(thing) is NewDirectory:
-                    commit.make_directory(thing.parts, thing.mode, parents=True, fill=True)
-                elif type(thing) is NewAttributes:
-                    commit.set_attributes_of(thing.parts, thing.request)
-                elif type(thing) is Failed:
-                    self.run.failures[index] = thing
+                if type(item) is Staged:
+                    commit.place(item)
+                elif type(item) is NewDirectory:
+                    commit.make_directory(item.parts, item.mode, parents=True, fill=True)
+                elif type(item) is NewAttributes:
+                    commit.set_attributes_of(item.parts, item.request)
+                elif type(item) is Failed:
+                    self.run.failures[index] = item
             except (CommandError, OSError) as error:
-                if type(thing) is Staged:
-                    refused(thing)
+                if type(item) is Staged:
+                    refused(item)
                 self.run.failures[index] = self.run.failed(error, index)
 
     def fail(self, failure: Failed) -> None:
         """Record one failure for all items, because the batch failed. A directory for which nothing
         was requested has not failed."""
-        for index, thing in enumerate(self.things, self.start):
-            if thing is not None:
-                self.run.failures[index] = thing if type(thing) is Failed else failure
+        for index, item in enumerate(self.items, self.start):
+            if item is not None:
+                self.run.failures[index] = item if type(item) is Failed else failure
 
     def finish(self) -> None:
         """Record that its batch is finished, with whatever outcome."""
-        self.run.finished = self.start + len(self.things)
+        self.run.finished = self.start + len(self.items)
 
 
-class Tell(Protocol):
+class MakeFailed(Protocol):
     """Makes a reply about a path from an error."""
 
     def __call__(self, error: CommandError | OSError, path: bytes) -> Failed: ...
@@ -161,16 +161,16 @@ class FileRun:
         failure: The argument ``failed``.
         failures: The items that failed, by index.
         files: The number of its files.
-        things: The number of its items: files and directories.
+        item_count: The number of its items: files and directories.
         finished: How many of its items were in batches that are finished.
     """
 
-    def __init__(self, request_id: int, request: PutFiles, failed: Tell) -> None:
+    def __init__(self, request_id: int, request: PutFiles, failed: MakeFailed) -> None:
         self.request_id = request_id
         self.request = request
         self.failures: dict[int, Failed] = {}
         self.files = sum(len(one.files) for one in request.directories)
-        self.things = len(request.directories) + self.files + len(request.finished)
+        self.item_count = len(request.directories) + self.files + len(request.finished)
         self.finished = 0
         self.failure = failed
 
@@ -178,22 +178,18 @@ class FileRun:
         """Return the outcome, once the last part is finished."""
         request = self.request
         if not self.failures:
-            return FilesOutcome(self.things, {})
+            return FilesOutcome(self.item_count, {})
         failures = dict(sorted(self.failures.items()))
         return FilesOutcome(
-            self.things,
+            self.item_count,
             failures,
-            {
-                index: path
-                for index, (path, _) in enumerate(things_of(request))
-                if index in failures
-            },
+            {index: path for index, (path, _) in enumerate(paths_of(request)) if index in failures},
         )
 
     def fail_rest(self, error: CommandError | OSError) -> None:
         """Record one failure for all items that were not in a finished batch."""
-        for index, (path, is_asked) in enumerate(things_of(self.request)):
-            if index >= self.finished and is_asked:
+        for index, (path, is_requested) in enumerate(paths_of(self.request)):
+            if index >= self.finished and is_requested:
                 self.failures[index] = self.failure(error, path)
 
     def failed(self, error: CommandError | OSError, index: int) -> Failed:
@@ -201,7 +197,7 @@ class FileRun:
         return self.failure(error, path_of(self.request, index))
 
 
-def things_of(request: PutFiles) -> Iterator[tuple[bytes, bool]]:
+def paths_of(request: PutFiles) -> Iterator[tuple[bytes, bool]]:
     """Yield the paths of all items in the order of their indexes, and for each True if anything was
     requested for that path."""
     for directory in request.directories:
@@ -233,7 +229,12 @@ class Batch(Protocol):
         none."""
 
     def stage_bytes(
-        self, data: memoryview, digest: bytes, mode: int, mtime_ns: int | None, place: Place
+        self,
+        data: memoryview,
+        digest: bytes,
+        mode: int,
+        mtime_ns: int | None,
+        staging_dir: StagingDir,
     ) -> tuple[bytes, int]:
         """Write a file into staging; return its name there and its descriptor. Raises OSError."""
 
@@ -266,8 +267,8 @@ class RunStaging:
         self,
         batch: Batch,
         home: Home,
-        places: Places,
-        room: BatchRoom,
+        staging_dirs: StagingDirs,
+        reservation: BatchReservation,
         run: FileRun,
         data: bytes | bytearray,
         *,
@@ -275,8 +276,8 @@ class RunStaging:
     ) -> None:
         self._batch = batch
         self._home = home
-        self._places = places
-        self._room = room
+        self._staging_dirs = staging_dirs
+        self._reservation = reservation
         self._run = run
         self._keeps_open = keeps_open
         self._data = memoryview(data)
@@ -301,7 +302,7 @@ class RunStaging:
         self._part = self._batch.part_of(self._run, 0)
         directories = [(new, self._look_at(new)) for new in request.directories]
         wanted = [self._wanted(new, directory) for new, directory in directories]
-        self._one_by_one = not self._room.take_together(len(self._data), wanted)
+        self._one_by_one = not self._reservation.take_together(len(self._data), wanted)
         for new, directory in directories:
             self._stage_directory(new, directory)
         known = {new.path: directory.parts for new, directory in directories}
@@ -365,7 +366,7 @@ class RunStaging:
         overwrite, parents = request.overwrite, request.parents
         are_names = paths.are_names([file.name for file in new.files], longest)
         take_turn = self._home.take_turn
-        place: Place | None = None
+        staging_dir: StagingDir | None = None
         for file in new.files:
             if not self._index % TURN_FILES:
                 take_turn()
@@ -382,18 +383,19 @@ class RunStaging:
                     raise VerificationFailed("the data does not match the digest sent with it")
                 if leaf == apart:
                     target = self._home.redirected((*parts, leaf))
-                    parent, leaf, place = target[:-1], target[-1], None
+                    parent, leaf, staging_dir = target[:-1], target[-1], None
                 if one_by_one:
-                    self._room.take(size, (*parent, leaf), parents)
+                    self._reservation.take(size, (*parent, leaf), parents)
                     part = self._next_part()
-                    place = None  # taking quota may have committed the batch and closed its handles
-                if place is None:
-                    place = self._places.of(parent)
-                    part.places.append(place)
+                    # taking quota may have committed the batch and closed its handles
+                    staging_dir = None
+                if staging_dir is None:
+                    staging_dir = self._staging_dirs.of(parent)
+                    part.staging_dirs.append(staging_dir)
                 try:
-                    name, fd = stage_bytes(content, digest, file.mode, file.mtime_ns, place)
+                    name, fd = stage_bytes(content, digest, file.mode, file.mtime_ns, staging_dir)
                 except BaseException:
-                    self._room.give_back(None, size)
+                    self._reservation.give_back(None, size)
                     raise
             except (CommandError, OSError) as error:
                 self._refuse(error, paths.child(new.path, file.name))
@@ -410,19 +412,19 @@ class RunStaging:
                 size,
                 file.mtime_ns,
                 overwrite,
-                place,
+                staging_dir,
                 fd,
                 None,
                 parents,
                 digest,
             )
-            part.things.append(staged)
+            part.items.append(staged)
             part.staged.append(staged)
             self._index += 1
             if file.mode & ~MODE_BITS:
                 batch.remarks.add(DROPPED_BITS)
             if leaf is not file.name:
-                place = None
+                staging_dir = None
         self._at = end
 
     def _add_directory(self, new: NewFiles, directory: _Directory) -> None:
@@ -433,8 +435,8 @@ class RunStaging:
         else:
             try:
                 if self._one_by_one:
-                    self._room.take(0, directory.base, True)
-                    self._room.will_make(directory.base)
+                    self._reservation.take(0, directory.base, True)
+                    self._reservation.will_make(directory.base)
                     self._next_part()
             except CommandError as error:
                 self._refuse(error, new.path)
@@ -469,8 +471,8 @@ class RunStaging:
         self._part = self._batch.part_of(self._run, self._index)
         return self._part
 
-    def _add(self, thing: Thing) -> None:
-        self._part.things.append(thing)
+    def _add(self, item: ItemWork) -> None:
+        self._part.items.append(item)
         self._index += 1
 
     def _refuse(self, error: CommandError | OSError, path: bytes) -> None:

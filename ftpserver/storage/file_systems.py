@@ -3,7 +3,7 @@
 Lives here: whether a directory needs a staging directory of its own, the reserved name in such a
 directory, default ACLs, whether two names can be exchanged, mounts below a directory.
 Lives elsewhere: the staging directory of the home itself (home_staging.py), the choice of a staging
-directory for a batch (places.py).
+directory for a batch (staging_dirs.py).
 
 A file gets its group, its setgid bit (directories) and its ACL from the directory that it is made
 in, and a rename changes none of these. So files for a directory that passes on something else than

@@ -2,7 +2,7 @@
 
 Lives here: trying, and trying again.
 Lives elsewhere: what is locked (open_home.py, upload_locks.py, trash/directory.py,
-trash/evicting.py).
+trash/eviction_lock.py).
 """
 
 from __future__ import annotations

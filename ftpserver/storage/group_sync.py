@@ -50,16 +50,16 @@ class _Waiting:
     Attributes:
         fds: The descriptors to sync.
         turn: A lock that is released once the thread has to lead, or its round is over.
-        is_told: True once ``turn`` is about to be released.
+        is_notified: True once ``turn`` is about to be released.
         leads: True if the thread leads the next round.
         error: The error that the round has ended with.
     """
 
-    __slots__ = ("error", "fds", "is_told", "leads", "turn")
+    __slots__ = ("error", "fds", "is_notified", "leads", "turn")
 
     def __init__(self, fds: Sequence[int]) -> None:
         self.fds = fds
-        self.is_told = self.leads = False
+        self.is_notified = self.leads = False
         self.error: OSError | None = None
         self.turn = threading.Lock()
         self.turn.acquire()
@@ -174,11 +174,11 @@ class Syncs:
         # it was chosen to lead, it hands the disk on: the others must not wait for it.
         except BaseException:
             with self._lock:
-                is_told, waits = mine.is_told, mine in disk.waiting
+                is_notified, waits = mine.is_notified, mine in disk.waiting
                 if waits:
                     disk.waiting.remove(mine)
             if not waits:
-                if not is_told:
+                if not is_notified:
                     mine.turn.acquire()  # the round is using its descriptors until then
                 if mine.leads:
                     self._hand_on(disk, ())
@@ -227,7 +227,7 @@ class Syncs:
             following = disk.hand_on()
             woken = [*done] if following is None else [following, *done]
             for one in woken:
-                one.is_told = True
+                one.is_notified = True
         for one in woken:  # the leader first: all the others wait for the disk
             one.turn.release()
 

@@ -29,7 +29,7 @@ from ftpserver.storage.home_staging import (
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import Freed
 from ftpserver.storage.trash.index import Item
-from ftpserver.storage.trash.operation import NoRoom, Operation, state_of
+from ftpserver.storage.trash.operation import NoSpace, Operation, state_of
 from ftpserver.storage.walk import STORED_SUFFIX, counted_size
 from ftpwire import beneath, paths
 from ftpwire.errors import AlreadyExists, CommandError, InvalidPath, IsADirectory, from_oserror
@@ -106,7 +106,7 @@ class Home(ReadableHome, StagingHome):
                     if is_dir:
                         return self._trash_directory(directory, parts, recursive, settle, number)
                     return self._trash_file(directory, parts, settle, check, number)
-                except NoRoom:
+                except NoSpace:
                     pass
                 except OSError as error:
                     if error.errno != errno.EXDEV:
@@ -134,7 +134,7 @@ class Home(ReadableHome, StagingHome):
     def _trash_directory(
         self, directory: int, parts: Parts, recursive: bool, settle: Freed, number: int
     ) -> Tally:
-        """Put a directory into the trash. Without ``recursive`` it must be empty. Raises NoRoom."""
+        """Put a directory into the trash; an empty one without ``recursive``. Raises NoSpace."""
         assert self.operation is not None
         name = parts[-1]
         with self.operation.writing() as operation:
@@ -158,7 +158,7 @@ class Home(ReadableHome, StagingHome):
     def _trash_file(
         self, directory: int, parts: Parts, settle: Freed, check: Check | None, number: int
     ) -> Tally:
-        """Put a file or a link into the trash. Raises NoRoom."""
+        """Put a file or a link into the trash. Raises NoSpace."""
         assert self.operation is not None
         with self.operation.writing() as operation:
             item = operation.item("removed", parts, number=number)
@@ -289,7 +289,7 @@ class Home(ReadableHome, StagingHome):
             if operation is not None:
                 try:
                     held.enter_context(operation.writing(waiting=waiting))
-                except NoRoom:
+                except NoSpace:
                     operation = None
             yield operation
 
@@ -318,7 +318,7 @@ class Home(ReadableHome, StagingHome):
                 operation.announce([item])
                 if self._move_onto(source_dir, source, target_dir, target, operation, item):
                     return Tally(files=1, size=counted_size(there), trashed=True)
-            except NoRoom:
+            except NoSpace:
                 pass
         size = self._move_over(source_dir, source, target_dir, target, there)
         return Tally(files=1, size=size)

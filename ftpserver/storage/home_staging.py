@@ -51,7 +51,7 @@ def same_as(request: Remove) -> Check | None:
         if stat.S_ISDIR(info.st_mode):
             raise IsADirectory("a directory is there")
         if (request.size is not None and request.size != info.st_size) or (
-            request.mtime_ns is not None and request.mtime_ns != beneath.told_time(info)
+            request.mtime_ns is not None and request.mtime_ns != beneath.clamped_mtime_ns(info)
         ):
             raise SourceChanged("the file has changed meanwhile")
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, or_, sele
 from ftpserver.clock import RUN
 from ftpserver.database import Writer, durable, reading
 from ftpserver.schema import SecondsNow, account, lease
-from ftpserver.storage.account_room import end
+from ftpserver.storage.account_reservation import end
 
 LEASE_SECONDS = 600
 SECONDS_NOW: ColumnElement[int] = SecondsNow()

@@ -48,7 +48,7 @@ class KeptWriting:
         """
         staging, home = receiving.staging, self._home
         target = home.redirected(target_of(request.path))
-        if staging.place.above is not None or home.read_only or paths.STAGING in target:
+        if staging.staging_dir.above is not None or home.read_only or paths.STAGING in target:
             return False
         name = kept_name(self._account_id, target, None, None)
         with home.shared():

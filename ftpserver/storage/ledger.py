@@ -2,8 +2,9 @@
 
 Lives here: the leases of living sessions, their settlement, every statement that changes ``used``
 and ``files``.
-Lives elsewhere: the interface for sessions (quota.py), reserving quota (account_room.py), leases of
-dead processes (incarnations.py), the bytes themselves (batch.py, home.py), the tables (schema.py).
+Lives elsewhere: the interface for sessions (quota.py), reserving quota (account_reservation.py),
+leases of dead processes (incarnations.py), the bytes themselves (batch.py, home.py), the tables
+(schema.py).
 
 Every change of what is stored is made under a lease, also one that frees space. A lease that
 outlives its server therefore marks its account as dirty: the disk is the truth, and the account is
@@ -49,15 +50,15 @@ from ftpserver.database import Quick
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
 from ftpserver.storage import operations, uncounted
-from ftpserver.storage.account_room import (
+from ftpserver.storage.account_reservation import (
     STEP,
     STEP_FILES,
     at_least_zero,
     end,
+    has_space,
     hold,
     hold_plenty,
     hold_step,
-    is_room,
     sum_of_leases,
     try_hold,
     within,
@@ -65,7 +66,7 @@ from ftpserver.storage.account_room import (
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.incarnations import KEPT, LEASE_SECONDS, SECONDS_NOW, Incarnations, now
 from ftpserver.storage.quota import (
-    GivenUp,
+    EvictedOperation,
     Lease,
     QuotaStore,
     Resumable,
@@ -74,7 +75,7 @@ from ftpserver.storage.quota import (
 )
 from ftpserver.storage.sync_turns import SyncTurns
 from ftpwire.errors import DiskFull, LeaseLost, NotFound
-from ftpwire.messages import Room
+from ftpwire.messages import SpaceInfo
 
 logger = logging.getLogger("ftpd.ledger")
 
@@ -231,13 +232,13 @@ class Ledger(Incarnations, QuotaStore):
             hold(connection, account_id, size, files)
             return self._insert(connection, account_id, size, files, staging, pieces)
 
-    def check_room(self, account_id: int, size: int, files: int = 1) -> None:
+    def check_space(self, account_id: int, size: int, files: int = 1) -> None:
         """Raise QuotaExceeded if `reserve` would, even after the account's trash is evicted.
         Nothing is held."""
         statement = select(account).where(account.c.id == account_id)
         with self._engine.connect() as connection:
             row = connection.execute(statement).first()
-            if row is None or not is_room(row, size, files):
+            if row is None or not has_space(row, size, files):
                 hold(connection, account_id, size, files)
             connection.rollback()
 
@@ -452,8 +453,8 @@ class Ledger(Incarnations, QuotaStore):
         ((used, quota, trash_bytes),) = rows
         return Settled(names, used - trash_bytes, quota)
 
-    def room(self, account_id: int) -> Room:
-        """See `QuotaStore.room`."""
+    def space(self, account_id: int) -> SpaceInfo:
+        """See `QuotaStore.space`."""
         kept = lease.c.account_id == account_id, lease.c.state == KEPT
         size = select(func.coalesce(func.sum(lease.c.size), 0)).where(*kept).scalar_subquery()
         count = select(func.count()).select_from(lease).where(*kept).scalar_subquery()
@@ -464,7 +465,7 @@ class Ledger(Incarnations, QuotaStore):
             raise NotFound("the account was removed")
         used = row.used - row.trash_bytes
         free = None if row.quota is None else max(0, row.quota - used - row.held)
-        return Room(
+        return SpaceInfo(
             used,
             row.held,
             row.quota,
@@ -479,10 +480,10 @@ class Ledger(Incarnations, QuotaStore):
 
     # the trash ---------------------------------------------------------------------------
 
-    def turn_into_room(
+    def reserve_freed(
         self, held: Lease, freed: int, freed_files: int, size: int, files: int
     ) -> Lease:
-        """See `QuotaStore.turn_into_room`."""
+        """See `QuotaStore.reserve_freed`."""
         changes = -freed, -freed_files, 0, 0
         try:
             with self._writing(self._engine) as connection:
@@ -528,21 +529,21 @@ class Ledger(Incarnations, QuotaStore):
         with self._writing(self._engine) as connection:
             operations.forget(connection, account_id, name, freed, words, client)
 
-    def given_up(self, account_id: int) -> list[GivenUp]:
-        """See `QuotaStore.given_up`."""
+    def evicted(self, account_id: int) -> list[EvictedOperation]:
+        """See `QuotaStore.evicted`."""
         with self._reading.connect() as connection:
-            return operations.given_up(connection, account_id)
+            return operations.evicted(connection, account_id)
 
-    def was_given_up(self, account_id: int, name: str) -> bool:
-        """See `QuotaStore.was_given_up`."""
+    def was_evicted(self, account_id: int, name: str) -> bool:
+        """See `QuotaStore.was_evicted`."""
         with self._reading.connect() as connection:
-            return operations.was_given_up(connection, account_id, name)
+            return operations.was_evicted(connection, account_id, name)
 
-    def given_up_lately(self) -> tuple[int, int]:
+    def evicted_lately(self) -> tuple[int, int]:
         """Return how many operations of all accounts were evicted from the trash within the last
         day, and how many bytes that freed."""
         with self._reading.connect() as connection:
-            return operations.given_up_lately(connection)
+            return operations.evicted_lately(connection)
 
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
         """See `QuotaStore.note_answers`."""
@@ -580,8 +581,8 @@ class Ledger(Incarnations, QuotaStore):
         own = [disk(row.id, row.home) for row in found if row.id == account_id]
         return sum(row.trash_bytes for row in found if disk(row.id, row.home) in own)
 
-    def make_disk_room(self, account_id: int, size: int) -> bool:
-        """See `QuotaStore.make_disk_room`."""
+    def free_disk_space(self, account_id: int, size: int) -> bool:
+        """See `QuotaStore.free_disk_space`."""
         return self.on_disk_full(account_id, size)
 
     # after crashes -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.permissions import Action, Permissions
 from ftpwire import beneath, paths
-from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, identity_of, told_time
+from ftpwire.beneath import OPEN_DIRECTORY, Descent, Tree, clamped_mtime_ns, identity_of
 from ftpwire.errors import (
     CommandError,
     Forbidden,
@@ -260,4 +260,4 @@ def make_entry(
     """Return the entry that describes a file in state ``info`` to a client."""
     mode = info.st_mode
     kind = beneath.entry_type(mode)
-    return Entry(path, kind, info.st_size, mode & 0o7777, told_time(info), target, digest)
+    return Entry(path, kind, info.st_size, mode & 0o7777, clamped_mtime_ns(info), target, digest)

@@ -16,11 +16,11 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 
 from ftpserver.schema import answer, operation
 from ftpserver.storage.incarnations import now
-from ftpserver.storage.quota import GivenUp
+from ftpserver.storage.quota import EvictedOperation
 from ftpserver.storage.trash.names import new_name
 
 DAY = 24 * 3600
-_MOST_TOLD = 1000
+_MAX_LISTED = 1000
 ANSWER_SECONDS = 15 * 60
 """How long replies are kept."""
 MOST_NAMES = 10_000
@@ -75,23 +75,23 @@ def forget(
     if freed is None:
         connection.execute(delete(operation).where(*this_operation))
         return
-    given_up = {
+    evicted = {
         "closed": True,
         "given_up": now(),
         "freed": freed,
         "words": words,
         "client": client,
     }
-    if connection.execute(update(operation).where(*this_operation).values(**given_up)).rowcount:
+    if connection.execute(update(operation).where(*this_operation).values(**evicted)).rowcount:
         return
     # The row was dropped, because it is older than a day. A row of another account isn't changed.
     if connection.execute(select(operation.c.name).where(this_operation[0])).first() is None:
-        values = {"name": name, "account_id": account_id, "begun": now(), **given_up}
+        values = {"name": name, "account_id": account_id, "begun": now(), **evicted}
         connection.execute(insert(operation).values(**values))
 
 
-def was_given_up(connection: Connection, account_id: int, name: str) -> bool:
-    """See `QuotaStore.was_given_up`."""
+def was_evicted(connection: Connection, account_id: int, name: str) -> bool:
+    """See `QuotaStore.was_evicted`."""
     wanted = select(operation.c.name).where(
         operation.c.name == name,
         operation.c.account_id == account_id,
@@ -100,8 +100,8 @@ def was_given_up(connection: Connection, account_id: int, name: str) -> bool:
     return connection.execute(wanted).first() is not None
 
 
-def given_up(connection: Connection, account_id: int) -> list[GivenUp]:
-    """See `QuotaStore.given_up`."""
+def evicted(connection: Connection, account_id: int) -> list[EvictedOperation]:
+    """See `QuotaStore.evicted`."""
     columns = (
         *(operation.c.name, operation.c.freed, operation.c.words),
         *(operation.c.key, operation.c.client),
@@ -109,14 +109,15 @@ def given_up(connection: Connection, account_id: int) -> list[GivenUp]:
     lately = select(*columns).where(
         operation.c.account_id == account_id, operation.c.given_up > now() - DAY
     )
-    found = connection.execute(lately.order_by(operation.c.name.desc()).limit(_MOST_TOLD))
+    found = connection.execute(lately.order_by(operation.c.name.desc()).limit(_MAX_LISTED))
     return [
-        GivenUp(row.name, row.freed or 0, row.words or "", row.key, row.client) for row in found
+        EvictedOperation(row.name, row.freed or 0, row.words or "", row.key, row.client)
+        for row in found
     ]
 
 
-def given_up_lately(connection: Connection) -> tuple[int, int]:
-    """See `Ledger.given_up_lately`."""
+def evicted_lately(connection: Connection) -> tuple[int, int]:
+    """See `Ledger.evicted_lately`."""
     freed = func.coalesce(func.sum(operation.c.freed), 0)
     lately = select(func.count(), freed).where(operation.c.given_up > now() - DAY)
     count, size = connection.execute(lately).one()

@@ -186,15 +186,15 @@ class Permissions:
             parts: The path in the request.
             resolved: The path that it leads to, links resolved.
         """
-        asked, found = self.rule_for(parts), self.rule_for(resolved)
-        rights = asked.rights
+        requested, found = self.rule_for(parts), self.rule_for(resolved)
+        rights = requested.rights
         other = [
             rule
             for rule in (found, *self.rules_below(resolved), *self.rules_below(parts))
             if rule.rights is not rights
         ]
         if other:
-            deciding = other[0] if asked.rights is Rights.ALL else asked
+            deciding = other[0] if requested.rights is Rights.ALL else requested
             raise Forbidden(
                 f"{_shown(parts)}: a link leads to where other rights apply "
                 f"(rule: {deciding.text})",

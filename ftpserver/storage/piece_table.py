@@ -497,14 +497,14 @@ class Collector:
         end: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
-        self.given_up = False
+        self.is_abandoned = False
         self._table = table
         self._fd = fd
         self._hasher = hasher
         self._on_step = on_step
         self._end = end
         self._on_end = on_end
-        self._frontier = self._received = self._hashed = self._told = offset
+        self._frontier = self._received = self._hashed = self._written_hashed = offset
         self._error: Exception | None = None
         self._closed = False
         """True once the table was ended: its contents are final."""
@@ -553,7 +553,7 @@ class Collector:
 
     def stop(self) -> None:
         """Abandon the upload: stop the thread, and close the table. Can be called twice."""
-        self.given_up = self._ending = True
+        self.is_abandoned = self._ending = True
         self._wake.set()
         self._thread.join()
         if self._table.fd >= 0 and not self._closed:
@@ -580,7 +580,7 @@ class Collector:
     def wait_for_more(self, at: int) -> int:
         """See `ftpwire.pieces.Followed`."""
         pause, quiet = _SOON, 0
-        while not self.given_up:
+        while not self.is_abandoned:
             closed, before = self._closed, self._received
             look = self._look()
             if self._frontier > at:
@@ -590,8 +590,8 @@ class Collector:
             if look.ended and not self._ending:
                 self._on_end()
                 raise TakenOver(_ENDED)
-            if self._told < at:
-                self._tell(at)
+            if self._written_hashed < at:
+                self._write_hashed(at)
             quiet = 0 if self._received != before else quiet + 1
             self._wake.wait(pause)
             pause = min(2 * pause, _LATER if quiet < _QUIET_AFTER else _QUIET)
@@ -609,13 +609,13 @@ class Collector:
     def note_hashed(self, at: int) -> None:
         """See `ftpwire.pieces.Followed`."""
         self._hashed = at
-        if at - self._told >= PIECE:
-            self._tell(at)
+        if at - self._written_hashed >= PIECE:
+            self._write_hashed(at)
 
     def has_holes(self) -> bool:
         """See `ftpwire.pieces.Followed`."""
         return self._table.has_holes()
 
-    def _tell(self, at: int) -> None:
-        self._told = at
+    def _write_hashed(self, at: int) -> None:
+        self._written_hashed = at
         self._table.put_hashed(at)

@@ -107,7 +107,7 @@ def put_back(home: Home) -> set[bytes]:
     Returns:
         The names in staging that must stay, because they can't be moved back now.
     """
-    spared: set[bytes] = set()
+    left_alone: set[bytes] = set()
     for name in home.staged():
         if not is_note(name):
             continue
@@ -118,12 +118,12 @@ def put_back(home: Home) -> set[bytes]:
                 _put_one_back(home, moved)
             forget_note(home, name)
         except (OSError, CommandError) as error:
-            spared.add(name)
+            left_alone.add(name)
             if moved is not None:
-                spared.add(moved.aside)
+                left_alone.add(moved.aside)
                 shown = paths.show(paths.join(*moved.target))
                 logger.error("%s was moved to staging and can't be moved back: %s", shown, error)
-    return spared
+    return left_alone
 
 
 def _put_one_back(home: Home, moved: Moved) -> None:

@@ -17,9 +17,9 @@ from typing import Annotated, Protocol, TypeVar
 from msgspec import Meta
 
 from ftpserver.errors import StateError
-from ftpserver.interfaces import asked
+from ftpserver.interfaces import request
 from ftpwire.errors import DiskFull, Internal, LeaseLost
-from ftpwire.messages import Number, OperationKey, OperationName, Room
+from ftpwire.messages import Number, OperationKey, OperationName, SpaceInfo
 
 logger = logging.getLogger("ftpd.ledger")
 
@@ -88,7 +88,7 @@ class Resumable:
 
 
 @dataclass(frozen=True)
-class GivenUp:
+class EvictedOperation:
     """An operation that was evicted from the trash to free space.
 
     Attributes:
@@ -140,7 +140,7 @@ class Freed(Protocol):
 class QuotaStore(ABC):
     """The quota of all accounts: reserve, settle, release.
 
-    Methods marked with `asked` can be called from another process, with the bounds in their
+    Methods marked with `request` can be called from another process, with the bounds in their
     annotations.
 
     Attributes:
@@ -149,7 +149,7 @@ class QuotaStore(ABC):
 
     incarnation: str
 
-    @asked
+    @request
     @abstractmethod
     def reserve(
         self,
@@ -170,7 +170,7 @@ class QuotaStore(ABC):
             QuotaExceeded: Less is free; nothing is held.
         """
 
-    @asked
+    @request
     @abstractmethod
     def take_over(
         self, account_id: int, staging: StagingName, pieces: PiecesKey | None = None
@@ -183,17 +183,17 @@ class QuotaStore(ABC):
             pieces: As in `reserve`.
         """
 
-    @asked
+    @request
     @abstractmethod
     def find_pieces(self, account_id: int, key: PiecesKey) -> bytes | None:
         """Return the staging file of a running upload that takes pieces under a key, or None."""
 
-    @asked
+    @request
     @abstractmethod
     def keep(self, held: Lease) -> None:
         """Keep the reservation of an interrupted upload, for the session that resumes it."""
 
-    @asked
+    @request
     @abstractmethod
     def drop_kept(self, account_id: int, staging: StagingName) -> bool:
         """Return the reservation of a kept upload, before its staging file is removed.
@@ -202,7 +202,7 @@ class QuotaStore(ABC):
             False if a session is using the file, which must stay.
         """
 
-    @asked
+    @request
     @abstractmethod
     def resumable(self, account_id: int) -> list[Resumable]:
         """Return the uploads that own a staging file, both running and kept ones."""
@@ -211,7 +211,7 @@ class QuotaStore(ABC):
         """Return the staging files that wait for a resume."""
         return [one.staging for one in self.resumable(account_id) if one.kept]
 
-    @asked
+    @request
     @abstractmethod
     def reserve_step(self, account_id: int, size: Amount, files: Amount = 1) -> Lease:
         """Hold at least this many bytes and files, or whole steps while plenty of quota is free.
@@ -221,7 +221,7 @@ class QuotaStore(ABC):
         home's staging directory, which each start cleans.
         """
 
-    @asked
+    @request
     @abstractmethod
     def make_durable(self) -> None:
         """Make all leases so far survive a power cut, so that a crash is noticed later.
@@ -252,12 +252,12 @@ class QuotaStore(ABC):
         extended = self.extended(held, size, files)
         held.size, held.files = extended.size, extended.files
 
-    @asked
+    @request
     @abstractmethod
     def extended(self, held: Lease, size: Amount, files: Amount = 0) -> Lease:
         """Do the same as `extend`, but return the new lease and leave ``held`` unchanged."""
 
-    @asked
+    @request
     @abstractmethod
     def begin_commit(self, leases: Leases) -> None:
         """Announce that renames follow. The leases must be durable by then (`to_sync`).
@@ -266,7 +266,7 @@ class QuotaStore(ABC):
             LeaseLost: One of them is gone or has expired: nothing may be stored under them.
         """
 
-    @asked
+    @request
     @abstractmethod
     def settle(
         self,
@@ -288,14 +288,14 @@ class QuotaStore(ABC):
             DiskFull, StateError: The store can't be written. The settlement is retried later.
         """
 
-    @asked
+    @request
     @abstractmethod
-    def room(self, account_id: int) -> Room:
+    def space(self, account_id: int) -> SpaceInfo:
         """Return the account's quota and usage. Raises NotFound if the account is gone."""
 
-    @asked
+    @request
     @abstractmethod
-    def turn_into_room(
+    def reserve_freed(
         self, held: Lease, freed: Amount, freed_files: Amount, size: Amount, files: Amount
     ) -> Lease:
         """Settle what became free, and hold more under a lease, in one step.
@@ -314,7 +314,7 @@ class QuotaStore(ABC):
             DiskFull, StateError: The store can't be written; the home is recounted.
         """
 
-    @asked
+    @request
     @abstractmethod
     def operation(self, account_id: int, key: OperationKey | None) -> OperationName:
         """Return the name of an operation in the trash.
@@ -324,12 +324,12 @@ class QuotaStore(ABC):
                 the operation is closed, evicted or older than a day, the name is a new one.
         """
 
-    @asked
+    @request
     @abstractmethod
     def close_operation(self, account_id: int, name: OperationName) -> None:
         """Close an operation: nothing is added to it any more."""
 
-    @asked
+    @request
     @abstractmethod
     def forget_operation(
         self,
@@ -347,41 +347,41 @@ class QuotaStore(ABC):
             words, client: The client's description of an evicted operation.
         """
 
-    @asked
+    @request
     @abstractmethod
-    def was_given_up(self, account_id: int, name: OperationName) -> bool:
+    def was_evicted(self, account_id: int, name: OperationName) -> bool:
         """Return whether an operation was evicted from the trash within the last day."""
 
-    @asked
+    @request
     @abstractmethod
-    def given_up(self, account_id: int) -> list[GivenUp]:
+    def evicted(self, account_id: int) -> list[EvictedOperation]:
         """Return the operations evicted from the trash within the last day, newest first."""
 
-    @asked
+    @request
     @abstractmethod
     def note_answers(self, account_id: int, key: OperationKey, answers: Answers) -> None:
         """Store replies to numbered requests of an operation for 15 minutes, for a client that
         did not receive them and retries."""
 
-    @asked
+    @request
     @abstractmethod
     def answer(self, account_id: int, key: OperationKey, number: Number) -> bytes | None:
         """Return the stored reply to a request; None if there is none."""
 
-    @asked
+    @request
     @abstractmethod
     def measure_soon(self, account_id: int) -> None:
         """Schedule the measuring of trees in the account's trash that weren't measured yet."""
 
-    @asked
+    @request
     @abstractmethod
     def trash_of_all(self, account_id: int) -> int:
         """Return the bytes in the trash of all accounts on the same disk as this account's home,
         its own included: what the server evicts before that disk is full."""
 
-    @asked
+    @request
     @abstractmethod
-    def make_disk_room(self, account_id: int, size: Amount) -> bool:
+    def free_disk_space(self, account_id: int, size: Amount) -> bool:
         """Evict trash of any account until the disk has this many bytes free.
 
         Waits up to 30 seconds. Returns False if that much can't be freed.

@@ -107,7 +107,7 @@ def _clean_staging(
         A function that returns True if a name in staging has an owner; and True if a tree was
         removed.
     """
-    spared = put_back(home)
+    left_alone = put_back(home)
     # Read the names before the leases, and remove only these: a file that is staged later may have
     # a lease that isn't seen here.
     there = home.staged()
@@ -118,7 +118,7 @@ def _clean_staging(
         ledger.drop_kept(account_id, name)
 
     def in_use(name: bytes) -> bool:
-        return name in spared or staging_of(name) in owned or name.partition(b"-")[0] in live
+        return name in left_alone or staging_of(name) in owned or name.partition(b"-")[0] in live
 
     trees = home.clean_staging(lambda name: in_use(name) or name not in there)
     return in_use, trees

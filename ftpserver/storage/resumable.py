@@ -33,9 +33,9 @@ from ftpserver.storage.piece_table import (
     staging_of_table,
     table_name,
 )
-from ftpserver.storage.places import Place
 from ftpserver.storage.quota import Lease, QuotaStore
 from ftpserver.storage.staging import PIECE, Staging
+from ftpserver.storage.staging_dirs import StagingDir
 from ftpserver.storage.upload_locks import (
     TakenOver,
     is_range_locked,
@@ -124,10 +124,10 @@ class ResumableStaging(Staging):
         request: Put,
         name: bytes,
         fd: int,
-        place: Place,
+        staging_dir: StagingDir,
         cut: Callable[[bytes], None],
     ) -> None:
-        super().__init__(request, name, fd, place)
+        super().__init__(request, name, fd, staging_dir)
         self.lease: Lease | None = None
         self.key: bytes | None = None
         self._home = home
@@ -151,7 +151,7 @@ class ResumableStaging(Staging):
         request: Put,
         name: bytes,
         cut: Callable[[bytes], None] = lambda path: None,
-        place: Place | None = None,
+        staging_dir: StagingDir | None = None,
     ) -> Iterator[ResumableStaging]:
         """Open or make the staging file of an upload, and hold its lock. A context manager; in it,
         the caller first makes the lease its own, then the files (``own``).
@@ -159,11 +159,11 @@ class ResumableStaging(Staging):
         Args:
             cut: Ends the caller's session when another session has taken the upload over. Called
                 with the upload's path.
-            place: Where the file is made. It is moved to the home's own staging in any case.
+            staging_dir: Where the file is made. It is moved to the home's own staging in any case.
         """
-        place = place or Place(home.staging_fd)
+        staging_dir = staging_dir or StagingDir(home.staging_fd)
         while True:
-            fd = _open_or_create(home, name, place)
+            fd = _open_or_create(home, name, staging_dir)
             try:
                 lock(fd)
                 found = is_at(fd, home.staging_fd, name)
@@ -173,7 +173,7 @@ class ResumableStaging(Staging):
             if found:
                 break
             os.close(fd)  # its owner has removed it, or renamed it to its target
-        staging = cls(home, request, name, fd, place, cut)
+        staging = cls(home, request, name, fd, staging_dir, cut)
         staging._depth = 1
         try:
             with staging._turn:
@@ -430,20 +430,20 @@ def _has_owner(home: Home, name: bytes) -> bool:
     return True
 
 
-def _open_or_create(home: Home, name: bytes, place: Place) -> int:
+def _open_or_create(home: Home, name: bytes, staging_dir: StagingDir) -> int:
     """Open a staging file, or make it; another session may make it at the same time."""
     while True:
         try:
             return open_kept(home.staging_fd, name)
         except FileNotFoundError:
             pass
-        if place.beside is None:
+        if staging_dir.beside is None:
             try:
                 return os.open(name, _CREATE, 0o600, dir_fd=home.staging_fd)
             except FileExistsError:
                 continue  # another session was faster
         born = home.new_name()
-        os.close(place.open(born, _CREATE))
+        os.close(staging_dir.open(born, _CREATE))
         try:
             beneath.rename_new(home.staging_fd, born, home.staging_fd, name)
         except FileExistsError:

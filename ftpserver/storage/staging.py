@@ -21,7 +21,7 @@ from collections.abc import Callable
 from ftpserver.storage import file_systems
 from ftpserver.storage.digest_xattr import keep_digest
 from ftpserver.storage.file_systems import unlink_if_there
-from ftpserver.storage.places import Place
+from ftpserver.storage.staging_dirs import StagingDir
 from ftpwire import holes
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.messages import Put, Sent
@@ -51,9 +51,9 @@ class Staging:
         digest: The digest of all its bytes, once they are verified.
     """
 
-    def __init__(self, request: Put, name: bytes, fd: int, place: Place) -> None:
+    def __init__(self, request: Put, name: bytes, fd: int, staging_dir: StagingDir) -> None:
         self.name = name
-        self.place = place
+        self.staging_dir = staging_dir
         self.fd = fd
         self.offset = 0
         self.sink = WriteBehind(fd)
@@ -62,9 +62,9 @@ class Staging:
         self._request = request
 
     @classmethod
-    def create(cls, name: bytes, request: Put, place: Place) -> Staging:
+    def create(cls, name: bytes, request: Put, staging_dir: StagingDir) -> Staging:
         """Begin an upload that isn't kept if it is interrupted. Raises OSError."""
-        return cls(request, name, place.open(name, _CREATE), place)
+        return cls(request, name, staging_dir.open(name, _CREATE), staging_dir)
 
     @property
     def total(self) -> int:
@@ -114,12 +114,14 @@ class Staging:
 
     def _dress(self, size: int, digest: bytes) -> None:
         request = self._request
-        apply_metadata(self.fd, size, digest, request.mode, request.mtime_ns, self.place.limits)
+        apply_metadata(
+            self.fd, size, digest, request.mode, request.mtime_ns, self.staging_dir.limits
+        )
 
     def drop(self) -> None:
         """Close and remove the file."""
         self.close()
-        os.unlink(self.name, dir_fd=self.place.fd)
+        os.unlink(self.name, dir_fd=self.staging_dir.fd)
 
     def take_over(self, fd: int, size: int) -> None:
         """Continue with another open file, which has this one's name."""
@@ -209,7 +211,7 @@ def verify(request: Put, size: int, digest: bytes, sent: Sent) -> None:
 
 
 def write_small(
-    place: Place,
+    staging_dir: StagingDir,
     name: bytes,
     data: bytes | bytearray | memoryview,
     digest: bytes,
@@ -226,36 +228,36 @@ def write_small(
     Raises:
         OSError: Nothing of it is left.
     """
-    bits = mode & MODE_BITS & place.limits
+    bits = mode & MODE_BITS & staging_dir.limits
     made = 0o600
-    if place.beside is None:
+    if staging_dir.beside is None:
         # Nothing else can reach the file in staging, so it may get its final mode right away; not
         # one without write permission for its owner, which forbids setting the digest attribute.
         if bits & stat.S_IWUSR:
             made = bits
-        fd = os.open(name, _WRITE, made, dir_fd=place.fd)
+        fd = os.open(name, _WRITE, made, dir_fd=staging_dir.fd)
     else:
-        fd = place.open(name, _WRITE)
+        fd = staging_dir.open(name, _WRITE)
     try:
         size = len(data)
         written = os.write(fd, data)
         if written != size:
             write_all(fd, memoryview(data)[written:])
         _keep_time_and_digest(fd, size, digest, mtime_ns)
-        if made != bits or not _got(fd, bits, place):
+        if made != bits or not _got(fd, bits, staging_dir):
             os.chmod(fd, bits)
     except BaseException:
         os.close(fd)
-        unlink_if_there(place.fd, name)
+        unlink_if_there(staging_dir.fd, name)
         raise
     return fd
 
 
-def _got(fd: int, bits: int, place: Place) -> bool:
+def _got(fd: int, bits: int, staging_dir: StagingDir) -> bool:
     """Return whether a file made with these permission bits has exactly these."""
-    got = place.gives.get(bits)
+    got = staging_dir.gives.get(bits)
     if got is None:
-        got = place.gives[bits] = stat.S_IMODE(os.fstat(fd).st_mode) == bits
+        got = staging_dir.gives[bits] = stat.S_IMODE(os.fstat(fd).st_mode) == bits
     return got
 
 

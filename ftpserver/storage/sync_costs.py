@@ -33,21 +33,21 @@ class SyncCosts:
         self._together = 0.0
         """The time of a sync of the file system; 0: not known."""
 
-    def is_better_together(self, things: int) -> bool:
+    def is_better_together(self, count: int) -> bool:
         """Return whether this number of files, which is small, is synced faster by their file
         system."""
-        if things < 2 or not self._each:
+        if count < 2 or not self._each:
             return False
-        if self._together >= self._each * things:
+        if self._together >= self._each * count:
             self._together *= _FORGETTING
             return False
         dirty = dirty_bytes()
         return dirty is not None and dirty <= FEW_DIRTY
 
-    def took_each(self, things: int, seconds: float) -> None:
+    def took_each(self, count: int, seconds: float) -> None:
         """Record the time of syncing files one by one."""
-        if things:
-            self._each = _lately(self._each, seconds / things)
+        if count:
+            self._each = _lately(self._each, seconds / count)
 
     def took_together(self, seconds: float) -> None:
         """Record the time of syncing a few files by their file system."""

@@ -85,7 +85,7 @@ def walk(
                 try:
                     child, had = _open_below(fd, name, through_closed)
                 except OSError as error:
-                    _tell(on_problem, path, error)
+                    _report(on_problem, path, error)
                     continue
                 os.close(fd)
                 fd = child
@@ -227,7 +227,7 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
             try:
                 raw = os.fsencode(name)
                 if raw.endswith(TRASH_SUFFIX):
-                    counts, beside = _counts_when_given_up, _leave_alone
+                    counts, beside = _counts_when_purged, _leave_alone
                 else:
                     counts, beside = None, None
                 total += _stored_below(tree, on_problem, beside, counts=counts)
@@ -239,7 +239,7 @@ def _stored_in_staging(directory: int, on_problem: OnProblem | None) -> Usage:
     return total
 
 
-def _counts_when_given_up(found: Found) -> bool:
+def _counts_when_purged(found: Found) -> bool:
     return found.path != INDEX_NAME
 
 
@@ -298,7 +298,7 @@ def _stored_below(
                 continue
             info = found.entry.stat(follow_symlinks=False)
         except OSError as error:
-            _tell(on_problem, found.path, error)
+            _report(on_problem, found.path, error)
             continue
         files += 1
         size += counted_size(info)
@@ -322,10 +322,10 @@ def _entries(
                     level.below.append(name)
                 yield Found(prefix + name, fd, name, entry)
     except OSError as error:
-        _tell(on_problem, level.path, error)
+        _report(on_problem, level.path, error)
 
 
-def _tell(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
+def _report(on_problem: OnProblem | None, path: bytes, error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
         return  # it was removed meanwhile
     if on_problem is None:
@@ -362,7 +362,7 @@ def _up(home: int, fd: int, levels: list[_Level], on_problem: OnProblem | None) 
         for level in lost:
             if level.below:
                 moved = OSError(errno.ESTALE, "it was moved meanwhile")
-                _tell(on_problem, level.path, moved)
+                _report(on_problem, level.path, moved)
     except BaseException:
         os.close(above)
         raise

@@ -24,7 +24,7 @@ class Keeping:
 
     Args:
         user: The account's name.
-        make_room: See `Operation`.
+        free_space: See `Operation`.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Keeping:
         quota_store: QuotaStore,
         account_id: int,
         user: str,
-        make_room: Callable[[], bool] = lambda: False,
+        free_space: Callable[[], bool] = lambda: False,
     ) -> None:
         self._quota_store = quota_store
         self._account_id = account_id
         self._user = user
-        self._make_room = make_room
+        self._free_space = free_space
         self._said = messages.Operation()
         self._name: str | None = None
         self._begun = 0.0
@@ -79,7 +79,7 @@ class Keeping:
         operation = Operation(
             home, command, self._ask_name, another=self._ask_another, keep_replaced=keeps
         )
-        operation.make_room = self._make_room
+        operation.free_space = self._free_space
         return operation
 
     def command(self, undoes: str | None = None) -> Command:
@@ -92,9 +92,9 @@ class Keeping:
         return Command(self._account_id, self._user, said.words, said.id, said.client, undoes)
 
     @property
-    def make_room(self) -> Callable[[], bool]:
+    def free_space(self) -> Callable[[], bool]:
         """See `Operation`."""
-        return self._make_room
+        return self._free_space
 
     def _ask_name(self) -> str:
         if self._name is None:

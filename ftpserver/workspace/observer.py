@@ -27,7 +27,7 @@ class Observer(Protocol):
     def look_for_cancel(self) -> None:
         """Check at once, between two steps of long work, for a CANCEL. Raises Cancelled."""
 
-    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+    def progress_reporter(self, total: int | None) -> Callable[[int], None]:
         """Return a function to call with the bytes done so far. It reports them now and then.
 
         Args:
@@ -49,7 +49,7 @@ class Observer(Protocol):
     def has_removed(self, files: int, size: int) -> None:
         """Report how many files and bytes a verb has removed before it failed."""
 
-    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+    def evicted(self, size: int, operations: Sequence[str]) -> None:
         """Report that operations in the trash were purged to free space.
 
         Args:
@@ -68,7 +68,7 @@ class Observer(Protocol):
         """
 
 
-class Unobserved:
+class SilentObserver:
     """The observer of work that no client waits for. It does nothing."""
 
     def progressed(self, count: int) -> None:
@@ -77,7 +77,7 @@ class Unobserved:
     def look_for_cancel(self) -> None:
         """Do nothing."""
 
-    def tell_progress(self, total: int | None) -> Callable[[int], None]:
+    def progress_reporter(self, total: int | None) -> Callable[[int], None]:
         """Return a function that does nothing."""
         return _ignore
 
@@ -93,7 +93,7 @@ class Unobserved:
     def has_removed(self, files: int, size: int) -> None:
         """Do nothing."""
 
-    def gave_up(self, size: int, operations: Sequence[str]) -> None:
+    def evicted(self, size: int, operations: Sequence[str]) -> None:
         """Do nothing."""
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:
@@ -107,7 +107,7 @@ def _ignore(done: int) -> None:
 def ticker(observer: Observer) -> Callable[[], None]:
     """Return a function to call often during long work, so that the client knows that it goes
     on."""
-    report = observer.tell_progress(None)
+    report = observer.progress_reporter(None)
     return lambda: report(0)
 
 

@@ -30,7 +30,7 @@ class OpenFile:
         size: Its size in bytes at that time.
     """
 
-    __slots__ = ("_done", "_observer", "_tell", "fd", "info", "path", "size")
+    __slots__ = ("_done", "_observer", "_report", "fd", "info", "path", "size")
 
     def __init__(self, fd: int, info: os.stat_result, path: bytes, observer: Observer) -> None:
         self.fd = fd
@@ -38,7 +38,7 @@ class OpenFile:
         self.size = info.st_size
         self.path = path
         self._observer = observer
-        self._tell: Callable[[int], None] | None = None
+        self._report: Callable[[int], None] | None = None
         """Reports how many bytes were read for a digest; made when the first of them are."""
         self._done = 0
 
@@ -83,7 +83,7 @@ class OpenFile:
         Raises:
             SourceChanged: It changed in any other way.
         """
-        self._tell = None
+        self._report = None
         try:
             return growing.has_grown(self.fd, self.info, digest, self._tick)
         except SourceChanged as error:
@@ -142,15 +142,15 @@ class OpenFile:
         return Hashed(stored, self.size)
 
     def _read_all(self, source: ReadAhead) -> None:
-        self._tell = None
+        self._report = None
         with source as pieces:
             for piece in pieces:
                 self._tick(len(piece))
 
     def _tick(self, count: int) -> None:
         """Report that ``count`` more bytes were read for a digest."""
-        if self._tell is None:
-            self._tell, self._done = self._observer.tell_progress(self.size), 0
+        if self._report is None:
+            self._report, self._done = self._observer.progress_reporter(self.size), 0
         self._done += count
         self._observer.progressed(count)
-        self._tell(self._done)
+        self._report(self._done)

@@ -20,7 +20,7 @@ from ftpserver.storage.open_home import TURN_FILES
 from ftpserver.storage.permissions import Action, Permissions
 from ftpserver.workspace.observer import Observer
 from ftpwire import digests, growing, paths
-from ftpwire.beneath import told_time
+from ftpwire.beneath import clamped_mtime_ns
 from ftpwire.errors import BadRequest, CommandError
 from ftpwire.messages import MAX_BYTES, MAX_ITEMS, GetFiles, SentFile, WantedFile
 from ftpwire.paths import Parts
@@ -129,4 +129,4 @@ def _read(directory: int, file: WantedFile, data: list[bytes]) -> SentFile | Non
     finally:
         os.close(fd)
     data.append(content)
-    return SentFile(info.st_mode & 0o7777, told_time(info), digest)
+    return SentFile(info.st_mode & 0o7777, clamped_mtime_ns(info), digest)

@@ -21,6 +21,7 @@ from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash import discarding
 from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash
+from ftpserver.storage.trash.entries import TrashEntry, entries_of
 from ftpserver.storage.trash.glance import is_of
 from ftpserver.storage.trash.listing import pages
 from ftpserver.storage.trash.names import time_of
@@ -28,7 +29,6 @@ from ftpserver.storage.trash.operation import Operation
 from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.trash.reading import opened_item
 from ftpserver.storage.trash.restoring import Restoring
-from ftpserver.storage.trash.things import Thing, things_of
 from ftpserver.workspace.keeping import Keeping
 from ftpserver.workspace.observer import Observer, ticker, ticker_on
 from ftpserver.workspace.reading import OpenFile
@@ -58,12 +58,12 @@ class Trash:
 
     Attributes:
         quota_store: The account's quota store.
-        room: A quota store that purges trash before it refuses space.
+        evicting_store: A quota store that purges trash before it refuses space.
     """
 
     home: Home
     quota_store: QuotaStore
-    room: QuotaStore
+    evicting_store: QuotaStore
     account_id: int
     observer: Observer
 
@@ -71,13 +71,16 @@ class Trash:
 
     def pages(self, policy: Policy, request: ListTrash) -> Iterator[TrashPage]:
         """See `Workspace.list_trash`."""
-        with self._telling_why(request.operation):
-            given_up = self.quota_store.given_up(self.account_id)
-            yield from pages(self.home, self.account_id, policy, request, given_up)
+        with self._explaining_eviction(request.operation):
+            evicted = self.quota_store.evicted(self.account_id)
+            yield from pages(self.home, self.account_id, policy, request, evicted)
 
     def stat(self, request: Stat, where: InTrash) -> Entry:
         """Describe a file or directory in the trash."""
-        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+        with (
+            self._explaining_eviction(where[0]),
+            opened_item(self.home, self.account_id, where) as item,
+        ):
             path = item.path_of(request.path)
             self.home.require(Action.LIST, paths.split(path))
             entry = item.entry(path, follow=False, digest=request.digest)
@@ -85,7 +88,10 @@ class Trash:
 
     def listing(self, request: List, where: InTrash) -> Iterator[Part]:
         """List a directory in the trash. Links are not followed."""
-        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+        with (
+            self._explaining_eviction(where[0]),
+            opened_item(self.home, self.account_id, where) as item,
+        ):
             path = item.path_of(request.path)
             self.home.require(Action.LIST, paths.split(path))
             yield from item.list_parts(
@@ -98,19 +104,22 @@ class Trash:
 
     def open(self, request: Get | Hash, where: InTrash) -> OpenFile:
         """Open a file in the trash."""
-        with self._telling_why(where[0]), opened_item(self.home, self.account_id, where) as item:
+        with (
+            self._explaining_eviction(where[0]),
+            opened_item(self.home, self.account_id, where) as item,
+        ):
             parts = paths.split(item.path_of(request.path))
             self.home.require(Action.READ, parts)
             fd, info = item.tree.open_file(parts)
             return OpenFile(fd, info, request.path, self.observer)
 
     @contextmanager
-    def _telling_why(self, operation: str | None) -> Iterator[None]:
+    def _explaining_eviction(self, operation: str | None) -> Iterator[None]:
         """Add the reason to the error about an operation that is gone, if it is known."""
         try:
             yield
         except Expired as error:
-            if operation is None or not self.quota_store.was_given_up(self.account_id, operation):
+            if operation is None or not self.quota_store.was_evicted(self.account_id, operation):
                 raise
             text = f"{operation}: this operation was purged to free space"
             raise error.with_text(text) from None
@@ -129,7 +138,7 @@ class Trash:
             return found
 
         into = Operation(self.home, command, name)
-        into.make_room = keeping.make_room
+        into.free_space = keeping.free_space
         tick = ticker(self.observer)
 
         def step() -> None:
@@ -137,9 +146,9 @@ class Trash:
             self.observer.look_for_cancel()
 
         try:
-            with self._telling_why(request.operation):
+            with self._explaining_eviction(request.operation):
                 restoring = Restoring(
-                    self.home, self.room, self.account_id, request, into, tick=step
+                    self.home, self.evicting_store, self.account_id, request, into, tick=step
                 )
                 return restoring.run()
         finally:
@@ -154,7 +163,7 @@ class Trash:
         trash = open_trash(self.home)
         if trash is None:
             if request.operation is not None:
-                with self._telling_why(request.operation):
+                with self._explaining_eviction(request.operation):
                     raise is_gone(request.operation)
             return Removed(0, 0, 0)
         tick = ticker(self.observer)
@@ -163,7 +172,7 @@ class Trash:
                 tick()
                 self.observer.look_for_cancel()
                 try:
-                    with self._telling_why(name):
+                    with self._explaining_eviction(name):
                         tally = self._purge(trash, name, request)
                 except Expired:
                     if request.operation is not None:
@@ -219,7 +228,7 @@ class Trash:
                 raise is_gone(name)
             if self.home.permissions.unlimited:
                 return request.items or None
-            there = [thing for thing in things_of(opened, contents) if thing.is_there]
+            there = [entry for entry in entries_of(opened, contents) if entry.is_there]
         wanted = [one for one in there if not request.items or one.name in request.items]
         allowed = [one.name for one in wanted if self._may_delete(one)]
         if len(allowed) < len(wanted) and not allowed and request.operation is not None:
@@ -228,8 +237,8 @@ class Trash:
             return None
         return allowed
 
-    def _may_delete(self, thing: Thing) -> bool:
+    def _may_delete(self, entry: TrashEntry) -> bool:
         home = self.home
-        return home.permits(Action.LIST, thing.path) and home.permits(
-            Action.DELETE, thing.path, whole=True
+        return home.permits(Action.LIST, entry.path) and home.permits(
+            Action.DELETE, entry.path, whole=True
         )

@@ -30,8 +30,8 @@ from ftpserver.storage.listing import Item, Part
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
+from ftpserver.storage.trash.evicting_store import EvictingQuotaStore
 from ftpserver.storage.trash.index import Item as TrashedItem
-from ftpserver.storage.trash.making_room import MakingRoom
 from ftpserver.storage.trash.policy import NO_TRASH, Policy
 from ftpserver.storage.upload import Receiving
 from ftpserver.storage.walk import Usage
@@ -39,7 +39,7 @@ from ftpserver.workspace import needs
 from ftpserver.workspace.copying import Copying
 from ftpserver.workspace.keeping import Keeping
 from ftpserver.workspace.moving import MovingByCopy, remove_in_place
-from ftpserver.workspace.observer import Observer, Unobserved, ticker, ticker_on
+from ftpserver.workspace.observer import Observer, SilentObserver, ticker, ticker_on
 from ftpserver.workspace.reading import OpenFile
 from ftpserver.workspace.reading_many import FilesRead, read_many
 from ftpserver.workspace.scope import Scope
@@ -87,10 +87,10 @@ from ftpwire.messages import (
     Removed,
     Restore,
     Restored,
-    Room,
     Sent,
     SetAttributes,
     Space,
+    SpaceInfo,
     Stat,
     TrashPage,
 )
@@ -149,17 +149,19 @@ class Workspace:
         self.account = account
         self._patience = patience
         self.policy = policy
-        self._room = MakingRoom(
-            quota_store, lambda: self.home, account.id, self._gave_up, on_measured=self._measured
+        self._evicting_store = EvictingQuotaStore(
+            quota_store, lambda: self.home, account.id, self._evicted, on_measured=self._measured
         )
         self._shortened = False
         """True if the user was informed that this command has purged trash."""
-        self.keeping = Keeping(quota_store, account.id, account.name, self._room.make_room)
+        self.keeping = Keeping(
+            quota_store, account.id, account.name, self._evicting_store.free_space
+        )
         self.tree: AtomicTree | None = None
         self._quota_store = quota_store
         self._durable = durable
         self._syncs = Syncs() if syncs is None else syncs
-        self._observer = Unobserved() if observer is None else observer
+        self._observer = SilentObserver() if observer is None else observer
         self._cut = cut
         self._check_client = check_client
         self._writers: set[Writer] = set()
@@ -203,8 +205,8 @@ class Workspace:
         self.keeping.begin(request)
         self._shortened = False
 
-    def _gave_up(self, size: int, operations: list[str]) -> None:
-        self._observer.gave_up(size, operations)
+    def _evicted(self, size: int, operations: list[str]) -> None:
+        self._observer.evicted(size, operations)
         if not self._shortened:
             self._shortened = True
             self._observer.remark(f"{human(size)} of the trash were purged to free space")
@@ -226,7 +228,7 @@ class Workspace:
         self.home.check_writable()
         return Uploads(
             self.home,
-            self._room,
+            self._evicting_store,
             self.account.id,
             durable=self._durable,
             syncs=self._syncs,
@@ -237,7 +239,9 @@ class Workspace:
 
     @property
     def _scope(self) -> Scope:
-        return Scope(self.home, self._uploads, self._room, self.account.id, self._observer)
+        return Scope(
+            self.home, self._uploads, self._evicting_store, self.account.id, self._observer
+        )
 
     def require(self, request: Message) -> None:
         """Raise Forbidden unless the account's current permissions allow a request."""
@@ -337,7 +341,7 @@ class Workspace:
         self.require(request)
         return read_many(self.home, request, self._observer)
 
-    def space(self, request: Space) -> Room:
+    def space(self, request: Space) -> SpaceInfo:
         """Return the total, used, reserved and free bytes and files, and the free space of the
         disk.
 
@@ -345,13 +349,13 @@ class Workspace:
         """
         self.require(request)
         if not self.home.read_only:
-            self._room.measure(ticker(self._observer))
-        room = self._quota_store.room(self.account.id)
+            self._evicting_store.measure(ticker(self._observer))
+        space = self._quota_store.space(self.account.id)
         kept = self.home.kept_times(request.times) if request.times else None
         disk_free = self.home.disk_free()
         if disk_free is not None:
             disk_free += self._quota_store.trash_of_all(self.account.id)
-        return replace(room, disk_free=disk_free, kept_times=kept)
+        return replace(space, disk_free=disk_free, kept_times=kept)
 
     # uploads -----------------------------------------------------------------------------
 
@@ -600,7 +604,7 @@ class Workspace:
         if self.tree is not None:
             raise CommandError("an atomic tree has been begun already: end it first")
         self.tree = AtomicTree(
-            self.home, self._room, self.account.id, request.path, mode=request.mode
+            self.home, self._evicting_store, self.account.id, request.path, mode=request.mode
         )
         if request.mode & ~MODE_BITS:
             self._observer.remark(DROPPED_BITS)
@@ -647,7 +651,9 @@ class Workspace:
 
     @property
     def _trash(self) -> Trash:
-        return Trash(self.home, self._quota_store, self._room, self.account.id, self._observer)
+        return Trash(
+            self.home, self._quota_store, self._evicting_store, self.account.id, self._observer
+        )
 
     def list_trash(self, request: ListTrash) -> Iterator[TrashPage]:
         """List the trash, the newest first: the items whose former paths the account may list."""
@@ -702,7 +708,7 @@ class Workspace:
 
     # going idle and closing --------------------------------------------------------------
 
-    def give_back_room(self) -> None:
+    def release_reservations(self) -> None:
         """Release quota that was reserved in advance, because no request has come for a while."""
         if self.batch is not None:
             self.batch.go_idle()

@@ -52,7 +52,7 @@ def test_an_engine_serves_a_crowd(serve, tmp_path, name):
 
 
 @pytest.mark.system
-def test_a_crowd_tells_what_it_could_not_do(serve):
+def test_a_crowd_reports_what_it_could_not_do(serve):
     _, spec = serve("asyncio")
     crowd = Crowd(spec)
     with pytest.raises(Failed, match="not-found"):

@@ -120,7 +120,7 @@ def test_rounds_are_interleaved_and_the_warm_up_is_not_counted():
     assert not notes
 
 
-def test_who_fails_is_left_out_and_told():
+def test_who_fails_is_left_out_and_reported():
     def fails() -> dict[str, float]:
         raise Failed("took more than 1 s, stopped")
 
@@ -176,7 +176,7 @@ def test_names_of_measurements():
         suite.chosen(["larg"])
 
 
-def test_room_is_taken_only_for_what_is_measured():
+def test_space_is_taken_only_for_what_is_measured():
     scale = workloads.Scale()
     plain = command_line.needed(scale, ["small-up"])
     assert (plain.sync_files, plain.files_each, plain.memory_files) == (0, 0, ())
@@ -193,7 +193,7 @@ def test_a_command_that_takes_too_long_is_stopped(tmp_path):
         run(Command(["sleep", "60"]), tmp_path / "log", 0.05)
 
 
-def test_a_command_that_fails_is_told_with_its_last_line(tmp_path):
+def test_a_command_that_fails_is_reported_with_its_last_line(tmp_path):
     command = Command(["sh", "-c", "echo first; echo because >&2; exit 3"])
     with pytest.raises(Failed, match="status 3: because"):
         run(command, tmp_path / "log", 60)
@@ -211,7 +211,7 @@ def test_commands_run_at_the_same_time(tmp_path):
     assert all(0 < ran.seconds <= seconds for ran in rans)
 
 
-def test_one_of_several_commands_that_fails_is_told(tmp_path):
+def test_one_of_several_commands_that_fails_is_reported(tmp_path):
     commands = [Command(["true"]), Command(["sh", "-c", "echo because; exit 3"])]
     with pytest.raises(Failed, match="status 3: because"):
         run_together(commands, [tmp_path / "one", tmp_path / "two"], 60)
@@ -258,7 +258,7 @@ def test_a_server_ends_with_all_it_has_started(tmp_path):
         time.sleep(0.01)
 
 
-def test_a_server_that_ends_at_once_is_told(tmp_path):
+def test_a_server_that_ends_at_once_is_reported(tmp_path):
     with (
         Server(["sh", "-c", "echo no such option; exit 1"], tmp_path / "log") as server,
         pytest.raises(Unavailable, match="status 1: no such option"),

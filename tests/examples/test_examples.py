@@ -107,8 +107,8 @@ def run(programs, tmp_path):
 
 def greeted(sock: socket.socket, name: bytes, *, slowly: bool = False) -> bytes:
     """The frame that comes back for a name."""
-    asked = frame(Kind.REQUEST, 7, name)
-    for piece in [asked[i : i + 1] for i in range(len(asked))] if slowly else [asked]:
+    requested = frame(Kind.REQUEST, 7, name)
+    for piece in [requested[i : i + 1] for i in range(len(requested))] if slowly else [requested]:
         sock.sendall(piece)
     expected = HEADER_SIZE + len(b"Hello, !") + len(name)
     answer = b""
@@ -194,13 +194,13 @@ def test_datagrams_by_path(start, run, tmp_path):
     server = start("unix_datagram_server")
     place = str(tmp_path / server.where)
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
-    asked = frame(Kind.REQUEST, 7, b"Ada")
+    requested = frame(Kind.REQUEST, 7, b"Ada")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
-        nameless.sendto(asked, place)  # there is no way back to it
+        nameless.sendto(requested, place)  # there is no way back to it
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.bind(str(tmp_path / "mine"))
-        for datagram in (b"junk", asked):
+        for datagram in (b"junk", requested):
             sock.sendto(datagram, place)
         assert sock.recv(100) == greeting(b"Ada")
     (tmp_path / "mine").unlink()
@@ -232,8 +232,8 @@ def test_packets_stick_and_the_cure(run):
 
 
 def test_each_example_is_short_and_tested():
-    told = Path(__file__).read_text()
+    reported = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 40, path.name
         helper = path.stem in ("conversation", "nonblocking")
-        assert helper or f'"{path.stem}"' in told or path.name in told
+        assert helper or f'"{path.stem}"' in reported or path.name in reported

@@ -28,9 +28,9 @@ def test_no_code_is_without_its_file():
     assert len(SHOWN) == TUTORIAL.count("```python\n") > 10
 
 
-def test_every_example_is_told_of():
-    told = {name for name, _ in SHOWN} | set(re.findall(r"\bexamples/\w+\.py\b", TUTORIAL))
-    assert told == {f"examples/{path.name}" for path in EXAMPLES.glob("*.py")}
+def test_every_example_is_reported():
+    reported = {name for name, _ in SHOWN} | set(re.findall(r"\bexamples/\w+\.py\b", TUTORIAL))
+    assert reported == {f"examples/{path.name}" for path in EXAMPLES.glob("*.py")}
 
 
 def test_every_file_that_is_named_exists():

@@ -17,7 +17,7 @@ NAMES = [b"%03d" % number for number in range(16)]
 
 
 @dataclass
-class Places:
+class StagingDirs:
     """A home on the server and a directory here, with something in each."""
 
     home: Path

@@ -48,7 +48,7 @@ class TrashServer:
         done: What was changed, in its order.
         entry, pages: What is told of paths and listed.
         other: Looks at each request first; returns whether it has answered it.
-        told: All that came, connection by connection.
+        reported: All that came, connection by connection.
     """
 
     def __init__(
@@ -58,29 +58,29 @@ class TrashServer:
         self.final = final
         self.lose = dict(lose or {})
         self.done: list[ChangeFor[Any]] = []
-        self.told: list[list[Any]] = []
+        self.reported: list[list[Any]] = []
         self.answers: dict[tuple[bytes, int], Any] = {}
         self.answer: Callable[[Any], Any] = answer
         self.entry = dir_entry
         self.pages = [Page(b"", [], [], True)]
-        self.other: Callable[[Peer, Frame], bool] = lambda peer, asked: False
+        self.other: Callable[[Peer, Frame], bool] = lambda peer, requested: False
         self._count = 0
         self._lock = threading.Lock()
 
     @property
     def operations(self) -> list[Operation]:
         """What was said of operations."""
-        return [one for told in self.told for one in told if isinstance(one, Operation)]
+        return [one for reported in self.reported for one in reported if isinstance(one, Operation)]
 
     def requests(self, kind: type = ChangeFor) -> list[Any]:
         """What was asked for of a kind, also what was lost."""
-        return [one for told in self.told for one in told if isinstance(one, kind)]
+        return [one for reported in self.reported for one in reported if isinstance(one, kind)]
 
     def __call__(self, peer: Peer) -> None:
-        told: list[Any] = []
+        reported: list[Any] = []
         with self._lock:
-            self.told.append(told)
-        session = _Session(self, told)
+            self.reported.append(reported)
+        session = _Session(self, reported)
         features = [IF_SAME, *([TRASH] if self.trash else [])]
         LyingServer(
             pages=self.pages,
@@ -96,24 +96,24 @@ class TrashServer:
 
 
 class _Session:
-    def __init__(self, server: TrashServer, told: list[Any]) -> None:
+    def __init__(self, server: TrashServer, reported: list[Any]) -> None:
         self._server = server
-        self._told = told
+        self._reported = reported
         self._operation: bytes | None = None
 
-    def ask(self, peer: Peer, asked: Frame) -> bool:
-        if asked.kind != Kind.REQUEST:
-            return self._ends(peer, asked)
-        if self._server.other(peer, asked):
+    def ask(self, peer: Peer, requested: Frame) -> bool:
+        if requested.kind != Kind.REQUEST:
+            return self._ends(peer, requested)
+        if self._server.other(peer, requested):
             return True
-        message = asked.message
-        self._told.append(message)
+        message = requested.message
+        self._reported.append(message)
         if isinstance(message, Operation):
             self._operation = message.id
-            peer.reply(asked, Done())
+            peer.reply(requested, Done())
             return True
         if isinstance(message, WhoAmI):
-            peer.reply(asked, LoggedIn("alice", final=self._server.final))
+            peer.reply(requested, LoggedIn("alice", final=self._server.final))
             return True
         if isinstance(message, Put):
             return True  # its END is answered
@@ -125,12 +125,12 @@ class _Session:
         reply = self._once(message)
         if lost == "answer":
             raise EOFError
-        peer.reply(asked, reply)
+        peer.reply(requested, reply)
         return True
 
-    def _ends(self, peer: Peer, asked: Frame) -> bool:
-        if asked.kind == Kind.END:
-            peer.reply(asked, Stored(messages.decode_sent(asked.payload).size))
+    def _ends(self, peer: Peer, requested: Frame) -> bool:
+        if requested.kind == Kind.END:
+            peer.reply(requested, Stored(messages.decode_sent(requested.payload).size))
         return True
 
     def _once(self, message: Any) -> Any:

@@ -50,7 +50,7 @@ def test_a_wrong_old_password_changes_nothing(client, server, connect):
 
 
 @pytest.fixture
-def stranger(request, tmp_path):
+def unauthenticated_client(request, tmp_path):
     """Makes a client of a kind, for a name that has no account yet."""
     made = []
 
@@ -65,19 +65,19 @@ def stranger(request, tmp_path):
 
 
 @KINDS
-def test_a_client_registers_and_is_logged_in(start_server, stranger, kind):
+def test_a_client_registers_and_is_logged_in(start_server, unauthenticated_client, kind):
     server = start_server(open_registration=True)
-    bob = stranger(server, kind, "bob")
+    bob = unauthenticated_client(server, kind, "bob")
     bob.register(lambda: "a long password")
     assert bob.whoami() == "bob" and bob.password == "a long password"
     bob.make_dir("/d")
     assert (server.settings.root / "bob" / "d").is_dir()
     with pytest.raises(NameTaken):
-        stranger(server, kind, "bob").register("a long password")
+        unauthenticated_client(server, kind, "bob").register("a long password")
     assert bob.whoami() == "bob"
 
 
 @KINDS
-def test_where_registration_is_closed(server, stranger, kind):
+def test_where_registration_is_closed(server, unauthenticated_client, kind):
     with pytest.raises(RegistrationClosed):
-        stranger(server, kind, "bob").register("a long password")
+        unauthenticated_client(server, kind, "bob").register("a long password")

@@ -20,7 +20,7 @@ from ftpwire.errors import (
     NotEmpty,
     NotFound,
 )
-from ftpwire.messages import Copied, Hashed, Page, Problem, Removed, Room
+from ftpwire.messages import Copied, Hashed, Page, Problem, Removed, SpaceInfo
 from tests.ftpclient.aio.async_support import Blocking
 from tests.lying_server import LyingServer, dir_entry, file_entry
 from tests.pairwise import pairwise
@@ -273,20 +273,20 @@ def test_patterns(client, files, pattern, expected):
 def test_a_pattern_lists_only_what_begins_like_it(server, connect, files, monkeypatch):
     make(files, "ab1", "abc/1", "a*b", "b", "ab2/1")
     client = connect(server)
-    asked = []
+    requested = []
     list_dir = client.list_dir
 
     def listed(path, *, prefix):
-        asked.append((path, prefix))
+        requested.append((path, prefix))
         return list_dir(path, prefix=prefix)
 
     monkeypatch.setattr(client, "list_dir", listed)
     assert client.glob("ab?") == [b"/ab1", b"/ab2", b"/abc"]
     assert client.glob("a*/[0-9]") == [b"/ab2/1", b"/abc/1"]
     assert client.glob("a[*]b*") == [b"/a*b"]
-    assert asked[:2] == [(b"/", b"ab"), (b"/", b"a")]
-    assert {prefix for path, prefix in asked[2:-1]} == {b""}
-    assert asked[-1] == (b"/", b"a")
+    assert requested[:2] == [(b"/", b"ab"), (b"/", b"a")]
+    assert {prefix for path, prefix in requested[2:-1]} == {b""}
+    assert requested[-1] == (b"/", b"a")
 
 
 @pytest.mark.parametrize("pattern", ["*.nothing", "nowhere/*", "a.txt/*", "*/nowhere", "[z]"])
@@ -312,7 +312,7 @@ def test_asking(client, files):
     (files / "link").symlink_to("dir/file")
     assert client.whoami() == "alice"
     assert client.user == "alice"
-    assert isinstance(client.space(), Room)
+    assert isinstance(client.space(), SpaceInfo)
     assert client.hash("link") == Hashed(digests.digest(b"dir/file"), 8)
     assert client.stat("link").type == "link"
     assert client.stat("link", follow=True).type == "file"
@@ -356,15 +356,15 @@ def test_an_older_server_sends_all_names(fake, connect, kind):
         Page(b"b-dir", [file_entry(b"ab")], [Problem(b"", "forbidden", "no")], True),
     ]
     client = connect(fake(LyingServer(pages=pages)), kind=kind)
-    told: list[bytes] = []
-    options = {"prefix": "ab", "on_problem": lambda problem: told.append(problem.path)}
+    reported: list[bytes] = []
+    options = {"prefix": "ab", "on_problem": lambda problem: reported.append(problem.path)}
     found = [entry.path for entry in client.list_dir("/", recursive=True, **options)]
     assert found == [b"ab", b"ab-dir", b"ab-dir/x"]
-    assert told == [b"ab-no", b"ab-dir/y"]
+    assert reported == [b"ab-no", b"ab-dir/y"]
     alone = [Page(b"", [file_entry(b"")], [Problem(b"", "failed", "no")], True)]
     client = connect(fake(LyingServer(pages=alone)), kind=kind)
     assert [entry.path for entry in client.list_dir("/file", **options)] == [b""]
-    assert told[2:] == [b""]
+    assert reported[2:] == [b""]
 
 
 def test_problems_of_a_listing(client, files):
@@ -447,16 +447,16 @@ def test_as_a_context(server):
 
 def test_where_the_password_comes_from(server):
     address = ServerAddress("127.0.0.1", server.server_address[1], "alice")
-    asked = []
+    requested = []
 
     def ask() -> str:
-        asked.append(1)
+        requested.append(1)
         return "secret"
 
     with Client(str(address), password=ask, plaintext=True) as client:
         client.close()
         assert client.whoami() == "alice"
-    assert len(asked) == 1, "it is remembered for a reconnect"
+    assert len(requested) == 1, "it is remembered for a reconnect"
     for password in (None, "wrong", lambda: "wrong"):
         with pytest.raises(LoginRefused):
             Client(address, password=password, plaintext=True).connect()

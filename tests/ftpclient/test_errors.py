@@ -13,7 +13,7 @@ import pytest
 
 from ftpclient import Client, errors
 from ftpclient.transfer.job import Enough
-from ftpclient.transfer.report import FAILURES_KEPT, Listener, Result, Summary
+from ftpclient.transfer.report import MAX_FAILURES, Listener, Result, Summary
 from ftpclient.transfer.sources import NoTargetDirectory
 from ftpwire import errors as inside
 from tests.ftpclient.aio.async_support import Blocking
@@ -229,11 +229,11 @@ def test_the_first_error_is_the_first():
 
 def test_no_more_failures_are_kept_than_fit():
     summary = Summary()
-    for number in range(FAILURES_KEPT + 50):
+    for number in range(MAX_FAILURES + 50):
         summary.add(failed(number))
-    assert summary.failed == FAILURES_KEPT + 50
+    assert summary.failed == MAX_FAILURES + 50
     assert [result.source for result in summary.failures] == [
-        b"%d" % number for number in range(FAILURES_KEPT)
+        b"%d" % number for number in range(MAX_FAILURES)
     ]
 
 

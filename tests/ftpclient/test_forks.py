@@ -17,7 +17,7 @@ from ftpclient import AsyncClient, Client, errors
 from ftpclient.connection.interrupt import Interrupt
 from ftpclient.connection.known_hosts import KnownHosts
 from ftpclient.transfer.report import Listener, Result
-from tests.ftpclient.guard_support import KNOWN, NAMES, PASSWORD, Places, next_is_right
+from tests.ftpclient.guard_support import KNOWN, NAMES, PASSWORD, StagingDirs, next_is_right
 from tests.peer import PATIENCE
 
 
@@ -35,8 +35,8 @@ def client(server, connect):
 
 
 @pytest.fixture
-def places(server, tmp_path) -> Iterator[Places]:
-    made = Places(server.settings.root / "alice", tmp_path / "here")
+def places(server, tmp_path) -> Iterator[StagingDirs]:
+    made = StagingDirs(server.settings.root / "alice", tmp_path / "here")
     made.fill()
     yield made
     made.close()
@@ -179,9 +179,9 @@ def test_a_child_in_a_listener(client, places):
 # secrets -----------------------------------------------------------------------------------
 
 
-def asks(server, asked: list[int], tmp_path) -> Client:
+def asks(server, requested: list[int], tmp_path) -> Client:
     def ask() -> str:
-        asked.append(os.getpid())
+        requested.append(os.getpid())
         return PASSWORD
 
     host, port = server.server_address[:2]
@@ -195,47 +195,47 @@ def asks(server, asked: list[int], tmp_path) -> Client:
 
 def test_nobody_is_asked_in_a_child(server, tmp_path):
     """Two processes at one terminal would each take a part of what is typed."""
-    asked: list[int] = []
-    client = asks(server, asked, tmp_path)
+    requested: list[int] = []
+    client = asks(server, requested, tmp_path)
 
     def log_in() -> tuple[str, int]:
         try:
             client.whoami()
         except errors.LoginRefused as error:
-            return str(error), len(asked)
-        return "logged in", len(asked)
+            return str(error), len(requested)
+        return "logged in", len(requested)
 
     text, count = Child(log_in).result()
     assert "forked" in text and count == 0
-    assert client.whoami() == "alice" and asked == [os.getpid()]
+    assert client.whoami() == "alice" and requested == [os.getpid()]
     client.close()
 
 
 def test_a_password_that_was_given_before_is_used_in_a_child(server, tmp_path):
-    asked: list[int] = []
-    client = asks(server, asked, tmp_path)
+    requested: list[int] = []
+    client = asks(server, requested, tmp_path)
     with client:
-        name, count = Child(lambda: (client.whoami(), len(asked))).result()
+        name, count = Child(lambda: (client.whoami(), len(requested))).result()
         assert (name, count) == ("alice", 1)
         assert client.whoami() == "alice"
 
 
 def test_nobody_is_asked_about_a_key_in_a_child(server, tmp_path):
-    asked: list[str] = []
+    requested: list[str] = []
     host, port = server.server_address[:2]
     client = Client(
         f"alice@{host}:{port}",
         password=PASSWORD,
         known_hosts=KnownHosts(tmp_path / "known"),
-        ask=lambda endpoint, key: bool(asked.append(key)) or True,
+        ask=lambda endpoint, key: bool(requested.append(key)) or True,
     )
 
     def connect() -> tuple[bool, int]:
         try:
             client.connect()
         except errors.UnknownHost:
-            return False, len(asked)
-        return True, len(asked)
+            return False, len(requested)
+        return True, len(requested)
 
     assert Child(connect).result() == (False, 0)
     client.close()

@@ -168,7 +168,7 @@ def test_what_keeps_it_from_being_known_is_no_absence(fs, monkeypatch):
 # looking -------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_a_file(fs, files):
+def test_what_is_reported_about_a_file(fs, files):
     fs.pipe_file("/dir/a", b"abc")
     os.utime(files / "dir" / "a", ns=(0, 1_700_000_000_500_000_000))
     info = fs.info("/dir/a")
@@ -228,13 +228,13 @@ def test_finding_asks_once(fs, files, monkeypatch):
     for name in ("a", "dir/b", "dir/deep/c"):
         fs.pipe_file("/" + name, b"x")
     fs.mkdir("/empty")
-    asked = []
+    requested = []
     real = fs.client.list_dir
     monkeypatch.setattr(
-        fs.client, "list_dir", lambda *args, **more: asked.append(args) or real(*args, **more)
+        fs.client, "list_dir", lambda *args, **more: requested.append(args) or real(*args, **more)
     )
     assert fs.find("/") == ["/a", "/dir/b", "/dir/deep/c"]
-    assert len(asked) == 1
+    assert len(requested) == 1
     assert fs.find("/dir", withdirs=True) == ["/dir", "/dir/b", "/dir/deep", "/dir/deep/c"]
     assert fs.find("/dir/b") == ["/dir/b"]
     assert fs.find("/none") == []
@@ -248,11 +248,11 @@ def test_finding_asks_once(fs, files, monkeypatch):
 def test_a_pattern_of_names_lists_only_what_begins_like_it(fs, files, monkeypatch):
     for name in ("dir/ab1", "dir/ab2/below", "dir/a[b", "dir/b", "other/ab", "dir/ab-c/ab/d"):
         fs.pipe_file("/" + name, b"x")
-    asked = []
+    requested = []
     real = fs.client.list_dir
 
     def listed(path, *, prefix=b"", **more):
-        asked.append((path, prefix))
+        requested.append((path, prefix))
         return real(path, prefix=prefix, **more)
 
     monkeypatch.setattr(fs.client, "list_dir", listed)
@@ -265,12 +265,12 @@ def test_a_pattern_of_names_lists_only_what_begins_like_it(fs, files, monkeypatc
         ("/dir/" + "x" * 256 + "*", b"", []),
     ):
         assert fs.glob(pattern) == found, pattern
-        assert asked == [("/dir", prefix)], pattern
-        asked.clear()
+        assert requested == [("/dir", prefix)], pattern
+        requested.clear()
     assert fs.glob("/*/ab") == ["/other/ab"]
     assert fs.glob("/dir/ab*/*") == ["/dir/ab-c/ab", "/dir/ab2/below"]
-    assert {prefix for _, prefix in asked} == {b""}, "each name of it would be compared"
-    asked.clear()
+    assert {prefix for _, prefix in requested} == {b""}, "each name of it would be compared"
+    requested.clear()
     assert fs.ls("/dir", detail=False, prefix="ab1") == ["/dir/ab1"]
     assert fs.glob("/dir/ab1") == ["/dir/ab1"]
 

@@ -29,7 +29,7 @@ from tests.ftpclient.guard_support import (
     NAMES,
     PASSWORD,
     TRANSFERS,
-    Places,
+    StagingDirs,
     next_is_right,
 )
 from tests.pairwise import pairwise
@@ -52,8 +52,8 @@ def client(server, connect):
 
 
 @pytest.fixture
-def places(server, tmp_path) -> Iterator[Places]:
-    made = Places(server.settings.root / "alice", tmp_path / "here")
+def places(server, tmp_path) -> Iterator[StagingDirs]:
+    made = StagingDirs(server.settings.root / "alice", tmp_path / "here")
     made.fill()
     yield made
     made.close()
@@ -68,7 +68,7 @@ def other_thread() -> Iterator[ThreadPoolExecutor]:
 # several threads ---------------------------------------------------------------------------
 
 
-def work(client: Client, places: Places, name: str, rounds: int) -> None:
+def work(client: Client, places: StagingDirs, name: str, rounds: int) -> None:
     """All kinds of verbs, each with its own answer."""
     mine = places.here / name
     mine.mkdir()
@@ -91,7 +91,7 @@ def work(client: Client, places: Places, name: str, rounds: int) -> None:
 
 def share(start_server, connect, tmp_path, rounds: int) -> None:
     server = start_server(plaintext=False)
-    places = Places(server.settings.root / "alice", tmp_path / "here")
+    places = StagingDirs(server.settings.root / "alice", tmp_path / "here")
     places.fill()
     client = connect(server)
     with ThreadPoolExecutor(4) as pool:
@@ -226,19 +226,19 @@ def test_a_listener_may_use_another_client(server, connect, places):
 
 
 def test_who_asks_for_a_password_can_not_use_the_connection(server, connect, places):
-    asked = []
+    requested = []
 
     def ask() -> str:
         with pytest.raises(RuntimeError, match="can't use the connection"):
             client.whoami()
-        asked.append(True)
+        requested.append(True)
         return PASSWORD
 
     host, port = server.server_address[:2]
     client = Client(f"alice@{host}:{port}", password=ask, plaintext=True)
     with client:
         assert client.whoami() == "alice"
-    assert asked == [True]
+    assert requested == [True]
 
 
 class Fails(Listener):
@@ -738,4 +738,4 @@ def test_ctrl_c_right_after_a_callback_does_not_leave_the_thread_within_it() -> 
     inside._thread, inside._ctrl_c = threading.local(), Pressed()
     with pytest.raises(KeyboardInterrupt):
         inside._as_callback(lambda: None)
-    assert not inside._thread.is_telling
+    assert not inside._thread.in_callback

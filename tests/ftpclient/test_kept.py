@@ -22,7 +22,7 @@ from ftpserver.storage.resumable import Checkpoint, look_at
 from ftpwire import messages
 from ftpwire.errors import Busy, ConnectionLost, Forbidden, NotFound, ProtocolError
 from ftpwire.frames import Kind
-from ftpwire.messages import Put, Ready, Room
+from ftpwire.messages import Put, Ready, SpaceInfo
 from tests.ftpclient.aio.async_support import Blocking
 from tests.peer import Peer, eventually
 
@@ -54,7 +54,7 @@ def names_in_staging(server) -> set[str]:
 
 
 def held(server) -> int:
-    return server.service.ledger.room(server.accounts.get("alice").id).held
+    return server.service.ledger.space(server.accounts.get("alice").id).held
 
 
 @pytest.fixture(params=["Client", "AsyncClient"])
@@ -75,8 +75,8 @@ def test_they_are_listed_with_what_is_known_of_them(client, server, dial):
         assert (one.size, one.total) == (SENT, TOTAL)
         assert before - 1 <= one.touched <= time.time() + 1
         assert abs(one.until - one.touched - 7 * DAY) < 60
-    room = client.space()
-    assert (room.held, room.kept, room.kept_uploads) == (2 * TOTAL, 2 * TOTAL, 2)
+    space = client.space()
+    assert (space.held, space.kept, space.kept_uploads) == (2 * TOTAL, 2 * TOTAL, 2)
 
 
 def test_there_are_none(client):
@@ -90,8 +90,8 @@ def test_one_that_is_under_way_is_none_of_them(client, server, dial):
     peer = dial(server)
     begin(peer, b"/file")
     assert client.kept() == []
-    room = client.space()
-    assert (room.held, room.kept, room.kept_uploads) == (TOTAL, 0, 0)
+    space = client.space()
+    assert (space.held, space.kept, space.kept_uploads) == (TOTAL, 0, 0)
 
 
 def test_those_of_other_accounts_are_not_seen(client, server, dial, connect):
@@ -105,7 +105,7 @@ def test_those_of_other_accounts_are_not_seen(client, server, dial, connect):
     assert len(client.kept()) == 1
 
 
-def test_where_nothing_is_listed_no_names_are_told(server, dial, connect):
+def test_where_nothing_is_listed_no_names_are_reported(server, dial, connect):
     with dial(server) as peer:
         interrupt(peer, b"/in/file")
     server.accounts.change("alice", permissions=Permissions.parse("none /in=upload-only"))
@@ -230,7 +230,7 @@ def test_what_was_dropped_is_sent_from_its_first_byte(client, server, dial, file
     assert (files / "file").read_bytes() == bytes(TOTAL) and held(server) == 0
 
 
-def test_the_quota_has_room_again(start_server, connect, dial, tmp_path):
+def test_the_quota_has_space_again(start_server, connect, dial, tmp_path):
     server = start_server(quota=10 * MIB)
     client = connect(server)
     with dial(server) as peer:
@@ -426,7 +426,7 @@ def test_it_is_listed_after_a_restart(start_server, dial, connect):
 
 
 @pytest.mark.parametrize("target", [b"", b"/a", b"/" + b"x" * 4095])
-def test_what_a_checkpoint_tells(tmp_path, target):
+def test_what_a_checkpoint_reports(tmp_path, target):
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
         (tmp_path / "u-1").write_bytes(bytes(100))
@@ -480,13 +480,13 @@ def test_as_json(run, kept):
         assert (one["size"], one["total"]) == (SENT, TOTAL)
         assert 0 <= one["age_seconds"] < 60 and one["until"].endswith("Z")
     status, out, err = run("kept --json --all")
-    told = {"dropped": 2, "size": 2 * TOTAL, "busy": 0, "under_way": 0}
-    assert json.loads(out) == {"action": "kept-drop", "status": "done", "error": None} | told
+    reported = {"dropped": 2, "size": 2 * TOTAL, "busy": 0, "under_way": 0}
+    assert json.loads(out) == {"action": "kept-drop", "status": "done", "error": None} | reported
     assert (status, err) == (0, "")
 
 
 @pytest.mark.parametrize(
-    ("line", "left", "status", "told"),
+    ("line", "left", "status", "reported"),
     [
         ("kept --drop /big.iso", 1, 0, "dropped 1 upload: 9.0 MiB freed\n"),
         ("kept --drop big.iso 'dir/with blank'", 0, 0, "dropped 2 uploads: 18.0 MiB freed"),
@@ -498,10 +498,10 @@ def test_as_json(run, kept):
         ("kept --all /big.iso", 2, 2, "--all and PATH can't be used together"),
     ],
 )
-def test_dropping_by_command(app, run, kept, line, left, status, told):
+def test_dropping_by_command(app, run, kept, line, left, status, reported):
     found, out, err = run(line)
     assert (found, out) == (status, "")
-    assert told in err
+    assert reported in err
     assert len(app.client.kept()) == left
 
 
@@ -585,25 +585,30 @@ def test_df_names_what_is_kept(run, kept, server, dial):
 
 
 @pytest.mark.parametrize(
-    ("room", "free"),
+    ("space", "free"),
     [
-        (Room(0, 0, None, None, disk_free=5 * MIB), "free 5.0 MiB (limited by the server's disk)"),
         (
-            Room(0, 0, 9 * MIB, 9 * MIB, disk_free=5 * MIB),
+            SpaceInfo(0, 0, None, None, disk_free=5 * MIB),
             "free 5.0 MiB (limited by the server's disk)",
         ),
-        (Room(0, 0, 3 * MIB, 3 * MIB, disk_free=5 * MIB), "free 3.0 MiB"),
-        (Room(0, 0, 3 * MIB, 3 * MIB), "free 3.0 MiB"),
-        (Room(0, 0), "free unlimited"),
+        (
+            SpaceInfo(0, 0, 9 * MIB, 9 * MIB, disk_free=5 * MIB),
+            "free 5.0 MiB (limited by the server's disk)",
+        ),
+        (SpaceInfo(0, 0, 3 * MIB, 3 * MIB, disk_free=5 * MIB), "free 3.0 MiB"),
+        (SpaceInfo(0, 0, 3 * MIB, 3 * MIB), "free 3.0 MiB"),
+        (SpaceInfo(0, 0), "free unlimited"),
     ],
 )
-def test_df_tells_the_room_that_is_the_bound(room, free):
-    (line,) = render.room_lines(room)
+def test_df_reports_the_space_that_is_the_bound(space, free):
+    (line,) = render.space_lines(space)
     assert line.endswith(free)
 
 
 def test_df_names_commands_as_they_are_typed():
-    line = list(render.room_lines(Room(0, held=5, kept=5, kept_uploads=1), "ftp {}".format))[-1]
+    line = list(render.space_lines(SpaceInfo(0, held=5, kept=5, kept_uploads=1), "ftp {}".format))[
+        -1
+    ]
     assert line.endswith("(ftp kept lists them, ftp kept --drop removes them)")
 
 

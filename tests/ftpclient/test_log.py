@@ -22,7 +22,7 @@ def logged(caplog):
     return lambda: [r.getMessage() for r in caplog.records if r.name == "ftpclient"]
 
 
-def test_it_tells_of_connections(start_server, connect, logged):
+def test_it_reports_connections(start_server, connect, logged):
     server = start_server(plaintext=False)
     client = connect(server)
     endpoint = client.address.endpoint
@@ -34,7 +34,7 @@ def test_it_tells_of_connections(start_server, connect, logged):
     ]
 
 
-def test_it_tells_of_losses_and_reconnects(client, files, logged, monkeypatch):
+def test_it_reports_losses_and_reconnects(client, files, logged, monkeypatch):
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
     (files / "a").write_bytes(b"abc")
     client.connection.cut()
@@ -45,7 +45,7 @@ def test_it_tells_of_losses_and_reconnects(client, files, logged, monkeypatch):
     assert said.count(": connected (no TLS)") == 1
 
 
-def test_it_tells_no_secret(start_server, connect, logged, caplog):
+def test_it_reveals_no_secret(start_server, connect, logged, caplog):
     server = start_server()
     server.accounts.set_password("alice", PASSWORD)
     with pytest.raises(LoginRefused):
@@ -95,7 +95,7 @@ def test_client_is_imported_lazily():
     assert Client.__module__ == "ftpclient.client"
 
 
-def test_it_tells_the_same_of_asyncio(server, connect, files, logged):
+def test_it_reports_the_same_of_asyncio(server, connect, files, logged):
     client = connect(server, kind=Blocking)
     client.write("/a", b"abc")  # in a thread, which shares the connection
     assert client.read("/a") == b"abc"

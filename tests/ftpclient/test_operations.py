@@ -60,13 +60,13 @@ def test_each_verb_is_an_operation_said_right_before_its_change(speak, change):
     client.stat("/a")
     change(client)
     change(client)
-    (told,) = server.told
-    assert [type(one) for one in told[:2]] == [Stat, Operation]
+    (reported,) = server.reported
+    assert [type(one) for one in reported[:2]] == [Stat, Operation]
     first, second = server.operations
     assert first.id != second.id and first.client == second.client == client_id()
     assert first.keep and first.words.startswith("Client.") and "/a" in first.words
     assert [one.number for one in server.requests()] == [1, 1]
-    assert told.index(second) + 1 == len(told) - 1
+    assert reported.index(second) + 1 == len(reported) - 1
 
 
 def test_an_operation_is_not_waited_for(speak):
@@ -122,26 +122,26 @@ def test_an_upload_belongs_to_one(speak, tmp_path):
     client.put_file(tmp_path / "f", "/f")
     (operation,) = server.operations
     assert operation.words == f"Client.put_file {tmp_path}/f /f"
-    (told,) = server.told
-    assert isinstance(told[told.index(operation) + 1], Put)
+    (reported,) = server.reported
+    assert isinstance(reported[reported.index(operation) + 1], Put)
 
 
 @every_change
-def test_an_older_server_is_told_nothing(speak, change):
+def test_an_older_server_learns_nothing(speak, change):
     client, server = speak(trash=False)
     change(client)
     assert server.operations == []
     assert [(one.number, one.again) for one in server.requests()] == [(0, False)]
 
 
-def test_a_new_connection_is_told_again(speak):
+def test_a_new_connection_is_reported_again(speak):
     client, server = speak()
     with client.operation("both"):
         client.remove("/a")
         client.connection.give_up()
         client.remove("/b")
     first, second = server.operations
-    assert first == second and len(server.told) == 2
+    assert first == second and len(server.reported) == 2
 
 
 def test_what_asked_for_no_operation_belongs_to_none(speak):
@@ -152,7 +152,7 @@ def test_what_asked_for_no_operation_belongs_to_none(speak):
     assert server.operations[1] == Operation()
 
 
-def test_a_refused_operation_is_told_and_said_again(speak):
+def test_a_refused_operation_is_reported_and_said_again(speak):
     remarks = []
     client, server = speak({"remark": remarks.append})
     client.connect()
@@ -177,7 +177,7 @@ def test_a_change_whose_connection_is_lost_is_done_once(speak, change, lost):
     first, second = server.requests()
     assert (first.number, first.again) == (1, False)
     assert (second.number, second.again) == (1, True)
-    assert [type(one) for one in server.told[1]] == [Operation, type(first)]
+    assert [type(one) for one in server.reported[1]] == [Operation, type(first)]
     assert server.operations[0] == server.operations[1]
 
 
@@ -185,7 +185,7 @@ def test_a_change_whose_connection_is_lost_is_done_once(speak, change, lost):
 def test_it_may_be_lost_several_times(speak, lost):
     client, server = speak(lose={0: lost, 1: "answer", 2: "request"})
     assert client.remove("/a").files == 1
-    assert len(server.done) == 1 and len(server.told) == 4
+    assert len(server.done) == 1 and len(server.reported) == 4
 
 
 @losses
@@ -212,15 +212,15 @@ def test_with_an_older_server_it_stays_unknown(speak, lost):
     with pytest.raises(ConnectionLost, match="it may have been done") as caught:
         client.remove("/a")
     assert caught.value.exit_code == 4
-    assert len(server.told) == 1
+    assert len(server.reported) == 1
 
 
 @losses
-def test_who_doesnt_retry_is_told_that_it_is_unknown(speak, lost):
+def test_who_doesnt_retry_is_informed_that_it_is_unknown(speak, lost):
     client, server = speak({"retries": 0}, lose={0: lost})
     with pytest.raises(ConnectionLost, match="it may have been done$"):
         client.move("/a", "/b")
-    assert len(server.told) == 1
+    assert len(server.reported) == 1
 
 
 def test_a_server_that_can_repeat_no_more_is_not_asked(speak):
@@ -234,7 +234,7 @@ def test_a_server_that_can_repeat_no_more_is_not_asked(speak):
     assert len(server.requests()) == 1
 
 
-def test_a_lost_connection_is_told(speak):
+def test_a_lost_connection_is_reported(speak):
     remarks = []
     client, _ = speak({"remark": remarks.append}, lose={0: "answer"})
     client.remove("/a")
@@ -281,9 +281,9 @@ def test_tasks_have_operations_of_their_own_on_one_connection(fake, connect):
 
     server = TrashServer()
     with_async(fake, connect, server, work)
-    (told,) = server.told
+    (reported,) = server.reported
     current = None
-    for one in told:
+    for one in reported:
         if isinstance(one, Operation):
             current = one.words
         elif isinstance(one, Remove):
@@ -307,7 +307,7 @@ def test_a_transfer_of_a_task_belongs_to_its_operation(fake, connect, tmp_path):
     assert len(server.requests(Put)) == 1
 
 
-def test_a_task_with_an_older_server_is_told_that_it_is_unknown(fake, connect):
+def test_a_task_with_an_older_server_is_informed_that_it_is_unknown(fake, connect):
     server = TrashServer(trash=False, lose={0: "answer"})
     with pytest.raises(ConnectionLost, match="it may have been done"):
         with_async(fake, connect, server, lambda client: client.remove("/a"))
@@ -323,7 +323,9 @@ def test_tasks_whose_connection_is_lost_have_each_their_change_done_once(fake, c
     assert sorted(one.path for one in server.done) == sorted(b"/%d" % n for n in range(12))
 
 
-def test_of_a_change_whose_time_is_over_it_is_told_that_it_may_have_been_done(speak, monkeypatch):
+def test_of_a_change_whose_time_is_over_it_is_reported_that_it_may_have_been_done(
+    speak, monkeypatch
+):
     """Also where that comes while the connection is made again."""
     monkeypatch.setattr(retry, "_FIRST_WAIT", 60.0)
     client, _ = speak(lose={0: "answer"})

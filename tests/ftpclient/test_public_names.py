@@ -44,7 +44,7 @@ def test_all_errors_are_among_them():
         assert issubclass(getattr(ftpclient, name), getattr(errors, name))
 
 
-def test_type_checkers_are_told_the_same_names():
+def test_type_checkers_know_the_same_names():
     tree = ast.parse((ROOT / "ftpclient" / "__init__.py").read_text())
     blocks = [one for one in tree.body if isinstance(one, ast.If)]
     [block] = [one for one in blocks if ast.unparse(one.test) == "TYPE_CHECKING"]

@@ -106,6 +106,6 @@ def test_the_second_source_of_one_name_is_refused(transfer):
 def test_the_same_source_twice_is_done_once(transfer):
     verb, source, target = transfer
     make(source, "a", "b")
-    told = _Failures()
-    assert verb(["a", "b", "a"], "all/", listener=told).done == 2
-    assert [text.endswith("a: named more than once") for text in told.remarks] == [True]
+    reported = _Failures()
+    assert verb(["a", "b", "a"], "all/", listener=reported).done == 2
+    assert [text.endswith("a: named more than once") for text in reported.remarks] == [True]

@@ -27,7 +27,7 @@ def client(request, server, connect):
 
 
 def read(client, version) -> bytes:
-    return client.read(version.place, in_trash=version.in_trash)
+    return client.read(version.inner_path, in_trash=version.in_trash)
 
 
 def test_versions_of_a_file(client):
@@ -43,7 +43,7 @@ def test_a_version_in_a_tree(client):
     client.write("/d/e/f", b"deep", parents=True)
     client.remove("/d", recursive=True)
     [one] = client.versions("/d/e/f")
-    assert (one.place, read(client, one)) == (b"/e/f", b"deep")
+    assert (one.inner_path, read(client, one)) == (b"/e/f", b"deep")
 
 
 def test_what_lies_in_the_trash_is_read_by_all_verbs(client, tmp_path):
@@ -125,8 +125,8 @@ def test_undo_and_undo_again(client):
 def test_undo_of_a_dry_run(client):
     client.write("/a", b"a")
     client.remove("/a")
-    told = client.undo(dry_run=True)
-    assert (told.items, told.paths, client.exists("/a")) == (1, [b"/a"], False)
+    reported = client.undo(dry_run=True)
+    assert (reported.items, reported.paths, client.exists("/a")) == (1, [b"/a"], False)
 
 
 def test_nothing_to_undo(client):
@@ -187,8 +187,8 @@ def test_a_part_is_restored_elsewhere(client):
     [one] = client.trash()
     client.restore(one.name, "/d/e/f", target="/new/place")
     assert client.read("/new/place/f") == b"deep"
-    told = client.restore(one.name, ["/d/none"])
-    assert [problem.code for problem in told.conflicts] == ["not-found"]
+    reported = client.restore(one.name, ["/d/none"])
+    assert [problem.code for problem in reported.conflicts] == ["not-found"]
 
 
 @pytest.mark.parametrize(("conflict", "there"), [("skip", b"new"), ("replace", b"old")])
@@ -197,8 +197,8 @@ def test_what_is_in_the_way(client, conflict, there):
     client.remove("/a")
     [one] = client.trash()
     client.write("/a", b"new")
-    told = client.restore(one.name, conflict=conflict)
-    assert [problem.code for problem in told.conflicts] == ["conflict"] * (conflict == "skip")
+    reported = client.restore(one.name, conflict=conflict)
+    assert [problem.code for problem in reported.conflicts] == ["conflict"] * (conflict == "skip")
     assert client.read("/a") == there
 
 
@@ -207,8 +207,8 @@ def test_beside_what_is_in_the_way(client):
     client.remove("/a")
     [one] = client.trash()
     client.write("/a", b"new")
-    told = client.restore(one.name, conflict="beside")
-    assert told.paths == [b"/a.restored-1"]
+    reported = client.restore(one.name, conflict="beside")
+    assert reported.paths == [b"/a.restored-1"]
     assert client.read("/a.restored-1") == b"old"
 
 
@@ -232,8 +232,8 @@ def test_after_a_part_of_it_undo_takes_nothing_away(client):
     client.write("/a", b"in the way")
     client.make_dir("/b-was-here")
     assert client.undo().paths == [b"/b"]
-    told = client.undo()
-    assert (told.items, told.already, len(told.conflicts)) == (0, 1, 1)
+    reported = client.undo()
+    assert (reported.items, reported.already, len(reported.conflicts)) == (0, 1, 1)
     assert client.read("/b") == b"b"
     client.undo(conflict="replace")
     assert client.read("/a") == b"a"
@@ -255,9 +255,9 @@ def test_purging(client):
     newest, oldest = client.trash()
     gone = client.purge(oldest.name)
     assert (gone.files, gone.size_bytes) == (1, 1)
-    with pytest.raises(Expired) as told:
+    with pytest.raises(Expired) as reported:
         client.restore(oldest.name)
-    assert isinstance(told.value, FileNotFoundError) and told.value.errno == errno.ENOENT
+    assert isinstance(reported.value, FileNotFoundError) and reported.value.errno == errno.ENOENT
     with pytest.raises(Expired):
         client.trash_items(oldest.name)
     [one] = client.trash_items(newest.name)
@@ -298,13 +298,13 @@ def test_the_trash_is_asked_again_after_a_loss(fake, connect, monkeypatch, verb)
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
     server, lost = TrashServer(), []
 
-    def list_trash(peer, asked):
-        if not isinstance(asked.message, messages.ListTrash):
+    def list_trash(peer, requested):
+        if not isinstance(requested.message, messages.ListTrash):
             return False
         if not lost:
             lost.append(verb)
             raise EOFError
-        peer.frame(Kind.END, asked.request_id, messages.Listed())
+        peer.frame(Kind.END, requested.request_id, messages.Listed())
         return True
 
     server.other = list_trash

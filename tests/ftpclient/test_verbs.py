@@ -35,15 +35,15 @@ from ftpwire.messages import (
     Remove,
     Removed,
     RevokeToken,
-    Room,
     SetAttributes,
     Space,
+    SpaceInfo,
     Stat,
     WhoAmI,
 )
 
 FILE, DIR = (Entry(b"/x", kind, 1, 0o644, 0) for kind in ("file", "dir"))
-MISSING, UNTOLD = NotFound("no such file"), Forbidden("may not be looked at")
+MISSING, UNREPORTED = NotFound("no such file"), Forbidden("may not be looked at")
 
 
 class Server:
@@ -51,10 +51,10 @@ class Server:
 
     def __init__(self, *answers: Message | FtpError) -> None:
         self._answers = list(answers)
-        self.asked: list[Message] = []
+        self.requested: list[Message] = []
 
     async def ask(self, request):
-        self.asked.append(request)
+        self.requested.append(request)
         answer = self._answers.pop(0)
         if isinstance(answer, FtpError):
             raise answer
@@ -78,10 +78,10 @@ def drive(request) -> Callable:
 
 
 @pytest.mark.parametrize(
-    ("verb", "asked", "answer", "result"),
+    ("verb", "requested", "answer", "result"),
     [
         (verbs.whoami, WhoAmI(), LoggedIn("alice"), "alice"),
-        (verbs.space, Space(), Room(1, 2), Room(1, 2)),
+        (verbs.space, Space(), SpaceInfo(1, 2), SpaceInfo(1, 2)),
         (lambda ask: verbs.stat(ask, b"/x", follow=True), Stat(b"/x", True), Found(DIR), DIR),
         (lambda ask: verbs.find(ask, b"/x", follow=False), Stat(b"/x"), MISSING, None),
         (lambda ask: verbs.exists(ask, b"/x", follow=False), Stat(b"/x"), Found(FILE), True),
@@ -130,10 +130,10 @@ def drive(request) -> Callable:
         (lambda ask: verbs.revoke_token(ask, "id"), RevokeToken("id"), Done(), None),
     ],
 )
-def test_one_request_and_its_answer(drive, verb, asked, answer, result):
+def test_one_request_and_its_answer(drive, verb, requested, answer, result):
     server = Server(answer)
     found = drive(server, verb)
-    assert server.asked == [asked]
+    assert server.requested == [requested]
     assert found == (answer if isinstance(answer, Hashed) else result)
 
 
@@ -141,7 +141,7 @@ def test_one_request_and_its_answer(drive, verb, asked, answer, result):
     ("verb", "answers", "error"),
     [
         (lambda ask: verbs.stat(ask, b"/x", follow=False), [MISSING], NotFound),
-        (lambda ask: verbs.find(ask, b"/x", follow=False), [UNTOLD], Forbidden),
+        (lambda ask: verbs.find(ask, b"/x", follow=False), [UNREPORTED], Forbidden),
         (lambda ask: verbs.directory(ask, b"/x"), [Found(FILE)], NotADirectory),
         (lambda ask: verbs.make_link(ask, b"/x", "", "never"), [], InvalidPath),
         (lambda ask: verbs.make_link(ask, b"/x", "a" * 4097, "never"), [], InvalidPath),
@@ -155,7 +155,7 @@ def test_errors_come_out_as_they_are(drive, verb, answers, error):
     server = Server(*answers)
     with pytest.raises(error):
         drive(server, verb)
-    assert len(server.asked) == len(answers), "what can't be sent isn't"
+    assert len(server.requested) == len(answers), "what can't be sent isn't"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_where_things_go(drive, typed, there, several, into, result, made):
         with pytest.raises(result):
             drive(server, verb)
     looked = [] if there is None else [Stat(b"/x", True)]
-    assert server.asked == looked + [MakeDir(b"/x", parents=True)] * made
+    assert server.requested == looked + [MakeDir(b"/x", parents=True)] * made
 
 
 def test_a_verb_of_client_that_waits_for_a_loop_is_a_mistake():
@@ -206,7 +206,7 @@ def run(verb):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         pytest.param(IsADirectory("/a: a directory", path=b"/a"), " (use -r)", id="source"),
         pytest.param(IsADirectory("/b: a directory", path=b"/b"), "", id="target"),
@@ -214,15 +214,15 @@ def run(verb):
         pytest.param(NotFound("/a: no", path=b"/a"), "", id="another-error"),
     ],
 )
-def test_a_copy_of_a_directory_tells_the_option(error, told):
+def test_a_copy_of_a_directory_reports_the_option(error, reported):
     server = Server(error)
     with pytest.raises(type(error)) as caught:
         run(verbs.copy(server.ask, b"/a", b"/b", True, recursive=False, links=False))
-    assert str(caught.value) == f"{error}{told}"
+    assert str(caught.value) == f"{error}{reported}"
     assert caught.value.path == error.path
 
 
-def test_too_many_tokens_tell_where_they_are_listed():
+def test_too_many_tokens_report_where_they_are_listed():
     server = Server(TooMany("there are 64 tokens: revoke one first"))
     with pytest.raises(TooMany, match=r"first \(ftp token list\)$"):
         run(verbs.issue_token(server.ask, "x", None))

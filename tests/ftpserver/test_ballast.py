@@ -34,14 +34,14 @@ def test_a_disk_is_full_without_bytes_or_without_files(tmp_path, disk, figure, v
     assert ballast.is_full(tmp_path) is full
 
 
-def test_a_file_system_without_a_number_of_files_has_room_for_them(tmp_path, disk):
+def test_a_file_system_without_a_number_of_files_has_space_for_them(tmp_path, disk):
     disk.f_files = disk.f_favail = 0
     assert not ballast.is_full(tmp_path)
     ballast.keep(tmp_path)
     assert len(os.listdir(tmp_path)) == 9
 
 
-def test_it_has_files_too_and_is_given_up_whole(tmp_path, disk):
+def test_it_has_files_too_and_is_abandoned_whole(tmp_path, disk):
     ballast.keep(tmp_path)
     assert (tmp_path / ballast.NAME).stat().st_size == ballast.SIZE
     assert len(os.listdir(tmp_path)) == 9

@@ -43,7 +43,7 @@ def test_it_goes_on_evenly(clock, system, jump):
     assert clock.by_system(clock.now() + 5) == system.wall + 5
 
 
-def test_each_jump_is_told_once(clock, system):
+def test_each_jump_is_reported_once(clock, system):
     assert clock.take_jump() == 0
     system.passes(YEAR)
     assert clock.take_jump() == 0, "time that passes is no jump"

@@ -37,9 +37,9 @@ class Groups:
     def belong(self, line: str, mount: str, root: str = "/") -> None:
         """Be in a group of a hierarchy that is mounted."""
         where = str(self.mount).replace(" ", "\\040")
-        told = (OTHER + mount).format(root=root, mount=where)
+        reported = (OTHER + mount).format(root=root, mount=where)
         (self.proc / "cgroup").write_text(f"9:memory:/other\n{line}\n")
-        (self.proc / "mountinfo").write_text(told)
+        (self.proc / "mountinfo").write_text(reported)
 
     def limit(self, group: str, **files: str) -> None:
         directory = self.mount / group

@@ -264,7 +264,7 @@ def test_writers_take_turns_over_one_connection(engine):
     assert seen[0] is seen[1]
 
 
-def test_who_waits_too_long_for_his_turn_is_told_that_it_is_locked(root, monkeypatch):
+def test_who_waits_too_long_for_his_turn_is_informed_that_it_is_locked(root, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     engine = open_state(root / ".ftpd")
     writer, errors = Writer.of(engine), []
@@ -380,7 +380,7 @@ def test_a_quick_transaction_waits_for_no_one_by_way_of_the_pool(engine, monkeyp
     assert _names(engine) == []
 
 
-def test_a_connection_that_can_not_roll_back_is_given_up(engine):
+def test_a_connection_that_can_not_roll_back_is_abandoned(engine):
     writer = Writer.of(engine)
     with pytest.raises(KeyError), writer.begin_quickly(engine) as connection:
         connection.close()  # as after an error of the disk
@@ -420,39 +420,40 @@ def test_a_database_in_memory_keeps_its_only_connection():
         memory.dispose()
 
 
-def test_the_turn_of_the_process_is_given_up_before_anything_is_waited_for(engine, root):
+def test_the_turn_of_the_process_is_abandoned_before_anything_is_waited_for(engine, root):
     """And otherwise not: threads that write would race for Python's lock at each system call."""
-    writer, told = Writer.of(engine), threading.Semaphore(0)
-    writer.before_wait = told.release
+    writer, reported = Writer.of(engine), threading.Semaphore(0)
+    writer.before_wait = reported.release
     assert _names(engine) == []
-    assert not told.acquire(blocking=False)
+    assert not reported.acquire(blocking=False)
     thread = threading.Thread(target=_names, args=(engine,))
     with writer.begin_quickly(engine):
         thread.start()
-        assert told.acquire(timeout=30)  # another thread writes
+        assert reported.acquire(timeout=30)  # another thread writes
     thread.join(30)
     with writing_process(root / ".ftpd" / "state.db") as other:
         thread = threading.Thread(target=_names, args=(engine,))
         thread.start()
-        assert told.acquire(timeout=30)  # another process does
+        assert reported.acquire(timeout=30)  # another process does
         print(file=other.stdin, flush=True)
         thread.join(30)
-    assert not told.acquire(blocking=False)  # once, however often it looks
+    assert not reported.acquire(blocking=False)  # once, however often it looks
     with writer.begin(engine):  # of which SQLite may sleep
-        assert told.acquire(blocking=False)
+        assert reported.acquire(blocking=False)
 
 
 def test_the_log_is_written_back_without_the_turn(engine, root, monkeypatch):
     """That syncs two files, and would stop all who ask for something else meanwhile."""
-    writer, asked = Writer.of(engine), []
-    writer.before_wait = lambda: asked.append(len(log_of(root)))
+    writer, requested = Writer.of(engine), []
+    writer.before_wait = lambda: requested.append(len(log_of(root)))
     monkeypatch.setattr(database, "_WRITTEN_BACK_EVERY", 40)
     for number in range(200):
         with writer.begin_quickly(engine) as connection:
             _ADD(connection, its_name=f"user{number}", at=0)
     assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
-    assert len(asked) == 5
-    assert len(log_of(root)) == asked[-1] <= asked[0] * 1.5  # it is used again from its beginning
+    assert len(requested) == 5
+    # it is used again from its beginning
+    assert len(log_of(root)) == requested[-1] <= requested[0] * 1.5
     _, pages, written_back = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     assert pages == written_back
 
@@ -516,7 +517,7 @@ def test_without_a_log_there_is_nothing_to_sync(root):
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_where_nothing_can_be_changed_clients_are_told_why(root, monkeypatch, quick):
+def test_where_nothing_can_be_changed_clients_are_informed_why(root, monkeypatch, quick):
     open_state(root / ".ftpd").dispose()
     refusal = Forbidden("the server's disk is read-only")
     monkeypatch.setattr(database, "open_state", Mock(side_effect=StateError("it can't")))

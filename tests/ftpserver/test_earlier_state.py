@@ -187,7 +187,7 @@ def test_a_backup_before_the_upgrade(ftpd, state, tmp_path):
     assert content_of(state / "state.db") == before
 
 
-def test_why_can_be_asked_about_room_of_an_earlier_version(ftpd, state):
+def test_why_can_be_asked_about_space_of_an_earlier_version(ftpd, state):
     """What tries out a reservation does so in a copy."""
     status, out, _ = ftpd("why", "alice", "put", "/new", "6MiB")
     assert status == 6 and "decided by: quota" in out

@@ -18,14 +18,14 @@ from msgspec import Meta
 from ftpserver.interfaces import (
     Descriptors,
     Dispatcher,
-    apart,
-    asked,
     from_wire,
     later,
+    make_proxy,
+    namespaced,
+    notification,
+    request,
     requests_of,
-    stand_in,
     to_wire,
-    told,
 )
 from ftpserver.settings.table import EVERY, Networks, Settings
 
@@ -44,13 +44,13 @@ class QuotaStore(ABC):
     def __init__(self, name: str = "") -> None:
         self.name = name
 
-    @asked
+    @request
     @abstractmethod
     def reserve(
         self, size: Annotated[int, Meta(ge=0)], staging: bytes | None = None, *, files: int = 1
     ) -> Loan: ...
 
-    @told
+    @notification
     @abstractmethod
     def release(self, loans: list[Loan]) -> None: ...
 
@@ -59,7 +59,7 @@ class QuotaStore(ABC):
 
 
 class Writer(Protocol):
-    @asked
+    @request
     def write(self, data: bytes, given: Descriptors) -> None: ...
 
 
@@ -89,7 +89,7 @@ class Wire:
         result = self.dispatcher.call(self.dispatcher.decode(encode(message)), descriptors)
         return request.decode_result(encode(result))
 
-    tell = ask
+    notify = ask
 
     def ask_later(self, request, message, descriptors):
         future: Future[Any] = Future()
@@ -99,7 +99,7 @@ class Wire:
 
 def test_a_stand_in_is_one_like_any_other():
     local = Local()
-    quota_store = stand_in(QuotaStore, Wire({QuotaStore: local}), "far away")
+    quota_store = make_proxy(QuotaStore, Wire({QuotaStore: local}), "far away")
     assert isinstance(quota_store, QuotaStore)
     assert quota_store.name == "far away"
     assert quota_store.reserve(5, b"u-1", files=2) == Loan("a", 5)
@@ -140,7 +140,7 @@ def test_what_the_interface_does_not_have_is_not_decoded(message):
 
 
 def test_wrong_arguments_are_a_mistake_of_the_caller():
-    quota_store = stand_in(QuotaStore, Wire({QuotaStore: Local()}))
+    quota_store = make_proxy(QuotaStore, Wire({QuotaStore: Local()}))
     with pytest.raises(TypeError):
         quota_store.reserve()
     with pytest.raises(TypeError):
@@ -158,7 +158,7 @@ def test_descriptors_are_no_part_of_the_message(call):
             seen.append((data, given))
 
     way = Wire({Writer: Local()})
-    call(stand_in(Writer, way))
+    call(make_proxy(Writer, way))
     assert seen == [(b"x", [3])]
     (request,) = requests_of(Writer).values()
     assert request.struct.__struct_fields__ == ("data",)
@@ -166,7 +166,7 @@ def test_descriptors_are_no_part_of_the_message(call):
 
 def test_two_interfaces_with_one_name_are_refused():
     class Other(Protocol):
-        @asked
+        @request
         def reserve(self) -> None: ...
 
     with pytest.raises(TypeError, match="another interface"):
@@ -174,9 +174,9 @@ def test_two_interfaces_with_one_name_are_refused():
 
 
 def test_interfaces_with_the_same_names_are_kept_apart():
-    @apart
+    @namespaced
     class Other(Protocol):
-        @asked
+        @request
         def reserve(self, size: int) -> str: ...
 
     class Shelf:
@@ -184,8 +184,8 @@ def test_interfaces_with_the_same_names_are_kept_apart():
             return f"{size} books"
 
     way = Wire({QuotaStore: Local(), Other: Shelf()})
-    assert stand_in(Other, way).reserve(5) == "5 books"
-    assert stand_in(QuotaStore, way).reserve(5) == Loan("a", 5)
+    assert make_proxy(Other, way).reserve(5) == "5 books"
+    assert make_proxy(QuotaStore, way).reserve(5) == Loan("a", 5)
 
 
 def test_a_class_without_marks_is_refused():

@@ -78,7 +78,7 @@ def test_texts_of_its_own_are_dropped_and_nobody_elses():
         "print(Column.__doc__, Select.where.__doc__, Column.__init__.__code__.co_consts[0])",
         "print(Select.where.__annotations__)",
         "print(Select.where.__code__.co_firstlineno > 0)",
-        "print(len(interfaces.__doc__) > 0, 'return' in interfaces.stand_in.__annotations__)",
+        "print(len(interfaces.__doc__) > 0, 'return' in interfaces.make_proxy.__annotations__)",
     )
     assert lines == ["None None None", "{}", "True", "True True"]
 

@@ -135,7 +135,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     open_to_serve(tmp_path).engine.dispose()
 
 
-def test_a_migration_without_room_for_the_copy_is_one_line(tmp_path):
+def test_a_migration_without_space_for_the_copy_is_one_line(tmp_path):
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
         connection.executescript(VERSION_1)
     (tmp_path / "state.db.schema-1").mkdir()
@@ -224,7 +224,7 @@ def test_only_a_start_brings_what_an_earlier_version_left_up_to_date(root):
     ("quota", "files", "most"),
     [(None, 10**7, None), (10**9, 122_070, 244_140), (10**9, 122_071, 244_142), (1, 500, 1000)],
 )
-def test_an_upgrade_leaves_room_for_as_many_files_again(root, quota, files, most):
+def test_an_upgrade_leaves_space_for_as_many_files_again(root, quota, files, most):
     make_old(root)
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         state.execute("UPDATE account SET quota = ?, files = ?", (quota, files))

@@ -100,14 +100,14 @@ def test_what_can_only_be_read_is_a_warning(settings, no_modes, name):
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"), [(0o600, False), (0o640, False), (0o644, True), (0o660, True)]
+    ("mode", "reported"), [(0o600, False), (0o640, False), (0o644, True), (0o660, True)]
 )
-def test_a_key_that_is_named_is_only_told_of(settings, tmp_path, mode, told):
+def test_a_key_that_is_named_is_only_reported(settings, tmp_path, mode, reported):
     key = tmp_path / "elsewhere.pem"
     key.touch()
     key.chmod(mode)
     named = Settings(settings.root, key=key, certificate=key)
-    assert len(modes.mend(named)) == told
+    assert len(modes.mend(named)) == reported
     assert mode_of(key) == mode
     assert modes.mend(Settings(settings.root, key=key, certificate=key, plaintext=True)) == []
 
@@ -121,7 +121,7 @@ def test_a_link_in_the_place_of_a_file_is_left_alone(settings, tmp_path):
     assert mode_of(other) == 0o644
 
 
-def test_a_server_mends_and_tells(start_server, tmp_path, caplog):
+def test_a_server_mends_and_reports(start_server, tmp_path, caplog):
     root = tmp_path / "root"
     (root / ".ftpd").mkdir(parents=True)
     (root / ".ftpd").chmod(0o777)
@@ -141,7 +141,7 @@ def test_a_server_does_not_start_where_others_can_write(start_server, tmp_path, 
 
 
 @pytest.mark.parametrize("command", [["check"], ["config", "check"]], ids=" ".join)
-def test_both_checks_tell(ftpd, root, accounts, command):
+def test_both_checks_report(ftpd, root, accounts, command):
     (root / ".ftpd" / "tls").mkdir(mode=0o700, exist_ok=True)
     key = root / ".ftpd" / "tls" / "key.pem"
     key.touch()

@@ -93,14 +93,18 @@ def test_round(start_server, tmp_path, way, round):
 
 
 def test_the_server_says_all_of_its_hello(client):
-    told = client.server
-    assert told["features"] == [
+    reported = client.server
+    assert reported["features"] == [
         *("pieces", "alive", "kept", "alone", "if-same", "holes", "trash", "many-files"),
         "list-prefix",
     ]
-    assert (told["max_control"], told["max_data"]) == (128 * 1024, 4 * MIB)
-    assert (told["max_requests"], told["max_unanswered"]) == (4096, 64 * MIB)
-    assert (told["stall_ms"], told["versions"], told["max_sessions"]) == (60_000, [1], 100)
+    assert (reported["max_control"], reported["max_data"]) == (128 * 1024, 4 * MIB)
+    assert (reported["max_requests"], reported["max_unanswered"]) == (4096, 64 * MIB)
+    assert (reported["stall_ms"], reported["versions"], reported["max_sessions"]) == (
+        60_000,
+        [1],
+        100,
+    )
 
 
 def test_it_trusts_one_key_only(start_server):
@@ -109,7 +113,7 @@ def test_it_trusts_one_key_only(start_server):
         connect_tcp(server.server_address[:2], server.fingerprint.swapcase())
 
 
-def test_both_sides_have_to_be_told_of_tls(start_server, tmp_path):
+def test_both_sides_have_to_know_of_tls(start_server, tmp_path):
     with pytest.raises(ssl.SSLError):
         connect_tcp(start_server().server_address[:2], "SHA256:any")
     address = start_server(plaintext=False, root=tmp_path / "other").server_address[:2]
@@ -169,7 +173,7 @@ def test_bytes_before_a_log_in_end_the_connection(door):
 
 
 @pytest.mark.system  # the refusal is held back for a second
-def test_a_ban_tells_how_long_it_lasts(start_server):
+def test_a_ban_reports_how_long_it_lasts(start_server):
     door = way_to(start_server(ban_after=1, ban_time=100.0))
     with door.knock() as client:
         assert code_of(client.log_in, "alice", "wrong") == "login-refused"
@@ -303,12 +307,12 @@ def test_the_server_keeps_to_the_numbers_of_the_client(door):
 # refusals ----------------------------------------------------------------------------------
 
 
-def test_a_quota_tells_what_is_missing(start_server):
+def test_a_quota_reports_what_is_missing(start_server):
     server = start_server(quota=10 * MIB)
     with way_to(server).enter() as client:
-        room = client.ask("space", times=[1, 10**18])
-        assert (room["total"], room["used"], room["held"]) == (10 * MIB, 0, 0)
-        assert len(room["kept_times"]) == 2
+        space = client.ask("space", times=[1, 10**18])
+        assert (space["total"], space["used"], space["held"]) == (10 * MIB, 0, 0)
+        assert len(space["kept_times"]) == 2
         for refused in (
             lambda: client.begin_put(b"/file", size=11 * MIB),
             lambda: client.put(b"/file", bytes(11 * MIB)),
@@ -375,7 +379,7 @@ def test_a_damaged_file_is_not_taken(client, files, size):
 # closing messages --------------------------------------------------------------------------
 
 
-def test_other_pieces_than_those_that_were_told(client):
+def test_other_pieces_than_those_that_were_reported(client):
     request_id, _ = client.begin_put(b"/file", size=4)
     client.write(DATA, request_id, b"")  # of a slow source
     client.write(DATA, request_id, b"dat")

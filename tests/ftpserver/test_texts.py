@@ -47,8 +47,8 @@ def texts_of(source: str) -> Iterator[str]:
         is_with_text = called == "with_text"
         if called not in TELLS and not is_with_text and not str(called).startswith("_refus"):
             continue
-        told = node.args[:1] if called == "Refused" else node.args  # the other one is the log's
-        for argument in (*told, *(one.value for one in node.keywords)):
+        reported = node.args[:1] if called == "Refused" else node.args  # the other one is the log's
+        for argument in (*reported, *(one.value for one in node.keywords)):
             yield from strings_in(argument)
             for inner in ast.walk(argument):
                 if isinstance(inner, ast.Name) and inner.id in named:
@@ -62,7 +62,7 @@ def strings_in(node: ast.AST) -> Iterator[str]:
 
 
 MODULES = [
-    *(path for room in ROOMS for path in sorted((ROOT / "ftpserver" / room).rglob("*.py"))),
+    *(path for space in ROOMS for path in sorted((ROOT / "ftpserver" / space).rglob("*.py"))),
     *sorted((ROOT / "ftpwire").rglob("*.py")),
 ]
 

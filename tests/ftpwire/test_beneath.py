@@ -979,7 +979,7 @@ def test_no_descriptor_is_left_by_failures(place, kernel, follow):
 
 @pytest.mark.parametrize("kernel", [pytest.param(True, marks=linux, id="openat2"), False])
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("requested", "found"),
     [
         pytest.param("plain/dir/file", None, id="no-link"),
         pytest.param("", None, id="top"),
@@ -992,7 +992,7 @@ def test_no_descriptor_is_left_by_failures(place, kernel, follow):
         pytest.param("above/plain", "plain", id="above-the-top"),
     ],
 )
-def test_what_links_lead_to_is_told(place, kernel, asked, found):
+def test_what_links_lead_to_is_reported(place, kernel, requested, found):
     (place.home / "plain" / "dir").mkdir(parents=True)
     (place.home / "plain" / "dir" / "file").write_bytes(b"")
     for name, target in {
@@ -1005,15 +1005,15 @@ def test_what_links_lead_to_is_told(place, kernel, asked, found):
         "above": "../../..",
     }.items():
         (place.home / name).symlink_to(target)
-    told = []
+    reported = []
     tree = Tree(place.fd, follow=True, kernel=kernel)
-    tree.on_link = lambda asked, found: told.append((list(asked), list(found)))
-    parts = [part.encode() for part in asked.split("/") if part]
+    tree.on_link = lambda requested, found: reported.append((list(requested), list(found)))
+    parts = [part.encode() for part in requested.split("/") if part]
 
     os.close(tree.open(parts, READ))
 
     expected = None if found is None else [part.encode() for part in found.split("/") if part]
-    assert told == ([] if expected is None else [(parts, expected)])
+    assert reported == ([] if expected is None else [(parts, expected)])
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(True, marks=linux, id="openat2"), False])
@@ -1022,7 +1022,7 @@ def test_a_link_can_be_refused(place, kernel):
     (place.home / "link").symlink_to("dir")
     tree = Tree(place.fd, follow=True, kernel=kernel)
 
-    def refuse(asked, found):
+    def refuse(requested, found):
         raise NotRegular("not there")
 
     tree.on_link = refuse

@@ -283,7 +283,7 @@ def test_a_slow_reader(pair):
     assert found == NOISE + b"the end"
 
 
-def test_try_send_tells_what_was_taken(pair):
+def test_try_send_reports_what_was_taken(pair):
     client, server = pair
     left = memoryview(NOISE)
     taken = 0
@@ -435,9 +435,9 @@ def test_input_ready_at_the_end(pair):
 class Collected:
     """A sink with little room."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, space: int) -> None:
         self.found = bytearray()
-        self._buffer = bytearray(room)
+        self._buffer = bytearray(space)
 
     def buffer(self) -> memoryview:
         return memoryview(self._buffer)
@@ -457,14 +457,14 @@ def next_header(channel: Channel, reader: FrameReader) -> Header:
     return header
 
 
-@pytest.mark.parametrize("room", [1000, 300_000])
-def test_data_frames_go_into_the_sink(pair, background, room):
+@pytest.mark.parametrize("space", [1000, 300_000])
+def test_data_frames_go_into_the_sink(pair, background, space):
     client, server = pair
     sizes = [1, 0, 10, 70_000, 2_000_000, 5]
     payloads = [NOISE[:size] for size in sizes]
     wire = b"".join(frame(Kind.DATA, 1, payload) for payload in payloads)
     sending = background(send, client, wire + frame(Kind.END, 1, b"the end"))
-    reader, sink = FrameReader(MAX_CONTROL, MAX_DATA), Collected(room)
+    reader, sink = FrameReader(MAX_CONTROL, MAX_DATA), Collected(space)
     while next_header(server, reader).kind == Kind.DATA:
         while not server.move_payload(reader, sink):
             server.wait(read=True, deadline=soon())
@@ -519,7 +519,7 @@ def test_the_peer_ends_inside_a_payload(pair):
 # Waiting -----------------------------------------------------------------------------------
 
 
-def test_wait_tells_what_is_ready(pair):
+def test_wait_reports_what_is_ready(pair):
     client, server = pair
     assert client.wait(read=True, write=True) == Ready(readable=False, writable=True)
     assert client.wait(write=True, deadline=soon()) == Ready(False, True)
@@ -535,7 +535,7 @@ def test_wait_ends_at_the_deadline(pair, seconds):
         client.wait(read=True, deadline=time.monotonic() + seconds)
 
 
-def test_what_is_ready_at_the_deadline_is_told(pair):
+def test_what_is_ready_at_the_deadline_is_reported(pair):
     """A thread that came late itself blames nobody."""
     client, server = pair
     send(server, b"x")
@@ -696,16 +696,18 @@ def test_a_peer_that_goes_in_the_handshake(sockets, side):
         channel.handshake(soon())
 
 
-def test_an_untrusted_server_is_told_why(sockets, background):
+def test_an_untrusted_server_is_reported_with_the_reason(sockets, background):
     one, other = sockets.raw()
-    stranger = TlsPipe(ssl.create_default_context(), server_side=False, server_name="localhost")
-    client = sockets.channel(one, stranger)
+    unauthenticated_client = TlsPipe(
+        ssl.create_default_context(), server_side=False, server_name="localhost"
+    )
+    client = sockets.channel(one, unauthenticated_client)
     server = sockets.channel(other, sockets.pipes()[1])
-    told = background(server.handshake, soon())
+    reported = background(server.handshake, soon())
     with pytest.raises(ssl.SSLCertVerificationError):
         client.handshake(soon())
     # TLS 1.3: the server may be done before the client's alert comes
-    error = told.exception()
+    error = reported.exception()
     if error is None:
         _, error = receive_all(server)
     assert isinstance(error, TlsError)
@@ -785,14 +787,14 @@ def test_what_came_before_the_end_comes_before_it(sockets, background, secure, c
     assert "closed" in str(end)
 
 
-@pytest.mark.parametrize("room", [5, 6, 100])
-def test_last_words_and_the_end_in_one_piece(sockets, secure, room):
+@pytest.mark.parametrize("space", [5, 6, 100])
+def test_last_words_and_the_end_in_one_piece(sockets, secure, space):
     client, server = sockets.channels(secure, tcp_pair)
     client.queue(b"hello")
     client.close()
     assert client.socket.fileno() == -1
     server.wait(read=True, deadline=soon())
-    scratch = memoryview(bytearray(room))
+    scratch = memoryview(bytearray(space))
     found = bytearray()
     while len(found) < 5:
         found += scratch[: server.receive_into(scratch)]
@@ -803,7 +805,7 @@ def test_last_words_and_the_end_in_one_piece(sockets, secure, room):
                 server.wait(read=True, deadline=soon())
 
 
-def test_a_cut_is_told_from_an_end(sockets):
+def test_a_cut_is_distinguished_from_an_end(sockets):
     client, server = sockets.channels(True)
     send(client, b"hello")
     client.abort()

@@ -57,7 +57,7 @@ def test_a_wrong_value_is_named_with_its_bound(message, text):
     assert caught.value.request.__struct_config__.tag == message["op"]
 
 
-def test_it_tells_what_was_asked_for():
+def test_it_reports_what_was_asked_for():
     with pytest.raises(BadRequest) as caught:
         messages.decode_request(pack(PUT | {"mode": -1}))
     assert (caught.value.request, caught.value.path) == (Put, b"/p")

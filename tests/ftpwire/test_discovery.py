@@ -16,15 +16,15 @@ from ftpwire.errors import BadMagic, BadMessage, ProtocolError, VersionMismatch
 
 NONCE = bytes(range(discovery.NONCE_SIZE))
 PRINT = "SHA256:" + "A" * 43
-TOLD = Announcement(b"12345678", "office", 1234, "ftpd/1", PRINT)
+REPORTED = Announcement(b"12345678", "office", 1234, "ftpd/1", PRINT)
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 def test_a_question_and_its_answer():
-    asked = question(NONCE)
-    assert len(asked) == SIZE
-    assert nonce_of(asked) == NONCE
-    assert announcement_of(answer(NONCE, TOLD), NONCE) == TOLD
+    requested = question(NONCE)
+    assert len(requested) == SIZE
+    assert nonce_of(requested) == NONCE
+    assert announcement_of(answer(NONCE, REPORTED), NONCE) == REPORTED
 
 
 def test_no_answer_is_larger_than_its_question():
@@ -42,7 +42,7 @@ def test_no_answer_is_larger_than_its_question():
         pytest.param(question(NONCE) + b"\0", BadMessage, id="too-long"),
         pytest.param(b"GET / HTTP/1.0".ljust(SIZE), BadMagic, id="something-else"),
         pytest.param(b"FTPd\2" + question(NONCE)[5:], VersionMismatch, id="version"),
-        pytest.param(answer(NONCE, TOLD).ljust(SIZE, b"\0"), BadMessage, id="an-answer"),
+        pytest.param(answer(NONCE, REPORTED).ljust(SIZE, b"\0"), BadMessage, id="an-answer"),
     ],
 )
 def test_what_is_no_question(datagram, error):
@@ -52,8 +52,8 @@ def test_what_is_no_question(datagram, error):
 
 def lying(**changes) -> bytes:
     """An answer whose body breaks the rules."""
-    body = msgspec.structs.asdict(TOLD) | changes
-    return answer(NONCE, TOLD)[: discovery._HEADER.size] + msgspec.msgpack.encode(body)
+    body = msgspec.structs.asdict(REPORTED) | changes
+    return answer(NONCE, REPORTED)[: discovery._HEADER.size] + msgspec.msgpack.encode(body)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def lying(**changes) -> bytes:
     [
         pytest.param(b"", id="empty"),
         pytest.param(question(NONCE), id="a-question"),
-        pytest.param(answer(bytes(discovery.NONCE_SIZE), TOLD), id="to-another-question"),
-        pytest.param(answer(NONCE, TOLD)[:-1], id="cut-short"),
-        pytest.param(answer(NONCE, TOLD) + b"\0", id="something-after-it"),
-        pytest.param(answer(NONCE, TOLD).ljust(SIZE + 1, b"\0"), id="too-long"),
+        pytest.param(answer(bytes(discovery.NONCE_SIZE), REPORTED), id="to-another-question"),
+        pytest.param(answer(NONCE, REPORTED)[:-1], id="cut-short"),
+        pytest.param(answer(NONCE, REPORTED) + b"\0", id="something-after-it"),
+        pytest.param(answer(NONCE, REPORTED).ljust(SIZE + 1, b"\0"), id="too-long"),
         pytest.param(lying(port=0), id="port-0"),
         pytest.param(lying(port=65536), id="port-65536"),
         pytest.param(lying(name=""), id="no-name"),
@@ -81,12 +81,12 @@ def test_what_is_no_answer(datagram):
 
 
 def test_what_a_later_version_adds_is_passed_over():
-    assert announcement_of(lying(motto="we serve"), NONCE) == TOLD
+    assert announcement_of(lying(motto="we serve"), NONCE) == REPORTED
 
 
 @given(st.binary(max_size=SIZE + 2))
 def test_noise_is_refused_in_the_same_way(noise):
-    for datagram in (noise, question(NONCE)[:22] + noise, answer(NONCE, TOLD)[:22] + noise):
+    for datagram in (noise, question(NONCE)[:22] + noise, answer(NONCE, REPORTED)[:22] + noise):
         for read in (nonce_of, lambda data: announcement_of(data, NONCE)):
             try:
                 read(datagram)
@@ -96,6 +96,6 @@ def test_noise_is_refused_in_the_same_way(noise):
 
 def test_the_protocol_lists_the_fields_of_an_answer():
     text = PROTOCOL.read_text().partition("\n## Discovery\n")[2].partition("\n## ")[0]
-    told = re.findall(r"^\| `(\w+)` \|", text, re.M)
-    assert told == [field.name for field in msgspec.structs.fields(Announcement)]
+    reported = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert reported == [field.name for field in msgspec.structs.fields(Announcement)]
     assert f"{SIZE} bytes" in text and "`FTPd`" in text

@@ -200,7 +200,7 @@ def test_from_oserror_of_a_number_that_nobody_knows():
     assert "99999" in str(found)
 
 
-def test_command_errors_tell_what_was_missing():
+def test_command_errors_report_what_was_missing():
     error = errors.QuotaExceeded("full", needed=5, free=3)
     assert (str(error), error.needed, error.free) == ("full", 5, 3)
     assert (NotFound("x").needed, NotFound("x").free) == (None, None)

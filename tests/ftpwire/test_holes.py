@@ -64,11 +64,13 @@ def test_runs_are_the_file(layout, choose):
                 assert not any(data[run.start : run.stop])
                 assert run.stop - run.start <= holes.MOST
         assert at == stop
-        told = sum(one.stop - one.start for one in holes.extents(fd, 0, len(data)) if one.is_hole)
+        reported = sum(
+            one.stop - one.start for one in holes.extents(fd, 0, len(data)) if one.is_hole
+        )
         there = sum(
             end - begin for begin, end in sparse.holes_of(Path(f"/proc/self/fd/{fd}"), holes.LEAST)
         )
-        assert told == there
+        assert reported == there
 
 
 @given(sparse.layouts(largest=60 * BLOCK), st.data())
@@ -100,18 +102,18 @@ def test_one_that_has_fewer_is(tmp_path):
         assert holes.are_in(file.fileno(), MIB)
 
 
-def test_a_file_system_that_can_not_tell(monkeypatch):
+def test_a_file_system_that_can_not_know(monkeypatch):
     with opened([(False, BLOCK), (True, MIB)]) as (fd, data):
-        told = Told(errno.EINVAL)
-        monkeypatch.setattr(os, "lseek", told)
+        reported = Recording(errno.EINVAL)
+        monkeypatch.setattr(os, "lseek", reported)
         assert [one.is_hole for one in holes.extents(fd, 0, len(data))] == [False]
         os.pwrite(fd, b"x" * 100, MIB // 2)
         holes.leave(fd, BLOCK, MIB)
         assert not any(os.pread(fd, MIB, BLOCK)[: MIB - BLOCK])
-        assert told.calls
+        assert reported.calls
 
 
-class Told:
+class Recording:
     """An lseek that fails when it is asked for holes."""
 
     def __init__(self, number: int) -> None:
@@ -208,7 +210,7 @@ def test_no_more_holes_wait_than_buffers(tmp_path, monkeypatch):
     assert 0 < most <= BUFFER_COUNT
 
 
-def test_a_disk_that_takes_no_more_is_told(tmp_path, monkeypatch):
+def test_a_disk_that_takes_no_more_is_reported(tmp_path, monkeypatch):
     def full(*_) -> None:
         raise OSError(errno.EFBIG, "too large")
 

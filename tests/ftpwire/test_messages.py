@@ -165,7 +165,7 @@ def test_every_message_is_in_a_family():
     assert sorted(set(in_a_family), key=tag) == sorted(EVERY, key=tag)
 
 
-def test_type_checkers_are_told_the_answers_that_are_checked():
+def test_type_checkers_know_the_answers_that_are_checked():
     """``ask(request: RequestFor[R]) -> R`` holds only if this does."""
     for kind in typing.get_args(Request):
         [base] = kind.__orig_bases__
@@ -186,7 +186,7 @@ def test_tags_are_unique():
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=tag)
-def test_every_message_tells_what_it_is_for(kind):
+def test_every_message_reports_what_it_is_for(kind):
     assert kind.__doc__ and kind.__struct_config__.frozen
     assert kind.__struct_config__.tag_field == "op"
 
@@ -798,7 +798,7 @@ def test_failures_come_back_as_the_errors_they_were(kind):
 
 
 @pytest.mark.parametrize("kind", errors.FOUND_HERE)
-def test_nobody_is_told_by_a_peer_what_only_this_side_can_find_out(kind):
+def test_nobody_learns_from_a_peer_what_only_this_side_can_find_out(kind):
     found = Failed(kind.code, "the text").to_error(ends=True)
     assert (type(found), str(found)) == (errors.CommandError, "the text")
 
@@ -837,7 +837,7 @@ def test_a_path_that_is_none_is_not_taken_from_a_server():
     assert Failed("not-found", "x", path=b"../etc").to_error().path is None
 
 
-def test_a_refused_version_tells_those_that_are_spoken():
+def test_a_refused_version_reports_those_that_are_spoken():
     sent = Failed.from_error(errors.VersionMismatch("no", (1, 2)))
     assert messages.decode_failed(messages.encode(sent)).to_error().versions == (1, 2)
 

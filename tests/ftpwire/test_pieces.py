@@ -299,12 +299,12 @@ def test_a_file_that_somebody_cuts_off(fd):
             assembly.finish()
 
 
-def test_progress_is_told_and_may_stop_it(fd):
+def test_progress_is_reported_and_may_stop_it(fd):
     go_on = threading.Event()
-    told = []
+    reported = []
 
     def stop(done: int) -> None:
-        told.append(done)
+        reported.append(done)
         go_on.set()
         raise KeyboardInterrupt
 
@@ -312,4 +312,4 @@ def test_progress_is_told_and_may_stop_it(fd):
         put(assembly, 0, bytes(STEP + 1))
         with pytest.raises(KeyboardInterrupt):
             assembly.finish(stop)
-    assert told == [STEP]
+    assert reported == [STEP]

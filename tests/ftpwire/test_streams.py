@@ -167,7 +167,7 @@ def test_a_writer_begins_small_and_rests_small(tmp_path):
     assert (tmp_path / "f").read_bytes() == NOISE
 
 
-def test_a_failure_while_a_writer_rests_is_told(failing):
+def test_a_failure_while_a_writer_rests_is_reported(failing):
     with WriteBehind(failing) as stream:
         by_write(stream, NOISE[:10])
         stream.go_idle()
@@ -207,7 +207,7 @@ def failing(request, tmp_path):
     [1, BUFFER_SIZE - 1, BUFFER_SIZE, 3 * BUFFER_SIZE + 1, 10 * BUFFER_SIZE],
     ids=["one-byte", "under-a-buffer", "a-buffer", "a-few-buffers", "many-buffers"],
 )
-def test_a_failing_descriptor_is_told_and_nothing_hangs(failing, way, size):
+def test_a_failing_descriptor_is_reported_and_nothing_hangs(failing, way, size):
     with WriteBehind(failing) as stream:
         with pytest.raises(OSError):
             way(stream, NOISE[:size])
@@ -215,7 +215,7 @@ def test_a_failing_descriptor_is_told_and_nothing_hangs(failing, way, size):
     assert working_threads() == []
 
 
-def test_a_failure_is_told_by_buffer_too(failing):
+def test_a_failure_is_reported_by_buffer_too(failing):
     """So that a receiver stops at once, not after the last byte."""
     with WriteBehind(failing) as stream:
         with pytest.raises(OSError):
@@ -225,7 +225,7 @@ def test_a_failure_is_told_by_buffer_too(failing):
             stream.finish()
 
 
-def test_a_failure_is_told_every_time(failing):
+def test_a_failure_is_reported_every_time(failing):
     with WriteBehind(failing) as stream:
         with pytest.raises(OSError):
             by_write(stream, NOISE[: 8 * BUFFER_SIZE])
@@ -239,7 +239,7 @@ class BrokenHasher:
         raise RuntimeError("out of order")
 
 
-def test_any_other_failure_of_the_writer_is_told(tmp_path):
+def test_any_other_failure_of_the_writer_is_reported(tmp_path):
     with open(tmp_path / "f", "wb") as file:
         with WriteBehind(file.fileno(), hasher=BrokenHasher()) as stream:
             with pytest.raises(RuntimeError, match="out of order"):
@@ -400,13 +400,13 @@ def test_a_failure_in_the_middle_comes_after_what_was_read(noise, monkeypatch):
     assert found == NOISE[: sum(calls)] and len(found) > THREAD_FROM
 
 
-def test_any_other_failure_of_the_reader_is_told(noise):
+def test_any_other_failure_of_the_reader_is_reported(noise):
     with ReadAhead(noise, len(NOISE), hasher=BrokenHasher()) as source:
         with pytest.raises(RuntimeError, match="out of order"):
             collect(source)
 
 
-def test_an_offset_that_no_file_has_is_told(noise):
+def test_an_offset_that_no_file_has_is_reported(noise):
     with ReadAhead(noise, 2 * THREAD_FROM, offset=2**64) as source:
         with pytest.raises(OverflowError):
             collect(source)

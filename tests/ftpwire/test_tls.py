@@ -144,7 +144,7 @@ def test_a_read_takes_all_records_that_fit(pair):
     assert read(pair.server, 95) == b"56789"
 
 
-def test_the_first_byte_tells(client_context):
+def test_the_first_byte_decides(client_context):
     client = TlsPipe(client_context, server_side=False, server_name="localhost")
     assert client.handshake() is False
     assert client.outgoing()[0] == HANDSHAKE_RECORD

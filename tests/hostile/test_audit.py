@@ -31,7 +31,7 @@ def lines_of(state, name: str = FILE_NAME) -> list[bytes]:
     return [line for line in there if line.endswith(b"\n")]
 
 
-def told(state, name: str = FILE_NAME) -> list[dict]:
+def reported(state, name: str = FILE_NAME) -> list[dict]:
     return [json.loads(line) for line in lines_of(state, name)]
 
 
@@ -51,13 +51,13 @@ def test_cheap_requests_hide_no_guess(start_server, dial, monkeypatch, way, chea
         assert isinstance(peer.ask(Login("alice", "guess")), Failed)
 
     def guesses() -> list[dict]:
-        found = told(server.settings.state)
+        found = reported(server.settings.state)
         return [one for one in found if one.get("details") == {"with": "password"}]
 
     assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
 
     def refused() -> int:
-        return sum(one["outcome"] == REFUSED for one in told(server.settings.state))
+        return sum(one["outcome"] == REFUSED for one in reported(server.settings.state))
 
     # the control: of the cheap ones two are there, of whichever worker, and no more
     eventually(lambda: refused() >= 3)
@@ -82,10 +82,10 @@ def test_two_thousand_cheap_requests_hide_no_guess(start_server, dial, way):
         assert isinstance(peer.ask(Login("alice", "guess")), Failed)
 
     def guesses() -> list[dict]:
-        return [one for one in told(server.settings.state) if one["event"] == "login"]
+        return [one for one in reported(server.settings.state) if one["event"] == "login"]
 
     assert [one["reason"] for one in eventually(guesses)] == ["wrong password"]
-    cheap = sum(one["event"] == "mkdir" for one in told(server.settings.state))
+    cheap = sum(one["event"] == "mkdir" for one in reported(server.settings.state))
     assert 500 <= cheap <= 501 + 5 * (time.monotonic() - began)
 
 
@@ -107,7 +107,7 @@ def test_thirty_thousand_successes_do_not_turn_the_log_over(start_server, dial, 
                 peer.answer()
     own = state / "audit-files-alice.jsonl.1"
     eventually(own.exists)
-    common = told(state)
+    common = reported(state)
     assert any(one["event"] == "start" for one in common)
     assert sum(one["event"] == "attributes" for one in common) <= files._SHARE + 1000
 
@@ -120,9 +120,9 @@ def test_a_banned_address_hides_no_guess(tmp_path, monkeypatch):
     log = Audit(tmp_path, size=2**20)
     try:
         banned = guess_of("login", "banned", "password")
-        assert [log.may_tell_failure(None, banned) for _ in range(3)] == [True, True, False]
+        assert [log.may_record_failure(None, banned) for _ in range(3)] == [True, True, False]
         wrong = guess_of("login", "login-refused", "password")
-        assert [log.may_tell_failure(None, wrong) for _ in range(3)] == [True, True, False]
+        assert [log.may_record_failure(None, wrong) for _ in range(3)] == [True, True, False]
     finally:
         log.close()
 
@@ -141,14 +141,14 @@ def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, 
         assert not isinstance(other.ask(MakeDir(b"/of-bob")), Failed)
 
     def bobs() -> list[dict]:
-        return [one for one in told(state) if one.get("path") == "/of-bob"]
+        return [one for one in reported(state) if one.get("path") == "/of-bob"]
 
     assert eventually(bobs)
     own = state / "audit-files-alice.jsonl"
     eventually(own.exists)
     busy.ask(SetAttributes(b"/", mtime_ns=0))
     eventually(own.with_name("audit-files-alice.jsonl.1").exists)
-    common = told(state)
+    common = reported(state)
     assert sum(one["event"] == "attributes" for one in common) <= 20  # the control: some are
     assert [one["user"] for one in common if one["event"] == "moved-on"] == ["alice"]
     assert any(one["event"] == "start" for one in common)  # nothing was turned over
@@ -156,7 +156,7 @@ def test_the_successes_of_one_user_do_not_turn_the_log_over(start_server, dial, 
     assert [name for name in names if not name.startswith("audit-files")] == [FILE_NAME]
 
 
-def test_refusals_and_log_ins_have_room_apart_from_files(start_server, dial, monkeypatch):
+def test_refusals_and_log_ins_have_space_apart_from_files(start_server, dial, monkeypatch):
     monkeypatch.setattr(files, "_SHARE", 5)
     server = start_server()
     peer = dial(server)
@@ -166,7 +166,7 @@ def test_refusals_and_log_ins_have_room_apart_from_files(start_server, dial, mon
     peer.close()
 
     def both() -> bool:
-        found = {one["event"] for one in told(server.settings.state)[-3:]}
+        found = {one["event"] for one in reported(server.settings.state)[-3:]}
         return {"mkdir", "logout"} <= found
 
     eventually(both)
@@ -182,7 +182,7 @@ def size_of(state, event: str) -> int:
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
 @pytest.mark.parametrize("logged_in", [False, True], ids=["stranger", "user"])
-def test_failures_with_long_paths_take_no_more_room(
+def test_failures_with_long_paths_take_no_more_space(
     start_server, dial, monkeypatch, way, logged_in
 ):
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 20)
@@ -194,12 +194,12 @@ def test_failures_with_long_paths_take_no_more_room(
         for _ in range(12):
             assert isinstance(peer.ask(MakeDir(LONG)), Failed)
     state = server.settings.state
-    eventually(lambda: any(one["event"] == "dropped" for one in told(state)))
+    eventually(lambda: any(one["event"] == "dropped" for one in reported(state)))
     assert 0 < size_of(state, "mkdir") <= 20 * 1024
 
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
-def test_successes_with_long_paths_take_no_more_room(start_server, dial, monkeypatch, way):
+def test_successes_with_long_paths_take_no_more_space(start_server, dial, monkeypatch, way):
     monkeypatch.setattr(files, "_SHARE", 20)
     server = start_server(**way)
     state = server.settings.state
@@ -208,12 +208,12 @@ def test_successes_with_long_paths_take_no_more_room(start_server, dial, monkeyp
             peer.ask(MakeDir(b"/".join(LONG.split(b"/")[: depth + 1])))
         for number in range(12):
             assert not isinstance(peer.ask(SetAttributes(LONG, mtime_ns=number)), Failed)
-    eventually(lambda: any(one["event"] == "logout" for one in told(state)))
+    eventually(lambda: any(one["event"] == "logout" for one in reported(state)))
 
     def recorded() -> int:
         path = state / "audit-files-alice.jsonl"  # it is written after the common file
         own = path.read_bytes() if path.exists() else b""
-        common = sum(one["event"] == "attributes" for one in told(state))
+        common = sum(one["event"] == "attributes" for one in reported(state))
         return own.count(b'"attributes"') + common
 
     eventually(lambda: recorded() == 12)  # the control: none is missing

@@ -60,7 +60,7 @@ def test_failures_of_one_user_ban_no_other(start_server, tmp_path, monkeypatch):
         assert forgiven.ask(Login("alice", "secret")) == LoggedIn("alice")
 
 
-def test_the_kernel_tells_who_it_is(tmp_path):
+def test_the_kernel_reports_who_it_is(tmp_path):
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()

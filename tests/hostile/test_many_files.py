@@ -95,8 +95,8 @@ def new_files(draw: st.DrawFn) -> tuple[NewFile, bytes]:
     name, size = draw(NAMES), draw(SIZES)
     data = bytes_of(name, size)
     digest = draw(st.sampled_from([digests.digest(data)] * 5 + [bytes(32)]))
-    told = draw(st.sampled_from([size] * 9 + [draw(ODD_SIZES)]))
-    return NewFile(name, told, draw(MODES), draw(TIMES), digest), data
+    reported = draw(st.sampled_from([size] * 9 + [draw(ODD_SIZES)]))
+    return NewFile(name, reported, draw(MODES), draw(TIMES), digest), data
 
 
 @st.composite
@@ -258,7 +258,7 @@ def test_any_download_of_many_files(server, dial, stocked, canary, data):
         peer.send(frame(Kind.REQUEST, 1, payload), *behind, frame(Kind.REQUEST, LAST, WhoAmI()))
         said, in_step = until_the_last(peer)
     assert in_step, said
-    told: list[SentFile | None] = []
+    reported: list[SentFile | None] = []
     content = b""
     for one in said:
         if one.request_id != 1:
@@ -268,16 +268,16 @@ def test_any_download_of_many_files(server, dial, stocked, canary, data):
             content += one.payload
         elif isinstance(one.message, SendingFiles):
             assert not content
-            told += one.message.files
+            reported += one.message.files
         else:
             end = one.message
     if isinstance(end, Failed):
         assert end.code in ("bad-request", "cancelled") and not content
         return
-    asked = [file for one in request.directories for file in one.files]
-    assert end == Sent(len(content)) and len(told) == len(asked)
+    requested = [file for one in request.directories for file in one.files]
+    assert end == Sent(len(content)) and len(reported) == len(requested)
     at = 0
-    for file, its in zip(asked, told, strict=True):
+    for file, its in zip(requested, reported, strict=True):
         if its is not None:
             part = content[at : at + file.size]
             at += file.size
@@ -407,7 +407,7 @@ def test_the_largest_request_takes_little_memory(server, dial):
         frame(Kind.DATA, 1, data),
         frame(Kind.END, 1, Sent(len(data))),
     ]
-    asked = frame(Kind.REQUEST, 2, wanted)
+    requested = frame(Kind.REQUEST, 2, wanted)
     peer.ask(WhoAmI())
     tracemalloc.start()
     try:
@@ -421,7 +421,7 @@ def test_the_largest_request_takes_little_memory(server, dial):
             assert peer.answer().message == FilesStored(MAX_ITEMS)
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
         tracemalloc.reset_peak()
-        peer.send(asked)
+        peer.send(requested)
         count = 0
         while not isinstance((found := peer.answer()).message, Sent):
             count += len(found.payload) if found.kind == Kind.DATA else 0
@@ -475,13 +475,13 @@ def test_an_end_twice_ends_the_connection_after_the_answer(server, dial, files):
 def test_a_value_that_cannot_be_fails_alone(server, dial, op):
     """With the bytes that follow it."""
     peer = dial(server)
-    told = {
+    reported = {
         "op": op,
         "directories": [
             [b"/", [[b"a", -1, 0o644, 5, bytes(32)][: None if op == "put-files" else 2]]]
         ],
     }
-    peer.send(frame(Kind.REQUEST, 1, msgspec.msgpack.encode(told)))
+    peer.send(frame(Kind.REQUEST, 1, msgspec.msgpack.encode(reported)))
     if op == "put-files":
         peer.send(frame(Kind.DATA, 1, b"data"), frame(Kind.END, 1, Sent(4)))
     found = peer.answer().message

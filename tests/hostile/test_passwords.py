@@ -195,10 +195,10 @@ def test_workers_hash_no_more_than_one_process_does(crowded, dial):
     queue = crowded.tallies.queue
     mine = [dial(crowded) for _ in range(2)]  # each in a worker of its own
     turn = turn_of(crowded)
-    asked = ChangePassword("secret", "correct-horse")
-    mine[0].request(asked)
+    requested = ChangePassword("secret", "correct-horse")
+    mine[0].request(requested)
     eventually(lambda: len(queue) == 2)
-    reply = mine[1].ask(asked)
+    reply = mine[1].ask(requested)
     assert isinstance(reply, Failed) and reply.code == Busy.code
     bobs = [dial(crowded, logged_in=False) for _ in range(2)]
     for count, bob in enumerate(bobs):

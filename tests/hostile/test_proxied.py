@@ -191,7 +191,7 @@ def test_those_behind_a_proxy_have_shares_of_their_own(serve):
     assert len(silent) == 6
 
 
-def test_those_without_a_header_make_room_for_others(serve, monkeypatch):
+def test_those_without_a_header_make_space_for_others(serve, monkeypatch):
     """The oldest of them, as of all connections without a log-in."""
     monkeypatch.setattr(startups, "_MOMENT", 0.0)
     site = serve(max_startups=Startups(4, 100, 4), login_grace=LONG, **BEHIND)

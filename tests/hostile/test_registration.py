@@ -22,7 +22,7 @@ MOST = module._OF_ONE_INVITATION[0]
 
 
 @pytest.mark.parametrize("way", [*WAYS, WORKERS, ISOLATED])
-def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
+def test_an_unused_invitation_does_not_reveal_all_names(start_server, dial, way):
     server = start_server(**way)
     _, code = Invitations(server.service.engine).make(None, 3, None)
     _, other = Invitations(server.service.engine).make(None, 1, None)
@@ -53,16 +53,16 @@ def test_an_unused_invitation_does_not_tell_all_names(start_server, dial, way):
 def test_two_hundred_names_are_tried_with_each_of_three_invitations(start_server, dial, way):
     server = start_server(trusted_networks=(ip_network("127.0.0.0/8"),), **way)
     codes = [Invitations(server.service.engine).make(None, 3, None)[1] for _ in range(3)]
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     for number in range(0, 200, 10):
         for code in codes:
             with dial(server, logged_in=False) as peer:
                 peer.hello()
                 for _ in range(number, number + 10):
-                    told[peer.ask(Register("alice", "correct-horse", code)).code] += 1
+                    reported[peer.ask(Register("alice", "correct-horse", code)).code] += 1
     lately = 3  # a minute or so gives one more try each
-    assert 3 * MOST <= told[NameTaken.code] <= 3 * (MOST + lately)
-    assert told.total() == 600 and set(told) == {NameTaken.code, Busy.code}
+    assert 3 * MOST <= reported[NameTaken.code] <= 3 * (MOST + lately)
+    assert reported.total() == 600 and set(reported) == {NameTaken.code, Busy.code}
 
 
 def test_tries_come_back_and_accounts_cost_none():

@@ -24,16 +24,16 @@ HELLO = frame(Kind.REQUEST, 0, messages.encode_hello(Hello()))
 
 
 @each_way
-def test_a_stranger_is_answered_a_few_times(serve, way):
+def test_an_unauthenticated_client_is_answered_a_few_times(serve, way):
     site = serve(login_grace=LONG, stall=LONG)
     user = site.user()
-    stranger = site.knock()
-    stranger.send(HELLO)
-    stranger.read()
+    unauthenticated_client = site.knock()
+    unauthenticated_client.send(HELLO)
+    unauthenticated_client.read()
     for number in range(MOST_BEFORE_LOGIN):
-        assert stranger.ask(Stat(b"/")).code == "not-logged-in", number
-    stranger.request(Stat(b"/"))
-    assert [one.code for one in ended(stranger)] == ["bad-message"]
+        assert unauthenticated_client.ask(Stat(b"/")).code == "not-logged-in", number
+    unauthenticated_client.request(Stat(b"/"))
+    assert [one.code for one in ended(unauthenticated_client)] == ["bad-message"]
     assert site.is_served(user)
 
 
@@ -42,20 +42,20 @@ def test_a_stranger_is_answered_a_few_times(serve, way):
 def test_a_flood_of_them_ends_at_once(serve, way, kind):
     """And nobody reads on for the sake of its last words."""
     site = serve(login_grace=LONG, stall=LONG)
-    stranger = site.knock()
-    stranger.send(HELLO)
+    unauthenticated_client = site.knock()
+    unauthenticated_client.send(HELLO)
     flood = frame(kind, 1, Stat(b"/") if kind == Kind.REQUEST else b"") * 1000
     sent = threading.Event()
 
     def pour() -> None:
         with suppress(OSError):
             while True:
-                stranger.send(flood)
+                unauthenticated_client.send(flood)
         sent.set()
 
     thread = threading.Thread(target=pour)
     thread.start()
-    stranger.read_to_end()
+    unauthenticated_client.read_to_end()
     assert sent.wait(PATIENCE)
     thread.join()
     assert site.is_served(site.user())
@@ -63,7 +63,7 @@ def test_a_flood_of_them_ends_at_once(serve, way, kind):
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
-def test_a_hundred_strangers_asking_without_end(serve):
+def test_a_hundred_unauthenticated_clients_asking_without_end(serve):
     """Beside a user, who is answered a thousand times."""
     site = serve(max_startups=Startups(200, 30, 400))
     user = site.user()
@@ -72,10 +72,12 @@ def test_a_hundred_strangers_asking_without_end(serve):
 
     def ask() -> None:
         while not stop.is_set():
-            with suppress(OSError, EOFError), Peer(site.connect()) as stranger:
-                stranger.hello()
-                stranger.send(frame(Kind.REQUEST, 1, Stat(b"/")) * (MOST_BEFORE_LOGIN + 1))
-                answers = [one.message for one in stranger.read_to_end()]
+            with suppress(OSError, EOFError), Peer(site.connect()) as unauthenticated_client:
+                unauthenticated_client.hello()
+                unauthenticated_client.send(
+                    frame(Kind.REQUEST, 1, Stat(b"/")) * (MOST_BEFORE_LOGIN + 1)
+                )
+                answers = [one.message for one in unauthenticated_client.read_to_end()]
                 outcomes[getattr(answers[-1], "code", "") if answers else "cut"] += 1
 
     threads = [threading.Thread(target=ask) for _ in range(100)]
@@ -98,8 +100,8 @@ def test_what_follows_a_log_in_is_not_counted(serve, way):
     site = serve()
     peer = site.knock()
     login = frame(Kind.REQUEST, 1, Login("alice", "secret"))
-    asked = b"".join(frame(Kind.REQUEST, 2 + number, Stat(b"/")) for number in range(100))
-    peer.send(HELLO + login + asked)
+    requested = b"".join(frame(Kind.REQUEST, 2 + number, Stat(b"/")) for number in range(100))
+    peer.send(HELLO + login + requested)
     peer.read()
     assert peer.answer().message == LoggedIn("alice")
     for _ in range(100):

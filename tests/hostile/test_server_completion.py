@@ -60,11 +60,11 @@ def offered(app: App, text: str) -> list[tuple[str, str]]:
 def without_end(make):
     """Answers a listing for ever, with what is made of a number."""
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, List | ListKept):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, List | ListKept):
             return False
         for number in itertools.count():
-            peer.reply(asked, make(number))
+            peer.reply(requested, make(number))
         return True
 
     return ask
@@ -124,7 +124,7 @@ def test_kept_uploads_without_end(shell, monkeypatch):
 @pytest.mark.parametrize("words", ["ls ", "get ", "cd "])
 def test_silence(shell, monkeypatch, words):
     monkeypatch.setattr(completion, "_PATIENCE_SECONDS", 0.05)
-    app = shell(LyingServer(ask=lambda peer, asked: isinstance(asked.message, List)))
+    app = shell(LyingServer(ask=lambda peer, requested: isinstance(requested.message, List)))
     assert offered(app, words) == []
     assert run_line(app, "pwd") == 0
 

@@ -33,16 +33,16 @@ def silent_server(data: bytes = DATA, *, digest: bytes | None = None, hashed: by
         hashed: What it answers to who asks for the file's digest.
     """
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        match asked.message:
+    def ask(peer: Peer, requested: Frame) -> bool:
+        match requested.message:
             case Get(offset=offset, length=length):
-                peer.reply(asked, Sending(len(data), 0o644, 5, offset))
+                peer.reply(requested, Sending(len(data), 0o644, 5, offset))
                 sent = data[offset:] if length is None else data[offset : offset + length]
                 if sent:
-                    peer.frame(Kind.DATA, asked.request_id, sent)
-                peer.frame(Kind.END, asked.request_id, Sent(offset + len(sent), digest))
+                    peer.frame(Kind.DATA, requested.request_id, sent)
+                peer.frame(Kind.END, requested.request_id, Sent(offset + len(sent), digest))
             case Hash():
-                peer.reply(asked, Hashed(hashed or bytes(32), len(data)))
+                peer.reply(requested, Hashed(hashed or bytes(32), len(data)))
             case _:
                 return False
         return True

@@ -57,12 +57,12 @@ from tests.peer import Frame, Peer
 def endless_server(served: list[int]) -> LyingServer:
     """It goes on listing one directory, whatever the client says; ``served`` counts pages."""
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, List):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, List):
             return False
         for number in itertools.count():
             names = [b"%09d-%d" % (number, one) for one in range(100)]
-            peer.reply(asked, Page(b"", [file_entry(name, digest=bytes(32)) for name in names]))
+            peer.reply(requested, Page(b"", [file_entry(name, digest=bytes(32)) for name in names]))
             served.append(number)
         return True
 
@@ -70,19 +70,19 @@ def endless_server(served: list[int]) -> LyingServer:
 
 
 @pytest.fixture
-def room(monkeypatch, tmp_path):
+def space(monkeypatch, tmp_path):
     """The room of a disk, which can be set; listings go there soon, and look at it often."""
-    room = SimpleNamespace(f_blocks=1000, f_bavail=500, looks=0)
+    space = SimpleNamespace(f_blocks=1000, f_bavail=500, looks=0)
 
     class Os:
         def __getattr__(self, name: str):
             return getattr(os, name)
 
         def statvfs(self, path: object) -> SimpleNamespace:
-            room.looks += 1
-            if room.looks > 20:
-                room.f_bavail = 99
-            return room
+            space.looks += 1
+            if space.looks > 20:
+                space.f_bavail = 99
+            return space
 
     monkeypatch.setattr(spool, "os", Os())
     monkeypatch.setattr(spool, "_IN_MEMORY", 1000)
@@ -92,7 +92,7 @@ def room(monkeypatch, tmp_path):
     monkeypatch.setattr(spool, "_LOOK_EACH_ROWS", 500)
     monkeypatch.setattr(spool.Table.__init__, "__kwdefaults__", {"in_memory": 200})
     monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
-    return room
+    return space
 
 
 def get(client, tmp_path):
@@ -114,26 +114,26 @@ def put(client, tmp_path):
 
 
 @pytest.mark.parametrize("verb", [get, sync, ls, put])
-def test_it_ends_when_the_disk_gets_full(fake, connect, tmp_path, room, verb):
+def test_it_ends_when_the_disk_gets_full(fake, connect, tmp_path, space, verb):
     client = connect(fake(endless_server([])), retries=0)
     with pytest.raises(FtpError) as caught:
         verb(client, tmp_path)
     assert caught.value.exit_code == 7
     assert "TMPDIR" in str(caught.value)
-    assert 20 < room.looks < 30
+    assert 20 < space.looks < 30
 
 
-def test_a_listing_with_an_end_is_taken(fake, connect, tmp_path, room):
+def test_a_listing_with_an_end_is_taken(fake, connect, tmp_path, space):
     """The control: the same disk, and not as many pages."""
     pages = [
         Page(b"", [file_entry(b"%d-%d" % (page, one)) for one in range(30)], [], page == 9)
         for page in range(10)
     ]
     assert get(connect(fake(LyingServer(pages=pages)), retries=0), tmp_path).done == 300
-    assert 0 < room.looks <= 20
+    assert 0 < space.looks <= 20
 
 
-def test_writing_that_fails_for_want_of_room(monkeypatch):
+def test_writing_that_fails_for_want_of_space(monkeypatch):
     one = spool.Spool(Page)
 
     def full(data: bytes) -> int:
@@ -307,21 +307,21 @@ def fsspec_of(client):
     return found
 
 
-def endless_uploads(peer: Peer, asked: Frame) -> None:
+def endless_uploads(peer: Peer, requested: Frame) -> None:
     while True:
         uploads = [KeptUpload(b"/%d" % number, 1, 2, 3, 4) for number in range(100)]
-        peer.reply(asked, KeptUploads(uploads))
+        peer.reply(requested, KeptUploads(uploads))
 
 
-def endless_trash(peer: Peer, asked: Frame) -> None:
+def endless_trash(peer: Peer, requested: Frame) -> None:
     name = "0123456789abcdef-01234567"
     operation = TrashedOperation(name, 1, "rm", None, None, 1, 1, 1, 1, True, False, b"/a")
     item = TrashItem("01234567-0", "removed", b"/a", "file", 1, 1, 1, "kept", 1)
     while True:
-        if asked.message.items:
-            peer.reply(asked, TrashPage([], name, [item] * 100))
+        if requested.message.items:
+            peer.reply(requested, TrashPage([], name, [item] * 100))
         else:
-            peer.reply(asked, TrashPage([operation] * 100))
+            peer.reply(requested, TrashPage([operation] * 100))
 
 
 WHOLE = {
@@ -344,15 +344,15 @@ def endless(fake, monkeypatch):
     monkeypatch.setattr(protocol, "_CANCEL_SECONDS", 0.05)
     listing = endless_server([])
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if isinstance(asked.message, ListKept):
-            endless_uploads(peer, asked)
-        if isinstance(asked.message, ListTrash):
-            endless_trash(peer, asked)
-        if isinstance(asked.message, Stat) and b"*" in asked.message.path:
-            peer.reply(asked, Failed("not-found", "nothing"))
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if isinstance(requested.message, ListKept):
+            endless_uploads(peer, requested)
+        if isinstance(requested.message, ListTrash):
+            endless_trash(peer, requested)
+        if isinstance(requested.message, Stat) and b"*" in requested.message.path:
+            peer.reply(requested, Failed("not-found", "nothing"))
             return True
-        return listing.ask(peer, asked)
+        return listing.ask(peer, requested)
 
     greet = partial(Peer.greet, features=[KEPT, TRASH])
     return fake(LyingServer(root=dir_entry, ask=ask, greet=greet))
@@ -400,11 +400,11 @@ ITEM = TrashItem("01234567-0", "removed", b"/a", "file", 1, 1, 1, "kept", 1)
     ],
 )
 def test_what_can_be_no_trash(fake, connect, page):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, ListTrash):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, ListTrash):
             return False
-        peer.reply(asked, page)
-        peer.frame(Kind.END, asked.request_id, Listed())
+        peer.reply(requested, page)
+        peer.frame(Kind.END, requested.request_id, Listed())
         return True
 
     server = LyingServer(root=dir_entry, ask=ask, greet=partial(Peer.greet, features=[TRASH]))
@@ -467,7 +467,7 @@ def test_a_table_is_a_dictionary(steps, in_memory):
             assert len(list(table.items())) == len(model)
 
 
-def test_a_table_that_has_no_room(monkeypatch):
+def test_a_table_that_has_no_space(monkeypatch):
     with closing(spool.Table(Page, in_memory=1)) as table:
         table[b"first"] = Page()
         assert table._stored is not None

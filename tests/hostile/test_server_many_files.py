@@ -33,10 +33,10 @@ def server(lie, names=NAMES) -> LyingServer:
         lie: Answers a `GetFiles`: called with the peer and the request's id.
     """
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        match asked.message:
+    def ask(peer: Peer, requested: Frame) -> bool:
+        match requested.message:
             case GetFiles():
-                lie(peer, asked.request_id)
+                lie(peer, requested.request_id)
                 return True
         return False
 
@@ -44,11 +44,11 @@ def server(lie, names=NAMES) -> LyingServer:
     return LyingServer(pages=pages, ask=ask, greet=lambda peer: peer.greet(features=[MANY_FILES]))
 
 
-def answer(*told, data: bytes = DATA * 3, size: int | None = None, digest: bytes | None = None):
+def answer(*reported, data: bytes = DATA * 3, size: int | None = None, digest: bytes | None = None):
     """An answer that is whole, and as it is told."""
 
     def send(peer: Peer, number: int) -> None:
-        for files in told:
+        for files in reported:
             peer.reply(number, SendingFiles(files))
         if data:
             peer.frame(Kind.DATA, number, data)
@@ -153,16 +153,16 @@ def test_a_file_with_a_wrong_digest_is_refused_and_the_others_are_here(
 def test_bytes_of_one_file_in_the_place_of_another(fake, connect, tmp_path):
     """The digests are in the order asked for, and the bytes are not."""
     other = b"x" * len(DATA)
-    told = [GOOD, SentFile(0o644, 5, digests.digest(other)), GOOD]
-    client = connect(fake(server(answer(told, data=other + DATA + DATA))), retries=0)
+    reported = [GOOD, SentFile(0o644, 5, digests.digest(other)), GOOD]
+    client = connect(fake(server(answer(reported, data=other + DATA + DATA))), retries=0)
     summary = client.get(["/t"], tmp_path / "t", recursive=True)
     assert (summary.done, summary.failed) == (1, 2)
     assert contents(tmp_path / "t") == {"three"}
 
 
 def test_modes_give_no_more_rights_than_those_of_files(fake, connect, tmp_path):
-    told = [SentFile(0o7777, 5, GOOD.digest), SentFile(0, -(2**63), GOOD.digest), GOOD]
-    client = connect(fake(server(answer(told))), retries=0)
+    reported = [SentFile(0o7777, 5, GOOD.digest), SentFile(0, -(2**63), GOOD.digest), GOOD]
+    client = connect(fake(server(answer(reported))), retries=0)
     client.get(["/t"], tmp_path / "t", recursive=True)
     assert (tmp_path / "t" / "one").stat().st_mode & 0o7777 == 0o777
 
@@ -174,18 +174,18 @@ def test_the_same_name_listed_twice_is_one_file(fake, connect, tmp_path):
 
 
 def test_who_sends_none_of_them_is_asked_for_each_once(fake, connect, tmp_path):
-    asked = []
+    requested = []
 
     def lie(peer: Peer, number: int) -> None:
-        asked.append("many")
+        requested.append("many")
         answer([None] * 3, data=b"")(peer, number)
 
     lying = server(lie)
     honest = lying.get
-    lying.get = lambda peer, number: (asked.append("one"), honest(peer, number))
+    lying.get = lambda peer, number: (requested.append("one"), honest(peer, number))
     client = connect(fake(lying), retries=0)
     assert client.get(["/t"], tmp_path / "t", recursive=True).done == 3
-    assert asked == ["many", "one", "one", "one"]
+    assert requested == ["many", "one", "one", "one"]
 
 
 def test_a_server_that_doesn_t_name_the_feature_is_not_asked(fake, connect, tmp_path):
@@ -220,7 +220,7 @@ SENT_FILES = st.sampled_from(
     [None, GOOD, GOOD, SentFile(0o7777, -(2**63), GOOD.digest), SentFile(0o600, 5, OTHER)]
 )
 ANSWERS = st.one_of(
-    st.lists(SENT_FILES, max_size=5).map(lambda told: _of(Kind.REPLY, SendingFiles(told))),
+    st.lists(SENT_FILES, max_size=5).map(lambda reported: _of(Kind.REPLY, SendingFiles(reported))),
     st.sampled_from([0, 1, 20, len(DATA), len(DATA) * 2, len(DATA) * 3, len(DATA) * 3 + 1]).map(
         lambda size: _of(Kind.DATA, (DATA * 4)[:size])
     ),
@@ -331,25 +331,25 @@ def test_any_answer_to_an_upload(connect, tmp_path_factory, frames):
         (source / name.decode()).write_bytes(name)
     asked_for: list[messages.PutFiles] = []
 
-    def lie(peer: Peer, asked: Frame, failures: object, count: int) -> None:
-        asked_for.append(asked.message)
+    def lie(peer: Peer, requested: Frame, failures: object, count: int) -> None:
+        asked_for.append(requested.message)
         for message in frames:
             if isinstance(message, messages.FilesStored | Sent):
-                peer.frame(Kind.END, asked.request_id, message)
+                peer.frame(Kind.END, requested.request_id, message)
             else:
-                peer.reply(asked, message)
+                peer.reply(requested, message)
         peer.close()
         raise EOFError
 
-    told: list[Result] = []
+    reported: list[Result] = []
 
-    class Told(Listener):
+    class Recording(Listener):
         def finished(self, result: Result) -> None:
-            told.append(result)
+            reported.append(result)
 
     with FakeServer(StoringServer(answer=lie)) as faked, connect(faked, retries=0) as client:
         try:
-            summary = client.put(source, "/t", recursive=True, listener=Told())
+            summary = client.put(source, "/t", recursive=True, listener=Recording())
         except FtpError as error:
             assert error.exit_code in (1, 4, 7, 10, 130), repr(error)
         else:
@@ -361,7 +361,7 @@ def test_any_answer_to_an_upload(connect, tmp_path_factory, frames):
     ]
     items = len(paths) + len(asked_for[0].finished)
     stored = {paths[index] for index in accepted(frames, items) or () if index < len(paths)}
-    assert {one.target for one in told if one.status == "done"} <= stored
+    assert {one.target for one in reported if one.status == "done"} <= stored
     if accepted(frames, items) is not None:
-        done = {one.target for one in told if one.status == "done"}
+        done = {one.target for one in reported if one.status == "done"}
         assert done == stored - {None}

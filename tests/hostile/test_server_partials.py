@@ -114,15 +114,15 @@ def server_of_one_file(asked_from: list[int]) -> LyingServer:
     """It has a file that begins as what was planted does."""
     data = BEGINNING + DATA
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Get):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Get):
             return False
-        offset = asked.message.offset
+        offset = requested.message.offset
         asked_from.append(offset)
-        peer.reply(asked, Sending(len(data), 0o644, 5, offset))
+        peer.reply(requested, Sending(len(data), 0o644, 5, offset))
         for at in range(offset, len(data), 65536):
-            peer.frame(Kind.DATA, asked.request_id, data[at : at + 65536])
-        peer.frame(Kind.END, asked.request_id, Sent(len(data), digests.digest(data)))
+            peer.frame(Kind.DATA, requested.request_id, data[at : at + 65536])
+        peer.frame(Kind.END, requested.request_id, Sent(len(data), digests.digest(data)))
         return True
 
     entry = file_entry(b"file", size=len(data))

@@ -22,10 +22,10 @@ from tests.peer import Frame, Peer
 FORGED = "no\x1b[2J\nftp: all files were stored\rftp: done\u2028ftp: done"
 
 
-def refuse(peer: Peer, asked: Frame) -> bool:
-    if not isinstance(asked.message, Stat):
+def refuse(peer: Peer, requested: Frame) -> bool:
+    if not isinstance(requested.message, Stat):
         return False
-    peer.reply(asked, Failed("failed", FORGED))
+    peer.reply(requested, Failed("failed", FORGED))
     return True
 
 

@@ -49,7 +49,7 @@ def soon(monkeypatch) -> None:
 
 
 @each_way
-def test_the_earlier_session_is_told_that_another_goes_on(serve, way):
+def test_the_earlier_session_is_informed_that_another_goes_on(serve, way):
     check_that_the_earlier_one_is_told(serve(), pieces=False)
 
 

@@ -163,11 +163,11 @@ def test_a_change_of_keys_now_and_then_is_served(serve, hand_made, options):
     client = hand_made(site)
     client.socket.sendall(client.data(HELLO + LOGIN))
     eventually(lambda: logged_in(site))
-    asked = frame(Kind.REQUEST, 2, WhoAmI())
+    requested = frame(Kind.REQUEST, 2, WhoAmI())
     for _ in range(300):
         update = client.key_update(requested=True)
-        client.socket.sendall(update + client.data(asked))
-    eventually(lambda: received(site) == len(HELLO + LOGIN) + 300 * len(asked))
+        client.socket.sendall(update + client.data(requested))
+    eventually(lambda: received(site) == len(HELLO + LOGIN) + 300 * len(requested))
     assert len(logged_in(site)) == 1
 
 
@@ -195,9 +195,9 @@ def test_a_whole_record_without_data_has_none(serve, hand_made, options):
     other.socket.sendall(other.data(frame(Kind.REQUEST, 2, WhoAmI()))[:7])
     eventually(lambda: len(site.server.service.connections) == 1)  # after a deadline of both
     before = received(site)
-    asked = frame(Kind.REQUEST, 2, WhoAmI())
-    client.socket.sendall(client.data(asked))
-    eventually(lambda: received(site) == before + len(asked))
+    requested = frame(Kind.REQUEST, 2, WhoAmI())
+    client.socket.sendall(client.data(requested))
+    eventually(lambda: received(site) == before + len(requested))
     assert len(logged_in(site)) == 1
 
 

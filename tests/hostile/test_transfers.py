@@ -67,7 +67,7 @@ def test_an_account_has_a_bounded_number_of_running_transfers(crowded, way):
 
 
 @each_way
-def test_the_upload_that_has_no_bytes_for_longest_makes_room(crowded, way):
+def test_the_upload_that_has_no_bytes_for_longest_makes_space(crowded, way):
     site = crowded(stall=2.4)
     moving, silent = site.user(), site.user()
     number, ready = open_upload(silent)
@@ -135,7 +135,7 @@ def test_the_cap_follows_the_settings(crowded):
     assert isinstance(begin(site.user()), Sending)
 
 
-class Told:
+class Recording:
     """Remembers which transfers were told to give way."""
 
     def __init__(self) -> None:
@@ -146,38 +146,38 @@ class Told:
 
 
 def test_the_transfer_that_idles_for_longest_gives_way_first():
-    counts, told = TransferCounts(lambda: 3), Told()
-    first, second, third = (counts.begin(1, "alice", told) for _ in range(3))
+    counts, reported = TransferCounts(lambda: 3), Recording()
+    first, second, third = (counts.begin(1, "alice", reported) for _ in range(3))
     with pytest.raises(TooMany, match="alice has 3 running, the limit is 3"):
-        counts.begin(1, "alice", told)
-    other = counts.begin(2, "bob", told)
+        counts.begin(1, "alice", reported)
+    other = counts.begin(2, "bob", reported)
     for token in (other, second, first, third):
-        counts.tell_idle(token, True)
-    counts.tell_idle(second, False)
-    counts.begin(1, "alice", told)
-    counts.begin(1, "alice", told)
-    assert told.tokens == [first, third]
+        counts.report_idle(token, True)
+    counts.report_idle(second, False)
+    counts.begin(1, "alice", reported)
+    counts.begin(1, "alice", reported)
+    assert reported.tokens == [first, third]
     with pytest.raises(TooMany):
-        counts.begin(1, "alice", told)
+        counts.begin(1, "alice", reported)
     counts.leave(first)  # its place is another's already
     assert (counts.count(1), counts.count(2)) == (3, 1)
 
 
 def test_transfers_are_given_back_once_and_with_their_worker():
-    counts, told = TransferCounts(lambda: 2), Told()
-    first = counts.begin(1, "alice", told, worker=1)
-    second = counts.begin(1, "alice", told, worker=2)
+    counts, reported = TransferCounts(lambda: 2), Recording()
+    first = counts.begin(1, "alice", reported, worker=1)
+    second = counts.begin(1, "alice", reported, worker=2)
     counts.leave(first)
     counts.leave(first)
-    counts.tell_idle(first, True)
+    counts.report_idle(first, True)
     assert counts.count(1) == 1
-    counts.tell_idle(second, True)
+    counts.report_idle(second, True)
     counts.mark_dead(2)
-    counts.begin(1, "alice", told, worker=1)
-    counts.begin(1, "alice", told, worker=1)
+    counts.begin(1, "alice", reported, worker=1)
+    counts.begin(1, "alice", reported, worker=1)
     with pytest.raises(TooMany):
-        counts.begin(1, "alice", told, worker=1)
-    assert told.tokens == []
+        counts.begin(1, "alice", reported, worker=1)
+    assert reported.tokens == []
 
 
 # what one stalled transfer holds -------------------------------------------------------------
@@ -257,13 +257,15 @@ def test_a_download_that_is_taken_in_part_gives_back_what_it_had_read_ahead(crow
     assert taken == BIG
 
 
-@pytest.mark.parametrize("asked", [Put(b"/x", UP, ask=True), Put(b"/x", UP)], ids=["ask", "put"])
-def test_an_upload_that_stops_holds_no_thread(crowded, monkeypatch, asked):
+@pytest.mark.parametrize(
+    "requested", [Put(b"/x", UP, ask=True), Put(b"/x", UP)], ids=["ask", "put"]
+)
+def test_an_upload_that_stops_holds_no_thread(crowded, monkeypatch, requested):
     monkeypatch.setattr(exchange, "SHORT", 0.05)
     site = crowded()
     peer = site.user()
-    number = peer.request(asked)
-    if asked.ask:
+    number = peer.request(requested)
+    if requested.ask:
         assert isinstance(peer.answer().message, Ready)
     sent = 3 * MIB + 5
     for start in range(0, sent, 512 * 1024):

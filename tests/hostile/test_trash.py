@@ -86,11 +86,11 @@ def ending(peer: Peer, request: Message) -> tuple[Any, bytes]:
         if frame.kind == Kind.DATA:
             came += frame.payload
             continue
-        told = frame.message
-        came += repr(told).encode()
+        reported = frame.message
+        came += repr(reported).encode()
         streams = isinstance(request, List | Get | ListTrash)
         if frame.kind in (Kind.ERROR, Kind.END) or not streams:
-            return told, came
+            return reported, came
 
 
 def looks(name: str, item: str, path: bytes) -> list[Message]:
@@ -126,16 +126,16 @@ def test_nobody_has_anything_of_anothers_trash(serve, way, shares):
         Purge(),
     ]
     for request in requests:
-        told, came = ending(peer, request)
+        reported, came = ending(peer, request)
         assert SECRET not in came and there.file.encode() not in came, request
         if not isinstance(request, ListTrash | Purge):
-            assert isinstance(told, Failed), (request, told)
-            assert told.code in ("expired", "not-found"), (request, told)
+            assert isinstance(reported, Failed), (request, reported)
+            assert reported.code in ("expired", "not-found"), (request, reported)
     # the same key is another account's operation
     assert peer.ask(Operation(b"by alice")) == Done()
     for number in (1, 2):  # and so are its answers
-        told = peer.ask(Remove(b"/file", recursive=True, number=number, again=True))
-        assert isinstance(told, Failed) and told.code == "not-found", told
+        reported = peer.ask(Remove(b"/file", recursive=True, number=number, again=True))
+        assert isinstance(reported, Failed) and reported.code == "not-found", reported
     if not shares:
         (site.server.accounts.get("mallory").home / "own").write_bytes(b"own")
         removed = peer.ask(Remove(b"/own"))
@@ -162,8 +162,8 @@ def test_names_that_lead_elsewhere_are_no_names(serve, way):
     requests += [ListTrash(name) for name in BAD_NAMES]
     requests += [Restore(there.name, items=[there.file] * 1001), ListTrash(limit=0)]
     for request in requests:
-        told, came = ending(there.peer, request)
-        assert isinstance(told, Failed) and told.code == "bad-request", (request, told)
+        reported, came = ending(there.peer, request)
+        assert isinstance(reported, Failed) and reported.code == "bad-request", (request, reported)
     assert there.is_untouched() and site.is_served(there.peer)
 
 
@@ -181,17 +181,17 @@ def test_nothing_is_restored_to_reserved_names_or_out_of_the_home(serve, way):
     for target in ELSEWHERE:
         for conflict in ("skip", "replace", "beside"):
             request = Restore(there.name, target=target, conflict=conflict)
-            told, _ = ending(there.peer, request)
-            if isinstance(told, Restored):  # refused one by one
-                assert told.items == 0 and told.conflicts, (request, told)
+            reported, _ = ending(there.peer, request)
+            if isinstance(reported, Restored):  # refused one by one
+                assert reported.items == 0 and reported.conflicts, (request, reported)
         for request in (
             Restore(there.name, paths=[target]),
             Get(target, in_trash=(there.name, there.tree)),
             List(target, in_trash=(there.name, there.tree)),
             ListTrash(below=target),
         ):
-            told, came = ending(there.peer, request)
-            assert not getattr(told, "items", 0), (request, told)
+            reported, came = ending(there.peer, request)
+            assert not getattr(reported, "items", 0), (request, reported)
             assert SECRET not in came
     assert there.is_untouched()
     after = [path for path in sorted(there.home.parent.rglob("*")) if path not in before]
@@ -220,10 +220,10 @@ def test_links_in_what_was_removed_lead_nowhere(serve, way, tmp_path):
     items = {item.path.value: item.name for item in Contents.of(decode(index)).items}
     for path in (b"/absolute/secret", b"/relative/secret", b"/up", b"/absolute", b"/relative"):
         for request in looks(name, items[b"/tree"], path):
-            told, came = ending(peer, request)
-            assert SECRET not in came and b"begin" not in came, (request, told, came)
+            reported, came = ending(peer, request)
+            assert SECRET not in came and b"begin" not in came, (request, reported, came)
             is_link = came.count(b"Entry(") == came.count(b"type='link'") == 1
-            assert isinstance(told, Failed) or is_link, (request, told, came)
+            assert isinstance(reported, Failed) or is_link, (request, reported, came)
     assert (
         ending(peer, Stat(b"/absolute", in_trash=(name, items[b"/tree"])))[0].entry.type == "link"
     )
@@ -279,7 +279,7 @@ def test_operations_that_are_begun_and_never_used_take_nothing(serve, way):
 
 
 @each_way
-def test_a_trash_of_many_operations_is_told_bit_by_bit(serve, way):
+def test_a_trash_of_many_operations_is_reported_bit_by_bit(serve, way):
     """Also to somebody who asks for all of it: in pages, of which each is bounded."""
     site = serve()
     home: Path = site.server.accounts.get("alice").home
@@ -290,8 +290,8 @@ def test_a_trash_of_many_operations_is_told_bit_by_bit(serve, way):
         assert peer.ask(Remove(b"/f")).trashed
     for request, expected in ((ListTrash(), 200), (ListTrash(limit=7), 7)):
         peer.request(request)
-        told = 0
+        reported = 0
         while (frame := peer.answer()).kind != Kind.END:
-            told += len(frame.message.operations)
+            reported += len(frame.message.operations)
             assert len(frame.payload) < 128 * 1024
-        assert told == expected
+        assert reported == expected

@@ -68,11 +68,13 @@ def test_file_bytes_before_log_in_end_the_connection(serve):
     assert site.is_served(user)
 
 
-@pytest.mark.parametrize("asked", [Put(b"/x"), PutPiece(bytes(16), 0, 10)], ids=["put", "piece"])
-def test_who_sends_no_bytes_hears_the_reason(serve, asked):
+@pytest.mark.parametrize(
+    "requested", [Put(b"/x"), PutPiece(bytes(16), 0, 10)], ids=["put", "piece"]
+)
+def test_who_sends_no_bytes_hears_the_reason(serve, requested):
     peer = serve(login_grace=LONG).knock()
     peer.hello()
-    peer.request(asked)
+    peer.request(requested)
     assert [one.code for one in ended(peer)] == ["not-logged-in", "bad-message"]
 
 

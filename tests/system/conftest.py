@@ -110,7 +110,7 @@ def start_server(programs, tmp_path, served_as):
     with untouched_canary(tmp_path):
         yield start
         for server in servers:
-            if not server.asked_to_stop:
+            if not server.stop_requested:
                 server.stop()
             assert "Traceback" not in server.log, server.log
 

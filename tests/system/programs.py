@@ -102,9 +102,9 @@ class Finished:
 
     def expect(self, status: int | None) -> Finished:
         """Itself, if it ended as it should; without a traceback in any case."""
-        told = f"status {self.status}\n--- stdout\n{self.out[-2000:]!r}\n--- stderr\n{self.err}"
-        assert "Traceback" not in self.err, told
-        assert status is None or self.status == status, f"expected status {status}: {told}"
+        reported = f"status {self.status}\n--- stdout\n{self.out[-2000:]!r}\n--- stderr\n{self.err}"
+        assert "Traceback" not in self.err, reported
+        assert status is None or self.status == status, f"expected status {status}: {reported}"
         return self
 
 
@@ -117,20 +117,20 @@ class _WarmProcess(subprocess.Popen[bytes]):
 
     def _execute_child(self, *given: Any) -> None:
         """Where subprocess forks: all around it stays as it is."""
-        told = dict(zip(_EXECUTE_CHILD, given, strict=False))
-        streams = [told[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        reported = dict(zip(_EXECUTE_CHILD, given, strict=False))
+        streams = [reported[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if fd == -1 else fd for number, fd in enumerate(streams)]
         try:
             self.pid = self._warm.start(
-                told["args"],
-                os.environ if told["env"] is None else told["env"],
-                told["cwd"] or os.getcwd(),
+                reported["args"],
+                os.environ if reported["env"] is None else reported["env"],
+                reported["cwd"] or os.getcwd(),
                 streams,
             )
             self._child_created = True
         finally:
             self._close_pipe_fds(
-                *(told[name] for name in _EXECUTE_CHILD if name[:3] in ("p2c", "c2p", "err"))
+                *(reported[name] for name in _EXECUTE_CHILD if name[:3] in ("p2c", "c2p", "err"))
             )
 
 
@@ -197,8 +197,8 @@ def finish(
 ) -> Finished:
     """Wait for a started program, and check how it ended."""
     out, err = process.communicate(given, timeout=PATIENCE)
-    told = (err or b"").decode("utf-8", "backslashreplace")
-    return Finished(process.returncode, out or b"", told).expect(status)
+    reported = (err or b"").decode("utf-8", "backslashreplace")
+    return Finished(process.returncode, out or b"", reported).expect(status)
 
 
 @dataclass
@@ -320,7 +320,7 @@ class Server:
         self.address = self.announced[0].removeprefix("listening on ")
         self.port = 0 if "unix:" in self.address else int(self.address.rpartition(":")[2])
         self.reached = f"unix:{root}.sock" if mode.unix else self.address
-        self.asked_to_stop = False
+        self.stop_requested = False
 
     def _read_announcement(self) -> list[str]:
         lines: list[str] = []
@@ -398,7 +398,7 @@ class Server:
 
     def signal(self, number: int) -> None:
         """Send a signal to the server process."""
-        self.asked_to_stop = True
+        self.stop_requested = True
         self.process.send_signal(number)
 
     def kill(self) -> None:
@@ -408,7 +408,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop it in order: exit status 0, a clean log, nothing left behind."""
-        if not self.asked_to_stop:
+        if not self.stop_requested:
             self.signal(signal.SIGTERM)
         status = self.process.wait(PATIENCE)
         assert "Traceback" not in self.log, self.log

@@ -172,10 +172,10 @@ class Proxy:
     def _pump(self, direction: str, source: socket.socket, target: socket.socket) -> None:
         try:
             while True:
-                room = self._room(direction, source)
-                if not room:
+                space = self._room(direction, source)
+                if not space:
                     return
-                data = source.recv(room)
+                data = source.recv(space)
                 with self._state:
                     if source in self._hung:
                         continue  # what was under way when it began to hang is lost, also an end
@@ -220,17 +220,17 @@ class Proxy:
                 if source in self._hung:
                     self._state.wait()
                     continue
-                room = 64 * 1024
+                space = 64 * 1024
                 hang = self._hangs[direction][0] if self._hangs[direction] else None
                 soon = self._cuts[direction][0] if self._cuts[direction] else None
                 for limit in (self._hold[direction], self._cut[direction], soon, hang):
                     if limit is not None:
-                        room = min(room, limit - self._passed[direction])
+                        space = min(space, limit - self._passed[direction])
                 each = self._hold_each[direction]
                 if each is not None:
-                    room = min(room, each - self._passed_from.get(source, 0))
-                if room > 0:
-                    return room
+                    space = min(space, each - self._passed_from.get(source, 0))
+                if space > 0:
+                    return space
                 self._state.wait()
             return 0
 

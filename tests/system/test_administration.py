@@ -72,8 +72,8 @@ def test_who_did_what(server, alice):
     assert recorded(server, "user-add")["details"] == {"quota": 10}
     assert "password of" not in (server.root / ".ftpd" / "audit.jsonl").read_text()
 
-    told = server.admin.run("log", "--user", "bob", "--since", "1h").lines
-    assert any(line.split("\t")[2] == "refused" and "\tquota\t" in line for line in told)
+    reported = server.admin.run("log", "--user", "bob", "--since", "1h").lines
+    assert any(line.split("\t")[2] == "refused" and "\tquota\t" in line for line in reported)
     assert server.admin.run("log", "--event", "put", "--json").records == [stored, refused]
     server.stop()
     assert audit(server)[-1]["event"] == "stop"
@@ -100,7 +100,7 @@ def audit_disk(tmp_path, admin):
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_uploads_go_on_while_the_log_has_no_room(audit_disk, start_server, tmp_path):
+def test_uploads_go_on_while_the_log_has_no_space(audit_disk, start_server, tmp_path):
     server = start_server()
     alice = server.user("alice", "correct-horse")
     (tmp_path / "tree").mkdir()
@@ -222,7 +222,7 @@ def test_a_backup_that_is_killed_is_none(server, alice, programs, tmp_path):
 # under a supervisor --------------------------------------------------------------------------
 
 
-def test_the_supervisor_is_told(start_server, tmp_path):
+def test_the_supervisor_is_informed(start_server, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(PATIENCE)

@@ -110,7 +110,7 @@ def test_other_shells_take_the_lines_of_the_readme(complete, shell):
     assert complete(shell, load + line.partition("#")[0]) == []
 
 
-def test_what_zsh_and_fish_are_told(programs, tmp_path):
+def test_what_zsh_and_fish_get(programs, tmp_path):
     """Their functions ask in ways of their own, whether they are installed here or not."""
     for shell, words, at in (("zsh", "ftp whoa", "1"), ("fish", "ftp whoa", "whoa")):
         environment = clean_environment(

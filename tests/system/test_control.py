@@ -128,14 +128,14 @@ def test_under_nohup_a_hang_up_means_nothing(start_server):
     server = start_server(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     server.process.send_signal(signal.SIGHUP)
     server.process.send_signal(signal.SIGTERM)  # which comes after it
-    server.asked_to_stop = True
+    server.stop_requested = True
     server.stop()
     assert "reloaded" not in server.log
 
 
 def test_stop_returns_when_the_server_has_ended(server, alice):
     alice.run("ls")
-    server.asked_to_stop = True
+    server.stop_requested = True
     assert server.admin.run("stop").lines == ["the server has exited"]
     assert server.process.wait(PATIENCE) == 0
     server.check()
@@ -145,7 +145,7 @@ def test_stop_returns_when_the_server_has_ended(server, alice):
 def test_stop_without_grace(server, alice, upload, tmp_path):
     """The server was started with ten seconds; this says otherwise."""
     at_work(server)
-    server.asked_to_stop = True
+    server.stop_requested = True
     server.admin.run("stop", "--grace", "0")
     assert server.process.wait(PATIENCE) == 0
     assert "the grace time is over" in server.log
@@ -155,7 +155,7 @@ def test_a_drain_lets_who_is_there_finish(server, alice, tmp_path):
     upload = alice.start("put", "-", "/file")
     upload.stdin.write(b"a" * 2**20)
     at_work(server)
-    server.asked_to_stop = True
+    server.stop_requested = True
     drain = server.programs.start(
         [*program("ftpd"), "drain", "--root", str(server.root)],
         env=clean_environment(tmp_path),

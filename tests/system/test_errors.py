@@ -23,7 +23,7 @@ from tests.system.proxy import Proxy
 KIB, MIB = 2**10, 2**20
 
 
-def told(ended):
+def reported(ended):
     """The one complaint, which has the form of all of them."""
     assert ended.complaint.startswith("ftp: ") and ended.complaint.isprintable()
     return ended.complaint
@@ -44,7 +44,7 @@ def test_one_of_several_that_fails(user):
     user.run("put", "-", "/there", given=b"x")
     ended = user.run("cat", "/none", "/there", status=1)
     assert ended.out == b"x"
-    assert "/none" in told(ended)
+    assert "/none" in reported(ended)
 
 
 # 2: usage ----------------------------------------------------------------------------------
@@ -64,11 +64,11 @@ def test_help_and_version(user):
 # 3: log-in refused -------------------------------------------------------------------------
 
 
-def test_a_wrong_name_and_a_wrong_password_are_told_alike(user):
+def test_a_wrong_name_and_a_wrong_password_are_reported_alike(user):
     user.password += "x"
-    wrong_password = told(user.run("ls", status=3))
+    wrong_password = reported(user.run("ls", status=3))
     user.name = "nobody"
-    wrong_name = told(user.run("ls", status=3))
+    wrong_name = reported(user.run("ls", status=3))
 
     assert wrong_name == wrong_password
     assert told_as_json(user, "ls", status=3)["error"] == "login-refused"
@@ -80,14 +80,14 @@ def test_a_wrong_name_and_a_wrong_password_are_told_alike(user):
 def test_a_dead_server(user):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         user.server = f"127.0.0.1:{listener.getsockname()[1]}"
-    assert "refused" in told(user.run("ls", status=4))
+    assert "refused" in reported(user.run("ls", status=4))
 
 
 # 5: not found ------------------------------------------------------------------------------
 
 
 def test_nothing_there(user):
-    assert "no such" in told(user.run("get", "/none", status=5))
+    assert "no such" in reported(user.run("get", "/none", status=5))
     assert told_as_json(user, "ls", "/none", status=5)["error"] == "not-found"
 
 
@@ -96,7 +96,7 @@ def test_nothing_there(user):
 
 def test_what_is_not_permitted(server):
     bob = server.add_user("bob", "--permit", "read-only")
-    assert "rule: " in told(bob.run("mkdir", "/d", status=6))
+    assert "rule: " in reported(bob.run("mkdir", "/d", status=6))
     record, summary = bob.run("--json", "put", "-", "/x", status=6).records
     assert record["error"].startswith("forbidden") or "rule: " in record["error"]
     assert summary["failed"] == 1
@@ -111,7 +111,7 @@ def test_too_much_is_refused_before_it_is_sent(start_server, tmp_path):
     (tmp_path / "large").write_bytes(os.urandom(9 * MIB))
     with Proxy(server.reached) as proxy:
         far = bob.at(proxy.address)
-        complaint = told(far.run("put", tmp_path / "large", "/large", status=7))
+        complaint = reported(far.run("put", tmp_path / "large", "/large", status=7))
         assert proxy.passed("up") < 64 * KIB
     bob.run("put", "-", "/half", given=bytes(5 * MIB))
     record = told_as_json(bob, "cp", "/half", "/other", status=7)
@@ -140,7 +140,7 @@ def test_a_file_that_rotted_on_the_server_is_not_handed_out(user, tmp_path):
 
     for command in (["get", "/file", tmp_path / "back"], ["cat", "/file"]):
         failed = user.run(*command, status=8)
-        told(failed)
+        reported(failed)
         assert "on the server's disk" in failed.err
 
     assert (tmp_path / "back").read_bytes() == b"old"
@@ -154,7 +154,7 @@ def test_a_file_that_rotted_on_the_server_is_not_handed_out(user, tmp_path):
 def test_an_unknown_server(user):
     user.options = ()
 
-    complaint = told(user.run("ls", status=9))
+    complaint = reported(user.run("ls", status=9))
 
     assert "SHA256:" in complaint and "--accept-new" in complaint
     assert told_as_json(user, "ls", status=9)["error"] == "host-unknown"
@@ -178,7 +178,7 @@ def test_a_changed_key(start_server):
 
     for options in ((), ("--accept-new",)):
         alice.options = options
-        complaint = told(alice.run("ls", status=9))
+        complaint = reported(alice.run("ls", status=9))
         assert "CHANGED" in complaint and key in complaint
         assert f"ftp servers --new-key {second.address}" in complaint
     assert told_as_json(alice, "ls", status=9)["error"] == "host-key-changed"
@@ -195,7 +195,7 @@ def test_a_changed_key(start_server):
 def test_plaintext_where_tls_is_spoken(user):
     user.options = ("--plaintext",)
 
-    assert "leave --plaintext out" in told(user.run("ls", status=10))
+    assert "leave --plaintext out" in reported(user.run("ls", status=10))
 
 
 # what surrounds a command ------------------------------------------------------------------

@@ -62,8 +62,8 @@ def probe(user):
 
 
 def all_is_given_back(user):
-    room = user.run("--json", "df").record
-    return room["held"] == 0 and room["used"] + room["trash"] == stored_bytes(user.on_server)
+    space = user.run("--json", "df").record
+    return space["held"] == 0 and space["used"] + space["trash"] == stored_bytes(user.on_server)
 
 
 # a client that dies ------------------------------------------------------------------------
@@ -200,10 +200,10 @@ def test_a_file_that_is_larger_than_the_disk(on_small_disk, tmp_path):
         source.truncate(size)
 
     for _ in range(2):
-        told = alice.run("put", tmp_path / "source", "/file", status=7).complaint
-        assert "full: 16.0 MiB needed" in told  # none of it was sent
-        told = alice.run("put", "-", "/piped", given=bytes(16 * MIB), status=7).complaint
-        assert "full" in told
+        reported = alice.run("put", tmp_path / "source", "/file", status=7).complaint
+        assert "full: 16.0 MiB needed" in reported  # none of it was sent
+        reported = alice.run("put", "-", "/piped", given=bytes(16 * MIB), status=7).complaint
+        assert "full" in reported
 
     assert (alice.on_server / "file").read_bytes() == OLD
     assert visible(alice.on_server) == {b"file"}
@@ -252,9 +252,9 @@ def test_a_local_disk_that_is_full(user, small_disk):
     user.run("put", "-", "/file", given=os.urandom(16 * MIB))
     (small_disk / "file").write_bytes(OLD)
 
-    told = user.run("get", "/file", small_disk / "file", status=7).complaint
+    reported = user.run("get", "/file", small_disk / "file", status=7).complaint
 
-    assert "full" in told
+    assert "full" in reported
     assert (small_disk / "file").read_bytes() == OLD
     assert not partials(small_disk)
 

@@ -48,7 +48,7 @@ def test_neither_of_two_names_is_lost(user, folding_disk):
     for name in ("README", "readme", "other"):
         user.run("put", "-", f"/d/{name}", given=name.encode())
     for _ in range(2):
-        told = user.run("get", "-rT", "/d", folding_disk / "d", status=1)
-        assert "will not overwrite just-created" in told.complaint
+        reported = user.run("get", "-rT", "/d", folding_disk / "d", status=1)
+        assert "will not overwrite just-created" in reported.complaint
         kept = {path.name: path.read_text() for path in (folding_disk / "d").iterdir()}
         assert len(kept) == 2 and all(name == text for name, text in kept.items())

@@ -94,7 +94,7 @@ def test_it_ends_with_the_server(server, alice, connections):
     connections.callback(os.close, pidfd)
     server.process.send_signal(signal.SIGKILL)
     server.process.wait(PATIENCE)
-    server.asked_to_stop = True
+    server.stop_requested = True
     assert select.select([pidfd], [], [], PATIENCE)[0]
 
 

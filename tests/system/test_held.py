@@ -141,8 +141,10 @@ def test_a_clock_that_is_set(start_server, tmp_path, monkeypatch, options):
         rests(server, alice, f"the clock was set to {ahead}")
         (ban,) = server.admin.run("bans", "--json").records
         assert 0 < seconds_of(ban["until"]) - clock.now() <= 600
-        told = carol.run("ls", status=3).err
-        assert re.search(r"for another (\d+ seconds|([2-9]|10) minutes)$", told.strip()), told
+        reported = carol.run("ls", status=3).err
+        assert re.search(r"for another (\d+ seconds|([2-9]|10) minutes)$", reported.strip()), (
+            reported
+        )
         started = server.admin.run("status", "--json").record["since"]
         assert abs(seconds_of(started) - clock.now()) < 600
 

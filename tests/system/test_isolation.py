@@ -147,7 +147,9 @@ def say_half(server: Server, held: list[socket.socket]) -> None:
 
 
 @pytest.mark.parametrize("knock", [come_and_go, come_and_stay, say_half])
-def test_strangers_who_connect_cost_no_process_and_hold_up_nobody(start_server, tmp_path, knock):
+def test_unauthenticated_clients_who_connect_cost_no_process_and_hold_up_nobody(
+    start_server, tmp_path, knock
+):
     """The control: each log-in beside them costs one."""
     (tmp_path / "counting").mkdir()
     born = tmp_path / "born"
@@ -215,7 +217,7 @@ def test_what_a_system_user_stores_belongs_to_it(server, tmp_path):
     alice.run("rm", "/before")
 
 
-def test_a_user_for_strangers_that_there_isnt(tmp_path, programs):
+def test_a_user_for_unauthenticated_clients_that_there_isnt(tmp_path, programs):
     if os.geteuid() != 0:
         pytest.skip("only root can have sessions be others")
     command = [*program("ftpd"), "start", "--root", str(tmp_path / "root"), "--port", "0"]

@@ -24,9 +24,9 @@ def test_who_guesses_is_banned_until_that_is_lifted(start_server):
     alice, bob = server.first_user(), server.add_user("bob")
     guess(alice, 2)
 
-    told = alice.run("ls", status=3)
-    assert f"log-ins to alice failed from {server.counted_as}: refused for another" in told.err
-    assert "minutes" in told.err
+    reported = alice.run("ls", status=3)
+    assert f"log-ins to alice failed from {server.counted_as}: refused for another" in reported.err
+    assert "minutes" in reported.err
     bob.run("ls")
     assert server.admin.run("bans", "--json").records[0]["account"] == "alice"
     server.admin.run("unban", server.counted_as)
@@ -41,8 +41,8 @@ def test_one_session_too_many(server):
     first = bob.start("put", "-", "file")
     eventually(lambda: "bob" in server.log)
 
-    told = bob.run("ls", status=1)
-    assert "too many sessions: bob has 1, the limit is 1" in told.err
+    reported = bob.run("ls", status=1)
+    assert "too many sessions: bob has 1, the limit is 1" in reported.err
     first.stdin.close()
     assert first.wait(PATIENCE) == 0
     eventually(lambda: bob.run("ls", status=None).status == 0)
@@ -51,7 +51,7 @@ def test_one_session_too_many(server):
 # how long, how fast ------------------------------------------------------------------------
 
 
-def test_an_idle_shell_is_told_and_comes_back(start_server):
+def test_an_idle_shell_is_informed_and_comes_back(start_server):
     server = start_server("--idle-timeout", "0.5")
     alice = server.first_user()
     shell = alice.start("connect")

@@ -42,8 +42,8 @@ def place(alice):
 
 
 def test_after_a_login_nothing_has_to_be_said(alice, place):
-    told = alice.run("login", place)
-    assert "commands need no password until 20" in told.err and told.out == b""
+    reported = alice.run("login", place)
+    assert "commands need no password until 20" in reported.err and reported.out == b""
     bare = without_password(alice)
     assert bare.run("whoami").lines == ["alice"]
     bare.run("put", "-", "/file", given=b"data")
@@ -82,8 +82,8 @@ def test_logout_revokes_and_keeps_the_server(alice, place):
     bare.run("logout", status=5)
     config(alice, "tokens.json").write_text(saved)
     assert "log in again" in bare.run("whoami", status=3).complaint, "it is good for nothing"
-    told = bare.run("logout")
-    assert "the token was already revoked" in told.err
+    reported = bare.run("logout")
+    assert "the token was already revoked" in reported.err
     assert without_password(alice, FTP_PASSWORD=alice.password).run("whoami").lines == ["alice"]
 
 
@@ -102,8 +102,8 @@ def test_an_invitation_is_good_once(carol, server, admin):
     alice = server.first_user()
     taken = User(carol.programs, carol.home, "alice", "x", carol.server, carol.options)
     taken.run("--accept-new", "register", f"alice@{carol.server}", "--invite", code, status=1)
-    told = carol.run("register", place, "--invite", code)
-    assert "registered carol" in told.err
+    reported = carol.run("register", place, "--invite", code)
+    assert "registered carol" in reported.err
     bare = without_password(carol)
     assert bare.run("--json", "df").record["total"] == 2**20, "and logged in for good"
     bare.run("put", "-", "/file", given=b"mine")
@@ -116,8 +116,8 @@ def test_an_invitation_is_good_once(carol, server, admin):
 def test_open_registration(start_server):
     server = start_server("--open-registration", "--default-quota", "5MiB")
     carol = server.user("carol", "her-own-one")
-    told = carol.run("--json", "register", f"carol@{carol.server}", "--no-save")
-    record = told.record
+    reported = carol.run("--json", "register", f"carol@{carol.server}", "--no-save")
+    record = reported.record
     assert (record["user"], record["server"]) == ("carol", carol.server)
     assert record["token"] is None
     assert not config(carol, "tokens.json").exists()

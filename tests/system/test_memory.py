@@ -102,9 +102,9 @@ class Measured:
 
 def most_memory_of(user, *arguments, status=0):
     """Run one `ftp` command; the most bytes that its process ever had."""
-    told = user.home / "most-memory"
+    reported = user.home / "most-memory"
     # the file to write to takes the place of the program's name, which nothing asks for
-    code = MEASURED.replace("sys.argv[0]", repr(str(told)))
+    code = MEASURED.replace("sys.argv[0]", repr(str(reported)))
     words = [os.fspath(argument) for argument in arguments]
     user.programs.run(
         [sys.executable, "-c", code, *user.options, *words],
@@ -114,7 +114,7 @@ def most_memory_of(user, *arguments, status=0):
             user.home, FTP_PASSWORD=user.password, FTP_SERVER=f"{user.name}@{user.server}"
         ),
     )
-    return int(told.read_text()) * KIB
+    return int(reported.read_text()) * KIB
 
 
 def solid(path, size):

@@ -48,33 +48,33 @@ def test_own_streams_are_written_where_they_are(user, tmp_path):
 def test_a_closed_input_empties_nothing(user, tmp_path):
     user.run("put", "-", "/keep", given=b"good")
     for source in ("-", "/dev/stdin"):
-        told = in_bash(user, f"ftp put {source} /keep <&-", tmp_path, status=1)
-        assert "standard input is closed" in told.complaint
-    told = in_bash(user, "ftp put --no-empty - /keep </dev/null", tmp_path, status=1)
-    assert "empty, so it is not stored" in told.complaint
+        reported = in_bash(user, f"ftp put {source} /keep <&-", tmp_path, status=1)
+        assert "standard input is closed" in reported.complaint
+    reported = in_bash(user, "ftp put --no-empty - /keep </dev/null", tmp_path, status=1)
+    assert "empty, so it is not stored" in reported.complaint
     assert (user.on_server / "keep").read_bytes() == b"good"
     in_bash(user, "ftp put - /keep </dev/null", tmp_path)
     assert (user.on_server / "keep").read_bytes() == b""
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         pytest.param(["get", "/x", "fifo"], "waiting for a reader", id="get"),
         pytest.param(["put", "fifo", "/y"], "waiting for a writer", id="put"),
     ],
 )
-def test_a_fifo_is_waited_for_until_ctrl_c(user, tmp_path, words, told):
+def test_a_fifo_is_waited_for_until_ctrl_c(user, tmp_path, words, reported):
     """It is said after 5 seconds, and not before."""
     user.run("put", "-", "/x", given=b"x")
     os.mkfifo(tmp_path / "fifo")
     with open(tmp_path / "err", "wb") as err:
         began = time.monotonic()
         running = user.start(*words, cwd=tmp_path, stderr=err)
-        eventually(lambda: told in (tmp_path / "err").read_text(), told)
+        eventually(lambda: reported in (tmp_path / "err").read_text(), reported)
         assert time.monotonic() - began >= 5
         running.send_signal(signal.SIGINT)
         finish(running, status=130)
-    assert (tmp_path / "err").read_text().count(told) == 1
+    assert (tmp_path / "err").read_text().count(reported) == 1
     assert (tmp_path / "fifo").is_fifo()
     assert not (user.on_server / "y").exists()

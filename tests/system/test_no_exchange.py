@@ -79,7 +79,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(start_server, tmp_path, na
     finish(killed, status=4)
     site = alice.on_server / "site"
     if name == "threads":
-        server.asked_to_stop = True
+        server.stop_requested = True
         assert server.process.wait(PATIENCE) == -signal.SIGKILL
         assert not site.exists()
         assert "moved: alice: /site" in server.admin.run("check").text

@@ -38,7 +38,7 @@ def names(finished) -> Counter:
 
 
 @pytest.mark.telling
-def test_trees_travel_both_ways_and_are_told_once(server, alice, files, tmp_path):
+def test_trees_travel_both_ways_and_are_reported_once(server, alice, files, tmp_path):
     expected = Counter(path.name for path in files.rglob("*") if path.is_file())
     assert names(alice.run("--json", "put", "-r", "-P", "4", files, "/tree")) == expected
     trees.same(files, server.home() / "tree")

@@ -71,9 +71,9 @@ def test_a_link_that_fails_again_and_again(start_server, roomy, way, size, part,
 
 def finish_long(running) -> str:
     """Wait for a command of a minute or more; returns what it said."""
-    _, told = running.communicate(timeout=900)
-    assert running.returncode == 0, told
-    return os.fsdecode(told)
+    _, reported = running.communicate(timeout=900)
+    assert running.returncode == 0, reported
+    return os.fsdecode(reported)
 
 
 def test_a_server_that_is_down_for_20_seconds(start_server, roomy):
@@ -106,10 +106,10 @@ def down(start_server, roomy, seconds: float) -> None:
         threading.Event().wait(seconds)  # the time itself is what is shown
         assert running.poll() is None
         again = start_server(port=server.port)
-        told = finish_long(running)
+        reported = finish_long(running)
     assert digest_of(again.home() / "file") == digest
-    assert told.count("reconnecting") == 1
-    assert ("no connection for" in told) == (seconds > 10)
+    assert reported.count("reconnecting") == 1
+    assert ("no connection for" in reported) == (seconds > 10)
 
 
 @pytest.mark.parametrize("way", ["put", "get"])
@@ -162,8 +162,8 @@ def asleep(server, roomy, way: str, seconds: float) -> None:
         threading.Event().wait(seconds)  # the time itself is what is shown
         proxy.release()
         running.send_signal(signal.SIGCONT)
-        told = finish_long(running)
-    assert told.count("reconnecting") == 1
+        reported = finish_long(running)
+    assert reported.count("reconnecting") == 1
     assert digest_of(server.home() / "file" if way == "put" else target) == digest
 
 

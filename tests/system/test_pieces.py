@@ -46,8 +46,8 @@ def test_there_and_back(server, alice, source, tmp_path):
     trees.same(source, server.home() / "file")
     trees.same(source, tmp_path / "got")
     for finished in (sent, got):
-        told, summary = finished.records
-        assert told["size"] == SIZE and told["digest"] and summary["done"] == 1
+        reported, summary = finished.records
+        assert reported["size"] == SIZE and reported["digest"] and summary["done"] == 1
     assert server.log.count("logged in") == 2 * (1 + 3)
     assert server.staged() == set()
 

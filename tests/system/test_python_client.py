@@ -12,7 +12,7 @@ import pytest
 
 from ftpclient import Client, errors
 from ftpclient.connection.known_hosts import KnownHosts
-from tests.ftpclient.guard_support import ALL, Places, next_is_right
+from tests.ftpclient.guard_support import ALL, StagingDirs, next_is_right
 from tests.system.programs import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_a_frozen_server_holds_no_verb_longer_than_its_time(start_server, tmp_pa
     """SIGSTOP: the machine still takes connections and bytes, and nobody answers."""
     server = start_server("--durability", "none")
     alice = server.first_user()
-    places = Places(server.home(), tmp_path / "here")
+    places = StagingDirs(server.home(), tmp_path / "here")
     places.fill()
     client = Client(
         f"alice@{server.reached}",

@@ -16,11 +16,11 @@ from tests.system.programs import finish
 KIB, MIB = 1024, 1024 * 1024
 
 
-def room(user) -> dict:
+def space(user) -> dict:
     return user.run("--json", "df").record
 
 
-def test_room_that_one_of_8_has_goes_to_exactly_one(start_server, tmp_path):
+def test_space_that_one_of_8_has_goes_to_exactly_one(start_server, tmp_path):
     bob = start_server().add_user("bob", "--quota", "1MiB")
     source = tmp_path / "source"
     source.write_bytes(os.urandom(700 * KIB))
@@ -29,7 +29,7 @@ def test_room_that_one_of_8_has_goes_to_exactly_one(start_server, tmp_path):
     ended = [finish(running, status=None) for running in puts]
 
     assert sorted(run.status for run in ended) == [0] + [7] * 7
-    assert room(bob)["used"] == 700 * KIB and room(bob)["held"] == 0
+    assert space(bob)["used"] == 700 * KIB and space(bob)["held"] == 0
 
 
 def test_recount_repairs_what_was_changed_behind_the_servers_back(start_server, admin_of):
@@ -38,12 +38,12 @@ def test_recount_repairs_what_was_changed_behind_the_servers_back(start_server, 
     bob.run("put", "-", "/a", given=bytes(500 * KIB))
     (server.home("bob") / "a").unlink()
     (server.home("bob") / "new").write_bytes(bytes(100))
-    assert room(bob)["used"] == 500 * KIB
+    assert space(bob)["used"] == 500 * KIB
 
     admin = admin_of(server)
     assert admin.run("check", status=8).lines[0].startswith("used: bob")
     admin.run("recount", "bob")
-    assert room(bob)["used"] == 100
+    assert space(bob)["used"] == 100
     admin.run("check")
 
 

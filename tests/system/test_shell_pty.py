@@ -212,7 +212,7 @@ def processes_of_jobs(user) -> list[int]:
     return found
 
 
-def test_a_job_is_told_above_what_is_typed(alice, terminal):
+def test_a_job_is_reported_above_what_is_typed(alice, terminal):
     """A message, and the end; and the line that is being typed is run as it was."""
     (alice.home / "go").touch()
     os.mkfifo(alice.home / "wait")

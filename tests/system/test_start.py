@@ -238,18 +238,18 @@ def test_a_port_in_use(refused, start_server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        told = refused("--port", str(port))
+        reported = refused("--port", str(port))
 
-    assert f"127.0.0.1:{port}" in told and "in use" in told
+    assert f"127.0.0.1:{port}" in reported and "in use" in reported
     start_server()  # the root is free
 
 
 def test_a_root_that_another_server_has(refused, start_server):
     first = start_server()
 
-    told = refused("--port", "0")
+    reported = refused("--port", "0")
 
-    assert str(first.root) in told and str(first.process.pid) in told
+    assert str(first.root) in reported and str(first.process.pid) in reported
     first.first_user().run("ls")
 
 
@@ -264,15 +264,15 @@ def test_an_option_that_cannot_be(refused, options, status):
     assert refused(*options, status=status)
 
 
-def test_damaged_state_is_told_in_a_line(refused, start_server):
+def test_damaged_state_is_reported_in_a_line(refused, start_server):
     server = start_server()
     server.stop()
     damaged, content = server.root / ".ftpd" / "state.db", b"this is no database" * 100
     damaged.write_bytes(content)
 
-    told = refused("--port", "0")
+    reported = refused("--port", "0")
 
-    assert damaged.parent.name in told
+    assert damaged.parent.name in reported
     assert damaged.read_bytes() == content  # what is broken is left for somebody to look at
 
 
@@ -341,7 +341,7 @@ def test_after_a_crash_it_starts_again_on_the_same_root_and_port(start_server, t
     [(signal.SIGTERM, False), (signal.SIGINT, True)],
     ids=["term-tls", "ctrl-c-plain"],
 )
-def test_stopping_tells_idle_clients(start_server, tmp_path, number, plaintext):
+def test_stopping_reports_idle_clients(start_server, tmp_path, number, plaintext):
     server = start_server(plaintext=plaintext)
     user = server.first_user()
     client = Client(

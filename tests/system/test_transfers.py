@@ -238,7 +238,7 @@ def test_a_reader_that_leaves_early(user):
 # JSON --------------------------------------------------------------------------------------
 
 
-def test_each_file_is_told_when_it_is_acknowledged(user, tmp_path):
+def test_each_file_is_reported_when_it_is_acknowledged(user, tmp_path):
     """The first one, while the second is still on its way."""
     write(tmp_path / "first", os.urandom(5 * MIB))
     write(tmp_path / "second", os.urandom(9 * MIB))

@@ -37,7 +37,7 @@ def relink(root, target):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         pytest.param(lambda r: (r / "file").write_bytes(b"some bytEs"), "other bytes", id="byte"),
         pytest.param(lambda r: (r / "file").write_bytes(b"some"), "and 4 bytes", id="size"),
@@ -54,19 +54,19 @@ def relink(root, target):
         ),
     ],
 )
-def test_a_difference_is_told(tmp_path, change, told):
+def test_a_difference_is_reported(tmp_path, change, reported):
     left, right = make(tmp_path / "left"), make(tmp_path / "right")
     keeping_times(right, change)
 
     found = list(trees.differences(left, right))
 
-    assert len(found) == 1 and told in found[0]
-    with pytest.raises(AssertionError, match=told):
+    assert len(found) == 1 and reported in found[0]
+    with pytest.raises(AssertionError, match=reported):
         trees.same(left, right)
 
 
 @pytest.mark.parametrize("name", ["file", "empty", "link", "."])
-def test_a_nanosecond_is_told(tmp_path, name):
+def test_a_nanosecond_is_reported(tmp_path, name):
     left, right = make(tmp_path / "left"), make(tmp_path / "right")
     os.utime(right / name, ns=(TIME, TIME + 1), follow_symlinks=False)
 

@@ -54,7 +54,7 @@ def test_a_consumer_is_right(cache):
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_a_wrong_one_is_told_so(cache, tmp_path):
+def test_a_wrong_one_is_reported(cache, tmp_path):
     """The control: what is wrong is seen, so that the names have types at all."""
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG)
@@ -68,8 +68,8 @@ def test_a_wrong_one_is_told_so(cache, tmp_path):
         (10, "Incompatible return value"),
     ]:
         assert any(
-            told.startswith(f"{wrong}:{line}: error:") and what in told
-            for told in done.stdout.splitlines()
+            reported.startswith(f"{wrong}:{line}: error:") and what in reported
+            for reported in done.stdout.splitlines()
         ), f"line {line}: {what}\n{done.stdout}"
 
 
@@ -78,6 +78,6 @@ def test_every_name_has_a_type(cache, tmp_path):
     lines = [f"reveal_type(ftpclient.{name})\n" for name in ftpclient.__all__]
     file.write_text("import ftpclient\n" + "".join(lines))
     done = check(file, cache)
-    told = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
-    assert len(told) == len(ftpclient.__all__), done.stdout
-    assert not [line for line in told if '"Any"' in line or '"object"' in line]
+    reported = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
+    assert len(reported) == len(ftpclient.__all__), done.stdout
+    assert not [line for line in reported if '"Any"' in line or '"object"' in line]

@@ -61,8 +61,8 @@ def test_who_is_named_needs_no_password(served, place, admin):
 
 
 def test_nobody_is_nobody(served, place, admin):
-    told = admin.run("user", "set", "alice", "--peer-user", "nobody")
-    assert "it needs a password" in told.err
+    reported = admin.run("user", "set", "alice", "--peer-user", "nobody")
+    assert "it needs a password" in reported.err
     assert admin.run("user", "set", "alice", "--peer-user", "root").err == ""
     admin.run("user", "set", "alice", "--peer-user", "nobody")
     without_password(at_socket(served.first_user(), place)).run("ls", status=3)
@@ -125,7 +125,7 @@ def test_failures_of_one_user_ban_no_other(start_server, tmp_path, monkeypatch, 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can listen as somebody else")
-def test_nothing_is_told_to_somebody_who_listens_there(served, tmp_path):
+def test_nothing_is_reported_to_somebody_who_listens_there(served, tmp_path):
     alice = at_socket(served.first_user(), tmp_path / "other")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "other"))
@@ -190,7 +190,7 @@ def test_a_place_that_is_taken(served, place, programs, tmp_path):
     assert "longer than" in other.run("start", "--port", "0", "--unix", str(long), status=1).err
 
 
-def test_the_status_tells_of_it(served, place, admin, start_server, tmp_path):
+def test_the_status_reports_it(served, place, admin, start_server, tmp_path):
     assert admin.run("status", "--json").record["unix"] == str(place)
     assert f"listening on  {served.address} and unix:{place}" in admin.run("status").text
     name = os.fsdecode(b"no-\xff-text")
@@ -211,7 +211,7 @@ def test_a_server_that_is_not_there(tmp_path, programs, served):
     assert "longer than a socket's path can be" in long.err
 
 
-def test_the_sessions_tell_where_they_are_from(served, place, admin):
+def test_the_sessions_report_where_they_are_from(served, place, admin):
     alice = at_socket(served.first_user(), place)
     waiting = alice.start("put", "-", "/pipe")
     eventually(lambda: "local" in admin.run("sessions", "--json").text)

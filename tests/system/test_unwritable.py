@@ -82,7 +82,7 @@ def use_up_files(disk: Path) -> None:
 
 
 @can_mount
-def test_a_disk_without_room_for_new_files_can_be_cleaned_up(tmp_path, start_server, programs):
+def test_a_disk_without_space_for_new_files_can_be_cleaned_up(tmp_path, start_server, programs):
     """SQLite makes two, each socket is one."""
     with mounted(tmp_path / "root", "-t", "tmpfs", "-o", "size=64m,nr_inodes=150", "none") as disk:
         server = start_server(root=disk)
@@ -101,7 +101,7 @@ def test_a_disk_without_room_for_new_files_can_be_cleaned_up(tmp_path, start_ser
 
 @can_mount
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--isolation", "process")])
-def test_what_was_removed_without_any_room_is_counted_by_the_next_start(
+def test_what_was_removed_without_any_space_is_counted_by_the_next_start(
     small_disk, start_server, programs, options
 ):
     """Room for the books there was none, so the next start must not go on from what they say."""
@@ -132,7 +132,7 @@ def test_without_a_control_socket_the_server_is_not_said_to_be_missing(start_ser
 
 
 @can_mount
-def test_without_any_room_the_server_still_listens_and_says_so(small_disk, start_server, programs):
+def test_without_any_space_the_server_still_listens_and_says_so(small_disk, start_server, programs):
     server = start_server(root=small_disk)
     alice = add_account(server, programs, "alice-two")
     alice.run("put", "-", "/small", given=b"x" * 100)
@@ -175,7 +175,7 @@ def test_a_token_revoked_a_moment_ago_is_not_good_on_a_read_only_copy(
     server.admin.run("token", "revoke", token["id"])
     server.process.kill()
     finish(server.process, status=None)
-    server.asked_to_stop = True
+    server.stop_requested = True
     assert (server.root / ".ftpd" / "state.db-wal").stat().st_size > 0, "or nothing is shown"
     with read_only(server.root):
         assert server.admin.run("token", "list", "alice-two", "--json").records == []

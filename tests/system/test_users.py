@@ -26,10 +26,10 @@ def test_users_do_not_see_each_other(server, alice):
     alice.run("put", "-", "mine", given=b"alice's")
 
     assert bob.run("ls").out == b""
-    told = bob.run(
+    reported = bob.run(
         "cat", "/mine", "../alice/mine", "/../alice/mine", "../../root/alice/mine", status=5
     )
-    assert len(told.err.splitlines()) == 4
+    assert len(reported.err.splitlines()) == 4
 
 
 # passwords ---------------------------------------------------------------------------------

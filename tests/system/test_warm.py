@@ -43,7 +43,7 @@ sys.exit(3)
 
 
 @pytest.fixture
-def told(tmp_path, programs, monkeypatch):
+def reported(tmp_path, programs, monkeypatch):
     """What a program finds that is started in one of the two ways."""
     script = tmp_path / "tell"
     script.write_text(f"#!{sys.executable}\n{TELL}")
@@ -75,8 +75,8 @@ def with_warm_starts():
         pytest.skip("--cold-starts: nothing is forked")
 
 
-def test_it_finds_the_same(with_warm_starts, told):
-    warm, cold = told(warm=True), told(warm=False)
+def test_it_finds_the_same(with_warm_starts, reported):
+    warm, cold = reported(warm=True), reported(warm=False)
     assert warm == cold
     assert warm["parent"] == os.getpid() and warm["ours"] == []
 

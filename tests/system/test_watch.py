@@ -58,8 +58,8 @@ def test_a_server_that_is_away_for_a_while(start_server):
     alice = server.first_user()
     site, www = site_of(alice), server.home() / "www"
     watch = alice.start("sync", "--watch", "--delete", "-y", "site", ":/www")
-    told = Lines(watch.stderr)
-    eventually(lambda: told.has("watching site"))
+    reported = Lines(watch.stderr)
+    eventually(lambda: reported.has("watching site"))
     assert text_at(www / "a") == "1"
     (site / "d" / "new").mkdir()
     (site / "d" / "new" / "b").write_text("2")
@@ -69,7 +69,7 @@ def test_a_server_that_is_away_for_a_while(start_server):
 
     server.kill()
     (site / "d" / "e" / "c").write_text("3")
-    eventually(lambda: told.has("reconnecting") or told.has("no connection"))
+    eventually(lambda: reported.has("reconnecting") or reported.has("no connection"))
     again = start_server(port=server.port)
     eventually(lambda: text_at(again.home() / "www" / "d" / "e" / "c") == "3")
     (site / "d" / "new" / "b").write_text("4")
@@ -77,7 +77,7 @@ def test_a_server_that_is_away_for_a_while(start_server):
 
     watch.send_signal(signal.SIGINT)
     assert watch.wait(60) == 0
-    assert "Traceback" not in "".join(told.all())
+    assert "Traceback" not in "".join(reported.all())
 
 
 def test_a_server_that_stays_away(start_server):
@@ -87,15 +87,15 @@ def test_a_server_that_stays_away(start_server):
     site = site_of(alice)
     limited = alice.start("sync", "--watch", "--retry-for", "1s", "site", ":/limited")
     watch = alice.start("sync", "--watch", "site", ":/www")
-    told = [Lines(one.stderr) for one in (limited, watch)]
-    eventually(lambda: all(one.has("watching site") for one in told))
+    reported = [Lines(one.stderr) for one in (limited, watch)]
+    eventually(lambda: all(one.has("watching site") for one in reported))
     server.kill()
     (site / "a").write_text("22")
     assert limited.wait(60) == 4
-    eventually(lambda: told[1].has("reconnecting"))
+    eventually(lambda: reported[1].has("reconnecting"))
     watch.send_signal(signal.SIGINT)
     assert watch.wait(60) == 0
-    assert "Traceback" not in "".join(told[0].all() + told[1].all())
+    assert "Traceback" not in "".join(reported[0].all() + reported[1].all())
 
 
 def test_a_session_that_idles(start_server):
@@ -103,7 +103,7 @@ def test_a_session_that_idles(start_server):
     alice = server.first_user()
     site, www = site_of(alice), server.home() / "www"
     watch = alice.start("sync", "--watch", "--json", "site", ":/www")
-    out, told = Lines(watch.stdout), Lines(watch.stderr)
+    out, reported = Lines(watch.stdout), Lines(watch.stderr)
     eventually(lambda: out.has('"summary": true'))
     eventually(lambda: server.admin.run("status", "--json").record["sessions"] == 0)
     (site / "a").write_text("22")
@@ -113,7 +113,7 @@ def test_a_session_that_idles(start_server):
     assert watch.wait(60) == -signal.SIGTERM
     records = [json.loads(line) for line in out.all()]
     assert [one["sent"] for one in records if one.get("summary")] == [1, 1]
-    assert "Traceback" not in "".join(told.all())
+    assert "Traceback" not in "".join(reported.all())
 
 
 @pytest.mark.parametrize("presses", [1, 2])
@@ -147,13 +147,13 @@ def test_without_the_library(start_server):
     (alice.home / "inotify_simple.py").write_text("raise ImportError('not installed')\n")
     alice.environment = {**alice.environment, "PYTHONPATH": str(alice.home)}
     watch = alice.start("sync", "--watch", "site", ":/www")
-    told = Lines(watch.stderr)
-    eventually(lambda: told.has("watching site"))
+    reported = Lines(watch.stderr)
+    eventually(lambda: reported.has("watching site"))
     (site / "d" / "b").write_text("2")
     eventually(lambda: text_at(server.home() / "www" / "d" / "b") == "2")
     watch.send_signal(signal.SIGINT)
     assert watch.wait(60) == 0
-    walking = [line for line in told.all() if "looking for changes every 5 seconds" in line]
+    walking = [line for line in reported.all() if "looking for changes every 5 seconds" in line]
     assert len(walking) == 1 and "inotify-simple is not installed" in walking[0]
 
 
@@ -191,14 +191,14 @@ def test_any_changes(start_server):
     outside = alice.home / "outside"
     outside.mkdir()
     watch = alice.start("sync", "--watch", "--delete", "-y", "site", ":/www")
-    told = Lines(watch.stderr)
-    eventually(lambda: told.has("watching site"))
+    reported = Lines(watch.stderr)
+    eventually(lambda: reported.has("watching site"))
     for seed in range(3):
         churn(site, outside, seed)
         eventually(lambda: not different(site, www), "the trees are the same")
     watch.send_signal(signal.SIGINT)
     assert watch.wait(60) == 0
-    assert "Traceback" not in "".join(told.all())
+    assert "Traceback" not in "".join(reported.all())
 
 
 def different(site, www) -> bool:

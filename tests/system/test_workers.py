@@ -164,9 +164,9 @@ def test_sessions_of_all_workers_are_seen_and_kicked(server, connections):
         found = sessions(server)
         assert [one.user for one in found] == ["alice", "alice", "bob", "bob"]
         assert len({one.id for one in found}) == 4
-        told = status(server)
-        assert (told.sessions, told.unauthenticated) == (4, 0)
-        assert told.bytes_in >= sum(one.bytes_in for one in found)
+        reported = status(server)
+        assert (reported.sessions, reported.unauthenticated) == (4, 0)
+        assert reported.bytes_in >= sum(one.bytes_in for one in found)
         by_port = {int(one.peer.rpartition(":")[2]): one.id for one in found}
         server.admin.run("kick", str(by_port[port_of(his[1])]))
         assert his[1].read_to_end()
@@ -244,7 +244,7 @@ def test_sessions_are_limited_over_all_workers(start_server, connections):
     eventually(lambda: alice.run("ls", "/", status=None).status == 0)
 
 
-def test_strangers_are_limited_over_all_workers(start_server, connections):
+def test_unauthenticated_clients_are_limited_over_all_workers(start_server, connections):
     server = start_server("--workers", "2", "--max-startups", "3", "--login-grace", "300")
     alice = server.first_user()
     unauthenticated = [connect(server, connections) for _ in range(3)]
@@ -268,8 +268,8 @@ def test_a_ban_is_one_for_all_workers_and_for_who_accepts(start_server, connecti
     waiting = eventually(lambda: _connected(server, connections))
     eventually(lambda: _is_turned_away(server), "one stranger at a time, who is told so")
     waiting.hello()
-    told = waiting.ask(Login(alice.name, alice.password))
-    assert "too many log-ins failed" in told.message
+    reported = waiting.ask(Login(alice.name, alice.password))
+    assert "too many log-ins failed" in reported.message
     server.admin.run("unban", "--all")
     alice.run("ls", "/")
 
@@ -310,7 +310,7 @@ def test_an_accounts_rate_is_for_its_sessions_in_all_workers(server, tmp_path):
     assert took > 1.5, "2 MiB at 1 MiB a second, but for what may go at once"
 
 
-def test_room_that_only_one_has_goes_to_one(start_server, connections):
+def test_space_that_only_one_has_goes_to_one(start_server, connections):
     server = start_server("--workers", "2")
     bob = server.add_user("bob", "--quota", "6MiB")
     with in_both(server, bob) as peers:
@@ -429,7 +429,7 @@ def test_stopping_lets_transfers_finish(start_server, how):
         put.stdin.write(b"a" * MIB)
     eventually(lambda: len([one for one in sessions(server) if one.request == "put"]) == 2)
     if how == "group":  # as systemd does, or Ctrl-C on a terminal
-        server.asked_to_stop = True
+        server.stop_requested = True
         os.killpg(server.process.pid, signal.SIGTERM)
     else:
         server.signal(signal.SIGTERM)
@@ -446,7 +446,7 @@ def test_draining(server):
     putting = alice.start("put", "-", "/file")
     putting.stdin.write(b"a" * MIB)
     eventually(lambda: [one for one in sessions(server) if one.request == "put"])
-    server.asked_to_stop = True
+    server.stop_requested = True
     drain = server.programs.start(
         [*program("ftpd"), "drain", "--root", str(server.root)],
         env=clean_environment(server.root.parent),

@@ -136,12 +136,12 @@ def _wait_for_jobs(sock: socket.socket) -> list[str] | None:
     """In each program: its command line, everything being as after a start of its own."""
     while job := _next_job(sock):
         (command, environment, directory), streams = job
-        pids, told = os.pipe()
+        pids, reported = os.pipe()
         wait, go = os.pipe()
         between = os.fork()
         if between == 0:
             if pid := os.fork():
-                os.write(told, _LENGTH.pack(pid))
+                os.write(reported, _LENGTH.pack(pid))
                 os._exit(0)
             os.read(wait, 1)
             _become(environment, directory, streams)
@@ -149,7 +149,7 @@ def _wait_for_jobs(sock: socket.socket) -> list[str] | None:
         os.waitpid(between, 0)  # from now on the program is a child of who asked
         os.write(go, b"\0")
         sock.sendall(os.read(pids, _LENGTH.size))
-        for fd in (pids, told, wait, go, *streams):
+        for fd in (pids, reported, wait, go, *streams):
             os.close(fd)
     return None
 

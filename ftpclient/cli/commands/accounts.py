@@ -89,7 +89,7 @@ def login_command(
     client = app.new_client(saved_token=False)
     client.connect()
     saved = _save(app, client, _Saving(name, token_name, expires, make_default))
-    _tell(app, client, saved, "login", f"logged in as {client.user}")
+    _report(app, client, saved, "login", f"logged in as {client.user}")
 
 
 @remote_command("register")
@@ -119,7 +119,7 @@ def register_command(
     client.register(lambda: _new_password(app, app.known_password), invite)
     saving = _Saving(name, token_name, expires, make_default)
     saved = None if no_save else _save(app, client, saving)
-    _tell(app, client, saved, "register", f"registered {client.user}")
+    _report(app, client, saved, "register", f"registered {client.user}")
 
 
 def _new_password(app: App, given: str | None) -> str:
@@ -189,7 +189,7 @@ def _keep_token(
     return saved
 
 
-def _tell(app: App, client: Client, saved: SavedToken | None, action: str, done: str) -> None:
+def _report(app: App, client: Client, saved: SavedToken | None, action: str, done: str) -> None:
     named = os.environ.get(ENVIRONMENT)
     if saved is not None and named and choose(named).address != client.address:
         app.remark(f"{ENVIRONMENT} names another server and overrides the default server")
@@ -229,7 +229,7 @@ def logout_command(app: App, server: str | None, local: bool, forget: bool) -> N
     forgot = forget and _forget_server(app.address)
     if saved is None and not forgot:
         raise NotFound(f"{app.address}: {'nothing' if forget else 'no token'} is saved")
-    app.tell_done(
+    app.report_done(
         f"logged out of {app.address}" + "; nothing is saved about it" * forget,
         "logout",
         server=str(app.address),
@@ -255,7 +255,7 @@ def forget_key(app: App, server: str) -> None:
     endpoint = choose(server).address.endpoint
     if not KnownHosts().remove(endpoint):
         raise NotFound(f"{endpoint}: no key is saved")
-    app.tell_done(f"forgot the key of {endpoint}", "forget", server=endpoint)
+    app.report_done(f"forgot the key of {endpoint}", "forget", server=endpoint)
 
 
 def _revoke_saved(app: App, saved: SavedToken) -> None:
@@ -293,10 +293,10 @@ def servers_command(app: App, chosen: str | None, remove: str | None, new_key: s
     saved = SavedServers()
     if chosen is not None:
         saved.make_default(chosen)
-        app.tell_done("", "server-default", name=chosen)
+        app.report_done("", "server-default", name=chosen)
     if remove is not None:
         saved.remove(remove)
-        app.tell_done("", "server-remove", name=remove)
+        app.report_done("", "server-remove", name=remove)
     if new_key is not None:
         forget_key(app, new_key)
     if not (chosen is None and remove is None and new_key is None):
@@ -336,7 +336,7 @@ def passwd_command(app: App) -> None:
         left = None if saved.expires is None else max(60, saved.expires - int(time.time()))
         _keep_token(app, client, None, left)
     text = f"the password of {client.user} was changed"
-    app.tell_done(text, "passwd", user=client.user, server=client.address.endpoint)
+    app.report_done(text, "passwd", user=client.user, server=client.address.endpoint)
 
 
 @click.group("token", cls=Group)
@@ -367,7 +367,7 @@ def _revoke_command(app: App, token_id: str) -> None:
     saved = tokens.get(client.address)
     if saved is not None and saved.id == token_id:
         tokens.forget(client.address)
-    app.tell_done(f"revoked {printable(token_id)}", "token-revoke", id=token_id)
+    app.report_done(f"revoked {printable(token_id)}", "token-revoke", id=token_id)
 
 
 token_command.add_command(_list_command)

@@ -66,7 +66,7 @@ class _ChangingModes:
                 raise NotADirectory(f"{paths.show(path)}: only a directory can have setgid (g+s)")
             mode = change.apply(entry.mode, is_dir=entry.type == "dir")
             client.set_attributes(path, mode=mode & 0o777, setgid=_setgid(mode, entry))
-        self._tell(path, mode)
+        self._report(path, mode)
 
     def tree(self, path: RemotePath) -> None:
         """Set the modes of a tree: contents first, as the directory may become unreadable."""
@@ -77,7 +77,7 @@ class _ChangingModes:
         opened = self._change.apply(top.mode, is_dir=True)
         if opened & ~top.mode & 0o500:  # else the contents can't be listed
             self._app.client.set_attributes(path, mode=opened & 0o777)
-        set_each(self._app.client.connection, self._requests(path), self._told)
+        set_each(self._app.client.connection, self._requests(path), self._on_done)
         self.one(path)
 
     def _requests(self, top: RemotePath) -> Iterator[SetAttributes]:
@@ -93,16 +93,16 @@ class _ChangingModes:
                     below = paths.child(top, entry.path)
                     yield SetAttributes(below, mode & 0o777, exact=True, setgid=setgid)
 
-    def _told(self, request: SetAttributes, error: CommandError | None) -> None:
+    def _on_done(self, request: SetAttributes, error: CommandError | None) -> None:
         path = RemotePath(request.path)
         if error is not None:
             self.changes.failed(path, error, exit_code=1)
             self.failures.exit_code = 1
         elif request.mode is not None:
             self._app.flush()
-            self._tell(path, request.mode)
+            self._report(path, request.mode)
 
-    def _tell(self, path: RemotePath, mode: int) -> None:
+    def _report(self, path: RemotePath, mode: int) -> None:
         self.changes.done(path, more={"mode": f"{mode:04o}"})
         if self._app.verbose and not self._app.as_json:
             self._app.print(f"{mode:04o} {paths.show(path)}")

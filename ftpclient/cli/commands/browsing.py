@@ -19,7 +19,7 @@ from ftpclient.cli.colors import Colors
 from ftpclient.cli.group import HintingCommand, RemoteArgument, raise_for, remote_command
 from ftpclient.cli.naming import as_typed
 from ftpclient.cli.quoting import quote
-from ftpclient.connection.protocol import Asked
+from ftpclient.connection.protocol import UnaryCall
 from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths
@@ -324,15 +324,15 @@ def _quoted(name: bytes) -> str:
 
 def _dangling(app: App, path_of: Callable[[bytes], RemotePath], entries: list[Entry]) -> set[bytes]:
     """Return the names of broken links."""
-    connection, asked = app.client.connection, []
+    connection, calls = app.client.connection, []
     for entry in entries:
         if entry.type == "link":
-            call: Asked[Entry] = Asked()
+            call: UnaryCall[Entry] = UnaryCall()
             connection.submit(call, Stat(path_of(entry.path), follow=True))
-            asked.append((entry.path, call))
-    for _, call in asked:
+            calls.append((entry.path, call))
+    for _, call in calls:
         connection.wait_for(call)
-    return {name for name, call in asked if isinstance(call.error, NotFound)}
+    return {name for name, call in calls if isinstance(call.error, NotFound)}
 
 
 class _LsCommand(HintingCommand):
@@ -507,7 +507,7 @@ def cat_command(app: App, patterns: tuple[str, ...], at: str | None) -> None:
         if version is None:
             app.cat(path)
         else:
-            app.cat(version.place, version.in_trash)
+            app.cat(version.inner_path, version.in_trash)
 
     raise_for(for_each(app, patterns, cat, matches_or_name))  # the file may have been removed
 
@@ -531,11 +531,11 @@ def hash_command(app: App, patterns: tuple[str, ...]) -> None:
 @click.option("-h", "human", is_flag=True, hidden=True, help="Print human-readable sizes.")
 def df_command(app: App, human: bool) -> None:
     """Show total, used and free space."""
-    room = app.client.space()
+    space = app.client.space()
     if app.as_json:
-        app.print_json(records.room_record(room))
+        app.print_json(records.space_record(space))
     else:
-        for line in render.room_lines(room, app.command):
+        for line in render.space_lines(space, app.command):
             app.print(line)
 
 

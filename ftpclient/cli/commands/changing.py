@@ -114,14 +114,14 @@ def rm_command(
     if not force:
         # a single path needs no check: removing it fails if it doesn't exist
         several = len(found) + len(missing) > 1
-        gone = _asked(app, lambda: _missing(app, unseen)) if several else []
+        gone = _query(app, lambda: _missing(app, unseen)) if several else []
         there, total = len(found) - len(gone), len(found) + len(missing)
         _refuse_missing(app, [*missing, *gone], there, total)
 
     plan = _plan(app) if dry_run else None
     if plan is None and not (force or yes):
         _confirm_final(app, found, recursive=recursive, purge=purge)
-    trash = operations.Kept(app)
+    trash = operations.TrashRemark(app)
 
     def remove(path: RemotePath) -> None:
         try:
@@ -161,11 +161,11 @@ def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge:
     """Ask before directories or many files are removed for good. Raises SafetyLimit."""
     if not found or not app.can_ask or app.shell.batch or not (recursive or len(found) > _MANY):
         return
-    if not purge and not _asked(app, lambda: operations.are_final(app)):
+    if not purge and not _query(app, lambda: operations.are_final(app)):
         return
     from ftpclient.cli import proposal
 
-    first = [proposal.remote_thing(app, path) for path in sorted(found)[: proposal.SHOWN]]
+    first = [proposal.remote_row(app, path) for path in sorted(found)[: proposal.SHOWN]]
     proposal.show(app, first, len(found))
     what = paths.show(found[0]) if len(found) == 1 else f"{len(found):,} paths"
     contents = f" and everything in {'it' if len(found) == 1 else 'them'}" if recursive else ""
@@ -173,12 +173,12 @@ def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge:
         raise SafetyLimit(CANCELLED)
 
 
-def _asked(app: App, ask: Callable[[], _Answer]) -> _Answer:
+def _query(app: App, ask: Callable[[], _Answer]) -> _Answer:
     """Ask the server something before any change, again if the connection is lost."""
     from ftpclient.cli.printer import Printer
-    from ftpclient.transfer.retry import asked
+    from ftpclient.transfer.retry import query
 
-    return asked(app.client, Printer(app), ask)
+    return query(app.client, Printer(app), ask)
 
 
 def _plan(app: App) -> Plan:
@@ -205,7 +205,7 @@ def _named(
     missing: list[CommandError] = []
     for pattern in patterns:
         try:
-            matches = _asked(app, partial(app.client.glob, app.pattern(pattern)))
+            matches = _query(app, partial(app.client.glob, app.pattern(pattern)))
         except NotFound as error:
             missing.append(error)
             continue
@@ -300,7 +300,7 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     changes = Changes(app, "rmdir")
 
     def remove(path: RemotePath) -> None:
-        if _asked(app, lambda: app.client.stat(path)).type != "dir":
+        if _query(app, lambda: app.client.stat(path)).type != "dir":
             raise NotADirectory(f"{paths.show(path)}: not a directory (rm removes files)")
         app.client.remove(path)
         changes.done(path, deleted=1)
@@ -357,7 +357,7 @@ def mv_command(
             changes.done(source, to)
 
     check = partial(_check_unprotected, app, "mv")
-    trash = operations.Kept(app)
+    trash = operations.TrashRemark(app)
 
     def moved() -> None:
         trash.finish(replaced=plan is None and not no_clobber)
@@ -486,40 +486,40 @@ def ln_command(
     *targets, name = arguments if len(arguments) > 1 else (*arguments, ".")
     (name,) = locations.taken(app, [name])
     client = app.client
-    into = not exactly and _asked(app, lambda: client.is_directory(name))
+    into = not exactly and _query(app, lambda: client.is_directory(name))
     if len(targets) > 1 and not into:
         raise NotADirectory(f"{paths.show(name)}: not a directory")
 
     names = Sources[bytes](lambda above, name: False)
     changes = Changes(app, "link")
 
-    def place_of(text: bytes) -> RemotePath:
-        place = client.resolve(name)
+    def link_path_of(text: bytes) -> RemotePath:
+        link_path = client.resolve(name)
         if not into:
-            return place
+            return link_path
         if paths.name_of(text) in (b"", b".", b".."):
             raise InvalidPath(f"{paths.show(text)}: give the link a name")
-        return paths.child(place, paths.name_of(text))
+        return paths.child(link_path, paths.name_of(text))
 
-    def link(text: bytes, place: RemotePath) -> None:
+    def link(text: bytes, link_path: RemotePath) -> None:
         if into and force:
-            names.check(text, paths.name_of(text), place)
-        with obstacles.named(app, place, existing="-f replaces it"):
-            client.make_link(place, text, overwrite=force)
+            names.check(text, paths.name_of(text), link_path)
+        with obstacles.named(app, link_path, existing="-f replaces it"):
+            client.make_link(link_path, text, overwrite=force)
         names.add(text, paths.name_of(text))
-        changes.done(place, text)
+        changes.done(link_path, text)
         if app.verbose and not app.as_json:
-            app.print(f"{paths.show(place)} -> {paths.show(text)}")
+            app.print(f"{paths.show(link_path)} -> {paths.show(text)}")
 
     status = 0
     for target in targets:
         text = _link_text(app, target)
-        place: RemotePath | None = None
+        link_path: RemotePath | None = None
         try:
-            place = place_of(text)
-            link(text, place)
+            link_path = link_path_of(text)
+            link(text, link_path)
         except CommandError as error:
-            changes.failed(place, error, text)
+            changes.failed(link_path, error, text)
             status = error.exit_code if len(targets) == 1 else 1
     changes.finish(status)
 
@@ -556,7 +556,7 @@ def _for_each_into(
     client = app.client
     found: list[RemotePath] = []
     for typed in named.sources:
-        for path in _asked(app, partial(client.glob, app.pattern(typed))):
+        for path in _query(app, partial(client.glob, app.pattern(typed))):
             check(typed, path)
             found.append(path)
 
@@ -564,23 +564,23 @@ def _for_each_into(
         several = len(found) > 1
         return client.make_target(named.target, several=several, into=named.into, make=plan is None)
 
-    into = _asked(app, make_target)
+    into = _query(app, make_target)
     if plan is not None and into and named.target.endswith("/"):
         plan.made = client.resolve(named.target)
     several = len(found) > 1 and not no_clobber
     found = each_once(found, app.remark)
 
     def is_there(above: bytes, name: bytes) -> bool:
-        return bool(_asked(app, lambda: client.find(paths.child(above, name))))
+        return bool(_query(app, lambda: client.find(paths.child(above, name))))
 
     names = Sources[RemotePath](is_there)
     status = 0
     for source in found:
         name = paths.name_of(source)
-        to = client.place_for(source, named.target, into=into)
+        to = client.target_for(source, named.target, into=into)
         try:
             if named.into is False and named.target.endswith("/"):
-                is_dir = _asked(app, partial(client.stat, source)).type == "dir"
+                is_dir = _query(app, partial(client.stat, source)).type == "dir"
                 check_name(paths.from_text(named.target), is_dir)
             if several:
                 names.check(source, name, to)

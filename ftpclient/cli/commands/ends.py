@@ -260,7 +260,7 @@ class _Followed:
 
     def _there(self, app: App) -> Entry | None:
         try:
-            entry = retry.asked(app.client, Printer(app), lambda: _check_file(app, self._path))
+            entry = retry.query(app.client, Printer(app), lambda: _check_file(app, self._path))
         except (NotFound, NotRegular) as error:
             if not self._missing:
                 what = "was removed" if isinstance(error, NotFound) else "is no longer a file"

@@ -25,10 +25,10 @@ def status_command(app: App) -> None:
     client = app.client
     client.connection.ask_ahead(ListTokens(), Space())
     token = next((one for one in client.tokens() if one.current), None)
-    room = client.space()
+    space = client.space()
     name = _saved_name(client)
     if app.as_json:
-        app.print_json(records.connection_record(client, name, token, room))
+        app.print_json(records.connection_record(client, name, token, space))
         return
     endpoint = printable(client.address.endpoint)
     app.print(f"server: {endpoint if name is None else f'{printable(name)} ({endpoint})'}")
@@ -37,7 +37,7 @@ def status_command(app: App) -> None:
     app.print(f" login: {_token_words(token)}")
     if app.interactive:
         app.print(f"   cwd: {show(client.cwd)}")
-    for at, line in enumerate(render.room_lines(room, app.command)):
+    for at, line in enumerate(render.space_lines(space, app.command)):
         app.print(f"{'' if at else ' space:':>7} {line}")
 
 

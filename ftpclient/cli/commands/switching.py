@@ -27,7 +27,7 @@ def open_command(app: App, server: str | None) -> None:
         if app.known_client is not None:
             raise UsageError("open: already connected; name another SERVER")
         app.reopen()
-        _tell(app)
+        _report(app)
         return
     location = locations.of_connect(server)
     app.switch(location.server)
@@ -40,18 +40,18 @@ def open_command(app: App, server: str | None) -> None:
         except CommandError:
             app.remark(f"{paths.show(client.cwd)} no longer exists; the current directory is /")
             client.change_dir("/")
-    _tell(app)
+    _report(app)
 
 
-def _tell(app: App) -> None:
-    app.tell_done("", "open", server=str(app.client.address))
+def _report(app: App) -> None:
+    app.report_done("", "open", server=str(app.client.address))
 
 
 @remote_command("close")
 def close_command(app: App) -> None:
     """Close the connection, and stay in the shell."""
     app.leave_server()
-    app.tell_done("", "close")
+    app.report_done("", "close")
 
 
 @remote_command("bookmark")
@@ -68,7 +68,7 @@ def bookmark_command(app: App, name: str) -> None:
     except UnicodeDecodeError:
         raise CommandError(f"{paths.show(client.cwd)}: not UTF-8; can't be saved") from None
     SavedServers().bookmark(app.chosen, name, client.user, paths.to_text(client.cwd))
-    app.tell_done(
+    app.report_done(
         f"saved as {name}: {client.address}:{paths.show(client.cwd)}",
         "bookmark",
         name=name,

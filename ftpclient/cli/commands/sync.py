@@ -185,7 +185,7 @@ def sync_command(
         wrap: Callable[[Listener], Listener] = lambda listener: listener,
         always_told: bool = True,
     ) -> SyncSummary:
-        trash = operations.Kept(app)
+        trash = operations.TrashRemark(app)
         with ExitStack() as stack:
             summary = client.sync(
                 source,
@@ -324,7 +324,7 @@ def _confirm(app: App, plan: Plan) -> bool:
             yield step
 
     first = nsmallest(proposal.SHOWN, steps(), key=lambda step: step.path)
-    proposal.show(app, map(_thing, first), total)
+    proposal.show(app, map(_row, first), total)
     count = "1 entry" if plan.doomed == 1 else f"{plan.doomed:,} entries"
 
     def show_list() -> None:
@@ -332,7 +332,7 @@ def _confirm(app: App, plan: Plan) -> bool:
         from ftpclient.transfer import spool
 
         everything = spool.sort(steps(), lambda step: step.path, kind=Step)
-        proposal.show_all(map(_thing, everything))
+        proposal.show_all(map(_row, everything))
 
     is_cut = total > len(first)
     answers = "yes/no/list" if is_cut else "yes/no"
@@ -340,7 +340,7 @@ def _confirm(app: App, plan: Plan) -> bool:
     return app.yes_or_no(question, show_list=show_list if is_cut else None)
 
 
-def _thing(step: Step) -> tuple[bytes, str, str]:
+def _row(step: Step) -> tuple[bytes, str, str]:
     """Return a deletion as a thing for `proposal.show`."""
     name = paths.show(step.path)
     if step.type == "dir":
@@ -357,7 +357,7 @@ class _WithBars(Forwarding):
         trash: The remark about the trash, to which deletions are reported.
     """
 
-    def __init__(self, app: App, stack: ExitStack, trash: operations.Kept) -> None:
+    def __init__(self, app: App, stack: ExitStack, trash: operations.TrashRemark) -> None:
         super().__init__(Printer(app))
         self._app = app
         self._trash = trash

@@ -81,10 +81,10 @@ class _Choices(msgspec.Struct, frozen=True):
     def overwrite(self) -> Overwrite:
         return "never" if self.no_clobber else "older" if self.update else "always"
 
-    def tell(self, app: App) -> None:
+    def explain_no_clobber(self, app: App) -> None:
         """Print what -n means, if the user may have meant a dry run."""
         if self.no_clobber and self.recursive and not self.dry_run:
-            rehearsal.tell_of_n(app)
+            rehearsal.explain_no_clobber(app)
 
     def listening(
         self, app: App, action: str, *, typed: bool = False
@@ -284,7 +284,7 @@ def put_command(
         raise UsageError("--remove-source and --atomic can't be used together")
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic needs -r and exactly one directory")
-    choices.tell(app)
+    choices.explain_no_clobber(app)
     client = choices.client(app)
     with choices.listening(app, "put") as listener:
         summary = client.put(
@@ -354,7 +354,7 @@ def get_command(
         return
     if app.interactive:
         target = os.path.expanduser(target)
-    choices.tell(app)
+    choices.explain_no_clobber(app)
     client = choices.client(app)
     with (
         choices.listening(app, "get", typed=_is_screen(target)) as listener,
@@ -390,7 +390,7 @@ def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str)
         raise UsageError("--at can't be used with -r, --files-from or --remove-source")
     path = app.client.resolve(named.sources[0])
     version = version_at(app, path, at)
-    place, in_trash = (path, None) if version is None else (version.place, version.in_trash)
+    place, in_trash = (path, None) if version is None else (version.inner_path, version.in_trash)
     target = named.target
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if app.as_json:

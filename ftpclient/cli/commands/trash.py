@@ -139,7 +139,7 @@ def _ls_command(
 
 def _list_inside(app: App, items: Sequence[Trashed], path: RemotePath) -> None:
     """List a directory or a file that an operation has in the trash."""
-    in_trash, place = trashed.place_of(items, path)
+    in_trash, place = trashed.locate(items, path)
     for entry in app.client.list_dir(place, digest=app.as_json, in_trash=in_trash):
         where = paths.child(path, entry.path) if entry.path else path
         if app.as_json:
@@ -251,12 +251,12 @@ def _get_command(app: App, operation: str, words: tuple[str, ...]) -> None:
         target = os.path.join(target, os.fsdecode(paths.name_of(found.path)))
     with listening(app, "get") as listener:
         summary = app.client.get(
-            found.place,
+            found.inner_path,
             target,
             into=False,
             recursive=True,
             in_trash=found.in_trash,
-            listener=trashed.Renamed(listener, found.place, found.path),
+            listener=trashed.Renamed(listener, found.inner_path, found.path),
         )
     if app.as_json:
         app.print_json(records.summary_record(summary))
@@ -278,12 +278,12 @@ class _Found(NamedTuple):
     """A file or directory in the trash.
 
     Attributes:
-        place: The path inside the trash entry.
+        inner_path: The path inside the trash entry.
         path: The original path.
     """
 
     in_trash: InTrash
-    place: RemotePath
+    inner_path: RemotePath
     path: bytes
 
 
@@ -292,7 +292,7 @@ def _pour(app: App, found: _Found) -> None:
         raise UsageError("--json and the file's bytes can't both go to standard output")
     sys.stdout.flush()
     try:
-        app.cat(found.place, found.in_trash)
+        app.cat(found.inner_path, found.in_trash)
     except IsADirectory:  # the server's message has the path inside the trash
         where = paths.show(found.path)
         raise IsADirectory(
@@ -312,7 +312,7 @@ def _find(app: App, operation: str, word: str | None) -> _Found:
             raise UsageError(f"{short} has {len(kept)} entries: name a PATH (see trash ls {short})")
         return _Found(kept[0].in_trash, paths.ROOT, kept[0].item.path)
     path = app.client.resolve(word)
-    return _Found(*trashed.place_of(items, path), path)
+    return _Found(*trashed.locate(items, path), path)
 
 
 @remote_command("empty")
@@ -361,7 +361,7 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     entries = trashed.count(files + directories, "entry")
     text = f"{human(size)} freed ({entries} removed for good)"
     if answers or not failures:
-        app.tell_done(text if found else "nothing to remove", "trash-empty", **counts)
+        app.report_done(text if found else "nothing to remove", "trash-empty", **counts)
     raise_for(status_of(failures, len(found)))
 
 

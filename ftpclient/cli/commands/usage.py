@@ -98,7 +98,7 @@ def du_command(
     whole = Sum(b"")
     most = 0 if only_sum else depth
 
-    def tell(path: RemotePath, one: Sum) -> None:
+    def print_sum(path: RemotePath, one: Sum) -> None:
         if app.as_json:
             app.print_json(records.usage_record(path, one.size, one.files))
         else:
@@ -112,7 +112,7 @@ def du_command(
         shown = (one for one in counted(sums) if most is None or one.depth <= most)
         key = _after_contents if order is None else _ORDERS[order]
         for one in spool.sort(shown, key, kind=Sum):
-            tell(paths.child(path, one.path) if one.path else path, one)
+            print_sum(paths.child(path, one.path) if one.path else path, one)
 
     def counted(sums: Iterable[Sum]) -> Iterator[Sum]:
         """Yield the sums, and add those that don't overlap to the grand total."""

@@ -90,7 +90,7 @@ class _Editing:
             try:
                 self._have_edited(editor, copy, original)
                 if _is_as_before(copy, original):
-                    self._tell("same", f"ftp: {paths.show(self._path)}: not changed")
+                    self._report("same", f"ftp: {paths.show(self._path)}: not changed")
                     return
                 self._app.client.look_up()  # editing may have taken long: check the connection
                 self._store(copy, target, before)
@@ -165,9 +165,9 @@ class _Editing:
         if summary.skipped:
             raise AlreadyExists(f"{paths.show(path)}: created by someone else; not stored")
         raise_for_summary(self._app, summary)
-        self._tell("done", f"stored {paths.show(path)} ({human(summary.size)})")
+        self._report("done", f"stored {paths.show(path)} ({human(summary.size)})")
 
-    def _tell(self, status: str, text: str) -> None:
+    def _report(self, status: str, text: str) -> None:
         if self._app.as_json:
             self._app.print_json(records.action_record("edit", self._path, status=status))
         else:

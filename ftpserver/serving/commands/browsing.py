@@ -112,14 +112,14 @@ def _size_of(item: Entry | Problem) -> int:
 def list_kept(exchange: Exchange, workspace: Workspace, request: ListKept) -> Message:
     """Stream the account's interrupted uploads, in pages that fit a control frame."""
     page: list[KeptUpload] = []
-    room = exchange.page_size
+    left = exchange.page_size
     for one in workspace.kept(request):
         size = _ENTRY_OVERHEAD + len(one.path or b"")
-        if page and size > room:
+        if page and size > left:
             exchange.send(messages.KeptUploads(page))
-            page, room = [], exchange.page_size
+            page, left = [], exchange.page_size
         page.append(one)
-        room -= size
+        left -= size
         exchange.progressed(size)
     if page:
         exchange.send(messages.KeptUploads(page))

@@ -72,10 +72,10 @@ def copy(exchange: Exchange, workspace: Workspace, request: Copy) -> Message:
     """Copy a file or a tree inside the home. Problems that don't fit the client's frames are only
     counted."""
     copied = workspace.copy(request)
-    room = exchange.page_size - len(messages.encode(replace(copied, problems=[])))
+    left = exchange.page_size - len(messages.encode(replace(copied, problems=[])))
     for count, problem in enumerate(copied.problems):
-        room -= len(messages.encode(problem))
-        if room < _OVERHEAD:
+        left -= len(messages.encode(problem))
+        if left < _OVERHEAD:
             more = copied.more_problems + len(copied.problems) - count
             return replace(copied, problems=copied.problems[:count], more_problems=more)
     return copied

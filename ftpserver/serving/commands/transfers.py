@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ftpserver.storage.batch import SMALL
 from ftpserver.workspace.reading import OpenFile
 from ftpwire import digests, holes
-from ftpwire.beneath import told_time
+from ftpwire.beneath import clamped_mtime_ns
 from ftpwire.errors import SourceChanged, VerificationFailed
 from ftpwire.holes import Hole
 from ftpwire.messages import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _WHOLE = 128 * 1024
 """Most bytes of a file that is read as a whole before it is sent."""
-_TOLD = 64
+_MAX_SENT_FILE = 64
 """Most bytes that one file takes of a `SendingFiles`."""
 
 
@@ -51,7 +51,9 @@ def get(exchange: Exchange, workspace: Workspace, request: Get) -> Message:
         left = file.size - offset
         count = left if request.length is None else min(request.length, left)
         exchange.transferring(count, sends=True)
-        exchange.send(Sending(file.size, file.info.st_mode & 0o7777, told_time(file.info), offset))
+        exchange.send(
+            Sending(file.size, file.info.st_mode & 0o7777, clamped_mtime_ns(file.info), offset)
+        )
         sparse = request.holes and file.may_have_holes
         if request.length is not None:
             return _send_piece(exchange, file, offset, count, sparse=sparse)
@@ -161,7 +163,8 @@ def get_files(exchange: Exchange, workspace: Workspace, request: GetFiles) -> Me
     files, data = workspace.get_files(request)
     exchange.transferring(len(data), sends=True)
     exchange.sends_files(files)
-    most = max(1, exchange.page_size // _TOLD - 1)  # one less, for the bytes of the message itself
+    # one less, for the bytes of the message itself
+    most = max(1, exchange.page_size // _MAX_SENT_FILE - 1)
     for start in range(0, len(files), most):
         exchange.send(SendingFiles(files[start : start + most]))
     view = memoryview(data)
@@ -192,7 +195,7 @@ def put(exchange: Exchange, workspace: Workspace, request: Put) -> None:
 def _receive(exchange: Exchange, receiving: Receiving, request: Put) -> None:
     offset = 0
     if request.ask:
-        offset, digest = receiving.resume(exchange.tell_progress(request.size))
+        offset, digest = receiving.resume(exchange.progress_reporter(request.size))
         exchange.send(Ready(offset, digest, receiving.take_pieces()))
         exchange.flush()
     sent = exchange.receive_large(
@@ -202,7 +205,7 @@ def _receive(exchange: Exchange, receiving: Receiving, request: Put) -> None:
         receiving.look,
         after=offset,
     )
-    receiving.finish(sent, exchange.tell_progress(request.size))
+    receiving.finish(sent, exchange.progress_reporter(request.size))
 
 
 def put_files(exchange: Exchange, workspace: Workspace, request: PutFiles) -> None:

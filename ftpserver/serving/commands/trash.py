@@ -66,13 +66,13 @@ class _Pages:
             self.send()
             self._of = part.of
         for operation in part.operations:
-            self._make_room(operation)
+            self._send_if_full(operation)
             self._operations.append(operation)
         for item in part.items:
-            self._make_room(item)
+            self._send_if_full(item)
             self._items.append(item)
 
-    def _make_room(self, one: TrashedOperation | TrashItem) -> None:
+    def _send_if_full(self, one: TrashedOperation | TrashItem) -> None:
         size = len(messages.encode(one))
         if self._size and self._size + size + _PAGE > self._exchange.page_size:
             self.send()
@@ -93,16 +93,16 @@ def restore(exchange: Exchange, workspace: Workspace, request: Restore) -> Messa
 
 
 def _shortened(restored: Restored, page_size: int) -> Restored:
-    room = page_size - len(messages.encode(replace(restored, conflicts=[], paths=[]))) - _OVERHEAD
+    left = page_size - len(messages.encode(replace(restored, conflicts=[], paths=[]))) - _OVERHEAD
     for count, conflict in enumerate(restored.conflicts):
-        room -= len(messages.encode(conflict))
-        if room < 0:
+        left -= len(messages.encode(conflict))
+        if left < 0:
             more = restored.more_conflicts + len(restored.conflicts) - count
             shortened = restored.conflicts[:count]
             return replace(restored, conflicts=shortened, more_conflicts=more, paths=[])
     for count, path in enumerate(restored.paths):
-        room -= len(messages.encode(path))
-        if room < 0:
+        left -= len(messages.encode(path))
+        if left < 0:
             return replace(restored, paths=restored.paths[:count])
     return restored
 

@@ -1,7 +1,7 @@
 """Purging: removing operations, or items of them, from the trash for good.
 
 Lives here: taking an operation, or single items of one, out of the trash, and removing them.
-Lives elsewhere: deciding what is purged (making_room.py, thinning.py, workspace/trashing.py).
+Lives elsewhere: deciding what is purged (evicting_store.py, thinning.py, workspace/trashing.py).
 
 The order: lock the operation exclusively → rename what is purged into staging, under the home's
 lock; from then on it isn't trash → remove it there, a part at a time, and settle each part by what
@@ -22,8 +22,8 @@ from ftpserver.storage.home_staging import StagingHome, Tally, rename_closed
 from ftpserver.storage.open_home import give_to_owner
 from ftpserver.storage.quota import NOT_NOW, QuotaStore
 from ftpserver.storage.trash.directory import PATIENCE, Opened, alone, is_gone
-from ftpserver.storage.trash.evicting import giving_up
-from ftpserver.storage.trash.glance import counted_of, is_a_stranger, is_of, things_in
+from ftpserver.storage.trash.eviction_lock import eviction_lock
+from ftpserver.storage.trash.glance import counted_of, entry_names, is_foreign, is_of
 from ftpserver.storage.trash.index import Begin, Contents, Gone
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import TRASH_SUFFIX
@@ -32,7 +32,7 @@ from ftpwire.beneath import OPEN_DIRECTORY
 logger = logging.getLogger("ftpd.trash")
 
 _OTHERS = 1.0
-"""Seconds to wait for a session that purges alone to free space (evicting.py)."""
+"""Seconds to wait for a session that purges alone to free space (eviction_lock.py)."""
 _PART_SECONDS = 0.05
 """Seconds that the home's lock is held at a time; others wait no longer than this."""
 
@@ -55,7 +55,7 @@ def purge(
     *,
     patience: float = PATIENCE,
     settling: Settling | None = None,
-    for_room: bool = False,
+    for_space: bool = False,
     is_left: bool = False,
     seen: Collection[str] | None = None,
 ) -> Tally:
@@ -67,9 +67,9 @@ def purge(
         tick: A function that is called now and then, while no lock is held. If it raises, the
             clean-up of the next start removes the rest.
         patience: Seconds to wait for other sessions that hold the operation.
-        settling: Settles what became free, for a caller that purges alone (evicting.py). None: any
-            session may use what became free.
-        for_room: True if it is purged to free space. This is recorded, so that `ListTrash` and
+        settling: Settles what became free, for a caller that purges alone (eviction_lock.py). None:
+            any session may use what became free.
+        for_space: True if it is purged to free space. This is recorded, so that `ListTrash` and
             later requests about the operation can report it.
         is_left: True if the operation belongs to an account that no longer exists; then it is
             purged as a whole. For the account that has the home now, it counts as used space, not
@@ -83,21 +83,21 @@ def purge(
     """
     with ExitStack() as taking_part:
         if settling is None:  # else the caller holds this lock exclusively
-            taking_part.enter_context(giving_up(home, alone=False, patience=_OTHERS))
+            taking_part.enter_context(eviction_lock(home, alone=False, patience=_OTHERS))
         staged: list[bytes] = []
         failed: OSError | None = None
         with alone(home, trash, name, patience=patience) as held:
-            contents, things = held.contents(), things_in(held.fd)
+            contents, names = held.contents(), entry_names(held.fd)
             is_own = is_of(contents, account_id)
-            if not (is_own or is_left) or is_a_stranger(contents, things):
+            if not (is_own or is_left) or is_foreign(contents, names):
                 raise is_gone(name)
-            if items is None and seen is not None and not things.issubset(seen):
+            if items is None and seen is not None and not names.issubset(seen):
                 items = tuple(seen)
             if items is None:
                 own = contents if is_own else Contents()
                 staged.append(_claim(home, quota_store, account_id, trash, held, own))
             else:
-                going = [one for one in dict.fromkeys(items) if one in things]
+                going = [one for one in dict.fromkeys(items) if one in names]
                 try:
                     for at in range(0, len(going), MOST_AT_ONCE):
                         some = going[at : at + MOST_AT_ONCE]
@@ -116,9 +116,9 @@ def purge(
             raise failed
     if items is None:
         try:
-            said = _said(contents.begin) if for_room else ()
+            said = _said(contents.begin) if for_space else ()
             quota_store.forget_operation(
-                account_id, name, discarded.size if for_room else None, *said
+                account_id, name, discarded.size if for_space else None, *said
             )
         except NOT_NOW as error:  # its row is deleted after a day in any case
             logger.warning("%s: purged, but that can't be recorded: %s", name, error)
@@ -218,7 +218,7 @@ class _Discarding:
         try:
             self._begin()
             try:
-                for name in sorted(things_in(fd)):
+                for name in sorted(entry_names(fd)):
                     self._discard(fd, os.fsencode(name))
                     self._pause()
                 try:

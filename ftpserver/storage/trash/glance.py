@@ -31,18 +31,18 @@ def is_of(contents: Contents, account_id: int) -> bool:
     return contents.begin is None or contents.begin.account == account_id
 
 
-def is_a_stranger(contents: Contents, things: Collection[str]) -> bool:
+def is_foreign(contents: Contents, names: Collection[str]) -> bool:
     """Return whether a directory in the trash was not made by the server: it has no `Begin` line,
     and contains names that no line describes. The server writes the lines first. A user's own
     directory may have had the trash's name before there was a trash: nothing in it is purged.
 
     Args:
-        things: The names in the directory, the index left out.
+        names: The names in the directory, the index left out.
     """
-    return contents.begin is None and not {item.name for item in contents.items}.issuperset(things)
+    return contents.begin is None and not {item.name for item in contents.items}.issuperset(names)
 
 
-def things_in(operation: int) -> set[str]:
+def entry_names(operation: int) -> set[str]:
     """Return the names in an open operation, its index left out."""
     return set(os.listdir(operation)) - {INDEX_NAME.decode()}
 
@@ -90,7 +90,7 @@ class Glance:
 
     Attributes:
         trash: The descriptor of the trash that it is in.
-        things: The names in its directory, the index left out.
+        names: The names in its directory, the index left out.
         lines: The size in bytes of the index that ``contents`` was read from.
     """
 
@@ -98,13 +98,13 @@ class Glance:
 
     name: str
     contents: Contents
-    things: set[str]
+    names: set[str]
     lines: int = 0
 
     @property
     def kept(self) -> list[Item]:
         """The items that are in it, the oldest first."""
-        return [item for item in self.contents.items if item.name in self.things]
+        return [item for item in self.contents.items if item.name in self.names]
 
     @property
     def uncounted(self) -> list[Item]:
@@ -130,11 +130,11 @@ def glance(trash: int, name: str) -> Glance | None:
     except FileNotFoundError:
         return None
     try:
-        things = things_in(fd)
+        names = entry_names(fd)
         content = read_index(fd)
     finally:
         os.close(fd)
-    return Glance(trash, name, Contents.of(decode(content)), things, len(content))
+    return Glance(trash, name, Contents.of(decode(content)), names, len(content))
 
 
 def has_trees(trash: int, name: str) -> bool:
@@ -154,7 +154,7 @@ def glances(trash: int, account_id: int) -> Iterator[Glance]:
     """Yield an account's operations, the oldest first."""
     for name in names_in(trash):
         found = glance(trash, name)
-        if found is None or is_a_stranger(found.contents, found.things):
+        if found is None or is_foreign(found.contents, found.names):
             continue
         if is_of(found.contents, account_id):
             yield found

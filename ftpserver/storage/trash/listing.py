@@ -18,20 +18,20 @@ from typing import Literal
 from ftpserver.storage.digest_xattr import digest_by_name
 from ftpserver.storage.home_rights import PermittedHome
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import GivenUp
+from ftpserver.storage.quota import EvictedOperation
 from ftpserver.storage.trash.directory import Opened, is_gone, looking, names_in, open_trash
+from ftpserver.storage.trash.entries import (
+    TrashEntry,
+    check_owner,
+    entries_of,
+    is_directory,
+    may_be_shown,
+    state_in,
+)
 from ftpserver.storage.trash.glance import is_of
 from ftpserver.storage.trash.index import Contents
 from ftpserver.storage.trash.names import time_of
 from ftpserver.storage.trash.policy import Policy
-from ftpserver.storage.trash.things import (
-    Thing,
-    check_owner,
-    is_directory,
-    may_be_shown,
-    state_in,
-    things_of,
-)
 from ftpserver.storage.walk import counted_size
 from ftpwire import beneath, paths
 from ftpwire.errors import Expired
@@ -52,12 +52,12 @@ def pages(
     account_id: int,
     policy: Policy,
     request: ListTrash,
-    given_up: Sequence[GivenUp] = (),
+    evicted: Sequence[EvictedOperation] = (),
 ) -> Iterator[TrashPage]:
     """Yield the reply to `ListTrash` in pages.
 
     Args:
-        given_up: Operations that were purged to free space, which a list of all operations also
+        evicted: Operations that were purged to free space, which a list of all operations also
             contains; the newest first.
 
     Raises:
@@ -69,7 +69,7 @@ def pages(
         if request.operation is not None:
             raise is_gone(request.operation)
         return
-    gone = {one.name: one for one in given_up}
+    gone = {one.name: one for one in evicted}
     if request.operation is not None or request.below or request.items or request.versions:
         gone = {}
     try:
@@ -101,7 +101,7 @@ def pages(
             os.close(trash)
 
 
-def _entry_of_purged(gone: GivenUp) -> TrashedOperation:
+def _entry_of_purged(gone: EvictedOperation) -> TrashedOperation:
     return TrashedOperation(
         name=gone.name,
         time_ns=time_of(gone.name),
@@ -200,34 +200,36 @@ class _Shown:
         self._below = below
         self._versions = versions
 
-    def _things(self) -> Iterator[Thing]:
+    def _entries(self) -> Iterator[TrashEntry]:
         """Yield the items that may be shown and match the requested path, the newest first."""
-        for thing in reversed(things_of(self._opened, self._contents)):
-            if thing.name and not thing.is_there and thing.name not in self._contents.gone:
+        for entry in reversed(entries_of(self._opened, self._contents)):
+            if entry.name and not entry.is_there and entry.name not in self._contents.gone:
                 continue  # a crash came before it was moved to the trash
-            if not self._matches(thing) or not may_be_shown(self._home, thing):
+            if not self._matches(entry) or not may_be_shown(self._home, entry):
                 continue
-            yield thing
+            yield entry
 
-    def _matches(self, thing: Thing) -> bool:
+    def _matches(self, entry: TrashEntry) -> bool:
         below = self._below
         if below is None:
             return True
         if self._versions:
-            return thing.path == below or self._holds(thing, below)
-        at = (thing.path,) if thing.target is None else (thing.path, thing.target)
-        return any(one[: len(below)] == below for one in at) or self._holds(thing, below)
+            return entry.path == below or self._holds(entry, below)
+        at = (entry.path,) if entry.target is None else (entry.path, entry.target)
+        return any(one[: len(below)] == below for one in at) or self._holds(entry, below)
 
-    def _holds(self, thing: Thing, below: Parts) -> bool:
+    def _holds(self, entry: TrashEntry, below: Parts) -> bool:
         """Return whether an item that was above a path contains something at that path."""
-        if not thing.is_there or below[: len(thing.path)] != thing.path or below == thing.path:
+        if not entry.is_there or below[: len(entry.path)] != entry.path or below == entry.path:
             return False
-        return self._inside(thing, below) is not None
+        return self._inside(entry, below) is not None
 
-    def _inside(self, thing: Thing, below: Parts) -> tuple[os.stat_result, bytes | None] | None:
+    def _inside(
+        self, entry: TrashEntry, below: Parts
+    ) -> tuple[os.stat_result, bytes | None] | None:
         """Return the state of what a tree in the trash contains at a path, and its digest if one is
         stored; None if there is nothing. Links are not followed."""
-        names = [thing.name.encode(), *below[len(thing.path) :]]
+        names = [entry.name.encode(), *below[len(entry.path) :]]
         try:
             directory = beneath.open_below(self._opened.fd, names[:-1])
         except PermissionError:
@@ -245,14 +247,14 @@ class _Shown:
         """Summarize the operation. Return None if no item of it may be shown."""
         count = kept = size = files = 0
         counted = True
-        first: Thing | None = None
-        for thing in self._things():
-            count, first = count + 1, thing
-            info = state_in(self._opened, thing.name) if thing.is_there else None
+        first: TrashEntry | None = None
+        for entry in self._entries():
+            count, first = count + 1, entry
+            info = state_in(self._opened, entry.name) if entry.is_there else None
             if info is None:
                 continue
             kept += 1
-            bytes_of, files_of = self._amount(thing, info)
+            bytes_of, files_of = self._amount(entry, info)
             counted = counted and bytes_of is not None
             size, files = size + (bytes_of or 0), files + (files_of or 0)
         begin = self._contents.begin
@@ -278,38 +280,38 @@ class _Shown:
 
     def items(self) -> Iterator[TrashItem]:
         """Yield the items, or the versions, that were asked for."""
-        for thing in self._things():
-            item = self._version(thing) if self._versions else self._item(thing)
+        for entry in self._entries():
+            item = self._version(entry) if self._versions else self._item(entry)
             if item is not None:
                 yield item
 
-    def _item(self, thing: Thing) -> TrashItem | None:
-        if not thing.is_there:
-            return self._absent(thing)
-        looked = _look(self._opened.fd, thing.name.encode())
+    def _item(self, entry: TrashEntry) -> TrashItem | None:
+        if not entry.is_there:
+            return self._absent(entry)
+        looked = _look(self._opened.fd, entry.name.encode())
         if looked is None:
             return None  # just taken out by another session
         info, digest = looked
-        size, files = self._amount(thing, info)
+        size, files = self._amount(entry, info)
         kind = beneath.entry_type(info.st_mode)
-        what = "found" if thing.is_found else thing.item.what
+        what = "found" if entry.is_found else entry.item.what
         return TrashItem(
-            thing.name,
+            entry.name,
             what,
-            paths.join(*thing.path),
+            paths.join(*entry.path),
             kind,
             size,
             files,
-            beneath.told_time(info),
+            beneath.clamped_mtime_ns(info),
             "kept",
-            thing.item.time,
+            entry.item.time,
             None,
             digest,
         )
 
-    def _absent(self, thing: Thing) -> TrashItem:
+    def _absent(self, entry: TrashEntry) -> TrashItem:
         """Describe an item that is no longer in the trash, or never was."""
-        item, after = thing.item, thing.item.after
+        item, after = entry.item, entry.item.after
         state: Literal["kept", "restored", "purged"] = "restored"
         if item.what == "moved":
             state = "kept"
@@ -318,33 +320,33 @@ class _Shown:
         return TrashItem(
             item.name,
             item.what,
-            paths.join(*thing.path),
+            paths.join(*entry.path),
             "dir" if item.what == "tree" else "file",
             None if after is None else after.size,
             None,
             0 if after is None else after.mtime_ns,
             state,
             item.time,
-            None if thing.target is None else paths.join(*thing.target),
+            None if entry.target is None else paths.join(*entry.target),
         )
 
-    def _amount(self, thing: Thing, info: os.stat_result) -> tuple[int | None, int | None]:
+    def _amount(self, entry: TrashEntry, info: os.stat_result) -> tuple[int | None, int | None]:
         """Return the bytes and files of an item that is there; None for a tree that isn't measured
         yet."""
-        if not is_directory(info) or (thing.item.what == "removed" and not thing.is_found):
+        if not is_directory(info) or (entry.item.what == "removed" and not entry.is_found):
             return counted_size(info), 1
-        measured = self._contents.measured.get(thing.name)
+        measured = self._contents.measured.get(entry.name)
         return (None, None) if measured is None else (measured.size, measured.files)
 
-    def _version(self, thing: Thing) -> TrashItem | None:
+    def _version(self, entry: TrashEntry) -> TrashItem | None:
         """Describe the file or link that can be restored to the requested path, if there is one."""
         below = self._below
-        if not thing.is_there:
+        if not entry.is_there:
             return None
-        if below is None or thing.path == below:
-            item = self._item(thing)
+        if below is None or entry.path == below:
+            item = self._item(entry)
             return item if item is not None and item.type in _FILES else None
-        found = self._inside(thing, below)
+        found = self._inside(entry, below)
         if found is None or not self._home.permits(Action.LIST, below):
             return None
         info, digest = found
@@ -352,18 +354,18 @@ class _Shown:
         if kind not in _FILES:
             return None
         return TrashItem(
-            thing.name,
-            thing.item.what,
+            entry.name,
+            entry.item.what,
             paths.join(*below),
             kind,
             counted_size(info),
             1,
-            beneath.told_time(info),
+            beneath.clamped_mtime_ns(info),
             "kept",
-            thing.item.time,
+            entry.item.time,
             None,
             digest,
-            paths.join(*thing.path),
+            paths.join(*entry.path),
         )
 
 

@@ -4,8 +4,8 @@ Lives here: making it when the first item is moved there, announcing items, taki
 Lives elsewhere: removing and replacing (home.py, commit.py, atomic_tree.py), the name of an
 operation (ledger.py).
 
-If the disk has no space for a line (`NoRoom`), the caller removes for good, because the request may
-have been sent to free space.
+If the disk has no space for a line (`NoSpace`), the caller removes for good, because the request
+may have been sent to free space.
 
 The order ensures that a crash at any point loses nothing that a removal without a trash would keep:
 append the item's line and sync it → rename the item into the operation's directory → sync that
@@ -39,8 +39,8 @@ logger = logging.getLogger("ftpd.trash")
 
 _Result = TypeVar("_Result")
 
-NO_ROOM = "the disk had no space to keep it in the trash: it is gone for good"
-"""The remark for a user whose file was removed for good after `NoRoom`."""
+NO_SPACE = "the disk had no space to keep it in the trash: it is gone for good"
+"""The remark for a user whose file was removed for good after `NoSpace`."""
 _MOST_TRIES = 4
 """How often a line, a name or a directory is tried, with something purged between two tries. The
 limit that was hit may be another one than disk space, for example a quota of the system; then
@@ -48,7 +48,7 @@ purging doesn't help."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class NoRoom(Exception):
+class NoSpace(Exception):
     """The disk has no space for the lines, names and directories that the trash needs."""
 
 
@@ -85,11 +85,11 @@ class Operation:
         keep_replaced: True to keep replaced files, too.
 
     Attributes:
-        make_room: A function that is called when the disk has no space. It purges something older,
+        free_space: A function that is called when the disk has no space. It purges something older,
             and returns whether it did.
     """
 
-    make_room: Callable[[], bool] = staticmethod(lambda: False)
+    free_space: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Operation:
                 the operation may be waiting for that lock.
 
         Raises:
-            NoRoom: The disk is full.
+            NoSpace: The disk is full.
             Busy: Other sessions held it for too long.
             CommandError: It can't be made; the class depends on the error of the disk.
         """
@@ -155,7 +155,7 @@ class Operation:
             yield self
             return
         self._home.check_writable()
-        opened = self._opened = self._with_room(lambda: self._open(waiting=waiting))
+        opened = self._opened = self._with_space(lambda: self._open(waiting=waiting))
         self._is_durable = False  # it may have been purged and made again since the last time
         try:
             yield self
@@ -202,11 +202,11 @@ class Operation:
         home, trash = self._home, self._trash
         return open_operation(home, trash, name, make=True, shared=True, patience=patience)
 
-    def _with_room(self, step: Callable[[], _Result]) -> _Result:
+    def _with_space(self, step: Callable[[], _Result]) -> _Result:
         """Run a step that needs a little disk space.
 
         Raises:
-            NoRoom: The disk is full.
+            NoSpace: The disk is full.
             CommandError: It failed for another reason; the class depends on the error of the disk.
         """
         try:
@@ -216,19 +216,19 @@ class Operation:
             raise failed.with_text(f"the trash can't be written to: {failed}") from error
 
     def _until_it_fits(self, step: Callable[[], _Result]) -> _Result:
-        """Run a step as `_with_room` does. Raise NoRoom, and other errors of the step unchanged."""
+        """Run a step as `_with_space` does. Raises NoSpace, and other errors of the step."""
         left = _MOST_TRIES
         while True:
             try:
                 return step()
             except DiskFull as error:  # the quota store has no space to record its name
-                raise NoRoom from error
+                raise NoSpace from error
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 left -= 1
-                if left <= 0 or not self.make_room():
-                    raise NoRoom from error
+                if left <= 0 or not self.free_space():
+                    raise NoSpace from error
 
     @property
     def _held(self) -> Opened:
@@ -269,11 +269,11 @@ class Operation:
                 them nothing else is lost.
 
         Raises:
-            NoRoom: The disk is full.
+            NoSpace: The disk is full.
             CommandError: They can't be written; the class depends on the error of the disk.
         """
         held, lines = self._held, self._lines(items)
-        self._with_room(lambda: held.append(lines, sync=sync))
+        self._with_space(lambda: held.append(lines, sync=sync))
         # another session may have made the operation without syncing its directories
         if sync and not self._is_durable:
             self._home.sync_dir(held.fd)
@@ -308,7 +308,7 @@ class Operation:
         """Rename a file or tree into the operation, as an announced item. Return its state.
 
         Raises:
-            NoRoom: The disk has no space for another name in the operation's directory.
+            NoSpace: The disk has no space for another name in the operation's directory.
             OSError: It stays where it is. EXDEV: its file system can't move it here.
         """
         # the line was synced by `announce`: after a crash, each item here has a line
@@ -335,7 +335,7 @@ class Operation:
         """Give a file a second name in the operation, before it is replaced by one rename.
 
         Raises:
-            NoRoom: See `take`.
+            NoSpace: See `take`.
             OSError: The file system has no hard links, or can't make one here.
         """
         held = self._held

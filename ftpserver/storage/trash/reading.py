@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ftpserver.storage.home_reading import Readable
 from ftpserver.storage.home_rights import PermittedHome
 from ftpserver.storage.trash.directory import is_gone, looking, open_trash
-from ftpserver.storage.trash.things import check_owner, things_of
+from ftpserver.storage.trash.entries import check_owner, entries_of
 from ftpwire import paths
 from ftpwire.beneath import OPEN_DIRECTORY, Tree
 from ftpwire.errors import Expired, NotFound
@@ -91,9 +91,9 @@ def opened_item(home: PermittedHome, account_id: int, where: InTrash) -> Iterato
         with looking(trash, operation) as opened:
             contents = opened.contents()
             check_owner(operation, contents, account_id)
-            for thing in things_of(opened, contents):
-                if thing.name == name and thing.is_there:
-                    yield TrashedItem(home, opened.fd, name, thing.path)
+            for entry in entries_of(opened, contents):
+                if entry.name == name and entry.is_there:
+                    yield TrashedItem(home, opened.fd, name, entry.path)
                     return
             if name in contents.gone:
                 raise Expired(f"{name}: this item is no longer in the trash")

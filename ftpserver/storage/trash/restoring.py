@@ -1,7 +1,7 @@
 """Restoring: undoing an operation line by line, the last line first.
 
 Lives here: choosing the lines, the locks, the quota, the result.
-Lives elsewhere: the items of an operation (things.py), undoing one line (taking_back.py), the
+Lives elsewhere: the items of an operation (entries.py), undoing one line (taking_back.py), the
 operation that records the restoring itself (operation.py).
 
 The operation that is restored from is held exclusively all the time: no other session restores from
@@ -21,14 +21,14 @@ from contextlib import ExitStack, contextmanager
 from ftpserver.storage.commit import Commit, lstat
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
-from ftpserver.storage.places import Places
 from ftpserver.storage.quota import QuotaStore
+from ftpserver.storage.staging_dirs import StagingDirs
 from ftpserver.storage.trash.directory import Opened, alone, is_gone, looking, open_trash
+from ftpserver.storage.trash.entries import TrashEntry, check_owner, entries_of
 from ftpserver.storage.trash.index import Contents, Undone
-from ftpserver.storage.trash.operation import NoRoom, Operation
-from ftpserver.storage.trash.steps import Already, Batch, NeedsAlone, Step
+from ftpserver.storage.trash.operation import NoSpace, Operation
+from ftpserver.storage.trash.steps import AlreadyDone, Batch, NeedsAlone, Step
 from ftpserver.storage.trash.taking_back import TakingBack
-from ftpserver.storage.trash.things import Thing, check_owner, things_of
 from ftpwire import paths
 from ftpwire.errors import CommandError, DiskFull, NotFound, from_oserror
 from ftpwire.messages import Problem, Restore, Restored
@@ -106,7 +106,7 @@ class Restoring:
                 finally:
                     if self._taking.unmeasured:
                         self._quota_store.measure_soon(self._account_id)
-        except NoRoom:
+        except NoSpace:
             raise DiskFull("the disk has no space for the records that restoring needs") from None
         finally:
             os.close(trash)
@@ -134,8 +134,8 @@ class Restoring:
     def _walk(self) -> None:
         waiting: list[Step] = []
         met: set[Parts] = set()
-        for thing in reversed(things_of(self._opened, self._contents)):
-            for step in self._steps(thing, met):
+        for entry in reversed(entries_of(self._opened, self._contents)):
+            for step in self._steps(entry, met):
                 if self._is_simple(step):
                     waiting.append(step)
                     if len(waiting) >= _TOGETHER:
@@ -152,69 +152,69 @@ class Restoring:
                 error = NotFound(f"{shown}: not found in this operation")
                 self._report_problem(error, paths.join(*path))
 
-    def _steps(self, thing: Thing, met: set[Parts]) -> Iterator[Step]:
+    def _steps(self, entry: TrashEntry, met: set[Parts]) -> Iterator[Step]:
         """Yield the steps for an item. Add to ``met`` each requested path that is the item's path,
         above it or below it."""
         request = self._request
-        if request.items and thing.name not in request.items:
+        if request.items and entry.name not in request.items:
             return
-        if not thing.name and self._target is not None:
+        if not entry.name and self._target is not None:
             return  # nothing is kept that could be restored elsewhere
         if not self._wanted:
-            yield from self._whole(thing)
+            yield from self._whole(entry)
             return
-        places = (thing.path,) if thing.target is None else (thing.path, thing.target)
-        at = [one for one in self._wanted if any(p[: len(one)] == one for p in places)]
+        both = (entry.path,) if entry.target is None else (entry.path, entry.target)
+        at = [one for one in self._wanted if any(p[: len(one)] == one for p in both)]
         if at:
             met.update(at)
-            yield from self._whole(thing)
+            yield from self._whole(entry)
             return
         for path in self._wanted:
-            if path[: len(thing.path)] == thing.path and thing.name:
-                yield from self._part(thing, path, met)
+            if path[: len(entry.path)] == entry.path and entry.name:
+                yield from self._part(entry, path, met)
 
-    def _whole(self, thing: Thing) -> Iterator[Step]:
-        if thing.name and not thing.is_there:
-            gone = self._contents.gone.get(thing.name)
+    def _whole(self, entry: TrashEntry) -> Iterator[Step]:
+        if entry.name and not entry.is_there:
+            gone = self._contents.gone.get(entry.name)
             if gone is not None and gone.became == "purged":
                 self._gone += 1
-            elif gone is not None or self._taking.at(thing.path) is not None:
+            elif gone is not None or self._taking.at(entry.path) is not None:
                 self._already += 1
             else:
                 self._gone += 1
             return
-        yield self._step(thing)
+        yield self._step(entry)
 
-    def _part(self, thing: Thing, path: Parts, met: set[Parts]) -> Iterator[Step]:
+    def _part(self, entry: TrashEntry, path: Parts, met: set[Parts]) -> Iterator[Step]:
         """Yield the step for a part of a tree, if the tree has that part."""
-        below = path[len(thing.path) :]
-        if thing.is_there:
-            step = self._step(thing, below)
+        below = path[len(entry.path) :]
+        if entry.is_there:
+            step = self._step(entry, below)
             with self._taking.way(step) as way:
                 has_it = way is not None
             if has_it:
                 met.add(path)
                 yield step
                 return
-        if thing.item.what == "tree" and self._taking.at(path) is not None:
+        if entry.item.what == "tree" and self._taking.at(path) is not None:
             met.add(path)
             self._already += 1
 
-    def _step(self, thing: Thing, below: Parts = ()) -> Step:
-        path = (*thing.path, *below)
+    def _step(self, entry: TrashEntry, below: Parts = ()) -> Step:
+        path = (*entry.path, *below)
         if self._target is None:
-            return Step(thing, path, below)
-        return Step(thing, (*self._target, path[-1]), below, exact=False)
+            return Step(entry, path, below)
+        return Step(entry, (*self._target, path[-1]), below, exact=False)
 
     def _is_simple(self, step: Step) -> bool:
         """Return whether a step involves files only, so that it can be done under one lock with
         others."""
         if self._request.look:
             return True
-        if step.thing.item.what == "moved" or step.below or not self._home.can_exchange():
+        if step.entry.item.what == "moved" or step.below or not self._home.can_exchange():
             return False
-        if step.thing.name:
-            info = lstat(self._opened.fd, step.thing.name.encode())
+        if step.entry.name:
+            info = lstat(self._opened.fd, step.entry.name.encode())
             if info is None or stat.S_ISDIR(info.st_mode):
                 return False
         try:
@@ -259,11 +259,11 @@ class Restoring:
             self._do(left[:1], alone=True)
             self._do(left[1:])
 
-    def _refusal(self, step: Step) -> CommandError | Already | None:
+    def _refusal(self, step: Step) -> CommandError | AlreadyDone | None:
         """Return the error that would prevent a step, or None if only trying can show that."""
         try:
             self._taking.take_back(step, None)
-        except (CommandError, Already) as error:
+        except (CommandError, AlreadyDone) as error:
             return error
         except OSError:
             pass
@@ -272,7 +272,7 @@ class Restoring:
         return None
 
     def _report_all(
-        self, steps: Sequence[Step], refusals: Sequence[CommandError | Already | None]
+        self, steps: Sequence[Step], refusals: Sequence[CommandError | AlreadyDone | None]
     ) -> None:
         for step, refusal in zip(steps, refusals, strict=True):
             with self._reporting(step):
@@ -290,19 +290,19 @@ class Restoring:
             if alone:
                 missing = self._missing(steps[0].to)
                 try:
-                    if missing and steps[0].thing.item.what != "restored":
+                    if missing and steps[0].entry.item.what != "restored":
                         lease = self._quota_store.reserve(self._account_id, 0, files=missing)
                         held.callback(self._quota_store.release, lease)
                 except CommandError as error:
                     self._report_problem(error, steps[0].path)
                     return ()
-            places = Places(self._home)
-            held.callback(places.close)
+            staging_dirs = StagingDirs(self._home)
+            held.callback(staging_dirs.close)
             # this lease is held until everything below is done: after a crash before it is settled,
             # the home is counted again
             settle = held.enter_context(self._quota_store.freeing(self._account_id))
             held.enter_context(self._home.alone() if alone else self._home.shared())
-            batch = Batch(alone, Commit(self._home, places, Syncs()))
+            batch = Batch(alone, Commit(self._home, staging_dirs, Syncs()))
             held.callback(batch.close)
             try:
                 if len(steps) > 1:
@@ -356,7 +356,7 @@ class Restoring:
         """Run one step in the context. If it fails, record that in the result and go on."""
         try:
             yield
-        except Already:
+        except AlreadyDone:
             self._already += 1
         except CommandError as error:
             self._report_problem(error, step.path)

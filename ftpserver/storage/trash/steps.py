@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from ftpserver.storage.commit import Commit, lstat
 from ftpserver.storage.digest_xattr import digest_by_name
+from ftpserver.storage.trash.entries import TrashEntry
 from ftpserver.storage.trash.index import Item, Line, State
 from ftpserver.storage.trash.operation import state_of
-from ftpserver.storage.trash.things import Thing
 from ftpserver.storage.walk import open_closed
 from ftpwire import beneath, paths
 from ftpwire.errors import Conflict
@@ -25,7 +25,7 @@ from ftpwire.paths import Parts
 
 _MOST_BESIDE = 10_000
 """The number at which trying other names, for something whose own name is taken, ends."""
-Place = tuple[int, bytes]
+NameAt = tuple[int, bytes]
 """An open directory, and a name in it."""
 
 
@@ -34,13 +34,13 @@ class Step:
     """One item to be undone, or a part of one.
 
     Attributes:
-        thing: The item.
+        entry: The item.
         to: The path that it is restored to.
         below: The part's path below the item; empty for all of it.
         exact: True if it is restored to its former path.
     """
 
-    thing: Thing
+    entry: TrashEntry
     to: Parts
     below: Parts = ()
     exact: bool = True
@@ -48,7 +48,7 @@ class Step:
     @property
     def path(self) -> bytes:
         """The former path, for messages and the reply."""
-        return paths.join(*self.thing.path, *self.below)
+        return paths.join(*self.entry.path, *self.below)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Batch:
         self.commit.close()
 
 
-class Already(Exception):
+class AlreadyDone(Exception):
     """The step has been done before."""
 
 
@@ -193,11 +193,11 @@ def opened_directory(directory: int, name: bytes, *, change: bool) -> Iterator[i
 
 
 @contextmanager
-def movable(*things: tuple[Place, Seen]) -> Iterator[None]:
+def movable(*moved: tuple[NameAt, Seen]) -> Iterator[None]:
     """Make directories renamable within the context. A rename to another parent rewrites their
     ``..`` entry, which their own modes may forbid."""
     with ExitStack() as stack:
-        for (directory, name), seen in things:
+        for (directory, name), seen in moved:
             if seen.is_dir and not seen.info.st_mode & 0o200:
                 stack.enter_context(opened_directory(directory, name, change=True))
         yield

@@ -26,10 +26,10 @@ from ftpserver.storage.trash.glance import counted_as
 from ftpserver.storage.trash.index import Contents, Gone, Item, Measured, State, What
 from ftpserver.storage.trash.operation import Operation
 from ftpserver.storage.trash.steps import (
-    Already,
+    AlreadyDone,
     Batch,
+    NameAt,
     NeedsAlone,
-    Place,
     Seen,
     Step,
     conflict,
@@ -48,7 +48,7 @@ _TOO_MANY_BESIDE = "too many files were restored beside it"
 
 
 @dataclass(frozen=True)
-class Placed:
+class DryRunPath:
     """The state of a path after the steps of a dry run.
 
     Attributes:
@@ -63,11 +63,11 @@ class Placed:
     home: Parts = ()
 
 
-class Imagined:
+class DryRunState:
     """The changes of a dry run: what would be where if all of its steps had been done."""
 
     def __init__(self) -> None:
-        self._at: dict[Parts, Placed] = {}
+        self._at: dict[Parts, DryRunPath] = {}
         self._below = Counter[Parts]()
         """For each path, how many keys of `_at` are equal to it or below it. Mostly none are, and
         `_pop_below` need not search."""
@@ -77,7 +77,7 @@ class Imagined:
         self._at.clear()
         self._below.clear()
 
-    def put(self, path: Parts, placed: Placed) -> None:
+    def put(self, path: Parts, placed: DryRunPath) -> None:
         """Record that something is at a path, with all that is in it."""
         self._pop_below(path)
         self._set(path, placed)
@@ -85,18 +85,18 @@ class Imagined:
     def move(self, source: Parts, target: Parts, moved: Seen) -> None:
         """Record that something in the home was moved to another path."""
         found, rest = self.find(source)
-        placed = Placed(moved, home=source)
+        placed = DryRunPath(moved, home=source)
         if found is not None:
             names = (*found.names, *rest) if found.names else ()
-            placed = Placed(moved, names, (*found.home, *rest))
+            placed = DryRunPath(moved, names, (*found.home, *rest))
         below = self._pop_below(source)
         self.put(target, placed)
         for path, one in below.items():
             self._set((*target, *path[len(source) :]), one)
         self._set(target, placed)
-        self._set(source, Placed())
+        self._set(source, DryRunPath())
 
-    def find(self, path: Parts) -> tuple[Placed | None, Parts]:
+    def find(self, path: Parts) -> tuple[DryRunPath | None, Parts]:
         """Return what would be at a path, or at the nearest path above it that was changed, and the
         rest of the path below that. Return None and the path if nothing was changed there."""
         for count in range(len(path), 0, -1):
@@ -105,12 +105,12 @@ class Imagined:
                 return found, path[count:]
         return None, path
 
-    def _set(self, path: Parts, placed: Placed) -> None:
+    def _set(self, path: Parts, placed: DryRunPath) -> None:
         if path not in self._at:
             self._below.update(path[:count] for count in range(1, len(path) + 1))
         self._at[path] = placed
 
-    def _pop_below(self, path: Parts) -> dict[Parts, Placed]:
+    def _pop_below(self, path: Parts) -> dict[Parts, DryRunPath]:
         if not self._below[path]:
             return {}
         below = {one: self._at[one] for one in self._at if one[: len(path)] == path}
@@ -136,7 +136,7 @@ class TakingBack:
     def __init__(
         self, home: Home, request: Restore, opened: Opened, contents: Contents, into: Operation
     ) -> None:
-        self.imagined = Imagined()
+        self.imagined = DryRunState()
         self.unmeasured = False
         self._home = home
         self._request = request
@@ -170,7 +170,7 @@ class TakingBack:
         context. Yield its descriptor and the name in it; None if there is no such part. Directories
         whose modes deny access are made accessible meanwhile, except in a dry run. No link is
         followed."""
-        names = [step.thing.name.encode(), *step.below]
+        names = [step.entry.name.encode(), *step.below]
         with ExitStack() as stack:
             fd = self._opened.fd
             for name in names[:-1]:
@@ -194,10 +194,10 @@ class TakingBack:
 
         Raises:
             CommandError, OSError: The step can't be done; nothing is changed.
-            Already: The step has been done before.
+            AlreadyDone: The step has been done before.
             NeedsAlone: The step needs the home's lock exclusively.
         """
-        what = step.thing.item.what
+        what = step.entry.item.what
         if what == "moved":
             return self._move_back(step, batch)
         if what == "restored":
@@ -210,13 +210,13 @@ class TakingBack:
         there = self.at(step.to)
         if there is None or there.is_dir:
             return None
-        if step.thing.item.what == "restored":
+        if step.entry.item.what == "restored":
             return self._line("removed", step.to)
         with self.way(step) as way:
             seen = None if way is None else look(*way)
         if seen is None or self._chosen(step, there) != "replace":
             return None
-        return self._line("replaced", step.to, after=seen.state, source=step.thing.name)
+        return self._line("replaced", step.to, after=seen.state, source=step.entry.name)
 
     # items that were removed or replaced -------------------------------------------------
 
@@ -224,7 +224,7 @@ class TakingBack:
         with self.way(step) as way:
             seen = None if way is None else look(*way)
             if way is None or seen is None:
-                raise Already
+                raise AlreadyDone
             self._check_rights(step, seen)
             there = self.at(step.to)
             is_second = there is not None and os.path.samestat(there.info, seen.info)
@@ -235,12 +235,12 @@ class TakingBack:
                 how = self._chosen(step, there)
             if batch is None:
                 to = self._free_beside(step.to) if how == "beside" else step.to
-                names = (step.thing.name.encode(), *step.below)
-                self.imagined.put(to, Placed(seen, names))
+                names = (step.entry.name.encode(), *step.below)
+                self.imagined.put(to, DryRunPath(seen, names))
                 return to
             if is_second:
                 self._drop_second_name(step, way, seen, batch)
-                raise Already
+                raise AlreadyDone
             if is_swapped:
                 assert there is not None
                 self._finish_swap(step, way, seen, there, batch)
@@ -252,7 +252,7 @@ class TakingBack:
                     assert there is not None
                     self._swap(step, way, seen, (directory, name), there, batch)
                 else:
-                    to = self._place(step, way, seen, (directory, name), there, batch)
+                    to = self._put(step, way, seen, (directory, name), there, batch)
                 batch.touch(directory)
             finally:
                 os.close(directory)
@@ -271,7 +271,7 @@ class TakingBack:
     def _check_rights(self, step: Step, seen: Seen) -> None:
         """Raise Forbidden unless the account's current permissions allow restoring it there."""
         home, whole = self._home, seen.is_dir
-        path = (*step.thing.path, *step.below)
+        path = (*step.entry.path, *step.below)
         paths.split(paths.join(*step.to))
         home.require(Action.LIST, path, whole=whole)
         if not step.exact or self._request.conflict == "beside":
@@ -289,7 +289,7 @@ class TakingBack:
         if there is None:
             return "place"
         how: str = self._request.conflict
-        if step.exact and not step.below and there.is_still(step.thing.item.after):
+        if step.exact and not step.below and there.is_still(step.entry.item.after):
             how = "replace"
         if how == "skip":
             raise conflict(step.to, "something else is there")
@@ -308,29 +308,29 @@ class TakingBack:
         batch.commit.make_dir(MakeDir(paths.join(*parts[:-1]), parents=True))
         return self._home.tree.parent(parts)
 
-    def _place(
+    def _put(
         self,
         step: Step,
-        way: Place,
+        way: NameAt,
         seen: Seen,
-        place: Place,
+        destination: NameAt,
         there: Seen | None,
         batch: Batch,
     ) -> Parts:
         """Rename an item to its former name, or to a free name beside it. Return its new path."""
 
         def note(path: Parts) -> Item:
-            return self._line("restored", path, after=seen.state, source=step.thing.name)
+            return self._line("restored", path, after=seen.state, source=step.entry.name)
 
-        to = self._rename(way, seen, place, step.to, there, note)
+        to = self._rename(way, seen, destination, step.to, there, note)
         self._is_back(step, seen, batch)
         return to
 
     def _rename(
         self,
-        source: Place,
+        source: NameAt,
         seen: Seen,
-        place: Place,
+        destination: NameAt,
         to: Parts,
         there: Seen | None,
         note: Callable[[Parts], Item],
@@ -341,7 +341,7 @@ class TakingBack:
         Args:
             note: A function that returns the line about it, given its new path.
         """
-        directory, name = place
+        directory, name = destination
         with movable((source, seen)):
             for free in [name] if there is None else names_beside(name):
                 if there is not None and lstat(directory, free) is not None:
@@ -359,9 +359,9 @@ class TakingBack:
     def _swap(
         self,
         step: Step,
-        way: Place,
+        way: NameAt,
         seen: Seen,
-        place: Place,
+        destination: NameAt,
         there: Seen,
         batch: Batch,
     ) -> None:
@@ -370,12 +370,12 @@ class TakingBack:
             raise NeedsAlone
         line = batch.announced.pop(id(step), None)
         if line is None:
-            line = self._replacing(step.to, seen, there, step.thing.name)
-        with movable((way, seen), (place, there)):
+            line = self._replacing(step.to, seen, there, step.entry.name)
+        with movable((way, seen), (destination, there)):
             if self._home.can_exchange():
-                self._exchange(way, place, there, line, step.to, batch)
+                self._exchange(way, destination, there, line, step.to, batch)
             else:
-                self._replace_in_two(way, seen, place, there, line)
+                self._replace_in_two(way, seen, destination, there, line)
         self._has_taken(there, batch)
         self._is_back(step, seen, batch)
 
@@ -399,10 +399,10 @@ class TakingBack:
         return line
 
     def _exchange(
-        self, way: Place, place: Place, there: Seen, line: Item, to: Parts, batch: Batch
+        self, way: NameAt, destination: NameAt, there: Seen, line: Item, to: Parts, batch: Batch
     ) -> None:
         try:
-            beneath.exchange(*way, *place)
+            beneath.exchange(*way, *destination)
         except beneath.Unsupported:
             self._home.cannot_exchange(self._home.staging_fd)
             raise NeedsAlone from None
@@ -416,11 +416,11 @@ class TakingBack:
                 raise conflict(to, _JUST_TAKEN)
             self._into.take(*way, line)
         except BaseException:
-            beneath.exchange(*way, *place)
+            beneath.exchange(*way, *destination)
             raise
 
     def _replace_in_two(
-        self, source: Place, seen: Seen, place: Place, there: Seen, line: Item
+        self, source: NameAt, seen: Seen, destination: NameAt, there: Seen, line: Item
     ) -> None:
         """Replace what is there, which goes to the trash, without an exchange. A file gets a second
         name in the trash first, so that its path is never without a file. Hold the home's lock
@@ -428,22 +428,24 @@ class TakingBack:
         into = self._into
         if not seen.is_dir and not there.is_dir:
             try:
-                into.link(*place, line)
+                into.link(*destination, line)
             except OSError:
                 pass  # the file system has no hard links: use two renames
             else:
                 try:
                     into.sync()
-                    os.rename(source[1], place[1], src_dir_fd=source[0], dst_dir_fd=place[0])
+                    os.rename(
+                        source[1], destination[1], src_dir_fd=source[0], dst_dir_fd=destination[0]
+                    )
                 except BaseException:
                     into.unlink(line)
                     raise
                 return
-        into.take(*place, line)
+        into.take(*destination, line)
         try:
-            beneath.rename_new(*source, *place)
+            beneath.rename_new(*source, *destination)
         except BaseException:
-            into.give_back(line, *place)
+            into.give_back(line, *destination)
             raise
 
     def _has_taken(self, taken: Seen, batch: Batch) -> None:
@@ -456,16 +458,16 @@ class TakingBack:
 
     def _is_back(self, step: Step, seen: Seen, batch: Batch) -> None:
         """Record that an item, or a part of it, has left the trash and no longer counts there."""
-        thing, contents = step.thing, self._contents
-        if not thing.is_found:  # an item without a line has never counted
-            known = counted_as(contents, thing.item, seen.info)
+        entry, contents = step.entry, self._contents
+        if not entry.is_found:  # an item without a line has never counted
+            known = counted_as(contents, entry.item, seen.info)
             batch.add(-known.size, -known.files)
         if step.below:
             self.unmeasured = True
-            part = contents.measured[thing.name] = Measured(thing.name, None, None)
+            part = contents.measured[entry.name] = Measured(entry.name, None, None)
             batch.lines.append(part)
             return
-        gone = contents.gone[thing.name] = Gone(thing.name, "restored", self._into.name)
+        gone = contents.gone[entry.name] = Gone(entry.name, "restored", self._into.name)
         batch.lines.append(gone)
 
     # finishing what a crash interrupted --------------------------------------------------
@@ -473,7 +475,7 @@ class TakingBack:
     def _is_swapped(self, step: Step, seen: Seen, there: Seen | None) -> bool:
         """Return whether a crash ended an earlier try between the exchange and moving what came out
         to the trash. In that case, what came out has the item's name."""
-        after = step.thing.item.after
+        after = step.entry.item.after
         return (
             step.exact
             and not step.below
@@ -483,14 +485,14 @@ class TakingBack:
             and not there.is_still(after)
         )
 
-    def _finish_swap(self, step: Step, way: Place, seen: Seen, there: Seen, batch: Batch) -> None:
-        line = self._replacing(step.to, there, seen, step.thing.name)
+    def _finish_swap(self, step: Step, way: NameAt, seen: Seen, there: Seen, batch: Batch) -> None:
+        line = self._replacing(step.to, there, seen, step.entry.name)
         with movable((way, seen)):
             self._into.take(*way, line)
         self._has_taken(seen, batch)
         self._is_back(step, there, batch)
 
-    def _drop_second_name(self, step: Step, way: Place, seen: Seen, batch: Batch) -> None:
+    def _drop_second_name(self, step: Step, way: NameAt, seen: Seen, batch: Batch) -> None:
         """Remove the second name that a file was given in the trash before a crash kept it from
         being replaced."""
         os.unlink(way[1], dir_fd=way[0])
@@ -501,11 +503,11 @@ class TakingBack:
     # items that were moved ---------------------------------------------------------------
 
     def _move_back(self, step: Step, batch: Batch | None) -> Parts:
-        home, after, target = self._home, step.thing.item.after, step.thing.target
+        home, after, target = self._home, step.entry.item.after, step.entry.target
         assert target is not None
         there, moved = self.at(step.to), self.at(target)
         if there is not None and after is not None and there.info.st_ino == after.inode:
-            raise Already  # moved back before, or the move was to its own path
+            raise AlreadyDone  # moved back before, or the move was to its own path
         if moved is None or after is None or moved.info.st_ino != after.inode:
             raise conflict(target, "what was moved there is no longer there")
         home.require(Action.LIST, target, whole=moved.is_dir)
@@ -531,18 +533,18 @@ class TakingBack:
         with ExitStack() as stack:
             source = home.tree.parent(target)
             stack.callback(os.close, source[0])
-            place = self._parent(step.to, batch)
-            stack.callback(os.close, place[0])
+            destination = self._parent(step.to, batch)
+            stack.callback(os.close, destination[0])
             if how == "replace" and there is not None:
                 line = self._replacing(step.to, moved, there, None)
-                with movable((source, moved), (place, there)):
-                    self._replace_in_two(source, moved, place, there, line)
+                with movable((source, moved), (destination, there)):
+                    self._replace_in_two(source, moved, destination, there, line)
                 self._into.announce([note(step.to)], sync=False)
                 self._has_taken(there, batch)
             else:
-                to = self._rename(source, moved, place, to, there, note)
+                to = self._rename(source, moved, destination, to, there, note)
             # in this order: otherwise a power cut could leave it in neither directory
-            batch.touch(place[0])
+            batch.touch(destination[0])
             batch.touch(source[0])
         return to
 
@@ -552,12 +554,12 @@ class TakingBack:
         """Move an item that was restored to the trash again."""
         home, there = self._home, self.at(step.to)
         if there is None:
-            raise Already
-        if not there.is_still(step.thing.item.after) and self._request.conflict != "replace":
+            raise AlreadyDone
+        if not there.is_still(step.entry.item.after) and self._request.conflict != "replace":
             raise conflict(step.to, "it has changed since it was restored")
         home.require(Action.DELETE, step.to, whole=there.is_dir)
         if batch is None:
-            self.imagined.put(step.to, Placed())
+            self.imagined.put(step.to, DryRunPath())
             return step.to
         if there.is_dir and not batch.alone:
             raise NeedsAlone

@@ -41,14 +41,14 @@ class Thinning:
         tick: A function that is called after each 50 ms of removing, while no lock is held.
 
     Attributes:
-        given_up: What became free.
+        purged: What became free.
         operations: The operations that were purged, at least in part.
     """
 
     def __init__(
         self, home: StagingHome, quota_store: QuotaStore, account_id: int, tick: Tick = lambda: None
     ) -> None:
-        self.given_up = Tally()
+        self.purged = Tally()
         self.operations: list[str] = []
         self._home = home
         self._quota_store = quota_store
@@ -60,7 +60,7 @@ class Thinning:
         with self._trash() as trash:
             for found in self._glances(trash):
                 if time_of(found.name) + seconds * SECOND <= now_ns:
-                    self._give_up(trash, found)
+                    self._purge_whole(trash, found)
 
     def expire_left(self, accounts: Collection[int], seconds: int, now_ns: int) -> None:
         """Purge such operations of accounts that no longer exist: the home is this account's now.
@@ -78,7 +78,7 @@ class Thinning:
                 found = glance(trash, name)
                 begin = None if found is None else found.contents.begin
                 if found is not None and begin is not None and begin.account not in accounts:
-                    self._give_up(trash, found, is_left=True)
+                    self._purge_whole(trash, found, is_left=True)
 
     def thin(self, versions: int, now_ns: int) -> None:
         """Purge versions of each path. Of the last 24 hours, all are kept; of older ones, one per
@@ -107,7 +107,7 @@ class Thinning:
                     if number not in kept:
                         going[operation].append(item.name)
             for operation, names in going.items():
-                self._give_up_items(trash, found[operation], names)
+                self._purge_items(trash, found[operation], names)
 
     def trim(self, items: int, size: int | None) -> None:
         """Purge operations until the trash is within both limits: first those that contain only
@@ -129,28 +129,28 @@ class Thinning:
                 if not over and not more:
                     return
                 if left == 1 and over < sizes[one.name] and more < len(one.contents.items):
-                    self._give_up_items(trash, one, _oldest(one, over, len(one.kept) - items))
+                    self._purge_items(trash, one, _oldest(one, over, len(one.kept) - items))
                     return
-                if self._give_up(trash, one):
+                if self._purge_whole(trash, one):
                     lines -= len(one.contents.items)
                     taken -= sizes[one.name]
 
-    def give_up_oldest(self) -> bool:
+    def evict_oldest(self) -> bool:
         """Purge the account's operation that is worth least. Return False if none can be purged."""
         with self._trash() as trash:
-            found = [one for one in self._glances(trash) if one.things]
+            found = [one for one in self._glances(trash) if one.names]
             return any(
-                self._give_up(trash, one, for_room=True) for one in sorted(found, key=by_worth)
+                self._purge_whole(trash, one, for_space=True) for one in sorted(found, key=by_worth)
             )
 
-    def give_up(self, name: str) -> bool:
+    def evict(self, name: str) -> bool:
         """Purge one operation to free space. Return False if it doesn't belong to the account, is
         empty, or is in use."""
         with self._trash() as trash:
             found = None if trash is None else glance(trash, name)
-            if found is None or not found.things:
+            if found is None or not found.names:
                 return False
-            return self._give_up(trash, found, for_room=True)
+            return self._purge_whole(trash, found, for_space=True)
 
     # removing ----------------------------------------------------------------------------
 
@@ -166,23 +166,23 @@ class Thinning:
     def _glances(self, trash: int | None) -> Iterable[Glance]:
         return () if trash is None else glances(trash, self._account_id)
 
-    def _give_up(
+    def _purge_whole(
         self,
         trash: int | None,
         found: Glance,
         *,
-        for_room: bool = False,
+        for_space: bool = False,
         is_left: bool = False,
     ) -> bool:
         """Purge an operation. Return False if it couldn't be."""
-        return self._purge(trash, found, None, for_room, is_left)
+        return self._purge(trash, found, None, for_space, is_left)
 
-    def _give_up_items(self, trash: int | None, found: Glance, names: list[str]) -> None:
+    def _purge_items(self, trash: int | None, found: Glance, names: list[str]) -> None:
         # an operation that has moved something can be undone although its directory is empty, so it
         # stays
         nothing_else = all(item.name for item in found.contents.items)
-        if nothing_else and len(names) >= len(found.things):
-            self._give_up(trash, found)
+        if nothing_else and len(names) >= len(found.names):
+            self._purge_whole(trash, found)
             return
         self._purge(trash, found, names, False)
 
@@ -191,7 +191,7 @@ class Thinning:
         trash: int | None,
         found: Glance,
         names: list[str] | None,
-        for_room: bool,
+        for_space: bool,
         is_left: bool = False,
     ) -> bool:
         assert trash is not None, "it was seen there"
@@ -205,17 +205,17 @@ class Thinning:
                 names,
                 self._tick,
                 patience=0.0,
-                for_room=for_room,
+                for_space=for_space,
                 is_left=is_left,
-                seen=found.things,
+                seen=found.names,
             )
         except (Busy, Expired):
             return False
         if found.name not in self.operations[-1:]:
             self.operations.append(found.name)
-        self.given_up.size += gone.size
-        self.given_up.files += gone.files
-        self.given_up.directories += gone.directories
+        self.purged.size += gone.size
+        self.purged.files += gone.files
+        self.purged.directories += gone.directories
         return True
 
 

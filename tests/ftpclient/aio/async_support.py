@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from ftpclient import AsyncClient
 from ftpwire import digests
 
-PLAIN = ("resolve", "place_for")
+PLAIN = ("resolve", "target_for")
 STREAMS = ("list_dir", "walk")
 
 

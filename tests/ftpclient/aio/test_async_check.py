@@ -13,15 +13,15 @@ class Differences(Listener):
     """Keeps what a check tells, and in which thread."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[bytes, str]] = []
+        self.reported: list[tuple[bytes, str]] = []
         self.threads: set[int] = set()
 
     def found(self, finding: Finding) -> None:
-        self.told.append((finding.path, finding.state))
+        self.reported.append((finding.path, finding.state))
         self.threads.add(threading.get_ident())
 
 
-def test_differences_are_told_in_the_thread_of_the_loop(start_server, tmp_path):
+def test_differences_are_reported_in_the_thread_of_the_loop(start_server, tmp_path):
     server = start_server(plaintext=True, durable=False)
     here, there = tmp_path / "d", server.settings.root / "alice" / "d"
     for root in (here, there):
@@ -42,5 +42,5 @@ def test_differences_are_told_in_the_thread_of_the_loop(start_server, tmp_path):
             assert (summary.differ, summary.only_there, summary.exit_code) == (2, 1, 1)
 
     asyncio.run(check())
-    assert differences.told == [(b"a", "differs"), (b"b", "differs"), (b"c", "only-there")]
+    assert differences.reported == [(b"a", "differs"), (b"b", "differs"), (b"c", "only-there")]
     assert differences.threads == {threading.get_ident()}

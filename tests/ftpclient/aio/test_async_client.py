@@ -243,8 +243,8 @@ def test_a_server_that_wants_little_at_a_time(fake, use):
             waiting.append(peer.read())
             if len(waiting) == 3:
                 most.append(peer.is_silent())
-                for asked in waiting:
-                    peer.reply(asked, LoggedIn("alice"))
+                for requested in waiting:
+                    peer.reply(requested, LoggedIn("alice"))
                 waiting.clear()
 
     async def work(client):
@@ -458,12 +458,12 @@ def test_nor_is_one_of_which_the_server_only_says_that_it_goes_on(fake, use, mon
     monkeypatch.setattr(protocol, "_CANCEL_LISTING_SECONDS", 0.05)
     left = threading.Event()
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, List):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, List):
             return False
-        peer.reply(asked, Page(b"", [file_entry(b"x")]))
+        peer.reply(requested, Page(b"", [file_entry(b"x")]))
         while not left.is_set():
-            peer.frame(Kind.NOTICE, asked.request_id, Progress(1))
+            peer.frame(Kind.NOTICE, requested.request_id, Progress(1))
             left.wait(0.01)
         return True
 
@@ -499,10 +499,10 @@ def test_a_server_that_says_nothing(fake, use, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "STALL_SECONDS", 0.1)
 
     async def work(client):
-        asked = asyncio.gather(
+        requested = asyncio.gather(
             client.whoami(), client.get(["x"], tmp_path / "x"), return_exceptions=True
         )
-        for error in await asked:
+        for error in await requested:
             assert isinstance(error, ConnectionLost) and "in time" in str(error)
 
     use(fake(lambda peer: (peer.greet(), peer.read_to_end())), work, retries=0)
@@ -873,8 +873,8 @@ test_a_wrong_name_gives_back_what_was_under_way = (
 
 @pytest.mark.parametrize("verb", hostile.VERBS)
 def test_the_wrong_kind_of_answer(attempt, verb):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        peer.reply(asked, Sending(1, 1, 1))
+    def ask(peer: Peer, requested: Frame) -> bool:
+        peer.reply(requested, Sending(1, 1, 1))
         return True
 
     assert isinstance(attempt(Server(ask=ask), hostile.VERBS[verb]), ProtocolError)

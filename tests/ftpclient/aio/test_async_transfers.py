@@ -263,20 +263,20 @@ def test_no_more_sessions_are_to_be_had(start_server, use, source, options):
     use(server, work)
 
 
-def test_remarks_are_told_by_the_loop(start_server, use, source):
+def test_remarks_are_reported_by_the_loop(start_server, use, source):
     """Also those that a transfer's own connection brings."""
     server = start_server(quota=16 * MIB)
-    told = []
+    reported = []
 
     async def work(client):
         await client.put([source], "/tree", recursive=True, atomic=True)
         await client.put([source / "d0"], "/other", recursive=True, atomic=True)
 
     def remark(text: str) -> None:
-        told.append((text, threading.current_thread()))
+        reported.append((text, threading.current_thread()))
 
     use(server, work, remark=remark)
-    ((text, thread),) = told
+    ((text, thread),) = reported
     assert "are used" in text and thread is threading.current_thread()
 
 

@@ -12,14 +12,14 @@ import pytest
 from ftpclient.cli.app import App
 from ftpclient.cli.group import SCRIPT_ONLY
 from ftpclient.cli.main import run
-from ftpclient.cli.records import room_record
-from ftpclient.cli.render import room_lines, room_words
+from ftpclient.cli.records import space_record
+from ftpclient.cli.render import space_lines, space_words
 from ftpclient.connection.addresses import ServerAddress
 from ftpclient.connection.credentials import SavedToken, SavedTokens
 from ftpclient.connection.servers import SavedServers, Server
 from ftpclient.shell.running import run_line
 from ftpwire.errors import LoginRefused
-from ftpwire.messages import Room
+from ftpwire.messages import SpaceInfo
 from tests.ftpclient.shell.shell_support import shell_of
 
 
@@ -32,18 +32,18 @@ def app(server):
 @pytest.fixture
 def answers(monkeypatch):
     """What the user types when asked, in this order; and what was asked."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def given(*texts: str) -> list[str]:
         rest = list(texts)
 
         def ask(self, prompt: str) -> str:
-            asked.append(prompt)
+            requested.append(prompt)
             return rest.pop(0)
 
         monkeypatch.setattr(App, "ask_secret", ask)
         monkeypatch.setattr(App, "can_ask", True)
-        return asked
+        return requested
 
     return given
 
@@ -61,9 +61,9 @@ def test_tokens_in_the_shell(app, server, capsys):
 
 
 def test_passwd_in_the_shell(app, server, answers, capsys):
-    asked = answers("another-one", "another-one")
+    requested = answers("another-one", "another-one")
     assert run_line(app, "passwd") == 0
-    assert len(asked) == 2 and all("ew" in one or "again" in one for one in asked)
+    assert len(requested) == 2 and all("ew" in one or "again" in one for one in requested)
     assert "another-one" not in capsys.readouterr().err
     assert server.accounts.log_in("alice", "another-one")
     app.client._connection.give_up()
@@ -82,9 +82,9 @@ def test_the_old_password_is_asked_for_where_a_token_logged_in(app, server, answ
     SavedTokens().save(app.address, SavedToken(made.id, made.token, made.expires, plaintext=True))
     app.close()
     app._client = app.given_password = None
-    asked = answers("secret", "another-one", "another-one")
+    requested = answers("secret", "another-one", "another-one")
     assert run_line(app, "passwd") == 0
-    assert "Old password" in asked[0] and len(asked) == 3
+    assert "Old password" in requested[0] and len(requested) == 3
     renewed = SavedTokens().get(app.address)
     assert renewed.secret != made.token and renewed.id != made.id
     with pytest.raises(LoginRefused):
@@ -112,25 +112,25 @@ def test_the_number_of_files_is_shown_where_it_is_limited(app, server, capsys):
     assert run_line(app, "mkdir a") == run_line(app, "mkdir b") == 0
     assert run_line(app, "df") == 0
     assert "files: 2 of 10" in capsys.readouterr().out
-    room = Room(5, 0, 10, 5, 100, 7)
-    assert room_words(room) == "5 B of 10 B used, files: 7 of 100"
-    assert room_record(room)["used_files"] == 7 and room_record(room)["total_files"] == 100
-    unlimited = Room(5, 0, used_files=7)
-    assert room_words(unlimited) == "5 B used" and len(list(room_lines(unlimited))) == 1
-    assert room_record(unlimited)["used_files"] == 7
-    assert "used_files" not in room_record(Room(5, 0)), "an older server doesn't count"
+    space = SpaceInfo(5, 0, 10, 5, 100, 7)
+    assert space_words(space) == "5 B of 10 B used, files: 7 of 100"
+    assert space_record(space)["used_files"] == 7 and space_record(space)["total_files"] == 100
+    unlimited = SpaceInfo(5, 0, used_files=7)
+    assert space_words(unlimited) == "5 B used" and len(list(space_lines(unlimited))) == 1
+    assert space_record(unlimited)["used_files"] == 7
+    assert "used_files" not in space_record(SpaceInfo(5, 0)), "an older server doesn't count"
 
 
-def test_the_trash_is_told_apart_and_counts_as_free(app, capsys):
+def test_the_trash_is_shown_separately_and_counts_as_free(app, capsys):
     app.client.write("/a", b"12345")
     assert run_line(app, "rm a") == 0
     assert run_line(app, "df") == 0
     (line,) = capsys.readouterr().out.splitlines()[:1]
     assert line.startswith("total unlimited, used 0 B, free ")
     assert line.endswith("; 5 B in the trash, freed when space is needed")
-    room = Room(0, 0, 10, 10, trash=5, trash_files=1)
-    assert (room_record(room)["trash"], room_record(room)["trash_files"]) == (5, 1)
-    assert "trash" not in " ".join(room_lines(Room(5, 0)))
+    space = SpaceInfo(0, 0, 10, 10, trash=5, trash_files=1)
+    assert (space_record(space)["trash"], space_record(space)["trash_files"]) == (5, 1)
+    assert "trash" not in " ".join(space_lines(SpaceInfo(5, 0)))
 
 
 UNUSED = {
@@ -258,9 +258,9 @@ def first(server):
     ],
 )
 def test_a_password_may_be_mistyped_twice(first, answers, capsys, typed, status):
-    asked = answers(*typed)
+    requested = answers(*typed)
     assert run(first, ["-s", first.server, "--plaintext", "whoami"]) == status
-    assert len(asked) == len(typed)
+    assert len(requested) == len(typed)
     refused = "ftp: wrong user name or password"
     expected = [f"{refused} (2 tries are left)", f"{refused} (1 try is left)", refused]
     assert capsys.readouterr().err.splitlines() == expected[: typed.count("wrong")]

@@ -397,7 +397,7 @@ def test_output_that_goes_elsewhere_is_left_alone():
         assert screen.written() == ""
 
 
-def test_a_failure_is_told_beside_it(app):
+def test_a_failure_is_reported_beside_it(app):
     with terminal() as screen, Bars(app) as bars:
         bars.totals(2, MIB)
         bars.finished(Result(b"gone", b"/gone", 0, "failed", error=NotFound("gone: not there")))

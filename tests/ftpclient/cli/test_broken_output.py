@@ -25,7 +25,7 @@ AT_ONCE = 5
 
 def stream_on(fd: int) -> io.TextIOWrapper:
     """Unbuffered: the first line is the one that fails."""
-    return io.TextIOWrapper(standard.Output(fd, tells=True), encoding="utf-8", write_through=True)
+    return io.TextIOWrapper(standard.Output(fd, raises=True), encoding="utf-8", write_through=True)
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_a_batch_goes_on_when_its_output_is_full(server, there, tree, full, capf
 # the streams themselves --------------------------------------------------------------------
 
 
-def test_the_reader_is_told_of_once(left):
+def test_the_reader_is_reported_once(left):
     left()
     with pytest.raises(standard.ReaderLeft):
         print("x" * 100_000, flush=True)
@@ -275,7 +275,7 @@ def test_a_broken_standard_error_is_no_matter(monkeypatch, app, capfd):
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        raw = standard.Output(writing, tells=False)
+        raw = standard.Output(writing, raises=False)
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(raw)))
         assert run_line(app, "ls /nope") == 5
         sys.stderr.flush()

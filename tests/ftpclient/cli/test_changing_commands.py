@@ -112,10 +112,10 @@ def test_chmod_of_a_tree_can_close_and_open_it(plain_user, run, tree):
     assert [mode(tree / name) for name in ("d/e", "d/f", "d/e/g")] == [0o700, 0o600, 0o600]
 
 
-def test_chmod_of_a_tree_tells_what_it_did_and_changes_only_what_differs(run, tree, app):
+def test_chmod_of_a_tree_reports_what_it_did_and_changes_only_what_differs(run, tree, app):
     (tree / "d/f").chmod(0o600)
-    told = run("chmod -R --json go-rwx d")[1]
-    paths = [json.loads(line)["path"] for line in told.splitlines()[:-1]]
+    reported = run("chmod -R --json go-rwx d")[1]
+    paths = [json.loads(line)["path"] for line in reported.splitlines()[:-1]]
     assert sorted(paths) == ["/d", "/d/e", "/d/e/g"]
     assert paths.index("/d/e/g") < paths.index("/d/e") < paths.index("/d")
 
@@ -298,7 +298,7 @@ def test_ln(run, tree):
     assert os.readlink(tree / "e") == "d/e"
 
 
-def test_ln_replaces_only_when_told_to(run, tree):
+def test_ln_replaces_only_on_request(run, tree):
     (tree / "link").symlink_to("old")
     assert run("ln -s new link") == (
         1,
@@ -424,9 +424,9 @@ def test_rm_refuses_directories(run, files, option):
 
 
 def test_a_new_file_is_touched_without_further_questions(app, run, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Client, "find", lambda *what, **how: asked.append(what))
-    assert run("touch new") == (0, "", "") and not asked
+    requested = []
+    monkeypatch.setattr(Client, "find", lambda *what, **how: requested.append(what))
+    assert run("touch new") == (0, "", "") and not requested
 
 
 @pytest.mark.parametrize("line", ["chmod 700 {}", "ln -s x {}/x", "touch {}/x", "rmdir {}"])
@@ -477,7 +477,7 @@ def test_cp_says_what_of_a_tree_could_not_be_copied(run, tree):
     ],
     ids=["more", "all-left", "some-left", "older-server"],
 )
-def test_cp_tells_of_more_problems_than_the_answer_has(run, monkeypatch, options, answer, expected):
+def test_cp_reports_more_problems_than_the_answer_has(run, monkeypatch, options, answer, expected):
     """What -n left is no failure, whether the answer names it or only counts it."""
     monkeypatch.setattr(Client, "copy", lambda self, *args, **named: answer)
     status, _, err = run(f"cp -r {options} d /c")
@@ -490,7 +490,7 @@ def test_cp_tells_of_more_problems_than_the_answer_has(run, monkeypatch, options
         assert words in line
 
 
-def test_json_tells_each_thing_and_the_totals(run, tree):
+def test_json_reports_each_thing_and_the_totals(run, tree):
     status, out, err = run(f"mkdir --json d {'x' * 5000} new")
     there, never, made, summary = map(json.loads, out.splitlines())
     assert status == 1

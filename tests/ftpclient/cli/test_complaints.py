@@ -107,7 +107,7 @@ def test_transfers_with_many_failures(run, files, local, plain_user_files):
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_what_the_server_tells_of_a_failure_is_in_the_record(server, request, files, as_json):
+def test_what_the_server_reports_of_a_failure_is_in_the_record(server, request, files, as_json):
     (files / "d").mkdir()
     server.accounts.change("alice", permissions=Permissions.parse("/d=read-only"))
     run = request.getfixturevalue("run")  # which logs in

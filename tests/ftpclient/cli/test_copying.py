@@ -114,9 +114,9 @@ def test_links_are_followed_when_asked(user, tmp_path):
     os.symlink(outside.parent, tree / "to-directory")
     os.symlink("nowhere", tree / "dangling")
 
-    told = user.run("put", "-r", "--copy-links", tree, "/tree", status=1)
+    reported = user.run("put", "-r", "--copy-links", tree, "/tree", status=1)
 
-    assert "dangling" in told.complaint
+    assert "dangling" in reported.complaint
     there = user.on_server / "tree"
     assert (there / "to-file").read_bytes() == b"outside" and not (there / "to-file").is_symlink()
     assert (there / "to-directory" / "file").read_bytes() == b"outside"
@@ -139,9 +139,9 @@ def test_links_on_the_server_are_followed_inside_the_home_only(user, tmp_path):
         assert user.run("cat", f"links/{name}").out == b"inside"
     user.run("cat", "links/outside", status=5)
     user.run("put", "-", "links/outside/new", status=None, given=b"x")
-    told = user.run("get", "-rL", "links", tmp_path / "got", status=None)
+    reported = user.run("get", "-rL", "links", tmp_path / "got", status=None)
 
-    assert told.status != 0 and "outside" in told.err
+    assert reported.status != 0 and "outside" in reported.err
     assert trees.names(tmp_path / "got") == {b"relative", b"absolute", b"beyond-the-top"}
     assert (tmp_path / "secret").read_bytes() == b"not yours"
 
@@ -155,9 +155,9 @@ def test_a_download_follows_no_link_below_its_destination(user, tmp_path):
     os.symlink(outside, target / "sub")
     os.symlink(outside / "file", target / "plain")
 
-    told = user.run("get", "-r", "tree/.", target, status=1)
+    reported = user.run("get", "-r", "tree/.", target, status=1)
 
-    assert "sub" in told.err
+    assert "sub" in reported.err
     assert (outside / "file").read_bytes() == b"old"
     assert trees.names(outside) == {b"file"}
     assert (target / "plain").read_bytes() == b"new"  # the link itself was replaced
@@ -171,10 +171,10 @@ def test_fifos_and_sockets_are_skipped_and_reported(user, tmp_path, monkeypatch)
     monkeypatch.chdir(tree)  # a socket's path has to be short
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket")
-        told = user.run("put", "-r", tree, "/tree")
+        reported = user.run("put", "-r", tree, "/tree")
         records = user.run("--json", "put", "-r", tree, "/again").records
 
-    assert "fifo" in told.err and "socket" in told.err and "skipped" in told.err
+    assert "fifo" in reported.err and "socket" in reported.err and "skipped" in reported.err
     assert trees.names(user.on_server / "tree") == {b"file"}
     assert {Path(r["source"]).name: r["status"] for r in records[:-1]} == {
         "file": "done",
@@ -187,8 +187,8 @@ def test_fifos_and_sockets_are_skipped_and_reported(user, tmp_path, monkeypatch)
 def test_fifos_on_the_server_are_skipped_and_reported(user, tmp_path):
     write(user.on_server / "tree" / "file")
     os.mkfifo(user.on_server / "tree" / "fifo")
-    told = user.run("get", "-r", "tree", tmp_path / "got")
-    assert "fifo" in told.err and "skipped" in told.err
+    reported = user.run("get", "-r", "tree", tmp_path / "got")
+    assert "fifo" in reported.err and "skipped" in reported.err
     assert trees.names(tmp_path / "got") == {b"file"}
     assert "regular" in user.run("cat", "tree/fifo", status=1).complaint
 
@@ -332,8 +332,8 @@ def test_cat_writes_one_after_the_other(user):
     for name in ("a", "b", "c"):
         write(user.on_server / name, name.encode() * 3)
     assert user.run("cat", "c", "a", "b").out == b"cccaaabbb"
-    told = user.run("cat", "c", "none", "b", status=1)
-    assert told.out == b"cccbbb" and "none" in told.complaint
+    reported = user.run("cat", "c", "none", "b", status=1)
+    assert reported.out == b"cccbbb" and "none" in reported.complaint
 
 
 def test_the_password_is_the_first_line_and_the_rest_is_data(user):
@@ -357,7 +357,7 @@ def test_pipes_that_cannot_be(user):
 # JSON --------------------------------------------------------------------------------------
 
 
-def test_put_and_get_tell_each_file(user, tmp_path):
+def test_put_and_get_report_each_file(user, tmp_path):
     write(tmp_path / "tree" / "a", b"aaa")
     write(tmp_path / "tree" / "b", b"b" * MIB)
     os.mkfifo(tmp_path / "tree" / "fifo")
@@ -392,7 +392,7 @@ def test_put_and_get_tell_each_file(user, tmp_path):
     assert (summary["done"], summary["failed"], summary["size"]) == (2, 0, MIB + 3)
 
 
-def test_local_paths_are_told_as_typed(user, tmp_path):
+def test_local_paths_are_reported_as_typed(user, tmp_path):
     local = write(tmp_path / "local" / "d" / "file", b"x").parents[1]
     (record, _) = user.run("--json", "put", "./d/../d/file", "there", cwd=local).records
     assert (record["source"], record["destination"]) == ("./d/../d/file", "/there")
@@ -400,7 +400,7 @@ def test_local_paths_are_told_as_typed(user, tmp_path):
     assert (record["source"], record["destination"]) == ("/there", "d/there")
 
 
-def test_a_failed_file_is_told(user, tmp_path):
+def test_a_failed_file_is_reported(user, tmp_path):
     write(tmp_path / "a", b"a")
     ended = user.run("--json", "put", tmp_path / "a", tmp_path / "none", "/made/", status=1)
     done, failed, summary = sorted(ended.records, key=lambda record: record.get("source", "~"))

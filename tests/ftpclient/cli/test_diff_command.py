@@ -31,15 +31,15 @@ def copies(tmp_path, monkeypatch):
 @pytest.fixture
 def fetched(monkeypatch):
     """The paths of the files that were downloaded."""
-    asked = []
+    requested = []
     before = diffing.fetch
 
     def fetch(app, path, directory):
-        asked.append(path)
+        requested.append(path)
         return before(app, path, directory)
 
     monkeypatch.setattr(diffing, "fetch", fetch)
-    return asked
+    return requested
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_get_of_a_tree(user, look, site):
 
 
 @pytest.mark.parametrize("command", ["put", "get"])
-def test_it_tells_what_is_done_then(user, site, look, command):
+def test_it_reports_what_is_done_then(user, site, look, command):
     """The same words without --dry-run do just that."""
     words = ["-rT", "-u", "site", "/www"] if command == "put" else ["-rT", "/www", "site"]
     plan = [json.loads(line) for line in look("--json", command, *words).lines][:-1]
@@ -277,14 +277,14 @@ def test_what_is_forbidden(start_server, at_a_command_line, rights):
         user.run("put", "a", "/new", "--dry-run")
         user.run("cp", "/a", "/b", "--dry-run")
     for words in forbidden:
-        told = user.run(*words, "--dry-run", status=6)
-        assert told.out == b""
+        reported = user.run(*words, "--dry-run", status=6)
+        assert reported.out == b""
         user.run(*words, status=6)
     assert state(user.on_server) == before
 
 
 @pytest.mark.parametrize("words", [["put", "-", "/a"], ["get", "/a", "-"]])
-def test_streams_tell_nothing_beforehand(user, look, words):
+def test_streams_report_nothing_beforehand(user, look, words):
     look(*words, status=2)
 
 

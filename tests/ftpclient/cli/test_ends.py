@@ -99,12 +99,12 @@ def test_several_files_have_headings(user, text):
 
 
 @pytest.mark.parametrize("command", ["head", "tail"])
-def test_what_is_no_file_is_told_and_the_rest_is_printed(user, text, command):
+def test_what_is_no_file_is_reported_and_the_rest_is_printed(user, text, command):
     (user.on_server / "dir").mkdir()
     os.symlink("text", user.on_server / "link")
-    told = user.run(command, "-n", "1", "/nope", "/dir", "/link", status=1)
-    assert b"==> /link <==\n" in told.out
-    assert "/nope: no such file" in told.err and "/dir: not a file" in told.err
+    reported = user.run(command, "-n", "1", "/nope", "/dir", "/link", status=1)
+    assert b"==> /link <==\n" in reported.out
+    assert "/nope: no such file" in reported.err and "/dir: not a file" in reported.err
     assert user.run(command, "/nope", status=5).out == b""
 
 
@@ -143,9 +143,9 @@ def test_what_is_added_is_printed(user, meanwhile):
     meanwhile(lambda: appended(path, b"two\n"))
     meanwhile(lambda: None)
     meanwhile(lambda: appended(path, b"x" * 200_000 + b"\n"))
-    told = user.run("tail", "-f", "/text", status=130)
-    assert told.out == b"one\ntwo\n" + b"x" * 200_000 + b"\n"
-    assert "printing it" not in told.err
+    reported = user.run("tail", "-f", "/text", status=130)
+    assert reported.out == b"one\ntwo\n" + b"x" * 200_000 + b"\n"
+    assert "printing it" not in reported.err
 
 
 def test_a_file_that_is_cut_replaced_or_removed(user, meanwhile):
@@ -156,11 +156,11 @@ def test_a_file_that_is_cut_replaced_or_removed(user, meanwhile):
     meanwhile(path.unlink)
     meanwhile(lambda: None)
     meanwhile(lambda: path.write_bytes(b"back\n"))
-    told = user.run("tail", "-f", "/text", status=130)
-    assert told.out == b"one\ntwo\nafter\nanother, and longer\nback\n"
+    reported = user.run("tail", "-f", "/text", status=130)
+    assert reported.out == b"one\ntwo\nafter\nanother, and longer\nback\n"
     for why in ("became shorter", "was replaced", "exists again"):
-        assert told.err.count(f"/text {why}; printing it from the beginning") == 1
-    assert told.err.count("was removed; waiting for it") == 1
+        assert reported.err.count(f"/text {why}; printing it from the beginning") == 1
+    assert reported.err.count("was removed; waiting for it") == 1
 
 
 def test_a_file_that_leaves_while_it_is_read(user, meanwhile, monkeypatch):
@@ -179,10 +179,10 @@ def test_a_file_that_leaves_while_it_is_read(user, meanwhile, monkeypatch):
     meanwhile(path.mkdir)
     meanwhile(path.rmdir)
     meanwhile(lambda: path.write_bytes(b"back\n"))
-    told = user.run("tail", "-q", "-f", "/text", "/other", status=130)
-    assert told.out == b"one\n1\n2\nback\n"
-    told = user.run("tail", "-f", "/text", status=130)
-    assert told.out == b"back\n"
+    reported = user.run("tail", "-q", "-f", "/text", "/other", status=130)
+    assert reported.out == b"one\n1\n2\nback\n"
+    reported = user.run("tail", "-f", "/text", status=130)
+    assert reported.out == b"back\n"
 
 
 def test_several_files_are_followed(user, meanwhile):
@@ -199,5 +199,5 @@ def test_a_lost_connection_is_made_again(user, meanwhile):
     with Proxy(user.server) as proxy:
         meanwhile(proxy.cut_newest)
         meanwhile(lambda: appended(path, b"two\n"))
-        told = user.at(proxy.address).run("tail", "-f", "/text", status=130)
-    assert told.out == b"one\ntwo\n"
+        reported = user.at(proxy.address).run("tail", "-f", "/text", status=130)
+    assert reported.out == b"one\ntwo\n"

@@ -25,7 +25,7 @@ from tests.system.proxy import Proxy
 MIB = 2**20
 
 
-def told(ended):
+def reported(ended):
     """The one complaint, which has the form of all of them."""
     assert ended.complaint.startswith("ftp: ") and ended.complaint.isprintable()
     return ended.complaint
@@ -61,7 +61,7 @@ WRONG = [
 
 def test_wrong_usage(user):
     for arguments in WRONG:
-        told(user.run(*arguments, status=2))
+        reported(user.run(*arguments, status=2))
         if not arguments[0].startswith("-"):
             assert told_as_json(user, *arguments, status=2)["error"] == "usage"
     assert "standard output" in told_as_json(user, "get", "/none", "-", status=2)["message"]
@@ -73,15 +73,15 @@ def test_wrong_usage(user):
 @pytest.mark.parametrize("password", ["x" * 1024, "\x1b[31m\n"], ids=["longest", "control"])
 def test_passwords_that_are_refused(user, password):
     user.password = password
-    told(user.run("ls", status=3))
+    reported(user.run("ls", status=3))
     assert told_as_json(user, "ls", status=3)["error"] == "login-refused"
 
 
 def test_what_is_no_name_or_password_is_refused_at_once(user):
     for name in ("x" * 3000, "\udcff", "\x1b[31m", "Alice", ".."):
-        told(user.run("-s", f"{name}@{user.server}", "ls", status=3))
+        reported(user.run("-s", f"{name}@{user.server}", "ls", status=3))
     for user.password in ("x" * 5000, "\udcff"):
-        told(user.run("ls", status=3))
+        reported(user.run("ls", status=3))
 
 
 # 4: no connection --------------------------------------------------------------------------
@@ -92,13 +92,13 @@ def test_a_dead_server(user):
         user.server = f"127.0.0.1:{listener.getsockname()[1]}"
     (user.home / "file").write_bytes(b"x")
     for words in ("ls", "put file x", "put - x", "get x", "get x -", "cat x", "rm x", "df"):
-        assert "refused" in told(user.run(*words.split(), status=4))
+        assert "refused" in reported(user.run(*words.split(), status=4))
     assert told_as_json(user, "ls", status=4)["error"] == "connect-failed"
 
 
 def test_a_server_that_closes_at_once(fake, at_a_fake, monkeypatch):
     monkeypatch.setattr(opening, "pause", lambda seconds, interrupt: None)
-    text = told(at_a_fake(fake(lambda peer: None)).run("ls", status=4))
+    text = reported(at_a_fake(fake(lambda peer: None)).run("ls", status=4))
     assert text.endswith(" times: perhaps it has too many connections now")
 
 
@@ -145,14 +145,14 @@ def test_nothing_there(user):
     (user.home / "file").write_bytes(b"x")
     for line in NOTHING_THERE:
         arguments = line.split()
-        assert "no such" in told(user.run(*arguments, status=5))
+        assert "no such" in reported(user.run(*arguments, status=5))
         if arguments[0] not in ("put", "get"):  # those tell it as the file's own end
             assert told_as_json(user, *arguments, status=5)["error"] == "not-found"
 
 
 def test_a_server_that_was_never_known_can_not_be_forgotten(user):
     for words in (("forget",), ("servers", "--new-key"), ("logout", "--forget")):
-        told(user.run(*words, "elsewhere:1", status=5))
+        reported(user.run(*words, "elsewhere:1", status=5))
 
 
 # 6: not permitted --------------------------------------------------------------------------
@@ -165,10 +165,10 @@ def test_what_the_modes_on_the_server_forbid(plain_user, start_server, at_a_comm
     (alice.on_server / "closed").chmod(0)
     (alice.on_server / "sealed").chmod(0o555)
 
-    told(alice.run("cat", "closed", status=6))
-    told(alice.run("get", "closed", status=6))
-    told(alice.run("put", "-", "sealed/new", status=6, given=b"x"))
-    told(alice.run("mkdir", "sealed/new", status=6))
+    reported(alice.run("cat", "closed", status=6))
+    reported(alice.run("get", "closed", status=6))
+    reported(alice.run("put", "-", "sealed/new", status=6, given=b"x"))
+    reported(alice.run("mkdir", "sealed/new", status=6))
     assert told_as_json(alice, "hash", "closed", status=6)["error"] == "forbidden"
 
     assert os.listdir(alice.on_server / "sealed") == []
@@ -183,10 +183,10 @@ def test_what_local_modes_forbid(plain_user, user, tmp_path):
     (tmp_path / "tree" / "closed").chmod(0)
     (tmp_path / "sealed").mkdir(mode=0o555)
 
-    assert "closed" in told(user.run("put", "-r", tmp_path / "tree", "/tree", status=1))
+    assert "closed" in reported(user.run("put", "-r", tmp_path / "tree", "/tree", status=1))
     assert trees.names(user.on_server / "tree") == {b"open"}
-    told(user.run("put", tmp_path / "tree" / "closed", "/c", status=6))
-    told(user.run("get", "/tree/open", tmp_path / "sealed", status=6))
+    reported(user.run("put", tmp_path / "tree" / "closed", "/c", status=6))
+    reported(user.run("get", "/tree/open", tmp_path / "sealed", status=6))
     assert os.listdir(tmp_path / "sealed") == []
 
 
@@ -226,8 +226,8 @@ def test_a_tree_that_cannot_fit(bob, tmp_path):
     ended = bob.run("--json", "put", "-r", tmp_path / "tree", "/tree", status=None)
     assert ended.status in (1, 7)
     whole_and_told(ended, bob.on_server, tmp_path / "tree")
-    room = bob.run("--json", "df").record
-    assert room["used"] <= MIB and room["held"] == 0
+    space = bob.run("--json", "df").record
+    assert space["used"] <= MIB and space["held"] == 0
     bob.run("rm", "-rf", "/tree")
     assert bob.run("--json", "df").record["free"] == MIB
 
@@ -255,12 +255,12 @@ def test_two_trees_at_once_never_take_more_than_the_quota(bob, connect, tmp_path
     assert len(summaries) == 2 and set(summaries) <= {0, 1, 7} and set(summaries) != {0}
     there = [path for number in "01" for path in bob.on_server.glob(f"{number}/*/*")]
     assert {path.stat().st_size for path in there} == {SMALL}
-    room = bob.run("--json", "df").record
-    assert room["used"] == SMALL * len(there) <= MIB and room["held"] == 0
+    space = bob.run("--json", "df").record
+    assert space["used"] == SMALL * len(there) <= MIB and space["held"] == 0
 
 
 def test_a_pipe_that_is_too_long(bob):
-    told(bob.run("put", "-", "piped", status=7, given=b"x" * 3 * MIB))
+    reported(bob.run("put", "-", "piped", status=7, given=b"x" * 3 * MIB))
     assert not (bob.on_server / "piped").exists()
     assert bob.run("--json", "df").record["free"] == MIB
 
@@ -294,12 +294,12 @@ def test_a_resumed_upload_does_not_slip_past_the_limit(bob, tmp_path):
     bob.run("put", other, "/other", status=7)
     accounts.change("bob", quota=10 * MIB)
     bob.run("put", other, "/other", status=7)
-    room = bob.run("--json", "df").record
-    assert room["used"] + room["held"] == 12 * MIB
+    space = bob.run("--json", "df").record
+    assert space["used"] + space["held"] == 12 * MIB
 
     bob.run("put", large, "/large")  # it had its room before that, and no byte more
-    room = bob.run("--json", "df").record
-    assert room | {"total": 10 * MIB, "used": 12 * MIB, "held": 0, "free": 0} == room
+    space = bob.run("--json", "df").record
+    assert space | {"total": 10 * MIB, "used": 12 * MIB, "held": 0, "free": 0} == space
     bob.run("put", "-", "/one", given=b"1", status=7)
     bob.run("rm", "/large")
     bob.run("put", other, "/other")
@@ -320,7 +320,7 @@ def test_a_file_that_rotted_on_the_server_is_not_handed_out(user, tmp_path, size
     (tmp_path / "back").write_bytes(b"old")
 
     for command in (["get", "/file", tmp_path / "back"], ["cat", "/file"]):
-        assert "on the server's disk" in told(user.run(*command, status=8))
+        assert "on the server's disk" in reported(user.run(*command, status=8))
 
     assert (tmp_path / "back").read_bytes() == b"old"
     assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
@@ -337,10 +337,10 @@ def test_a_byte_that_changed_on_the_way_is_noticed(user, tmp_path, verb, size):
         far = user.at(proxy.address)
         if verb == "put":
             proxy.flip("up", 600 + size // 2)
-            told(far.run("put", tmp_path / "source", "/target", status=8))
+            reported(far.run("put", tmp_path / "source", "/target", status=8))
         else:
             proxy.flip("down", 600 + size // 2)
-            told(far.run("get", "/there", tmp_path / "target", status=8))
+            reported(far.run("get", "/there", tmp_path / "target", status=8))
     assert (user.on_server / "target").read_bytes() == b"old"
     assert (tmp_path / "target").read_bytes() == b"old"
     assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
@@ -352,7 +352,7 @@ def test_a_byte_that_changed_inside_tls_is_noticed(start_server, at_a_command_li
     with Proxy(alice.server) as proxy:
         proxy.flip("up", 500_000)
         far = alice.at(proxy.address)
-        told(far.run("put", "--retries=0", tmp_path / "source", "/t", status=4))
+        reported(far.run("put", "--retries=0", tmp_path / "source", "/t", status=4))
     assert not (alice.on_server / "t").exists()
 
 
@@ -365,7 +365,7 @@ def test_a_server_that_talks_in_escapes(fake, at_a_fake):
         while True:
             peer.reply(peer.read(), Failed("\x1b[31mcode", "\x1b]0;owned\x07\nftp: all is well\r"))
 
-    told(at_a_fake(fake(script)).run("df", status=1))
+    reported(at_a_fake(fake(script)).run("df", status=1))
 
 
 @pytest.mark.parametrize("plaintext", [True, False], ids=["plaintext", "tls"])
@@ -384,7 +384,7 @@ def test_a_server_of_another_kind(fake, at_a_fake, greeting, plaintext):
 
     user = at_a_fake(fake(script))
     user.options = ("--plaintext",) if plaintext else ()
-    complaint = told(user.run("ls", status=10 if plaintext else 4))
+    complaint = reported(user.run("ls", status=10 if plaintext else 4))
     assert "is it an ftpd" in complaint
     assert user.server in complaint
 
@@ -395,7 +395,7 @@ def test_a_server_of_another_kind(fake, at_a_fake, greeting, plaintext):
 def test_one_of_several_that_fails_makes_it_1(user):
     user.run("put", "-", "/there", given=b"x")
     assert user.run("cat", "/none", "/there", status=1).out == b"x"
-    assert "/none" in told(user.run("stat", "/there", "/none", status=1))
+    assert "/none" in reported(user.run("stat", "/there", "/none", status=1))
     told_twice = user.run("cat", "/none", "/nil", status=5)
     assert len(told_twice.err.splitlines()) == 2
 

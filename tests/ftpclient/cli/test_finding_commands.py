@@ -120,14 +120,14 @@ def test_find(run, tree, line, found):
         pytest.param("find /d/e . -name small.txt -delete -print", ["/d/e/small.txt"], id="delete"),
     ],
 )
-def test_find_names_what_it_finds_as_it_was_told_where(run, tree, line, found):
+def test_find_names_what_it_finds_as_its_start_was_typed(run, tree, line, found):
     """As find(1) does."""
     run("cd d")
     status, out, err = run(line if "-" in line else f"{line} -maxdepth 1")
     assert (status, sorted(out), err) == (0, found, "")
 
 
-def test_of_what_is_left_out_no_failure_is_told(plain_user, run, tree):
+def test_of_what_is_left_out_no_failure_is_reported(plain_user, run, tree):
     (tree / "d" / "e").chmod(0)
     try:
         assert run("find /d -x e") == (0, ["/d", "/d/big.txt", "/d/link"], "")
@@ -561,8 +561,8 @@ def test_only_what_meets_the_criteria_is_removed(run, partly_empty):
 
 def test_a_directory_in_which_something_is_left_stays(run, partly_empty):
     status, out, err = run("find e -type d -delete --json")
-    *told, summary = map(json.loads, out)
-    gone = [one["path"] for one in told if one["status"] == "done"]
+    *reported, summary = map(json.loads, out)
+    gone = [one["path"] for one in reported if one["status"] == "done"]
     assert status == 1 and gone == ["/e/empty"]
     assert (summary["deleted"], summary["failed"], summary["status"]) == (1, 3, 1)
     assert all(f'"path": "/e{path}"' in err for path in ("/full", "/a", ""))

@@ -236,9 +236,9 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "told"), OPTIONS, ids=[typed for typed, _ in OPTIONS])
-def test_what_is_said(say, typed, told):
-    assert told in say(typed)
+@pytest.mark.parametrize(("typed", "reported"), OPTIONS, ids=[typed for typed, _ in OPTIONS])
+def test_what_is_said(say, typed, reported):
+    assert reported in say(typed)
 
 
 LINES = [

@@ -17,13 +17,13 @@ class Fake:
     """A process that notes what is asked of it."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def stop(self) -> None:
-        self.asked.append("stop")
+        self.requested.append("stop")
 
     def kill(self) -> None:
-        self.asked.append("kill")
+        self.requested.append("kill")
 
 
 class Table:
@@ -47,7 +47,7 @@ class Table:
             started.append(job)
         return started
 
-    def told(self, *, seen: bool = True) -> list[str]:
+    def reported(self, *, seen: bool = True) -> list[str]:
         notices = self.jobs.take_notices(ends_are_seen=seen)
         return [job_lines.notice(one) for one in notices]
 
@@ -74,7 +74,7 @@ def test_the_lowest_number_that_is_free(table):
     table.start()
     table.jobs.ended(first, 0)
     assert table.add("put 3").number == 3, "nobody knows yet that 1 has ended"
-    assert table.told() == ["[1] done    put 1"]
+    assert table.reported() == ["[1] done    put 1"]
     assert table.jobs.find(1) is first, "its output can still be shown"
     again = table.add("put 4")
     assert again.number == 1 and table.jobs.find(1) is again
@@ -85,7 +85,7 @@ def test_a_script_keeps_a_number_until_it_asked(table):
     first = table.add("put 1")
     table.start()
     table.jobs.ended(first, 0)
-    table.told(seen=False)
+    table.reported(seen=False)
     assert table.add("put 2").number == 2
     table.jobs.seen(first)
     assert table.add("put 3").number == 1
@@ -112,11 +112,11 @@ def test_states_and_their_lines(table):
     table.jobs.ended(stopped, 130)
     table.jobs.stop(killed)
     table.jobs.stop(killed)
-    assert table.processes[killed].asked == ["stop", "kill"]
+    assert table.processes[killed].requested == ["stop", "kill"]
     table.jobs.ended(killed, -9)
     table.jobs.ended(by_itself, 130)
     table.jobs.ended(lost, -11)
-    assert table.told() == [
+    assert table.reported() == [
         "[1] done    put 0: 300 files, 1.7 MiB in 4.0 s",
         "[2] failed 7 put 1",
         "[3] stopped put 2",
@@ -134,7 +134,7 @@ def test_a_long_command_is_shortened(table):
     assert len(job_lines.started(job)) < 300
     table.start()
     table.jobs.ended(job, 0)
-    assert len(job_lines.row(job, 80)) < 300 and max(map(len, table.told())) < 300
+    assert len(job_lines.row(job, 80)) < 300 and max(map(len, table.reported())) < 300
 
 
 def test_one_that_ends_while_it_is_stopped_is_done(table):
@@ -152,7 +152,7 @@ def test_stopped_before_it_has_a_process(table):
     table.jobs.stop(first)
     process = Fake()
     table.jobs.began(first, process)
-    assert process.asked == ["stop"]
+    assert process.requested == ["stop"]
     table.jobs.stop(second)
     assert (second.state, second.status) == (State.STOPPED, 130)
     table.jobs.ended(first, 130)
@@ -164,7 +164,7 @@ def test_closing_stops_all_and_starts_none(table):
     first, second = table.add("put 1"), table.add("put 2")
     table.start()
     table.jobs.close()
-    assert table.processes[first].asked == ["stop"]
+    assert table.processes[first].requested == ["stop"]
     assert second.state is State.STOPPED
     table.jobs.ended(first, 130)
     table.add("put 3")
@@ -177,7 +177,7 @@ def test_without_a_session_it_is_queued_again(table):
     table.start()
     table.jobs.reported(second, Report(is_busy=True))
     table.jobs.ended(second, 1)
-    assert (second.state, table.start(), table.told()) == (State.QUEUED, [], [])
+    assert (second.state, table.start(), table.reported()) == (State.QUEUED, [], [])
     assert table.jobs.seconds_to_wait() == 30
     table.now += 30
     assert table.start() == [second]
@@ -196,7 +196,7 @@ def test_those_that_have_ended_are_listed_once(table):
     table.start()
     table.jobs.ended(first, 5)
     assert table.jobs.listed() == [first, second]
-    assert table.told() == [], "who has seen the list isn't told again"
+    assert table.reported() == [], "who has seen the list isn't told again"
     assert table.jobs.listed() == [second]
     assert table.jobs.unseen() == [second]
     with pytest.raises(NotFound, match="no job 3"):
@@ -222,16 +222,16 @@ def test_messages_are_whole_lines_and_some_are_counted(table):
     job = table.add("put -r site")
     table.start()
     table.jobs.printed(job, b"ftp: a", is_error=True)
-    assert table.told() == []
+    assert table.reported() == []
     table.jobs.printed(job, b": no\n" + b"".join(b"%d\n" % n for n in range(6)), is_error=True)
-    assert table.told() == [
+    assert table.reported() == [
         "[1] ftp: a: no",
         *(f"[1] {n}" for n in range(4)),
         "[1] … and 2 more (jobs -o 1)",
     ]
     table.jobs.printed(job, b"x\n" * 7 + b"\x1b[2J and no end", is_error=True)
     table.jobs.ended(job, 1)
-    assert table.told() == [
+    assert table.reported() == [
         *["[1] x"] * 5,
         "[1] … and 3 more (jobs -o 1)",
         "[1] failed 1 put -r site",
@@ -247,7 +247,7 @@ def test_a_line_without_an_end_is_bounded(table):
         table.jobs.printed(job, b"a" * 100_000, is_error=True)
     assert len(job.begun_line) < 10_000
     table.jobs.printed(job, b"\x1b[2J\n", is_error=True)
-    (line,) = table.told()
+    (line,) = table.reported()
     assert len(line) < 5000 and "\x1b" not in line
 
 
@@ -257,7 +257,7 @@ def test_a_job_in_the_foreground_has_no_notices_of_its_messages(table):
     table.jobs.printed(job, b"result\n", is_error=False)
     table.jobs.printed(job, b"message\n", is_error=True)
     assert table.jobs.take_output(job, 0) == [(False, b"result\n"), (True, b"message\n")]
-    assert table.told() == []
+    assert table.reported() == []
     assert table.jobs.take_output(job, job.output.end) == []
 
 

@@ -38,7 +38,7 @@ def test_examples_are_as_their_tables_say(kind):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"more": 1}, "['more'] not documented"),
         ({"size": None}, ["size=None"]),
@@ -46,22 +46,22 @@ def test_examples_are_as_their_tables_say(kind):
         ({"exit": "1"}, ["exit='1'"]),
     ],
 )
-def test_what_is_not_as_documented_is_found(change, told):
+def test_what_is_not_as_documented_is_found(change, reported):
     kind = "failure" if "exit" in change else "digest"
-    wrong = told if isinstance(told, str) else f"{told} of another type"
+    wrong = reported if isinstance(reported, str) else f"{reported} of another type"
     assert mismatch(kinds()[kind].example | change, kind) == wrong
     lacking = dict(list(kinds()[kind].example.items())[1:])
     assert "missing" in mismatch(lacking, kind)
 
 
-def test_a_wrong_option_is_told_as_json_wherever_json_stands(user):
+def test_a_wrong_option_is_reported_as_json_wherever_json_stands(user):
     for words in (["ls", "--frob", "--json"], ["--json", "ls", "--frob"], ["ls", "--json", "-R1x"]):
-        told = json.loads(user.run(*words, status=2).err)
-        assert not mismatch(told, "failure") and told["exit"] == 2
+        reported = json.loads(user.run(*words, status=2).err)
+        assert not mismatch(reported, "failure") and reported["exit"] == 2
 
 
 def test_a_documented_key_that_is_never_printed_is_found():
-    with pytest.raises(AssertionError, match="documented, and never printed: .*'place'"):
+    with pytest.raises(AssertionError, match="documented, and never printed: .*'directory'"):
         Checked("ftp").check_complete({})
 
 

@@ -50,8 +50,8 @@ def test_login_wants_a_good_password(alice, place):
     wrong.run("--accept-new", "-s", place, "connect", given=b"whoami\n", status=3)
     none = bare(alice)
     assert "--password-stdin" in none.run("login", place, status=3).complaint
-    told = none.run("--json", "--password-stdin", "login", place, given=alice.password.encode())
-    assert told.record["user"] == "alice" and told.record["token"]
+    reported = none.run("--json", "--password-stdin", "login", place, given=alice.password.encode())
+    assert reported.record["user"] == "alice" and reported.record["token"]
 
 
 def test_an_unknown_server_is_not_logged_in_to(alice, place):
@@ -136,10 +136,10 @@ def test_a_revoked_token_falls_back_to_netrc(alice, place):
     machine = ServerAddress.parse(place).host
     netrc.write_text(f"machine {machine} login alice password {alice.password}\n")
     netrc.chmod(0o600)
-    told = bare(alice).run("whoami")
-    assert told.lines == ["alice"] and "was refused" in told.complaint
-    told = bare(alice).run("--json", "whoami")
-    assert "was refused" in json.loads(told.complaint)["remark"]
+    reported = bare(alice).run("whoami")
+    assert reported.lines == ["alice"] and "was refused" in reported.complaint
+    reported = bare(alice).run("--json", "whoami")
+    assert "was refused" in json.loads(reported.complaint)["remark"]
     netrc.chmod(0o644)
     bare(alice).run("whoami", status=3)
 
@@ -196,7 +196,7 @@ def test_a_ban_outlasts_the_server(start_server, at_a_command_line):
 
 def test_nobody_registers_unasked(alice):
     carol = replace(alice, name="carol", password="of carol", home=alice.home.parent / "carol")
-    told = carol.run("register", f"carol@{carol.server}", status=6)
-    assert "invitation" in told.complaint
+    reported = carol.run("register", f"carol@{carol.server}", status=6)
+    assert "invitation" in reported.complaint
     carol.run("register", f"carol@{carol.server}", "--invite", "ftpi_wrong", status=6)
     assert not carol.on_server.exists()

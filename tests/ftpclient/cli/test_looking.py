@@ -56,13 +56,13 @@ def test_listings_as_json(user, tmp_path):
 def test_hash_and_df_as_json(user):
     user.run("put", "-", "/file", given=b"12345")
     hashed = user.run("--json", "hash", "/file").record
-    room = user.run("--json", "df").record
+    space = user.run("--json", "df").record
     digest = blake3(b"12345").hexdigest()
     assert {"path": "/file", "algorithm": "blake3", "digest": digest}.items() <= hashed.items()
-    assert (room["total"], room["used"], room["free"]) == (None, 5, None)
+    assert (space["total"], space["used"], space["free"]) == (None, 5, None)
 
 
-def test_digests_tell_the_truth_after_a_change_behind_the_server(user):
+def test_digests_are_true_after_a_change_behind_the_server(user):
     user.run("put", "-", "/file", given=b"12345")
     write(user.on_server / "file", b"other")
     digest = blake3(b"other").hexdigest()
@@ -134,14 +134,14 @@ def test_stat_names_the_zone(monkeypatch, zone, shown):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        told = local_time(1_700_000_000_123_456_789)
+        reported = local_time(1_700_000_000_123_456_789)
     finally:
         monkeypatch.undo()
         time.tzset()
-    assert told == f"2023-11-14T{shown}"
+    assert reported == f"2023-11-14T{shown}"
 
 
-def test_stat_tells_the_time_as_here_and_now_it_is(user, monkeypatch):
+def test_stat_reports_the_time_as_here_and_now_it_is(user, monkeypatch):
     """`ls -l` has it without its zone: both are of the same one, and JSON is UTC."""
     write(user.on_server / "file")
     monkeypatch.setenv("TZ", "NPT-05:45")

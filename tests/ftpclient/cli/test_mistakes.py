@@ -32,7 +32,7 @@ def run(capfd, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         pytest.param(["host.net"], "did you mean ftp connect host.net?", id="host"),
         pytest.param(["localhost"], "did you mean ftp connect localhost?", id="localhost"),
@@ -99,11 +99,11 @@ def run(capfd, tmp_path, monkeypatch):
         pytest.param(["-s", "al@::1", "ls"], "write brackets: al@[::1]", id="brackets"),
     ],
 )
-def test_one_line_says_what_to_do(run, words, told):
+def test_one_line_says_what_to_do(run, words, reported):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
-    assert told in err
+    assert reported in err
 
 
 @pytest.mark.parametrize("scheme", ["ftpd://", "ftp://", ""])
@@ -152,8 +152,8 @@ def test_nobody_there(run):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and nobody listens
         where = f"127.0.0.1:{nobody.getsockname()[1]}"
-        told = f"ftp: {where}: connection refused: is ftpd running there?\n"
-        assert run("-s", f"alice@{where}", "ls") == (4, "", told)
+        reported = f"ftp: {where}: connection refused: is ftpd running there?\n"
+        assert run("-s", f"alice@{where}", "ls") == (4, "", reported)
 
 
 def test_help_without_the_shell(run):
@@ -185,16 +185,16 @@ def test_all_of_the_help(run, words, shown):
 
 
 def test_all_is_no_option_without_help(run):
-    told = "ftp: unknown option --all (see ftp put --help)\n"
-    assert run("put", "--all", "x") == (2, "", told)
+    reported = "ftp: unknown option --all (see ftp put --help)\n"
+    assert run("put", "--all", "x") == (2, "", reported)
     assert run("--all", "ls") == (2, "", "ftp: unknown option --all (see ftp --help)\n")
 
 
 def test_names_that_are_not_shown_are_taken(run, tmp_path):
     for name in ("-r", "-R", "-a", "--recursive", "--archive"):
         for more in ((), ("-p",), ("-c",), ("--resume",)):
-            told = run("put", name, *more, str(tmp_path / "missing"), "/")
-            assert told[0] == 5 and "no such local file or directory" in told[2]
+            reported = run("put", name, *more, str(tmp_path / "missing"), "/")
+            assert reported[0] == 5 and "no such local file or directory" in reported[2]
 
 
 @pytest.mark.parametrize("words", [(), ("put",), ("sync",), ("mv",), ("token",), ("connect",)])
@@ -210,7 +210,7 @@ def test_h_is_for_people_where_it_is_in_other_tools(run, command):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["rn", "x"], "unknown command 'rn'"),
         (["rmdri", "x"], "unknown command 'rmdri'"),
@@ -233,10 +233,10 @@ def test_h_is_for_people_where_it_is_in_other_tools(run, command):
         (["sync", "--checksm", "a", ":b"], "unknown option --checksm: did you mean --checksum?"),
     ],
 )
-def test_a_guess_is_a_misspelling_and_never_leads_to_what_removes(run, words, told):
+def test_a_guess_is_a_misspelling_and_never_leads_to_what_removes(run, words, reported):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
-    assert told in err and ("mean" in told) == ("mean" in err)
+    assert reported in err and ("mean" in reported) == ("mean" in err)
 
 
 def test_an_empty_server_is_never_the_default(monkeypatch):

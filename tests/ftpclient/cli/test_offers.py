@@ -110,8 +110,8 @@ def test_what_lies_in_the_trash(saved, tab, client):
     for line in ("undo ", "trash ls ", "trash restore ", "trash empty "):
         assert [one.split(",")[1] for one in tab(f"ftp {line}")] == ids, line
     assert [one.split(",")[1] for one in tab(f"ftp undo {ids[0]}")] == [ids[0]]
-    [told] = [one for one in tab(f"ftp undo {ids[0]}", "fish") if ids[0] in one]
-    assert told.endswith((" s ago)", "(just now)"))
+    [reported] = [one for one in tab(f"ftp undo {ids[0]}", "fish") if ids[0] in one]
+    assert reported.endswith((" s ago)", "(just now)"))
     for line in ("cat text --at ", "restore text --at ", "get text --at "):
         assert [one.split(",")[1] for one in tab(f"ftp {line}")] == ["1", "2"], line
     assert tab("ftp cat --at ") == []

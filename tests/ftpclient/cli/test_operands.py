@@ -516,14 +516,14 @@ def test_what_is_named_twice_is_removed_once(run, tree):
 
 
 @pytest.mark.parametrize(
-    ("line", "asked"),
+    ("line", "requested"),
     [
         pytest.param("rm a", 0, id="one"),
         pytest.param("rm -f a b", 0, id="forced"),
         pytest.param("rm a b c", 1, id="three"),
     ],
 )
-def test_looking_costs_one_round_trip_at_most(run, app, files, monkeypatch, line, asked):
+def test_looking_costs_one_round_trip_at_most(run, app, files, monkeypatch, line, requested):
     fill(files, a="1", b="2", c="3")
     connection = app.client.connection
     events: list[str] = []
@@ -541,4 +541,4 @@ def test_looking_costs_one_round_trip_at_most(run, app, files, monkeypatch, line
     monkeypatch.setattr(connection, "result", waited)
     assert run(line)[::2] == (0, "")
     looked = events[: events.index("Remove")]
-    assert looked == (["Stat"] * 3 + ["wait"] * 3 if asked else [])
+    assert looked == (["Stat"] * 3 + ["wait"] * 3 if requested else [])

@@ -82,9 +82,9 @@ def shell(fake):
 def of_requests(server, kind):
     """For each request of a kind the operation that it belongs to."""
     found = []
-    for told in server.told:
+    for reported in server.reported:
         current = None
-        for one in told:
+        for one in reported:
             if isinstance(one, Operation):
                 current = one
             elif isinstance(one, kind):
@@ -167,7 +167,7 @@ def test_purge_keeps_nothing_of_that_command_alone(shell):
 @pytest.mark.parametrize(
     ("line", "keep"), [("put f /", True), ("put --no-versions f /", False)], ids=["put", "final"]
 )
-def test_put_keeps_versions_unless_it_is_told(shell, local, line, keep):
+def test_put_keeps_versions_by_default(shell, local, line, keep):
     (local / "f").write_text("x")
     one = shell(interactive=False)
     one.server.entry = lambda path: dir_entry(path) if path == b"/" else None
@@ -181,16 +181,16 @@ def terminal(monkeypatch):
     """Somebody is at it, and says this."""
 
     def answering(answer: str = "") -> list[str]:
-        asked = []
+        requested = []
         monkeypatch.setattr(App, "can_ask", True)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
         def yes_or_no(self, question):
-            asked.append(question)
+            requested.append(question)
             return answer == "yes"
 
         monkeypatch.setattr(App, "yes_or_no", yes_or_no)
-        return asked
+        return requested
 
     return answering
 
@@ -212,19 +212,19 @@ QUESTIONS = [
 
 @pytest.mark.parametrize(("line", "trash", "question"), QUESTIONS)
 def test_much_that_would_be_gone_for_good_is_asked_about(shell, terminal, line, trash, question):
-    asked = terminal("no")
+    requested = terminal("no")
     one = shell(trash=trash)
     status = one.run(line)
-    assert asked == ([] if question is None else [question])
+    assert requested == ([] if question is None else [question])
     assert status == (0 if question is None else 11)
     assert bool(one.server.requests(Remove)) is (question is None)
 
 
 def test_of_an_account_without_a_trash_it_is_asked_as_well(shell, terminal):
-    asked = terminal("no")
+    requested = terminal("no")
     one = shell(final=True)
     assert one.run("rm -r a") == 11
-    assert asked == [ALL] and not one.server.requests(Remove)
+    assert requested == [ALL] and not one.server.requests(Remove)
 
 
 def test_who_says_yes_has_it_removed(shell, terminal):
@@ -235,10 +235,10 @@ def test_who_says_yes_has_it_removed(shell, terminal):
 
 
 def test_nobody_is_asked_in_a_script(shell, terminal):
-    asked = terminal("no")
+    requested = terminal("no")
     one = shell(trash=False)
     one.app.shell.batch = True
-    assert one.run("rm -r a") == 0 and not asked
+    assert one.run("rm -r a") == 0 and not requested
 
 
 # what is said --------------------------------------------------------------------------------
@@ -247,13 +247,13 @@ def test_nobody_is_asked_in_a_script(shell, terminal):
 def listing(server, *, kept: int = 1):
     """Have the newest operation listed."""
 
-    def list_trash(peer, asked):
-        message = asked.message
+    def list_trash(peer, requested):
+        message = requested.message
         if not isinstance(message, ListTrash):
             return False
         said = server.operations[-1]
-        server.told[-1].append(message)
-        told = TrashedOperation(
+        server.reported[-1].append(message)
+        reported = TrashedOperation(
             NAME,
             0,
             said.words,
@@ -269,8 +269,8 @@ def listing(server, *, kept: int = 1):
             None,
             said.id,
         )
-        peer.reply(asked, TrashPage([told]))
-        peer.frame(Kind.END, asked.request_id, Listed())
+        peer.reply(requested, TrashPage([reported]))
+        peer.frame(Kind.END, requested.request_id, Listed())
         return True
 
     server.other = list_trash
@@ -324,7 +324,7 @@ def test_nothing_is_said_of_what_was_not_kept(shell, terminal, capsys):
     assert one.server.requests(ListTrash) == []
 
 
-def test_json_tells_where_it_is(shell, capsys):
+def test_json_reports_where_it_is(shell, capsys):
     one = shell()
     assert one.run("rm --json a") == 0
     row, summary = map(json.loads, capsys.readouterr().out.splitlines())
@@ -361,35 +361,35 @@ def test_find_delete_with_an_older_server_ends_by_a_loss(shell, capsys):
     one = shell(trash=False, lose={1: "answer"})
     one.server.pages[:] = [Page(b"", [file_entry(b"%d" % n) for n in range(4)], [], True)]
     assert one.run("find / -type f -delete") == 4
-    assert len(one.server.told) == 1
+    assert len(one.server.reported) == 1
 
 
 def test_what_is_asked_before_survives_losses_too(shell, capsys):
     """The connection is lost at each question in turn, and the command is done once."""
     for line in ("mv a d", "rm a b", "cp a b d/", "ln -s a b d", "rmdir d", "rm x*"):
         whole = shell()
-        asked = _answering(whole.server, lose=None)
+        requested = _answering(whole.server, lose=None)
         assert whole.run(line) == 0, line
-        for number in range(len(asked)):
+        for number in range(len(requested)):
             one = shell()
             _answering(one.server, lose=number)
-            assert one.run(line) == 0, f"{line}: at question {number} of {len(asked)}"
+            assert one.run(line) == 0, f"{line}: at question {number} of {len(requested)}"
             assert [type(a) for a in one.server.done] == [type(a) for a in whole.server.done]
     capsys.readouterr()
 
 
 def _answering(server, *, lose: int | None) -> list:
     """Have one question's connection end. What the server was asked comes into the list."""
-    asked = []
+    requested = []
     server.entry = lambda path: dir_entry(path) if path in (b"/", b"/d") else file_entry(path)
     server.pages[:] = [Page(b"", [file_entry(b"xa"), file_entry(b"xb")], [], True)]
 
     def count(peer, request):
         if isinstance(request.message, (Stat, List)):
-            asked.append(request.message)
-            if len(asked) - 1 == lose:
+            requested.append(request.message)
+            if len(requested) - 1 == lose:
                 raise EOFError
         return False
 
     server.other = count
-    return asked
+    return requested

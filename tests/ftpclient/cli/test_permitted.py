@@ -47,8 +47,8 @@ def test_the_same_tree_can_be_put_into_a_drop_box_again(bob, tree):
     trees.same(tree, bob.on_server / "tree")
 
     (tree / "new").write_bytes(b"has changed")
-    told = bob.run("put", "-r", tree, "/", status=1)
-    assert told.err.count("can't be replaced") == 1
+    reported = bob.run("put", "-r", tree, "/", status=1)
+    assert reported.err.count("can't be replaced") == 1
     assert (bob.on_server / "tree" / "new").read_bytes() == b"came later"
 
 
@@ -66,17 +66,17 @@ def test_an_upload_into_a_drop_box_is_resumed(bob, tmp_path):
     trees.same(source, bob.on_server / "file")
 
 
-def test_who_asks_for_what_is_in_a_drop_box_is_told_the_rule(bob):
+def test_who_asks_for_what_is_in_a_drop_box_is_informed_the_rule(bob):
     bob.run("mkdir", "/in")
     permit(bob, "/in=upload-only")
     bob.run("put", "-", "/in/file", given=b"x")
     for verb in ("get", "cat"):
-        told = bob.run(verb, "/in/file", status=6).complaint
-        assert told.endswith(
+        reported = bob.run(verb, "/in/file", status=6).complaint
+        assert reported.endswith(
             "upload-only below /in: /in/file can't be read (rule: /in=upload-only)"
         )
     missing = bob.run("get", "/in/nothing", status=6).complaint
-    assert missing == told.replace("/in/file", "/in/nothing"), "whether it is there is not told"
+    assert missing == reported.replace("/in/file", "/in/nothing"), "whether it is there is not told"
 
 
 def test_who_may_only_read_changes_no_mode_time_or_link(bob):
@@ -90,24 +90,24 @@ def test_who_may_only_read_changes_no_mode_time_or_link(bob):
         "touch /new",
         "ln -s file /link",
     ):
-        told = bob.run(*words.split(), status=6).err.splitlines()
-        assert told and all("rule: " in line for line in told)
+        reported = bob.run(*words.split(), status=6).err.splitlines()
+        assert reported and all("rule: " in line for line in reported)
     after = (bob.on_server / "file").stat()
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert bob.run("ls", "/").lines == ["file"]
 
 
 @pytest.mark.parametrize("rights", ["upload-only", "none"])
-def test_what_may_not_be_listed_is_told_by_whatever_reads_trees(bob, rights):
+def test_what_may_not_be_listed_is_reported_by_whatever_reads_trees(bob, rights):
     """Not all was seen: that is the status of a partial failure, and the rest is there."""
     bob.run("mkdir", "/d", "/d/in")
     bob.run("put", "-", "/d/in/file", given=b"x")
     bob.run("put", "-", "/d/file", given=b"other")
     permit(bob, f"/d/in={rights}")
     for words in ("get -r /d got", "du /d", "find /d", "chmod -R go-w /d"):
-        told = bob.run(*words.split(), status=1)
-        closed = [line for line in told.err.splitlines() if "can't be listed" in line]
-        assert len(closed) == 1 and closed[0].startswith("ftp: /d/in: "), (words, told.err)
+        reported = bob.run(*words.split(), status=1)
+        closed = [line for line in reported.err.splitlines() if "can't be listed" in line]
+        assert len(closed) == 1 and closed[0].startswith("ftp: /d/in: "), (words, reported.err)
     assert sorted(os.listdir(bob.home / "got")) == (
         ["file", "in"] if rights == "upload-only" else ["file"]
     )
@@ -124,8 +124,8 @@ def test_what_may_not_be_listed_is_told_by_whatever_reads_trees(bob, rights):
 def why(bob: CommandLine, *question: str) -> dict:
     """What `ftpd why` answers about bob."""
     root = str(bob.running.settings.root)
-    asked = CliRunner().invoke(cli, ["why", "bob", *question, "--json", "--root", root])
-    return json.loads(asked.output)
+    requested = CliRunner().invoke(cli, ["why", "bob", *question, "--json", "--root", root])
+    return json.loads(requested.output)
 
 
 @pytest.mark.parametrize(
@@ -141,17 +141,17 @@ def why(bob: CommandLine, *question: str) -> dict:
         ({"permissions": "/d=none"}, "mv /d /e", "mv /d /e", 6),
     ],
 )
-def test_the_reason_is_the_one_that_the_client_is_told(bob, changes, command, question, status):
+def test_the_reason_is_the_one_that_the_client_gets(bob, changes, command, question, status):
     (bob.home / "five").write_bytes(b"12345")
     bob.run("mkdir", "/d")
     if "permissions" in changes:
         permit(bob, changes["permissions"])
     else:
         bob.running.accounts.change("bob", **changes)
-    told = bob.run(*command.split(), status=status, given=b"12345")
+    reported = bob.run(*command.split(), status=status, given=b"12345")
     answer = why(bob, *question.split())
     assert answer["allowed"] is False
-    assert answer["reason"] in told.err
+    assert answer["reason"] in reported.err
 
 
 def test_a_link_is_followed_unless_it_is_to_be_fetched_itself(bob):
@@ -160,9 +160,9 @@ def test_a_link_is_followed_unless_it_is_to_be_fetched_itself(bob):
     bob.run("get", "--links", "/link", "got")
     assert (bob.home / "got").readlink().name == "nowhere"
     answer = why(bob, "get", "/link")
-    told = bob.run("get", "/link", "again", status=5).err
+    reported = bob.run("get", "/link", "again", status=5).err
     assert (answer["allowed"], answer["code"]) == (False, "not-found")
-    assert answer["reason"] in told
+    assert answer["reason"] in reported
 
 
 def test_what_is_allowed_works(bob):

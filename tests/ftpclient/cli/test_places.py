@@ -68,7 +68,7 @@ def test_a_word_that_names_none(saved, word):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "reported"),
     [
         ("al@host:1234", "to give a port, write ftpd://al@host:1234/PATH"),
         ("al@host:99:/d", "to give a port, write ftpd://al@host:99/d"),
@@ -76,8 +76,8 @@ def test_a_word_that_names_none(saved, word):
         ("al@unix:/run/s", "name a Unix socket before the command: ftp -s al@unix:/run/s"),
     ],
 )
-def test_half_a_server_is_refused(saved, word, told):
-    with pytest.raises(UsageError, match=told):
+def test_half_a_server_is_refused(saved, word, reported):
+    with pytest.raises(UsageError, match=reported):
         locations.read(word)
 
 
@@ -213,7 +213,7 @@ def test_commands_take_the_server_from_their_words(alice, server):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["cp", "home:f", "."], "use get or put to transfer files"),
         (["rm", "home:f", "/d"], "write home:/d for a path there"),
@@ -226,10 +226,10 @@ def test_commands_take_the_server_from_their_words(alice, server):
     ],
     ids=lambda one: " ".join(one) if isinstance(one, list) else "",
 )
-def test_what_is_refused_before_a_connection(alice, words, told):
+def test_what_is_refused_before_a_connection(alice, words, reported):
     (alice.home / "f").touch()
     ended = alice.run(*words, status=2)
-    assert ended.text == "" and told in ended.err
+    assert ended.text == "" and reported in ended.err
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_what_is_refused_before_a_connection(alice, words, told):
 def test_a_host_that_is_not_saved_is_a_name_and_the_error_says_so(at_a_command_line, server, words):
     alice = at_a_command_line(server)
     (alice.home / "f").touch()
-    told = "(to name a server, write USER@host.net:PATH or ftpd://host.net/PATH)"
-    assert told in alice.run(*words, status=5).err
+    reported = "(to name a server, write USER@host.net:PATH or ftpd://host.net/PATH)"
+    assert reported in alice.run(*words, status=5).err
 
 
 def test_a_file_here_that_only_looks_like_one(alice, server):

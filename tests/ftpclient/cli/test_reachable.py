@@ -12,7 +12,7 @@ from ftpclient.connection.servers import SavedServers, Server
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[int]:
+def requested(monkeypatch) -> list[int]:
     """The ports that were asked at; two servers answer, and one that pretends to be one of them."""
     ports: list[int] = []
 
@@ -42,26 +42,26 @@ def offered(begun: str) -> list[str]:
         ("192.", []),
     ],
 )
-def test_what_answers_is_offered_as_it_is_written(asked, tmp_path, begun, expected):
+def test_what_answers_is_offered_as_it_is_written(requested, tmp_path, begun, expected):
     assert offered(begun) == expected
-    assert asked == [1234]
+    assert requested == [1234]
 
 
-def test_a_saved_server_that_fits_is_enough(asked, tmp_path):
+def test_a_saved_server_that_fits_is_enough(requested, tmp_path):
     """Nobody waits for the network then."""
     SavedServers().save(Server(ServerAddress.parse("alice@10.0.0.9")), "archive")
-    assert offered("arch") == ["archive"] and asked == []
-    assert offered("")[0] == "archive" and asked == [1234]
+    assert offered("arch") == ["archive"] and requested == []
+    assert offered("")[0] == "archive" and requested == [1234]
     assert offered("10.0.0.5") == ["10.0.0.5"]
 
 
 @pytest.mark.parametrize(
     ("value", "port"), [("4444", 4444), ("0", 1234), ("70000", 1234), ("many", 1234), ("", 1234)]
 )
-def test_the_port_is_that_of_ftp_discover(asked, tmp_path, monkeypatch, value, port):
+def test_the_port_is_that_of_ftp_discover(requested, tmp_path, monkeypatch, value, port):
     monkeypatch.setenv("FTP_DISCOVERY_PORT", value)
     offered("")
-    assert asked == [port]
+    assert requested == [port]
 
 
 def test_without_a_network_there_is_nothing_to_offer(tmp_path, monkeypatch):

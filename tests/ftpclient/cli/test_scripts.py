@@ -139,7 +139,7 @@ def test_keep_going(at):
         assert at.run("batch", "--keep-going", script(at, text), status=status).text == printed
 
 
-def test_check_tells_all_mistakes_and_runs_nothing(at):
+def test_check_reports_all_mistakes_and_runs_nothing(at):
     text = "rm -r docs\nls <\nedit 'a\nb' &\nfrob\n-cat `x`\n!anything (\nls | cat\nedit x | cat\n'"
     done = at.run("batch", "--check", script(at, text), status=2)
     assert done.text == ""

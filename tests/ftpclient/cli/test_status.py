@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 def test_by_password_without_tls(user):
-    told = user.run("status")
-    assert told.lines[:4] == [
+    reported = user.run("status")
+    assert reported.lines[:4] == [
         f"server: {user.server}",
         "  user: alice",
         "   key: none: WITHOUT ENCRYPTION (--plaintext)",
         " login: by password",
     ]
-    assert told.lines[4].startswith(" space: total unlimited, used 0 B")
+    assert reported.lines[4].startswith(" space: total unlimited, used 0 B")
 
 
 def test_by_a_token_with_tls(start_server, at_a_command_line):
@@ -31,13 +31,13 @@ def test_by_a_token_with_tls(start_server, at_a_command_line):
 def test_it_takes_one_round_trip_after_the_log_in(user, monkeypatch):
     from ftpclient.connection.connection import Connection
 
-    asked = []
+    requested = []
     submit = Connection.submit
 
     def noted(self, call, request, *rest, **more):
-        asked.append(type(request).__name__)
+        requested.append(type(request).__name__)
         return submit(self, call, request, *rest, **more)
 
     monkeypatch.setattr(Connection, "submit", noted)
     user.run("status")
-    assert asked.count("ListTokens") == asked.count("Space") == 1
+    assert requested.count("ListTokens") == requested.count("Space") == 1

@@ -113,7 +113,7 @@ def test_json(user, site):
 
 
 @pytest.mark.parametrize(
-    ("prepare", "options", "told"),
+    ("prepare", "options", "reported"),
     [
         pytest.param(lambda s: trees.remove(s / "css"), ["--max-delete", "1"],
                      "2 entries would be deleted, but --max-delete is 1", id="too-many"),
@@ -121,14 +121,14 @@ def test_json(user, site):
                      "site is empty, and 5 entries would be deleted", id="empty-source"),
     ],
 )  # fmt: skip
-def test_safety_limits(user, site, prepare, options, told):
+def test_safety_limits(user, site, prepare, options, reported):
     user.run("sync", "site", ":www")
     prepare(site)
     before = trees.names(user.on_server / "www")
 
     for more in ([], ["--dry-run"]):
         refused = user.run("sync", "--delete", *options, *more, "site", ":www", status=11)
-        assert told in refused.err and "nothing was changed" in refused.err
+        assert reported in refused.err and "nothing was changed" in refused.err
     error = user.run("--json", "sync", "--delete", *options, "site", ":www", status=11)
     assert json.loads(error.complaint)["error"] == "safety-limit"
 
@@ -167,8 +167,8 @@ def test_options_that_fingers_know(user, site):
     assert "put        index.html  (new, 6 B)" in done.lines
     user.run("sync", "-a", "-u", "--checksum", "site/", ":www/")
     same(site, user.on_server / "www")
-    told = user.run("sync", "-avz", "site/", ":www/", status=2).err
-    assert "data is not compressed" in told
+    reported = user.run("sync", "-avz", "site/", ":www/", status=2).err
+    assert "data is not compressed" in reported
 
 
 def test_in_the_shell(user, site):
@@ -198,5 +198,5 @@ def test_accounts_with_permissions(user, site):
     accounts.change("alice", permissions=Permissions.parse("read-only"))
     user.run("sync", ":/kept/", "back/")
     assert trees.names(user.home / "back") == trees.names(user.on_server / "kept")
-    told = user.run("put", "-", "/x", given=b"x", status=6).complaint
-    assert told.endswith("read-only account: /x can't be changed (rule: /=read-only)")
+    reported = user.run("put", "-", "/x", given=b"x", status=6).complaint
+    assert reported.endswith("read-only account: /x can't be changed (rule: /=read-only)")

@@ -23,7 +23,7 @@ from ftpclient.connection.addresses import ServerAddress
 from ftpclient.shell import prompt
 from ftpclient.shell.running import run_line
 from ftpwire.cells import cells
-from ftpwire.messages import Room, TrashedOperation
+from ftpwire.messages import SpaceInfo, TrashedOperation
 from tests import screens
 
 WIDTHS = [30, 60, 100, 200]
@@ -166,8 +166,8 @@ def test_ls_long(seen, tree, columns):
 
 def test_df(columns):
     rooms = [
-        Room(60 * MIB, 0, total=10 * 2**30, free=9 * 2**30, used_files=12, total_files=1000),
-        Room(
+        SpaceInfo(60 * MIB, 0, total=10 * 2**30, free=9 * 2**30, used_files=12, total_files=1000),
+        SpaceInfo(
             60 * MIB,
             30 * MIB,
             disk_free=2**30,
@@ -177,7 +177,7 @@ def test_df(columns):
             trash_files=3,
         ),
     ]
-    text = "\n".join("\n".join(render.room_lines(room)) for room in rooms)
+    text = "\n".join("\n".join(render.space_lines(space)) for space in rooms)
     check("df", text, columns)
 
 

@@ -108,7 +108,7 @@ def test_an_undone_restore_is_not_said_to_be_back(files):
     assert there(files) == ALL
 
 
-def test_only_an_undo_tells_that_what_was_added_stays(files):
+def test_only_an_undo_reports_that_what_was_added_stays(files):
     put(files, "/a", b"second")
     assert files.run("restore", "/a").err == "/a is back\n"
 
@@ -407,20 +407,20 @@ def test_a_server_without_a_trash(user, monkeypatch, command):
 def test_what_comes_to_the_trash_meanwhile_stays(files, monkeypatch):
     files.run("rm", "/a")
     [listed] = files.run("--json", "trash").records
-    purge, asked = Client.purge, []
+    purge, requested = Client.purge, []
 
     def note(self, *args, **options):
-        asked.append((args, options))
+        requested.append((args, options))
         return purge(self, *args, **options)
 
     monkeypatch.setattr(Client, "purge", note)
     files.run("trash", "empty")
-    [(args, options)] = asked
+    [(args, options)] = requested
     began = int(listed["operation"].partition("-")[0], 16) / 10**9
     assert args == () and began < options["before"] < began + 2
 
 
-def test_of_several_ids_one_that_is_gone_is_told(files, monkeypatch):
+def test_of_several_ids_one_that_is_gone_is_reported(files, monkeypatch):
     files.run("rm", "/a")
     files.run("rm", "/b")
     found = ids(files)
@@ -458,7 +458,7 @@ def test_hints_name_commands_as_they_are_typed_here(files, words, status, hint):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def requested(monkeypatch):
     """Somebody at a terminal, who answers with ``answer``; what was asked."""
     questions: list[str] = []
 
@@ -472,8 +472,8 @@ def asked(monkeypatch):
     return questions, answers
 
 
-def test_what_is_old_is_asked_about(files, asked, monkeypatch):
-    questions, answers = asked
+def test_what_is_old_is_asked_about(files, requested, monkeypatch):
+    questions, answers = requested
     files.run("rm", "/a")
     monkeypatch.setattr(restored, "_OLD_SECONDS", -1)
     done = files.run("undo", status=1)
@@ -487,8 +487,8 @@ def test_what_is_old_is_asked_about(files, asked, monkeypatch):
     assert len(questions) == 2 and "a" not in there(files)
 
 
-def test_what_another_client_did_is_asked_about(files, asked, monkeypatch):
-    questions, _ = asked
+def test_what_another_client_did_is_asked_about(files, requested, monkeypatch):
+    questions, _ = requested
     files.run("rm", "/a")
     [mine] = ids(files)
     monkeypatch.setattr(restored, "client_id", lambda: b"another!")
@@ -496,15 +496,15 @@ def test_what_another_client_did_is_asked_about(files, asked, monkeypatch):
     assert questions == ["It was made by another client. Undo it (yes/no)? "]
 
 
-def test_what_is_new_is_undone_at_once(files, asked):
-    questions, _ = asked
+def test_what_is_new_is_undone_at_once(files, requested):
+    questions, _ = requested
     files.run("rm", "/a")
     files.run("undo")
     assert questions == [] and "a" in there(files)
 
 
-def test_emptying_the_trash_is_asked_about(files, asked):
-    questions, answers = asked
+def test_emptying_the_trash_is_asked_about(files, requested):
+    questions, answers = requested
     files.run("trash", "empty")
     assert questions == []
     files.run("rm", "/a")
@@ -536,7 +536,7 @@ def test_a_name_with_odd_characters(files):
 # what was given up for room ------------------------------------------------------------------
 
 
-def test_what_was_given_up_for_room_is_told(files):
+def test_what_was_evicted_for_space_is_reported(files):
     files.running.accounts.change("alice", quota=100_000)
     files.run("rm", "/b")
     put(files, "/large", bytes(60_000))

@@ -51,7 +51,7 @@ def item(path: bytes, **more) -> TrashItem:
     return TrashItem(**(values | more))
 
 
-def test_what_was_given_up_is_not_undone_and_nothing_earlier():
+def test_what_was_evicted_is_not_undone_and_nothing_earlier():
     mine = operation(
         "7f3a91c2", client=b"mine....", time_ns=NOW, given_up=5, first=b"", words="rm \x1b"
     )
@@ -85,7 +85,7 @@ def test_ids_are_the_shortest_that_mean_one():
     assert list(trashed.short_ids(found).values()) == ["7f3a91", "7f3a90", "7f3b", "0000"]
 
 
-def test_the_same_random_part_twice_is_told_whole():
+def test_the_same_random_part_twice_is_reported_whole():
     twice = operation("7f3a91c2"), operation("7f3a91c2", name=f"{NOW + 1:016x}-7f3a91c2")
     assert list(trashed.short_ids(twice).values()) == [one.name for one in twice]
     with pytest.raises(UsageError, match="is ambiguous"):
@@ -99,12 +99,12 @@ def test_an_id_names_its_operation():
         assert trashed.named_operation(word, [one, other]) == (one, "7f3a")
 
 
-def test_an_id_of_several_tells_which():
+def test_an_id_of_several_reports_which():
     found = [operation(f"7f3a000{number}", words=f"rm {number}") for number in range(7)]
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as reported:
         trashed.named_operation("7f3a", found)
-    assert str(told.value).startswith("7f3a is ambiguous: 7f3a0000 rm 0; 7f3a0001 rm 1; ")
-    assert str(told.value).endswith("; and 2 more")
+    assert str(reported.value).startswith("7f3a is ambiguous: 7f3a0000 rm 0; 7f3a0001 rm 1; ")
+    assert str(reported.value).endswith("; and 2 more")
 
 
 @pytest.mark.parametrize("word", ["7f3", "xyz1", "", "7f3a91c23", "../7f3a"])
@@ -127,18 +127,18 @@ def test_where_something_lies():
     new = item(b"/a", name="00000000-3")
     gone = item(b"/b", state="restored")
     items = [Trashed("op", one) for one in (new, old, tree, gone)]
-    assert trashed.place_of(items, b"/a") == (("op", "00000000-3"), b"/")
-    assert trashed.place_of(items, b"/d") == (("op", "00000000-1"), b"/")
-    assert trashed.place_of(items, b"/d/e/f") == (("op", "00000000-1"), b"/e/f")
+    assert trashed.locate(items, b"/a") == (("op", "00000000-3"), b"/")
+    assert trashed.locate(items, b"/d") == (("op", "00000000-1"), b"/")
+    assert trashed.locate(items, b"/d/e/f") == (("op", "00000000-1"), b"/e/f")
     for path in (b"/b", b"/a/x", b"/dd", b"/"):
         with pytest.raises(NotFound):
-            trashed.place_of(items, path)
+            trashed.locate(items, path)
 
 
 def test_a_version_in_a_tree_knows_where():
     one = Version(operation("7f3a91c2"), item(b"/d/e/f", within=b"/d"))
-    assert (one.place, one.in_trash[1]) == (b"/e/f", "00000000-0")
-    assert Version(one.operation, item(b"/f")).place == b"/"
+    assert (one.inner_path, one.in_trash[1]) == (b"/e/f", "00000000-0")
+    assert Version(one.operation, item(b"/f")).inner_path == b"/"
 
 
 def test_the_version_of_a_moment():
@@ -191,12 +191,12 @@ def test_lines_stand_below_each_other_and_fit():
 )
 def test_lines_of_operations(more, line):
     one = operation("7f3a91c2", **more)
-    [told] = trashed.Operations([one]).lines([one])
-    assert told.startswith(f"7f3a     1 h ago  {line}")
-    assert ("until" in told) == (one.kept > 0)
+    [reported] = trashed.Operations([one]).lines([one])
+    assert reported.startswith(f"7f3a     1 h ago  {line}")
+    assert ("until" in reported) == (one.kept > 0)
 
 
-def test_an_undo_is_told_by_what_it_has_undone():
+def test_an_undo_is_reported_by_what_it_has_undone():
     found = [operation(f"{number}0000000", words="undo") for number in range(5)]
     found[0] = operation("00000000", words="rm x")
     for number in range(1, 4):
@@ -206,7 +206,7 @@ def test_an_undo_is_told_by_what_it_has_undone():
     words = ["rm x", "undo of rm x", "redo of rm x", "undo of rm x", "undo"]
     assert [known.words(one) for one in found] == words
     assert [known.is_redo(one) for one in found] == [False, True, False, True, True]
-    assert [known.told_undo(one).partition(" (")[0] for one in found] == [
+    assert [known.describe_undo(one).partition(" (")[0] for one in found] == [
         "undo: rm x",
         "redo: rm x",
         "undo: redo of rm x",

@@ -25,8 +25,8 @@ def tree(user):
     return user.on_server / "t"
 
 
-def lines(told):
-    return [tuple(line.split(None, 1)) for line in told.lines]
+def lines(reported):
+    return [tuple(line.split(None, 1)) for line in reported.lines]
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_edit_keeps_nothing_when_the_editor_fails_and_nothing_changed(run, files
     assert left() == []
 
 
-def test_edit_tells_where_the_copy_is_also_when_it_is_to_be_quiet(app, run, files, left, editor):
+def test_edit_reports_where_the_copy_is_also_when_it_is_to_be_quiet(app, run, files, left, editor):
     (files / "my file").write_text("old\n")
     (files / "link").symlink_to("my file")
     app.quiet = True
@@ -206,7 +206,7 @@ def test_edit_keeps_the_copy_when_the_server_is_gone(
     assert f"put {kept} /file\n" in err
 
 
-def test_edit_keeps_the_copy_when_there_is_no_room(run, server, files, left, editor):
+def test_edit_keeps_the_copy_when_there_is_no_space(run, server, files, left, editor):
     (files / "file").write_text("old\n")
     server.accounts.change("alice", quota=10)
     editor('echo much longer than that > "$1"')
@@ -336,8 +336,8 @@ def test_without_a_program(run, files, monkeypatch):
 
 def test_the_copy_is_private_while_it_is_edited(run, files, editor, tmp_path):
     (files / "file").write_text("old\n")
-    told = tmp_path / "told"
-    editor(f'stat -c %a "$(dirname "$1")" > \'{told}\'')
+    reported = tmp_path / "told"
+    editor(f'stat -c %a "$(dirname "$1")" > \'{reported}\'')
     assert run("edit file")[0] == 0
-    assert Path(told).read_text() == "700\n"
+    assert Path(reported).read_text() == "700\n"
     assert os.listdir() == []

@@ -73,7 +73,7 @@ def watch(user, site, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         ([":www", "site"], "needs a local SRC"),
         (["-n", "site", ":www"], "--watch and --dry-run can't be used together"),
@@ -82,9 +82,9 @@ def watch(user, site, monkeypatch):
         (["--delete", "site", ":www"], "needs -y"),
     ],
 )
-def test_what_it_can_not_do(user, site, options, told):
+def test_what_it_can_not_do(user, site, options, reported):
     (user.home / "list").write_text("a\n")
-    assert told in user.run("sync", "--watch", *options, status=2).err
+    assert reported in user.run("sync", "--watch", *options, status=2).err
     assert not (user.on_server / "www").exists()
 
 
@@ -189,7 +189,7 @@ def test_each_round_is_an_operation_of_its_own(user, site, watch):
     assert (user.on_server / "www" / "a").read_text() == "22", "the earlier rounds stay"
 
 
-def test_walking_if_the_kernel_tells_no_more(user, site, watch, monkeypatch):
+def test_walking_if_the_kernel_reports_no_more(user, site, watch, monkeypatch):
     walked = Scripted()
 
     def lose():

@@ -80,16 +80,16 @@ def test_an_operation_says_the_command_and_whose_it_is():
 
 
 def test_words_are_made_when_they_are_needed_and_cut():
-    asked = []
+    requested = []
 
     def words() -> str:
-        asked.append(1)
+        requested.append(1)
         return "rm " + "x" * 300
 
     one = Operation(words)
-    assert not asked
+    assert not requested
     assert len(one.request().words) == 200
-    assert one.words == one.words and len(asked) == 1
+    assert one.words == one.words and len(requested) == 1
     messages.decode_request(messages.encode(one.request()))
 
 
@@ -121,10 +121,10 @@ def test_a_child_process_has_an_operation_of_its_own():
         os.write(write, one.id + bytes([one.numbered(messages.Remove(b"/a")).number]))
         os._exit(0)
     os.waitpid(pid, 0)
-    told = os.read(read, 100)
+    reported = os.read(read, 100)
     os.close(read)
     os.close(write)
-    assert told[:8] != before and told[8] == 1
+    assert reported[:8] != before and reported[8] == 1
     assert one.id == before and one.numbered(messages.Remove(b"/a")).number == 2
 
 

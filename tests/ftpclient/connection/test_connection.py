@@ -33,9 +33,9 @@ from ftpwire.messages import (
     MakeDir,
     Progress,
     Put,
-    Room,
     Sent,
     Space,
+    SpaceInfo,
     Stat,
     Stored,
     WhoAmI,
@@ -84,10 +84,10 @@ def test_no_more_requests_than_the_server_wants(fake, opened, limit):
     def script(peer: Peer) -> None:
         peer.greet(max_requests=limit)
         for _ in range(rounds):
-            asked = [peer.read() for _ in range(limit)]
+            requested = [peer.read() for _ in range(limit)]
             threading.Event().wait(0.02)
             assert peer.is_silent()
-            for one in asked:
+            for one in requested:
                 peer.reply(one, LoggedIn("alice"))
         peer.read_to_end()
 
@@ -108,13 +108,13 @@ def test_no_more_bytes_than_the_server_wants(fake, opened):
     def script(peer: Peer) -> None:
         peer.greet(max_unanswered=10_000)
         for _ in range(6):
-            asked = peer.read()
-            size = len(asked.payload)
+            requested = peer.read()
+            size = len(requested.payload)
             while (found := peer.read()).kind == Kind.DATA:
                 size += len(found.payload)
             threading.Event().wait(0.01)
             costs.append((size, peer.is_silent()))
-            peer.reply(asked, Stored(size))
+            peer.reply(requested, Stored(size))
         peer.read_to_end()
 
     connection = opened(fake(script))
@@ -189,7 +189,7 @@ def test_ids_begin_again(server, opened):
     calls = [Call() for _ in range(5)]
     for call in calls:
         connection.submit(call, Space())
-    assert all(isinstance(connection.result(call), Room) for call in calls)
+    assert all(isinstance(connection.result(call), SpaceInfo) for call in calls)
     assert [call.request_id for call in calls] == [2**32 - 2, 2**32 - 1, 1, 2, 3]
 
 
@@ -216,17 +216,17 @@ def test_answers_may_be_waited_for_in_any_order(server, opened):
 # ends --------------------------------------------------------------------------------------
 
 
-def test_a_silent_server_is_given_up(fake, opened, monkeypatch):
+def test_a_silent_server_is_abandoned(fake, opened, monkeypatch):
     monkeypatch.setattr(driver, "STALL_SECONDS", 0.3)
 
     def script(peer: Peer) -> None:
         peer.greet()
-        asked = peer.read()
+        requested = peer.read()
         until = time.monotonic() + 1.5 * driver.STALL_SECONDS
         while time.monotonic() < until:  # as long as it says something, it is there
             threading.Event().wait(0.005)
-            peer.frame(Kind.NOTICE, asked.request_id, Progress(1))
-        peer.reply(asked, LoggedIn("alice"))
+            peer.frame(Kind.NOTICE, requested.request_id, Progress(1))
+        peer.reply(requested, LoggedIn("alice"))
         peer.read_to_end()
 
     connection = opened(fake(script))
@@ -239,8 +239,8 @@ def test_a_silent_server_is_given_up(fake, opened, monkeypatch):
 def test_a_lost_connection_ends_every_call(fake, opened):
     def script(peer: Peer) -> None:
         peer.greet()
-        asked = peer.read()
-        peer.reply(asked, LoggedIn("alice"))
+        requested = peer.read()
+        peer.reply(requested, LoggedIn("alice"))
         peer.read()
         peer.reset()
 
@@ -275,7 +275,7 @@ def test_an_end_after_the_last_answer_is_no_failure(fake, opened):
 
     connection = opened(fake(script))
     assert connection.ask(WhoAmI()) == LoggedIn("alice")
-    eventually(lambda: connection.take_unasked() or connection.broken)
+    eventually(lambda: connection.take_unsolicited() or connection.broken)
 
 
 def test_nobody_listens(opened):
@@ -339,10 +339,10 @@ def test_an_interrupt_wakes_who_waits(fake, opened, interrupt):
 
     def script(peer: Peer) -> None:
         peer.greet()
-        asked = peer.read()
+        requested = peer.read()
         waiting.set()
         assert peer.read().kind == Kind.CANCEL
-        peer.reply(asked, LoggedIn("alice"))
+        peer.reply(requested, LoggedIn("alice"))
         peer.reply(peer.read(), LoggedIn("alice"))
         peer.read_to_end()
 
@@ -436,7 +436,7 @@ def test_a_log_in_that_has_to_wait_is_tried_again_for_a_while(fake, opened, monk
 
 
 @pytest.mark.parametrize("plaintext", [True, False])
-def test_a_server_that_speaks_otherwise_is_told_of_with_the_option(start_server, plaintext):
+def test_a_server_that_speaks_otherwise_is_reported_with_the_option(start_server, plaintext):
     server = start_server(plaintext=not plaintext)
     address = ServerAddress("127.0.0.1", server.server_address[1])
     with pytest.raises((BadMagic, ConnectFailed)) as caught:

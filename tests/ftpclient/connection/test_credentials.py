@@ -79,7 +79,7 @@ def test_the_file_of_tokens_is_private(tmp_path):
         tokens.get(ALICE)
 
 
-def test_a_damaged_file_of_tokens_tells_no_secret(tmp_path):
+def test_a_damaged_file_of_tokens_reveals_no_secret(tmp_path):
     tokens = SavedTokens()
     tokens.save(ALICE, SavedToken("id", "secret"))
     path = tokens._file.path
@@ -346,7 +346,7 @@ def test_what_no_server_could_accept_is_not_sent(user, secret):
     assert isinstance(Credential("alice", "ä" * 512).request(), Login)
 
 
-def test_remarks_of_the_server_are_told_once(fake, connect, remarks):
+def test_remarks_of_the_server_are_reported_once(fake, connect, remarks):
     def script(peer):
         peer.greet()
         for text in ("90 % of the room are used", "90 % of the room are used", "another"):
@@ -370,7 +370,7 @@ def test_a_server_that_never_stops_talking(fake, connect, remarks):
     assert len(remarks) == 20 and max(map(len, remarks)) <= 500
 
 
-def test_the_name_that_a_server_tells_is_harmless(fake, connect):
+def test_the_name_that_a_server_reports_is_harmless(fake, connect):
     def script(peer):
         peer.read()
         peer.frame(Kind.REPLY, 0, messages.encode_hello(Hello(max_requests=9, max_unanswered=99)))
@@ -392,14 +392,14 @@ def test_a_slow_typist_gets_a_new_connection(server, connect, monkeypatch):
     assert connect(server, password=ask).user == "alice"
 
 
-def stranger(server) -> Client:
+def unauthenticated_client(server) -> Client:
     host, port = server.server_address[:2]
     return Client(ServerAddress(host, port, "carol"), plaintext=True)
 
 
 def test_registering_asks_once_the_server_is_trusted(start_server):
     server = start_server(open_registration=True)
-    fresh = stranger(server)
+    fresh = unauthenticated_client(server)
     fresh.register(lambda: "her-own-one")
     assert fresh.user == "carol" and fresh.password == "her-own-one"
     fresh._connection.give_up()
@@ -407,8 +407,8 @@ def test_registering_asks_once_the_server_is_trusted(start_server):
     fresh.close()
 
 
-def test_a_closed_registration_is_told(server):
-    fresh = stranger(server)
+def test_a_closed_registration_is_reported(server):
+    fresh = unauthenticated_client(server)
     for invitation in (None, "wrong", "x" * 200):
         with pytest.raises(RegistrationClosed):
             fresh.register("hers", invitation)

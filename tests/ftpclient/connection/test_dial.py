@@ -29,15 +29,15 @@ def nothing_remembered(monkeypatch) -> None:
 @pytest.fixture
 def resolves(monkeypatch):
     """Has a name lead to addresses; gives a list that grows with each look-up."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def to(*hosts: str) -> list[str]:
         def look_up(host, port, *, type=0, **_):
-            asked.append(host.decode())  # as bytes: no tables of other alphabets are needed
+            requested.append(host.decode())  # as bytes: no tables of other alphabets are needed
             return [(_family(one), type, 6, "", _address(one, port)) for one in hosts]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        return asked
+        return requested
 
     return to
 
@@ -105,7 +105,7 @@ def test_a_first_one_that_is_refused_is_not_waited_for(resolves, monkeypatch):
 
 
 def test_what_answered_is_remembered_and_not_looked_up_again(resolves):
-    asked = resolves("127.0.0.2", "127.0.0.1")
+    requested = resolves("127.0.0.2", "127.0.0.1")
     with listening() as listener:
         port = listener.getsockname()[1]
         with silent("127.0.0.2", port):
@@ -114,11 +114,11 @@ def test_what_answered_is_remembered_and_not_looked_up_again(resolves):
             for _ in range(3):
                 assert peer_of(reach(port)) == "127.0.0.1"
             assert time.monotonic() - began < 0.25
-    assert asked == [NAME]
+    assert requested == [NAME]
 
 
 def test_after_all_have_failed_the_name_is_looked_up_again(resolves):
-    asked = resolves("127.0.0.2", "127.0.0.1")
+    requested = resolves("127.0.0.2", "127.0.0.1")
     with listening() as listener:
         port = listener.getsockname()[1]
         reach(port).close()
@@ -126,7 +126,7 @@ def test_after_all_have_failed_the_name_is_looked_up_again(resolves):
         reach(port)
     with pytest.raises(ConnectFailed):
         reach(port)
-    assert asked == [NAME, NAME]
+    assert requested == [NAME, NAME]
 
 
 def test_the_remembered_one_that_fails_leaves_the_others(resolves):
@@ -161,7 +161,7 @@ def test_an_error_names_each_address(resolves):
     )
 
 
-def test_one_address_is_told_as_before(resolves):
+def test_one_address_is_reported_as_before(resolves):
     resolves("127.0.0.1")
     with listening() as listener:
         port = listener.getsockname()[1]
@@ -202,7 +202,7 @@ def test_an_interrupt_ends_it(resolves):
 def test_clients_and_their_further_connections_use_what_answered(server, resolves, tmp_path, kind):
     """Each of them would be refused by the first address otherwise, and wait for it."""
     port = server.server_address[1]
-    asked = resolves("127.0.0.2", "127.0.0.1")
+    requested = resolves("127.0.0.2", "127.0.0.1")
     (tmp_path / "tree").mkdir()
     for number in range(5):
         (tmp_path / "tree" / str(number)).write_bytes(b"x")
@@ -213,7 +213,7 @@ def test_clients_and_their_further_connections_use_what_answered(server, resolve
             assert summary.done == 5
         finally:
             client.close()
-    assert asked == [NAME]
+    assert requested == [NAME]
 
 
 def test_cancelling_does_not_wait_for_a_silent_address(resolves):

@@ -21,7 +21,7 @@ from ftpwire import discovery as wire
 from ftpwire.discovery import Announcement
 
 PRINT = "SHA256:" + "A" * 43
-TOLD = Announcement(b"12345678", "office", 1234, "ftpd/1", PRINT)
+REPORTED = Announcement(b"12345678", "office", 1234, "ftpd/1", PRINT)
 SOON = 0.15
 """Seconds for answers that are sent at once, from this machine."""
 
@@ -79,29 +79,29 @@ def find():
 
 
 def changed(**fields) -> Announcement:
-    return msgspec.structs.replace(TOLD, **fields)
+    return msgspec.structs.replace(REPORTED, **fields)
 
 
 def test_a_server(find):
-    (found,) = find(lambda number, nonce: [wire.answer(nonce, TOLD)])
+    (found,) = find(lambda number, nonce: [wire.answer(nonce, REPORTED)])
     assert (found.name, found.version, found.fingerprint) == ("office", "ftpd/1", PRINT)
     assert found.endpoints == ["127.0.0.1:1234"]
 
 
 def test_a_server_is_found_once(find):
     """Whether it answers twice, or from two addresses."""
-    answer = lambda number, nonce: [wire.answer(nonce, TOLD)] * 2  # noqa: E731
+    answer = lambda number, nonce: [wire.answer(nonce, REPORTED)] * 2  # noqa: E731
     (found,) = find(answer, "127.0.0.1", "127.0.0.2", timeout=0.3)
     assert sorted(found.addresses) == ["127.0.0.1", "127.0.0.2"]
 
 
 def test_two_servers_that_look_alike_are_two(find):
-    alike = [TOLD, changed(run=b"87654321")]
+    alike = [REPORTED, changed(run=b"87654321")]
     assert len(find(lambda number, nonce: [wire.answer(nonce, one) for one in alike])) == 2
 
 
 def test_whoever_repeats_a_server_does_not_replace_it():
-    found = discovery._shown(TOLD)
+    found = discovery._shown(REPORTED)
     for address in ("127.0.0.1", "192.0.2.66", "192.0.2.7"):
         found.add(address)
     assert found.addresses == ["192.0.2.66", "192.0.2.7", "127.0.0.1"]
@@ -110,7 +110,7 @@ def test_whoever_repeats_a_server_does_not_replace_it():
 
 def test_a_question_that_got_lost_is_repeated(find, monkeypatch):
     monkeypatch.setattr(discovery, "_AGAIN", 0.05)
-    found = find(lambda number, nonce: [wire.answer(nonce, TOLD)] if number else [])
+    found = find(lambda number, nonce: [wire.answer(nonce, REPORTED)] if number else [])
     assert len(found) == 1 and find.responder.heard == 2
 
 
@@ -119,8 +119,8 @@ def test_junk_is_passed_over(find):
         yield b""
         yield b"x" * 2000
         yield wire.question(nonce)
-        yield wire.answer(bytes(wire.NONCE_SIZE), TOLD)
-        yield wire.answer(nonce, TOLD)[:-3]
+        yield wire.answer(bytes(wire.NONCE_SIZE), REPORTED)
+        yield wire.answer(nonce, REPORTED)[:-3]
         yield wire.answer(nonce, changed(name="the real one"))
 
     assert [one.name for one in find(junk)] == ["the real one"]
@@ -136,7 +136,7 @@ def test_nobody_fills_the_memory(find, monkeypatch):
     monkeypatch.setattr(discovery, "_MOST", 5)
     crowd = [changed(run=number.to_bytes(8)) for number in range(50)]
     assert len(find(lambda number, nonce: [wire.answer(nonce, one) for one in crowd])) == 5
-    found = discovery._shown(TOLD)
+    found = discovery._shown(REPORTED)
     for number in range(50):
         found.add(f"192.0.2.{number}")
     assert len(found.addresses) == discovery._MOST_ADDRESSES
@@ -177,7 +177,7 @@ def test_the_broadcast_addresses_of_interfaces(monkeypatch):
 @pytest.fixture
 def answering(find):
     """A port at which one server answers, on 127.0.0.1 alone."""
-    find(lambda number, nonce: [wire.answer(nonce, TOLD)])
+    find(lambda number, nonce: [wire.answer(nonce, REPORTED)])
     return find.responder.port
 
 

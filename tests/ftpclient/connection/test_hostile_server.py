@@ -50,9 +50,9 @@ from ftpwire.messages import (
     Progress,
     Put,
     Ready,
-    Room,
     Sending,
     Sent,
+    SpaceInfo,
     Stored,
     WhoAmI,
 )
@@ -185,17 +185,17 @@ def test_links_that_a_transfer_made_are_not_followed(attempt, target, canary, en
 
 @pytest.mark.parametrize("name", [b"..", b"../../etc/passwd", b"/etc", b"a\0b"])
 @pytest.mark.parametrize("verb", ["get", "sync", "list"])
-def test_what_failed_elsewhere_is_not_told(attempt, target, name, verb):
+def test_what_failed_elsewhere_is_not_reported(attempt, target, name, verb):
     """Whoever looks at a path that can't be listed would look where the server likes."""
-    told = []
+    reported = []
     pages = [Page(b"", [], [Problem(name, "forbidden", "no")], True)]
     action = (
-        (lambda client: list(client.list_dir("/tree", on_problem=told.append)))
+        (lambda client: list(client.list_dir("/tree", on_problem=reported.append)))
         if verb == "list"
         else download(verb, target)
     )
     assert isinstance(attempt(Server(pages=pages), action), ProtocolError)
-    assert not told
+    assert not reported
 
 
 def test_links_that_were_there_are_not_followed_either(attempt, target, canary):
@@ -212,10 +212,10 @@ def test_links_that_were_there_are_not_followed_either(attempt, target, canary):
 
 def test_a_source_that_is_a_link_first_and_a_tree_then(attempt, target, canary):
     """Of two sources with one name, the first makes a link that the second would go through."""
-    asked = []
+    requested = []
 
     def root(path: bytes) -> Entry:
-        asked.append(path)
+        requested.append(path)
         return link_entry(path, bytes(canary)) if path == b"/one/name" else dir_entry(path)
 
     pages = [Page(b"", [file_entry(b"secret"), file_entry(b"evil")], [], True)]
@@ -503,22 +503,22 @@ def test_a_connection_that_is_cut(attempt, target, at):
 def test_uploads_to_a_liar(attempt, tmp_path, size, answers):
     left = list(answers)
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if asked.kind != Kind.REQUEST:
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if requested.kind != Kind.REQUEST:
             return True
-        if not isinstance(asked.message, Put):
+        if not isinstance(requested.message, Put):
             return False
         if not answers:
-            peer.frame(Kind.DATA, asked.request_id, b"bytes")
+            peer.frame(Kind.DATA, requested.request_id, b"bytes")
         if isinstance((left or answers or [None])[0], Ready) and len(answers) != 2:
-            peer.reply(asked, left.pop(0) if left else Done())
+            peer.reply(requested, left.pop(0) if left else Done())
         else:
             for answer in answers:
-                peer.frame(Kind.REPLY, asked.request_id, answer)
+                peer.frame(Kind.REPLY, requested.request_id, answer)
         while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
             assert found.kind == Kind.DATA
         if found.kind == Kind.CANCEL:
-            peer.reply(asked, Failed("cancelled", ""))
+            peer.reply(requested, Failed("cancelled", ""))
         return True
 
     (tmp_path / "source").write_bytes(bytes(size))
@@ -540,16 +540,16 @@ def test_uploads_to_a_liar(attempt, tmp_path, size, answers):
 def test_what_was_not_sent_is_not_stored(attempt, tmp_path, size, answers):
     """Else a server that has mistaken itself would lose the file, and nobody would know."""
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Put):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Put):
             return False
         early = len(answers) > 1
         for answer in answers if early else []:
-            peer.reply(asked, answer)
+            peer.reply(requested, answer)
         while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
             assert found.kind == Kind.DATA
         if not early:
-            peer.reply(asked, answers[0])
+            peer.reply(requested, answers[0])
         return True
 
     def put(client):
@@ -587,14 +587,14 @@ REPLIES = [
     Stored(1),
     Ready(),
     Sending(1, 1, 1),
-    Room(0, 0),
+    SpaceInfo(0, 0),
     LoggedIn("alice"),
     Page(),
     Done(),
 ]
 HONEST = {
     "whoami": LoggedIn,
-    "space": Room,
+    "space": SpaceInfo,
     "stat": Found,
     "hash": Hashed,
     "list": Page,
@@ -609,10 +609,10 @@ def test_the_wrong_kind_of_answer(attempt, verb, reply):
     if isinstance(reply, HONEST.get(verb, type(None))):
         pytest.skip("that one is right")
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        peer.reply(asked, reply)
+    def ask(peer: Peer, requested: Frame) -> bool:
+        peer.reply(requested, reply)
         if verb == "list":
-            peer.frame(Kind.END, asked.request_id, Listed())
+            peer.frame(Kind.END, requested.request_id, Listed())
         return True
 
     assert isinstance(attempt(Server(ask=ask), VERBS[verb]), ProtocolError)
@@ -621,8 +621,8 @@ def test_the_wrong_kind_of_answer(attempt, verb, reply):
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"list"}))
 @pytest.mark.parametrize("ending", [Sent(0), Listed()], ids=["sent", "listed"])
 def test_an_end_where_a_reply_belongs(attempt, verb, ending):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        peer.frame(Kind.END, asked.request_id, ending)
+    def ask(peer: Peer, requested: Frame) -> bool:
+        peer.frame(Kind.END, requested.request_id, ending)
         return True
 
     assert isinstance(attempt(Server(ask=ask), VERBS[verb]), ProtocolError)
@@ -632,17 +632,17 @@ def test_an_end_where_a_reply_belongs(attempt, verb, ending):
 def test_bytes_where_a_reply_belongs(attempt, verb):
     """Without end: whoever passed over them would never come to an end either."""
 
-    def ask(peer: Peer, asked: Frame) -> bool:
+    def ask(peer: Peer, requested: Frame) -> bool:
         for _ in range(2000):
-            peer.frame(Kind.DATA, asked.request_id, bytes(MIB))
+            peer.frame(Kind.DATA, requested.request_id, bytes(MIB))
         return True
 
     assert isinstance(attempt(Server(ask=ask), VERBS[verb]), ProtocolError)
 
 
 def test_a_listing_that_ends_like_a_file(attempt):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        peer.frame(Kind.END, asked.request_id, Sent(0))
+    def ask(peer: Peer, requested: Frame) -> bool:
+        peer.frame(Kind.END, requested.request_id, Sent(0))
         return True
 
     assert isinstance(attempt(Server(ask=ask), VERBS["list"]), ProtocolError)
@@ -661,16 +661,16 @@ def test_a_listing_that_ends_like_a_file(attempt):
 )
 @pytest.mark.parametrize("number", ["own", "zero"])
 def test_any_code_of_an_error_is_an_error(attempt, code, kind, number):
-    def ask(peer: Peer, asked: Frame) -> bool:
+    def ask(peer: Peer, requested: Frame) -> bool:
         failed = Failed(code, "text\n\x1b[31m" + "x" * 1000)
-        peer.frame(Kind.ERROR, asked.request_id if number == "own" else 0, failed)
+        peer.frame(Kind.ERROR, requested.request_id if number == "own" else 0, failed)
         return True
 
     assert isinstance(attempt(Server(ask=ask), VERBS["stat"]), kind)
 
 
 def test_a_word_before_leaving(attempt):
-    def ask(peer: Peer, asked: Frame) -> bool:
+    def ask(peer: Peer, requested: Frame) -> bool:
         peer.frame(Kind.NOTICE, 0, GoingDown("for tea\n\x1b[31m"))
         peer.close()
         raise EOFError
@@ -681,13 +681,13 @@ def test_a_word_before_leaving(attempt):
 
 
 def test_notices_of_any_kind_are_no_harm(fake, connect):
-    def ask(peer: Peer, asked: Frame) -> bool:
+    def ask(peer: Peer, requested: Frame) -> bool:
         for notice in (
             messages.encode(Progress(5)),
             messages.encode(Progress(-5, -7)),
             msgspec.msgpack.encode({"op": "weather", "sunny": True}),
         ):
-            peer.frame(Kind.NOTICE, asked.request_id, notice)
+            peer.frame(Kind.NOTICE, requested.request_id, notice)
             peer.frame(Kind.NOTICE, 0, notice)
             peer.frame(Kind.NOTICE, 77, notice)
         return False
@@ -767,14 +767,14 @@ def test_limits_of_any_size(fake, connect, fields, tmp_path):
     """A server may want very little at a time; that is slow, and works."""
     received = []
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Put):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Put):
             return False
         size = 0
         while (found := peer.read()).kind == Kind.DATA:
             received.append(len(found.payload))
             size += len(found.payload)
-        peer.reply(asked, Stored(size))
+        peer.reply(requested, Stored(size))
         return True
 
     server = Server(ask=ask, greet=lambda peer: peer.greet(**fields))
@@ -790,13 +790,13 @@ def test_limits_of_any_size(fake, connect, fields, tmp_path):
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(lambda peer, asked: peer.reply(asked, Done()), id="done"),
-        pytest.param(lambda peer, asked: peer.reply(asked, Page()), id="page"),
-        pytest.param(lambda peer, asked: peer.frame(Kind.END, 1, Listed()), id="end"),
-        pytest.param(lambda peer, asked: peer.frame(Kind.DATA, 1, b"x"), id="data"),
-        pytest.param(lambda peer, asked: peer.reply(99, LoggedIn("alice")), id="other-id"),
-        pytest.param(lambda peer, asked: peer.reply(asked, Failed("x", "y")), id="failed"),
-        pytest.param(lambda peer, asked: peer.socket.shutdown(2), id="closed"),
+        pytest.param(lambda peer, requested: peer.reply(requested, Done()), id="done"),
+        pytest.param(lambda peer, requested: peer.reply(requested, Page()), id="page"),
+        pytest.param(lambda peer, requested: peer.frame(Kind.END, 1, Listed()), id="end"),
+        pytest.param(lambda peer, requested: peer.frame(Kind.DATA, 1, b"x"), id="data"),
+        pytest.param(lambda peer, requested: peer.reply(99, LoggedIn("alice")), id="other-id"),
+        pytest.param(lambda peer, requested: peer.reply(requested, Failed("x", "y")), id="failed"),
+        pytest.param(lambda peer, requested: peer.socket.shutdown(2), id="closed"),
     ],
 )
 def test_log_ins_that_go_wrong(fake, connect, answer):
@@ -804,9 +804,9 @@ def test_log_ins_that_go_wrong(fake, connect, answer):
         peer.read()
         hello = Hello(max_control=MAX_CONTROL, max_data=MAX_DATA, max_requests=9)
         peer.frame(Kind.REPLY, 0, messages.encode_hello(hello))
-        asked = peer.read()
-        assert isinstance(asked.message, Login)
-        answer(peer, asked)
+        requested = peer.read()
+        assert isinstance(requested.message, Login)
+        answer(peer, requested)
         peer.read_to_end()
 
     with pytest.raises(FtpError):
@@ -816,12 +816,12 @@ def test_log_ins_that_go_wrong(fake, connect, answer):
 # without end -------------------------------------------------------------------------------
 
 
-def endless(peer: Peer, asked: Frame) -> bool:
-    if not isinstance(asked.message, List):
+def endless(peer: Peer, requested: Frame) -> bool:
+    if not isinstance(requested.message, List):
         return False
     for number in itertools.count():
         entries = [file_entry(b"%d-%d" % (number, one)) for one in range(100)]
-        peer.reply(asked, Page(b"", entries, [Problem(b"x", "failed", "no")]))
+        peer.reply(requested, Page(b"", entries, [Problem(b"x", "failed", "no")]))
     return True
 
 

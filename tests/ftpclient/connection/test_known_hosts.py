@@ -164,17 +164,17 @@ def test_the_first_use_pins_the_key(server, hosts, log_ins):
 
 
 def test_who_is_asked_sees_the_fingerprint(server, hosts):
-    asked = []
+    requested = []
 
     def ask(*what) -> bool:
-        asked.append(what)
+        requested.append(what)
         return True
 
     options = {"password": "secret", "known_hosts": hosts, "ask": ask}
     for _ in range(2):
         with Client(address_of(server), **options) as client:
             assert client.whoami() == "alice"
-    assert asked == [(address_of(server).endpoint, server.fingerprint)]
+    assert requested == [(address_of(server).endpoint, server.fingerprint)]
 
 
 @pytest.mark.parametrize("accept_new", [True, False])

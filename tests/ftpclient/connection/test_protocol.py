@@ -16,7 +16,7 @@ from ftpclient.connection.protocol import (
     _CANCEL_SECONDS,
     Call,
     ClientProtocol,
-    NoRoom,
+    TooManyTransfers,
     outcome_unknown,
     seconds_to_end,
 )
@@ -55,10 +55,10 @@ from ftpwire.messages import (
     Put,
     Ready,
     Remark,
-    Room,
     Sending,
     Sent,
     Space,
+    SpaceInfo,
     Stat,
     Stored,
     WhoAmI,
@@ -189,7 +189,7 @@ def test_limits_that_make_no_sense(fields, size):
     protocol = greeted(**fields, max_requests=-1, max_unanswered=0)
     assert protocol.data_size == size
     ask(protocol, WhoAmI())
-    assert not protocol.has_room(1), "one at a time"
+    assert not protocol.has_capacity(1), "one at a time"
 
 
 def test_signs_of_life_are_promised_from_the_log_in_on():
@@ -252,8 +252,8 @@ def test_no_more_is_unanswered_than_the_server_wants(steps, most, bytes_at_once)
             feed(protocol, frame(Kind.REPLY, under_way.pop(0).request_id, LoggedIn("a")))
         total = sum(call.cost for call in under_way)
         fits = len(under_way) < most and total + cost <= bytes_at_once
-        assert protocol.has_room(cost) == (fits or not under_way)
-        if protocol.has_room(cost):
+        assert protocol.has_capacity(cost) == (fits or not under_way)
+        if protocol.has_capacity(cost):
             under_way.append(ask(protocol, WhoAmI(), cost=cost))
         assert list(protocol.calls.values()) == under_way
 
@@ -262,18 +262,20 @@ def test_a_request_that_waits_for_its_turn_is_not_unanswered():
     protocol, first, second = greeted(max_unanswered=25), Noted(), Noted()
     protocol.prepare(first, WhoAmI(), 20, enter=False)
     protocol.prepare(second, WhoAmI(), 5, enter=False)
-    assert not protocol.calls and protocol.has_room(1000)
+    assert not protocol.calls and protocol.has_capacity(1000)
     protocol.enter(second)
-    assert list(protocol.calls) == [2] and protocol.has_room(20) and not protocol.has_room(21)
+    assert (
+        list(protocol.calls) == [2] and protocol.has_capacity(20) and not protocol.has_capacity(21)
+    )
     protocol.enter(first)
-    assert list(protocol.calls) == [2, 1] and not protocol.has_room(1)
+    assert list(protocol.calls) == [2, 1] and not protocol.has_capacity(1)
 
 
 # any order that a server may choose ----------------------------------------------------------
 
 
 @dataclass
-class Asked:
+class UnaryCall:
     """A request, what a server sends for it, and what the call has to have then."""
 
     request: messages.Request
@@ -285,7 +287,7 @@ class Asked:
 
 
 @st.composite
-def asked(draw) -> Asked:
+def requested(draw) -> UnaryCall:
     kind = draw(st.sampled_from(["stat", "list", "get", "get-into-sink", "put", "put-asking"]))
     fails = draw(st.none() | st.sampled_from(["not-found", "cancelled", "quota", "unheard-of"]))
     error = None if fails is None else errors.BY_CODE.get(fails, errors.CommandError)
@@ -293,28 +295,28 @@ def asked(draw) -> Asked:
     if kind == "stat":
         reply = Found(ENTRY)
         if failure:
-            return Asked(Stat(b"/x"), Noted(), failure, error=error)
-        return Asked(Stat(b"/x"), Noted(), [(Kind.REPLY, reply)], [reply])
+            return UnaryCall(Stat(b"/x"), Noted(), failure, error=error)
+        return UnaryCall(Stat(b"/x"), Noted(), [(Kind.REPLY, reply)], [reply])
     if kind.startswith("put"):
         ready = Ready(5) if kind == "put-asking" and draw(st.booleans()) else None
         replies = [one for one in (ready, None if failure else Stored(9)) if one is not None]
         answers = [(Kind.REPLY, one) for one in replies] + failure
-        return Asked(Put(b"/x", 9), Noted(), answers, replies, error=error)
+        return UnaryCall(Put(b"/x", 9), Noted(), answers, replies, error=error)
     if kind == "list":
         pages = [Page(b"%d" % number, [ENTRY]) for number in range(draw(st.integers(0, 4)))]
         answers = [(Kind.REPLY, page) for page in pages]
         answers += failure or [(Kind.END, Listed())]
-        return Asked(List(b"/"), Noted(streams=True), answers, pages, error=error)
+        return UnaryCall(List(b"/"), Noted(streams=True), answers, pages, error=error)
     pieces = draw(st.lists(st.binary(max_size=1500), max_size=3))
     data = b"".join(pieces)
     sending = Sending(len(data), 0o644, 0)
     answers = [(Kind.REPLY, sending), *((Kind.DATA, piece) for piece in pieces)]
     answers += failure or [(Kind.END, Sent(len(data)))]
     call = Noted(streams=True, sink=Sink() if kind == "get-into-sink" else None)
-    return Asked(Get(b"/x"), call, answers, [sending], data, error)
+    return UnaryCall(Get(b"/x"), call, answers, [sending], data, error)
 
 
-@given(st.lists(asked(), max_size=4), st.data())
+@given(st.lists(requested(), max_size=4), st.data())
 def test_every_call_gets_what_is_its_own(all_asked, data):
     protocol = greeted()
     remarks: list[str] = []
@@ -347,7 +349,7 @@ def test_every_call_gets_what_is_its_own(all_asked, data):
         assert order.pop(0).done
         assert list(protocol.calls.values()) == order
     assert protocol.is_idle and not protocol.dropped
-    assert protocol.has_room(2**40)
+    assert protocol.has_capacity(2**40)
     assert remarks == expected_remarks
     for one in all_asked:
         call = one.call
@@ -407,7 +409,7 @@ def test_a_server_goes_on_in_a_version_that_was_offered():
     assert caught.value.versions == (2,)
 
 
-def test_a_refused_version_tells_those_of_the_server():
+def test_a_refused_version_reports_those_of_the_server():
     refusal = frame(Kind.ERROR, 0, Failed("version", "no", versions=[2, 3]))
     with pytest.raises(VersionMismatch) as caught:
         feed(ClientProtocol("server:2121"), refusal)
@@ -468,7 +470,7 @@ PAYLOADS = st.sampled_from(
             Sending(10, 0o644, 0),
             Ready(),
             Stored(1),
-            Room(1, 1),
+            SpaceInfo(1, 1),
             Sent(10),
             Listed(),
             Progress(1),
@@ -509,8 +511,8 @@ def test_whatever_comes_ends_in_a_typed_error(found, size):
         feed(protocol, wire, size)
     except FtpError as error:
         assert protocol.error is error
-        told = any(kind == Kind.ERROR and request_id == 0 for kind, request_id, *_ in found)
-        assert told or isinstance(error, (ProtocolError, NoRoom))
+        reported = any(kind == Kind.ERROR and request_id == 0 for kind, request_id, *_ in found)
+        assert reported or isinstance(error, (ProtocolError, TooManyTransfers))
     last = protocol.error or ConnectionLost("the peer closed the connection")
     protocol.end(last)
     assert [call.ends for call in calls] == [1] * 4
@@ -574,9 +576,9 @@ def test_an_account_with_too_many_transfers(is_lost):
     transfer, question = ask(protocol, Get(b"/x"), Noted(streams=True)), ask(protocol, WhoAmI())
     wire = frame(Kind.ERROR, 1, Failed(TooMany.code, "32 run"))
     if is_lost:
-        with pytest.raises(NoRoom, match="^server:2121: 32 run$"):
+        with pytest.raises(TooManyTransfers, match="^server:2121: 32 run$"):
             feed(protocol, wire)
-        assert isinstance(protocol.error, NoRoom)
+        assert isinstance(protocol.error, TooManyTransfers)
     else:
         feed(protocol, wire)
         assert isinstance(transfer.error, TooMany) and transfer.ends == 1
@@ -631,7 +633,7 @@ def test_only_the_first_in_line_owes_its_end():
 
 def test_a_listing_is_not_waited_for_as_long_as_an_upload():
     upload, listing = Call(), Call()
-    listing.only_tells = True
+    listing.reads_only = True
     assert seconds_to_end([upload, listing]) == _CANCEL_SECONDS
     assert seconds_to_end([listing]) == _CANCEL_LISTING_SECONDS
 

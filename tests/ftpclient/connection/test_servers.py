@@ -94,7 +94,7 @@ def test_what_is_no_name(saved, name):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"servers": 1}', '{"servers": {"x": {}}}', "\xff", '{"default": 5}']
 )
-def test_a_damaged_file_is_told_and_kept(saved, text):
+def test_a_damaged_file_is_reported_and_kept(saved, text):
     path(saved).parent.mkdir(parents=True)
     path(saved).write_bytes(text.encode("latin-1"))
     for use in (lambda: choose(None), lambda: choose("work"), lambda: saved.save(HOME)):

@@ -36,7 +36,7 @@ def end(peer: Peer) -> None:
     peer.read_to_end()
 
 
-def asked(peer: Peer, kind: type[Message]) -> Frame:
+def requested(peer: Peer, kind: type[Message]) -> Frame:
     """The first request of a kind; until then everything is a file, except the root."""
     while not isinstance((frame := peer.read()).message, kind):
         if isinstance(frame.message, MakeDir):
@@ -56,7 +56,7 @@ def in_an_answer(peer: Peer) -> None:
 
 def in_an_upload(peer: Peer) -> None:
     peer.greet()
-    put = asked(peer, Put)
+    put = requested(peer, Put)
     peer.reply(put, Ready(0))
     assert peer.read().kind == Kind.DATA
     end(peer)
@@ -65,7 +65,7 @@ def in_an_upload(peer: Peer) -> None:
 def in_an_upload_and_gone(peer: Peer) -> None:
     """The client notices first that nobody takes what it sends."""
     peer.greet()
-    put = asked(peer, Put)
+    put = requested(peer, Put)
     peer.reply(put, Ready(0))
     assert peer.read().kind == Kind.DATA
     peer.frame(Kind.ERROR, 0, LAST_WORD)
@@ -74,7 +74,7 @@ def in_an_upload_and_gone(peer: Peer) -> None:
 
 def in_a_download(peer: Peer) -> None:
     peer.greet()
-    get = asked(peer, Get)
+    get = requested(peer, Get)
     peer.reply(get, Sending(2**20, 0o644, time.time_ns()))
     peer.frame(Kind.DATA, get.request_id, bytes(1000))
     end(peer)
@@ -102,7 +102,7 @@ def test_it_is_final(fake, connect, tmp_path, script, verb):
     assert not client.connected
 
 
-def test_while_nothing_is_asked_it_is_told_and_the_next_verb_connects_again(fake, connect):
+def test_while_nothing_is_asked_it_is_reported_and_the_next_verb_connects_again(fake, connect):
     def script(peer: Peer) -> None:
         peer.greet()
         if server.connections == 1:

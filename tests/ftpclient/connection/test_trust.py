@@ -41,8 +41,8 @@ def hosts(tmp_path) -> KnownHosts:
     [(True, None, True), (False, True, True), (False, False, False), (False, None, False)],
 )
 def test_an_unknown_key(hosts, accept_new, answer, trusted):
-    asked = []
-    ask = None if answer is None else lambda *what: asked.append(what) or answer
+    requested = []
+    ask = None if answer is None else lambda *what: requested.append(what) or answer
     trust = Trust(hosts, accept_new=accept_new, ask=ask)
     if trusted:
         trust.check_key(ENDPOINT, PIN)
@@ -51,7 +51,7 @@ def test_an_unknown_key(hosts, accept_new, answer, trusted):
             trust.check_key(ENDPOINT, PIN)
         assert PIN in str(caught.value) and "--accept-key" in str(caught.value)
     assert hosts.get(ENDPOINT) == (PIN if trusted else None)
-    assert asked == ([(ENDPOINT, PIN)] if answer is not None and not accept_new else [])
+    assert requested == ([(ENDPOINT, PIN)] if answer is not None and not accept_new else [])
 
 
 @pytest.mark.parametrize("pinned", [None, OTHER, CA])
@@ -143,11 +143,11 @@ class Authority:
 
     def answer(self, state: Path, request: bytes) -> None:
         """Replace a server's certificate by what it has asked for."""
-        asked = x509.load_pem_x509_csr(request)
-        assert asked.is_signature_valid
-        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        requested = x509.load_pem_x509_csr(request)
+        assert requested.is_signature_valid
+        names = requested.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         made = (
-            self._builder(asked.subject, asked.public_key(), NOW - DAY, NOW + DAY)
+            self._builder(requested.subject, requested.public_key(), NOW - DAY, NOW + DAY)
             .add_extension(names, critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -285,15 +285,15 @@ def test_an_authority_alone_replaces_no_pin(site, authority, hosts, log_ins):
     site.again(new_key=True, certify=authority.certify)
     with pytest.raises(HostKeyChanged):
         visit(site, hosts, ca=authority.file, accept_new=True)
-    asked = []
+    requested = []
 
     def refuse(*what) -> bool:
-        asked.append(what)
+        requested.append(what)
         return False
 
     with pytest.raises(HostKeyChanged):
         visit(site, hosts, ca=authority.file, ask_takeover=refuse)
-    assert asked == [(site.endpoint, pinned, site.server.fingerprint, "Test Authority")]
+    assert requested == [(site.endpoint, pinned, site.server.fingerprint, "Test Authority")]
     assert log_ins == [] and hosts.get(site.endpoint) == pinned
     visit(site, hosts, ca=authority.file, ask_takeover=lambda *_: True)
     assert hosts.get(site.endpoint) == CA

@@ -40,7 +40,7 @@ def nothing_staged(files: Path) -> bool:
 
 
 @pytest.fixture
-def asked(client, monkeypatch) -> list[tuple[int, int]]:
+def requested(client, monkeypatch) -> list[tuple[int, int]]:
     """What is fetched: offsets and lengths."""
     seen = []
     real = client.fetch_range
@@ -106,19 +106,19 @@ def test_any_place_can_be_read_in_any_order(client, files):
             assert remote.tell() == local.tell()
 
 
-def test_a_file_in_its_order_is_fetched_in_growing_parts(client, files, asked):
+def test_a_file_in_its_order_is_fetched_in_growing_parts(client, files, requested):
     (files / "a").write_bytes(contents(20 * 1024 * 1024))
     with client.open("/a") as file:
         while file.read(10_000):
             pass
-    lengths = [length for _, length in asked]
+    lengths = [length for _, length in requested]
     assert lengths[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
     assert max(lengths) == MOST
     assert len(lengths) <= 12
-    assert [offset for offset, _ in asked] == [sum(lengths[:n]) for n in range(len(lengths))]
+    assert [offset for offset, _ in requested] == [sum(lengths[:n]) for n in range(len(lengths))]
 
 
-def test_a_small_part_of_a_large_file_costs_little(client, files, asked):
+def test_a_small_part_of_a_large_file_costs_little(client, files, requested):
     (files / "a").write_bytes(contents(20 * 1024 * 1024))
     with client.open("/a") as file:
         file.seek(-100, os.SEEK_END)
@@ -126,7 +126,7 @@ def test_a_small_part_of_a_large_file_costs_little(client, files, asked):
         file.seek(5_000_000)
         file.read(10)
         file.read(10)
-    assert sum(length for _, length in asked) <= 3 * FIRST
+    assert sum(length for _, length in requested) <= 3 * FIRST
 
 
 def test_an_archive_is_read_from_the_server(client, files):
@@ -162,7 +162,7 @@ def test_what_can_not_be_read_is_refused_at_once(client, files, path, error):
         client.open(path)
 
 
-def test_a_file_that_changes_while_it_is_open_is_told_of(client, files):
+def test_a_file_that_changes_while_it_is_open_is_reported(client, files):
     (files / "a").write_bytes(contents(1_000_000))
     with client.open("/a") as file:
         file.read(10)
@@ -171,7 +171,7 @@ def test_a_file_that_changes_while_it_is_open_is_told_of(client, files):
             file.read(500_000)
 
 
-def test_a_file_that_the_disk_has_damaged_is_told_of_at_its_end(client, files):
+def test_a_file_that_the_disk_has_damaged_is_reported_at_its_end(client, files):
     client.write("/a", contents(1_000_000))
     info = (files / "a").stat()
     with (files / "a").open("r+b") as damaged:
@@ -373,7 +373,7 @@ def test_missing_directories_are_made_when_asked_for(client, files):
         client.write("/no/where", b"abc")
 
 
-def test_a_quota_is_told_while_it_is_written(start_server, connect):
+def test_a_quota_is_reported_while_it_is_written(start_server, connect):
     client = connect(start_server(quota=HELD + 100_000))
     with pytest.raises(QuotaExceeded), client.open("/a", "wb") as file:
         for _ in range(1000):

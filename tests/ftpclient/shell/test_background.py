@@ -71,7 +71,7 @@ def test_a_job_takes_over_what_the_line_would_have(app, run, ended, files, local
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("edit x &", "edit needs the terminal: it can't be a job"),
         ("more x &", "less needs the terminal: it can't be a job"),
@@ -82,14 +82,14 @@ def test_a_job_takes_over_what_the_line_would_have(app, run, ended, files, local
         ("jobs > x", "jobs can't be used before '>': it is for the terminal"),
     ],
 )
-def test_what_can_not_be_a_job(app, run, line, told):
+def test_what_can_not_be_a_job(app, run, line, reported):
     status, out, err = run(f"mkdir never; {line}")
-    assert (status, out) == (2, "") and told in err
+    assert (status, out) == (2, "") and reported in err
     assert app.shell.jobs.unseen() == [] and run("ls") == (0, "", "")
 
 
 @pytest.mark.parametrize(
-    ("line", "status", "told"),
+    ("line", "status", "reported"),
     [
         ("put - x &", 2, b"ftp: put - can't be a job: it reads standard input\n"),
         ("sync --delete . :/ &", 2, b"ftp: sync --delete asks before it deletes"),
@@ -97,11 +97,11 @@ def test_what_can_not_be_a_job(app, run, line, told):
         ("get /nope . || ls /nope2 &", 5, b"/nope2: no such file or directory\n"),
     ],
 )
-def test_a_job_asks_nothing_and_fails(app, run, ended, line, status, told):
+def test_a_job_asks_nothing_and_fails(app, run, ended, line, status, reported):
     assert run(line)[0] == 0
     job = ended(1)
     assert (job.state, job.status) == (State.FAILED, status)
-    assert told in output_of(job, messages=True)
+    assert reported in output_of(job, messages=True)
     code, out, err = run("wait 1")
     assert code == status and f"[1] failed {status} {line[:-2]}\n" in err
     assert run("kill 1")[::2] == (5, "ftp: job 1 has ended already\n")
@@ -253,10 +253,10 @@ def test_without_a_session_a_job_waits(start_server, local, capfd):
 
 
 def test_leaving_takes_two_lines(app, run, slow):
-    told = "ftp: 1 job runs: exit again stops it (it can be resumed), exit -w waits\n"
-    assert run("exit")[::2] == (1, told)
+    reported = "ftp: 1 job runs: exit again stops it (it can be resumed), exit -w waits\n"
+    assert run("exit")[::2] == (1, reported)
     assert run("pwd")[:2] == (0, "/\n")
-    assert run("exit")[::2] == (1, told) and not app.shell.leaving
+    assert run("exit")[::2] == (1, reported) and not app.shell.leaving
     assert run("exit 3")[0] == 3 and app.shell.leaving
 
 

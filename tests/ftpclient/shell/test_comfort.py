@@ -107,7 +107,7 @@ def test_settings_are_shown_and_set(run):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("set nope", "unknown setting nope (settings: bell, color, jobs, limit-rate"),
         ("set colour x", "did you mean color?"),
@@ -117,9 +117,9 @@ def test_settings_are_shown_and_set(run):
         ("set jobs many", "jobs can't be 'many': use a number from 1 to 32"),
     ],
 )
-def test_settings_that_can_not_be(run, line, told):
+def test_settings_that_can_not_be(run, line, reported):
     status, out, err = run(line)
-    assert (status, out) == (2, "") and told in err
+    assert (status, out) == (2, "") and reported in err
 
 
 def test_settings_are_defaults_of_options(app, run, files, local, monkeypatch):
@@ -268,9 +268,9 @@ def test_close_and_open(app, run, files, local):
     assert run("open")[0] == 2
     assert run("close") == (0, "", "")
     (local / "x").touch()
-    told = "ftp: not connected: use open to reconnect, or open SERVER\n"
+    reported = "ftp: not connected: use open to reconnect, or open SERVER\n"
     for line in ("ls", "put x", "get x", "sync . :b", "whoami", "bookmark x"):
-        assert run(line) == (2, "", told)
+        assert run(line) == (2, "", reported)
     assert prompt.parts(app, 0, 80) == [("bold", "(not connected)> ")]
     assert run("echo x") == (0, "x\n", "")
     assert run("open; pwd") == (0, "/docs\n", "")
@@ -327,7 +327,7 @@ def test_a_long_directory_is_cut_in_the_middle(path, most, shown):
     assert prompt.shortened(path, most) == shown
 
 
-def test_the_prompt_tells_how_the_last_line_ended(app):
+def test_the_prompt_reports_how_the_last_line_ended(app):
     app.client.cwd = b"/" + b"/".join([b"directory"] * 20)
     (red, status), (_, text) = prompt.parts(app, 5, 90)
     assert (red, status) == ("ansired", "[5] ")

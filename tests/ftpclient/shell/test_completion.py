@@ -230,49 +230,49 @@ def test_local_paths_below_the_users_home(completer, tmp_path):
 
 
 def test_a_directory_is_listed_once(app, completer, remote, monkeypatch):
-    asked = spy(app, monkeypatch)
+    requested = spy(app, monkeypatch)
     for text in ("ls d", "ls do", "ls docs/", "ls docs/r"):
         offered(completer, text)
-    assert asked == [(b"/", b"d"), (b"/docs", b"")]
+    assert requested == [(b"/", b"d"), (b"/docs", b"")]
     completer.remote_names.forget()
     offered(completer, "ls d")
-    assert len(asked) == 3
+    assert len(requested) == 3
 
 
 def spy(app, monkeypatch) -> list[tuple[bytes, bytes]]:
     """The directories that are listed from now on, each with the prefix of the names."""
-    asked = []
+    requested = []
     list_dir = app.client.list_dir
 
     def listed(path, *, prefix, **options):
-        asked.append((path, prefix))
+        requested.append((path, prefix))
         return list_dir(path, prefix=prefix, **options)
 
     monkeypatch.setattr(app.client, "list_dir", listed)
-    return asked
+    return requested
 
 
 def test_names_that_are_kept_answer_for_narrower_ones(app, completer, remote, monkeypatch):
     """And for nothing else: names that begin otherwise were not sent."""
-    asked = spy(app, monkeypatch)
+    requested = spy(app, monkeypatch)
     assert offered(completer, "ls docs/r") == ["readme.md", "report.txt"]
     assert offered(completer, "ls docs/rep") == ["report.txt"]
     assert offered(completer, "ls docs/s") == ["st*r"]
     assert offered(completer, "ls docs/~t") == ["~tilde"]
-    assert asked == [(b"/docs", b"r"), (b"/docs", b"s"), (b"/docs", b"~t")]
+    assert requested == [(b"/docs", b"r"), (b"/docs", b"s"), (b"/docs", b"~t")]
     assert len(offered(completer, "ls docs/")) == 8
     assert offered(completer, "ls docs/it") == ["it's"]
-    assert asked[3:] == [(b"/docs", b"")]
+    assert requested[3:] == [(b"/docs", b"")]
 
 
 def test_names_are_kept_for_some_seconds(app, completer, remote, monkeypatch):
-    asked = spy(app, monkeypatch)
+    requested = spy(app, monkeypatch)
     now = [1000.0]
     monkeypatch.setattr(completion.time, "monotonic", lambda: now[0])
     for seconds, count in ((0.0, 1), (9.0, 1), (1.1, 2), (9.0, 2)):
         now[0] += seconds
         assert offered(completer, "ls docs/re") == ["readme.md", "report.txt"]
-        assert len(asked) == count, now[0]
+        assert len(requested) == count, now[0]
 
 
 def test_a_listing_that_was_too_long_answers_for_nothing_narrower(
@@ -281,22 +281,22 @@ def test_a_listing_that_was_too_long_answers_for_nothing_narrower(
     for name in ("a1", "a2", "a3", "b1", "b2"):
         (files / name).touch()
     monkeypatch.setattr(completion, "_MOST_NAMES", 3)
-    asked = spy(app, monkeypatch)
+    requested = spy(app, monkeypatch)
     assert len(offered(completer, "ls ")) == 3
     assert len(offered(completer, "ls ")) == 3
     assert offered(completer, "ls b") == ["b1", "b2"]
     assert offered(completer, "ls b1") == ["b1"]
-    assert asked == [(b"/", b""), (b"/", b"b")]
+    assert requested == [(b"/", b""), (b"/", b"b")]
 
 
 def test_an_older_server_lists_everything_once(app, completer, remote, monkeypatch):
     monkeypatch.setattr(opening, "FEATURES", [])
     app.client.close()
     app.client.connect()
-    asked = spy(app, monkeypatch)
+    requested = spy(app, monkeypatch)
     assert offered(completer, "ls docs/r") == ["readme.md", "report.txt"]
     assert offered(completer, "ls docs/s") == ["st*r"]
-    assert asked == [(b"/docs", b"")]
+    assert requested == [(b"/docs", b"")]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_an_error_is_silent_and_the_session_goes_on(app, completer, remote, monk
     assert app.client.whoami() == "alice"
 
 
-def test_a_silent_server_is_given_up_and_the_session_goes_on(app, completer, monkeypatch):
+def test_a_silent_server_is_abandoned_and_the_session_goes_on(app, completer, monkeypatch):
     list_dir = app.client.list_dir
 
     def silent(*args, **options):
@@ -349,7 +349,9 @@ def test_a_silent_server_is_given_up_and_the_session_goes_on(app, completer, mon
     assert app.client.whoami() == "alice"
 
 
-def test_a_listing_that_is_given_up_half_way_leaves_the_session(app, completer, files, monkeypatch):
+def test_a_listing_that_is_abandoned_half_way_leaves_the_session(
+    app, completer, files, monkeypatch
+):
     for number in range(3000):
         (files / f"{number:04}").touch()
     list_dir = app.client.list_dir

@@ -553,6 +553,6 @@ def test_prompt(app, address, cwd, prompt):
         pytest.param("", "ls", False, id="none"),
     ],
 )
-def test_a_line_with_the_password_is_told(app, password, line, holds):
+def test_a_line_with_the_password_is_reported(app, password, line, holds):
     app.client._dialer.credentials.accepted = Credential("alice", password)
     assert app.client.holds_password(line) is holds

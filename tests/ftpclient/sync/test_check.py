@@ -146,7 +146,7 @@ def findings(
 
 
 @dataclass
-class Told(Listener):
+class Recording(Listener):
     findings: list[Finding] = field(default_factory=list)
 
     def found(self, finding: Finding) -> None:
@@ -182,16 +182,16 @@ def test_any_two_trees(
     options = {"size_only": size_only, "one_way": one_way, "patterns": excluded}
     wanted = findings(here, there, up=up, size_only=size_only, one_way=one_way, patterns=patterns)
 
-    told = Told()
-    summary = client.check(*names, CheckOptions(**options, same=True), listener=told)
-    assert told.lines == wanted
+    reported = Recording()
+    summary = client.check(*names, CheckOptions(**options, same=True), listener=reported)
+    assert reported.lines == wanted
     assert summary.same == sum(state == "same" for _, state, _ in wanted)
     assert summary.differences == len(wanted) - summary.same
     assert summary.exit_code == (1 if summary.differences else 0)
 
-    told = Told()
-    again = client.check(*names, CheckOptions(**options), listener=told)
-    assert told.lines == [one for one in wanted if one[1] != "same"]
+    reported = Recording()
+    again = client.check(*names, CheckOptions(**options), listener=reported)
+    assert reported.lines == [one for one in wanted if one[1] != "same"]
     assert again.same == summary.same
 
 
@@ -202,7 +202,7 @@ class Ends:
     here: Path
     there: Path
     up: bool
-    check: Callable[..., tuple[CheckSummary, Told]]
+    check: Callable[..., tuple[CheckSummary, Recording]]
 
     @property
     def first(self) -> Path:
@@ -219,10 +219,10 @@ def ends(client, files, tmp_path, request) -> Ends:
     here.mkdir()
     there.mkdir()
 
-    def check(**options: Any) -> tuple[CheckSummary, Told]:
-        told = Told()
+    def check(**options: Any) -> tuple[CheckSummary, Recording]:
+        reported = Recording()
         names = (here, ":/there") if up else (":/there", here)
-        return client.check(*names, CheckOptions(**options), listener=told), told
+        return client.check(*names, CheckOptions(**options), listener=reported), reported
 
     return Ends(here, there, up, check)
 
@@ -235,8 +235,8 @@ def test_what_sync_has_mirrored_is_the_same(client, ends):
     plant(ends.first, tree)
     names = (ends.here, ":/there") if ends.up else (":/there", ends.here)
     client.sync(*names, Options())
-    summary, told = ends.check()
-    assert (told.lines, summary.same, summary.exit_code) == ([], 4, 0)
+    summary, reported = ends.check()
+    assert (reported.lines, summary.same, summary.exit_code) == ([], 4, 0)
 
 
 def test_nothing_is_changed(ends, tmp_path):
@@ -272,10 +272,10 @@ def test_what_can_not_be_read(plain_user, ends, side):
     for root in closed:
         (root / "d").chmod(0)
         (root / "f").chmod(0)
-    summary, told = ends.check(same=True)
+    summary, reported = ends.check(same=True)
     for root in closed:
         (root / "d").chmod(0o755)
-    assert told.lines == [
+    assert reported.lines == [
         (b"d", "unreadable", "forbidden"),
         (b"f", "unreadable", "forbidden"),
         (b"g", "differs", "size"),
@@ -288,10 +288,10 @@ def test_what_may_not_be_listed(server, connect, ends, tmp_path, rights):
     for root in (ends.here, ends.there):
         plant(root, {b"in": Folder({b"f": File(b"x")}), b"f": File(b"x")})
     server.accounts.change("alice", permissions=Permissions.parse(f"/there/in={rights}"))
-    client, told = connect(server), Told()
+    client, reported = connect(server), Recording()
     names = (ends.here, ":/there") if ends.up else (":/there", ends.here)
-    summary = client.check(*names, listener=told)
-    assert told.lines == [(b"in", "unreadable", "forbidden")]
+    summary = client.check(*names, listener=reported)
+    assert reported.lines == [(b"in", "unreadable", "forbidden")]
     assert (summary.same, summary.exit_code) == (1, 1)
 
 
@@ -299,8 +299,8 @@ def test_the_name_of_an_interrupted_download_does_not_count(ends):
     (ends.here / os.fsdecode(partial_name([b"f"]))).write_bytes(b"part")
     os.mkfifo(ends.here / "fifo")
     (ends.there / "fifo").write_bytes(b"")
-    _, told = ends.check()
-    assert told.lines == [(b"fifo", "differs", "type")]
+    _, reported = ends.check()
+    assert reported.lines == [(b"fifo", "differs", "type")]
 
 
 def test_ignore_files_hold_when_asked_for(ends):
@@ -315,8 +315,8 @@ def test_more_files_than_are_compared_together(client, ends, monkeypatch):
     plant(ends.here, {b"%d" % number: File(b"x") for number in range(8)})
     plant(ends.there, {b"%d" % number: File(b"x", time=NEW) for number in range(8)})
     (ends.here / "7").write_bytes(b"y")
-    summary, told = ends.check()
-    assert told.lines == [(b"7", "differs", "digest")]
+    summary, reported = ends.check()
+    assert reported.lines == [(b"7", "differs", "digest")]
     assert summary.same == 7
     assert ends.check(size_only=True)[0].same == 8
     names = (ends.here, ":/there") if ends.up else (":/there", ends.here)
@@ -333,12 +333,15 @@ def test_a_damaged_file_on_the_server(ends, monkeypatch):
     for root in (ends.here, ends.there):
         plant(root, {b"f": File(b"x"), b"g": File(root.name.encode())})
 
-    def damaged(reader, entry, asked):
+    def damaged(reader, entry, requested):
         raise StoredFileDamaged("/there/f: damaged on the server's disk")
 
     monkeypatch.setattr(RemoteReader, "digest_of", damaged)
-    summary, told = ends.check()
-    assert told.lines == [(b"f", "unreadable", "stored-file-damaged"), (b"g", "differs", "size")]
+    summary, reported = ends.check()
+    assert reported.lines == [
+        (b"f", "unreadable", "stored-file-damaged"),
+        (b"g", "differs", "size"),
+    ]
     assert summary.exit_code == 8
 
 
@@ -351,10 +354,10 @@ def test_two_files(client, files, tmp_path, up):
     plant(files, {b"b": File(b"one"), b"c": File(b"two", 0o600), b"d": Folder({b"a": File(b"1")})})
 
     def check(local: str, remote: str) -> tuple[list[tuple[bytes, str, str]], int]:
-        told = Told()
+        reported = Recording()
         names = (tmp_path / local, f":{remote}") if up else (f":{remote}", tmp_path / local)
-        summary = client.check(*names, CheckOptions(same=True), listener=told)
-        return told.lines, summary.exit_code
+        summary = client.check(*names, CheckOptions(same=True), listener=reported)
+        return reported.lines, summary.exit_code
 
     assert check("a", "/b") == ([(b"a" if up else b"b", "same", "")], 0)
     assert check("to-a", "/b") == ([(b"to-a" if up else b"b", "same", "")], 0)

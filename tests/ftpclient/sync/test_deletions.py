@@ -61,13 +61,13 @@ def test_what_deletes_nothing_has_no_limits():
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(1, "1 entry was not deleted"), (2, "2 entries were not deleted")]
+    ("count", "reported"), [(1, "1 entry was not deleted"), (2, "2 entries were not deleted")]
 )
-def test_what_was_kept_back(count, told):
-    assert str(kept_back(count)).startswith(told)
+def test_what_was_kept_back(count, reported):
+    assert str(kept_back(count)).startswith(reported)
 
 
-def test_deleting_first_is_offered_where_it_makes_room(plan):
+def test_deleting_first_is_offered_where_it_makes_space(plan):
     assert may_delete_before(plan, Options(delete=True))
     assert not may_delete_before(plan, Options(delete=True, delete_before=True))
     assert not may_delete_before(plan, Options())

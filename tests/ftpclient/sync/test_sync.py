@@ -44,7 +44,7 @@ TIME = 1_600_000_000_123_456_789
 
 
 @dataclass
-class Told(Listener):
+class Recording(Listener):
     """Keeps all that a sync tells."""
 
     results: list[Result] = field(default_factory=list)
@@ -84,22 +84,22 @@ class Mirror:
         self.upload = direction == "up"
         self.source, self.target = (here, there) if self.upload else (there, here)
         self.source.mkdir(parents=True)
-        self.told = Told()
+        self.reported = Recording()
         self._names = (str(here), ":/there") if self.upload else (":/there", str(here))
 
     def sync(self, **options) -> SyncSummary:
         """Mirror; what was told is in `told`."""
         confirm = options.pop("confirm", None)
-        self.told = Told()
+        self.reported = Recording()
         return self.client.sync(
-            *self._names, Options(**options), listener=self.told, confirm=confirm
+            *self._names, Options(**options), listener=self.reported, confirm=confirm
         )
 
     def check(self, **options) -> None:
         """The trees are the same, and a second sync has nothing to do."""
         trees.same(self.source, self.target)
         summary = self.sync(**options)
-        assert self.told.results == []
+        assert self.reported.results == []
         assert summary.sent == summary.attributes == summary.size == summary.exit_code == 0
 
 
@@ -197,9 +197,12 @@ def test_only_what_differs(mirror, change, expected):
 
     action, _, path = expected.partition(" ")
     if expected == "attributes " and not mirror.upload:
-        assert mirror.told.actions == []  # no server sets the mode of a directory that was named
+        # no server sets the mode of a directory that was named
+        assert mirror.reported.actions == []
         return
-    assert mirror.told.actions == [(action.replace("act", "put" if mirror.upload else "get"), path)]
+    assert mirror.reported.actions == [
+        (action.replace("act", "put" if mirror.upload else "get"), path)
+    ]
     assert summary.unchanged == (5 if path in ("file", "empty", "d/tool") else 6)
     mirror.check()
 
@@ -214,10 +217,10 @@ def test_a_link_is_compared_by_its_target(mirror):
     mirror.sync()
 
     assert os.readlink(mirror.target / "link") == "d/other"
-    assert len(mirror.told.results) == 1
+    assert len(mirror.reported.results) == 1
     os.utime(mirror.source / "link", ns=(3, 3), follow_symlinks=False)
     mirror.sync()
-    assert mirror.told.results == []
+    assert mirror.reported.results == []
 
 
 def test_new_things_in_a_closed_directory(plain_user, mirror):
@@ -264,11 +267,11 @@ def test_delete(mirror):
 
     summary = mirror.sync(delete=True)
 
-    assert [one for one in mirror.told.actions if one[0] == "delete"] == actions(
+    assert [one for one in mirror.reported.actions if one[0] == "delete"] == actions(
         "delete extra,delete more,delete d/link,delete d/inner/extra"
     )
     assert summary.deleted == 6
-    assert {r.step.count for r in mirror.told.results if r.step.path == b"more"} == {3}
+    assert {r.step.count for r in mirror.reported.results if r.step.path == b"more"} == {3}
     mirror.check(delete=True)
 
 
@@ -289,10 +292,10 @@ def test_into_the_home_itself(client, files, tmp_path):
     client.sync(tmp_path / "here", ":/", Options(delete=True))
 
     assert stat.S_IMODE(files.stat().st_mode) == before
-    told = Told()
-    client.sync(tmp_path / "here", ":/", Options(delete=True), listener=told)
-    assert told.results == []
-    client.sync(":/", tmp_path / "back", listener=told)
+    reported = Recording()
+    client.sync(tmp_path / "here", ":/", Options(delete=True), listener=reported)
+    assert reported.results == []
+    client.sync(":/", tmp_path / "back", listener=reported)
     assert trees.names(tmp_path / "back") == trees.names(tmp_path / "here")
 
 
@@ -403,19 +406,19 @@ def test_any_tree(client, files, tmp_path, direction, first, second, checksum):
     plant(os.fsencode(source), first)
     plant(os.fsencode(target), second)
     options = Options(delete=True, force=True, checksum=checksum)
-    told = Told()
+    reported = Recording()
 
-    summary = client.sync(*names, options, listener=told)
+    summary = client.sync(*names, options, listener=reported)
 
-    assert summary.failed == 0, told.errors
+    assert summary.failed == 0, reported.errors
     # of links, only the target is compared
     found = [line for line in trees.differences(source, target) if not is_about_link(target, line)]
     if not checksum:  # files of the same size and time are taken for the same
         found = [line for line in found if not line.endswith(": other bytes")]
     assert not found
-    told = Told()
-    client.sync(*names, options, listener=told)
-    assert told.results == []
+    reported = Recording()
+    client.sync(*names, options, listener=reported)
+    assert reported.results == []
 
 
 def is_about_link(root: Path, line: str) -> bool:
@@ -437,12 +440,12 @@ def test_a_dry_run_changes_nothing(mirror):
     before = trees.names(mirror.target), mirror.target.stat().st_mtime_ns
 
     planned = mirror.sync(delete=True, dry_run=True)
-    plan = mirror.told.actions
+    plan = mirror.reported.actions
 
-    assert {r.status for r in mirror.told.results} == {"planned"}
+    assert {r.status for r in mirror.reported.results} == {"planned"}
     assert (trees.names(mirror.target), mirror.target.stat().st_mtime_ns) == before
     done = mirror.sync(delete=True)
-    assert mirror.told.actions == plan
+    assert mirror.reported.actions == plan
     assert (planned.sent, planned.size, planned.deleted) == (done.sent, done.size, done.deleted)
     assert planned.dry_run and not done.dry_run
     mirror.check(delete=True)
@@ -452,7 +455,7 @@ def test_a_dry_run_makes_no_root(mirror):
     some_tree(mirror.source)
     mirror.sync(dry_run=True)
     assert not mirror.target.exists()
-    assert ("mkdir", "") in mirror.told.actions
+    assert ("mkdir", "") in mirror.reported.actions
 
 
 @pytest.mark.parametrize("options", [{}, {"delete": True}, {"checksum": True}], ids=str)
@@ -481,7 +484,7 @@ def test_troubles_do_not_keep_the_rest(mirror):
 
     summary = mirror.sync()
 
-    assert mirror.told.errors == [("skipped", "not-regular", "fifo")]
+    assert mirror.reported.errors == [("skipped", "not-regular", "fifo")]
     assert (summary.skipped, summary.sent, summary.exit_code) == (1, 1, 0)
     assert not os.path.lexists(mirror.target / "fifo")
 
@@ -509,7 +512,7 @@ def test_update_leaves_newer_files(mirror):
     assert (mirror.target / "older").read_text() == "target!"
     assert (mirror.target / "newer").read_text() == "source"
     assert (mirror.target / "same").read_text() == "source"
-    assert mirror.told.errors == [("skipped", "not-newer", "older")]
+    assert mirror.reported.errors == [("skipped", "not-newer", "older")]
     assert summary.exit_code == 0
 
 
@@ -524,12 +527,12 @@ def test_checksum_finds_what_times_hide(mirror):
     write(mirror.target / "same", "same", time=TIME + 1)
 
     mirror.sync(dry_run=True)
-    assert ("attributes", "d") not in mirror.told.actions
+    assert ("attributes", "d") not in mirror.reported.actions
     mirror.sync(checksum=True)
 
     verb = "put" if mirror.upload else "get"
-    assert (verb, "d/file") in mirror.told.actions
-    assert ("attributes", "same") in mirror.told.actions
+    assert (verb, "d/file") in mirror.reported.actions
+    assert ("attributes", "same") in mirror.reported.actions
     assert (mirror.target / "d" / "file").read_text() == "two"
     mirror.check(checksum=True)
 
@@ -541,11 +544,11 @@ def test_checksum_uses_the_kept_digest(up, monkeypatch):
     os.utime(up.target / "file", ns=(TIME, TIME))
 
     up.sync(checksum=True)
-    assert up.told.results == []  # its digest is believed: `ftpd scrub` finds this
+    assert up.reported.results == []  # its digest is believed: `ftpd scrub` finds this
 
     write(up.target / "file", "two", time=TIME + 1)  # a stale digest is not
     up.sync(checksum=True)
-    assert ("put", "file") in up.told.actions
+    assert ("put", "file") in up.reported.actions
 
 
 def test_a_new_time_keeps_the_digest(up):
@@ -555,7 +558,7 @@ def test_a_new_time_keeps_the_digest(up):
 
     up.sync(checksum=True)
 
-    assert up.told.actions == [("attributes", "file")]
+    assert up.reported.actions == [("attributes", "file")]
     fd = os.open(up.target, os.O_RDONLY)
     try:
         kept = digest_by_name(fd, b"file", (up.target / "file").stat())
@@ -572,7 +575,7 @@ def test_a_file_that_can_not_be_hashed(plain_user, up):
 
     summary = up.sync(checksum=True)
 
-    assert up.told.errors == [("failed", "forbidden", "file")]
+    assert up.reported.errors == [("failed", "forbidden", "file")]
     assert summary.exit_code == 6
 
 
@@ -591,7 +594,7 @@ def test_a_renamed_file_is_moved(up):
 
     assert (up.target / "new" / "other").stat().st_ino == inode
     assert (summary.renamed, summary.sent, summary.deleted, summary.size) == (1, 0, 0, 0)
-    assert ("rename", "new/other") in up.told.actions
+    assert ("rename", "new/other") in up.reported.actions
     up.check(delete=True)
 
 
@@ -627,7 +630,7 @@ def test_renamed_files_with_the_same_bytes_keep_their_names(up):
     (up.source / "a").rename(up.source / "b")
 
     assert up.sync(delete=True).renamed == 3
-    moved = {(r.source, r.target) for r in up.told.results if r.step.action == "rename"}
+    moved = {(r.source, r.target) for r in up.reported.results if r.step.action == "rename"}
     assert moved == {(b"/there/a/" + n, b"/there/b/" + n) for n in (b"one", b"two", b"three")}
 
 
@@ -661,13 +664,15 @@ def test_what_stays_in_a_directory_that_is_not_all_known_is_no_rename(
     count = "2 entries" if excludes else "1 entry"
     with pytest.raises(SafetyLimit, match=f"^{count} would be deleted"):
         up.sync(delete=True, max_delete=0, patterns=patterns)
-    asked = []
-    up.sync(delete=True, patterns=patterns, confirm=lambda plan: asked.append(plan.doomed) or True)
+    requested = []
+    up.sync(
+        delete=True, patterns=patterns, confirm=lambda plan: requested.append(plan.doomed) or True
+    )
     assert not (up.target / "extra").exists()
     assert (up.target / "old" / "closed" / "file").exists()
     assert (up.target / "new").read_text() == "the same bytes"
     assert (up.target / "old" / "deep" / "name").exists() is not excludes
-    assert asked
+    assert requested
 
 
 def test_what_is_in_the_way_is_no_rename(up):
@@ -727,7 +732,7 @@ def test_another_type(mirror, kinds):
 
     summary = mirror.sync()
 
-    assert mirror.told.errors == [("failed", "exists", "thing")]
+    assert mirror.reported.errors == [("failed", "exists", "thing")]
     assert "--delete" in str(summary.first_error)
     assert summary.exit_code == 1
     assert (mirror.target / "other").read_text() == "also changed"
@@ -820,7 +825,7 @@ def test_ftpignore_files(mirror):
         b"e/local",
     }
     mirror.sync(delete=True)
-    assert mirror.told.results == []
+    assert mirror.reported.results == []
 
 
 def test_an_ftpignore_file_of_the_target_means_nothing(mirror):
@@ -861,7 +866,7 @@ def test_a_directory_in_the_way_with_something_to_keep(mirror):
 
     summary = mirror.sync(delete=True, patterns=((True, "*.tmp"),))
 
-    assert mirror.told.errors == [("failed", "exists", "thing")]
+    assert mirror.reported.errors == [("failed", "exists", "thing")]
     assert trees.names(mirror.target) >= {b"thing/keep.tmp", b"thing/extra", b"other"}
     assert summary.exit_code == 1
 
@@ -924,7 +929,7 @@ def test_an_unreadable_source(plain_user, mirror):
 
     with nothing_changes(mirror), pytest.raises(SafetyLimit, match="part of"):
         mirror.sync(delete=True)
-    assert mirror.told.errors == [("failed", "forbidden", "closed")]
+    assert mirror.reported.errors == [("failed", "forbidden", "closed")]
 
     summary = mirror.sync()
     assert (mirror.target / "new").exists()
@@ -938,7 +943,7 @@ def test_an_unreadable_source(plain_user, mirror):
 
 def done(mirror: Mirror) -> set[tuple[str, str]]:
     """What was done but for modes and times."""
-    return {one for one in mirror.told.actions if one[0] != "attributes"}
+    return {one for one in mirror.reported.actions if one[0] != "attributes"}
 
 
 @pytest.mark.parametrize("rights", ["upload-only", "none"])
@@ -957,8 +962,8 @@ def test_what_may_not_be_listed_is_not_taken_for_empty(server, mirror, connect, 
     else:
         with pytest.raises(SafetyLimit, match="part of .* could not be read"):
             mirror.sync(delete=True)
-        assert mirror.told.actions == []
-    assert mirror.told.errors == [("failed", "forbidden", "in")]
+        assert mirror.reported.actions == []
+    assert mirror.reported.errors == [("failed", "forbidden", "in")]
     assert (mirror.target / "in" / "file").read_text() == f"of {mirror.target.name}"
     assert (mirror.target / "in" / "deep" / "more").exists()
     if not mirror.upload:
@@ -966,7 +971,7 @@ def test_what_may_not_be_listed_is_not_taken_for_empty(server, mirror, connect, 
         assert done(mirror) == {("delete", "extra"), ("get", "new")}
         assert (mirror.target / "in" / "deep" / "more").exists()
     summary = mirror.sync(delete=True, patterns=((True, "in"),))
-    assert (summary.exit_code, mirror.told.errors) == (0, [])
+    assert (summary.exit_code, mirror.reported.errors) == (0, [])
 
 
 def test_an_unreadable_target(plain_user, mirror):
@@ -979,7 +984,7 @@ def test_an_unreadable_target(plain_user, mirror):
     summary = mirror.sync(delete=True)
 
     (mirror.target / "closed").chmod(0o700)
-    assert ("failed", "forbidden", "closed") in mirror.told.errors
+    assert ("failed", "forbidden", "closed") in mirror.reported.errors
     assert (summary.sent, summary.deleted, summary.exit_code) == (1, 1, 1)
 
 
@@ -991,7 +996,7 @@ def test_nothing_is_deleted_after_a_failed_transfer(plain_user, up):
     summary = up.sync(delete=True)
 
     assert (up.target / "extra").exists() and (up.target / "good").exists()
-    assert up.told.errors == [("failed", "forbidden", "bad"), ("failed", "safety-limit", "")]
+    assert up.reported.errors == [("failed", "forbidden", "bad"), ("failed", "safety-limit", "")]
     assert summary.exit_code == 11
     assert up.sync(delete=True, force=True).deleted == 1
 
@@ -1061,7 +1066,7 @@ def test_the_reserved_name_is_passed_over(up, name):
 
     summary = up.sync(delete=True)
 
-    assert up.told.errors == [("skipped", "invalid-path", f"d/{name}")]
+    assert up.reported.errors == [("skipped", "invalid-path", f"d/{name}")]
     assert (summary.exit_code, trees.names(up.target)) == (0, {b"d", b"d/file"})
 
 
@@ -1073,7 +1078,7 @@ def test_a_local_directory_with_the_reserved_name_can_be_deleted(down, name):
     down.check(delete=True)
 
 
-def test_times_beyond_what_can_be_told(mirror):
+def test_times_beyond_what_can_be_reported(mirror):
     late = 2**63 + 10**9
     write(mirror.source / "late")
     (mirror.source / "d").mkdir()
@@ -1087,7 +1092,7 @@ def test_times_beyond_what_can_be_told(mirror):
     assert summary.failed == (1 if mirror.upload else 0)
     assert (mirror.target / "d").stat().st_mtime_ns == 2**63 - 1
     if mirror.upload:
-        assert mirror.told.errors == [("failed", "failed", "late")]
+        assert mirror.reported.errors == [("failed", "failed", "late")]
 
 
 def test_deep_trees(mirror):
@@ -1279,7 +1284,7 @@ def test_a_listing_is_read_ahead(client, files):
     listing.close()
 
 
-def test_a_listing_that_is_given_up(client, files):
+def test_a_listing_that_is_abandoned(client, files):
     for number in range(300):
         (files / "there" / f"d{number:03}").mkdir(parents=True)
     listing = Listing(client.connection, List(paths.RemotePath(b"/there"), recursive=True))

@@ -10,7 +10,7 @@ import pytest
 
 from ftpwire import beneath
 from ftpwire.errors import QuotaExceeded, SafetyLimit
-from ftpwire.messages import Room, Space
+from ftpwire.messages import Space, SpaceInfo
 from ftpwire.paths import MAX_PATH
 from tests.ftpclient.sync.test_sync import TIME, Mirror, link, write
 
@@ -55,7 +55,7 @@ def test_a_long_path_is_one_failure_and_the_rest_goes_on(mirror, levels, name):
     if mirror.upload:  # reads its files by their paths, which the system bounds as well
         too_long |= len(os.fsencode(mirror.source)) + 1 + deepest >= MAX_PATH
     assert summary.failed == too_long
-    assert [code for _, code, _ in mirror.told.errors] == ["invalid-path"] * too_long
+    assert [code for _, code, _ in mirror.reported.errors] == ["invalid-path"] * too_long
     again = mirror.sync()
     assert (again.sent, again.failed, again.attributes) == (0, too_long, 0)
 
@@ -106,7 +106,7 @@ def test_update_leaves_newer_links(mirror):
 
     assert os.readlink(mirror.target / "older") == "ours"
     assert os.readlink(mirror.target / "newer") == "theirs"
-    assert mirror.told.errors == [("skipped", "not-newer", "newer")]
+    assert mirror.reported.errors == [("skipped", "not-newer", "newer")]
     assert summary.exit_code == 0
 
 
@@ -152,9 +152,9 @@ def test_a_time_that_the_target_can_not_keep(coarse, checksum):
     assert coarse.sync(checksum=checksum).sent == 2
     for _ in range(2):
         summary = coarse.sync(checksum=checksum)
-        assert coarse.told.results == []
+        assert coarse.reported.results == []
         assert (summary.sent, summary.attributes, summary.exit_code) == (0, 0, 0)
-        (remark,) = coarse.told.remarks
+        (remark,) = coarse.reported.remarks
         disk = "server's disk" if coarse.upload else "local disk"
         assert remark.startswith(f"the {disk} can't store the exact time of ")
         assert " and 1 more: the nearest one counts as the same" in remark
@@ -180,9 +180,9 @@ def test_a_server_that_knows_nothing_of_times(mirror, monkeypatch):
     mirror.check()
 
 
-def test_the_server_tells_which_times_it_keeps(server, dial):
-    room = dial(server).ask(Space([0, TIME, 10**18]))
-    assert isinstance(room, Room) and room.kept_times == [0, TIME, 10**18]
+def test_the_server_reports_which_times_it_keeps(server, dial):
+    space = dial(server).ask(Space([0, TIME, 10**18]))
+    assert isinstance(space, SpaceInfo) and space.kept_times == [0, TIME, 10**18]
     assert dial(server).ask(Space()).kept_times is None
 
 
@@ -203,7 +203,9 @@ def test_trying_times_out_leaves_nothing(tmp_path, monkeypatch, nameless):
 # what can't be written to ---------------------------------------------------------------------
 
 
-def test_what_can_not_be_written_is_told_once_each(client, server, files, tmp_path, monkeypatch):
+def test_what_can_not_be_written_is_reported_once_each(
+    client, server, files, tmp_path, monkeypatch
+):
     from ftpserver.storage.permissions import Permissions
 
     up = Mirror(client, files, tmp_path, "up")
@@ -217,14 +219,14 @@ def test_what_can_not_be_written_is_told_once_each(client, server, files, tmp_pa
 
     summary = up.sync(delete=True)
 
-    told = [path for _, code, path in up.told.errors if code == "forbidden"]
-    assert told == ["", "a", "b", "both", "both/in", "d"]
-    assert ("failed", "safety-limit", "") in up.told.errors
+    reported = [path for _, code, path in up.reported.errors if code == "forbidden"]
+    assert reported == ["", "a", "b", "both", "both/in", "d"]
+    assert ("failed", "safety-limit", "") in up.reported.errors
     assert (up.target / "extra").exists()
     assert summary.failed == 7
 
 
-def test_what_can_not_be_written_here_is_told_once_each(plain_user, client, files, tmp_path):
+def test_what_can_not_be_written_here_is_reported_once_each(plain_user, client, files, tmp_path):
     down = Mirror(client, files, tmp_path, "down")
     for name in ("a", "b", "d/x", "d/y", "d/e/z", "both/in"):
         write(down.source / name)
@@ -237,8 +239,8 @@ def test_what_can_not_be_written_here_is_told_once_each(plain_user, client, file
 
     summary = down.sync()
 
-    told = [path for _, _, path in down.told.errors]
-    assert told == ["", "a", "b", "both", "both/in", "d"]
+    reported = [path for _, _, path in down.reported.errors]
+    assert reported == ["", "a", "b", "both", "both/in", "d"]
     assert summary.exit_code == 6
 
 

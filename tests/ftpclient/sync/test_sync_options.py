@@ -234,7 +234,7 @@ def test_what_is_left_out_is_never_deleted(client, files, tmp_path, direction, h
 
 
 @dataclass
-class Told(Listener):
+class Recording(Listener):
     results: list[Result] = field(default_factory=list)
 
     def finished(self, result: Result) -> None:
@@ -258,9 +258,9 @@ def ends(client, files, tmp_path, request):
     source.mkdir()
 
     def sync(**options):
-        told = Told()
+        reported = Recording()
         names = (local, ":/there") if up else (":/there", local)
-        return client.sync(*names, Options(**options), listener=told), told
+        return client.sync(*names, Options(**options), listener=reported), reported
 
     return source, target, sync
 
@@ -269,8 +269,8 @@ def test_one_of_a_list_that_is_missing(ends):
     source, target, sync = ends
     plant(source, {"a": File(1, True), "d": {"b": File(2, True)}}, b"s")
     plant(target, {"gone": File(1, True), "e": {"x": File(1, True)}}, b"t")
-    summary, told = sync(files_from=["d/b", "gone", "d/no"], delete=True)
-    assert told.errors == [("failed", "not-found", "d/no"), ("failed", "not-found", "gone")]
+    summary, reported = sync(files_from=["d/b", "gone", "d/no"], delete=True)
+    assert reported.errors == [("failed", "not-found", "d/no"), ("failed", "not-found", "gone")]
     assert summary.exit_code == 1
     assert read(target) == {
         "d": {"b": File(2, True)},
@@ -279,12 +279,12 @@ def test_one_of_a_list_that_is_missing(ends):
     }
 
 
-def test_what_is_kept_is_told(ends):
+def test_what_is_kept_is_reported(ends):
     source, target, sync = ends
     plant(source, {"a": File(1, True), "b": {"x": File(1, True)}, "c": File(5, True)}, b"s")
     plant(target, {"a": File(2, True), "b": File(1, True)}, b"t")
-    summary, told = sync(ignore_existing=True, delete=True)
-    assert told.errors == [("skipped", "exists", "a"), ("skipped", "exists", "b")]
+    summary, reported = sync(ignore_existing=True, delete=True)
+    assert reported.errors == [("skipped", "exists", "a"), ("skipped", "exists", "b")]
     assert (summary.sent, summary.skipped, summary.exit_code) == (1, 2, 0)
 
 
@@ -301,12 +301,12 @@ def test_links_are_followed(ends, tmp_path):
     plant(source, {"d": {"a": File(1, True)}, "f": File(3, False)}, b"s")
     os.symlink("d", source / "to-d")
     os.symlink("../f", source / "d" / "to-f")
-    summary, told = sync(copy_links=True)
+    summary, reported = sync(copy_links=True)
     whole = {"a": File(1, True), "to-f": File(3, False)}
     assert read(target) == {"d": whole, "to-d": whole, "f": File(3, False)}
     assert not any(path.is_symlink() for path in target.rglob("*"))
-    summary, told = sync(copy_links=True, checksum=True)
-    assert (told.results, summary.exit_code) == ([], 0)
+    summary, reported = sync(copy_links=True, checksum=True)
+    assert (reported.results, summary.exit_code) == ([], 0)
 
 
 def test_a_link_that_leads_nowhere_or_round_and_round(ends):
@@ -316,12 +316,12 @@ def test_a_link_that_leads_nowhere_or_round_and_round(ends):
     plant(target, {"a": File(1, True), "extra": File(1, True)}, b"t")
     os.symlink("nowhere", source / "dangling")
     os.symlink("..", source / "d" / "up")
-    summary, told = sync(copy_links=True)
-    assert [path for _, _, path in told.errors] == ["d/up", "dangling"]
+    summary, reported = sync(copy_links=True)
+    assert [path for _, _, path in reported.errors] == ["d/up", "dangling"]
     assert summary.exit_code
     assert read(target)["extra"] == File(1, True)
-    summary, told = sync(copy_links=True, patterns=((True, "dangling"), (True, "up")))
-    assert (told.errors, summary.exit_code) == ([], 0)
+    summary, reported = sync(copy_links=True, patterns=((True, "dangling"), (True, "up")))
+    assert (reported.errors, summary.exit_code) == ([], 0)
 
 
 def test_what_has_changed_since_it_was_found_is_not_deleted(ends, monkeypatch):
@@ -340,9 +340,9 @@ def test_what_has_changed_since_it_was_found_is_not_deleted(ends, monkeypatch):
             remove(self, step)
 
         monkeypatch.setattr(replica, "remove", change)
-    summary, told = sync(delete=True)
+    summary, reported = sync(delete=True)
     assert (summary.deleted, summary.exit_code) == (1, 1)
-    assert told.errors == [("failed", "source-changed", name) for name in ("link", "new")]
+    assert reported.errors == [("failed", "source-changed", name) for name in ("link", "new")]
     assert (target / "new").read_bytes() == b"another"
     assert os.readlink(target / "link") == "kept"
     assert not (target / "gone").exists()
@@ -361,17 +361,17 @@ def test_several_connections(ends, monkeypatch):
     tree = {f"d{n}": {name: File(n + 1, True) for name in "abcd"} for n in range(10)}
     plant(source, tree, b"s")
     plant(target, {"extra": {"x": File(1, True)}, "d0": {"a": File(99, True)}}, b"t")
-    summary, told = sync(parallel=3, delete=True)
+    summary, reported = sync(parallel=3, delete=True)
     assert read(target) == tree
     assert len(given_away) == 40
     assert (summary.sent, summary.deleted, summary.exit_code) == (40, 2, 0)
-    summary, told = sync(parallel=3, delete=True)
-    assert told.results == []
+    summary, reported = sync(parallel=3, delete=True)
+    assert reported.results == []
 
 
 def test_the_end_of_the_job_over_several_connections(start_server, connect, tmp_path, monkeypatch):
     """No room for anything more: one of those who send finds it, while files are given to them."""
-    monkeypatch.setattr(RemoteReplica, "check_room", lambda *args: None)
+    monkeypatch.setattr(RemoteReplica, "check_space", lambda *args: None)
     give, number, over = ConnectionPool.give, count(), threading.Event()
     ended_by = Transfer.ended_by
 
@@ -395,7 +395,7 @@ def test_the_end_of_the_job_over_several_connections(start_server, connect, tmp_
     client = connect(start_server(durable=False, quota=5000))
     source = tmp_path / "here"
     plant(source, {f"f{n}": File(1000, True) for n in range(30)}, b"s")
-    told = Told()
-    summary = client.sync(source, ":/there", Options(parallel=2), listener=told)
+    reported = Recording()
+    summary = client.sync(source, ":/there", Options(parallel=2), listener=reported)
     assert summary.exit_code == 7
-    assert [(status, code) for status, code, _ in told.errors] == [("failed", "quota")]
+    assert [(status, code) for status, code, _ in reported.errors] == [("failed", "quota")]

@@ -24,15 +24,15 @@ def up(client, files, tmp_path) -> Mirror:
 @pytest.fixture
 def listed(monkeypatch):
     """The directories that the server was asked to list, and whether with those below them."""
-    asked = []
+    requested = []
     before = RemoteReader.listed
 
     def listed(self, path=b"", *, recursive=True, digest=False):
-        asked.append((path, recursive))
+        requested.append((path, recursive))
         return before(self, path, recursive=recursive, digest=digest)
 
     monkeypatch.setattr(RemoteReader, "listed", listed)
-    return asked
+    return requested
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_only_the_named_directories_are_listed(tree, listed):
     for name in ("a", "d/b", "d/e/c", "d/e/f/g", "h/i"):
         write(tree.source / name, "changed")
     assert tree.sync(directories=["d/e", "h"]).sent == 2
-    assert tree.told.actions == [("put", "d/e/c"), ("put", "h/i")]
+    assert tree.reported.actions == [("put", "d/e/c"), ("put", "h/i")]
     assert listed == [(b"d/e", False), (b"h", False)]
     assert tree.sync(directories=[b""]).sent == 1
     assert tree.sync(directories=["d", "d/e/f"]).sent == 2
@@ -58,7 +58,7 @@ def test_only_the_named_directories_are_listed(tree, listed):
 def test_new_directories_are_sent_with_everything_in_them(tree, listed):
     write(tree.source / "d" / "new" / "x" / "y")
     tree.sync(directories=["d/new/x"])
-    assert ("put", "d/new/x/y") in tree.told.actions
+    assert ("put", "d/new/x/y") in tree.reported.actions
     assert listed == [(b"d", False)], "the nearest one that exists there"
     tree.check()
 
@@ -68,7 +68,7 @@ def test_what_is_gone_here_is_deleted_with_delete(tree, listed):
     assert tree.sync(directories=["d/e/f"]).deleted == 0
     listed.clear()
     assert tree.sync(directories=["d/e/f"], delete=True).deleted == 4
-    assert tree.told.actions == [("delete", "d/e")]
+    assert tree.reported.actions == [("delete", "d/e")]
     assert listed == [(b"d", False), (b"d/e", True)]
     tree.check()
 
@@ -97,18 +97,18 @@ def test_rules_of_the_directories_above_count(tree, listed):
     for name in ("d/e/x.o", "d/e/y", "d/e/f/z", "h/x.o"):
         write(tree.source / name)
     assert tree.sync(directories=["d/e", "d/e/f", "h"], patterns=((True, "h"),)).sent == 1
-    assert [("put", "d/e/y")] == [one for one in tree.told.actions if one[0] == "put"]
+    assert [("put", "d/e/y")] == [one for one in tree.reported.actions if one[0] == "put"]
     assert listed == [(b"d/e", False)], "not what is left out"
 
 
 def test_modes_of_directories_in_a_named_one(tree):
     (tree.source / "d" / "e").chmod(0o700)
     tree.sync(directories=["d"])
-    assert tree.told.actions == [("attributes", "d/e")]
+    assert tree.reported.actions == [("attributes", "d/e")]
     (tree.source / "d" / "e").chmod(0o750)
     write(tree.source / "d" / "e" / "f" / "g", "changed")
     tree.sync(directories=["d", "d/e/f"])
-    assert tree.told.actions == [("attributes", "d/e"), ("put", "d/e/f/g")]
+    assert tree.reported.actions == [("attributes", "d/e"), ("put", "d/e/f/g")]
     tree.check()
 
 
@@ -116,12 +116,12 @@ def test_another_type(tree):
     shutil.rmtree(tree.source / "d" / "e")
     write(tree.source / "d" / "e")
     tree.sync(directories=["d/e/f"], delete=True)
-    assert ("put", "d/e") in tree.told.actions
+    assert ("put", "d/e") in tree.reported.actions
     tree.check()
     (tree.source / "d" / "e").unlink()
     write(tree.source / "d" / "e" / "again")
     tree.sync(directories=["d/e"], delete=True)
-    assert ("put", "d/e/again") in tree.told.actions
+    assert ("put", "d/e/again") in tree.reported.actions
     tree.check()
 
 
@@ -218,5 +218,5 @@ def test_the_touched_directories_are_enough(client, files, tmp_path_factory, fir
         change(mirror.source, kind, path, touched)
     names = [os.path.relpath(one, mirror.source) for one in touched]
     mirror.sync(delete=True, directories=["" if one == "." else one for one in names])
-    assert not mirror.told.errors
+    assert not mirror.reported.errors
     trees.same(mirror.source, mirror.target)

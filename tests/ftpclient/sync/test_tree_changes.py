@@ -254,11 +254,11 @@ def test_walks_instead(root, interrupt, monkeypatch, why):
         monkeypatch.setitem(sys.modules, "inotify_simple", None)
     elif why == "proc":
         monkeypatch.setattr(tree_changes, "_DESCRIPTORS", b"/none")
-    told = []
+    reported = []
     follow = why == "links"
-    found = watching(os.fsencode(root), Filter(), interrupt, follow=follow, remark=told.append)
+    found = watching(os.fsencode(root), Filter(), interrupt, follow=follow, remark=reported.append)
     assert isinstance(found, Walks)
-    (text,) = told
+    (text,) = reported
     assert text.endswith("looking for changes every 5 seconds")
     assert {"library": "not installed", "proc": "/proc"}.get(why, why) in text
 

@@ -24,7 +24,7 @@ SECONDS = 60.0
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes nodes and other users' links")
 
 
-class Told(Listener):
+class Recording(Listener):
     """Remembers every result and remark."""
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Told(Listener):
         self.remarks.append(text)
 
 
-def errors(told: Told) -> list[str]:
+def errors(reported: Recording) -> list[str]:
     """The words of what failed."""
-    return [str(one.error) for one in told.results if one.status == "failed"]
+    return [str(one.error) for one in reported.results if one.status == "failed"]
 
 
 class Reading:

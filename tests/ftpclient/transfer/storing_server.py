@@ -80,22 +80,22 @@ class StoringServer(LyingServer):
             return Entry(path, "file", len(self.files[path]), 0o644, 5)
         return None
 
-    def answer(self, peer: Peer, asked: Frame) -> None:
-        message = asked.message
+    def answer(self, peer: Peer, requested: Frame) -> None:
+        message = requested.message
         self.requests.append(message)
         match message:
             case PutFiles():
-                self._take_many(peer, asked)
+                self._take_many(peer, requested)
             case Put():
-                self._take_one(peer, asked)
+                self._take_one(peer, requested)
             case MakeDir() | MakeLink() | SetAttributes():
                 code = self._do(message)
-                peer.reply(asked, Done() if code is None else Failed(code, "refused"))
+                peer.reply(requested, Done() if code is None else Failed(code, "refused"))
             case Remove(path=path):
                 self.done.append(("remove", path))
-                peer.reply(asked, Removed(1, 0, 0))
+                peer.reply(requested, Removed(1, 0, 0))
             case _:
-                super().answer(peer, asked)
+                super().answer(peer, requested)
 
     def _do(self, message: Any) -> str | None:
         """Do one thing; why not, or None."""
@@ -123,25 +123,25 @@ class StoringServer(LyingServer):
             self.files[path] = data
         return code
 
-    def _take_one(self, peer: Peer, asked: Frame) -> None:
-        put = asked.message
+    def _take_one(self, peer: Peer, requested: Frame) -> None:
+        put = requested.message
         if put.ask:
-            peer.reply(asked, Ready())
+            peer.reply(requested, Ready())
         data, end = received(peer)
         if end.kind == Kind.CANCEL:
-            peer.reply(asked, Failed("cancelled", "as you wish"))
+            peer.reply(requested, Failed("cancelled", "as you wish"))
             return
         assert end.message.digest == digests.digest(data)
         code = self._store(put.path, data, put.mode, put.mtime_ns)
-        peer.reply(asked, Stored(len(data)) if code is None else Failed(code, "refused"))
+        peer.reply(requested, Stored(len(data)) if code is None else Failed(code, "refused"))
 
-    def _take_many(self, peer: Peer, asked: Frame) -> None:
-        put: PutFiles = asked.message
+    def _take_many(self, peer: Peer, requested: Frame) -> None:
+        put: PutFiles = requested.message
         data, end = received(peer)
         if end.kind == Kind.CANCEL:
-            peer.reply(asked, Failed("cancelled", "as you wish"))
+            peer.reply(requested, Failed("cancelled", "as you wish"))
             return
-        assert end.message.size == len(data) <= MAX_BYTES and len(asked.payload) <= 64 * 1024
+        assert end.message.size == len(data) <= MAX_BYTES and len(requested.payload) <= 64 * 1024
         view, failures, index = memoryview(data), [], 0
         for directory in put.directories:
             if directory.make is not None:
@@ -163,14 +163,14 @@ class StoringServer(LyingServer):
                 failures.append(ItemFailure(index, code, "refused"))
             index += 1
         assert not view and index <= MAX_ITEMS
-        self._answer(peer, asked, failures, index)
+        self._answer(peer, requested, failures, index)
 
 
-def tell_all(peer: Peer, asked: Frame, failures: list[ItemFailure], count: int) -> None:
+def tell_all(peer: Peer, requested: Frame, failures: list[ItemFailure], count: int) -> None:
     """The honest answer."""
     if failures:
-        peer.reply(asked, NotStored(failures))
-    peer.frame(Kind.END, asked.request_id, FilesStored(count - len(failures)))
+        peer.reply(requested, NotStored(failures))
+    peer.frame(Kind.END, requested.request_id, FilesStored(count - len(failures)))
 
 
 def received(peer: Peer) -> tuple[bytes, Frame]:

@@ -76,7 +76,7 @@ def test_nothing_is_listed_ahead_that_is_not_the_first_question(client, tree, tm
         assert events.index("wait") < events.index("List")
 
 
-def test_a_listing_that_nobody_comes_for_is_given_up(fake, connect):
+def test_a_listing_that_nobody_comes_for_is_abandoned(fake, connect):
     """Its pages fill no memory, and the next verb cancels it."""
     pages = [Page(b"", [file_entry(b"%d" % number)], [], False) for number in range(100)]
     client = connect(fake(LyingServer(pages=pages, root=dir_entry)), retries=0)

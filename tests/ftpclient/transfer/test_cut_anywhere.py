@@ -78,8 +78,8 @@ def left(directory) -> set[str]:
 def given_back(server) -> None:
     """Wait until nothing is held, and no session is left."""
     eventually(lambda: not server.service.sessions)
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert room.held == 0
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert space.held == 0
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -16,7 +16,7 @@ COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 PAIRS = {"case": ("README", "readme"), "form": (COMPOSED, APART), "both": ("Caf\u00e9", APART)}
 
 
-class _Told(Listener):
+class _Recording(Listener):
     def __init__(self) -> None:
         self.failed: list[Result] = []
 
@@ -26,8 +26,8 @@ class _Told(Listener):
 
 
 @pytest.fixture
-def told() -> _Told:
-    return _Told()
+def reported() -> _Recording:
+    return _Recording()
 
 
 @pytest.fixture(params=sorted(PAIRS))
@@ -69,17 +69,17 @@ def is_refused(result: Result) -> bool:
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-def test_a_tree_with_two_such_names(client, files, here, pair, told, large):
+def test_a_tree_with_two_such_names(client, files, here, pair, reported, large):
     first, second = ("1" * 300_000, "2" * 300_000) if large else ("1", "2")
     fill(files, {f"d/{pair[0]}": first, f"d/{pair[1]}": second, "d/other": "3"})
-    summary = client.get(["/d"], here / "got", recursive=True, listener=told)
+    summary = client.get(["/d"], here / "got", recursive=True, listener=reported)
     assert (summary.done, summary.failed, summary.exit_code) == (2, 1, 1)
-    assert all(map(is_refused, told.failed))
+    assert all(map(is_refused, reported.failed))
     kept = texts(here / "got")
     assert kept.pop("other") == "3"
     assert list(kept.items()) in ([(pair[0], first)], [(pair[1], second)])
     # and the same again changes nothing: what was fetched isn't replaced by the other one
-    again = client.get(["/d"], here / "got", recursive=True, into=False, listener=told)
+    again = client.get(["/d"], here / "got", recursive=True, into=False, listener=reported)
     assert (again.done, again.failed, again.exit_code) == (2, 1, 1)
     assert texts(here / "got") == {**kept, "other": "3"}
 
@@ -93,7 +93,7 @@ def test_by_several_connections(client, files, here, pair, monkeypatch, several)
     assert len(texts(here / "got")) == 2
 
 
-def test_directories_are_not_merged(client, files, here, pair, told):
+def test_directories_are_not_merged(client, files, here, pair, reported):
     one, other = pair
     fill(
         files,
@@ -101,9 +101,9 @@ def test_directories_are_not_merged(client, files, here, pair, told):
     )
     (files / "d" / one).chmod(0o750)
     (files / "d" / other).chmod(0o700)
-    summary = client.get(["/d"], here / "got", recursive=True, listener=told)
+    summary = client.get(["/d"], here / "got", recursive=True, listener=reported)
     assert (summary.failed, summary.exit_code) == (1, 1)
-    assert all(map(is_refused, told.failed))
+    assert all(map(is_refused, reported.failed))
     found = texts(here / "got")
     assert set(found.values()) in ({"1"}, {"2"}), "one of them, whole"
     (got,) = (here / "got").iterdir()
@@ -120,14 +120,14 @@ def test_links(client, files, here, pair):
     assert os.readlink(here / "got" / name) == f"to-{name}"
 
 
-def test_two_that_were_named(client, files, here, pair, told):
+def test_two_that_were_named(client, files, here, pair, reported):
     fill(files, {f"a/{pair[0]}": "1", f"b/{pair[1]}": "2", "c": "3"})
     sources = [f"/a/{pair[0]}", f"/b/{pair[1]}", "/c"]
     for _ in range(2):
-        summary = client.get(sources, here, listener=told)
+        summary = client.get(sources, here, listener=reported)
         assert (summary.done, summary.failed, summary.exit_code) == (2, 1, 1)
         assert texts(here) == {pair[0]: "1", "c": "3"}
-    assert all(map(is_refused, told.failed))
+    assert all(map(is_refused, reported.failed))
 
 
 def test_two_directories_that_were_named(client, files, here, pair):
@@ -202,7 +202,7 @@ def test_a_directory_that_can_not_be_written_to(tmp_path, plain_user):
 
 
 def test_large_directories_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(folding, "_MOST_KEPT", 3)
+    monkeypatch.setattr(folding, "_MAX_CACHED", 3)
     for name in "abcd":
         (tmp_path / name).touch()
     fd = os.open(tmp_path, os.O_RDONLY)

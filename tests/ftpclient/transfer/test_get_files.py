@@ -23,7 +23,7 @@ from tests.lying_server import LyingServer, file_entry
 TIME = 1_600_000_000_123_456_789
 
 
-class Told(Listener):
+class Recording(Listener):
     def __init__(self) -> None:
         self.results = []
         self.moved = self.files = self.size = 0
@@ -89,7 +89,7 @@ def test_no_item_is_larger_than_what_it_counts_for():
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def requested(monkeypatch):
     """What this side's servers were asked for, by type."""
     found = {Get: [], GetFiles: []}
     for kind, name in ((Get, "get"), (GetFiles, "get_files")):
@@ -136,25 +136,25 @@ WAYS = {
 def test_a_tree_is_here_as_it_is_there(request, connect, start_server, tmp_path, way, feature):
     if not feature:
         request.getfixturevalue("without_feature")
-    asked = request.getfixturevalue("asked")
+    requested = request.getfixturevalue("requested")
     server = start_server()
     top = tree(server.settings.root / "alice" / "t")
-    told = Told()
-    summary = way(connect(server), "/t", tmp_path / "t", listener=told)
+    reported = Recording()
+    summary = way(connect(server), "/t", tmp_path / "t", listener=reported)
     assert (summary.exit_code, summary.failed) == (0, 0)
     assert looks(tmp_path / "t") == looks(top)
-    names = names_of(asked[GetFiles]) + [one.path for one in asked[Get]]
+    names = names_of(requested[GetFiles]) + [one.path for one in requested[Get]]
     assert sorted(names) == sorted(set(names))  # nothing came twice
-    assert len(asked[Get]) >= 2 if feature else not asked[GetFiles]
+    assert len(requested[Get]) >= 2 if feature else not requested[GetFiles]
     if feature:
-        assert len(names_of(asked[GetFiles])) > 55
-    done = {one.target: one for one in told.results if one.status == "done" and one.digest}
+        assert len(names_of(requested[GetFiles])) > 55
+    done = {one.target: one for one in reported.results if one.status == "done" and one.digest}
     files = [path for path in top.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(done) == len(files)
     for path in files:
         one = done[bytes(tmp_path / "t" / path.relative_to(top))]
         assert (one.size, one.digest) == (path.stat().st_size, digest(path.read_bytes()))
-    assert told.moved == sum(path.stat().st_size for path in files)
+    assert reported.moved == sum(path.stat().st_size for path in files)
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
@@ -165,12 +165,12 @@ def test_with_other_ways_of_serving(connect, start_server, tmp_path, isolation):
     assert looks(tmp_path / "t") == looks(top)
 
 
-def test_a_second_time_nothing_comes(client, files, tmp_path, asked):
+def test_a_second_time_nothing_comes(client, files, tmp_path, requested):
     client.put([tree(tmp_path / "t")], "/t", recursive=True)  # which keeps the digests
     top = files / "t"
     summary = client.get(["/t/."], tmp_path / "t", recursive=True)
     assert summary.unchanged == summary.done - 1  # but for the link
-    assert not names_of(asked[GetFiles])
+    assert not names_of(requested[GetFiles])
     assert looks(tmp_path / "t") == looks(top)
 
 
@@ -218,7 +218,7 @@ def test_what_an_earlier_try_left_is_not_left_for_ever(client, files, tmp_path):
 
 
 def test_what_changed_since_it_was_listed_comes_by_itself(
-    client, files, tmp_path, asked, monkeypatch
+    client, files, tmp_path, requested, monkeypatch
 ):
     top = tree(files / "t")
     real = get_files.GetFilesRuns.send
@@ -230,30 +230,30 @@ def test_what_changed_since_it_was_listed_comes_by_itself(
         real(runs)
 
     monkeypatch.setattr(get_files.GetFilesRuns, "send", send)
-    told = Told()
-    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told)
-    (failure,) = [one for one in told.results if one.status == "failed"]
+    reported = Recording()
+    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=reported)
+    (failure,) = [one for one in reported.results if one.status == "failed"]
     assert (summary.failed, failure.error.code) == (1, "not-found")
     assert str(failure.error).startswith("/t/d2/2")
     assert (tmp_path / "t" / "d1" / "1").read_bytes() == b"other"
-    assert {b"/t/d1/1", b"/t/d2/2"} <= {one.path for one in asked[Get]}
-    assert len({one.target for one in told.results}) == len(told.results)
+    assert {b"/t/d1/1", b"/t/d2/2"} <= {one.path for one in requested[Get]}
+    assert len({one.target for one in reported.results}) == len(reported.results)
     found, wanted = looks(tmp_path / "t"), looks(top)
     assert found.keys() == wanted.keys()
 
 
-def test_a_damaged_file_is_told_as_by_get_and_the_others_come(client, files, tmp_path):
+def test_a_damaged_file_is_reported_as_by_get_and_the_others_come(client, files, tmp_path):
     client.put([str(tree(tmp_path / "source"))], "/t", recursive=True)
     damaged = files / "t" / "d5" / "5"
     info = damaged.stat()
     damaged.write_bytes(b"X" * info.st_size)
     os.utime(damaged, ns=(info.st_mtime_ns, info.st_mtime_ns))
-    told = Told()
-    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told)
-    (failure,) = [one for one in told.results if one.status == "failed"]
+    reported = Recording()
+    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=reported)
+    (failure,) = [one for one in reported.results if one.status == "failed"]
     assert type(failure.error).__name__ == StoredFileDamaged.__name__ and summary.exit_code
     assert not (tmp_path / "t" / "d5" / "5").exists()
-    assert summary.done == len([one for one in told.results if one.status == "done"]) > 60
+    assert summary.done == len([one for one in reported.results if one.status == "done"]) > 60
 
 
 def test_links_that_are_followed_come_as_what_they_lead_to(client, files, tmp_path):
@@ -357,16 +357,16 @@ def server_of(count: int, size: int, answer) -> tuple[LyingServer, list[int]]:
     """
     asked_for: list[int] = []
 
-    def ask(peer, asked) -> bool:
-        if not isinstance(asked.message, GetFiles):
+    def ask(peer, requested) -> bool:
+        if not isinstance(requested.message, GetFiles):
             return False
-        files = sum(len(one.files) for one in asked.message.directories)
+        files = sum(len(one.files) for one in requested.message.directories)
         sent, data = answer(len(asked_for))
         asked_for.append(files)
-        peer.reply(asked, SendingFiles([sent] * files))
+        peer.reply(requested, SendingFiles([sent] * files))
         if data:
-            peer.frame(Kind.DATA, asked.request_id, data * files)
-        peer.frame(Kind.END, asked.request_id, Sent(len(data) * files))
+            peer.frame(Kind.DATA, requested.request_id, data * files)
+        peer.frame(Kind.END, requested.request_id, Sent(len(data) * files))
         return True
 
     entries = [file_entry(b"%d" % number, size=size) for number in range(count)]
@@ -380,17 +380,17 @@ def server_of(count: int, size: int, answer) -> tuple[LyingServer, list[int]]:
 def test_when_its_listener_has_enough_what_was_only_collected_is_left_out(fake, connect, tmp_path):
     """There are more than can be asked for before anything is known of them."""
 
-    class Few(Told):
+    class Few(Recording):
         def finished(self, result) -> None:
             super().finished(result)
             self.enough = True
 
     server, asked_for = server_of(9000, 0, lambda number: (SentFile(0o644, 5, digest(b"")), b""))
-    client, told = connect(fake(server), retries=0), Few()
+    client, reported = connect(fake(server), retries=0), Few()
     with pytest.raises(Exception, match="stopped"):
-        client.get(["/t"], tmp_path / "t", recursive=True, listener=told)
-    assert 0 < len(told.results) == sum(asked_for) < 9000  # what was asked for has come
-    assert len(os.listdir(tmp_path / "t")) == len(told.results)
+        client.get(["/t"], tmp_path / "t", recursive=True, listener=reported)
+    assert 0 < len(reported.results) == sum(asked_for) < 9000  # what was asked for has come
+    assert len(os.listdir(tmp_path / "t")) == len(reported.results)
 
 
 def test_the_first_failure_stops_it(fake, connect, tmp_path):
@@ -403,18 +403,18 @@ def test_the_first_failure_stops_it(fake, connect, tmp_path):
     assert sum(asked_for) < 3000
 
 
-def test_a_limited_rate_makes_the_requests_small(client, files, tmp_path, asked):
+def test_a_limited_rate_makes_the_requests_small(client, files, tmp_path, requested):
     for number in range(100):
         make(files / "t" / f"{number:04}", bytes(1000))
     client.limit_rate = 20_000
 
-    class Few(Told):
+    class Few(Recording):
         def finished(self, result) -> None:
             self.enough = True
 
     with pytest.raises(Exception, match="stopped"):
         client.get(["/t"], tmp_path / "t", recursive=True, listener=Few())
-    assert all(len(names_of([one])) <= 20 for one in asked[GetFiles])
+    assert all(len(names_of([one])) <= 20 for one in requested[GetFiles])
 
 
 def test_sync_down_replaces_and_removes(client, files, tmp_path):
@@ -432,11 +432,11 @@ def test_the_next_ones_are_asked_for_before_the_answers_have_come(fake, connect,
     waiting: list[int] = []
     count = 200
 
-    def ask(peer, asked) -> bool:
-        if not isinstance(asked.message, GetFiles):
+    def ask(peer, requested) -> bool:
+        if not isinstance(requested.message, GetFiles):
             return False
-        waiting.append(asked.request_id)
-        asked_for.append(sum(len(one.files) for one in asked.message.directories))
+        waiting.append(requested.request_id)
+        asked_for.append(sum(len(one.files) for one in requested.message.directories))
         if len(waiting) >= 20 or sum(asked_for) == count:
             for number, files in zip(waiting, asked_for[-len(waiting) :], strict=True):
                 peer.reply(number, SendingFiles([sent] * files))
@@ -460,14 +460,16 @@ def test_the_next_ones_are_asked_for_before_the_answers_have_come(fake, connect,
     assert max(asked_for) * len(data) <= messages.MAX_BYTES
 
 
-def test_no_request_has_more_than_it_may(client, files, tmp_path, asked):
+def test_no_request_has_more_than_it_may(client, files, tmp_path, requested):
     """Of short names as many as there may be; long ones fill it before."""
     for number in range(2100):
         make(files / "t" / f"{number:04}", b"")
     for number in range(400):
         make(files / "u" / f"{number:0240}", b"x")
     assert client.get(["/t", "/u"], tmp_path, recursive=True).exit_code == 0
-    counts = [len(one.directories) + len(names_of([one])) for one in asked[GetFiles]]
+    counts = [len(one.directories) + len(names_of([one])) for one in requested[GetFiles]]
     assert messages.MAX_ITEMS - 1 <= max(counts) <= messages.MAX_ITEMS
-    assert all(len(messages.encode(one)) <= messages.MAX_REQUEST_SIZE for one in asked[GetFiles])
+    assert all(
+        len(messages.encode(one)) <= messages.MAX_REQUEST_SIZE for one in requested[GetFiles]
+    )
     assert len(os.listdir(tmp_path / "t")) == 2100 and len(os.listdir(tmp_path / "u")) == 400

@@ -79,7 +79,7 @@ def shorten(path) -> None:
 OTHERS = [rewrite, grow_and_rewrite, shorten]
 
 
-class Told(Listener):
+class Recording(Listener):
     """Remembers what it hears."""
 
     def __init__(self) -> None:
@@ -160,12 +160,12 @@ def while_sending(monkeypatch):
     return arrange
 
 
-def put(client, source, told, target="/log"):
-    return client.put([source], target, parallel=3, listener=told)
+def put(client, source, reported, target="/log"):
+    return client.put([source], target, parallel=3, listener=reported)
 
 
-def get(client, target, told):
-    return client.get(["/log"], target, parallel=3, listener=told)
+def get(client, target, reported):
+    return client.get(["/log"], target, parallel=3, listener=reported)
 
 
 # put ---------------------------------------------------------------------------------------
@@ -175,13 +175,13 @@ def test_put_of_a_file_that_grows(client, home, tmp_path, size, after_a_look, mo
     monkeypatch.setattr(pieces, "LEAST", 16 * MIB)
     source = write(tmp_path / "log", size)
     after_a_look(Times(grow, source))
-    told = Told()
-    assert put(client, source, told).exit_code == 0
+    reported = Recording()
+    assert put(client, source, reported).exit_code == 0
     stored = home / "log"
     assert stored.read_bytes() == DATA[:size]
     assert stored.stat().st_mtime_ns == BEFORE, "it is as it was when it was opened"
-    assert f"first {size} bytes" in told.result.remark
-    assert told.result.digest == digests.digest(DATA[:size]) and told.remarks == []
+    assert f"first {size} bytes" in reported.result.remark
+    assert reported.result.digest == digests.digest(DATA[:size]) and reported.remarks == []
 
 
 @pytest.mark.parametrize("change", OTHERS)
@@ -189,12 +189,12 @@ def test_put_of_a_file_that_grows(client, home, tmp_path, size, after_a_look, mo
 def test_put_of_a_file_that_changes_once(client, home, tmp_path, size, after_the_last_byte, change):
     source = write(tmp_path / "log", size)
     after_the_last_byte(Times(change, source))
-    told = Told()
-    assert put(client, source, told).exit_code == 0
+    reported = Recording()
+    assert put(client, source, reported).exit_code == 0
     assert (home / "log").read_bytes() == source.read_bytes() != DATA[:size]
     assert (home / "log").stat().st_mtime_ns == source.stat().st_mtime_ns
-    assert told.result.remark is None
-    assert told.remarks == [f"{source}: changed while it was read; trying again"]
+    assert reported.result.remark is None
+    assert reported.remarks == [f"{source}: changed while it was read; trying again"]
 
 
 @pytest.mark.parametrize("change", OTHERS)
@@ -203,31 +203,31 @@ def test_put_of_a_file_that_changes_again(
 ):
     source = write(tmp_path / "log", SIZES["asks"] + 100)
     after_the_last_byte(Times(change, source, 2))
-    told = Told()
-    assert put(client, source, told).exit_code == 1
-    assert told.result.error.code == "source-changed"
-    assert str(source) in str(told.result.error)
+    reported = Recording()
+    assert put(client, source, reported).exit_code == 1
+    assert reported.result.error.code == "source-changed"
+    assert str(source) in str(reported.result.error)
     assert not (home / "log").exists()
     account = server.accounts.get("alice").id
-    assert server.service.ledger.room(account).held == 0, "nothing goes on with what came of it"
-    assert put(client, source, Told()).exit_code == 0
+    assert server.service.ledger.space(account).held == 0, "nothing goes on with what came of it"
+    assert put(client, source, Recording()).exit_code == 0
     assert (home / "log").read_bytes() == source.read_bytes()
-    assert server.service.ledger.room(account).held == 0
+    assert server.service.ledger.space(account).held == 0
 
 
 def test_put_of_a_small_file_that_becomes_shorter_once(client, home, tmp_path, after_a_look):
     source = write(tmp_path / "log", 100)
     after_a_look(Times(shorten, source))
-    assert put(client, source, Told()).exit_code == 0
+    assert put(client, source, Recording()).exit_code == 0
     assert (home / "log").read_bytes() == DATA[:95]
 
 
 def test_put_of_a_small_file_that_becomes_shorter_each_time(client, home, tmp_path, after_a_look):
     source = write(tmp_path / "log", 100)
     after_a_look(Times(shorten, source, 2))
-    told = Told()
-    assert put(client, source, told).exit_code == 1
-    assert told.result.error.code == "source-changed" and not (home / "log").exists()
+    reported = Recording()
+    assert put(client, source, reported).exit_code == 1
+    assert reported.result.error.code == "source-changed" and not (home / "log").exists()
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
@@ -244,21 +244,21 @@ def test_a_tree_with_files_that_grow(client, home, tmp_path, monkeypatch, parall
         return info
 
     monkeypatch.setattr(beneath, "regular", regular)
-    told = Told()
-    summary = client.put([tree], "/tree", recursive=True, parallel=parallel, listener=told)
+    reported = Recording()
+    summary = client.put([tree], "/tree", recursive=True, parallel=parallel, listener=reported)
     assert (summary.done, summary.failed) == (len(SIZES), 0)
     for name, size in SIZES.items():
         assert (home / "tree" / name).read_bytes() == DATA[:size]
-    assert sum(result.remark is not None for result in told.results) == len(SIZES)
+    assert sum(result.remark is not None for result in reported.results) == len(SIZES)
 
 
 def test_an_atomic_tree_keeps_the_remark(client, tmp_path, after_a_look):
     tree = tmp_path / "tree"
     tree.mkdir()
     after_a_look(Times(grow, write(tree / "log", 10)))
-    told = Told()
-    assert client.put([tree], "/t", recursive=True, atomic=True, listener=told).exit_code == 0
-    assert told.result.remark is not None
+    reported = Recording()
+    assert client.put([tree], "/t", recursive=True, atomic=True, listener=reported).exit_code == 0
+    assert reported.result.remark is not None
 
 
 # get ---------------------------------------------------------------------------------------
@@ -270,11 +270,11 @@ def test_get_of_a_file_that_grows(client, home, tmp_path, size, while_sending, k
     if kept:
         client.hash("/log")
     while_sending(Times(grow, path))
-    told = Told()
-    assert get(client, tmp_path / "got", told).exit_code == 0
+    reported = Recording()
+    assert get(client, tmp_path / "got", reported).exit_code == 0
     assert (tmp_path / "got").read_bytes() == DATA[:size]
     assert (tmp_path / "got").stat().st_mtime_ns == BEFORE
-    assert f"first {size} bytes" in told.result.remark and told.remarks == []
+    assert f"first {size} bytes" in reported.result.remark and reported.remarks == []
 
 
 @pytest.mark.parametrize("change", [rewrite, grow_and_rewrite])
@@ -282,12 +282,12 @@ def test_get_of_a_file_that_changes_once(client, home, tmp_path, size, while_sen
     """What was sent of it is a mixture, or may be one."""
     path = write(home / "log", size)
     while_sending(Times(change, path))
-    told = Told()
-    summary = get(client, tmp_path / "got", told)
-    assert summary.exit_code == 0, told.result
-    assert told.remarks in ([], ["/log: changed while it was read; trying again"])
+    reported = Recording()
+    summary = get(client, tmp_path / "got", reported)
+    assert summary.exit_code == 0, reported.result
+    assert reported.remarks in ([], ["/log: changed while it was read; trying again"])
     got = (tmp_path / "got").read_bytes()
-    if told.remarks:
+    if reported.remarks:
         assert got == path.read_bytes()
         assert (tmp_path / "got").stat().st_mtime_ns == path.stat().st_mtime_ns
     else:  # it was rewritten before its first byte was read: what came is one state of it
@@ -297,9 +297,9 @@ def test_get_of_a_file_that_changes_once(client, home, tmp_path, size, while_sen
 def test_get_of_a_file_that_changes_again(client, home, tmp_path, size, while_sending):
     path = write(home / "log", size)
     while_sending(Times(rewrite, path, 100))
-    told = Told()
-    assert get(client, tmp_path / "got", told).exit_code == 1
-    assert told.result.error.code == "source-changed" and len(told.remarks) == 1
+    reported = Recording()
+    assert get(client, tmp_path / "got", reported).exit_code == 1
+    assert reported.result.error.code == "source-changed" and len(reported.remarks) == 1
     assert not (tmp_path / "got").exists()
     assert [name for name in os.listdir(tmp_path) if name.startswith(".ftp-")] == []
 
@@ -321,9 +321,9 @@ def test_a_remote_tree_whose_files_change(client, home, tmp_path, monkeypatch, p
             change(home / "tree" / f"{message.size - 1000:02}")
 
     monkeypatch.setattr(Exchange, "send", send)
-    told = Told()
+    reported = Recording()
     target = tmp_path / "got"
-    summary = client.get(["/tree"], target, recursive=True, parallel=parallel, listener=told)
+    summary = client.get(["/tree"], target, recursive=True, parallel=parallel, listener=reported)
     assert (summary.done, summary.failed) == (20, 0)
     assert target.stat().st_mtime_ns == BEFORE, "its time comes after its last file"
     for number in range(20):
@@ -346,7 +346,7 @@ def test_a_stream_of_a_file_that_grows(client, home, while_sending):
 
 def test_an_older_server_that_refuses_it(fake, connect, tmp_path):
     """It is asked once more, and then believed."""
-    asked = []
+    requested = []
 
     def serve(peer):
         peer.greet()
@@ -356,13 +356,13 @@ def test_an_older_server_that_refuses_it(fake, connect, tmp_path):
                 peer.reply(frame, Found(Entry(b"/log", "file", 3, 0o644, 5)))
                 continue
             assert isinstance(frame.message, Get)
-            asked.append(frame.message)
+            requested.append(frame.message)
             peer.reply(frame, Sending(3, 0o644, 5))
             peer.reply(frame, Failed("source-changed", "/log: changed while it was read"))
 
-    told = Told()
-    assert get(connect(fake(serve)), tmp_path / "got", told).exit_code == 1
-    assert told.result.error.code == "source-changed" and len(asked) == 2
+    reported = Recording()
+    assert get(connect(fake(serve)), tmp_path / "got", reported).exit_code == 1
+    assert reported.result.error.code == "source-changed" and len(requested) == 2
 
 
 # sync --------------------------------------------------------------------------------------
@@ -373,10 +373,10 @@ def test_sync_of_a_file_that_grows(client, home, tmp_path, after_a_look):
     source.mkdir()
     log = write(source / "log", SIZES["asks"])
     after_a_look(Times(grow, log))
-    told = Told()
-    assert client.sync(source, ":/tree", listener=told).exit_code == 0
+    reported = Recording()
+    assert client.sync(source, ":/tree", listener=reported).exit_code == 0
     assert (home / "tree" / "log").read_bytes() == DATA[: SIZES["asks"]]
-    assert [result.remark is not None for result in told.results if result.step.action == "put"]
+    assert [result.remark is not None for result in reported.results if result.step.action == "put"]
     assert client.sync(source, ":/tree").sent == 1, "the rest comes with the next one"
     assert (home / "tree" / "log").read_bytes() == log.read_bytes()
     assert client.sync(source, ":/tree").sent == 0

@@ -26,7 +26,7 @@ from ftpserver.storage import staging
 from ftpwire import streams
 from ftpwire.errors import CommandError, DiskFailed, DiskFull, DiskGone, QuotaExceeded, ReadOnly
 from ftpwire.job_end import IN_A_ROW, SMALL, JobEnd
-from tests.ftpclient.sync.test_sync import Told, write
+from tests.ftpclient.sync.test_sync import Recording, write
 
 COUNT = 160
 MANY_WITHOUT_ROOM = 50
@@ -100,8 +100,8 @@ def disk_here(monkeypatch):
     return fail
 
 
-def failures(told: Told) -> list[str]:
-    return [str(one.error) for one in told.results if one.status == "failed"]
+def failures(reported: Recording) -> list[str]:
+    return [str(one.error) for one in reported.results if one.status == "failed"]
 
 
 # a disk -------------------------------------------------------------------------------------
@@ -112,12 +112,12 @@ def test_put_ends(
     client, files, tmp_path, server_disk, monkeypatch, number, kind, status, text, parallel
 ):
     source = tree(tmp_path / "t")
-    told = Told()
+    reported = Recording()
     with monkeypatch.context():
         server_disk(number, 100)
-        summary = client.put([source], "/t", recursive=True, listener=told, parallel=parallel)
+        summary = client.put([source], "/t", recursive=True, listener=reported, parallel=parallel)
         assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
-        (failure,) = failures(told)
+        (failure,) = failures(reported)
         assert failure.startswith("/t/d")
         assert failure.endswith(f": {text} (the server's disk): {STAYS}")
         assert files_in(files / "t") <= 100
@@ -131,11 +131,13 @@ def test_get_ends(
     client, files, tmp_path, disk_here, monkeypatch, number, kind, status, text, parallel
 ):
     tree(files / "t")
-    told = Told()
+    reported = Recording()
     disk_here(number, 100)
-    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told, parallel=parallel)
+    summary = client.get(
+        ["/t"], tmp_path / "t", recursive=True, listener=reported, parallel=parallel
+    )
     assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     assert failure.startswith(f"{tmp_path}/t/d")
     assert failure.endswith(f": {text} (the local disk): {STAYS}")
     assert files_in(tmp_path / "t") == 100
@@ -155,11 +157,11 @@ def test_sync_ends(
     target = there if upload else here
     write(target / "extra")
     ends = (str(here), ":/there") if upload else (":/there", str(here))
-    told = Told()
+    reported = Recording()
     (server_disk if upload else disk_here)(number, 100)
-    summary = client.sync(*ends, Options(delete=True), listener=told)
+    summary = client.sync(*ends, Options(delete=True), listener=reported)
     assert (summary.exit_code, type(summary.first_error)) == (status, TABLE[kind])
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     whose = "the server's disk" if upload else "the local disk"
     hint = " (--delete-before deletes first)" if kind is DiskFull else ""
     assert failure.endswith(f": {text} ({whose}): {STAYS}{hint}")
@@ -182,7 +184,7 @@ def test_sync_into_a_root_that_can_not_be_made(client, files, tmp_path, monkeypa
     assert str(caught.value) == f"{tmp_path}/here: the disk is full (the local disk)"
 
 
-def test_what_was_under_way_is_not_told_besides(client, files, tmp_path, monkeypatch):
+def test_what_was_under_way_is_not_reported_besides(client, files, tmp_path, monkeypatch):
     """A directory that finds no room, and all that was sent after it."""
     from ftpserver.storage.commit import Commit
 
@@ -190,10 +192,10 @@ def test_what_was_under_way_is_not_told_besides(client, files, tmp_path, monkeyp
     tree(tmp_path / "t" / "d")
     make = failing(errno.ENOSPC, 1, Commit.make_directory)
     monkeypatch.setattr(Commit, "make_directory", make)
-    told = Told()
-    summary = client.put([tmp_path / "t"], "/t", recursive=True, listener=told)
+    reported = Recording()
+    summary = client.put([tmp_path / "t"], "/t", recursive=True, listener=reported)
     assert summary.exit_code == 7
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     assert failure == f"/t/d: the disk is full (the server's disk): {STAYS}"
 
 
@@ -201,7 +203,7 @@ def test_the_status_is_that_of_the_end_whatever_comes_afterwards(
     client, files, tmp_path, disk_here, monkeypatch
 ):
     tree(files / "t", times=2000)  # much more than comes at once
-    told, ended = Told(), []
+    reported, ended = Recording(), []
     close, settle = Transfer.close, client.settle_interrupt
 
     def settle_late() -> None:  # what was under way when the job ended is answered just now
@@ -211,10 +213,10 @@ def test_the_status_is_that_of_the_end_whatever_comes_afterwards(
     monkeypatch.setattr(Transfer, "close", lambda self: (ended.append(self), close(self))[1])
     monkeypatch.setattr(client, "settle_interrupt", settle_late)
     disk_here(errno.ENOSPC, 100)
-    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=told)
-    assert told.results[-1].target == b"late"
+    summary = client.get(["/t"], tmp_path / "t", recursive=True, listener=reported)
+    assert reported.results[-1].target == b"late"
     assert (summary.exit_code, type(summary.first_error)) == (7, TABLE[DiskFull])
-    assert len(failures(told)) == 1
+    assert len(failures(reported)) == 1
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
@@ -223,10 +225,10 @@ def test_sync_ends_with_directories(client, files, tmp_path, monkeypatch, number
         (files / "there" / str(name)).mkdir(parents=True)
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(LocalTree, "make_dir", failing(number, 10, LocalTree.make_dir))
-    told = Told()
-    summary = client.sync(":/there", str(tmp_path / "here"), listener=told)
+    reported = Recording()
+    summary = client.sync(":/there", str(tmp_path / "here"), listener=reported)
     monkeypatch.undo()
-    assert len(failures(told)) == 1 and summary.exit_code in (6, 7)
+    assert len(failures(reported)) == 1 and summary.exit_code in (6, 7)
     assert len(list((tmp_path / "here").iterdir())) == 10
 
 
@@ -254,20 +256,20 @@ def test_the_rest_of_a_large_file_does_not_come(client, files, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     moved = 0
 
-    class Counting(Told):
+    class Counting(Recording):
         def advanced(self, count: int) -> None:
             nonlocal moved
             moved += count
 
-    told = Counting()
+    reported = Counting()
     client.limit_rate = 64 * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 1024 * 1024, before[1]))
     try:
-        summary = client.get(["/large"], tmp_path / "large", listener=told)
+        summary = client.get(["/large"], tmp_path / "large", listener=reported)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert summary.exit_code == 7
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     assert failure == f"{tmp_path}/large: file too large (the local disk)"
     assert moved < size // 2
     assert client.whoami() == "alice"
@@ -279,20 +281,22 @@ def test_a_target_that_is_removed_meanwhile(client, files, tmp_path, sync):
     tree(files / "t", 600, times=100)  # more than come at once
     target = tmp_path / "t"
 
-    class Removing(Told):
+    class Removing(Recording):
         def finished(self, result) -> None:
             super().finished(result)
             if result.status == "done" and target.exists():
                 target.rename(tmp_path / "away")
                 shutil.rmtree(tmp_path / "away")
 
-    told = Removing()
+    reported = Removing()
     if sync:
-        summary = client.sync(":/t", str(target), listener=told)
+        summary = client.sync(":/t", str(target), listener=reported)
     else:
-        summary = client.get(["/t"], target, recursive=True, listener=told)
+        summary = client.get(["/t"], target, recursive=True, listener=reported)
     assert summary.exit_code == 7
-    assert [type(one.error) for one in told.results if one.error is not None] == [TABLE[DiskGone]]
+    assert [type(one.error) for one in reported.results if one.error is not None] == [
+        TABLE[DiskGone]
+    ]
 
 
 # an account ---------------------------------------------------------------------------------
@@ -320,11 +324,11 @@ def verb(client, files, tmp_path, request):
     """Copies a tree to the server; its totals, and what was told."""
 
     def run(source: Path) -> tuple[int, list[str]]:
-        told = Told()
+        reported = Recording()
         if request.param == "put":
-            summary = client.put([source], "/copy", recursive=True, listener=told)
+            summary = client.put([source], "/copy", recursive=True, listener=reported)
         elif request.param == "sync":
-            summary = client.sync(str(source), ":/copy", listener=told)
+            summary = client.sync(str(source), ":/copy", listener=reported)
         else:
             shutil.copytree(source, files / "t")
             try:
@@ -332,7 +336,7 @@ def verb(client, files, tmp_path, request):
             except CommandError as error:
                 return error.exit_code, [str(error)]
             return int(bool(problems)), [one.code for one in problems]
-        return summary.exit_code, failures(told)
+        return summary.exit_code, failures(reported)
 
     return run
 
@@ -360,7 +364,7 @@ def test_the_third_in_a_row_is_the_end(server, files, tmp_path, verb, no_preflig
     assert list((files / "copy").iterdir()) == []
 
 
-def test_a_small_file_without_room_is_the_end(server, files, tmp_path, verb, no_preflight):
+def test_a_small_file_without_space_is_the_end(server, files, tmp_path, verb, no_preflight):
     server.accounts.change("alice", quota=20_000)
     for number in range(MANY_WITHOUT_ROOM):
         write(tmp_path / "t" / f"{number:04}", "x" * 1000)
@@ -371,7 +375,7 @@ def test_a_small_file_without_room_is_the_end(server, files, tmp_path, verb, no_
     assert files_in(files / "copy") == 20
 
 
-def test_too_many_files_are_told_once_with_the_path(server, files, tmp_path, verb):
+def test_too_many_files_are_reported_once_with_the_path(server, files, tmp_path, verb):
     server.accounts.change("alice", max_files=10)
     for number in range(MANY_WITHOUT_ROOM):
         write(tmp_path / "t" / f"{number:04}", "x")
@@ -382,12 +386,12 @@ def test_too_many_files_are_told_once_with_the_path(server, files, tmp_path, ver
     assert files_in(files / "copy") == 9
 
 
-def test_a_single_file_without_room(server, client, tmp_path):
+def test_a_single_file_without_space(server, client, tmp_path):
     server.accounts.change("alice", quota=10)
-    told = Told()
-    summary = client.put([write(tmp_path / "x", "x" * 20)], "/x", listener=told)
+    reported = Recording()
+    summary = client.put([write(tmp_path / "x", "x" * 20)], "/x", listener=reported)
     assert summary.exit_code == 7 and isinstance(summary.first_error, QuotaExceeded)
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     assert failure.startswith("/x: ") and STAYS not in failure
 
 
@@ -396,10 +400,10 @@ def test_atomic_replaces_nothing(server, client, files, tmp_path, no_preflight):
     server.accounts.change("alice", quota=20_000)
     for number in range(MANY_WITHOUT_ROOM):
         write(tmp_path / "t" / f"{number:04}", "x" * 1000)
-    told = Told()
-    summary = client.put([tmp_path / "t"], "/copy", recursive=True, atomic=True, listener=told)
+    reported = Recording()
+    summary = client.put([tmp_path / "t"], "/copy", recursive=True, atomic=True, listener=reported)
     assert summary.exit_code == 7
-    (failure,) = failures(told)
+    (failure,) = failures(reported)
     assert failure.endswith(": nothing was replaced")
     assert [one.name for one in (files / "copy").iterdir()] == ["old"]
     server.accounts.change("alice", quota=None)

@@ -124,7 +124,7 @@ def test_a_change_is_done_once_wherever_it_is_cut(
             assert len(operations) == bool(items), where
 
 
-def test_a_refusal_is_told_as_it_was(through, home, client, measured):
+def test_a_refusal_is_reported_as_it_was(through, home, client, measured):
     fill(client)
     proxy, cut = through()
     proxy.cut_at("down", measured()["down"] + 5)

@@ -18,7 +18,7 @@ from tests.ftpclient.aio.async_support import Blocking
 from tests.ftpclient.transfer.named_support import (
     BOTH,
     SECONDS,
-    Told,
+    Recording,
     errors,
     in_thread,
     make_null,
@@ -78,10 +78,10 @@ def test_put_with_links_stores_the_link_itself(client, files, tmp_path, recursiv
 
 def test_put_of_a_link_that_leads_nowhere_fails(client, files, tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
-    told = Told()
-    summary = client.put([tmp_path / "link"], "/l", listener=told)
+    reported = Recording()
+    summary = client.put([tmp_path / "link"], "/l", listener=reported)
     assert (summary.failed, summary.exit_code) == (1, 5)
-    assert errors(told) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
+    assert errors(reported) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
     assert not os.path.lexists(files / "l")
 
 
@@ -179,10 +179,10 @@ def test_links_and_copy_links_exclude_each_other(client, tmp_path):
 def test_put_follows_no_stranger_s_link_for_root(client, files, tmp_path, mode):
     (tmp_path / "secret").write_bytes(b"secret")
     link = unauthenticated(tmp_path / "in" / "job", tmp_path / "secret", below=mode)
-    told = Told()
-    summary = client.put([link], "/", listener=told)
+    reported = Recording()
+    summary = client.put([link], "/", listener=reported)
     assert (summary.failed, summary.exit_code) == (1, 6)
-    assert "of another user" in errors(told)[0] and "-L" in errors(told)[0]
+    assert "of another user" in errors(reported)[0] and "-L" in errors(reported)[0]
     assert not os.path.lexists(files / "job")
     assert client.put([link], "/", copy_links=True).done == 1
     assert (files / "job").read_bytes() == b"secret"
@@ -194,9 +194,9 @@ def test_put_follows_no_stranger_s_link_behind_an_own_one(client, files, tmp_pat
     link = unauthenticated(tmp_path / "in" / "job", tmp_path / "secret")
     own = tmp_path / "own"
     own.symlink_to(link)
-    told = Told()
-    assert client.put([own], "/", listener=told).exit_code == 6
-    assert f"through {link}" in errors(told)[0]
+    reported = Recording()
+    assert client.put([own], "/", listener=reported).exit_code == 6
+    assert f"through {link}" in errors(reported)[0]
     assert not os.path.lexists(files / "own")
 
 
@@ -210,7 +210,9 @@ def test_put_follows_no_stranger_s_link_behind_an_own_one(client, files, tmp_pat
         pytest.param(0o777, 54321, True, id="of-the-directory-s-owner"),
     ],
 )
-def test_what_a_stranger_s_link_is_for_who_isn_t_root(monkeypatch, tmp_path, mode, owner, followed):
+def test_what_an_unauthenticated_client_s_link_is_for_who_isn_t_root(
+    monkeypatch, tmp_path, mode, owner, followed
+):
     from ftpclient.transfer import named
 
     (tmp_path / "secret").write_bytes(b"secret")
@@ -241,9 +243,9 @@ def test_what_is_put_in_the_place_of_a_file_meanwhile_is_not_sent(
 
     client = connect(server, kind=kind)
     monkeypatch.setattr(os, "open", open_late)
-    told = Told()
-    assert client.put([tmp_path / "f"], "/f", listener=told).failed == 1
-    assert "replaced meanwhile" in errors(told)[0]
+    reported = Recording()
+    assert client.put([tmp_path / "f"], "/f", listener=reported).failed == 1
+    assert "replaced meanwhile" in errors(reported)[0]
     assert not os.path.lexists(files / "f")
 
 
@@ -373,17 +375,17 @@ def test_a_fifo_without_a_writer_is_waited_for_and_said_once(client, files, tmp_
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
-    class WriteThen(Told):
+    class WriteThen(Recording):
         """Writes once it hears that it is waited for."""
 
         def remark(self, text: str) -> None:
             super().remark(text)
             self.wait = in_thread(lambda: fifo.write_bytes(b"at last"))
 
-    told = WriteThen()
-    assert client.put([fifo], "/got", listener=told).done == 1
-    told.wait()
-    assert told.remarks == [f"{fifo}: waiting for a writer (Ctrl-C stops)"]
+    reported = WriteThen()
+    assert client.put([fifo], "/got", listener=reported).done == 1
+    reported.wait()
+    assert reported.remarks == [f"{fifo}: waiting for a writer (Ctrl-C stops)"]
     assert (files / "got").read_bytes() == b"at last"
 
 
@@ -424,15 +426,15 @@ def test_what_can_be_read_only_once_is_not_sent_again(server, connect, files, tm
         client = kind(ServerAddress(host, int(port), "alice"), **options)
         try:
             proxy.cut_at("up", 2_000_000)
-            told = Told()
+            reported = Recording()
             wait = in_thread(lambda: write_until_closed(fifo))
             sources = [tmp_path / "one", fifo, tmp_path / "two"]
-            summary = client.put(sources, "/d/", listener=told)
+            summary = client.put(sources, "/d/", listener=reported)
             wait()
         finally:
             client.close()
     assert (summary.done, summary.failed) == (2, 1)
-    assert "can't be read again" in errors(told)[0] and str(fifo) in errors(told)[0]
+    assert "can't be read again" in errors(reported)[0] and str(fifo) in errors(reported)[0]
     assert sorted(os.listdir(files / "d")) == ["one", "two"]
 
 
@@ -472,17 +474,19 @@ def test_no_empty_refuses_what_has_no_byte(client, files, tmp_path):
     (files / "keep").write_bytes(b"good")
     (tmp_path / "empty").write_bytes(b"")
     os.mkfifo(tmp_path / "fifo")
-    told = Told()
-    assert client.put([tmp_path / "empty"], "/keep", no_empty=True, listener=told).failed == 1
+    reported = Recording()
+    assert client.put([tmp_path / "empty"], "/keep", no_empty=True, listener=reported).failed == 1
     with writing(tmp_path / "fifo", b""):
-        assert client.put([tmp_path / "fifo"], "/keep", no_empty=True, listener=told).failed == 1
+        assert (
+            client.put([tmp_path / "fifo"], "/keep", no_empty=True, listener=reported).failed == 1
+        )
     read, write = os.pipe()
     os.close(write)
     try:
-        assert client.put_stream(read, "/keep", no_empty=True, listener=told).failed == 1
+        assert client.put_stream(read, "/keep", no_empty=True, listener=reported).failed == 1
     finally:
         os.close(read)
-    assert [one.error.code for one in told.results] == ["empty"] * 3
+    assert [one.error.code for one in reported.results] == ["empty"] * 3
     assert (files / "keep").read_bytes() == b"good"
     (tmp_path / "full").write_bytes(b"x")
     assert client.put([tmp_path / "full"], "/keep", no_empty=True).done == 1
@@ -502,9 +506,9 @@ def test_a_descriptor_that_is_closed_stores_nothing(server, connect, files):
     """Of AsyncClient, a stream is no descriptor."""
     (files / "keep").write_bytes(b"good")
     client = connect(server)
-    told = Told()
-    assert client.put_stream(1_000_000, "/keep", listener=told).failed == 1
-    assert "bad file descriptor" in errors(told)[0]
+    reported = Recording()
+    assert client.put_stream(1_000_000, "/keep", listener=reported).failed == 1
+    assert "bad file descriptor" in errors(reported)[0]
     assert (files / "keep").read_bytes() == b"good"
     assert client.whoami() == "alice", "the session is in step"
 
@@ -512,9 +516,9 @@ def test_a_descriptor_that_is_closed_stores_nothing(server, connect, files):
 def test_standard_input_that_was_closed_is_no_source(client, files, monkeypatch):
     monkeypatch.setattr(standard, "_closed", {0})
     (files / "keep").write_bytes(b"good")
-    told = Told()
-    assert client.put(["/dev/stdin"], "/keep", listener=told).failed == 1
-    assert "standard input is closed" in errors(told)[0]
+    reported = Recording()
+    assert client.put(["/dev/stdin"], "/keep", listener=reported).failed == 1
+    assert "standard input is closed" in errors(reported)[0]
     assert (files / "keep").read_bytes() == b"good"
 
 

@@ -25,7 +25,7 @@ from tests.ftpclient.transfer.named_support import (
     BOTH,
     SECONDS,
     Reading,
-    Told,
+    Recording,
     errors,
     in_thread,
     make_null,
@@ -71,11 +71,11 @@ def test_bytes_go_into_a_fifo(client, remote, tmp_path, overwrite, data):
     os.utime(fifo, ns=(5 * 10**17, 5 * 10**17))
     before = fifo.stat()
     reading = Reading(fifo)
-    told = Told()
-    summary = client.get(["/f"], fifo, overwrite=overwrite, listener=told)
+    reported = Recording()
+    summary = client.get(["/f"], fifo, overwrite=overwrite, listener=reported)
     assert reading.result() == data
     assert (summary.done, summary.size, summary.exit_code) == (1, len(data), 0)
-    assert told.results[0].target == os.fsencode(fifo)
+    assert reported.results[0].target == os.fsencode(fifo)
     after = fifo.stat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     if not data:
@@ -103,9 +103,9 @@ def test_bytes_go_into_a_fifo_of_the_source_s_name(client, remote, tmp_path):
 def test_a_pattern_names_no_fifo(client, remote, tmp_path):
     """The server says what it matches: that may be any name."""
     os.mkfifo(tmp_path / "f")
-    told = Told()
-    assert client.get(["/*"], tmp_path, listener=told).exit_code == 1
-    assert "a FIFO or device" in errors(told)[0] and str(tmp_path / "f") in errors(told)[0]
+    reported = Recording()
+    assert client.get(["/*"], tmp_path, listener=reported).exit_code == 1
+    assert "a FIFO or device" in errors(reported)[0] and str(tmp_path / "f") in errors(reported)[0]
     assert stat.S_ISFIFO((tmp_path / "f").stat().st_mode)
 
 
@@ -134,17 +134,17 @@ def test_a_fifo_without_a_reader_is_waited_for_and_said_once(client, remote, tmp
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
-    class ReadThen(Told):
+    class ReadThen(Recording):
         """Reads once it hears that it is waited for."""
 
         def remark(self, text: str) -> None:
             super().remark(text)
             self.reading = Reading(fifo)
 
-    told = ReadThen()
-    assert client.get(["/f"], fifo, listener=told).done == 1
-    assert told.reading.result() == DATA
-    assert told.remarks == [f"{fifo}: waiting for a reader (Ctrl-C stops)"]
+    reported = ReadThen()
+    assert client.get(["/f"], fifo, listener=reported).done == 1
+    assert reported.reading.result() == DATA
+    assert reported.remarks == [f"{fifo}: waiting for a reader (Ctrl-C stops)"]
 
 
 def test_ctrl_c_ends_the_wait_for_a_reader(server, connect, remote, tmp_path, monkeypatch):
@@ -175,13 +175,13 @@ def test_ctrl_c_ends_the_wait_for_a_reader_that_stopped_reading(
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     interrupt = Interrupt()
-    real_wait = node.Node._wait_for_room
+    real_wait = node.Node._wait_until_writable
 
     def wait_for_room(into):
         interrupt.set()
         real_wait(into)
 
-    monkeypatch.setattr(node.Node, "_wait_for_room", wait_for_room)
+    monkeypatch.setattr(node.Node, "_wait_until_writable", wait_for_room)
     client = connect(server, interrupt=interrupt)
     try:
         with pytest.raises(Interrupted):
@@ -201,19 +201,19 @@ def test_a_session_is_kept_while_a_reader_is_waited_for(
     monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    asked, real_ask = threading.Semaphore(0), Connection.ask
+    requested, real_ask = threading.Semaphore(0), Connection.ask
 
     def ask(connection, request):
         reply = real_ask(connection, request)
         if isinstance(request, WhoAmI):
-            asked.release()
+            requested.release()
         return reply
 
     client = connect(server)
     monkeypatch.setattr(Connection, "ask", ask)
     done = in_thread(lambda: client.get(["/f"], fifo))
     for _ in range(2):
-        assert asked.acquire(timeout=SECONDS)
+        assert requested.acquire(timeout=SECONDS)
     assert Reading(fifo).result() == DATA
     done()
 
@@ -226,14 +226,14 @@ def test_a_reader_that_leaves_is_a_failure(server, connect, remote, tmp_path, da
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
 
-    class Leave(Told):
+    class Leave(Recording):
         def started(self, name, size) -> None:
             os.close(held)
 
-    told = Leave()
-    summary = client.get(["/f"], fifo, listener=told)
+    reported = Leave()
+    summary = client.get(["/f"], fifo, listener=reported)
     assert (summary.failed, summary.exit_code) == (1, 1)
-    assert errors(told) == [f"{fifo}: broken pipe"]
+    assert errors(reported) == [f"{fifo}: broken pipe"]
     assert client.find("/f") is not None, "the session goes on"
 
 
@@ -316,9 +316,9 @@ def test_the_reader_of_an_own_descriptor_leaves(client, remote):
 def test_an_own_stream_that_was_closed_takes_nothing(client, remote, monkeypatch, number):
     """What is at its descriptor now would lose the bytes."""
     monkeypatch.setattr(standard, "_closed", {number})
-    told = Told()
-    assert client.get(["/f"], f"/dev/fd/{number}", listener=told).exit_code == 1
-    assert "is closed" in errors(told)[0]
+    reported = Recording()
+    assert client.get(["/f"], f"/dev/fd/{number}", listener=reported).exit_code == 1
+    assert "is closed" in errors(reported)[0]
 
 
 def test_a_terminal_gets_the_bytes(client, remote):
@@ -338,9 +338,9 @@ def test_a_socket_is_refused(client, remote, tmp_path):
         bound.bind(str(tmp_path / "socket"))
         (tmp_path / "link").symlink_to("socket")
         for name in ("socket", "link"):
-            told = Told()
-            assert client.get(["/f"], tmp_path / name, listener=told).exit_code == 1
-            assert "a socket" in errors(told)[0]
+            reported = Recording()
+            assert client.get(["/f"], tmp_path / name, listener=reported).exit_code == 1
+            assert "a socket" in errors(reported)[0]
         assert stat.S_ISSOCK((tmp_path / "socket").lstat().st_mode)
         assert (tmp_path / "link").is_symlink()
 
@@ -427,9 +427,9 @@ def test_no_clobber_and_update_look_at_what_a_link_leads_to(client, remote, tmp_
 
 def test_a_dangling_link_is_refused(client, remote, tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
-    told = Told()
-    assert client.get(["/f"], tmp_path / "link", listener=told).exit_code == 5
-    assert errors(told) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
+    reported = Recording()
+    assert client.get(["/f"], tmp_path / "link", listener=reported).exit_code == 5
+    assert errors(reported) == [f"{tmp_path}/link: a symbolic link whose target does not exist"]
     assert not (tmp_path / "nowhere").exists() and (tmp_path / "link").is_symlink()
 
 
@@ -449,9 +449,9 @@ def test_a_link_replaces_a_link(client, files, tmp_path):
 def test_no_stranger_s_link_is_written_through_for_root(client, remote, tmp_path, mode):
     (tmp_path / "passwd").write_bytes(b"root")
     link = unauthenticated(tmp_path / "in" / "report", tmp_path / "passwd", below=mode)
-    told = Told()
-    assert client.get(["/f"], link, listener=told).exit_code == 6
-    assert "of another user" in errors(told)[0]
+    reported = Recording()
+    assert client.get(["/f"], link, listener=reported).exit_code == 6
+    assert "of another user" in errors(reported)[0]
     assert (tmp_path / "passwd").read_bytes() == b"root" and link.is_symlink()
     assert partials(tmp_path) == partials(tmp_path / "in") == set()
     assert client.get(["/f"], link, copy_links=True).done == 1
@@ -468,16 +468,16 @@ def test_a_link_that_leads_elsewhere_by_now_is_not_written_through(
     (tmp_path / "other").write_bytes(b"other")
     (tmp_path / "into" / "f").symlink_to("../real")
 
-    class Swap(Told):
+    class Swap(Recording):
         def finished(self, result) -> None:
             super().finished(result)
             if result.source == b"/a":
                 (tmp_path / "into" / "f").unlink()
                 (tmp_path / "into" / "f").symlink_to("../other")
 
-    told = Swap()
-    assert client.get(["/a", "/f"], tmp_path / "into", listener=told).failed == 1
-    assert "replaced meanwhile" in errors(told)[0]
+    reported = Swap()
+    assert client.get(["/a", "/f"], tmp_path / "into", listener=reported).failed == 1
+    assert "replaced meanwhile" in errors(reported)[0]
     assert (tmp_path / "other").read_bytes() == b"other"
     assert (tmp_path / "real").read_bytes() == b"old"
 
@@ -485,7 +485,7 @@ def test_a_link_that_leads_elsewhere_by_now_is_not_written_through(
 # what can't be replaced --------------------------------------------------------------------
 
 
-class NothingFetched(Told):
+class NothingFetched(Recording):
     """Hears of bytes."""
 
     bytes = 0
@@ -500,12 +500,12 @@ def test_a_directory_that_is_not_ours_is_refused_before_the_first_byte(client, r
     (tmp_path / "there" / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("there/real")
     (tmp_path / "there").chmod(0o555)
-    told = NothingFetched()
+    reported = NothingFetched()
     with as_plain_user():
         for name in ("link", "there/real", "there/new"):
-            assert client.get(["/f"], tmp_path / name, listener=told).exit_code == 6
-    assert told.bytes == 0
-    assert all("permission denied" in text for text in errors(told))
+            assert client.get(["/f"], tmp_path / name, listener=reported).exit_code == 6
+    assert reported.bytes == 0
+    assert all("permission denied" in text for text in errors(reported))
     (tmp_path / "there").chmod(0o755)
     assert os.listdir(tmp_path / "there") == ["real"]
     assert (tmp_path / "there" / "real").read_bytes() == b"old"
@@ -514,10 +514,10 @@ def test_a_directory_that_is_not_ours_is_refused_before_the_first_byte(client, r
 def test_a_directory_in_its_place_is_refused_before_the_first_byte(client, remote, tmp_path):
     remote.write_bytes(LARGE)
     (tmp_path / "into" / "f").mkdir(parents=True)
-    told = NothingFetched()
-    assert client.get(["/f"], tmp_path / "into", listener=told).exit_code == 1
-    assert told.bytes == 0
-    assert errors(told) == [f"{tmp_path}/into/f: is a directory"]
+    reported = NothingFetched()
+    assert client.get(["/f"], tmp_path / "into", listener=reported).exit_code == 1
+    assert reported.bytes == 0
+    assert errors(reported) == [f"{tmp_path}/into/f: is a directory"]
 
 
 @needs_root
@@ -532,14 +532,14 @@ def test_a_mounted_file_is_refused_before_the_first_byte(client, remote, tmp_pat
     command = ["mount", "--bind", tmp_path / "outside", mounted]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
-    told = NothingFetched()
+    reported = NothingFetched()
     try:
         for target in (mounted, tmp_path / "link"):
-            assert client.get(["/f"], target, listener=told).exit_code == 1
+            assert client.get(["/f"], target, listener=reported).exit_code == 1
     finally:
         subprocess.run(["umount", mounted], check=True)
-    assert told.bytes == 0
-    assert [one.error.code for one in told.results] == ["busy", "busy"]
+    assert reported.bytes == 0
+    assert [one.error.code for one in reported.results] == ["busy", "busy"]
     assert (tmp_path / "outside").read_bytes() == b"outside"
 
 
@@ -588,10 +588,10 @@ def test_after_a_loss_a_fifo_gets_the_rest(through_proxy, remote, tmp_path):
     os.mkfifo(fifo)
     proxy.cut_at("down", 1_000_000, 2_500_000)
     reading = Reading(fifo)
-    told = Told()
-    summary = client.get(["/f"], fifo, listener=told)
+    reported = Recording()
+    summary = client.get(["/f"], fifo, listener=reported)
     assert reading.result() == LARGE
-    assert (summary.done, summary.failed, len(told.results)) == (1, 0, 1)
+    assert (summary.done, summary.failed, len(reported.results)) == (1, 0, 1)
     assert proxy.passed("down") < len(LARGE) + 1_500_000, "what was written did not come again"
 
 
@@ -605,22 +605,22 @@ def test_after_a_loss_another_file_is_not_written_after_the_first(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
-    class Change(Told):
+    class Change(Recording):
         def remark(self, text: str) -> None:
             super().remark(text)
             data = LARGE + b"x" if change == "size" else LARGE
             remote.write_bytes(bytes(len(LARGE)) if change == "bytes" else data)
             os.utime(remote, ns=(10**18, 10**18 + (change == "time")))
 
-    told = Change()
+    reported = Change()
     with Proxy(server.address) as proxy:
         with Client(f"alice@{proxy.address}", password="secret", plaintext=True) as client:
             proxy.cut_at("down", 1_000_000)
             reading = Reading(fifo)
-            summary = client.get(["/f"], fifo, listener=told)
+            summary = client.get(["/f"], fifo, listener=reported)
             assert client.find("/f") is not None, "the session goes on"
     assert (summary.failed, summary.exit_code) == (1, 8)
-    assert "changed on the server" in errors(told)[0]
+    assert "changed on the server" in errors(reported)[0]
     assert LARGE.startswith(reading.result())
 
 

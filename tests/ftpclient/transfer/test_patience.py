@@ -11,7 +11,7 @@ import pytest
 
 from ftpclient.client import Client
 from ftpclient.connection.interrupt import Interrupt
-from ftpclient.connection.protocol import NoRoom
+from ftpclient.connection.protocol import TooManyTransfers
 from ftpclient.transfer import retry
 from ftpclient.transfer.job import RESUME_FROM
 from ftpclient.transfer.report import Listener
@@ -88,7 +88,7 @@ def tries(one: Patience, most: int = 10_000) -> int:
 # the clock ---------------------------------------------------------------------------------
 
 
-def test_it_is_given_up_after_the_time_without_progress():
+def test_it_is_abandoned_after_the_time_without_progress():
     clock = Clock()
     count = tries(patience(clock))
     assert clock.now - 1000.0 == pytest.approx(900.0)
@@ -109,7 +109,7 @@ def test_waits_grow_up_to_half_a_minute_and_differ():
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("requested", "least", "most"),
     [
         pytest.param(None, 0.0, 1.0, id="nothing"),
         pytest.param(-5, 0.0, 1.0, id="nonsense"),
@@ -117,10 +117,10 @@ def test_waits_grow_up_to_half_a_minute_and_differ():
         pytest.param(10**12, 600.0, 601.0, id="for-ever"),
     ],
 )
-def test_a_server_that_says_when_to_come_again_is_believed(asked, least, most):
+def test_a_server_that_says_when_to_come_again_is_believed(requested, least, most):
     clock = Clock()
     one = patience(clock)
-    one.lost(LOST, asked)
+    one.lost(LOST, requested)
     one.pause()
     assert least < clock.now - 1000.0 <= most
     one.lost(LOST)
@@ -139,13 +139,16 @@ def test_it_waits_no_longer_than_is_wanted_whatever_the_server_asks_for():
 @pytest.mark.parametrize("kind", [Busy, TooMany])
 def test_what_the_server_asks_for_reaches_the_wait(kind, monkeypatch):
     """Also of an account that has too many transfers, which is as good as a lost connection."""
-    asked = []
-    monkeypatch.setattr(Patience, "pause", lambda self: asked.append(self._at_least))
+    requested = []
+    monkeypatch.setattr(Patience, "pause", lambda self: requested.append(self._at_least))
     client = SimpleNamespace(address=SimpleNamespace(endpoint="server"), connection=None)
-    errors = [kind("full", retry_after=7), NoRoom.of(TooMany("full", retry_after=8), "full")]
+    errors = [
+        kind("full", retry_after=7),
+        TooManyTransfers.of(TooMany("full", retry_after=8), "full"),
+    ]
     for error in errors:
         retry._regain(client, patience(Clock()), error, lambda connection: None)
-    assert asked == [7, 8]
+    assert requested == [7, 8]
 
 
 def test_progress_begins_it_anew():
@@ -179,7 +182,7 @@ def test_a_connection_that_stalls_is_tried_again_at_least_once():
     one.pause()
 
 
-def test_after_a_long_sleep_it_is_tried_before_it_is_given_up():
+def test_after_a_long_sleep_it_is_tried_before_it_is_abandoned():
     clock = Clock()
     one = patience(clock, 30.0)
     one.lost(LOST)
@@ -286,7 +289,7 @@ def server_address(server) -> str:
 
 @pytest.mark.system
 @pytest.mark.parametrize(("way", "kind"), EACH_WITH_ONE)
-def test_a_link_that_hangs_is_given_up_after_the_stall_time_and_made_again(
+def test_a_link_that_hangs_is_abandoned_after_the_stall_time_and_made_again(
     start_server, through, tmp_path, kind, way
 ):
     server = start_server(durable=False, stall=1.0)
@@ -306,7 +309,7 @@ def test_a_link_that_hangs_is_given_up_after_the_stall_time_and_made_again(
     assert found.read_bytes() == source.read_bytes()
 
 
-def test_what_never_comes_further_is_given_up(start_server, through, tmp_path):
+def test_what_never_comes_further_is_abandoned(start_server, through, tmp_path):
     """Bytes that leave here, and whose coming nobody has acknowledged, are no progress."""
     server = start_server(durable=False)
     source = source_of(tmp_path, RESUME_FROM - 1)

@@ -89,7 +89,7 @@ def source(tmp_path):
     return path
 
 
-class Told(Listener):
+class Recording(Listener):
     """Remembers every result, and counts the bytes."""
 
     def __init__(self) -> None:
@@ -144,16 +144,16 @@ def through(server, **options):
     eventually(lambda: not server.service.sessions)
 
 
-def put(client, source, told=None, **options):
-    return client.put([source], "/file", parallel=CONNECTIONS, listener=told, **options)
+def put(client, source, reported=None, **options):
+    return client.put([source], "/file", parallel=CONNECTIONS, listener=reported, **options)
 
 
-def get(client, target, told=None, **options):
-    return client.get(["/file"], target, parallel=CONNECTIONS, listener=told, **options)
+def get(client, target, reported=None, **options):
+    return client.get(["/file"], target, parallel=CONNECTIONS, listener=reported, **options)
 
 
-def room(server):
-    return server.service.ledger.room(server.accounts.get("alice").id)
+def space(server):
+    return server.service.ledger.space(server.accounts.get("alice").id)
 
 
 def staged(server) -> set[str]:
@@ -201,19 +201,19 @@ def in_the_middle(proxy: Proxy, way, work, *, after: int = 14 * MIB, each: int |
 @pytest.mark.parametrize("plaintext", [True, False], ids=["plain", "tls"])
 def test_both_ways(start_server, connect, source, tmp_path, opened, plaintext):
     server = start_server(durable=True, plaintext=plaintext)
-    client, told = connect(server), Told()
-    assert put(client, source, told).done == 1
+    client, reported = connect(server), Recording()
+    assert put(client, source, reported).done == 1
     trees.same(source, server.settings.root / "alice" / "file")
-    assert get(client, tmp_path / "got", told).done == 1
+    assert get(client, tmp_path / "got", reported).done == 1
     trees.same(source, tmp_path / "got")
     assert len(opened) == 1 + 2 * CONNECTIONS
-    assert [one.digest for one in told.results] == [digests.digest(DATA)] * 2
-    assert told.advances == 2 * SIZE
-    assert told.threads == {threading.get_ident()}  # one line of progress
+    assert [one.digest for one in reported.results] == [digests.digest(DATA)] * 2
+    assert reported.advances == 2 * SIZE
+    assert reported.threads == {threading.get_ident()}  # one line of progress
     client.close()
     eventually(lambda: not server.service.sessions)
     assert staged(server) == set() and partials(tmp_path) == set()
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
 
 
 def test_it_is_the_other_connections_that_carry_the_bytes(server, connect, source, tmp_path):
@@ -249,16 +249,16 @@ def test_a_large_file_in_a_tree(server, home, connect, tmp_path, opened, monkeyp
     for directory in tree.iterdir():
         os.chmod(directory, 0o555)
         os.utime(directory, ns=(10**18, 10**18))
-    client, told = connect(server), Told()
-    options = {"recursive": True, "parallel": CONNECTIONS, "listener": told}
+    client, reported = connect(server), Recording()
+    options = {"recursive": True, "parallel": CONNECTIONS, "listener": reported}
     assert client.put([tree], "/tree", **options).done == 32
     trees.same(tree, home / "tree")
     assert client.get(["/tree"], tmp_path / "got", **options).done == 32
     trees.same(tree, tmp_path / "got")
     assert len(opened) == 1 + 2 * CONNECTIONS
     assert client.connection.channel.bytes_out < MIB and client.connection.channel.bytes_in < MIB
-    assert sorted(told.started_names) == [b"large", b"large", b"less", b"less"]
-    assert told.advances >= 2 * SIZE
+    assert sorted(reported.started_names) == [b"large", b"large", b"less", b"less"]
+    assert reported.advances >= 2 * SIZE
 
 
 def test_small_files_are_not_cut(server, connect, tmp_path, opened):
@@ -307,16 +307,16 @@ def test_a_server_that_gives_no_key(server, connect, source, home, monkeypatch):
 
 
 def test_no_more_connections_are_to_be_had(server, connect, source, tmp_path, monkeypatch):
-    client, told = connect(server), Told()
+    client, reported = connect(server), Recording()
 
     def new_connection(self):
         raise TooMany("one is enough")
 
     monkeypatch.setattr(Client, "new_connection", new_connection)
-    put(client, source, told)
-    get(client, tmp_path / "got", told)
+    put(client, source, reported)
+    get(client, tmp_path / "got", reported)
     trees.same(source, tmp_path / "got")
-    assert told.remarks and set(told.remarks) == {"no further connection: one is enough"}
+    assert reported.remarks and set(reported.remarks) == {"no further connection: one is enough"}
 
 
 def test_a_file_without_a_kept_digest(server, connect, source, home, tmp_path):
@@ -326,15 +326,15 @@ def test_a_file_without_a_kept_digest(server, connect, source, home, tmp_path):
 
 
 def test_a_file_that_rotted_on_the_server(server, connect, source, home, tmp_path):
-    client, told = connect(server), Told()
+    client, reported = connect(server), Recording()
     put(client, source)
     info = (home / "file").stat()
     with open(home / "file", "r+b") as file:
         file.seek(21 * MIB)
         file.write(b"rotten")
     os.utime(home / "file", ns=(info.st_atime_ns, info.st_mtime_ns))
-    assert get(client, tmp_path / "got", told).exit_code == 8
-    assert "ftpd scrub" in str(told.result.error)
+    assert get(client, tmp_path / "got", reported).exit_code == 8
+    assert "ftpd scrub" in str(reported.result.error)
     assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
 
 
@@ -349,12 +349,12 @@ def test_bytes_that_change_on_the_way(server, source, home, tmp_path):
 
 
 def test_what_is_there_is_not_replaced(server, connect, source, home, tmp_path):
-    client, told = connect(server), Told()
+    client, reported = connect(server), Recording()
     (home / "file").write_bytes(b"old")
     (tmp_path / "got").write_bytes(b"old")
-    put(client, source, told, overwrite="never")
-    get(client, tmp_path / "got", told, overwrite="never")
-    assert [one.status for one in told.results] == ["skipped", "skipped"]
+    put(client, source, reported, overwrite="never")
+    get(client, tmp_path / "got", reported, overwrite="never")
+    assert [one.status for one in reported.results] == ["skipped", "skipped"]
     assert (home / "file").read_bytes() == (tmp_path / "got").read_bytes() == b"old"
 
 
@@ -363,7 +363,7 @@ def test_what_does_not_fit_is_refused_before_its_first_byte(start_server, source
     with through(server) as (proxy, client):
         assert put(client, source).exit_code == 7
         assert proxy.passed("up") < MIB
-    assert room(server).held == 0
+    assert space(server).held == 0
 
 
 @contextmanager
@@ -380,15 +380,15 @@ def full_disk(size: int):
 
 
 def test_a_full_disk(server, home, connect, source, tmp_path):
-    client, told = connect(server), Told()
+    client, reported = connect(server), Recording()
     with full_disk(11 * MIB):
-        put(client, source, told)
+        put(client, source, reported)
     (home / "file").write_bytes(DATA)
     with full_disk(11 * MIB):
-        get(client, tmp_path / "got", told)
-    assert [one.error.code for one in told.results] == ["disk-full", "disk-full"]
+        get(client, tmp_path / "got", reported)
+    assert [one.error.code for one in reported.results] == ["disk-full", "disk-full"]
     assert staged(server) == set() and partials(tmp_path) == set()
-    assert room(server).held == 0
+    assert space(server).held == 0
     assert get(client, tmp_path / "got").done == 1  # over the same connection
 
 
@@ -396,31 +396,31 @@ def test_a_full_disk(server, home, connect, source, tmp_path):
 
 
 def test_a_connection_of_several_is_cut_in_an_upload(server, source, home):
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
-        work = partial(put, client, source, told)
+        work = partial(put, client, source, reported)
         with in_the_middle(proxy, "up", work, each=PIECE // 2) as outcome:
             proxy.cut_newest()
         assert outcome[0].done == 1, outcome
         assert proxy.passed("up") <= SIZE + WINDOW + OVERHEAD
     trees.same(source, home / "file")
-    assert told.result.status == "done" and len(told.remarks) == 1
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert reported.result.status == "done" and len(reported.remarks) == 1
+    assert (space(server).used, space(server).held) == (SIZE, 0)
     assert staged(server) == set()
 
 
 def test_a_connection_of_several_is_cut_in_a_download(server, source, home, tmp_path):
     (home / "file").write_bytes(DATA)
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         target = tmp_path / "got"
-        work = partial(get, client, target, told)
+        work = partial(get, client, target, reported)
         with in_the_middle(proxy, "down", work, each=PIECE // 2) as outcome:
             proxy.cut_newest()
         assert outcome[0].done == 1, outcome
         assert proxy.passed("down") <= SIZE + WINDOW + OVERHEAD
     trees.same(home / "file", target)
-    assert told.result.status == "done" and len(told.remarks) == 1
+    assert reported.result.status == "done" and len(reported.remarks) == 1
     assert partials(tmp_path) == set()
 
 
@@ -430,16 +430,16 @@ def test_put_goes_on_by_the_same_command(server, home, source, cut):
         proxy.cut_after("up", cut)
         with pytest.raises(ConnectionLost):
             put(client, source)
-    kept = room(server).held
+    kept = space(server).held
     with through(server) as (proxy, client):
-        told = Told()
-        assert put(client, source, told).done == 1
+        reported = Recording()
+        assert put(client, source, reported).done == 1
         assert proxy.passed("up") <= SIZE + OVERHEAD
-        assert told.advances == SIZE
+        assert reported.advances == SIZE
         if cut > WINDOW + 4 * MIB + OVERHEAD:
             assert kept and proxy.passed("up") <= SIZE - cut + WINDOW + OVERHEAD
     trees.same(source, home / "file")
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
     assert staged(server) == set()
 
 
@@ -472,12 +472,12 @@ def test_not_to_be_resumed(server, home, source, tmp_path):
 
 
 def test_hopeless(server, source):
-    told = Told()
+    reported = Recording()
     with through(server, retries=1) as (proxy, client):
         proxy.cut_at("up", *range(6 * MIB, 30 * MIB, 5 * MIB))
         with pytest.raises(ConnectionLost):
-            put(client, source, told)
-    assert (told.result.status, told.result.size) == ("failed", SIZE)
+            put(client, source, reported)
+    assert (reported.result.status, reported.result.size) == ("failed", SIZE)
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -508,15 +508,15 @@ def test_ctrl_c(server, home, source, tmp_path, way):
 def test_the_first_connection_is_not_idle(server, home, connect, tmp_path, monkeypatch, kept):
     """A server may end sessions that ask for nothing."""
     monkeypatch.setattr(waiting, "KEEP_ALIVE_SECONDS", 0.0)
-    client, asked = connect(server), []
+    client, requested = connect(server), []
     real = client.connection.ask
-    monkeypatch.setattr(client.connection, "ask", lambda one: asked.append(one) or real(one))
+    monkeypatch.setattr(client.connection, "ask", lambda one: requested.append(one) or real(one))
     (home / "file").write_bytes(DATA)
     if kept:
         client.hash("/file")
     client.limit_rate = 100 * MIB
     assert get(client, tmp_path / "got").done == 1
-    assert WhoAmI() in asked
+    assert WhoAmI() in requested
 
 
 # what changes meanwhile --------------------------------------------------------------------
@@ -530,40 +530,40 @@ CHANGES = [
 TRY_AGAIN = "changed while it was read; trying again"
 
 
-def is_what_it_was_or_is(told: Told, path, stored: bytes) -> bool:
+def is_what_it_was_or_is(reported: Recording, path, stored: bytes) -> bool:
     """A file that only grew: its first bytes, with a remark. Else it was sent once more."""
-    if told.result.remark is None:
-        return stored == path.read_bytes() and TRY_AGAIN in str(told.remarks)
-    if TRY_AGAIN in str(told.remarks):  # it was rewritten, and grew while it was sent again
+    if reported.result.remark is None:
+        return stored == path.read_bytes() and TRY_AGAIN in str(reported.remarks)
+    if TRY_AGAIN in str(reported.remarks):  # it was rewritten, and grew while it was sent again
         return path.read_bytes().startswith(stored)
-    return stored == DATA and not told.remarks
+    return stored == DATA and not reported.remarks
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_source_that_changes_while_it_is_sent(server, home, source, change):
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
-        with in_the_middle(proxy, "up", lambda: put(client, source, told)):
+        with in_the_middle(proxy, "up", lambda: put(client, source, reported)):
             change(source)
-        assert is_what_it_was_or_is(told, source, (home / "file").read_bytes())
+        assert is_what_it_was_or_is(reported, source, (home / "file").read_bytes())
         assert put(client, source).done == 1
     trees.same(source, home / "file")
-    assert staged(server) == set() and room(server).held == 0
+    assert staged(server) == set() and space(server).held == 0
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_remote_file_that_changes_between_its_pieces(server, home, tmp_path, change):
     (home / "file").write_bytes(DATA)
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         target = tmp_path / "got"
-        with in_the_middle(proxy, "down", lambda: get(client, target, told)):
+        with in_the_middle(proxy, "down", lambda: get(client, target, reported)):
             change(home / "file")
         assert partials(tmp_path) == set()
-        if TRY_AGAIN not in str(told.remarks) and told.remarks:
+        if TRY_AGAIN not in str(reported.remarks) and reported.remarks:
             trees.same(home / "file", target)  # a frame could not be filled: it was begun again
         else:
-            assert is_what_it_was_or_is(told, home / "file", target.read_bytes())
+            assert is_what_it_was_or_is(reported, home / "file", target.read_bytes())
             assert get(client, target).done == 1
     trees.same(home / "file", target)
 
@@ -572,13 +572,13 @@ def test_a_remote_file_that_another_replaces(server, home, tmp_path):
     """Each piece is of one file or of the other; together they would be neither."""
     (home / "file").write_bytes(DATA)
     (home / "other").write_bytes(DATA[::-1])
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         # before the first pieces are there, the last one is not asked for: see WINDOW
-        work = partial(get, client, tmp_path / "got", told)
+        work = partial(get, client, tmp_path / "got", reported)
         with in_the_middle(proxy, "down", work, each=PIECE // 2):
             os.replace(home / "other", home / "file")
-        assert told.result.status == "done" and TRY_AGAIN in str(told.remarks)
+        assert reported.result.status == "done" and TRY_AGAIN in str(reported.remarks)
     trees.same(home / "file", tmp_path / "got")
 
 
@@ -620,7 +620,7 @@ def test_two_puts_to_one_name(server, home, connect, source, tmp_path):
         client.close()
     eventually(lambda: not server.service.sessions)
     assert staged(server) == set()
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
 
 
 def test_a_later_put_of_the_same_file_takes_it_over(server, home, source):
@@ -636,7 +636,7 @@ def test_a_later_put_of_the_same_file_takes_it_over(server, home, source):
         assert isinstance(outcome[0], ConnectionLost)
     trees.same(source, home / "file")
     assert staged(server) == set()
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
 
 
 # partial files with gaps -------------------------------------------------------------------
@@ -694,43 +694,43 @@ def serve(peer: Peer, answer) -> None:
     """A server that has the file; ``answer`` says what it does about a piece."""
     peer.greet(features=["pieces"])
     while True:
-        asked = peer.read()
-        if asked.kind != Kind.REQUEST:
+        requested = peer.read()
+        if requested.kind != Kind.REQUEST:
             continue
-        request = asked.message
+        request = requested.message
         match request:
             case Stat():
-                peer.reply(asked, Found(ENTRY))
+                peer.reply(requested, Found(ENTRY))
             case Get(length=0):
-                peer.reply(asked, Sending(SIZE, 0o644, 5))
-                peer.frame(Kind.END, asked.request_id, Sent(SIZE, digests.digest(DATA)))
+                peer.reply(requested, Sending(SIZE, 0o644, 5))
+                peer.frame(Kind.END, requested.request_id, Sent(SIZE, digests.digest(DATA)))
             case Hash():
-                peer.reply(asked, Hashed(digests.digest(DATA), SIZE))
+                peer.reply(requested, Hashed(digests.digest(DATA), SIZE))
             case _:
-                answer(peer, asked, request)
+                answer(peer, requested, request)
 
 
-def too_much(peer, asked, request):
-    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
-    peer.frame(Kind.DATA, asked.request_id, bytes(request.length + 1))
+def too_much(peer, requested, request):
+    peer.reply(requested, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.DATA, requested.request_id, bytes(request.length + 1))
 
 
-def too_little(peer, asked, request):
-    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
-    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+def too_little(peer, requested, request):
+    peer.reply(requested, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.END, requested.request_id, Sent(SIZE))
 
 
-def elsewhere(peer, asked, request):
-    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset + 1))
+def elsewhere(peer, requested, request):
+    peer.reply(requested, Sending(SIZE, 0o644, 5, request.offset + 1))
 
 
-def unannounced(peer, asked, request):
-    peer.frame(Kind.DATA, asked.request_id, b"x")
+def unannounced(peer, requested, request):
+    peer.frame(Kind.DATA, requested.request_id, b"x")
 
 
-def twice(peer, asked, request):
+def twice(peer, requested, request):
     for _ in range(2):
-        peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
+        peer.reply(requested, Sending(SIZE, 0o644, 5, request.offset))
 
 
 @pytest.mark.parametrize("answer", [too_much, too_little, elsewhere, unannounced, twice])
@@ -741,40 +741,40 @@ def test_a_server_that_breaks_the_rules(fake, connect, tmp_path, answer):
     assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
 
 
-def another_file(peer, asked, request):
+def another_file(peer, requested, request):
     info = Sending(SIZE, 0o644, 6 if request.offset else 5, request.offset)
-    peer.reply(asked, info)
-    peer.frame(Kind.DATA, asked.request_id, DATA[request.offset :][: request.length])
-    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+    peer.reply(requested, info)
+    peer.frame(Kind.DATA, requested.request_id, DATA[request.offset :][: request.length])
+    peer.frame(Kind.END, requested.request_id, Sent(SIZE))
 
 
-def other_bytes(peer, asked, request):
-    peer.reply(asked, Sending(SIZE, 0o644, 5, request.offset))
-    peer.frame(Kind.DATA, asked.request_id, bytes(request.length))
-    peer.frame(Kind.END, asked.request_id, Sent(SIZE))
+def other_bytes(peer, requested, request):
+    peer.reply(requested, Sending(SIZE, 0o644, 5, request.offset))
+    peer.frame(Kind.DATA, requested.request_id, bytes(request.length))
+    peer.frame(Kind.END, requested.request_id, Sent(SIZE))
 
 
 @pytest.mark.parametrize(
     ("answer", "code"), [(another_file, "source-changed"), (other_bytes, "verification-failed")]
 )
 def test_a_server_that_sends_something_else(fake, connect, tmp_path, answer, code):
-    told = Told()
-    get(connect(fake(lambda peer: serve(peer, answer))), tmp_path / "got", told)
-    assert told.result.error.code == code
+    reported = Recording()
+    get(connect(fake(lambda peer: serve(peer, answer))), tmp_path / "got", reported)
+    assert reported.result.error.code == code
     assert not (tmp_path / "got").exists() and partials(tmp_path) == set()
 
 
-def test_a_piece_that_is_refused_tells_why(fake, connect, tmp_path):
+def test_a_piece_that_is_refused_reports_why(fake, connect, tmp_path):
     """All of it: the rule that forbids it is among the facts of an answer."""
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Get):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Get):
             return False
-        if asked.message.length == 0:
-            peer.reply(asked, Sending(SIZE, 0o644, 5))
-            peer.frame(Kind.END, asked.request_id, Sent(0, bytes(32)))
+        if requested.message.length == 0:
+            peer.reply(requested, Sending(SIZE, 0o644, 5))
+            peer.frame(Kind.END, requested.request_id, Sent(0, bytes(32)))
         else:
-            peer.reply(asked, Failed("forbidden", "no", path=b"/x", rule="/x=none"))
+            peer.reply(requested, Failed("forbidden", "no", path=b"/x", rule="/x=none"))
         return True
 
     server = LyingServer(

@@ -72,12 +72,12 @@ def test_which_files_go_in_pieces(start, started, size, connection, in_pieces):
 
 
 def test_where_none_are_to_be_had_it_is_asked_once():
-    asked = []
+    requested = []
     workers = Workers()
-    workers.split(lambda: asked.append(1), MIB)
+    workers.split(lambda: requested.append(1), MIB)
     assert workers.for_pieces(MIB, KNOWS_PIECES) is None
     assert workers.for_pieces(MIB, KNOWS_PIECES) is None
-    assert asked == [1]
+    assert requested == [1]
 
 
 def test_after_a_stop_none_are_started(start, started):
@@ -199,7 +199,7 @@ def test_after_a_failure_nothing_more_is_begun():
     def fail(worker: _Worker) -> None:
         raise ValueError("as was asked for")
 
-    def told(worker: _Worker) -> None:
+    def reported(worker: _Worker) -> None:
         done.append(worker)
 
     worker = pool._workers[0]
@@ -207,7 +207,7 @@ def test_after_a_failure_nothing_more_is_begun():
     pool.give(fail)
     assert failed.wait(60)
     with pytest.raises(ValueError):
-        pool.give(told, small=True)
+        pool.give(reported, small=True)
     with pytest.raises(ValueError):
         pool.finish()
     assert done == []

@@ -9,7 +9,7 @@ import pytest
 
 from ftpclient.transfer import retry
 from ftpwire.errors import ConnectionLost, DiskFull, QuotaExceeded
-from tests.ftpclient.transfer.test_resume import MIB, OVERHEAD, content, room, through
+from tests.ftpclient.transfer.test_resume import MIB, OVERHEAD, content, space, through
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_several_files_that_cant_fit_together(server, tmp_path):
         assert client.put([tmp_path / "f0", tmp_path / "f1"], "/").failed == 0
 
 
-def test_an_atomic_tree_needs_room_beside_the_old_one(server, tree):
+def test_an_atomic_tree_needs_space_beside_the_old_one(server, tree):
     with through(server) as (proxy, client):
         assert client.put([tree], "/www", recursive=True, atomic=True).done == 4
         before = proxy.passed("up")
@@ -80,7 +80,7 @@ def test_a_tree_that_is_there_in_part(server, tree, overwrite):
         assert summary.failed == 0
 
 
-def test_sizes_that_look_the_same_are_told_in_bytes(server, tmp_path):
+def test_sizes_that_look_the_same_are_reported_in_bytes(server, tmp_path):
     (tmp_path / "a").write_bytes(bytes(10 * MIB))
     (tmp_path / "b").write_bytes(bytes(10 * MIB + 1))
     with through(server) as (_, client):
@@ -95,7 +95,7 @@ def test_a_sync_goes_on_with_what_an_earlier_one_holds(server, tmp_path):
         proxy.cut_after("up", 8 * MIB)
         with pytest.raises(ConnectionLost):
             client.sync(tmp_path / "site", ":/site")
-    assert room(server).held == 15 * MIB
+    assert space(server).held == 15 * MIB
     with through(server) as (proxy, client):
         assert client.sync(tmp_path / "site", ":/site").sent == 1
         (tmp_path / "site" / "more").write_bytes(bytes(6 * MIB))
@@ -125,9 +125,9 @@ def test_the_servers_disk_counts_where_no_quota_does(start_server, tree, monkeyp
 @pytest.fixture
 def disk(monkeypatch):
     """The disk here, as it tells of itself: with room for 10 MiB."""
-    told = SimpleNamespace(f_bavail=10 * 256, f_blocks=10**6, f_frsize=4096)
-    monkeypatch.setattr("ftpclient.transfer.preflight.os.statvfs", lambda path: told)
-    return told
+    reported = SimpleNamespace(f_bavail=10 * 256, f_blocks=10**6, f_frsize=4096)
+    monkeypatch.setattr("ftpclient.transfer.preflight.os.statvfs", lambda path: reported)
+    return reported
 
 
 def nothing_left(directory) -> bool:
@@ -151,7 +151,7 @@ def test_a_download_that_the_disk_here_cant_hold(server, tree, tmp_path, disk):
         assert client.get(["/tree"], target, recursive=True).done == 4
 
 
-def test_a_download_needs_no_room_for_what_is_here(server, tree, tmp_path, disk):
+def test_a_download_needs_no_space_for_what_is_here(server, tree, tmp_path, disk):
     with through(server) as (_, client):
         client.put([tree], "/", recursive=True)
         target = tmp_path / "target"

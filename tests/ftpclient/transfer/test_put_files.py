@@ -45,7 +45,7 @@ from tests.peer import Frame, Peer
 MTIME = 1_600_000_000_123_456_789
 
 
-class Told(Listener):
+class Recording(Listener):
     """Keeps what it hears."""
 
     def __init__(self) -> None:
@@ -110,12 +110,12 @@ def test_a_tree_is_stored_the_same_with_and_without_it(fake, connect, tree) -> N
     top = tree()
     whole = []
     for many in (True, False):
-        server, told = StoringServer(many=many), Told()
-        summary = connect(fake(server)).put(top, "/t", recursive=True, listener=told)
+        server, reported = StoringServer(many=many), Recording()
+        summary = connect(fake(server)).put(top, "/t", recursive=True, listener=reported)
         assert (summary.done, summary.failed, summary.exit_code) == (13, 0, 0)
-        assert summary.size == told.bytes == 1200
-        told.results.sort(key=lambda one: one.source)
-        whole.append((things(server), told.results, len(server.done)))
+        assert summary.size == reported.bytes == 1200
+        reported.results.sort(key=lambda one: one.source)
+        whole.append((things(server), reported.results, len(server.done)))
         kinds = {type(one) for one in server.requests}
         assert (PutFiles in kinds) == many
         assert not many or not kinds & {Put, MakeDir, SetAttributes}
@@ -171,13 +171,13 @@ def test_long_names_fill_a_request_as_well(fake, connect, tmp_path) -> None:
 def test_a_single_file_is_sent_as_ever(fake, connect, tmp_path, size) -> None:
     source = tmp_path / "file"
     source.write_bytes(os.urandom(size))
-    asked = []
+    requested = []
     for many in (True, False):
         server = StoringServer(many=many)
         connect(fake(server)).put(source, "/file")
         assert server.files == {b"/file": source.read_bytes()}
-        asked.append(server.requests)
-    assert asked[0] == asked[1] and isinstance(asked[0][-1], Put)
+        requested.append(server.requests)
+    assert requested[0] == requested[1] and isinstance(requested[0][-1], Put)
 
 
 def test_what_goes_by_itself_keeps_its_place(fake, connect, tmp_path) -> None:
@@ -229,14 +229,14 @@ def refusing(**codes: str):
     return refuse
 
 
-def test_one_that_fails_is_told_with_its_error_and_the_others_are_stored(
+def test_one_that_fails_is_reported_with_its_error_and_the_others_are_stored(
     fake, connect, tree
 ) -> None:
     refuse = refusing(f1="forbidden", f2="exists")
-    server, told = StoringServer(refuse=refuse), Told()
-    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=told)
+    server, reported = StoringServer(refuse=refuse), Recording()
+    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=reported)
     assert (summary.done, summary.failed) == (7, 6)
-    failed = {one.target: one for one in told.results if one.error is not None}
+    failed = {one.target: one for one in reported.results if one.error is not None}
     assert {path: type(one.error) for path, one in failed.items()} == {
         b"/t/d0/f1": errors.Forbidden,
         b"/t/d1/deep/f1": errors.Forbidden,
@@ -258,24 +258,27 @@ def test_what_is_kept_on_purpose_is_no_failure(fake, connect, tree) -> None:
 
 
 @pytest.mark.parametrize("verb", ["mkdir", "attributes"])
-def test_a_directory_that_fails_is_told_and_one_that_does_not_is_not(
+def test_a_directory_that_fails_is_reported_and_one_that_does_not_is_not(
     fake, connect, tree, verb
 ) -> None:
-    server, told = StoringServer(refuse=refusing(**{f"{verb}_deep": "not-a-directory"})), Told()
-    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=told)
+    server, reported = (
+        StoringServer(refuse=refusing(**{f"{verb}_deep": "not-a-directory"})),
+        Recording(),
+    )
+    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=reported)
     assert (summary.done, summary.failed) == (13, 1)
-    (failed,) = (one for one in told.results if one.status != "done")
+    (failed,) = (one for one in reported.results if one.status != "done")
     assert isinstance(failed.error, errors.NotADirectory)
     assert (failed.target, failed.size) == (b"/t/d1/deep", 0)
 
 
-def test_an_account_without_room_ends_the_job(fake, connect, tree) -> None:
+def test_an_account_without_space_ends_the_job(fake, connect, tree) -> None:
     """As ever: it is told once, and what was stored before counts."""
     server = StoringServer(refuse=lambda verb, path: "quota" if len(server.files) > 5 else None)
-    told = Told()
-    summary = connect(fake(server)).put(tree(30, 40, 2000), "/t", recursive=True, listener=told)
+    reported = Recording()
+    summary = connect(fake(server)).put(tree(30, 40, 2000), "/t", recursive=True, listener=reported)
     assert summary.exit_code == 7 and summary.done == 6 == len(server.files)
-    (failed,) = (one for one in told.results if one.status == "failed")
+    (failed,) = (one for one in reported.results if one.status == "failed")
     assert "what was done is kept" in str(failed.error)
     assert len(runs(server)) < 20, "the rest was not sent"
 
@@ -299,13 +302,13 @@ def test_an_empty_file_that_is_not_wanted(fake, connect, tree) -> None:
 def test_where_all_of_a_request_is_refused_each_of_its_files_has_failed(
     fake, connect, tree, code
 ) -> None:
-    def answer(peer, asked, failures, count) -> None:
-        peer.reply(asked, Failed(code, "not so"))
+    def answer(peer, requested, failures, count) -> None:
+        peer.reply(requested, Failed(code, "not so"))
 
-    server, told = StoringServer(answer=answer), Told()
-    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=told)
+    server, reported = StoringServer(answer=answer), Recording()
+    summary = connect(fake(server)).put(tree(), "/t", recursive=True, listener=reported)
     assert (summary.done, summary.failed) == (0, 13 + 2 * 6)  # a directory is made, and finished
-    files = [one for one in told.results if one.size or one.target == b"/t/nothing"]
+    files = [one for one in reported.results if one.size or one.target == b"/t/nothing"]
     assert len({one.target for one in files}) == 13
     assert {one.error.code for one in files} == {"failed" if code == "cancelled" else code}
 
@@ -314,12 +317,12 @@ def test_a_server_with_too_many_transfers_is_waited_for(fake, connect, tree, mon
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.001)
     refused = []
 
-    def answer(peer, asked, failures, count) -> None:
+    def answer(peer, requested, failures, count) -> None:
         if refused:
-            tell_all(peer, asked, failures, count)
+            tell_all(peer, requested, failures, count)
         else:
-            refused.append(asked)
-            peer.reply(asked, Failed("too-many", "one transfer at a time"))
+            refused.append(requested)
+            peer.reply(requested, Failed("too-many", "one transfer at a time"))
 
     server = StoringServer(answer=answer)
     faked = fake(server)
@@ -337,40 +340,44 @@ def test_one_of_a_request_that_is_too_many_fails_alone(fake, connect, tree) -> N
 # servers that lie --------------------------------------------------------------------------
 
 LIES = {
-    "beyond": lambda peer, asked, count: not_stored(peer, asked, count),
-    "twice": lambda peer, asked, count: not_stored(peer, asked, 2, 2),
-    "twice-apart": lambda peer, asked, count: [not_stored(peer, asked, 2) for _ in range(2)],
-    "backwards": lambda peer, asked, count: not_stored(peer, asked, 3, 2),
-    "more": lambda peer, asked, count: stored(peer, asked, count + 1),
-    "fewer": lambda peer, asked, count: stored(peer, asked, count - 1),
-    "failed-and-done": lambda peer, asked, count: [
-        not_stored(peer, asked, 2),
-        stored(peer, asked, count),
+    "beyond": lambda peer, requested, count: not_stored(peer, requested, count),
+    "twice": lambda peer, requested, count: not_stored(peer, requested, 2, 2),
+    "twice-apart": lambda peer, requested, count: [
+        not_stored(peer, requested, 2) for _ in range(2)
     ],
-    "after-the-end": lambda peer, asked, count: [
-        stored(peer, asked, count),
-        not_stored(peer, asked, 2),
+    "backwards": lambda peer, requested, count: not_stored(peer, requested, 3, 2),
+    "more": lambda peer, requested, count: stored(peer, requested, count + 1),
+    "fewer": lambda peer, requested, count: stored(peer, requested, count - 1),
+    "failed-and-done": lambda peer, requested, count: [
+        not_stored(peer, requested, 2),
+        stored(peer, requested, count),
     ],
-    "end-twice": lambda peer, asked, count: [stored(peer, asked, count) for _ in range(2)],
-    "another-end": lambda peer, asked, count: peer.frame(Kind.END, asked.request_id, Listed()),
-    "another-reply": lambda peer, asked, count: peer.reply(asked, Stored(1)),
-    "bytes": lambda peer, asked, count: peer.frame(Kind.DATA, asked.request_id, b"bytes"),
-    "a-hole": lambda peer, asked, count: peer.frame(Kind.NOTICE, asked.request_id, Hole(7)),
+    "after-the-end": lambda peer, requested, count: [
+        stored(peer, requested, count),
+        not_stored(peer, requested, 2),
+    ],
+    "end-twice": lambda peer, requested, count: [stored(peer, requested, count) for _ in range(2)],
+    "another-end": lambda peer, requested, count: peer.frame(
+        Kind.END, requested.request_id, Listed()
+    ),
+    "another-reply": lambda peer, requested, count: peer.reply(requested, Stored(1)),
+    "bytes": lambda peer, requested, count: peer.frame(Kind.DATA, requested.request_id, b"bytes"),
+    "a-hole": lambda peer, requested, count: peer.frame(Kind.NOTICE, requested.request_id, Hole(7)),
 }
 
 
-def not_stored(peer: Peer, asked: Frame, *indexes: int) -> None:
-    peer.reply(asked, NotStored([ItemFailure(index, "exists", "no") for index in indexes]))
+def not_stored(peer: Peer, requested: Frame, *indexes: int) -> None:
+    peer.reply(requested, NotStored([ItemFailure(index, "exists", "no") for index in indexes]))
 
 
-def stored(peer: Peer, asked: Frame, done: int) -> None:
-    peer.frame(Kind.END, asked.request_id, FilesStored(done))
+def stored(peer: Peer, requested: Frame, done: int) -> None:
+    peer.frame(Kind.END, requested.request_id, FilesStored(done))
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_an_answer_that_cannot_be_ends_the_connection(fake, connect, tree, lie) -> None:
-    def answer(peer, asked, failures, count) -> None:
-        LIES[lie](peer, asked, count)
+    def answer(peer, requested, failures, count) -> None:
+        LIES[lie](peer, requested, count)
 
     server = StoringServer(answer=answer)
     client = connect(fake(server), retries=0)
@@ -386,14 +393,14 @@ def test_an_answer_before_the_bytes_came_ends_the_connection(
     """The server answers the request at once, and takes nothing of what follows it."""
     answered = threading.Event()
 
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if isinstance(asked.message, PutFiles):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if isinstance(requested.message, PutFiles):
             if end:
-                put = asked.message
+                put = requested.message
                 count = sum(1 + len(one.files) for one in put.directories) + len(put.finished)
-                stored(peer, asked, count)
+                stored(peer, requested, count)
             else:
-                not_stored(peer, asked, 1)
+                not_stored(peer, requested, 1)
             answered.set()
             peer.read_to_end()
         return False

@@ -155,7 +155,7 @@ def test_a_connection_that_is_not_regained_loses_no_word(server, home, make_tree
     top = make_tree(40, 20, 3000)
     results: list[Result] = []
 
-    class Told(Listener):
+    class Recording(Listener):
         def finished(self, result: Result) -> None:
             results.append(result)
 
@@ -166,7 +166,7 @@ def test_a_connection_that_is_not_regained_loses_no_word(server, home, make_tree
     proxy, client = through(server, tmp_path, retry_for=0)
     proxy.cut_after("down", (opening_ + 2 * whole) // 3)
     with pytest.raises(ConnectionLost):
-        client.put(top, "/t", recursive=True, listener=Told())
+        client.put(top, "/t", recursive=True, listener=Recording())
     client.close()
     proxy.__exit__(None, None, None)
     assert {one.status for one in results} == {"done", "failed"}
@@ -322,11 +322,11 @@ def test_a_slow_link_makes_requests_smaller(fake, connect, make_tree, monkeypatc
     monkeypatch.setattr(put_files, "RunSize", lambda pace: RunSize(pace, lambda: now[0]))
     sizes = []
 
-    def answer(peer, asked, failures, count) -> None:
-        put = asked.message
+    def answer(peer, requested, failures, count) -> None:
+        put = requested.message
         sizes.append(sum(new.size for one in put.directories for new in one.files))
         now[0] += sizes[-1] / 16_384
-        tell_all(peer, asked, failures, count)
+        tell_all(peer, requested, failures, count)
 
     server = StoringServer(answer=answer)
     server.greet = lambda peer: peer.greet(features=[MANY_FILES], max_requests=1)
@@ -338,20 +338,20 @@ def test_memory_is_flat_while_a_server_says_nothing(fake, connect, make_tree):
     """The bytes of what was sent are not kept until its answer."""
     held: list = []
 
-    def answer(peer, asked, failures, count) -> None:
-        held.append((asked, failures, count))
+    def answer(peer, requested, failures, count) -> None:
+        held.append((requested, failures, count))
         if server.done[-1][:2] == ("attributes", b"/t"):  # the last of all came
             for one in held:
                 tell_all(peer, *one)
             held.clear()
 
     class Silent(StoringServer):
-        def answer(self, peer, asked) -> None:
-            if isinstance(asked.message, SetAttributes) and asked.message.path == b"/t":
+        def answer(self, peer, requested) -> None:
+            if isinstance(requested.message, SetAttributes) and requested.message.path == b"/t":
                 for one in held:  # the last of all came, alone
                     tell_all(peer, *one)
                 held.clear()
-            super().answer(peer, asked)
+            super().answer(peer, requested)
 
     server = Silent(answer=answer, keeps=False)
     server.greet = lambda peer: peer.greet(

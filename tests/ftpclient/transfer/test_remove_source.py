@@ -38,7 +38,7 @@ def names(root: Path) -> list[str]:
     return sorted(name for name in found if not name.startswith(".ftpd"))
 
 
-class Told(Listener):
+class Recording(Listener):
     """Keeps results; ``meanwhile`` is called with each that is done."""
 
     def __init__(self, meanwhile=lambda result: None) -> None:
@@ -69,13 +69,13 @@ class Ends:
         self.source.mkdir()
         self.names = (here, "/there") if up else ("/there", here)
 
-    def move(self, told: Listener | None = None, name: str = "", **options):
+    def move(self, reported: Listener | None = None, name: str = "", **options):
         source, target = self.names
         if name:
             source = f"{source}/{name}"
         transfer = self.client.put if self.up else self.client.get
         options.setdefault("recursive", True)
-        return transfer(source, target, remove_source=True, listener=told, **options)
+        return transfer(source, target, remove_source=True, listener=reported, **options)
 
 
 @pytest.fixture(params=["put", "get"])
@@ -128,10 +128,10 @@ def test_what_was_there_already_goes_too(ends):
 def test_what_was_not_transferred_stays(ends):
     grow(ends.source, "a", "b.o", "d/c.o", "e/f", "e/none/")
     grow(ends.target, "e/f", size=7)
-    told = Told()
-    ends.move(told, exclude=["*.o", "none"], overwrite="never", into=False)
+    reported = Recording()
+    ends.move(reported, exclude=["*.o", "none"], overwrite="never", into=False)
     assert names(ends.source) == ["b.o", "d", "d/c.o", "e", "e/f", "e/none"]
-    assert told.codes == [("f", "exists")]
+    assert reported.codes == [("f", "exists")]
 
 
 def test_only_those_of_a_list(ends):
@@ -162,10 +162,10 @@ def test_what_changed_meanwhile_stays(ends, change):
             os.utime(other, ns=(info.st_mtime_ns + 1, info.st_mtime_ns + (0 if ends.up else 1)))
             os.replace(other, path)
 
-    told = Told(meanwhile)
-    summary = ends.move(told)
+    reported = Recording(meanwhile)
+    summary = ends.move(reported)
     assert names(ends.source) == ["a"]
-    assert (told.codes, summary.exit_code) == ([("a", "source-changed")], 1)
+    assert (reported.codes, summary.exit_code) == ([("a", "source-changed")], 1)
     assert (ends.target / "a").read_bytes() == b"a" * 10
 
 
@@ -212,16 +212,18 @@ def test_directories_that_somebody_is_in_stay(client, tmp_path, files):
     assert names(files) == []
 
 
-def test_what_may_not_be_removed_is_told(start_server, connect, tmp_path):
+def test_what_may_not_be_removed_is_reported(start_server, connect, tmp_path):
     server = start_server(durable=False)
     server.accounts.add("reader", "secret", permissions=Permissions.parse("no-delete"))
     client = connect(server, "reader")
     grow(server.settings.root / "reader", "d/a")
-    told = Told()
-    summary = client.get("/d", tmp_path / "to", recursive=True, remove_source=True, listener=told)
+    reported = Recording()
+    summary = client.get(
+        "/d", tmp_path / "to", recursive=True, remove_source=True, listener=reported
+    )
     assert (tmp_path / "to" / "a").exists()
     assert (server.settings.root / "reader" / "d" / "a").exists()
-    assert told.codes[0] == ("a", Forbidden.code)
+    assert reported.codes[0] == ("a", Forbidden.code)
     assert summary.exit_code == 1
 
 
@@ -332,7 +334,9 @@ def test_what_is_noted_is_closed_when_the_connection_is_gone(client, files, tmp_
 
 
 @pytest.mark.parametrize("able", [True, False], ids=["if-same", "older-server"])
-def test_the_server_is_told_what_it_may_remove(start_server, connect, tmp_path, monkeypatch, able):
+def test_the_server_is_informed_what_it_may_remove(
+    start_server, connect, tmp_path, monkeypatch, able
+):
     """An older one doesn't know that, and is asked just before."""
     if not able:
         rest = [one for one in opening.FEATURES if one != IF_SAME]
@@ -342,17 +346,17 @@ def test_the_server_is_told_what_it_may_remove(start_server, connect, tmp_path, 
     client.write("/a", b"12")
     client.make_link("/link", "a")
     entry = client.stat("/a")
-    asked = []
+    requested = []
     remove = Workspace.remove_later
 
     def noted(workspace, request, **named):
-        asked.append(request)
+        requested.append(request)
         return remove(workspace, request, **named)
 
     monkeypatch.setattr(Workspace, "remove_later", noted)
     client.get("/link", tmp_path / "to", remove_source=True)
     client.get("/a", tmp_path / "to", remove_source=True)
-    link, file = asked
+    link, file = requested
     assert (file.size, file.mtime_ns) == ((2, entry.mtime_ns) if able else (None, None))
     assert link.only_if_same == able
     assert not client.exists("/a")
@@ -369,14 +373,14 @@ def test_a_directory_that_is_the_servers_own(client, files, tmp_path, make):
     client.put([files / "large"], "/", resume=True)  # so the server has its digest
     before = names(files)
     for name, target in (("a", "/a"), ("large", "/large"), ("d", "/d")):
-        told = Told()
+        reported = Recording()
         client.put(
-            here / name, target, remove_source=True, recursive=True, into=False, listener=told
+            here / name, target, remove_source=True, recursive=True, into=False, listener=reported
         )
         client.get(
-            target, here / name, remove_source=True, recursive=True, into=False, listener=told
+            target, here / name, remove_source=True, recursive=True, into=False, listener=reported
         )
-        assert [result.error.code for result in told.results] == ["invalid-path"] * 2, name
+        assert [result.error.code for result in reported.results] == ["invalid-path"] * 2, name
     assert names(files) == before
     summary = client.get(["/a", "/d/b"], here, remove_source=True)  # only one stays where it is
     assert (summary.done, summary.failed) == (1, 1)

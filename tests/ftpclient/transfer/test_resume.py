@@ -64,7 +64,7 @@ def home(server):
     return directory
 
 
-class Told(Listener):
+class Recording(Listener):
     """Remembers every result."""
 
     def __init__(self) -> None:
@@ -100,10 +100,10 @@ def settled(server) -> None:
     eventually(lambda: not server.service.sessions)
 
 
-def room(server):
+def space(server):
     """What the ledger says once no session is left."""
     settled(server)
-    return server.service.ledger.room(server.accounts.get("alice").id)
+    return server.service.ledger.space(server.accounts.get("alice").id)
 
 
 def staged(server) -> set[str]:
@@ -136,7 +136,7 @@ def test_put_goes_on(server, home, tmp_path, cut):
         kept = max(0, cut - OVERHEAD - PIECE)
         assert proxy.passed("up") <= SIZE - kept + OVERHEAD
     assert (home / "file").read_bytes() == content(SIZE)
-    after = room(server)
+    after = space(server)
     assert (after.used, after.held) == (SIZE, 0)
     assert staged(server) == set()
 
@@ -162,29 +162,29 @@ def test_cuts_within_one_run(server, home, tmp_path):
     """Both ways: each loss goes on where it was, and the file is told once."""
     source, target = tmp_path / "source", tmp_path / "got"
     source.write_bytes(content(SIZE))
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         proxy.cut_at("up", 6 * MIB, 12 * MIB, 18 * MIB)
-        assert client.put([source], "/file", listener=told).done == 1
+        assert client.put([source], "/file", listener=reported).done == 1
         assert proxy.passed("up") <= SIZE + 3 * OVERHEAD
         proxy.cut_at("down", 6 * MIB, 12 * MIB, 18 * MIB)
-        assert client.get(["/file"], target, listener=told).done == 1
+        assert client.get(["/file"], target, listener=reported).done == 1
         assert proxy.passed("down") <= SIZE + 3 * OVERHEAD
-    assert [result.status for result in told.results] == ["done", "done"]
+    assert [result.status for result in reported.results] == ["done", "done"]
     trees.same(source, target)
-    after = room(server)
+    after = space(server)
     assert (after.used, after.held) == (SIZE, 0)
 
 
 def test_hopeless(server, tmp_path):
     source = tmp_path / "source"
     source.write_bytes(content(SIZE))
-    told = Told()
+    reported = Recording()
     with through(server, retries=2) as (proxy, client):
         proxy.cut_at("up", *range(MIB, 10 * MIB, MIB))
         with pytest.raises(ConnectionLost):
-            client.put([source], "/file", listener=told)
-    assert [(result.status, result.size) for result in told.results] == [("failed", SIZE)]
+            client.put([source], "/file", listener=reported)
+    assert [(result.status, result.size) for result in reported.results] == [("failed", SIZE)]
 
 
 def changed_bytes(source):
@@ -221,7 +221,7 @@ def test_a_source_that_changed_meanwhile(server, home, tmp_path, change):
     with through(server) as (_, client):
         assert client.put([source], "/file").done == 1
     trees.same(source, home / "file")
-    after = room(server)
+    after = space(server)
     assert (after.used, after.held) == (source.stat().st_size, 0)
     assert staged(server) == set()
 
@@ -270,9 +270,9 @@ def test_not_to_be_resumed(server, home, tmp_path):
         assert client.put([source], "/file", resume=False).done == 1
         assert proxy.passed("up") > SIZE
         proxy.cut_at("down", 10 * MIB)
-        told = Told()
-        assert client.get(["/file"], tmp_path / "got", resume=False, listener=told).done == 1
-    assert len(told.results) == 1
+        reported = Recording()
+        assert client.get(["/file"], tmp_path / "got", resume=False, listener=reported).done == 1
+    assert len(reported.results) == 1
     trees.same(source, tmp_path / "got")
 
 
@@ -352,7 +352,7 @@ def test_two_puts_of_one_file_at_once(server, home, tmp_path, connect):
         thread.join()
     assert sorted(ended) in ([0, 4], [0, 0])  # where one was done before the other began
     assert (home / "file").read_bytes() in [source.read_bytes() for source in sources]
-    after = room(server)
+    after = space(server)
     assert (after.used, after.held) == (SIZE, 0)
     assert staged(server) == set()
 
@@ -419,17 +419,17 @@ PARALLEL = pytest.mark.parametrize("parallel", [1, 3])
 
 @PARALLEL
 def test_trees_travel(server, home, tmp_path, files, parallel):
-    told = Told()
+    reported = Recording()
     with through(server) as (_, client):
-        client.put([files], "/tree", recursive=True, parallel=parallel, listener=told)
+        client.put([files], "/tree", recursive=True, parallel=parallel, listener=reported)
         trees.same(files, home / "tree")
-        assert told.names == Counter(everything(files))
-        got = Told()
+        assert reported.names == Counter(everything(files))
+        got = Recording()
         client.get(["/tree"], tmp_path / "got", recursive=True, parallel=parallel, listener=got)
         trees.same(files, tmp_path / "got")
         assert got.names == Counter(everything(files))
-        assert told.statuses.keys() | got.statuses.keys() == {"done"}
-        again = Told()
+        assert reported.statuses.keys() | got.statuses.keys() == {"done"}
+        again = Recording()
         client.put([files], "/tree", recursive=True, parallel=parallel, listener=again)
     os.chmod(tmp_path / "got" / "d3", 0o755)
 
@@ -443,8 +443,8 @@ def test_trees_travel(server, home, tmp_path, files, parallel):
 )
 def test_cuts_within_a_tree(server, home, tmp_path, files, parallel, resume, direction):
     """Each result is told exactly once, links and all."""
-    told, target = Told(), tmp_path / "got"
-    options = {"recursive": True, "parallel": parallel, "resume": resume, "listener": told}
+    reported, target = Recording(), tmp_path / "got"
+    options = {"recursive": True, "parallel": parallel, "resume": resume, "listener": reported}
     with through(server, retries=20) as (proxy, client):
         if direction == "up":
             proxy.cut_at("up", MIB // 2, 3 * MIB, 8 * MIB)
@@ -454,26 +454,26 @@ def test_cuts_within_a_tree(server, home, tmp_path, files, parallel, resume, dir
             proxy.cut_at("down", MIB // 2, 3 * MIB, 8 * MIB)
             summary = client.get(["/tree"], target, **options)
     assert (summary.done, summary.failed) == (len(everything(files)), 0)
-    assert told.names == Counter(everything(files))
-    assert told.statuses.keys() == {"done"}
+    assert reported.names == Counter(everything(files))
+    assert reported.statuses.keys() == {"done"}
     trees.same(files, home / "tree" if direction == "up" else target)
     if direction == "down":
         os.chmod(target / "d3", 0o755)
-    assert room(server).held == 0
+    assert space(server).held == 0
     assert staged(server) == set()
 
 
-def test_what_was_there_before_is_told_after_a_cut_too(server, home, files):
+def test_what_was_there_before_is_reported_after_a_cut_too(server, home, files):
     """A loss early in the run: what comes after it is unchanged, and was not told yet."""
     with through(server) as (_, client):
         client.put([files], "/", recursive=True)
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         client.connect()
         proxy.cut_at("down", proxy.passed("down") + 3000)
-        summary = client.put([files], "/", recursive=True, listener=told)
-    assert (summary.failed, told.statuses.keys()) == (0, {"done"})
-    assert told.names == Counter(everything(files))
+        summary = client.put([files], "/", recursive=True, listener=reported)
+    assert (summary.failed, reported.statuses.keys()) == (0, {"done"})
+    assert reported.names == Counter(everything(files))
 
 
 @PARALLEL
@@ -490,28 +490,28 @@ def test_the_same_command_again(server, home, tmp_path, files, parallel):
             for path in trees.names(home / "tree")
             if os.path.isfile(os.fsencode(home / "tree") + b"/" + path)
         }
-        told = Told()
-        client.put([files], "/tree", listener=told, **options)
+        reported = Recording()
+        client.put([files], "/tree", listener=reported, **options)
     trees.same(files, home / "tree")
-    assert told.names == Counter(everything(files))
-    unchanged = {os.path.basename(one.source) for one in told.results if one.unchanged}
+    assert reported.names == Counter(everything(files))
+    unchanged = {os.path.basename(one.source) for one in reported.results if one.unchanged}
     assert there <= unchanged
 
 
 def test_a_password_that_changed_meanwhile(server, files):
     """The loss is not regained: what was lost is told all the same."""
 
-    class Changing(Told):
+    class Changing(Recording):
         def lost(self, error) -> None:
             server.accounts.set_password("alice", "another")
 
-    told = Changing()
+    reported = Changing()
     with through(server) as (proxy, client):
         client.connect()
         proxy.cut_at("up", proxy.passed("up") + MIB)
         with pytest.raises(LoginRefused):
-            client.put([files / "huge"], "/huge", listener=told)
-    assert [result.status for result in told.results] == ["failed"]
+            client.put([files / "huge"], "/huge", listener=reported)
+    assert [result.status for result in reported.results] == ["failed"]
 
 
 @PARALLEL
@@ -520,7 +520,7 @@ def test_stops_at_the_first_failure(server, home, files, parallel):
     (home / "tree" / "huge").mkdir(parents=True)
     for number in range(1000):
         (files / "d0" / f"more{number}").write_bytes(b"")
-    told = Told()
+    reported = Recording()
     with through(server) as (_, client):
         with pytest.raises(Stopped):
             client.put(
@@ -529,22 +529,22 @@ def test_stops_at_the_first_failure(server, home, files, parallel):
                 recursive=True,
                 parallel=parallel,
                 fail_fast=True,
-                listener=told,
+                listener=reported,
             )
         assert client.whoami() == "alice"
-    assert told.statuses["failed"] >= 1
-    assert told.statuses["done"] < 1000
-    assert max(told.names.values()) == 1
+    assert reported.statuses["failed"] >= 1
+    assert reported.statuses["done"] < 1000
+    assert max(reported.names.values()) == 1
 
 
 @PARALLEL
-def test_failures_are_told_and_the_rest_goes_on(server, home, files, parallel):
+def test_failures_are_reported_and_the_rest_goes_on(server, home, files, parallel):
     (home / "files" / "d1" / "1-1").mkdir(parents=True)
-    told = Told()
+    reported = Recording()
     with through(server) as (_, client):
-        summary = client.put([files], "/", recursive=True, parallel=parallel, listener=told)
+        summary = client.put([files], "/", recursive=True, parallel=parallel, listener=reported)
     assert (summary.failed, summary.exit_code) == (1, 1)
-    assert told.names == Counter(everything(files))
+    assert reported.names == Counter(everything(files))
     assert (home / "files" / "huge").read_bytes() == content(9 * MIB)
 
 
@@ -554,7 +554,7 @@ def test_ctrl_c_leaves_nothing_open(server, home, tmp_path, files, parallel, ver
     """Threads, descriptors and locks are given back; what is there can be gone on with."""
     interrupt = Interrupt()
 
-    class Stops(Told):
+    class Stops(Recording):
         seen = 0
 
         def advanced(self, count: int) -> None:
@@ -579,13 +579,13 @@ def test_ctrl_c_leaves_nothing_open(server, home, tmp_path, files, parallel, ver
             with pytest.raises(Interrupted):
                 run(Stops())
             client.settle_interrupt()
-            assert run(Told()).failed == 0
+            assert run(Recording()).failed == 0
         trees.same(files, home / "tree" if verb == "put" else tmp_path / "got")
         if verb == "get":
             os.chmod(tmp_path / "got" / "d3", 0o755)
     finally:
         interrupt.close()
-    assert room(server).held == 0
+    assert space(server).held == 0
 
 
 # the whole job beforehand ------------------------------------------------------------------
@@ -651,31 +651,31 @@ def test_a_disk_that_fails_in_the_middle_of_a_frame_ends_the_connection(
     assert not (tmp_path / "got").exists()
 
 
-def test_an_atomic_tree_is_told_once_it_is_there(server, home, files):
+def test_an_atomic_tree_is_reported_once_it_is_there(server, home, files):
     """A loss in the middle begins anew: what was sent before counted for nothing."""
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         proxy.cut_at("up", 3 * MIB, 20 * MIB)
-        summary = client.put([files], "/tree", recursive=True, atomic=True, listener=told)
+        summary = client.put([files], "/tree", recursive=True, atomic=True, listener=reported)
     assert (summary.done, summary.failed) == (len(everything(files)), 0)
-    assert told.names == Counter(everything(files))
+    assert reported.names == Counter(everything(files))
     trees.same(files, home / "tree")
-    assert room(server).held == 0
+    assert space(server).held == 0
     assert staged(server) == set()
 
 
-def test_of_an_atomic_tree_that_failed_nothing_is_told_to_be_done(server, home, files):
+def test_of_an_atomic_tree_that_failed_nothing_is_reported_as_done(server, home, files):
     os.mkfifo(files / "d0" / "fifo")
     (files / "d1" / "gone").symlink_to("/nonexistent")
-    told = Told()
+    reported = Recording()
     with through(server) as (_, client):
         summary = client.put(
-            [files], "/tree", recursive=True, atomic=True, copy_links=True, listener=told
+            [files], "/tree", recursive=True, atomic=True, copy_links=True, listener=reported
         )
     assert summary.failed and not summary.done
-    assert "done" not in told.statuses
+    assert "done" not in reported.statuses
     assert not (home / "tree").exists()
-    after = room(server)
+    after = space(server)
     assert (after.used, after.held) == (0, 0)
     assert staged(server) == set()
 
@@ -703,18 +703,18 @@ def test_a_connection_that_is_lost_before_the_first_file(server, home, tmp_path,
     names = ["a", "b"] if several else ["a"]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    told = Told()
+    reported = Recording()
     with through(server) as (proxy, client):
         client.connect()
         proxy.cut_at("up", proxy.passed("up") + further)
-        assert client.put([tmp_path / name for name in names], "/", listener=told).failed == 0
+        assert client.put([tmp_path / name for name in names], "/", listener=reported).failed == 0
         proxy.cut_at("up", proxy.passed("up") + further)
         target = tmp_path / "got"
         target.mkdir()
-        assert client.get(["/[ab]"], target, listener=told).failed == 0
+        assert client.get(["/[ab]"], target, listener=reported).failed == 0
         proxy.cut_at("up", proxy.passed("up") + further)
         client.retries = 0
         with pytest.raises(ConnectionLost):
             client.get(["/[ab]"], target)
     assert sorted(os.listdir(target)) == names
-    assert told.names == Counter(2 * [name.encode() for name in names])
+    assert reported.names == Counter(2 * [name.encode() for name in names])

@@ -95,15 +95,15 @@ def test_no_more_connections_are_tried_than_an_account_may_have(
     client, opened, tree, start_server, tmp_path
 ):
     server = start_server(max_user_sessions=3, root=tmp_path / "small")
-    told = []
+    reported = []
     listener = Listener()
-    listener.remark = told.append
+    listener.remark = reported.append
     address = f"alice@127.0.0.1:{server.server_address[1]}"
     with Client(address, password="secret", plaintext=True) as limited:
         summary = limited.put([tree], "/t", recursive=True, parallel=5, listener=listener)
     assert (summary.done, summary.failed) == (10, 0)
     assert len(opened) == 3, "the first one is of them"
-    assert told == ["2 further connections: the account is limited to 3 sessions"]
+    assert reported == ["2 further connections: the account is limited to 3 sessions"]
 
 
 def test_one_that_fails_otherwise_closes_the_others(client, tree, monkeypatch):
@@ -127,16 +127,16 @@ def test_what_a_put_asks_first_is_asked_at_once(client, tree, monkeypatch):
     waits = []
     real = Connection.pump
     monkeypatch.setattr(Connection, "pump", lambda self, *a: (waits.append(1), real(self, *a))[1])
-    asked = []
+    requested = []
     submit = Connection.submit
 
     def noted(self, call, request, cost=0):
-        asked.append((type(request).__name__, len(waits)))
+        requested.append((type(request).__name__, len(waits)))
         submit(self, call, request, cost)
 
     monkeypatch.setattr(Connection, "submit", noted)
     client.put([tree], "/there", recursive=True)
-    questions = [waited for name, waited in asked if name in ("Stat", "Space")]
+    questions = [waited for name, waited in requested if name in ("Stat", "Space")]
     assert len(questions) >= 4
     assert set(questions) == {0}
 
@@ -151,7 +151,7 @@ def test_answers_from_before_are_not_used_after(client, tree):
 
 
 @pytest.mark.parametrize("movable", [False, True])
-def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
+def test_a_tree_that_can_not_be_replaced_at_once_reports_the_option(
     client, tree, monkeypatch, movable
 ):
     client.make_dir("/tree")
@@ -165,8 +165,8 @@ def test_a_tree_that_can_not_be_replaced_at_once_tells_the_option(
 
 @pytest.mark.parametrize("what", ["tree", "files", "sync", "file"])
 def test_whoever_leaves_an_upload_to_another_says_that_the_rest_stays(fake, connect, tree, what):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Put):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Put):
             return False
         peer.frame(Kind.ERROR, 0, Failed("taken-over", "another session uploads it", path=b"/x/f0"))
         peer.read_to_end()

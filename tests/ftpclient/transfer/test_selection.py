@@ -36,7 +36,7 @@ def names(root: Path) -> list[str]:
     return sorted(f"{path.relative_to(root)}{'/' * path.is_dir()}" for path in found)
 
 
-class Told(Listener):
+class Recording(Listener):
     """Keeps the failures."""
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ def both_ways(client, files, tmp_path, request):
     source.mkdir()
 
     def transfer(**options):
-        told = Told()
+        reported = Recording()
         if up:
-            summary = client.put(source, "/to", listener=told, **options)
+            summary = client.put(source, "/to", listener=reported, **options)
         else:
-            summary = client.get("/from", target, listener=told, **options)
-        return names(target) if target.exists() else None, told, summary
+            summary = client.get("/from", target, listener=reported, **options)
+        return names(target) if target.exists() else None, reported, summary
 
     return source, transfer
 
@@ -91,20 +91,20 @@ def test_only_the_files_of_a_list(both_ways):
     source, transfer = both_ways
     grow(source, "a", "b", "d/e/f", "d/e/g", "d/h", "tree/x/y", "tree/z", "none/")
 
-    found, told, summary = transfer(files_from=["a", "./d//e/f", "tree", "a"])
+    found, reported, summary = transfer(files_from=["a", "./d//e/f", "tree", "a"])
 
     assert found == ["a", "d/", "d/e/", "d/e/f", "tree/", "tree/x/", "tree/x/y", "tree/z"]
-    assert (told.codes, summary.exit_code) == ([], 0)
+    assert (reported.codes, summary.exit_code) == ([], 0)
 
 
 def test_one_that_is_missing_fails_and_the_others_come(both_ways):
     source, transfer = both_ways
     grow(source, "a", "d/b", "e/")
 
-    found, told, summary = transfer(files_from=["nope", "a", "e/nope", "a/b", "d/b"])
+    found, reported, summary = transfer(files_from=["nope", "a", "e/nope", "a/b", "d/b"])
 
     assert found == ["a", "d/", "d/b"]  # and no e, which leads to nothing
-    assert [os.path.basename(name) for name, _ in told.codes] == ["b", "nope", "nope"]
+    assert [os.path.basename(name) for name, _ in reported.codes] == ["b", "nope", "nope"]
     assert (summary.done, summary.failed, summary.exit_code) == (2, 3, 1)
 
 
@@ -122,10 +122,10 @@ def test_a_link_on_the_way(both_ways, tmp_path):
     source, transfer = both_ways
     grow(source, "d/a")
     os.symlink("d", source / "link")
-    found, told, summary = transfer(files_from=["link/a"])
-    assert (found, [code for _, code in told.codes]) == ([], ["not-a-directory"])
-    found, told, _ = transfer(files_from=["link/a"], copy_links=True)
-    assert (found, told.codes) == (["link/", "link/a"], [])
+    found, reported, summary = transfer(files_from=["link/a"])
+    assert (found, [code for _, code in reported.codes]) == ([], ["not-a-directory"])
+    found, reported, _ = transfer(files_from=["link/a"], copy_links=True)
+    assert (found, reported.codes) == (["link/", "link/a"], [])
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_ignore_files_only_when_asked(client, tmp_path, files):
     assert names(files / "all") == names(here)
 
 
-def test_what_is_left_out_needs_no_room(start_server, connect, tmp_path):
+def test_what_is_left_out_needs_no_space(start_server, connect, tmp_path):
     client = connect(start_server(durable=False, quota=100_000))
     grow(tmp_path / "here", "big", data=b"x" * 200_000)
     grow(tmp_path / "here", "small")

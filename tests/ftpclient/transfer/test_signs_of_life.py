@@ -51,13 +51,13 @@ class Receives:
         )
         self._known = known
 
-    def _ask(self, peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Put | PutPiece):
+    def _ask(self, peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Put | PutPiece):
             return False
         size = self._known
-        if isinstance(asked.message, Put):
-            key = KEY if asked.message.pieces else None
-            peer.reply(asked, Ready(self._known, digests.digest(DATA[: self._known]), key))
+        if isinstance(requested.message, Put):
+            key = KEY if requested.message.pieces else None
+            peer.reply(requested, Ready(self._known, digests.digest(DATA[: self._known]), key))
         while (found := peer.read()).kind not in (Kind.END, Kind.CANCEL):
             assert found.kind == Kind.DATA
             size += len(found.payload)
@@ -65,12 +65,12 @@ class Receives:
                 self.signs += 1
                 self.signed.set()
         if found.kind == Kind.CANCEL:
-            peer.reply(asked, Failed("cancelled", "cancelled"))
+            peer.reply(requested, Failed("cancelled", "cancelled"))
             return True
-        if isinstance(asked.message, PutPiece):
-            peer.reply(asked, Taken())
+        if isinstance(requested.message, PutPiece):
+            peer.reply(requested, Taken())
         else:
-            peer.reply(asked, Stored(SIZE if asked.message.pieces else size))
+            peer.reply(requested, Stored(SIZE if requested.message.pieces else size))
         return True
 
 
@@ -132,22 +132,22 @@ def test_ctrl_c_is_heard_meanwhile(fake, connect, monkeypatch, tmp_path, pieces)
 # while a source is silent ----------------------------------------------------------------------
 
 
-def refused(peer: Peer, asked: Frame) -> None:
-    peer.reply(asked, Failed("quota", "full"))
+def refused(peer: Peer, requested: Frame) -> None:
+    peer.reply(requested, Failed("quota", "full"))
 
 
-def kicked(peer: Peer, asked: Frame) -> None:
+def kicked(peer: Peer, requested: Frame) -> None:
     peer.frame(Kind.ERROR, 0, Failed("session-ended", "kicked"))
 
 
 @pytest.mark.parametrize("kind", [Client, Blocking])
 @pytest.mark.parametrize("end", [refused, kicked])
 def test_a_silent_source_is_not_waited_for_when_the_upload_is_over(fake, connect, kind, end):
-    def ask(peer: Peer, asked: Frame) -> bool:
-        if not isinstance(asked.message, Put):
+    def ask(peer: Peer, requested: Frame) -> bool:
+        if not isinstance(requested.message, Put):
             return False
-        peer.reply(asked, Ready())
-        end(peer, asked)
+        peer.reply(requested, Ready())
+        end(peer, requested)
         peer.read_to_end()
         return True
 

@@ -116,8 +116,8 @@ def test_there_and_back(start_server, source, tmp_path, plaintext, parallel):
             assert proxy.passed("down") - before < DATA + OVERHEAD
             if name == "kept":
                 os.removexattr(home / "file", digests.ATTRIBUTE)
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert (room.used, room.held) == (SIZE, 0)  # a hole counts as its bytes do
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert (space.used, space.held) == (SIZE, 0)  # a hole counts as its bytes do
 
 
 def test_of_an_async_client(server, files, connect, source, tmp_path):
@@ -348,7 +348,7 @@ def raw_hole(size: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("told", "size"),
+    ("reported", "size"),
     [
         pytest.param([raw_hole(0)], LARGE, id="of-nothing"),
         pytest.param([raw_hole(64 * MIB + 1)], LARGE, id="too-large"),
@@ -360,14 +360,14 @@ def raw_hole(size: object) -> bytes:
         pytest.param([None], LARGE, id="before-it-begins"),
     ],
 )
-def test_holes_that_can_not_be(fake, connect, tmp_path, told, size):
+def test_holes_that_can_not_be(fake, connect, tmp_path, reported, size):
     entry = file_entry(b"", size=size)
 
     def get(peer, request_id) -> None:
-        if told == [None]:
+        if reported == [None]:
             peer.frame(Kind.NOTICE, request_id, Hole(5))
         peer.reply(request_id, Sending(size, 0o644, 5))
-        for hole in told:
+        for hole in reported:
             peer.frame(Kind.NOTICE, request_id, hole or b"")
 
     server = LyingServer(

@@ -32,7 +32,7 @@ class Waits(Listener):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """A test does not wait as long as the server asks for."""
-    monkeypatch.setattr(retry, "_LONGEST_ASKED", 0)
+    monkeypatch.setattr(retry, "_MAX_RETRY_AFTER", 0)
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def test_a_stream_waits_before_it_is_read_from(server, connect, occupied, files)
 
 
 def test_a_writer_waits_as_long_as_it_is_asked_to(server, connect, occupied, files, monkeypatch):
-    asked, lost = [], Patience.lost
+    requested, lost = [], Patience.lost
 
     def is_lost(patience, error, retry_after=None) -> None:
-        asked.append(retry_after)
+        requested.append(retry_after)
         occupied.close()
         lost(patience, error, retry_after)
 
@@ -101,7 +101,7 @@ def test_a_writer_waits_as_long_as_it_is_asked_to(server, connect, occupied, fil
     client = connect(server, retry_for=60)
     with client.open("/new", "wb") as file:
         file.write(bytes(9 * MIB))
-    assert set(asked) == {1}
+    assert set(requested) == {1}
 
 
 def test_without_patience_it_is_an_error(server, connect, occupied, tmp_path):

@@ -52,7 +52,7 @@ def test_a_server_that_waits_less_long_hears_more_often(clock):
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[float | None]:
+def reported(monkeypatch) -> list[float | None]:
     """What each upload that may have nothing to send says of how long its server waits."""
     found, real = [], waiting.keep_alive_after
 
@@ -66,21 +66,21 @@ def told(monkeypatch) -> list[float | None]:
 
 
 @pytest.mark.parametrize("kind", [Client, Blocking])
-def test_uploads_know_how_long_their_server_waits(start_server, connect, tmp_path, told, kind):
+def test_uploads_know_how_long_their_server_waits(start_server, connect, tmp_path, reported, kind):
     """A stream, a file that is resumed, and one in pieces."""
     client = connect(start_server(stall=3.0), kind=kind)
     large = tmp_path / "large"
     large.write_bytes(bytes(9 * 2**20))
     client.put([large], "/pieces", parallel=2)
-    assert set(told) == {3.0}
-    told.clear()
+    assert set(reported) == {3.0}
+    reported.clear()
     os.mkfifo(tmp_path / "fifo")
     writing = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(b"data",))
     writing.start()
     client.put([tmp_path / "fifo"], "/stream")
     writing.join()
-    assert set(told) == {3.0}
-    told.clear()
+    assert set(reported) == {3.0}
+    reported.clear()
     info = large.stat()
     peer = Peer.connect((client.address.host, client.address.port))
     with peer:
@@ -92,10 +92,10 @@ def test_uploads_know_how_long_their_server_waits(start_server, connect, tmp_pat
         peer.frame(Kind.CANCEL, number)
         assert peer.answer().message.code == "cancelled"
     client.put([large], "/resumed")
-    assert set(told) == {3.0}
+    assert set(reported) == {3.0}
 
 
-def test_so_does_a_stream_of_an_event_loop(start_server, tmp_path, told):
+def test_so_does_a_stream_of_an_event_loop(start_server, tmp_path, reported):
     server = start_server(stall=3.0)
     address = ServerAddress("127.0.0.1", server.server_address[1], "alice")
 
@@ -110,24 +110,24 @@ def test_so_does_a_stream_of_an_event_loop(start_server, tmp_path, told):
             await client.put_stream(source(), "/stream")
 
     asyncio.run(work())
-    assert set(told) == {3.0}
+    assert set(reported) == {3.0}
 
 
-def test_what_is_waited_for_is_told_once(clock):
-    told, sent = [], []
-    wait = Waiting(lambda: sent.append(1), told.append, "fifo: waiting for a reader")
+def test_what_is_waited_for_is_reported_once(clock):
+    reported, sent = [], []
+    wait = Waiting(lambda: sent.append(1), reported.append, "fifo: waiting for a reader")
     for second in range(101, 113):
         clock[0] = float(second)
         wait.look()
-        assert len(told) == (second >= 105)
-    assert told == ["fifo: waiting for a reader (Ctrl-C stops)"]
+        assert len(reported) == (second >= 105)
+    assert reported == ["fifo: waiting for a reader (Ctrl-C stops)"]
     assert sent == [1]
 
 
-def test_nothing_is_told_when_the_wait_is_over(clock):
-    told = []
-    wait = Waiting(lambda: None, told.append, "fifo: waiting for a writer")
+def test_nothing_is_reported_when_the_wait_is_over(clock):
+    reported = []
+    wait = Waiting(lambda: None, reported.append, "fifo: waiting for a writer")
     wait.is_over = True
     clock[0] += 60.0
     wait.look()
-    assert told == []
+    assert reported == []

@@ -280,10 +280,10 @@ def test_who_shares_a_home(accounts, root, tmp_path):
     accounts.add("alice", "secret")
     accounts.add("bob", "secret", home=tmp_path / "team" / "bob")
     (tmp_path / "link").symlink_to(tmp_path / "team")
-    assert accounts.sharing(tmp_path / "team") == ["bob"]
-    assert accounts.sharing(tmp_path / "link" / "bob" / "deeper") == ["bob"]
-    assert accounts.sharing(root / "alice") == ["alice"]
-    assert accounts.sharing(tmp_path / "tea") == []
+    assert accounts.accounts_with_home(tmp_path / "team") == ["bob"]
+    assert accounts.accounts_with_home(tmp_path / "link" / "bob" / "deeper") == ["bob"]
+    assert accounts.accounts_with_home(root / "alice") == ["alice"]
+    assert accounts.accounts_with_home(tmp_path / "tea") == []
 
 
 def test_a_home_that_is_a_file(accounts, root):

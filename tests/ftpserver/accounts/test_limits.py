@@ -25,7 +25,7 @@ from ftpserver.accounts.session_slots import NO_LIMIT, Most, Sessions
 from ftpserver.accounts.startups import UnauthenticatedConnections
 from ftpserver.accounts.tokens import Tokens
 from ftpserver.accounts.turns import Queue
-from ftpserver.interfaces import stand_in
+from ftpserver.interfaces import make_proxy
 from ftpserver.processes.worker_interfaces import ServerQueue
 from ftpserver.schema import session
 from ftpserver.settings.table import Settings, Startups
@@ -103,7 +103,7 @@ class Crowd:
         (400, 1.0, True),
     ],
 )
-def test_the_oldest_make_room_at_random_and_ever_more_often(there, draw, drops):
+def test_the_oldest_make_space_at_random_and_ever_more_often(there, draw, drops):
     crowd = Crowd(Startups(1000, 100, 1000), draw)
     crowd.fill(there)
     crowd.unauthenticated.limits = Startups(100, 30, 400)
@@ -113,7 +113,7 @@ def test_the_oldest_make_room_at_random_and_ever_more_often(there, draw, drops):
     assert len(crowd.unauthenticated) == there + 1 - drops
 
 
-def test_a_place_has_a_share_and_its_own_oldest_make_room():
+def test_a_place_has_a_share_and_its_own_oldest_make_space():
     crowd = Crowd(Startups(100, 30, 400))
     for number in range(100):
         assert crowd.take(number, HERE)
@@ -130,7 +130,7 @@ def test_a_share_is_one_at_least(full):
     assert Crowd(Startups(full, 100, full)).take(1, HERE)
 
 
-def test_the_largest_place_makes_room_however_young():
+def test_the_largest_place_makes_space_however_young():
     crowd = Crowd(Startups(8, 100, 8))
     crowd.fill(6)
     for number in range(2):
@@ -159,7 +159,7 @@ def test_a_trusted_place_has_no_share():
     assert crowd.dropped == [0]
 
 
-def test_who_leaves_makes_room_once():
+def test_who_leaves_makes_space_once():
     unauthenticated = UnauthenticatedConnections(Startups(2, 100, 2))
     assert unauthenticated.take(1, HERE, known=False, trusted=True)
     assert unauthenticated.take(2, HERE, known=False, trusted=True)
@@ -172,7 +172,7 @@ def test_who_leaves_makes_room_once():
     assert not unauthenticated.take(4, HERE, known=False, trusted=True)
 
 
-def test_spared_addresses_suffer_from_nobody_but_themselves():
+def test_known_addresses_suffer_from_nobody_but_themselves():
     crowd = Crowd(Startups(4, 100, 4))
     crowd.fill(4)
     assert not crowd.take("stranger", HERE)
@@ -184,7 +184,7 @@ def test_spared_addresses_suffer_from_nobody_but_themselves():
     assert set(crowd.dropped) == {0, 1, 2, 3}
 
 
-def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
+def test_addresses_of_good_log_ins_are_known_for_a_time(engine, root):
     limits = limits_of(engine, root, max_startups=Startups(1, 100, 1))
     assert limits.admit(1, THERE)
     assert not limits.admit(2, HERE)
@@ -194,10 +194,10 @@ def test_addresses_of_good_log_ins_are_spared_for_a_time(engine, root):
     assert not limits.admit(3, "192.0.2.3")
 
 
-def test_the_list_of_spared_addresses_is_bounded(monkeypatch):
-    monkeypatch.setattr(startups, "_MAX_SPARED", 3)
+def test_the_list_of_known_addresses_is_bounded(monkeypatch):
+    monkeypatch.setattr(startups, "_MAX_KNOWN", 3)
     now = 0.0
-    known = startups.Spared(lambda: now)
+    known = startups.KnownNetworks(lambda: now)
     for number in range(5):
         known.add(f"192.0.2.{number}")
     assert [f"192.0.2.{number}" in known for number in range(5)] == [False, False, *[True] * 3]
@@ -205,7 +205,7 @@ def test_the_list_of_spared_addresses_is_bounded(monkeypatch):
     assert "192.0.2.4" not in known
 
 
-def test_a_banned_address_has_one_connection_to_be_told_so(engine, root):
+def test_a_banned_address_has_one_connection_to_learn_it(engine, root):
     limits = limits_of(engine, root, ban_after=1)
     for name in ("a", "b", "c"):
         refuse(limits, HERE, name)
@@ -651,7 +651,7 @@ def test_a_good_token_and_a_running_session_go_on_during_a_ban(start_server, dia
 def test_who_comes_when_too_many_wait_is_answered_late(server, dial, monkeypatch):
     monkeypatch.setattr(module, "BUSY_DELAY", 0.2)
     server.service.limits.queue = Queue(1, 0)
-    server.service.limits._known = startups.Spared()
+    server.service.limits._known = startups.KnownNetworks()
     with waiting(server.service.limits.queue, HERE), dial(server, logged_in=False) as peer:
         peer.hello()
         began = time.monotonic()
@@ -797,7 +797,7 @@ def test_connections_are_dropped_before_they_cost_a_thread(start_server, dial, c
 def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path):
     """A close before HELLO means a busy server."""
     server = start_server(max_startups=Startups(1, 100, 1), plaintext=False)
-    stranger = dial(server, logged_in=False)
+    unauthenticated_client = dial(server, logged_in=False)
     eventually(lambda: len(server.service.limits.unauthenticated) == 1)
     take, refused = server.service.limits.unauthenticated.take, []
 
@@ -806,7 +806,7 @@ def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path)
             return True
         refused.append(1)
         if len(refused) == 2:
-            stranger.close()
+            unauthenticated_client.close()
             eventually(lambda: not len(server.service.limits.unauthenticated))
         return False
 
@@ -819,7 +819,7 @@ def test_the_client_comes_again_by_itself(start_server, dial, connect, tmp_path)
     assert len(refused) == 2
 
 
-def test_an_idle_session_is_told_and_ended(start_server, dial, caplog):
+def test_an_idle_session_is_informed_and_ended(start_server, dial, caplog):
     caplog.set_level(logging.INFO)
     server = start_server(idle_timeout=0.2)
     peer = dial(server)
@@ -948,7 +948,7 @@ def test_a_rate_that_is_set_meanwhile_holds(server, dial):
     assert one.channel.pace is None
 
 
-def test_who_waits_for_a_turn_is_told_after_a_while():
+def test_who_waits_for_a_turn_is_informed_after_a_while():
     queue = Queue(1, 3)
     with waiting(queue, HERE):
         with pytest.raises(Busy), queue.turn(THERE, known=False, seconds=0.01):
@@ -982,21 +982,23 @@ def test_a_worker_that_is_stopped_in_its_turn_holds_up_no_other_for_long():
     assert last.began.done()
 
 
-def told_to(told: list[str]) -> Callable[..., None]:
-    return lambda request, message, descriptors: told.append(message.token)
+def told_to(reported: list[str]) -> Callable[..., None]:
+    return lambda request, message, descriptors: reported.append(message.token)
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_turn_that_comes_too_late_for_a_worker_is_given_back(late):
-    asked, told = Future(), []
-    its = stand_in(ServerQueue, SimpleNamespace(ask_later=lambda *_: asked, tell=told_to(told)))
+    requested, reported = Future(), []
+    its = make_proxy(
+        ServerQueue, SimpleNamespace(ask_later=lambda *_: requested, notify=told_to(reported))
+    )
     if late:
         with pytest.raises(Busy), its.turn(HERE, known=False, seconds=0.01):
             pass
-        assert not told
-        asked.set_result("x")
+        assert not reported
+        requested.set_result("x")
     else:
-        asked.set_result("x")
+        requested.set_result("x")
         with its.turn(HERE, known=False, seconds=30.0):
-            assert not told
-    assert told == ["x"]
+            assert not reported
+    assert reported == ["x"]

@@ -109,7 +109,7 @@ def test_the_inner_home_is_closed_to_the_outer_account(start_server, dial, place
     assert str(server.accounts.get("outer").permissions) == "all"  # as an export has them
 
 
-def test_check_tells_how_to_part_them(ftpd, engine, accounts, place):
+def test_check_reports_how_to_part_them(ftpd, engine, accounts, place):
     accounts.add("outer", "secret", home=place)
     accounts.add("inner", "secret")
     assert ftpd("check")[0] == 0

@@ -12,7 +12,7 @@ import pytest
 from ftpserver.accounts import invitations as invitations_module
 from ftpserver.accounts import registration as module
 from ftpserver.accounts.invitations import Invitations, take_use
-from ftpserver.accounts.registration import Registration, Throttle, overpromised
+from ftpserver.accounts.registration import Registration, Throttle, overcommitted
 from ftpwire.errors import BadAccount, Busy, FtpError, NameTaken, NotFound, RegistrationClosed
 from ftpwire.messages import Failed, LoggedIn, Login, Put, Register, WhoAmI
 
@@ -190,7 +190,7 @@ def test_a_directory_with_contents_is_nobodys_to_take(
     assert len(accounts) == 0 and invitations.find(code).uses == 1
 
 
-def test_a_home_that_can_not_be_made_is_told_without_its_place(
+def test_a_home_that_can_not_be_made_is_reported_without_its_place(
     registration, invitations, root, accounts
 ):
     (root / "alice").write_text("a file")
@@ -298,36 +298,36 @@ def test_a_good_invitation_is_never_too_early(registration, invitations):
 # promises ----------------------------------------------------------------------------------
 
 
-def test_what_the_disk_can_not_hold_is_told(engine, root, accounts, invitations, tmp_path):
+def test_what_the_disk_can_not_hold_is_reported(engine, root, accounts, invitations, tmp_path):
     accounts.add("small", "correct-horse", quota=1000)
-    assert overpromised(engine, root, None) == []
+    assert overcommitted(engine, root, None) == []
     accounts.add("large", "correct-horse", quota=2 * EXABYTE)
-    (one,) = overpromised(engine, root, None)
-    assert one.place == root and one.promised >= 2 * EXABYTE
+    (one,) = overcommitted(engine, root, None)
+    assert one.directory == root and one.promised >= 2 * EXABYTE
     assert 0 <= one.free < EXABYTE
     assert "2097152.0 TiB" in str(one) and "free" in str(one)
 
 
 def test_homes_elsewhere_count_for_their_own_disk(engine, root, accounts, tmp_path):
     accounts.add("bob", "correct-horse", quota=EXABYTE, home=tmp_path / "elsewhere")
-    (one,) = overpromised(engine, root, None)
+    (one,) = overcommitted(engine, root, None)
     assert one.promised == EXABYTE
     (tmp_path / "elsewhere").rmdir()
-    assert overpromised(engine, root, None) == [], "gone for now: nothing comes there either"
+    assert overcommitted(engine, root, None) == [], "gone for now: nothing comes there either"
 
 
 def test_invitations_are_promises_too(engine, root, invitations):
     invitations.make(EXABYTE, 3, None)
-    assert overpromised(engine, root, None)[0].promised == 3 * EXABYTE
+    assert overcommitted(engine, root, None)[0].promised == 3 * EXABYTE
     invitations.make(None, 2, None)
-    assert overpromised(engine, root, EXABYTE)[0].promised == 5 * EXABYTE
+    assert overcommitted(engine, root, EXABYTE)[0].promised == 5 * EXABYTE
 
 
 def test_sums_beyond_all_integers(engine, root, accounts, invitations):
     for name in ("a", "b", "c"):
         accounts.add(name, "correct-horse", quota=2**63 - 1)
     invitations.make(2**63 - 1, 1_000_000, None)
-    assert overpromised(engine, root, None)[0].promised > 2**80
+    assert overcommitted(engine, root, None)[0].promised > 2**80
 
 
 def test_each_registration_is_warned_of(registration, caplog):
@@ -341,7 +341,7 @@ def test_each_registration_is_warned_of(registration, caplog):
 
 
 @pytest.fixture
-def stranger(start_server, dial):
+def unauthenticated_client(start_server, dial):
     """A peer that has said HELLO, and its server."""
 
     def connected(server):
@@ -352,8 +352,8 @@ def stranger(start_server, dial):
     return connected
 
 
-def test_closed_over_the_wire(server, stranger):
-    peer = stranger(server)
+def test_closed_over_the_wire(server, unauthenticated_client):
+    peer = unauthenticated_client(server)
     for invitation in (None, "wrong"):
         failed = peer.ask(Register("carol", "correct-horse", invitation))
         assert failed == Failed("registration-closed", invitations_module.CLOSED)
@@ -362,33 +362,36 @@ def test_closed_over_the_wire(server, stranger):
     assert peer.ask(Register("carol", "correct-horse")).message == "logged in already"
 
 
-def test_open_over_the_wire(start_server, stranger, caplog):
+def test_open_over_the_wire(start_server, unauthenticated_client, caplog):
     caplog.set_level(logging.INFO)
     server = start_server(open_registration=True, default_quota=10)
-    peer = stranger(server)
+    peer = unauthenticated_client(server)
     assert peer.ask(Register("alice", "correct-horse")).code == "name-taken"
     assert peer.ask(Register("Carol\n", "correct-horse")).code == "bad-account"
     assert peer.ask(Register("carol", "hunter2hunter2")) == LoggedIn("carol")
     assert peer.ask(WhoAmI()) == LoggedIn("carol")
     assert peer.ask(Put(b"/large", 11, ask=True)).code == "quota"
-    assert stranger(server).ask(Login("carol", "hunter2hunter2")) == LoggedIn("carol")
+    assert unauthenticated_client(server).ask(Login("carol", "hunter2hunter2")) == LoggedIn("carol")
     assert "registered carol" in caplog.text and "hunter2hunter2" not in caplog.text
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
-def test_an_invitation_over_the_wire(server, stranger):
+def test_an_invitation_over_the_wire(server, unauthenticated_client):
     _, code = Invitations(server.service.engine).make(None, 1, None)
-    peer = stranger(server)
+    peer = unauthenticated_client(server)
     assert peer.ask(Register("alice", "correct-horse", code)).code == "name-taken"
     assert peer.ask(Register("carol", "correct-horse", code)) == LoggedIn("carol")
     assert (
-        stranger(server).ask(Register("dave", "correct-horse", code)).code == "registration-closed"
+        unauthenticated_client(server).ask(Register("dave", "correct-horse", code)).code
+        == "registration-closed"
     )
 
 
-def test_a_flood_is_held_up(start_server, stranger):
+def test_a_flood_is_held_up(start_server, unauthenticated_client):
     server = start_server(open_registration=True)
-    codes = [stranger(server).ask(Register(f"user{n}", "correct-horse")) for n in range(12)]
+    codes = [
+        unauthenticated_client(server).ask(Register(f"user{n}", "correct-horse")) for n in range(12)
+    ]
     most = module._OF_ONE_NETWORK[0]
     assert all(isinstance(one, LoggedIn) for one in codes[:most])
     assert {one.code for one in codes[most:]} == {"busy"}

@@ -80,7 +80,7 @@ def test_a_trusted_place_has_more_than_one_and_takes_its_turns():
     assert line.take() == [(THERE, 1)], "it doesn't hold up the others"
 
 
-def test_spared_places_have_turns_of_their_own():
+def test_known_networks_have_turns_of_their_own():
     line = Line(at_once=2)
     for number in range(10):
         line.wait(f"198.51.100.{number}", 5)
@@ -105,7 +105,7 @@ def test_one_that_does_not_answer_counts_for_a_second():
     assert line.starts.due() is None, "nobody waits"
 
 
-def test_who_leaves_makes_room_once():
+def test_who_leaves_makes_space_once():
     line = Line()
     line.wait(HERE, 2)
     line.wait(THERE)

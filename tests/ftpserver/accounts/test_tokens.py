@@ -54,7 +54,7 @@ def test_a_token_opens_its_account(tokens, alice):
     assert tokens.log_in("alice", made.secret) == (alice, made.id)
 
 
-def test_tokens_are_told_apart(tokens, alice):
+def test_tokens_are_shown_separately(tokens, alice):
     several = [tokens.issue(alice, "the same name") for _ in range(10)]
     assert len({one.secret for one in several}) == len({one.id for one in several}) == 10
     assert all(one.secret.startswith("ftpt_") and len(one.secret) > 40 for one in several)
@@ -114,7 +114,7 @@ def test_a_revoked_token_is_good_for_nothing(tokens, alice):
 
 
 @pytest.mark.parametrize(
-    ("parents", "asked", "given"),
+    ("parents", "requested", "given"),
     [
         pytest.param(60, 30, 1030, id="shorter"),
         pytest.param(60, 10**12, 1060, id="longer"),
@@ -123,14 +123,14 @@ def test_a_revoked_token_is_good_for_nothing(tokens, alice):
         pytest.param(None, None, None, id="for-ever-of-one-for-ever"),
     ],
 )
-def test_a_token_makes_none_that_outlives_it(tokens, alice, clock, parents, asked, given):
+def test_a_token_makes_none_that_outlives_it(tokens, alice, clock, parents, requested, given):
     clock(1000)
     parent = tokens.issue(alice, "parent", parents)
-    child = tokens.issue(alice, "child", asked, parent.id)
+    child = tokens.issue(alice, "child", requested, parent.id)
     assert child.expires == given
     assert tokens.issue(alice, "of the child", None, child.id).expires == given
     assert [one.parent for one in tokens.of(alice)] == [None, parent.id, child.id]
-    assert tokens.issue(alice, "the control", asked).expires == (asked and 1000 + asked)
+    assert tokens.issue(alice, "the control", requested).expires == (requested and 1000 + requested)
 
 
 def test_what_a_token_made_goes_with_it(tokens, alice):
@@ -226,7 +226,7 @@ def test_a_new_account_of_an_old_name_has_no_token(tokens, alice, accounts, root
     refused(tokens, "alice", made.secret)
 
 
-def test_the_list_tells_all_but_the_secret(tokens, alice, clock):
+def test_the_list_reports_all_but_the_secret(tokens, alice, clock):
     clock(1000)
     first = tokens.issue(alice, "first", seconds=None)
     clock(2000)
@@ -253,7 +253,7 @@ def test_a_log_in_writes_once_an_hour(tokens, alice, engine, clock):
         assert used() == noted
 
 
-def test_there_is_a_most_and_expired_ones_make_room(tokens, alice, accounts, engine, clock):
+def test_there_is_a_most_and_expired_ones_make_space(tokens, alice, accounts, engine, clock):
     assert MAX_TOKENS == 64
     clock(1000)
     old = tokens.issue(alice, "old", seconds=10)

@@ -16,7 +16,7 @@ from ftpserver.accounts.bans import Bans
 from ftpserver.accounts.penalties import Offence
 from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
-from ftpserver.interfaces import asked
+from ftpserver.interfaces import request
 from ftpserver.schema import session
 from ftpserver.settings.table import Startups
 from ftpserver.storage.ledger import Ledger
@@ -59,7 +59,7 @@ RULES = "/pub=read-only /in=upload-only /hidden=none"
 
 
 @pytest.mark.parametrize(
-    ("question", "by", "told"),
+    ("question", "by", "notification"),
     [
         ("put /new", None, ""),
         ("put new", None, ""),
@@ -106,21 +106,21 @@ RULES = "/pub=read-only /in=upload-only /hidden=none"
         ("mv / /new", "permissions", "as a whole"),
     ],
 )
-def test_files(why, stocked, accounts, question, by, told):
+def test_files(why, stocked, accounts, question, by, notification):
     accounts.change("alice", permissions=Permissions.parse(RULES))
     before = sorted(map(str, stocked.rglob("*")))
     allowed, record = why(*question.split())
     assert allowed is (by is None)
     if by is not None:
         assert record["decided_by"] == by
-        assert told in record["reason"]
+        assert notification in record["reason"]
     assert sorted(map(str, stocked.rglob("*"))) == before
 
 
 @pytest.mark.parametrize(
     ("size", "allowed"), [("0", True), ("600", True), ("601", False), ("3GiB", False)]
 )
-def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed):
+def test_space_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed):
     accounts.change("alice", quota=1000)
     Ledger(engine).reserve(alice.id, 400)
     found, record = why("put", "/new", size)
@@ -133,14 +133,14 @@ def test_room_as_it_is_now(why, stocked, accounts, engine, alice, size, allowed)
 
 
 @pytest.mark.parametrize(("size", "by"), [("5MiB", "files"), ("3MiB", "quota"), ("500", "files")])
-def test_of_two_reasons_the_one_that_the_client_is_told(why, stocked, accounts, size, by):
+def test_of_two_reasons_the_one_that_the_client_gets(why, stocked, accounts, size, by):
     accounts.change("alice", quota=1000)
     allowed, record = why("put", "/missing/new", size)
     assert not allowed
     assert record["decided_by"] == by
 
 
-def test_room_on_the_disk(why, stocked):
+def test_space_on_the_disk(why, stocked):
     disk = os.statvfs(stocked)
     free = disk.f_blocks * disk.f_frsize  # more than can be free at any time
     allowed, record = why("put", "/new", str(free + 1))
@@ -149,7 +149,7 @@ def test_room_on_the_disk(why, stocked):
     assert record["reason"].startswith(f"the disk is full: {human(free + 1)} needed, ")
 
 
-def test_room_for_files(why, stocked, accounts, alice):
+def test_space_for_files(why, stocked, accounts, alice):
     accounts.change("alice", max_files=0)
     for question in (("put", "/new", "1"), ("mkdir", "/new")):
         allowed, record = why(*question)
@@ -252,9 +252,9 @@ def test_for_people(ftpd, alice, accounts):
     accounts.change("alice", quota=2**20, permissions=Permissions.parse("no-delete"))
     status, out, _ = ftpd("why", "alice", "put", "/new", "3GiB")
     assert status == 6
-    first, room, by, advice = out.splitlines()
+    first, space, by, advice = out.splitlines()
     assert first.startswith("refused: 3.0 GiB needed, 1.0 MiB free of a quota of 1.0 MiB")
-    assert (room, by) == ("space: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
+    assert (space, by) == ("space: 3.0 GiB needed, 1.0 MiB free", "decided by: quota")
     assert advice == "to change it: ftpd user set alice --quota SIZE"
     assert ftpd("why", "alice", "put", "/new")[:2] == (
         0,
@@ -324,7 +324,7 @@ def test_the_cap_of_sessions(why, start_server, dial, monkeypatch, options):
     assert why("login")[0]
 
 
-def test_a_ban_is_told_by_the_clock_of_the_server(why, start_server):
+def test_a_ban_is_reported_by_the_clock_of_the_server(why, start_server):
     """The system's clock was set back by a year since the server began."""
     server = start_server(ban_after=1, ban_time=600)
     bans = server.service.limits._bans
@@ -340,7 +340,7 @@ def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch
     start_server()
 
     class Older(Protocol):
-        @asked
+        @request
         def status(self) -> control.Status: ...
 
     monkeypatch.setattr(control_server, "Control", Older)
@@ -355,7 +355,7 @@ def test_a_server_that_does_not_know_the_question(why, start_server, monkeypatch
         ({"expires": 1}, "ftpd user set alice --expires never"),
     ],
 )
-def test_what_to_do_is_told(why, alice, accounts, changes, advice):
+def test_what_to_do_is_reported(why, alice, accounts, changes, advice):
     accounts.change("alice", **changes)
     assert why("login")[1]["advice"] == advice
 

@@ -125,7 +125,7 @@ def test_sums_that_are_wrong(root, removed, change):
     assert findings(root) == [("trash", None, "14 bytes, 2 files (of the indexes)")]
 
 
-def test_the_trash_that_may_not_be_looked_at_is_told(root, alice, removed, monkeypatch):
+def test_the_trash_that_may_not_be_looked_at_is_reported(root, alice, removed, monkeypatch):
     removed("a")
 
     def forbidden(*_):
@@ -138,7 +138,7 @@ def test_the_trash_that_may_not_be_looked_at_is_told(root, alice, removed, monke
 
 def test_what_is_on_its_way_beside_a_server_is_no_fault(root, alice, removed, monkeypatch):
     removed("a")
-    wrong = verify_trash.Wrong(b".ftpd-trash/x", "a line", "none")
+    wrong = verify_trash.TrashProblem(b".ftpd-trash/x", "a line", "none")
     looks = [[wrong], []]
 
     def look(home):
@@ -164,7 +164,7 @@ def test_operations_are_listed_newest_first(alice, removed):
     first = removed("a", began=1_800_000_000, words="rm a")
     second = removed("b", "c", began=1_800_000_100)
     newest, oldest = trash.operations(alice)
-    assert (newest.name, newest.things, newest.path) == (second, 2, b"/b")
+    assert (newest.name, newest.items, newest.path) == (second, 2, b"/b")
     assert (oldest.name, oldest.began) == (first, 1_800_000_000)
     assert (oldest.size, oldest.files, oldest.counted) == (7, 1, True)
 
@@ -206,7 +206,7 @@ def test_list(ftpd, removed):
     assert ftpd("trash", "list", "nobody")[0] == 5
 
 
-def test_what_is_not_counted_is_told(ftpd, removed):
+def test_what_is_not_counted_is_reported(ftpd, removed):
     removed("a/")
     assert "and more" in ftpd("trash", "list")[1]
     assert ftpd("trash", "list", "alice")[1].endswith("not counted yet\n")

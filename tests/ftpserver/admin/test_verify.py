@@ -386,8 +386,8 @@ def test_beside_a_server_it_says_so(server, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert not ended.value.code
-    told = f"the server is running (process {os.getpid()}): changes under way were not checked"
-    assert told in capsys.readouterr().err
+    reported = f"the server is running (process {os.getpid()}): changes under way were not checked"
+    assert reported in capsys.readouterr().err
 
 
 # scrub -------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ def test_recounting(ftpd, alice, change, monkeypatch):
         terminal.setattr(tables, "on_terminal", lambda: True)
         assert ftpd("recount")[1] == "alice: 2.9 MiB (was 5 B); 5 files and directories\n"
     status, out, err = ftpd("recount", "--json")
-    told = {"account": "alice", "used": 3000023, "before": 3000023, "files": 5}
+    reported = {"account": "alice", "used": 3000023, "before": 3000023, "files": 5}
     done = {"action": "recount", "status": "done", "error": None}
-    assert (status, json.loads(out), err) == (0, done | told, "")
+    assert (status, json.loads(out), err) == (0, done | reported, "")
     assert ftpd("check", "--strict")[0] == 0

@@ -234,7 +234,7 @@ def test_what_was_restored_and_purged_is_recorded(server, dial, files, events):
     assert (purge["operation"], purge["files"], purge["bytes"]) == (removed.operation, 1, 5)
 
 
-def test_what_was_given_up_for_room_is_recorded(start_server, dial):
+def test_what_was_evicted_for_space_is_recorded(start_server, dial):
     server = start_server(quota=100)
     peer = dial(server)
     assert put(peer, b"/old", b"x" * 60) == Stored(60)
@@ -254,7 +254,7 @@ def test_what_was_given_up_for_room_is_recorded(start_server, dial):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "cut"])
-def test_a_removal_that_ends_midway_tells_what_has_gone(
+def test_a_removal_that_ends_midway_reports_what_has_gone(
     server, dial, files, events, monkeypatch, how
 ):
     """Where the tree can't be moved away at once; whatever else has failed before."""
@@ -400,7 +400,7 @@ def test_a_log_in_that_is_refused(server, dial, events, login, user, way):
     assert "hunter2" not in json.dumps(refused)
 
 
-def test_a_token_is_told_by_its_id(server, dial, events):
+def test_a_token_is_reported_by_its_id(server, dial, events):
     peer = dial(server)
     issued = peer.ask(IssueToken("laptop"))
     other = dial(server, logged_in=False)
@@ -431,7 +431,7 @@ def test_what_nobody_may_without_a_log_in(server, dial, events):
     assert "user" not in record
 
 
-def test_a_transfer_that_is_cut_is_told(server, dial, events):
+def test_a_transfer_that_is_cut_is_reported(server, dial, events):
     """Whoever takes all of a file but its end has taken it all the same."""
     peer = dial(server)
     peer.send(frame(Kind.REQUEST, 1, Put(b"/half", 100)), frame(Kind.DATA, 1, b"x" * 50))
@@ -522,7 +522,7 @@ def test_no_name_breaks_out_of_its_line(name):
     }
 
 
-def test_paths_are_told_as_they_are_meant():
+def test_paths_are_reported_as_they_are_meant():
     assert shown(b"/a//b/../c/.") == ("/a/c", None)
     assert shown(b"relative/../x") == ("relative/../x", None)
 
@@ -568,12 +568,12 @@ def test_files_are_rotated_by_size(audit, tmp_path, monkeypatch):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [FILE_NAME, f"{FILE_NAME}.1", f"{FILE_NAME}.2"]
     assert all((tmp_path / name).stat().st_size <= 300 for name in names)
-    told = [
+    reported = [
         json.loads(line)["reason"].split()[-1]
         for name in reversed(names)
         for line in (tmp_path / name).read_text().splitlines()
     ]
-    assert told == [str(number) for number in range(10)][-len(told) :]
+    assert reported == [str(number) for number in range(10)][-len(reported) :]
 
 
 def test_fewer_are_kept_than_before(audit, tmp_path, monkeypatch):
@@ -634,8 +634,8 @@ def test_a_full_disk_stops_nothing(server, dial, events, monkeypatch, caplog):
     full.clear()
     assert put(peer, b"/after") == Stored(4)
     server.service.audit.close()
-    told = [record.levelno for record in caplog.records if record.name == "ftpd.audit"]
-    assert told == [logging.ERROR, logging.WARNING], "once that it is full, once that it isn't"
+    reported = [record.levelno for record in caplog.records if record.name == "ftpd.audit"]
+    assert reported == [logging.ERROR, logging.WARNING], "once that it is full, once that it isn't"
     found = records(server.settings.state)
     dropped = [record for record in found if record["event"] == "dropped"]
     assert sum(record["count"] for record in dropped) >= 5
@@ -695,7 +695,7 @@ def test_administration_is_recorded_beside_a_running_server(server, events):
 
 
 @pytest.mark.parametrize(
-    ("sudo_user", "login_uid", "told"),
+    ("sudo_user", "login_uid", "reported"),
     [
         pytest.param(None, None, {}, id="by-itself"),
         pytest.param("alice", None, {"sudo_user": "alice"}, id="sudo"),
@@ -708,7 +708,7 @@ def test_administration_is_recorded_beside_a_running_server(server, events):
         pytest.param("x" * 5000, None, {"sudo_user": "x" * 256}, id="long"),
     ],
 )
-def test_who_gave_a_command(tmp_path, monkeypatch, sudo_user, login_uid, told):
+def test_who_gave_a_command(tmp_path, monkeypatch, sudo_user, login_uid, reported):
     names = {0: "root", 12345: "me"}
 
     def known(uid: int) -> SimpleNamespace:
@@ -725,10 +725,12 @@ def test_who_gave_a_command(tmp_path, monkeypatch, sudo_user, login_uid, told):
     administered(tmp_path, "user-set", user="bob")
     (record,) = records(tmp_path)
     assert record["by"] == "me"
-    assert {name: record[name] for name in ("sudo_user", "login_user") if name in record} == told
+    assert {
+        name: record[name] for name in ("sudo_user", "login_user") if name in record
+    } == reported
 
 
-def test_administration_that_can_not_be_recorded_is_told(tmp_path, caplog):
+def test_administration_that_can_not_be_recorded_is_reported(tmp_path, caplog):
     (tmp_path / FILE_NAME).mkdir()
     administered(tmp_path, "user-set", user="alice")
     (record,) = caplog.records
@@ -744,10 +746,10 @@ def test_a_session_that_is_ended_says_why(server, dial, events):
     assert of(events(peer), "logout")["reason"] == "kicked by the administrator"
 
 
-def test_the_true_reason_is_told_here_only(server, dial, events):
+def test_the_true_reason_is_reported_here_only(server, dial, events):
     server.accounts.change("alice", networks=[ip_network("192.0.2.0/24")])
     peer = dial(server, logged_in=False)
     peer.hello()
-    told = peer.ask(Login("alice", "secret"))
+    reported = peer.ask(Login("alice", "secret"))
     (record,) = events(peer)
-    assert "closed to 127.0.0.1" in record["reason"] and "closed" not in told.message
+    assert "closed to 127.0.0.1" in record["reason"] and "closed" not in reported.message

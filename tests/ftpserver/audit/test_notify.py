@@ -44,13 +44,13 @@ def subscriber(state):
             sock.settimeout(30)
             if subscribe:
                 sock.sendto(b'{"is":"subscribe"}', str(state / SOCKET))
-                assert told(sock)["is"] == "grown"
+                assert reported(sock)["is"] == "grown"
             return sock
 
         yield make
 
 
-def told(sock: socket.socket) -> dict:
+def reported(sock: socket.socket) -> dict:
     return json.loads(sock.recv(1024))
 
 
@@ -81,36 +81,36 @@ def test_what_a_crash_left_is_replaced(start_server, tmp_path):
         sock.connect(str(server.settings.state / SOCKET))
 
 
-def test_a_server_without_an_audit_log_tells_nobody(start_server):
+def test_a_server_without_an_audit_log_notifies_nobody(start_server):
     server = start_server(audit_size=0)
     assert not (server.settings.state / SOCKET).exists()
 
 
-def test_a_server_that_can_not_tell_serves_nevertheless(start_server, tmp_path, caplog):
+def test_a_server_that_can_not_notify_serves_nevertheless(start_server, tmp_path, caplog):
     (tmp_path / "root" / ".ftpd" / SOCKET).mkdir(parents=True)
     (tmp_path / "root" / ".ftpd").chmod(0o700)
     start_server()
     assert "no notifications of new audit records" in caplog.text
 
 
-def test_each_write_is_told(server, subscriber, log, dial):
+def test_each_write_is_reported(server, subscriber, log, dial):
     wait_for_start(log)
     sock = subscriber()
     dial(server)
-    first = told(sock)
+    first = reported(sock)
     assert first["inode"] == os.stat(log).st_ino
     assert b'"login"' in log.read_bytes()[: first["offset"]]
     server.service.audit.record("test")
-    second = told(sock)
+    second = reported(sock)
     assert second["sequence"] == first["sequence"] + 1
     assert b'"test"' in log.read_bytes()[first["offset"] : second["offset"]]
 
 
-def test_what_another_process_adds_is_told(state, subscriber, log):
+def test_what_another_process_adds_is_reported(state, subscriber, log):
     wait_for_start(log)
     sock = subscriber()
     administered(state, "test")
-    assert told(sock)["offset"] == log.stat().st_size
+    assert reported(sock)["offset"] == log.stat().st_size
     assert log.read_bytes().count(b'"test"') == 1
 
 
@@ -122,17 +122,17 @@ def test_nobody_is_waited_for(server, subscriber, log):
     found = []
     for _ in range(MANY):
         tell()
-        found.append(told(quick)["sequence"])
+        found.append(reported(quick)["sequence"])
     assert found == list(range(found[0], found[0] + MANY))
-    missed = [told(slow)["sequence"]]
+    missed = [reported(slow)["sequence"]]
     slow.setblocking(False)
     with pytest.raises(BlockingIOError):
         while True:
-            missed.append(told(slow)["sequence"])
+            missed.append(reported(slow)["sequence"])
     assert len(missed) < MANY
     slow.setblocking(True)
     tell()
-    assert told(slow)["sequence"] == found[-1] + 1 > missed[-1] + 1
+    assert reported(slow)["sequence"] == found[-1] + 1 > missed[-1] + 1
 
 
 def test_who_is_gone_is_forgotten(server, subscriber, log):
@@ -140,7 +140,7 @@ def test_who_is_gone_is_forgotten(server, subscriber, log):
     gone, there = subscriber(), subscriber()
     gone.close()
     server.service.audit.on_written()
-    told(there)
+    reported(there)
     assert server.service.audit.on_written.__self__._subscribers.keys() == {there.getsockname()}
 
 
@@ -173,7 +173,7 @@ def test_junk_does_no_harm(state, subscriber, junk, caplog):
             one.sendto(junk, str(state / SOCKET))
         nameless.sendto(b'{"is":"subscribe"}', str(state / SOCKET))
     sock.sendto(b'{"is":"subscribe"}', str(state / SOCKET))
-    assert told(sock)["is"] == "grown"
+    assert reported(sock)["is"] == "grown"
     assert not caplog.records
 
 
@@ -207,7 +207,7 @@ def follow(monkeypatch):
 
 
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="elsewhere it looks again and again")
-def test_a_follower_sleeps_until_it_is_told(server, state, follow, dial):
+def test_a_follower_sleeps_until_it_is_notified(server, state, follow, dial):
     found = follow(state, "end")
     eventually(lambda: "start" in found)
     dial(server)

@@ -293,7 +293,7 @@ def test_one_that_grows_without_end_holds_up_no_other(path, tmp_path):
 
 
 @pytest.mark.parametrize(("kept", "missed"), [(3, False), (2, True)])
-def test_who_follows_too_slowly_is_told_that_files_are_gone(path, tmp_path, kept, missed):
+def test_who_follows_too_slowly_is_informed_that_files_are_gone(path, tmp_path, kept, missed):
     """Those that are left are read, the oldest first."""
     written = iter(range(2, 5))
 
@@ -304,16 +304,16 @@ def test_who_follows_too_slowly_is_told_that_files_are_gone(path, tmp_path, kept
                     os.replace(rotated(path, older - 1), rotated(path, older))
             write(path, number)
 
-    told: list[int] = []
+    reported: list[int] = []
     found: list[int] = []
     write(path, 1)
-    with AuditReader(tmp_path, wait, lambda: told.append(found[-1])) as reader:
+    with AuditReader(tmp_path, wait, lambda: reported.append(found[-1])) as reader:
         for _, one in reader.records(EVERYTHING, follow=True):
             found.append(int(one.path[1:]))
             if found[-1] == 4:
                 break
     assert found == [1, 2, 3, 4]
-    assert told == ([1] if missed else [])
+    assert reported == ([1] if missed else [])
 
 
 def test_two_writers_and_rotations_lose_nothing(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def owned_by(monkeypatch, owners: dict[str, int]) -> None:
     """Have paths belong to others, by their last name."""
     stat = options._stat
 
-    def told(path):
+    def reported(path):
         info = stat(path)
         if info is None or path.name not in owners:
             return info
@@ -40,7 +40,7 @@ def owned_by(monkeypatch, owners: dict[str, int]) -> None:
         fields[4] = owners[path.name]
         return os.stat_result(fields)
 
-    monkeypatch.setattr(options, "_stat", told)
+    monkeypatch.setattr(options, "_stat", reported)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_looking_leaves_nothing(ftpd, root):
     assert not (root / ".ftpd" / FILE_NAME).exists()
 
 
-def test_the_log_is_told_and_filtered(ftpd, root):
+def test_the_log_is_reported_and_filtered(ftpd, root):
     ftpd("user", "add", "alice", "--quota", "10MiB")
     ftpd("user", "add", "bob")
     ftpd("user", "remove", "carol")
@@ -136,7 +136,7 @@ def test_the_log_is_told_and_filtered(ftpd, root):
     assert ftpd("log", "--json")[1] == stored
 
 
-def test_lines_that_are_torn_are_told(ftpd, root):
+def test_lines_that_are_torn_are_reported(ftpd, root):
     ftpd("user", "add", "alice")
     with (root / ".ftpd" / FILE_NAME).open("a") as file:
         file.write('{"time":\n')
@@ -224,7 +224,7 @@ PEOPLE = [
 ]
 
 
-def test_a_request_is_told_apart_from_what_it_asks_for():
+def test_a_request_is_distinguished_from_what_it_asks_for():
     record = Record("2030-01-01T00:00:00.000Z", "reload-asked", "ok", by="root")
     words = Columns(200).line(record).split()
     assert words[2:] == ["reload", "-", "-", "requested", "by", "root"]
@@ -388,7 +388,7 @@ def test_an_error_of_the_log_is_reported_after_the_pager(ftpd, terminal, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "reported"),
     [
         ("logn", "unknown event logn: did you mean login?"),
         ("user-ad", "unknown event user-ad: did you mean user-add?"),
@@ -396,11 +396,11 @@ def test_an_error_of_the_log_is_reported_after_the_pager(ftpd, terminal, tmp_pat
         ("\x1b[2J", "unknown event \\x1b[2J"),
     ],
 )
-def test_an_event_that_is_none(ftpd, engine, event, told):
+def test_an_event_that_is_none(ftpd, engine, event, reported):
     status, out, err = ftpd("log", "--event", "login", "--event", event)
     assert (
         (status, out) == (2, "")
-        and f"{told} (see ftpd log --help)\n" in err
+        and f"{reported} (see ftpd log --help)\n" in err
         and err.count("\n") == 1
     )
 
@@ -467,8 +467,8 @@ def test_commands_to_the_server_name_who_gave_them(ftpd, records, start_server, 
     assert ftpd("reload")[0] == 0
     assert ftpd("unban", "192.0.2.1")[0] == 0
     assert ftpd("kick", "user:nobody")[0] == 5
-    asked = of(records, "reload-asked")
-    assert (asked["sudo_user"], asked["outcome"]) == ("carol", "ok") and asked["by"]
+    requested = of(records, "reload-asked")
+    assert (requested["sudo_user"], requested["outcome"]) == ("carol", "ok") and requested["by"]
     lifted = of(records, "unban")
     assert (lifted["address"], lifted["sudo_user"]) == ("192.0.2.1", "carol")
     kicked = of(records, "kick")

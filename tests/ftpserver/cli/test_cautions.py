@@ -14,7 +14,7 @@ from ftpserver.settings.table import cautions
 
 OPEN = {"open_registration": True}
 BOUNDED = OPEN | {"default_quota": 2**30}
-TOLD = "open-registration without default-quota"
+REPORTED = "open-registration without default-quota"
 
 each = pytest.mark.parametrize(
     ("given", "warned"),
@@ -33,7 +33,7 @@ def test_config_check(ftpd, root, given, warned):
     (root / ".ftpd" / "ftpd.toml").write_text("\n".join(lines))
     status, out, err = ftpd("config", "check")
     assert status == 0 and out.endswith("no problems found\n")
-    assert (TOLD in err) is warned
+    assert (REPORTED in err) is warned
 
 
 @each
@@ -41,7 +41,7 @@ def test_status(ftpd, start_server, given, warned):
     start_server(**given)
     status, out, err = ftpd("status")
     assert (status, err) == (0, "")
-    assert [TOLD in line for line in out.splitlines() if line.startswith("warning")] == (
+    assert [REPORTED in line for line in out.splitlines() if line.startswith("warning")] == (
         [True] if warned else []
     )
     assert bool(json.loads(ftpd("status", "--json")[1])["warnings"]) is warned
@@ -55,6 +55,6 @@ def test_reload(start_server, caplog, ftpd):
         server.load_settings = lambda changed=changed: replace(server.settings, **changed)
         caplog.clear()
         server.reload()
-        assert (TOLD in caplog.text) is warned
-        assert (TOLD in ftpd("status")[1]) is warned
+        assert (REPORTED in caplog.text) is warned
+        assert (REPORTED in ftpd("status")[1]) is warned
         assert bool(cautions(server.settings)) is warned

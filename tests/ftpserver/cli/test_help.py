@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ("user add x --pass secret", "use --password-stdin"),
         ("user add x --password=secret", "use --password-stdin"),
@@ -32,21 +32,21 @@ import pytest
         ("stop --grace -1", "out of range"),
     ],
 )
-def test_what_other_tools_call_it(ftpd, arguments, told):
+def test_what_other_tools_call_it(ftpd, arguments, reported):
     status, out, err = ftpd(*arguments.split(), with_root=False)
     assert (status, out) == (2, "")
-    assert told in " ".join(err.split())
+    assert reported in " ".join(err.split())
     assert "secret" not in err
 
 
 @pytest.mark.parametrize(("duration", "sent"), [("90", 90.0), ("10m", 600.0), ("1.5", 1.5)])
 def test_durations_have_units(ftpd, monkeypatch, duration, sent):
-    asked = []
-    server = SimpleNamespace(stop=asked.append, drain=asked.append)
+    requested = []
+    server = SimpleNamespace(stop=requested.append, drain=requested.append)
     monkeypatch.setattr("ftpserver.cli.control._end", lambda root, end, *_: end(server))
     assert ftpd("stop", "--grace", duration)[0] == 0
     assert ftpd("drain", "--timeout", duration)[0] == 0
-    assert asked == [sent, sent]
+    assert requested == [sent, sent]
 
 
 def test_no_option_is_a_double_negation(ftpd):

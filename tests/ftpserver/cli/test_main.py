@@ -187,13 +187,13 @@ def test_a_request_for_a_certificate(ftpd, root):
     assert ftpd("user", "add", "alice", "--password-stdin", stdin=b"correct-horse\n")[0] == 0
     status, out, err = ftpd("certificate", "request", "files.example.org", "192.0.2.7", "::1")
     assert (status, err) == (0, "")
-    asked = x509.load_pem_x509_csr(out.encode())
-    assert asked.is_signature_valid
-    names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    requested = x509.load_pem_x509_csr(out.encode())
+    assert requested.is_signature_valid
+    names = requested.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["files.example.org"]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "::1"]
     own = x509.load_pem_x509_certificate((root / ".ftpd" / "tls" / "cert.pem").read_bytes())
-    assert asked.public_key() == own.public_key()
+    assert requested.public_key() == own.public_key()
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def test_what_is_no_number_of_workers(refused, value):
 
 
 def test_sessions_in_processes_of_their_own_take_no_workers(refused):
-    told = refused("--workers", "2", "--isolation", "process")
-    assert "workers" in told and "isolation" in told
+    reported = refused("--workers", "2", "--isolation", "process")
+    assert "workers" in reported and "isolation" in reported
 
 
 @pytest.mark.parametrize("quota", ["ten", "1XB", "", "0x10", "9" * 400, "8388608TiB"])
@@ -69,17 +69,17 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), WRONG.values(), ids=WRONG)
-def test_a_mistake_is_told_in_one_line(ftpd, words, told):
+@pytest.mark.parametrize(("words", "reported"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_reported_in_one_line(ftpd, words, reported):
     status, out, err = ftpd(*words, with_root=False)
     assert (status, out) == (2, "")
-    assert err.startswith(f"ftpd: {told}") and err.count("\n") == 1
+    assert err.startswith(f"ftpd: {reported}") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", sorted(words_of(main.cli, "")))
 def test_an_unknown_option_of_every_command_is_an_object(ftpd, words):
     status, out, err = ftpd(*words.split(), "--no-such-option", "--json", with_root=False)
     assert (status, out) == (2, "")
-    told = json.loads(err)
-    assert (told["error"], told["exit"], told["path"]) == ("usage", 2, None)
-    assert told["message"].startswith("unknown option --no-such-option")
+    reported = json.loads(err)
+    assert (reported["error"], reported["exit"], reported["path"]) == ("usage", 2, None)
+    assert reported["message"].startswith("unknown option --no-such-option")

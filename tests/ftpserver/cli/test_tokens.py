@@ -85,8 +85,8 @@ def test_tokens_of_an_account_are_revoked(ftpd, root, tokens, alice, accounts):
     assert tokens.of(alice) == [] and tokens.log_in("bob", bob.secret)
     ftpd("user", "tokens", "bob")
     lines = (root / ".ftpd" / FILE_NAME).read_text().splitlines()
-    told = [(one["event"], one["user"], one["outcome"]) for one in map(json.loads, lines)]
-    assert told == [("token-revoke", "alice", outcome) for outcome in ("failed", "ok", "ok")]
+    reported = [(one["event"], one["user"], one["outcome"]) for one in map(json.loads, lines)]
+    assert reported == [("token-revoke", "alice", outcome) for outcome in ("failed", "ok", "ok")]
     assert json.loads(lines[1])["details"] == {"token_id": made.id}
     assert json.loads(lines[2])["details"] == {"revoke_all": True}
 
@@ -103,8 +103,8 @@ def test_what_was_made_with_a_token_is_shown_and_revoked_with_it(ftpd, tokens, a
     tokens.issue(alice, "two", None, made.id)
     lines = ftpd("token", "list", "alice")[1].splitlines()
     assert ["(made with" in line for line in lines] == [False, True] and made.id in lines[1]
-    told = f"revoked {made.id}, and 1 token made with it\n"
-    assert ftpd("token", "revoke", made.id) == (0, told, "")
+    reported = f"revoked {made.id}, and 1 token made with it\n"
+    assert ftpd("token", "revoke", made.id) == (0, reported, "")
     assert tokens.of(alice) == []
 
 

@@ -98,7 +98,7 @@ def test_an_account_that_may_nothing_gets_its_things_back_all_the_same(ftpd, the
     assert (there / "two").exists()
 
 
-def test_what_there_is_not_is_told(ftpd, there):
+def test_what_there_is_not_is_reported(ftpd, there):
     for words, status in (
         (("restore", "alice", "ffffffff"), 5),
         (("restore", "alice", "x"), 5),
@@ -240,7 +240,7 @@ def test_an_account_that_keeps_nothing_any_more_is_emptied_at_once(ftpd, there, 
     "words",
     [("user", "set", "alice", "--trash-days", "0", "-y"), ("trash", "empty", "--all", "-y")],
 )
-def test_what_stays_because_somebody_is_at_it_is_told(ftpd, there, monkeypatch, words):
+def test_what_stays_because_somebody_is_at_it_is_reported(ftpd, there, monkeypatch, words):
     def purge(self, request):
         raise Busy("others are at it")
 
@@ -255,7 +255,7 @@ def test_where_nothing_is_kept_nobody_is_asked(ftpd, accounts):
     assert ftpd("user", "set", "bob", "--trash-days", "0") == (0, "changed bob\n", "")
 
 
-def test_the_trash_is_told_apart(ftpd, there):
+def test_the_trash_is_shown_separately(ftpd, there):
     record = json.loads(ftpd("user", "show", "alice", "--json")[1])
     assert (record["used"], record["used_files"]) == (0, 0)
     assert (record["trash"], record["trash_files"]) == (6, 2)
@@ -266,7 +266,7 @@ def test_the_trash_is_told_apart(ftpd, there):
 # what else tells of it ---------------------------------------------------------------------
 
 
-def test_a_recount_tells_it_apart_on_a_terminal(ftpd, removed, monkeypatch):
+def test_a_recount_shows_it_separately_on_a_terminal(ftpd, removed, monkeypatch):
     removed("one", "two")
     monkeypatch.setattr(tables, "on_terminal", lambda: True)
     assert ftpd("recount", "alice")[1] == (
@@ -274,7 +274,7 @@ def test_a_recount_tells_it_apart_on_a_terminal(ftpd, removed, monkeypatch):
     )
 
 
-def test_status_tells_how_much_is_there(ftpd, removed):
+def test_status_reports_how_much_is_there(ftpd, removed):
     removed("one", "two")
     (line,) = [one for one in ftpd("status")[1].splitlines() if one.startswith("trash")]
     assert line.split(None, 1)[1] == "6 B in 2 operations, 0 deleted for space today"
@@ -300,7 +300,7 @@ def test_status_of_a_server_whose_books_cannot_be_read(ftpd, removed, monkeypatc
     assert status == 0 and "trash" not in out
 
 
-def test_why_tells_whether_it_is_final(ftpd, accounts, root):
+def test_why_reports_whether_it_is_final(ftpd, accounts, root):
     alice = accounts.add("alice", "secret")
     (alice.home / "x").write_bytes(b"")
     ask = ("why", "alice", "rm", "/x")
@@ -345,7 +345,7 @@ def test_a_renamed_account_keeps_its_trash(ftpd, there):
     assert ftpd("trash", "list", "anna")[1].count("\n") == 2
 
 
-def test_the_first_start_with_trash_tells_so_once(start_server, tmp_path, caplog):
+def test_the_first_start_with_trash_says_so_once(start_server, tmp_path, caplog):
     state = tmp_path / "root" / ".ftpd"
     state.mkdir(parents=True)
     with closing(sqlite3.connect(state / "state.db")) as connection:
@@ -359,7 +359,7 @@ def test_the_first_start_with_trash_tells_so_once(start_server, tmp_path, caplog
     assert "kept for" not in caplog.text
 
 
-def test_a_new_server_tells_nothing_of_it(start_server, caplog):
+def test_a_new_server_reveals_nothing_of_it(start_server, caplog):
     start_server()
     assert "trash" not in caplog.text
 

@@ -145,7 +145,7 @@ def test_disabling_and_enabling(ftpd, add, root):
     log_in(root)
 
 
-def test_enabling_tells_that_the_time_is_over(ftpd, add):
+def test_enabling_reports_that_the_time_is_over(ftpd, add):
     add("alice", "--expires", "2020-01-01")
     assert "expired on 2020-01-01" in ftpd("user", "enable", "alice")[1]
     assert ftpd("user", "list")[1].split("\t")[4:6] == ["2020-01-01T00:00:00Z", "expired"]
@@ -227,10 +227,10 @@ def test_a_terminal_is_asked(ftpd, add, root, monkeypatch, answer, removed):
     add("alice")
     (root / "alice" / "file").write_bytes(bytes(2048))
     monkeypatch.setattr(users.sys, "stdin", Terminal())
-    asked = []
+    requested = []
 
     def confirm(text, **options):
-        asked.append(text)
+        requested.append(text)
         if answer != "y\n":
             raise users.click.Abort
 
@@ -240,7 +240,7 @@ def test_a_terminal_is_asked(ftpd, add, root, monkeypatch, answer, removed):
         users.user.main(
             ["remove", "alice", "--delete-home", "--root", str(root)], standalone_mode=not removed
         )
-    assert asked == [f"Remove {root}/alice with 1 files (2.0 KiB) for good?"]
+    assert requested == [f"Remove {root}/alice with 1 files (2.0 KiB) for good?"]
     assert (root / "alice").exists() is not removed
 
 

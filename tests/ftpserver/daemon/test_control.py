@@ -19,7 +19,7 @@ from ftpserver.clock import RUN
 from ftpserver.daemon import control, control_server
 from ftpserver.daemon.control import Control, ask_until_end, running
 from ftpserver.errors import SettingsError
-from ftpserver.interfaces import stand_in
+from ftpserver.interfaces import make_proxy
 from ftpserver.net import tls
 from ftpserver.serving import account_watch
 from ftpserver.serving.stats import SessionInfo
@@ -159,7 +159,7 @@ def test_one_question_and_no_more(state):
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "told"),
+    ("answer", "error", "reported"),
     [
         pytest.param(b"", ConnectionLost, "before it sent a reply", id="none"),
         pytest.param(b'{"is":"song"}\n', BadMessage, "another version", id="unknown"),
@@ -169,16 +169,16 @@ def test_one_question_and_no_more(state):
         ),
     ],
 )
-def test_answers_of_another_version(answer, error, told):
+def test_answers_of_another_version(answer, error, reported):
     here, there = socket.socketpair()
     with here, there:
         there.sendall(answer)
         there.shutdown(socket.SHUT_WR)
-        with pytest.raises(error, match=told):
-            stand_in(Control, control.Lines(lambda: nullcontext(here))).status()
+        with pytest.raises(error, match=reported):
+            make_proxy(Control, control.Lines(lambda: nullcontext(here))).status()
 
 
-def test_a_failure_of_our_own_is_told_in_two_words(state, monkeypatch, caplog):
+def test_a_failure_of_our_own_is_reported_in_two_words(state, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("a secret")
 
@@ -211,9 +211,13 @@ def test_bytes_stay_counted_when_their_session_has_ended(server, state, dial):
     assert after.bytes_out >= before.bytes_out > 0  # a client may be quicker than the count
 
 
-def test_sessions_tell_who_does_what(server, state, dial, files):
+def test_sessions_report_who_does_what(server, state, dial, files):
     (files / "large").write_bytes(bytes(64 * 2**20))
-    idle, busy, stranger = dial(server), dial(server, buffers=4096), dial(server, logged_in=False)
+    idle, busy, unauthenticated_client = (
+        dial(server),
+        dial(server, buffers=4096),
+        dial(server, logged_in=False),
+    )
     busy.request(Get(b"/large"))
     assert isinstance(busy.answer().message, Sending)
     eventually(lambda: len(server.service.sessions) == 3 and server.service.moved()[1] > 2**16)
@@ -229,10 +233,10 @@ def test_sessions_tell_who_does_what(server, state, dial, files):
     assert abs(second.since - time.time()) < 60
     assert running(state).status().transfers == 1
     assert idle.ask(WhoAmI()) == LoggedIn("alice")
-    assert stranger.is_silent()
+    assert unauthenticated_client.is_silent()
 
 
-def test_the_password_of_a_log_in_is_told_to_nobody(server, state, dial, monkeypatch):
+def test_the_password_of_a_log_in_is_revealed_to_nobody(server, state, dial, monkeypatch):
     peer = dial(server, logged_in=False)
     peer.hello()
     (session,) = server.service.sessions
@@ -279,10 +283,10 @@ def test_a_user_whose_name_is_a_number(root, start_server, dial, ftpd, words):
     server.accounts.add("12", "secret")
     peer = dial(server, logged_in=False)
     peer.log_in("12")
-    status, _, told = ftpd("kick", "12")
-    assert status == 5 and "no such session" in told
-    status, told, _ = ftpd("kick", *words)
-    assert (status, told) == (0, "ended 1 session\n")
+    status, _, reported = ftpd("kick", "12")
+    assert status == 5 and "no such session" in reported
+    status, reported, _ = ftpd("kick", *words)
+    assert (status, reported) == (0, "ended 1 session\n")
     assert last_word(peer) == "the session was ended by the administrator"
 
 
@@ -291,17 +295,17 @@ def test_an_account_without_sessions(root, start_server, ftpd):
     assert ftpd("kick", "bob") == (0, "bob has no sessions\n", "")
     status, out, _ = ftpd("kick", "bob", "--json")
     assert status == 0 and json.loads(out)["ended"] == []
-    status, out, told = ftpd("kick", "nobody")
-    assert (status, out) == (5, "") and "nobody: no such account" in told
+    status, out, reported = ftpd("kick", "nobody")
+    assert (status, out) == (5, "") and "nobody: no such account" in reported
 
 
 @pytest.mark.parametrize("who", [{"session": 10**6}, {"user": "nobody"}, {}], ids=str)
 def test_kicking_who_is_not_there(server, state, dial, who):
-    peer, stranger = dial(server), dial(server, logged_in=False)
+    peer, unauthenticated_client = dial(server), dial(server, logged_in=False)
     with pytest.raises(NotFound):
         running(state).kick(**who)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
-    stranger.hello()
+    unauthenticated_client.hello()
 
 
 def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
@@ -382,7 +386,7 @@ def test_a_key_that_does_not_fit_changes_nothing(start_server, dial, tls_client_
     assert presented(server, dial, tls_client_context) == before
 
 
-def test_a_reload_with_mistakes_tells_each_and_changes_nothing(root, start_server, ftpd):
+def test_a_reload_with_mistakes_reports_each_and_changes_nothing(root, start_server, ftpd):
     server = start_server(root=root)
 
     def broken():
@@ -419,15 +423,15 @@ def test_a_reload_that_changes_nothing(root, start_server, ftpd):
 
 
 def test_stopping_is_asked_for_and_answered_first(server, state):
-    asked = []
-    server.on_stop_asked = lambda: asked.append(server.service.grace)
+    requested = []
+    server.on_stop_requested = lambda: requested.append(server.service.grace)
     assert running(state).stop().process == os.getpid()
-    eventually(lambda: asked == [10.0])
+    eventually(lambda: requested == [10.0])
     running(state).stop(grace=0.5)
-    eventually(lambda: asked == [10.0, 0.5])
+    eventually(lambda: requested == [10.0, 0.5])
 
 
-def test_draining_is_told(server, state, dial):
+def test_draining_is_reported(server, state, dial):
     peer = dial(server)
     running(state).drain()
     eventually(lambda: running(state).status().state == "draining")

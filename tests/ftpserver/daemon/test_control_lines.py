@@ -14,17 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from ftpserver.accounts.startups import TurnedAway
+from ftpserver.accounts.startups import RefusedConnection
 from ftpserver.daemon import control_server
 from ftpserver.daemon.control import (
     BanInfo,
     Bans,
     Control,
-    Did,
     DiscoveryInfo,
     Ended,
     Entry,
     Lines,
+    Report,
     Sessions,
     Status,
     Stopping,
@@ -33,7 +33,7 @@ from ftpserver.daemon.control import (
     TrashRestored,
 )
 from ftpserver.errors import StateError
-from ftpserver.interfaces import requests_of, stand_in
+from ftpserver.interfaces import make_proxy, requests_of
 from ftpserver.serving.stats import SessionInfo
 from ftpwire.errors import NotFound
 
@@ -141,7 +141,7 @@ ANSWERS: list[tuple[bytes, Ask, object, bytes]] = [
         b',"reason":null',
     ),
     (b'{"is":"bans","bans":[]}', lambda it: it.unban(), Bans([]), b""),
-    (b'{"is":"did","lines":["nothing"]}', lambda it: it.reload(), Did(["nothing"]), b""),
+    (b'{"is":"did","lines":["nothing"]}', lambda it: it.reload(), Report(["nothing"]), b""),
     (
         b'{"is":"trash-restored","operation":"0a-1b","items":1,"already":2,"gone":3,'
         b'"conflicts":[{"path":"L2H/","code":"conflict","message":"m"}],"more_conflicts":4}',
@@ -161,22 +161,22 @@ ANSWERS: list[tuple[bytes, Ask, object, bytes]] = [
         b'{"is":"entry","turned_away":{"by":"penalty","reason":"r"},"too_many":null,"note":"n",'
         b'"banned":null}',
         lambda it: it.entry("192.0.2.1", "alice"),
-        Entry(TurnedAway("penalty", "r"), None, "n", None),
+        Entry(RefusedConnection("penalty", "r"), None, "n", None),
         b"",
     ),
 ]
 
 
 class Server:
-    """Has every method, and gives one answer; ``asked`` is what came."""
+    """Has every method, and gives one answer; ``requested`` is what came."""
 
     def __init__(self, answer: object) -> None:
-        self.asked: list[tuple[Any, ...]] = []
+        self.requested: list[tuple[Any, ...]] = []
         self._answer = answer
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def answer(*arguments: object) -> object:
-            self.asked.append((name, *arguments))
+            self.requested.append((name, *arguments))
             if isinstance(self._answer, Exception):
                 raise self._answer
             return self._answer
@@ -191,7 +191,7 @@ def asks(ask: Ask, answer: bytes) -> tuple[bytes, Any]:
         there.sendall(answer + b"\n")
         there.shutdown(socket.SHUT_WR)
         try:
-            found = ask(stand_in(Control, Lines(lambda: nullcontext(here))))
+            found = ask(make_proxy(Control, Lines(lambda: nullcontext(here))))
         except NotFound as error:
             found = error
         return there.recv(65536), found
@@ -206,9 +206,9 @@ def test_questions_are_those_of_earlier_versions(line, name, ask, arguments):
     sent, raised = asks(ask, FAILURE)
     assert sent == line + b"\n"
     assert isinstance(raised, NotFound) and str(raised) == "nobody"
-    server = Server(Did([]))
-    assert control_server.answer(server, line + b"\n") == Did([])
-    assert server.asked == [(name, *arguments)]
+    server = Server(Report([]))
+    assert control_server.answer(server, line + b"\n") == Report([])
+    assert server.requested == [(name, *arguments)]
 
 
 @pytest.mark.parametrize(("line", "ask", "answer", "newer"), ANSWERS)
@@ -220,11 +220,16 @@ def test_answers_are_those_of_earlier_versions(line, ask, answer, newer):
 
 
 def test_fields_that_are_missing_have_defaults_and_others_are_passed_over():
-    server = Server(Did([]))
+    server = Server(Report([]))
     for name in (b"kick", b"unban", b"drain", b"stop"):
-        assert control_server.answer(server, b'{"is":"%s"}' % name) == Did([])
-    assert server.asked == [("kick", None, None), ("unban", None), ("drain", None), ("stop", None)]
-    assert control_server.answer(server, b'{"is":"status","new":1}') == Did([])
+        assert control_server.answer(server, b'{"is":"%s"}' % name) == Report([])
+    assert server.requested == [
+        ("kick", None, None),
+        ("unban", None),
+        ("drain", None),
+        ("stop", None),
+    ]
+    assert control_server.answer(server, b'{"is":"status","new":1}') == Report([])
 
 
 @pytest.mark.parametrize(
@@ -236,9 +241,9 @@ def test_what_ends_the_server_is_answered_first(line, done):
     server = Server(None)
     commands = control_server.Commands(server, None)
     assert isinstance(control_server.answer(commands, line), Stopping)
-    assert server.asked == []
+    assert server.requested == []
     commands.finish()
-    assert server.asked == [done]
+    assert server.requested == [done]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def asker():
 def ask_all(asker):
     """Asks everybody at a port; gives as many answers as are expected, and their senders."""
 
-    def asked(port: int, answers: int = 1):
+    def requested(port: int, answers: int = 1):
         nonce = os.urandom(discovery.NONCE_SIZE)
         asker.sendto(discovery.question(nonce), (HERE, port))
         found = []
@@ -51,7 +51,7 @@ def ask_all(asker):
             found.append((discovery.announcement_of(datagram, nonce), sender[0]))
         return found
 
-    return asked
+    return requested
 
 
 def discovery_of(server) -> Discovery | None:
@@ -77,13 +77,13 @@ def test_nobody_is_answered_unless_it_is_asked_for(server):
 
 def test_an_answer(start, ask_all):
     server = start(plaintext=False, name="the office")
-    ((told, sender),) = ask_all(discovery_of(server).port)
-    assert (told.name, told.port, told.software) == (
+    ((reported, sender),) = ask_all(discovery_of(server).port)
+    assert (reported.name, reported.port, reported.software) == (
         "the office",
         server.server_address[1],
         SOFTWARE,
     )
-    assert told.fingerprint == server.fingerprint is not None
+    assert reported.fingerprint == server.fingerprint is not None
     assert sender == "127.0.0.1"
 
 
@@ -96,7 +96,7 @@ def test_every_server_of_a_machine_answers(start, ask_all, tmp_path):
     first = start(name="first")
     port = discovery_of(first).port
     start(name="second", root=tmp_path / "other", discovery_port=port)
-    assert {told.name for told, _ in ask_all(port, 2)} == {"first", "second"}
+    assert {reported.name for reported, _ in ask_all(port, 2)} == {"first", "second"}
 
 
 def test_the_answer_comes_from_where_clients_connect_to(start, ask_all):
@@ -125,9 +125,9 @@ def test_a_question_and_an_answer_are_as_the_text_says(start, asker):
     answer, sender = asker.recvfrom(2048)
     assert silent(asker) and discovery_of(server).dropped == 6
     assert answer[:22] == b"FTPd\1\2" + b"n" * 16 and len(answer) <= 512
-    told = msgpack.decode(answer[22:])
-    assert len(told.pop("run")) == 8
-    assert told == {
+    reported = msgpack.decode(answer[22:])
+    assert len(reported.pop("run")) == 8
+    assert reported == {
         "name": "x" * 64,
         "port": server.server_address[1],
         "software": SOFTWARE,
@@ -154,9 +154,9 @@ def test_a_server_for_this_machine_alone_does_not_hear_its_own_address(start, as
 
 def test_a_server_for_this_machine_alone_answers_nobody_else(start):
     found = discovery_of(start())
-    asked = discovery.question(os.urandom(discovery.NONCE_SIZE))
-    assert found.verify_request((asked, None), ("127.0.0.1", 5))
-    assert not found.verify_request((asked, None), ("192.0.2.9", 5))
+    requested = discovery.question(os.urandom(discovery.NONCE_SIZE))
+    assert found.verify_request((requested, None), ("127.0.0.1", 5))
+    assert not found.verify_request((requested, None), ("192.0.2.9", 5))
     assert found.dropped == 1
     if os.uname().sysname == "Linux":
         assert found.server_address[0] == HERE  # the kernel sees to it as well
@@ -221,8 +221,8 @@ def test_a_server_that_drains_is_not_found(start, ask_all, asker, tmp_path):
     port = discovery_of(server).port
     start(name="another", root=tmp_path / "other", discovery_port=port)
     server.drain()
-    ((told, _),) = ask_all(port)
-    assert told.name == "another"
+    ((reported, _),) = ask_all(port)
+    assert reported.name == "another"
     assert silent(asker)
 
 

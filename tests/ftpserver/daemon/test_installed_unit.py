@@ -83,7 +83,7 @@ def test_a_template_s_drop_ins_are_those_of_its_instances(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         pytest.param("Environment=A=1\n# User=x", [], id="other-things"),
         pytest.param("User=x", [("User", "x ({})", "ftpd")], id="last"),
@@ -98,14 +98,14 @@ def test_a_template_s_drop_ins_are_those_of_its_instances(tmp_path):
         pytest.param("", [], id="empty"),
     ],
 )
-def test_the_drop_in_stands_above_the_unit(tmp_path, text, told):
+def test_the_drop_in_stands_above_the_unit(tmp_path, text, reported):
     unit, drop_in = tmp_path / "ftpd.service", tmp_path / "ftpd.service.d" / "local.conf"
     unit.write_text(WANTED)
     drop_in.parent.mkdir()
     drop_in.write_text(f"[Service]\n{text}")
     assert differences(unit, WANTED) == [
         f"{key}: the unit has {had.format(drop_in)}, the settings require {wanted}"
-        for key, had, wanted in told
+        for key, had, wanted in reported
     ]
 
 
@@ -121,7 +121,7 @@ def test_a_drop_in_that_hides_another_is_read_in_its_place(tmp_path):
     assert differences(second / "ftpd.service", WANTED, (first, second)) == []
 
 
-def test_what_can_not_be_read_is_told(tmp_path):
+def test_what_can_not_be_read_is_reported(tmp_path):
     unit, drop_in = tmp_path / "ftpd.service", tmp_path / "ftpd.service.d" / "a.conf"
     with pytest.raises(StateError, match=f"{unit}: can't be read: no such file"):
         differences(unit, WANTED)
@@ -142,5 +142,5 @@ def test_the_command_reads_them(ftpd, root, accounts, tmp_path):
     status, out, err = ftpd("service", "--installed", str(unit))
     assert status == 1
     assert out == f"TimeoutStopSec: the unit has 1 ({drop_in}), the settings require 25\n"
-    told = "does not match the settings: print it again, or change its drop-ins"
-    assert err == f"ftpd: {unit}: {told}\n"
+    reported = "does not match the settings: print it again, or change its drop-ins"
+    assert err == f"ftpd: {unit}: {reported}\n"

@@ -84,22 +84,22 @@ def certify(
     return certificate, key_path
 
 
-def test_what_is_live_is_taken_over_and_the_rest_is_told(server):
+def test_what_is_live_is_taken_over_and_the_rest_is_reported(server):
     before = server.settings
     server.load_settings = lambda: replace(before, **OTHER)
-    told = server.reload()
-    assert len(told) == len(OTHER)
+    reported = server.reload()
+    assert len(reported) == len(OTHER)
     for name, value in OTHER.items():
         live = TABLE[name].live
         assert getattr(server.settings, name) == (value if live else getattr(before, name))
-        (line,) = [line for line in told if line.startswith(f"{TABLE[name].name}: ")]
+        (line,) = [line for line in reported if line.startswith(f"{TABLE[name].name}: ")]
         assert line.endswith("takes effect after a restart") is not live
     assert server.service.grace == 1.5
     assert server.service.registration.open and server.service.registration.default_quota == 13
     assert server.service.limits.settings is server.settings
 
 
-def test_it_is_told_as_people_write_it(server):
+def test_it_is_reported_as_people_write_it(server):
     before = server.settings
     new = {"idle_timeout": 600.0, "grace": 1.5, "stall": 90.0, "ban_time": 7200.0}
     new |= {"default_quota": 3 * 2**30, "limit_rate": 1000, "open_registration": True}
@@ -116,13 +116,13 @@ def test_it_is_told_as_people_write_it(server):
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_what_is_told_can_be_written(name):
+def test_what_is_reported_can_be_written(name):
     kind = TABLE[name].kind
     for value in (OTHER[name], getattr(Settings, name)):
-        assert kind.parse(kind.tell(value)) == value
+        assert kind.parse(kind.to_text(value)) == value
 
 
-def test_nothing_new_is_nothing_to_tell(server):
+def test_nothing_new_is_nothing_to_report(server):
     assert server.reload() == []
     server.load_settings = lambda: server.settings
     assert server.reload() == []
@@ -184,15 +184,15 @@ def test_an_rsa_key_does_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("days", "told"),
+    ("days", "reported"),
     [((-1, 100), None), ((-1, 5), "expires on"), ((-9, -2), "expired on"), ((2, 9), "before")],
 )
-def test_dates_that_clients_look_at_are_warned_of(start_server, tmp_path, caplog, days, told):
+def test_dates_that_clients_look_at_are_warned_of(start_server, tmp_path, caplog, days, reported):
     certificate, key = certify(tmp_path, days=days)
     start_server(plaintext=False, certificate=certificate, key=key)
     lines = [one.getMessage() for one in caplog.records if str(certificate) in one.getMessage()]
-    assert len(lines) == (told is not None)
-    assert told is None or told in lines[0]
+    assert len(lines) == (reported is not None)
+    assert reported is None or reported in lines[0]
 
 
 def _missing(certificate: Path, key: Path) -> None:
@@ -221,7 +221,7 @@ def _protected(certificate: Path, key: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (_missing, "own.key: can't be read: no such file"),
         (_directory, "own.crt: can't be read: is a directory"),
@@ -231,9 +231,9 @@ def _protected(certificate: Path, key: Path) -> None:
         (_protected, "own.key: is protected by a passphrase"),
     ],
 )
-def test_files_that_can_not_be_used_are_one_clear_line(tmp_path, spoil, told):
+def test_files_that_can_not_be_used_are_one_clear_line(tmp_path, spoil, reported):
     certificate, key = certify(tmp_path)
     spoil(certificate, key)
     with pytest.raises(StateError) as caught:
         make_context(certificate, key)
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert reported in str(caught.value) and "\n" not in str(caught.value)

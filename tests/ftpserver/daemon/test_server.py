@@ -39,13 +39,13 @@ def is_served(peer: Peer) -> bool:
     return peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
-def test_who_runs_it_is_told_when_nothing_moves_any_more(server, dial, monkeypatch):
+def test_who_runs_it_is_informed_when_nothing_moves_any_more(server, dial, monkeypatch):
     monkeypatch.setattr(quiet, "_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(quiet, "_WORTH_BYTES", 1)
-    told = threading.Event()
-    server.on_quiet = told.set
+    reported = threading.Event()
+    server.on_quiet = reported.set
     assert is_served(dial(server))
-    assert told.wait(60)
+    assert reported.wait(60)
 
 
 # accepting ---------------------------------------------------------------------------------

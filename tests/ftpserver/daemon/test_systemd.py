@@ -176,7 +176,7 @@ def test_a_path_that_no_unit_can_have(tmp_path):
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_the_supervisor_is_told(tmp_path, monkeypatch, abstract):
+def test_the_supervisor_is_informed(tmp_path, monkeypatch, abstract):
     name = f"@ftpd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + name[1:] if abstract else name)
@@ -186,7 +186,7 @@ def test_the_supervisor_is_told(tmp_path, monkeypatch, abstract):
 
 
 @pytest.mark.parametrize("address", [None, "", "relative", "vsock:2:5"])
-def test_nobody_to_tell(monkeypatch, caplog, address):
+def test_nobody_to_notify(monkeypatch, caplog, address):
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify("READY=1")
@@ -249,8 +249,8 @@ def test_a_socket_that_the_settings_do_not_mean(bound, settings, outcome):
             with pytest.raises(StateError, match="handed over.*ftpd service"):
                 check_handed(listening, Settings(Path("/srv"), **values))
         else:
-            told = check_handed(listening, Settings(Path("/srv"), **values))
-            assert len(told) == (outcome == "warned")
+            reported = check_handed(listening, Settings(Path("/srv"), **values))
+            assert len(reported) == (outcome == "warned")
 
 
 def test_a_server_does_not_serve_at_a_wider_address(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from ftpserver.daemon import trash_keeping
-from ftpserver.daemon.trash_keeping import EVERY, LOOK_AT_DISKS, TrashKeeping, tell_of_trash
+from ftpserver.daemon.trash_keeping import EVERY, LOOK_AT_DISKS, TrashKeeping, log_trash_policy
 from ftpserver.settings.table import Settings
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
@@ -276,8 +276,8 @@ def test_the_oldest_of_all_accounts_goes_where_a_disk_is_nearly_full(
     service.settings = Settings(root, trash_reserve=5)
     keeper.look()
     assert names(alice) == {third} and names(bob) == {fourth}
-    assert ledger.given_up_lately()[0] == 2
-    assert ledger.was_given_up(alice.id, first) and ledger.was_given_up(bob.id, second)
+    assert ledger.evicted_lately()[0] == 2
+    assert ledger.was_evicted(alice.id, first) and ledger.was_evicted(bob.id, second)
     assert [more["user"] for _, more in recorded] == ["alice", "bob"]
     assert keeper.totals() == (20, 2, 2)
 
@@ -306,19 +306,19 @@ def test_disks_are_looked_at_each_minute(keeper, service, root, time, alice, rem
     assert names(alice) == set()
 
 
-def test_a_session_gets_room_on_a_full_disk(keeper, service, alice, remove, disk):
+def test_a_session_gets_space_on_a_full_disk(keeper, service, alice, remove, disk):
     remove(alice, "1", age=40)
     kept = remove(alice, "2", age=30)
     disk([alice.home], 100, 200)
     keeper.start()
     try:
-        assert keeper.make_disk_room(alice.id, 100)
+        assert keeper.free_disk_space(alice.id, 100)
         assert names(alice) == {kept}
-        assert not keeper.make_disk_room(alice.id, 1000), "there is no such room"
+        assert not keeper.free_disk_space(alice.id, 1000), "there is no such room"
     finally:
         service.stop()
         keeper.stop()
-    assert not keeper.make_disk_room(alice.id, 1), "nobody is there any more"
+    assert not keeper.free_disk_space(alice.id, 1), "nobody is there any more"
 
 
 @pytest.mark.parametrize(
@@ -362,14 +362,14 @@ def test_who_asks_often_waits_for_nobody(keeper):
     assert not asking.is_alive()
 
 
-def test_for_who_does_not_wait_any_more_nothing_is_given_up(
+def test_for_who_does_not_wait_any_more_nothing_is_evicted(
     keeper, alice, remove, disk, monkeypatch
 ):
     remove(alice, "a")
     disk([alice.home], 100, 100)
     monkeypatch.setattr(trash_keeping, "DISK_PATIENCE", 0.0)
     monkeypatch.setattr(keeper._thread, "is_alive", lambda: True)
-    assert not keeper.make_disk_room(alice.id, 5)
+    assert not keeper.free_disk_space(alice.id, 5)
     keeper._serve_waiting()
     assert len(names(alice)) == 1
 
@@ -400,12 +400,12 @@ def test_a_server_that_stops_waits_for_no_removal(keeper, service, time):
 # the first start ---------------------------------------------------------------------------
 
 
-def test_the_first_start_tells_what_is_kept(tmp_path, caplog):
-    tell_of_trash(Settings(tmp_path))
+def test_the_first_start_reports_what_is_kept(tmp_path, caplog):
+    log_trash_policy(Settings(tmp_path))
     assert "7 days" in caplog.text and "trash-days = 0" in caplog.text
     assert "purged at once" in caplog.text
     caplog.clear()
-    tell_of_trash(Settings(tmp_path, trash_days=0))
+    log_trash_policy(Settings(tmp_path, trash_days=0))
     assert caplog.text == ""
 
 

@@ -41,7 +41,7 @@ def serve(mount, start_server, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"isolation": "process"}], ids=str)
-def test_what_others_have_removed_makes_room(serve, dial, options):
+def test_what_others_have_removed_makes_space(serve, dial, options):
     server = serve(dial, **options)
     peer = dial(server, logged_in=False)
     peer.log_in("carol")
@@ -52,7 +52,7 @@ def test_what_others_have_removed_makes_room(serve, dial, options):
     assert server.trash.totals()[2] == 1
 
 
-def test_what_has_no_room_however_much_is_given_up_is_refused(serve, dial):
+def test_what_has_no_space_however_much_is_evicted_is_refused(serve, dial):
     server = serve(dial)
     peer = dial(server, logged_in=False)
     peer.log_in("carol")

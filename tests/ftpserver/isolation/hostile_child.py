@@ -31,7 +31,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ftpserver import interfaces
-from ftpserver.interfaces import Carried, Descriptors, asked, told
+from ftpserver.interfaces import Carried, Descriptors, notification, request
 from ftpserver.isolation import sandbox, session_process
 from ftpserver.isolation.interfaces import Known
 from ftpserver.processes.forkserver import ChildArguments
@@ -42,7 +42,8 @@ from ftpwire import messages
 logger = logging.getLogger("ftpd.test")
 _TOOLS = (builtins, ctypes, os, resource, signal, socket, stat, struct, sys, msgspec)
 _NAMES = {
-    one.__name__: one for one in (asked, told, Protocol, Any, Descriptors, Carried, Known, Lease)
+    one.__name__: one
+    for one in (request, notification, Protocol, Any, Descriptors, Carried, Known, Lease)
 }
 LOG_IN = COMMANDS[messages.Login]
 DECODER = msgspec.msgpack.Decoder
@@ -72,7 +73,7 @@ def run(client, program):
         "own": session.account and session.account.id,
         "server": session.server._server,
         "books": session.server.ledger,
-        "stand_in": lambda interface: interfaces.stand_in(interface, peer),
+        "make_proxy": lambda interface: interfaces.make_proxy(interface, peer),
         "send": lambda data: peer._socket.sendall(data),
         "libc": LIBC,
         **_NAMES,
@@ -103,7 +104,7 @@ def LateDecoder(*arguments, **keywords):
 def weaken() -> None:
     """Leave out all that confines."""
     sandbox.change_root = lambda directory: None
-    sandbox.become_stranger = lambda identity: None
+    sandbox.give_up_privileges = lambda identity: None
     sandbox.become = lambda identity, home: None
     sandbox.restrict_to = lambda directory: 0
     sandbox.forbid_new_privileges = lambda: None
@@ -111,8 +112,8 @@ def weaken() -> None:
     sandbox.keep_to_itself = lambda: 0
     sandbox.enter_user_namespace = lambda: False
 
-    def account_of(self, told):  # it sees all, and has to find its home there
-        return replace(told.account(), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
+    def account_of(self, notification):  # it sees all, and has to find its home there
+        return replace(notification.account(), home=Path(os.environ["FTPD_TEST_WEAKENED"]))
 
     session_process.SessionProcess._account_of = account_of
 

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import update
 
 from ftpserver.accounts.account import Account
-from ftpserver.interfaces import Descriptors, Dispatcher, asked, requests_of
+from ftpserver.interfaces import Descriptors, Dispatcher, request, requests_of
 from ftpserver.isolation import handler, isolated_session, session_quota_store
 from ftpserver.isolation.handler import Answers
 from ftpserver.isolation.interfaces import ServerForSession, SessionForServer
@@ -61,7 +61,7 @@ class Scene:
 
     def held(self, name: str) -> int:
         """Bytes that an account holds."""
-        return self.server.service.ledger.room(self.server.accounts.get(name).id).held
+        return self.server.service.ledger.space(self.server.accounts.get(name).id).held
 
 
 class Attack(NamedTuple):
@@ -86,22 +86,22 @@ class Attack(NamedTuple):
 class Recounting(Protocol):
     """A method of the ledger that no session's process may call."""
 
-    @asked
+    @request
     def recounted(self, account_id: int, used: int, files: int) -> None: ...
 
 
 class Unbounded(Protocol):
     """A method of the books, without its bounds."""
 
-    @asked
+    @request
     def reserve(self, account_id: int, size: int) -> Any: ...
 
 
 class Taking(Protocol):
     """A method that descriptors go along with."""
 
-    @asked
-    def room(self, account_id: int, given: Descriptors) -> None: ...
+    @request
+    def space(self, account_id: int, given: Descriptors) -> None: ...
 
 
 class Taker:
@@ -110,7 +110,7 @@ class Taker:
     def __init__(self, taken: list[int]) -> None:
         self.taken = taken
 
-    def room(self, account_id: int, given: Descriptors) -> None:
+    def space(self, account_id: int, given: Descriptors) -> None:
         self.taken.extend(given)
         given.clear()
 
@@ -203,15 +203,15 @@ class MadeUp(Protocol):
 """
 
 
-def made_up(method: str, call: str, mark: str = "asked") -> str:
+def made_up(method: str, call: str, mark: str = "request") -> str:
     """A program that calls a method as the session's process says that it is."""
     head = _MADE_UP.replace("{mark}", mark).replace("{method}", method)
-    heard = "0" if mark == "asked" else "books.room(own)"
-    return f"{head}\nstand_in(MadeUp).{call}\nresult = {heard}"
+    heard = "0" if mark == "request" else "books.space(own)"
+    return f"{head}\nmake_proxy(MadeUp).{call}\nresult = {heard}"
 
 
 ATTACKS = {
-    "room-of-another-account": Attack(
+    "space-of-another-account": Attack(
         "books.reserve({bob}, 1000); result = 0",
         "PermissionError",
         lambda scene: scene.held("bob") > HELD,
@@ -249,17 +249,17 @@ ATTACKS = {
             "recounted({bob}, 777, 7)",
         ),
         "Invalid value 'recounted'",
-        lambda scene: scene.server.service.ledger.room(scene.bob.id).used == 777,
+        lambda scene: scene.server.service.ledger.space(scene.bob.id).used == 777,
         targets_with(Recounting, lambda session: session.ledger),
     ),
     "method-of-the-other-direction": Attack(
-        made_up("close(self, why: str) -> None", "close('forged')", "told"),
+        made_up("close(self, why: str) -> None", "close('forged')", "notification"),
         "Invalid value 'close'",
         lambda scene: scene.session is not None and scene.session.channel.ended is not None,
         targets_with(SessionForServer, lambda session: session),
     ),
-    "told-what-is-asked": Attack(
-        made_up("room(self, account_id: int) -> None", "room({bob})", "told"),
+    "request-sent-as-notification": Attack(
+        made_up("space(self, account_id: int) -> None", "space({bob})", "notification"),
         "a notification sent as a request",
         lambda scene: scene.session is not None,
         lambda patch: patch.setattr(
@@ -273,7 +273,7 @@ ATTACKS = {
         ),
     ),
     "forged-record": Attack(
-        f"server.record({json.dumps(_FORGED).encode()!r}); books.room(own); result = 0",
+        f"server.record({json.dumps(_FORGED).encode()!r}); books.space(own); result = 0",
         "0",
         lambda scene: any(b'"user":"bob"' in one for one in scene.recorded),
         setting(Answers, "_vouch", lambda answers, record: True),
@@ -300,27 +300,29 @@ ATTACKS = {
         set_account,
     ),
     "descriptors-along": Attack(
-        made_up("room(self, account_id: int, given: Descriptors) -> None", "room(own, [0, 1, 2])"),
+        made_up(
+            "space(self, account_id: int, given: Descriptors) -> None", "space(own, [0, 1, 2])"
+        ),
         "3 descriptors along with a message",
         lambda scene: scene.taken,
         take_descriptors,
     ),
     "message-of-a-gigabyte": Attack(
-        f"send(struct.pack('!IIBB', {LARGE}, 1, 1, 0)); result = books.room(own)",
+        f"send(struct.pack('!IIBB', {LARGE}, 1, 1, 0)); result = books.space(own)",
         f"{LARGE} bytes in one message",
         lambda scene: max(scene.sizes) >= LARGE,
         setting(isolated_session, "ChildProcess", partial(ChildProcess, max_size=2 * LARGE)),
     ),
     "answer-that-nobody-asked-for": Attack(
         "send(struct.pack('!IIBB', 1, 12345, 3, 0) + msgspec.msgpack.encode(None))\n"
-        "books.room(own)\nresult = 0",
+        "books.space(own)\nresult = 0",
         "a reply to no request",
         lambda scene: scene.session is not None,
         hear_answers,
     ),
     "flooded-log": Attack(
         "for _ in range(100): server.log(30, 'ftpd.session', 'flood\\n\\x1b[2J')\n"
-        "books.room(own)\nresult = 0",
+        "books.space(own)\nresult = 0",
         "0",
         lambda scene: scene.log().count("flood") > 50,
         setting(handler, "_LOG_BURST", 10_000),
@@ -328,12 +330,12 @@ ATTACKS = {
     "log-flooded-by-failures": Attack(
         """
 class MadeUp(Protocol):
-    @asked
+    @request
     def extended(self, held: Any, size: int) -> Any: ...
 held = books.reserve(own, 2**62)
 for _ in range(100):
     try:
-        stand_in(MadeUp).extended(held, 2**62)
+        make_proxy(MadeUp).extended(held, 2**62)
     except Exception:
         pass
 result = 0
@@ -424,14 +426,14 @@ def test_a_message_that_nests_too_deep_ends_its_session_alone(hostile, dial, cap
     with dial(attack.server) as other:
         deep = "b'\\x83\\xa2is\\xa4room\\xaaaccount_id\\x01\\xa1x' + b'\\x91' * 10**5 + b'\\xc0'"
         program = f"data = {deep}\nsend(struct.pack('!IIBB', len(data), 1, 1, 0) + data)\n"
-        assert attack(program + "result = books.room(own)") is None
+        assert attack(program + "result = books.space(own)") is None
         assert "given up: maximum recursion depth" in caplog.text
         assert other.ask(ListTokens()) == Tokens([])
 
 
 # before log-in -----------------------------------------------------------------------------------
 
-_FOR_STRANGERS = {"by_password", "by_token", "by_peer", "register", "delay"}
+_BEFORE_LOGIN = {"by_password", "by_token", "by_peer", "register", "delay"}
 
 
 def arguments(parameters: tuple[str, ...]) -> dict[str, object]:
@@ -442,7 +444,7 @@ def arguments(parameters: tuple[str, ...]) -> dict[str, object]:
     return {one: ({"seconds": None} | known | texts).get(one, 1) for one in parameters}
 
 
-def test_a_stranger_is_answered_nothing_but_log_in(start_server):
+def test_an_unauthenticated_client_is_answered_nothing_but_log_in(start_server):
     """All that can be asked is tried: also what is added some day."""
     service = start_server().service
 
@@ -457,10 +459,10 @@ def test_a_stranger_is_answered_nothing_but_log_in(start_server):
     dispatcher = Dispatcher(targets)
     tried = set()
     for interface in targets:
-        for name, request in requests_of(interface).items():
-            if request.waits and name not in _FOR_STRANGERS:
-                message = request.struct(**arguments(request.struct.__struct_fields__))
+        for name, one in requests_of(interface).items():
+            if one.waits and name not in _BEFORE_LOGIN:
+                message = one.struct(**arguments(one.struct.__struct_fields__))
                 with pytest.raises(NotLoggedIn):
                     dispatcher.call(message, [])
                 tried.add(name)
-    assert {"room", "settle", "begin_transfer", "revoke_token"} < tried
+    assert {"space", "settle", "begin_transfer", "revoke_token"} < tried

@@ -87,7 +87,7 @@ def system_user(server, name: str, user: str | None = OTHER) -> None:
 
 @pytest.mark.system
 @is_root
-def test_a_stranger_is_nobody_in_an_empty_directory(server, dial):
+def test_an_unauthenticated_client_is_nobody_in_an_empty_directory(server, dial):
     dial(server, logged_in=False).hello()
     (session,) = server.supervisor.sessions()
     eventually(lambda: session.pid)
@@ -141,12 +141,12 @@ def test_without_a_system_user_it_is_the_servers_without_rights(server, dial):
 
 
 @pytest.mark.system
-def test_why_no_process_can_be_confined_is_told(server, dial, tmp_path, monkeypatch, caplog):
+def test_why_no_process_can_be_confined_is_reported(server, dial, tmp_path, monkeypatch, caplog):
     """The process's own words would get lost: its output leads nowhere."""
     (tmp_path / "file").touch()
     nowhere = os.open(tmp_path / "file", os.O_RDONLY)
     with monkeypatch.context() as patch:
-        patch.setattr(server.supervisor, "stranger", None)
+        patch.setattr(server.supervisor, "identity_before_login", None)
         patch.setattr(server.supervisor, "empty", nowhere)
         peer = dial(server, logged_in=False)
         peer.frame(Kind.REQUEST, 0, encode_hello(Hello()))
@@ -191,12 +191,12 @@ def test_roots_own_work_in_a_home_leaves_it_usable_for_its_user(server, dial):
 
 
 @pytest.mark.system
-def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial):
+def test_a_connection_is_reported_and_kicked_before_it_has_a_process(server, dial):
     peers = [dial(server, logged_in=False) for _ in range(2)]
     peers[1].send(b"\0\0")
     eventually(lambda: len(server.serving.session_infos()) == 2)
-    told = server.serving.session_infos()
-    assert [(one.id, one.user, one.bytes_in) for one in told] == [(1, None, 0), (2, None, 0)]
+    reported = server.serving.session_infos()
+    assert [(one.id, one.user, one.bytes_in) for one in reported] == [(1, None, 0), (2, None, 0)]
     stats = server.serving.stats()
     assert (stats.sessions, stats.unauthenticated) == (2, 2)
     assert not server.supervisor.sessions()
@@ -207,15 +207,15 @@ def test_a_connection_is_told_of_and_kicked_before_it_has_a_process(server, dial
 
 @pytest.mark.system
 @pytest.mark.parametrize("has_process", [False, True])
-def test_one_that_makes_room_is_ended_before_and_after_it_has_a_process(start, dial, has_process):
+def test_one_that_makes_space_is_ended_before_and_after_it_has_a_process(start, dial, has_process):
     """And no other one."""
     server = start(login_grace=3600)
     other, peer = dial(server), dial(server, logged_in=False)
     if has_process:
         peer.hello()
     eventually(lambda: len(server.service.connections) == 2)
-    (stranger,) = [one for one in server.service.sessions if one.account is None]
-    server.supervisor.drop(stranger.request)
+    (unauthenticated_client,) = [one for one in server.service.sessions if one.account is None]
+    server.supervisor.drop(unauthenticated_client.request)
     assert peer.read_to_end() == []
     eventually(lambda: len(server.service.connections) == 1)
     assert other.ask(WhoAmI()) == LoggedIn("alice")
@@ -275,15 +275,15 @@ def test_a_crash_touches_no_other_session_and_its_leases_end_at_once(server, dia
     victim.frame(Kind.DATA, number, bytes(1000))
     assert put(other, b"/whole", b"x") == Stored(1)
     account = server.accounts.get("alice").id
-    eventually(lambda: server.service.ledger.room(account).held)
+    eventually(lambda: server.service.ledger.space(account).held)
     eventually(lambda: sessions[0].pid)
     os.kill(sessions[0].pid, signal.SIGSEGV)
     victim.read_to_end()
     eventually(lambda: sessions[0] not in server.supervisor.sessions())
     assert put(other, b"/more", b"y") == Stored(1)
     other.close()
-    eventually(lambda: server.service.ledger.room(account).held == 0)
-    eventually(lambda: server.service.ledger.room(account).used == 2)
+    eventually(lambda: server.service.ledger.space(account).held == 0)
+    eventually(lambda: server.service.ledger.space(account).used == 2)
     eventually(lambda: "SIGSEGV" in caplog.text)
     eventually(lambda: is_gone(sessions[0].pid))
     staging = server.settings.root / "alice" / ".ftpd-staging"
@@ -304,7 +304,7 @@ def test_kicking_ends_a_session_and_its_process(server, dial):
 
 
 @pytest.mark.system
-def test_a_stranger_can_be_kicked(server, dial):
+def test_an_unauthenticated_client_can_be_kicked(server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
     (session,) = server.supervisor.sessions()
@@ -314,16 +314,16 @@ def test_a_stranger_can_be_kicked(server, dial):
 
 
 @pytest.mark.system
-def test_what_sessions_do_is_told(server, dial):
+def test_what_sessions_do_is_reported(server, dial):
     peer = dial(server)
     dial(server, logged_in=False).hello()
     data = bytes(100_000)
     number = peer.request(Put(b"/file", 2 * len(data)))
     peer.frame(Kind.DATA, number, data)
     eventually(lambda: server.serving.session_infos()[0].bytes_in > len(data))
-    told, stranger = server.serving.session_infos()
-    assert (told.user, told.request, told.path) == ("alice", "put", b"/file")
-    assert stranger.user is None
+    reported, unauthenticated_client = server.serving.session_infos()
+    assert (reported.user, reported.request, reported.path) == ("alice", "put", b"/file")
+    assert unauthenticated_client.user is None
     stats = server.serving.stats()
     assert (stats.sessions, stats.unauthenticated, stats.transfers) == (2, 1, 1)
     peer.close()
@@ -340,7 +340,7 @@ def test_many_small_files_are_a_transfer(server, dial):
 
 
 @pytest.mark.system
-def test_stopping_is_told_to_who_is_idle(start, start_server, dial):
+def test_stopping_is_reported_to_who_is_idle(start, start_server, dial):
     server = start()
     peer = dial(server)
     pid = only(server).pid
@@ -417,9 +417,9 @@ def test_quotas_hold_among_sessions_in_processes_of_their_own(start, dial):
     with ThreadPoolExecutor(3) as pool:
         stored = sum(pool.map(fill, range(3)))
     eventually(lambda: not server.supervisor.sessions())
-    room = server.service.ledger.room(account)
-    assert (room.used, room.held) == (stored * 10_000, 0)
-    assert room.used == 200_000
+    space = server.service.ledger.space(account)
+    assert (space.used, space.held) == (stored * 10_000, 0)
+    assert space.used == 200_000
 
 
 @pytest.mark.system
@@ -573,7 +573,7 @@ def test_a_directory_that_something_can_be_made_in_would_lead_out(
         pytest.param("os.kill(os.getppid(), 0); result = 0", id="signal-to-the-fork-server"),
     ],
 )
-def test_what_was_given_up_is_gone(hostile, program):
+def test_what_was_evicted_is_gone(hostile, program):
     assert "Error" in hostile()(program)
 
 
@@ -652,7 +652,7 @@ def test_records_are_of_whom_they_come_from_and_of_now(hostile, start_server):
 
 
 @pytest.mark.system
-def test_what_a_failed_removal_took_away_is_told(hostile, monkeypatch):
+def test_what_a_failed_removal_took_away_is_reported(hostile, monkeypatch):
     """However much has failed before; the control: that did nothing."""
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 0)
     attack = hostile()

@@ -89,9 +89,9 @@ class UserServer:
                 cwd="/",
             )
         )
-        told = self._heard()
-        assert told["uid"] != 0
-        self._address = (told["address"][0], told["address"][1])
+        reported = self._heard()
+        assert reported["uid"] != 0
+        self._address = (reported["address"][0], reported["address"][1])
         self.bob = stack.enter_context(Peer.connect(self._address))
         self.bob.log_in("bob")
         (sibling,) = eventually(lambda: [pid for pid in self.sessions() if pid])
@@ -99,8 +99,8 @@ class UserServer:
         eventually((root / ".ftpd" / "audit.jsonl").exists)
         self._values = {
             "root": root,
-            "pid": told["pid"],
-            "address": told["secret"],
+            "pid": reported["pid"],
+            "address": reported["secret"],
             "address_of_server": self._address,
             "sibling": sibling,
         }
@@ -226,7 +226,7 @@ def test_the_attacks_would_succeed_without_confinement(start):
 
 
 @pytest.mark.system
-def test_without_namespaces_a_strangers_process_has_the_servers_files(start):
+def test_without_namespaces_an_unauthenticated_clients_process_has_the_servers_files(start):
     """As the documentation and the log say; if this fails, they may promise more."""
     server = start(namespaces=False)
     assert "the system does not permit user namespaces" in server.log

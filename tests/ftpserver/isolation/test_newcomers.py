@@ -58,7 +58,7 @@ class Desk:
     Attributes:
         started: Connections whose process would be started.
         ended: Those that ended without one.
-        told: What that has cost.
+        reported: What that has cost.
         now: The time.
     """
 
@@ -66,7 +66,7 @@ class Desk:
         self.now = 0.0
         self.started: list[Newcomer] = []
         self.ended: list[socket.socket] = []
-        self.told: list[Offence] = []
+        self.reported: list[Offence] = []
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self._listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -77,7 +77,7 @@ class Desk:
             sessions=set(),
             limits=SimpleNamespace(is_known=lambda _: False, is_trusted=lambda _: False),
             next_session_id=lambda _: next(self._numbers),
-            penalize=lambda one, offence: self.told.append(offence),
+            penalize=lambda one, offence: self.reported.append(offence),
             forget=lambda one: self.service.sessions.discard(one),
         )
         self.newcomers = Newcomers(self.service, self._start, self._end, lambda: self.now)
@@ -262,17 +262,17 @@ def looks_at_bytes(desk: Desk, monkeypatch, first: bytes, more: bytes) -> int:
 def test_single_bytes_keep_nobody_busy(desk, monkeypatch, first, cost):
     monkeypatch.setattr(module, "_MOST_LOOKS", 20)
     assert looks_at_bytes(desk, monkeypatch, first, CLIENT_HELLO[5:105]) <= 22
-    assert (len(desk.ended), desk.told) == (1, cost)
+    assert (len(desk.ended), desk.reported) == (1, cost)
 
 
 def test_a_look_copies_no_more_than_the_head(desk):
     """What has come in thousands of pieces would take milliseconds of the one thread to copy."""
 
     class Noting(socket.socket):
-        asked: list[int] = []
+        requested: list[int] = []
 
         def recv(self, size: int, flags: int = 0) -> bytes:
-            self.asked.append(size)
+            self.requested.append(size)
             return super().recv(size, flags)
 
     sock = desk.dial()
@@ -283,7 +283,7 @@ def test_a_look_copies_no_more_than_the_head(desk):
         sock.sendall(piece)
         desk.settle()
     assert len(desk.started) == 1
-    assert Noting.asked and max(Noting.asked) <= HEADER_SIZE
+    assert Noting.requested and max(Noting.requested) <= HEADER_SIZE
 
 
 def test_single_bytes_behind_the_first_record_are_not_looked_at(desk, monkeypatch):
@@ -328,17 +328,17 @@ def test_what_is_no_first_record_is_refused_without_a_process(desk, sent, answer
     sock, other = desk.connect(), desk.connect()
     for one in (sock, other):
         one.sendall(sent)
-        told = all_of(one)
+        reported = all_of(one)
         if isinstance(answer, str):
-            told = decode_failed(told[HEADER_SIZE:]).code
-        assert told == answer
+            reported = decode_failed(reported[HEADER_SIZE:]).code
+        assert reported == answer
     assert not desk.ended, "it waits for the client to read that"
     sock.close()
     desk.pass_time(0)
     eventually(lambda: len(desk.ended) == 1)
     desk.pass_time(module.LAST_WORDS)
     eventually(lambda: len(desk.ended) == 2)
-    assert desk.told == [offence or Offence.NO_LOGIN] * 2
+    assert desk.reported == [offence or Offence.NO_LOGIN] * 2
     assert not desk.started
 
 
@@ -365,7 +365,7 @@ def test_who_does_not_finish_in_time_is_ended(desk, said, caplog):
     desk.pass_time(GRACE - 0.1)
     assert not desk.ended and len(desk.service.sessions) == 1
     desk.pass_time(0.2)
-    assert desk.told == [Offence.TOO_LATE]
+    assert desk.reported == [Offence.TOO_LATE]
     assert (len(desk.ended), desk.started) == (1, [])
     assert "the client did not answer in time" in caplog.text
     assert not desk.service.sessions
@@ -390,7 +390,7 @@ def test_who_hangs_up_costs_no_process(desk, said, cost, reset):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     desk.settle()
-    assert (desk.ended, desk.told) == ([gone], cost)
+    assert (desk.ended, desk.reported) == ([gone], cost)
     while desk.service.sessions:
         for one in desk.started:
             desk.newcomers.answered(one)
@@ -415,11 +415,11 @@ def test_waiting_for_a_turn_until_it_is_late_costs_nothing(desk):
     desk.settle()
     desk.pass_time(GRACE)
     assert len(desk.ended) == 20 - len(desk.started) > 0
-    assert not desk.told
+    assert not desk.reported
 
 
 @pytest.mark.parametrize(("own", "turn", "held"), [(0, 9, False), (0, 11, True), (12, 7, False)])
-def test_who_is_kept_waiting_for_a_turn_is_told_from_who_is_slow(desk, own, turn, held):
+def test_who_is_kept_waiting_for_a_turn_is_distinguished_from_who_is_slow(desk, own, turn, held):
     for _ in range(20):
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
     desk.settle()
@@ -460,7 +460,7 @@ def test_whoever_looks_after_sessions_can_end_it(desk, how):
     [(CLIENT_HELLO, []), (CLIENT_HELLO[:100], [Offence.NO_LOGIN])],
     ids=["whole", "half"],
 )
-def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
+def test_to_make_space_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
     for _ in range(20):
         desk.connect("127.0.0.2").sendall(CLIENT_HELLO)
     sock, dropped = desk.connect("127.0.0.2"), desk.accepted
@@ -469,7 +469,7 @@ def test_to_make_room_while_waiting_for_a_turn_costs_nothing(desk, said, cost):
     (newcomer,) = [one for one in desk.service.sessions if one.request is dropped]
     newcomer.abort()
     eventually(lambda: newcomer not in desk.service.sessions and desk.ended)
-    assert (desk.ended, desk.told) == ([dropped], cost)
+    assert (desk.ended, desk.reported) == ([dropped], cost)
 
 
 def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
@@ -479,7 +479,7 @@ def test_at_the_servers_stop_all_end_and_it_costs_them_nothing(desk):
     assert all_of(socks[2])
     desk.service.stopping = True
     desk.newcomers.close()
-    assert len(desk.ended) == 3 and not desk.told and not desk.service.sessions
+    assert len(desk.ended) == 3 and not desk.reported and not desk.service.sessions
     late = desk.connect()
     assert late.recv(1) == b""
     desk.newcomers.close()
@@ -495,7 +495,7 @@ def test_without_a_descriptor_for_the_thread_that_waits_the_next_one_is_served(
     with monkeypatch.context() as patch:
         patch.setattr(*{"epoll": (select, "epoll"), "pipe": (os, "pipe")}[what], fail)
         assert desk.connect().recv(1) == b""
-    assert len(desk.ended) == 1 and not desk.told
+    assert len(desk.ended) == 1 and not desk.reported
     desk.settle()
 
 
@@ -507,7 +507,7 @@ def test_a_process_that_cant_be_started_ends_that_connection_alone(desk, monkeyp
         patch.setattr(desk.newcomers, "_start", fail)
         desk.connect().sendall(CLIENT_HELLO)
         eventually(lambda: len(desk.ended) == 1)
-    assert "no descriptors" in caplog.text and not desk.told
+    assert "no descriptors" in caplog.text and not desk.reported
     desk.settle()
 
 

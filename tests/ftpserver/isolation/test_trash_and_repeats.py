@@ -19,10 +19,10 @@ KEY = b"12345678"
 
 
 def test_settings_reach_a_process_whole(tmp_path):
-    told = replace(Settings(tmp_path), stall=5.0, trash_days=1, trash_max=50, limit_rate=7)
+    reported = replace(Settings(tmp_path), stall=5.0, trash_days=1, trash_max=50, limit_rate=7)
     own = replace(Settings(tmp_path), login_grace=3.0)
-    found = LiveSettings.of(told).applied_to(own)
-    assert found == replace(told, login_grace=3.0)
+    found = LiveSettings.of(reported).applied_to(own)
+    assert found == replace(reported, login_grace=3.0)
 
 
 def put(peer: Peer, path: bytes, size: int = 4) -> None:
@@ -121,5 +121,5 @@ def test_what_becomes_of_the_trash_is_recorded(start_server, dial):
         ("of its own", 1),
     ],
 )
-def test_a_session_tells_no_other_details(name, value):
+def test_a_session_reports_no_other_details(name, value):
     assert not handler._is_detail(name, value)

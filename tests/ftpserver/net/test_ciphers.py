@@ -99,15 +99,15 @@ def test_a_python_whose_objects_are_not_known(cpu, context, monkeypatch, known):
 
 
 def test_a_python_that_has_a_call_for_it(cpu, context, monkeypatch):
-    asked = []
+    requested = []
 
     class Newer(ssl.SSLContext):
         def set_ciphersuites(self, order):
-            asked.append(order)
+            requested.append(order)
 
     monkeypatch.setattr(ciphers, "_set_by_pointer", None)
     ciphers.prefer_fast(Newer(ssl.PROTOCOL_TLS_SERVER))
-    assert asked == [":".join(ciphers.FAST_FIRST)]
+    assert requested == [":".join(ciphers.FAST_FIRST)]
 
 
 def test_an_ssl_module_inside_the_interpreter(cpu, context, monkeypatch):

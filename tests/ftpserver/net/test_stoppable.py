@@ -54,14 +54,14 @@ def test_the_end_waits_for_no_look(server):
         assert echoed(server) == b"hello"
 
 
-def test_the_end_may_be_told_before_the_beginning(server):
+def test_the_end_may_be_reported_before_the_beginning(server):
     telling = threading.Thread(target=server.shutdown)
     telling.start()
     server.serve_forever(HOUR)
     telling.join()
 
 
-def test_the_end_may_be_told_again_and_by_several(server):
+def test_the_end_may_be_reported_again_and_by_several(server):
     with running(server) as thread:
         tellers = [threading.Thread(target=server.shutdown) for _ in range(8)]
         for teller in tellers:

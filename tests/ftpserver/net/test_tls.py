@@ -162,7 +162,7 @@ def test_tls_1_3_and_nothing_older(server, dial, context):
         pytest.param(b"\x00", id="zero"),
     ],
 )
-def test_who_speaks_without_tls_is_told_so_in_plain(server, dial, sent):
+def test_who_speaks_without_tls_is_informed_in_plain(server, dial, sent):
     peer = dial(server, logged_in=False)
     peer.send(sent)
     (last,) = peer.read_to_end()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried, later, stand_in
+from ftpserver.interfaces import Carried, later, make_proxy
 from ftpserver.processes.rpc import Endpoint
 from ftpserver.processes.supervisor import WorkerSupervisor
 from ftpserver.processes.worker_interfaces import (
@@ -34,7 +34,7 @@ class FakeWorker(WorkerForServer):
     """A worker that does as its test says.
 
     Attributes:
-        told: What it was told, and not asked, by name; ``serve`` when it has a connection.
+        reported: What it was told, and not asked, by name; ``serve`` when it has a connection.
         given: Connections by number, and what is known of their clients.
         answers: To each kind of question, by name: a result or an error.
         deaf: It claims nothing that it is offered.
@@ -43,7 +43,7 @@ class FakeWorker(WorkerForServer):
     def __init__(self, number: int, descriptor: int, note: bytes) -> None:
         self.number = number
         self.note = msgspec.msgpack.decode(note, type=ChildNote)
-        self.told: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.reported: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self.given: dict[int, tuple[Client, socket.socket]] = {}
         self.followed: list[Settings] = []
         self.answers: dict[str, Any] = {"stats": Stats(), "session_infos": [], "kick": []}
@@ -63,7 +63,7 @@ class FakeWorker(WorkerForServer):
 
     def ask(self, interface: type[Any]) -> Any:
         """To ask the server by that."""
-        return stand_in(interface, self.endpoint)
+        return make_proxy(interface, self.endpoint)
 
     def offer(self, number: int) -> None:
         if not self.deaf:
@@ -72,11 +72,11 @@ class FakeWorker(WorkerForServer):
 
     def _claimed(self, number: int, done: Future[Carried[Client]]) -> None:
         if done.exception() is not None:
-            self.told.put(("refused", number))
+            self.reported.put(("refused", number))
             return
         client, (descriptor,) = done.result()
         self.given[number] = client, socket.socket(fileno=descriptor)
-        self.told.put(("serve", number))
+        self.reported.put(("serve", number))
 
     def apply_settings(self, settings: Settings) -> None:
         self.followed.append(settings)
@@ -98,20 +98,20 @@ class FakeWorker(WorkerForServer):
         return answer
 
     def drain(self) -> None:
-        self.told.put(("drain",))
+        self.reported.put(("drain",))
 
     def retire(self) -> None:
-        self.told.put(("retire",))
+        self.reported.put(("retire",))
 
     def drop(self, number: int) -> None:
-        self.told.put(("drop", number))
+        self.reported.put(("drop", number))
 
     def stop(self, grace: float) -> None:
-        self.told.put(("stop", grace))
+        self.reported.put(("stop", grace))
 
     def hear(self) -> tuple[Any, ...]:
         """What it is told next."""
-        return self.told.get(timeout=PATIENCE)
+        return self.reported.get(timeout=PATIENCE)
 
     def die(self) -> None:
         """Be no more, without a word."""

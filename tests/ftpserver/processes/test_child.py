@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried, asked
+from ftpserver.interfaces import Carried, request
 from ftpserver.processes.child import ChildProcess
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
@@ -21,7 +21,7 @@ END = [sys.executable, "-S", "-c", ""]
 
 
 class Interface(Protocol):
-    @asked
+    @request
     def nothing(self) -> None: ...
 
 
@@ -30,16 +30,16 @@ class Forking:
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.asked: Future[Carried[int]] = Future()
+        self.request: Future[Carried[int]] = Future()
 
     def __call__(self, number, descriptors, note) -> Future[Carried[int]]:
-        self.asked = Future()
-        return self.asked
+        self.request = Future()
+        return self.request
 
     def fork(self, command) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command)
         self.processes.append(process)
-        self.asked.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
+        self.request.set_result(Carried(process.pid, [os.pidfd_open(process.pid)]))
         return process
 
 
@@ -111,7 +111,7 @@ def test_who_is_forked_after_its_end_is_killed(make, forking, end):
 def test_who_can_not_be_forked_is_gone(make, forking, caplog):
     child = make()
     child.begin(forking, [], b"")
-    forking.asked.set_exception(OSError(11, "Resource temporarily unavailable"))
+    forking.request.set_exception(OSError(11, "Resource temporarily unavailable"))
     assert child.endpoint.gone
     assert "child 1: can't be started" in caplog.text
 

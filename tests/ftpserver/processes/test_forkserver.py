@@ -103,7 +103,7 @@ def wait_for_end(pid: int) -> None:
         os.close(fd)
 
 
-def told(made: Children, pipe: tuple[int, int], number: int = 7) -> dict[str, object]:
+def reported(made: Children, pipe: tuple[int, int], number: int = 7) -> dict[str, object]:
     read, write = pipe
     made.spawn(number, b"tell", write)
     os.close(write)
@@ -113,7 +113,7 @@ def told(made: Children, pipe: tuple[int, int], number: int = 7) -> dict[str, ob
 
 
 def test_a_child_has_what_it_is_given_and_nothing_else(start, pipe, settings):
-    found = told(start(), pipe)
+    found = reported(start(), pipe)
     own = found.pop("open")
     assert found == {
         "number": 7,
@@ -134,7 +134,7 @@ def test_a_child_has_what_it_is_given_and_nothing_else(start, pipe, settings):
 
 def test_children_share_the_tls_context(start, pipe, settings):
     settings.state.mkdir(parents=True)
-    assert told(start(plaintext=False), pipe)["tls"] is True
+    assert reported(start(plaintext=False), pipe)["tls"] is True
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_children_live_on_when_the_fork_server_dies_and_it_is_replaced(start, pi
         made.signal(signal.SIGKILL)
         made.fork_server._process.wait(PATIENCE)
         os.kill(child, 0)  # it is there
-        assert told(made, pipe, 2)["number"] == 2
+        assert reported(made, pipe, 2)["number"] == 2
         assert "starting another one" in caplog.text
         os.kill(child, 0)
     wait_for_end(child)
@@ -182,13 +182,13 @@ def test_children_live_on_when_the_fork_server_dies_and_it_is_replaced(start, pi
 def test_children_have_the_clock_of_the_server(start, pipe, monkeypatch):
     """Also those of a fork server that is started when the system's clock was set meanwhile."""
     monkeypatch.setattr(RUN, "_began", RUN.began - 700)
-    assert told(start(), pipe)["clock"] == RUN.began
+    assert reported(start(), pipe)["clock"] == RUN.began
 
 
 def test_other_settings_hold_for_the_next_child(start, pipe, settings, tmp_path):
     made = start()
     made.fork_server.configure(replace(settings, root=tmp_path / "other"))
-    assert told(made, pipe)["root"] == str(tmp_path / "other")
+    assert reported(made, pipe)["root"] == str(tmp_path / "other")
 
 
 def test_a_certificate_that_cant_be_used_leaves_the_settings_as_they_were(
@@ -199,7 +199,7 @@ def test_a_certificate_that_cant_be_used_leaves_the_settings_as_they_were(
     bad.write_text("nothing")
     with pytest.raises(StateError):
         made.fork_server.configure(replace(settings, plaintext=False, certificate=bad, key=bad))
-    assert told(made, pipe)["tls"] is False
+    assert reported(made, pipe)["tls"] is False
 
 
 def test_a_fork_server_whose_module_is_missing_says_so(settings):
@@ -220,7 +220,7 @@ def test_a_child_that_cant_be_forked_is_an_error_of_that_child(start, pipe, monk
     made = start()
     with pytest.raises(BlockingIOError):
         made.fork_server.spawn(1, [pipe[1]], b"exit 0").result(PATIENCE)
-    assert told(made, pipe)["number"] == 7  # nobody has kept the descriptor
+    assert reported(made, pipe)["number"] == 7  # nobody has kept the descriptor
 
 
 # while it forks -------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_who_waits_for_a_child_hears_that_the_fork_server_was_killed(start, pipe
     for one in forked:
         with pytest.raises(EndpointGone):
             one.result(PATIENCE)
-    assert told(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
+    assert reported(made, pipe)["number"] == 7  # and its descriptors are no longer held by anybody
 
 
 def test_a_fork_server_that_is_killed_while_it_forks_leaves_nobody_waiting(start, pipe):

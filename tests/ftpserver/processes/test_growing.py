@@ -254,12 +254,12 @@ def test_where_workers_die_at_their_start_the_server_goes_on_alone(grow, caplog)
             clock.now = grown.supervisor._grow_at
     assert pauses[0] == 0 and pauses[1:] == pytest.approx([0.4, 10, 20, 40, 80, 160, 300, 300])
     grown.session()  # it serves all the while
-    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
-    assert [one for one in told if "alone" in one] == [
+    reported = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert [one for one in reported if "alone" in one] == [
         "3 workers in a row have died at their start (it exited with status 1): the server goes on "
         "alone, and tries again every few minutes while several sessions are busy"
     ]
-    assert len(told) == 7, "of those that come then nothing is said"
+    assert len(reported) == 7, "of those that come then nothing is said"
     worker = grown.worker()
     grown.look()
     assert grown.supervisor._quiet, "whether this one lives is not known yet"
@@ -280,8 +280,8 @@ def test_where_none_can_be_started_the_server_goes_on_alone(grow, caplog):
         eventually(lambda: not grown.supervisor._changing)
         clock.now = max(clock.now, grown.supervisor._grow_at)
     grown.worker()
-    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-    assert [one.partition(":")[0] for one in told] == [
+    reported = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+    assert [one.partition(":")[0] for one in reported] == [
         *["no worker can be started beside the server"] * 3,
         "3 workers in a row have died at their start (no process can be started)",
     ]
@@ -315,7 +315,7 @@ def test_one_without_a_connection_for_long_ends(grow, monkeypatch):
     _, number = worker.hear()
     monkeypatch.setattr(growing, "_IDLE_SECONDS", 0.0)
     grown.look()
-    assert worker.told.empty(), "it has one"
+    assert worker.reported.empty(), "it has one"
     for peer in peers:
         peer.close()
     worker.given.pop(number)[1].close()
@@ -349,7 +349,7 @@ def test_without_workers_the_fork_server_ends(grow, monkeypatch):
 # what holds for all of them ----------------------------------------------------------------
 
 
-def test_sessions_of_all_are_told_of_and_kicked(grow):
+def test_sessions_of_all_are_reported_and_kicked(grow):
     grown = grow(2)
     first, _second = grown.busy(b"/a"), grown.busy(b"/b")
     worker = grown.worker()
@@ -419,7 +419,7 @@ def test_all_end_at_the_same_time(grow):
     assert not stopping.is_alive()
 
 
-def test_a_stranger_makes_room_here_and_there(grow):
+def test_an_unauthenticated_client_makes_space_here_and_there(grow):
     grown = grow(2, login_grace=PATIENCE * 10)
     server = grown.server
     peer = grown.connect()

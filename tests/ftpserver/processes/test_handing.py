@@ -193,7 +193,7 @@ def test_a_worker_owes_a_bounded_number_of_answers(server):
     assert sorted(worker.serves) == list(range(1, 71))
 
 
-def test_who_has_to_make_room_is_ended_wherever_it_is(server):
+def test_who_has_to_make_space_is_ended_wherever_it_is(server):
     stopped, other = server.hire(2)
     stopping, served = server.connect(2)
     other.claim()

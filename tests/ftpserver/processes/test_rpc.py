@@ -18,33 +18,33 @@ import pytest
 
 from ftpserver.accounts.account import Refused
 from ftpserver.errors import StateError
-from ftpserver.interfaces import Carried, Descriptors, asked, later, stand_in, told
+from ftpserver.interfaces import Carried, Descriptors, later, make_proxy, notification, request
 from ftpserver.processes.rpc import Endpoint, EndpointGone
 from ftpwire.errors import Banned, Internal, LeaseLost, QuotaExceeded
 from tests.few_descriptors import few_descriptors
 from tests.peer import eventually
 
 HEADER = struct.Struct("!IIBB")
-ASK, TELL, ANSWER = 1, 2, 3
+REQUEST, NOTIFICATION, REPLY = 1, 2, 3
 
 
 class Adder(Protocol):
-    @asked
+    @request
     def add(self, a: int, b: int) -> int: ...
 
-    @told
+    @notification
     def note(self, text: str) -> None: ...
 
-    @asked
+    @request
     def add_later(self, a: int, b: int) -> Future[int]: ...
 
-    @asked
+    @request
     def say(self, text: str) -> None: ...
 
-    @asked
+    @request
     def lend(self, given: Descriptors) -> Carried[str]: ...
 
-    @asked
+    @request
     def take(self, given: Descriptors) -> None: ...
 
 
@@ -74,7 +74,7 @@ class Pair:
         self.second = Endpoint(
             self.sockets[1], targets={Adder: self.theirs}, **(options | (second or {}))
         )
-        self.there, self.here = stand_in(Adder, self.first), stand_in(Adder, self.second)
+        self.there, self.here = make_proxy(Adder, self.first), make_proxy(Adder, self.second)
 
     def start(self) -> Pair:
         self.first.start()
@@ -165,7 +165,7 @@ def test_errors_arrive_as_what_they_were_raised_as(pairs, error):
         assert getattr(caught.value, name, None) == getattr(error, name, None)
 
 
-def test_an_error_that_nobody_foresaw_is_logged_and_tells_nothing(pairs, caplog):
+def test_an_error_that_nobody_foresaw_is_logged_and_reveals_nothing(pairs, caplog):
     pair = pairs(theirs=raising(KeyError("secret"))).start()
     with pytest.raises(Internal, match="^internal error$"):
         pair.there.add(1, 2)
@@ -193,10 +193,10 @@ def test_an_answer_can_come_later_from_another_thread(pairs):
 def test_a_later_answer_can_be_an_error(pairs):
     answer: Future[int] = Future()
     pair = pairs(theirs=Target(add_later=lambda a, b: answer)).start()
-    asked = pair.there.add_later(1, 2)
+    request = pair.there.add_later(1, 2)
     answer.set_exception(LeaseLost("gone"))
     with pytest.raises(LeaseLost, match="gone"):
-        asked.result(30)
+        request.result(30)
 
 
 def test_descriptors_go_along_both_ways(pairs):
@@ -219,7 +219,7 @@ def test_descriptors_go_along_both_ways(pairs):
     os.close(write)
 
 
-def test_a_result_whose_descriptors_find_no_room_is_an_error_for_who_asked(pairs):
+def test_a_result_whose_descriptors_find_no_space_is_an_error_for_who_asked(pairs):
     """It is this process that can open no more: the other end has done nothing wrong."""
     pair = pairs(first={"max_descriptors": 1})
     pair.first.start()
@@ -229,11 +229,11 @@ def test_a_result_whose_descriptors_find_no_room_is_an_error_for_who_asked(pairs
         with suppress(OSError):
             while True:
                 all_there_are.callback(os.close, os.dup(pair.sockets[1].fileno()))
-        pair.sockets[1].sendmsg([packed("lent", ANSWER, 1, count=1)], [rights])
+        pair.sockets[1].sendmsg([packed("lent", REPLY, 1, count=1)], [rights])
         with pytest.raises(OSError) as raised:
             lost.result(30)
     assert raised.value.errno == errno.EMFILE
-    pair.sockets[1].sendmsg([packed("lent", ANSWER, 2, count=1)], [rights])
+    pair.sockets[1].sendmsg([packed("lent", REPLY, 2, count=1)], [rights])
     kept.result(30).close()
 
 
@@ -265,9 +265,9 @@ def test_all_who_wait_hear_that_the_other_end_is_gone(pairs):
         return "gone"
 
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, number) for number in range(8)]
+        request = [pool.submit(ask, number) for number in range(8)]
         pair.second.give_up()
-        assert [one.result(30) for one in asked] == ["gone"] * 8
+        assert [one.result(30) for one in request] == ["gone"] * 8
     assert ended.wait(30)
     with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
@@ -282,18 +282,18 @@ def test_who_reads_while_it_asks_hears_of_the_end(pairs):
     assert pair.first.gone
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["told", "asked"])
-def test_who_takes_nothing_is_given_up(pairs, caplog, told):
+@pytest.mark.parametrize("notification", [True, False], ids=["told", "asked"])
+def test_who_takes_nothing_is_abandoned(pairs, caplog, notification):
     pair = pairs(first={"patience": 0.05})
     pair.first.start()
-    send = pair.there.note if told else later(pair.there.say)
+    send = pair.there.note if notification else later(pair.there.say)
     send("x" * 1_000_000)  # the kernel holds less
     with pytest.raises(EndpointGone):
         pair.there.add(1, 1)
     assert not caplog.text  # it was not for too much that waits
 
 
-def test_both_ends_send_each_other_more_than_there_is_room_for(pairs):
+def test_both_ends_send_each_other_more_than_there_is_space_for(pairs):
     read, write = os.pipe()
     mine = Target(lend=lambda given: Carried("x" * 1_000_000, []))
     theirs = Target(lend=lambda given: Carried("y" * 1_000_000, [write]))
@@ -307,7 +307,7 @@ def test_both_ends_send_each_other_more_than_there_is_room_for(pairs):
     os.close(read)
 
 
-def test_who_tells_an_end_that_is_to_be_patient_with_does_not_wait_for_it(pairs):
+def test_who_reports_an_end_that_is_to_be_patient_with_does_not_wait_for_it(pairs):
     pair = pairs(first={"patience": 3.0})
     for number in range(1000):
         pair.there.note(f"{number}" + "." * 500)
@@ -347,7 +347,7 @@ def test_an_answer_that_is_too_large_is_an_error_for_who_asked(pairs, caplog):
 ADD = {"is": "add", "a": 1, "b": 1}
 
 
-def packed(message: object, kind: int = ASK, number: int = 1, count: int = 0) -> bytes:
+def packed(message: object, kind: int = REQUEST, number: int = 1, count: int = 0) -> bytes:
     payload = msgspec.msgpack.encode(message)
     return HEADER.pack(len(payload), number, kind, count) + payload
 
@@ -355,17 +355,17 @@ def packed(message: object, kind: int = ASK, number: int = 1, count: int = 0) ->
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(HEADER.pack(2**32 - 1, 1, ASK, 0), id="length-beyond-limit"),
-        pytest.param(HEADER.pack(3, 1, ASK, 0) + b"\xc1\xc1\xc1", id="no-msgpack"),
+        pytest.param(HEADER.pack(2**32 - 1, 1, REQUEST, 0), id="length-beyond-limit"),
+        pytest.param(HEADER.pack(3, 1, REQUEST, 0) + b"\xc1\xc1\xc1", id="no-msgpack"),
         pytest.param(packed({"is": "rm"}), id="unknown-method"),
         pytest.param(packed({"is": "start"}), id="method-that-is-not-marked"),
         pytest.param(packed(ADD | {"a": "x"}), id="wrong-type"),
         pytest.param(packed({"is": "add", "a": 1}), id="missing-argument"),
         pytest.param(packed(2), id="answer-as-question"),
-        pytest.param(packed(2, ANSWER, 77), id="answer-to-nothing"),
+        pytest.param(packed(2, REPLY, 77), id="answer-to-nothing"),
         pytest.param(packed(ADD, kind=9), id="unknown-kind"),
         pytest.param(packed(ADD, count=1), id="descriptor-that-is-not-there"),
-        pytest.param(packed(ADD, TELL), id="told-what-is-asked"),
+        pytest.param(packed(ADD, NOTIFICATION), id="told-what-is-asked"),
         pytest.param(packed({"is": "note", "text": ""}), id="asked-what-is-told"),
         pytest.param(packed([[[]]] * 1000), id="nested"),
     ],
@@ -413,7 +413,7 @@ def test_descriptors_that_nobody_expects_are_closed(pairs):
     os.close(read)
 
 
-def test_a_failing_tell_is_logged_and_the_pair_goes_on(pairs, caplog):
+def test_a_failing_notification_is_logged_and_the_pair_goes_on(pairs, caplog):
     def note(text):
         raise KeyError("oops")
 

@@ -162,14 +162,14 @@ def test_what_is_asked_is_answered_without_a_stopped_worker(start, stack, monkey
 
     ask = control.running(server.settings.state)
     name = f"worker 1 (process {stopped})"
-    told = ask.sessions()
-    assert (len(told.sessions), told.silent) == (1, [name])
+    reported = ask.sessions()
+    assert (len(reported.sessions), reported.silent) == (1, [name])
     assert f"{name} doesn't answer" in ask.status().warnings
     shown = CliRunner().invoke(sessions, ["--root", str(server.settings.root)])
     assert shown.stderr == f"ftpd: {name} doesn't answer: its sessions are not included\n"
     assert len(shown.stdout.splitlines()) == 1
-    assert f", {name} doesn't answer, " in _summary(told)
-    (living,) = told.sessions
+    assert f", {name} doesn't answer, " in _summary(reported)
+    (living,) = reported.sessions
     with pytest.raises(NotFound, match=f"no such session .*{stopped}.*doesn't answer"):
         ask.kick(session=living.id + 100)
     ended = ask.kick(user="alice")

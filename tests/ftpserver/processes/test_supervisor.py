@@ -27,7 +27,7 @@ from ftpserver.accounts.registration import Probes, Probing, Throttling
 from ftpserver.accounts.tallies import Tallies
 from ftpserver.accounts.turns import Changing, Queue
 from ftpserver.audit import allowances
-from ftpserver.audit.allowances import FailureAllowances, FailureRoom
+from ftpserver.audit.allowances import FailureAllowances, FailureLimiting
 from ftpserver.errors import StateError
 from ftpserver.interfaces import Carried
 from ftpserver.processes import asking, supervisor
@@ -76,7 +76,7 @@ class FakeServer:
     def measure_soon(self, account_id: int) -> None:
         self.done.append(("measure soon", account_id))
 
-    def make_disk_room(self, account_id: int, size: int) -> bool:
+    def free_disk_space(self, account_id: int, size: int) -> bool:
         self.done.append(("disk room", account_id, size, threading.current_thread().name))
         if size > 1000:
             raise DiskFull("it stays full")
@@ -283,15 +283,15 @@ def test_all_have_their_place_in_the_books(hire, server):
 def test_a_worker_has_the_server_keep_the_trash(hire, server):
     """Making room takes a while: the thread that reads what workers ask doesn't wait for it."""
     _, (worker,) = hire(1)
-    asked = worker.ask(ServerForWorker)
-    asked.measure_soon(7)
-    assert asked.make_disk_room(7, 500).result(30) is True
+    requested = worker.ask(ServerForWorker)
+    requested.measure_soon(7)
+    assert requested.free_disk_space(7, 500).result(30) is True
     with pytest.raises(DiskFull):
-        asked.make_disk_room(7, 5000).result(30)
+        requested.free_disk_space(7, 5000).result(30)
     assert server.done == [
         ("measure soon", 7),
-        ("disk room", 7, 500, "disk room"),
-        ("disk room", 7, 5000, "disk room"),
+        ("disk room", 7, 500, "disk space"),
+        ("disk room", 7, 5000, "disk space"),
     ]
 
 
@@ -312,7 +312,7 @@ def test_without_a_process_for_each_there_is_no_crew(server, fork_server, good):
     assert server.others == set()
 
 
-def test_a_worker_that_never_gets_ready_is_given_up(server, fork_server, monkeypatch, caplog):
+def test_a_worker_that_never_gets_ready_is_abandoned(server, fork_server, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
     fork_server.silent = True
     with pytest.raises(StateError, match="can't be started"):
@@ -425,13 +425,13 @@ def test_without_descriptors_or_threads_it_is_tried_again(
     assert "no worker can be started to replace it" in caplog.text
 
 
-def test_a_fork_that_fails_is_told_of(hire, caplog):
+def test_a_fork_that_fails_is_reported(hire, caplog):
     _, (worker,) = hire(1)
     worker.forked.set_exception(OSError(11, "Resource temporarily unavailable"))
     assert re.search("worker 1: can't be started: .*Resource temporarily", caplog.text)
 
 
-def test_how_a_process_has_ended_is_told(hire, fork_server, caplog):
+def test_how_a_process_has_ended_is_reported(hire, fork_server, caplog):
     hire(1)
     fork_server.made.report(Ended(1, -signal.SIGSEGV))
     assert "worker 1: it was killed by SIGSEGV" in caplog.text
@@ -593,16 +593,16 @@ def test_the_answer_comes_without_who_says_nothing_in_time(hire, monkeypatch, ca
     assert caplog.text.count("worker 2: it doesn't answer") == 5
 
 
-def test_one_that_owes_an_answer_is_told_of_and_not_asked_again_and_again(hire, monkeypatch):
+def test_one_that_owes_an_answer_is_reported_and_not_asked_again_and_again(hire, monkeypatch):
     monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.0)
     crew, (mute,) = hire(1)
     mute.answers["stats"] = answer = Future()
     assert crew.stats() == Stats() and not crew.silent
-    (asked,) = crew._workers[1].owes
-    crew._workers[1].owes[asked] -= 3600
+    (requested,) = crew._workers[1].owes
+    crew._workers[1].owes[requested] -= 3600
     assert crew.silent == ["worker 1"]
     crew.stats()
-    assert list(crew._workers[1].owes) == [asked]
+    assert list(crew._workers[1].owes) == [requested]
     answer.set_result(Stats(1, 0, 0, 0, 0))
     eventually(lambda: not crew.silent)
 
@@ -682,7 +682,7 @@ def test_bytes_are_counted_of_a_worker_that_ends_just_now(hire):
 # ends --------------------------------------------------------------------------------------
 
 
-def test_a_death_is_told_of_and_put_right(hire, fork_server, server, connections, caplog):
+def test_a_death_is_reported_and_put_right(hire, fork_server, server, connections, caplog):
     crew, (worker,) = hire(1)
     for _ in range(2):
         connect(crew, connections)
@@ -721,7 +721,7 @@ def test_what_cant_be_put_right_now_keeps_nobody_from_being_replaced(
     assert "could not be repaired yet" in caplog.text
 
 
-def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
+def test_stopping_informs_all_and_informs_them_again_of_another_time(hire, caplog):
     crew, children = hire(2)
     grace = [30.0]
     stopping = threading.Thread(target=crew.stop, args=(lambda: grace[0],))
@@ -737,7 +737,7 @@ def test_stopping_tells_all_and_tells_them_again_of_another_time(hire, caplog):
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
-def test_who_does_not_stop_is_given_up(hire, monkeypatch, caplog):
+def test_who_does_not_stop_is_abandoned(hire, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
     crew, (worker,) = hire(1)
     crew.stop(lambda: 0.0)
@@ -755,7 +755,7 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         started.kill()
 
 
-def test_the_process_of_one_that_is_given_up_is_killed(hire, monkeypatch, process):
+def test_the_process_of_one_that_is_abandoned_is_killed(hire, monkeypatch, process):
     """It may hang in any way, and it holds locks on homes."""
     monkeypatch.setattr(supervisor, "_END_SECONDS", 0.0)
     crew, (worker,) = hire(1)
@@ -1004,7 +1004,7 @@ def test_failures_have_one_allowance_in_the_log(hire, monkeypatch):
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 3)
     monkeypatch.setattr(allowances, "_REFUSALS_RATE", 0.0)
     _, workers = hire(2)
-    both = [one.ask(FailureRoom) for one in workers]
+    both = [one.ask(FailureLimiting) for one in workers]
     for account_id, guess in ((None, None), (None, "password"), (7, None)):
         said = [both[number % 2].take(account_id, guess, 300) for number in range(5)]
         assert said == [True] * 3 + [False] * 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ftpserver.interfaces import Carried, stand_in
+from ftpserver.interfaces import Carried, make_proxy
 from ftpserver.processes import worker as worker_module
 from ftpserver.processes.rpc import EndpointGone
 from ftpserver.processes.worker import Worker
@@ -26,18 +26,18 @@ class Claiming(Worker):
         self.claims: list[Future[Any]] = []
         self.closed: list[int] = []
         self.served: list[int] = []
-        self._asked_to_end = threading.Event()
+        self._end_requested = threading.Event()
         self._retiring = False
         self._claims = {}
         self._connections: Any = SimpleNamespace(numbers={})
         self.service: Any = SimpleNamespace(connections=set())
-        self._server = stand_in(ServerForWorker, self)
+        self._server = make_proxy(ServerForWorker, self)
 
     def ask_later(self, request: Any, message: Any, descriptors: list[int]) -> Future[Any]:
         self.claims.append(Future())
         return self.claims[-1]
 
-    def tell(self, request: Any, message: Any, descriptors: list[int]) -> None:
+    def notify(self, request: Any, message: Any, descriptors: list[int]) -> None:
         assert request.name == "closed"
         self.closed.append(message.number)
 
@@ -48,7 +48,7 @@ class Claiming(Worker):
 
     @property
     def ends(self) -> bool:
-        return self._asked_to_end.is_set()
+        return self._end_requested.is_set()
 
 
 @pytest.fixture
@@ -65,18 +65,18 @@ def a_connection() -> Carried[Client]:
     return Carried(Client(None, False), [ours.detach()])
 
 
-def test_room_on_the_disk_is_the_servers_to_make(worker, monkeypatch):
+def test_space_on_the_disk_is_the_servers_to_make(worker, monkeypatch):
     def answered(request: Any, message: Any, descriptors: list[int]) -> Future[Any]:
-        assert (request.name, message.account_id, message.size) == ("make_disk_room", 7, 500)
+        assert (request.name, message.account_id, message.size) == ("free_disk_space", 7, 500)
         worker.claims.append(Future())
         if len(worker.claims) == 1:
             worker.claims[-1].set_result(True)
         return worker.claims[-1]
 
     monkeypatch.setattr(worker, "ask_later", answered)
-    monkeypatch.setattr(worker_module, "_DISK_ROOM_SECONDS", 0.01)
-    assert worker._make_disk_room(7, 500)
-    assert not worker._make_disk_room(7, 500), "it takes too long"
+    monkeypatch.setattr(worker_module, "_DISK_SPACE_SECONDS", 0.01)
+    assert worker._free_disk_space(7, 500)
+    assert not worker._free_disk_space(7, 500), "it takes too long"
 
 
 def test_one_that_retires_serves_what_it_was_offered_before(worker):
@@ -92,7 +92,7 @@ def test_one_that_retires_serves_what_it_was_offered_before(worker):
     assert len(worker.claims) == 1, "another one gets it"
 
 
-def test_one_that_is_to_make_room_while_it_is_claimed_does(worker):
+def test_one_that_is_to_make_space_while_it_is_claimed_does(worker):
     ours, theirs = socket.socketpair()
     with ours:
         worker.offer(7)
@@ -111,7 +111,7 @@ def test_one_that_retires_ends_when_others_have_what_it_was_offered(worker, erro
     assert worker.ends and not worker.served and not worker.closed
 
 
-def test_what_finds_no_room_in_the_process_is_closed(worker, caplog):
+def test_what_finds_no_space_in_the_process_is_closed(worker, caplog):
     worker.offer(7)
     worker.claims[0].set_exception(OSError(24, "Too many open files"))
     assert worker.closed == [7]

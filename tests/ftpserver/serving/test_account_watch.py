@@ -139,8 +139,8 @@ def test_a_change_ends_the_sessions_of_that_account_and_no_others(
     first, second = dial(server), dial(server)
     change(elsewhere)
     for peer in (first, second):
-        told = last_word(peer)
-        assert told.code == SessionEnded.code and why in told.message
+        reported = last_word(peer)
+        assert reported.code == SessionEnded.code and why in reported.message
     a_round(server)
     assert other.ask(WhoAmI()) == LoggedIn("carol")
 
@@ -322,7 +322,7 @@ def test_a_client_that_reads_nothing_is_cut(server, dial, files, caplog):
     assert "cut off" in caplog.text
 
 
-def test_a_stranger_is_told_nothing(server, dial):
+def test_an_unauthenticated_client_learns_nothing(server, dial):
     peer = dial(server, logged_in=False)
     eventually(lambda: server.service.sessions)
     end_all(server)
@@ -336,7 +336,7 @@ def test_over_tls_the_last_word_arrives_too(start_server, dial, tls_client_conte
     assert last_word(peer).message == "the reason why"
 
 
-def test_a_parked_session_is_told_too(start_server, dial):
+def test_a_parked_session_is_informed_too(start_server, dial):
     """One that has no thread while its client asks for nothing."""
     server = start_server(threads=1)
     peer = dial(server)
@@ -369,7 +369,7 @@ def test_speed_is_measured(server, dial, files, monkeypatch):
 def test_a_drain_waits_for_who_is_there(server, dial):
     peer = dial(server)
     stopped = []
-    server.on_stop_asked = lambda: stopped.append(1)
+    server.on_stop_requested = lambda: stopped.append(1)
     server.drain()
     with pytest.raises(OSError):
         dial(server)
@@ -379,10 +379,10 @@ def test_a_drain_waits_for_who_is_there(server, dial):
     eventually(lambda: stopped)
 
 
-def test_a_drain_tells_those_to_go_who_ask_for_nothing(server, dial, monkeypatch):
+def test_a_drain_ends_those_who_ask_for_nothing(server, dial, monkeypatch):
     monkeypatch.setattr(account_watch, "_IDLE", 0.0)
     stopped = []
-    server.on_stop_asked = lambda: stopped.append(1)
+    server.on_stop_requested = lambda: stopped.append(1)
     peer = dial(server)
     server.drain()
     (frame,) = peer.read_to_end()
@@ -394,7 +394,7 @@ def test_a_drain_tells_those_to_go_who_ask_for_nothing(server, dial, monkeypatch
 def test_a_drain_with_an_end(server, dial):
     dial(server)
     stopped = []
-    server.on_stop_asked = lambda: stopped.append(1)
+    server.on_stop_requested = lambda: stopped.append(1)
     server.drain(seconds=3600)
     a_round(server)
     assert not stopped

@@ -77,8 +77,8 @@ def put(peer: Peer, path: bytes, size: int, *, until: int | None = None) -> obje
 
 def is_right(server) -> bool:
     """Whether nothing is held, and the verifier finds nothing, as an administrator would see it."""
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    return room.held == 0 and verify.check(server.settings.root, strict=True) == []
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    return space.held == 0 and verify.check(server.settings.root, strict=True) == []
 
 
 def rests(server) -> bool:
@@ -178,7 +178,7 @@ def test_a_home_that_is_locked(server, dial):
     peer, cut = dial(server), dial(server)
     assert put(peer, b"/file", 3) == Stored(3)
     put(cut, b"/cut", 300_000, until=1000)
-    eventually(lambda: server.service.ledger.room(alice).held)
+    eventually(lambda: server.service.ledger.space(alice).held)
     with locked(server):
         Ledger(server.service.engine, incarnation="dead").reserve(alice, 1000)
         number = peer.request(Put(b"/file", 4))

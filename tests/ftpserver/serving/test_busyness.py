@@ -58,7 +58,7 @@ def test_a_session_of_before_the_first_round_is_not_busy_by_that(sessions):
     assert [made.look(10.0), made.look(11.0)] == [0, 0]
 
 
-def test_strangers_are_not(busyness, sessions):
+def test_unauthenticated_clients_are_not(busyness, sessions):
     sessions.add(One(doing="login", account=None))
     assert [busyness.look(11.0), busyness.look(12.0)] == [0, 0]
 

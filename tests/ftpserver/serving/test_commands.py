@@ -36,11 +36,11 @@ from ftpwire.messages import (
     Remark,
     Remove,
     Removed,
-    Room,
     Sending,
     Sent,
     SetAttributes,
     Space,
+    SpaceInfo,
     Stat,
     Stored,
 )
@@ -98,7 +98,7 @@ def store(peer: Peer, path: bytes, data: bytes = b"data", **options) -> None:
     assert peer.answer().message == Stored(len(data))
 
 
-def room_of(peer: Peer) -> Room:
+def room_of(peer: Peer) -> SpaceInfo:
     """The account's room, without what others do to the disk."""
     return replace(peer.ask(Space()), disk_free=None)
 
@@ -191,7 +191,7 @@ def test_a_file_that_changes_while_it_is_read(server, dial, files, monkeypatch, 
     path.unlink()
 
 
-def test_a_range_of_a_file_that_grows_has_no_digest_to_tell_by(server, dial, files, monkeypatch):
+def test_a_range_of_a_file_that_grows_has_no_digest_to_compare(server, dial, files, monkeypatch):
     path = files / "file"
     path.write_bytes(bytes(LARGE))
     has_grown = growing.has_grown
@@ -394,7 +394,7 @@ def test_a_copy_counts_in_the_quota(start_server, dial):
     failed = peer.ask(Copy(b"/tree", b"/copy", recursive=True))
     assert (failed.code, failed.needed) == ("quota", 300)
     assert failed.message.startswith("/copy/"), "the first small one without room is the end"
-    assert room_of(peer) == Room(900, 0, 1000, 100, 1000, 5)
+    assert room_of(peer) == SpaceInfo(900, 0, 1000, 100, 1000, 5)
 
 
 def test_copying_what_is_deeper_than_a_path(peer, files):
@@ -437,7 +437,7 @@ def test_trees_that_grew_by_moves_are_listed_and_removed(peer, files):
     assert removed.directories > 1200
 
 
-def test_what_a_move_replaces_gives_its_room_back(peer, files):
+def test_what_a_move_replaces_gives_its_space_back(peer, files):
     store(peer, b"/new", b"x" * 10)
     store(peer, b"/old", b"x" * 1000)
     assert peer.ask(Move(b"/new", b"/old", "never")).code == "exists"
@@ -465,39 +465,39 @@ def test_who_is_over_the_quota_can_remove_and_move(start_server, dial):
     alice = server.accounts.get("alice")
     server.service.ledger.recounted(alice.id, 5010, 2)
     peer = dial(server)
-    assert room_of(peer) == Room(5010, 0, 1000, 0, 1000, 2)
+    assert room_of(peer) == SpaceInfo(5010, 0, 1000, 0, 1000, 2)
     assert peer.ask(Move(b"/other", b"/moved")) == Done()
     number = peer.request(Put(b"/new", 1))
     peer.frame(Kind.DATA, number, b"x")
     peer.frame(Kind.END, number, Sent(1))
     assert peer.answer().message.code == "quota"
     assert peer.ask(Remove(b"/file", final=True)) == Removed(1, 0, 5000)
-    assert room_of(peer) == Room(10, 0, 1000, 990, 1000, 1)
+    assert room_of(peer) == SpaceInfo(10, 0, 1000, 990, 1000, 1)
 
 
 # room --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quota", [None, 0, 10**15])
-def test_room(start_server, dial, quota):
+def test_space(start_server, dial, quota):
     server = start_server(quota=quota)
     peer = dial(server)
-    room = room_of(peer)
+    space = room_of(peer)
     most = most_files(quota, None)
-    assert room == Room(0, 0, quota, quota, most, 0)
+    assert space == SpaceInfo(0, 0, quota, quota, most, 0)
     if quota:
         number = peer.request(Put(b"/file", 10 * MIB, ask=True))
         assert peer.answer().request_id == number
-        assert room_of(dial(server)) == Room(0, 10 * MIB, quota, quota - 10 * MIB, most, 0)
+        assert room_of(dial(server)) == SpaceInfo(0, 10 * MIB, quota, quota - 10 * MIB, most, 0)
         peer.frame(Kind.CANCEL, number)
         assert peer.answer().message.code == "cancelled"
-        assert room_of(peer) == room
+        assert room_of(peer) == space
 
 
-def test_room_on_the_disk(peer, files):
+def test_space_on_the_disk(peer, files):
     disk = os.statvfs(files)
-    told = peer.ask(Space()).disk_free
-    assert told is not None and 0 < told <= disk.f_blocks * disk.f_frsize
+    reported = peer.ask(Space()).disk_free
+    assert reported is not None and 0 < reported <= disk.f_blocks * disk.f_frsize
 
 
 # little room is left -------------------------------------------------------------------------
@@ -533,7 +533,7 @@ def test_no_special_bit_is_dropped_in_silence(peer, files, bits):
     """A remark comes before the answer; that a directory keeps what it has is no loss."""
     dropped = [DROPPED_BITS] if bits else []
 
-    def asked(message) -> list[str]:
+    def requested(message) -> list[str]:
         """What the user is told before the answer to a request."""
         number = peer.request(message)
         if isinstance(message, Put):
@@ -543,24 +543,24 @@ def test_no_special_bit_is_dropped_in_silence(peer, files, bits):
             peer.frame(Kind.DATA, number, data)
             peer.frame(Kind.END, number, Sent(len(data), digests.digest(data)))
         remarks = []
-        while isinstance(told := (found := peer.read()).message, Remark):
+        while isinstance(reported := (found := peer.read()).message, Remark):
             assert (found.kind, found.request_id) == (Kind.NOTICE, 0)
-            remarks.append(told.message)
-        assert isinstance(told, (Stored, Done)), told
+            remarks.append(reported.message)
+        assert isinstance(reported, (Stored, Done)), reported
         return remarks
 
-    assert asked(Put(b"/small", 3, bits | 0o644)) == dropped
-    assert asked(Put(b"/larger", SMALL + 1, bits | 0o644)) == dropped
-    assert asked(Put(b"/asked", 3, bits | 0o644, ask=True)) == dropped
-    assert asked(MakeDir(b"/dir", bits | 0o755)) == dropped
-    assert asked(SetAttributes(b"/small", bits | 0o640)) == dropped
-    assert asked(SetAttributes(b"/small", bits | 0o640)) == dropped  # nothing is to be changed
-    assert asked(SetAttributes(b"/dir", bits | 0o700, exact=True)) == dropped
-    assert asked(BeginTree(b"/tree", bits | 0o755)) == dropped
-    assert asked(EndTree()) == []
+    assert requested(Put(b"/small", 3, bits | 0o644)) == dropped
+    assert requested(Put(b"/larger", SMALL + 1, bits | 0o644)) == dropped
+    assert requested(Put(b"/asked", 3, bits | 0o644, ask=True)) == dropped
+    assert requested(MakeDir(b"/dir", bits | 0o755)) == dropped
+    assert requested(SetAttributes(b"/small", bits | 0o640)) == dropped
+    assert requested(SetAttributes(b"/small", bits | 0o640)) == dropped  # nothing is to be changed
+    assert requested(SetAttributes(b"/dir", bits | 0o700, exact=True)) == dropped
+    assert requested(BeginTree(b"/tree", bits | 0o755)) == dropped
+    assert requested(EndTree()) == []
     for name in ("small", "larger", "asked", "dir", "tree"):
         assert (files / name).stat().st_mode & 0o7000 == 0
     shared = files / "dir"
     shared.chmod(0o3755)
-    assert asked(SetAttributes(b"/dir", bits & 0o3000 | 0o700)) == []
+    assert requested(SetAttributes(b"/dir", bits & 0o3000 | 0o700)) == []
     assert shared.stat().st_mode & 0o7777 == 0o3700

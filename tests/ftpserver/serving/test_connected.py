@@ -41,27 +41,27 @@ class OfAnotherProtocol:
         self.request = request
         self.account: Account | None = account
         self.channel = Bytes()
-        self.told: list[Any] = []
+        self.reported: list[Any] = []
 
     def close(self, why: str) -> None:
         self.channel.ended = SessionEnded(why)
-        self.told.append(why)
+        self.reported.append(why)
 
     def close_now(self) -> None:
-        self.told.append("close_now")
+        self.reported.append("close_now")
 
     def close_idle(self) -> None:
-        self.told.append("close_idle")
+        self.reported.append("close_idle")
 
     def abort(self) -> None:
-        self.told.append("abort")
+        self.reported.append("abort")
 
     def give_way(self, transfer: str) -> None:
-        self.told.append(transfer)
+        self.reported.append(transfer)
 
     def apply_account(self, account: Account) -> None:
         self.account = account
-        self.told.append(account)
+        self.reported.append(account)
 
     def warn(self) -> None:
         """Its protocol has no such notice."""
@@ -82,17 +82,22 @@ def session(server):
         server.service.forget(session)
 
 
-def test_it_is_told_of_counted_and_kicked(server, session):
+def test_it_is_reported_counted_and_kicked(server, session):
     session.doing = Get(b"/file")
-    (told,) = server.service.session_infos()
-    assert (told.id, told.user, told.peer) == (7, "alice", "192.0.2.1:5")
-    assert (told.request, told.path, told.bytes_in, told.bytes_out) == ("get", b"/file", 10, 20)
+    (reported,) = server.service.session_infos()
+    assert (reported.id, reported.user, reported.peer) == (7, "alice", "192.0.2.1:5")
+    assert (reported.request, reported.path, reported.bytes_in, reported.bytes_out) == (
+        "get",
+        b"/file",
+        10,
+        20,
+    )
     stats = server.service.stats()
     assert (stats.sessions, stats.unauthenticated, stats.transfers) == (1, 0, 1)
     server.service.give_way("its transfer")
     assert server.service.kick(None, "alice") == [7]
-    assert session.told[0] == "its transfer" and "administrator" in session.told[1]
-    eventually(lambda: "close_now" in session.told)
+    assert session.reported[0] == "its transfer" and "administrator" in session.reported[1]
+    eventually(lambda: "close_now" in session.reported)
     server.service.forget(session)
     assert server.service.moved() == (10, 20), "what it moved stays counted"
 
@@ -100,20 +105,20 @@ def test_it_is_told_of_counted_and_kicked(server, session):
 def test_it_follows_its_account_and_ends_with_it(server, session, monkeypatch):
     monkeypatch.setattr(account_watch, "_EVERY", 0.02)
     server.accounts.change("alice", quota=1000)
-    eventually(lambda: session.told and session.told[0].quota == 1000)
+    eventually(lambda: session.reported and session.reported[0].quota == 1000)
     server.accounts.change("alice", disabled=True)
-    eventually(lambda: "the account is disabled" in session.told)
+    eventually(lambda: "the account is disabled" in session.reported)
 
 
 def test_an_idle_one_does_not_hold_up_a_drain(server, session):
     session.quiet_since = time.monotonic() - account_watch._IDLE
     server.drain()
     server.service.watcher.look()
-    assert "close_idle" in session.told
+    assert "close_idle" in session.reported
 
 
 @pytest.mark.parametrize(
-    ("doing", "told"),
+    ("doing", "reported"),
     [
         pytest.param(None, Doing(), id="waits"),
         pytest.param(True, Doing(), id="not-known"),
@@ -123,5 +128,5 @@ def test_an_idle_one_does_not_hold_up_a_drain(server, session):
         pytest.param(Unusable(Copy, b"/a"), Doing("bad-request", b"/a"), id="not-understood"),
     ],
 )
-def test_what_is_told_of_a_request(doing, told):
-    assert describe(doing) == told
+def test_what_is_reported_about_a_request(doing, reported):
+    assert describe(doing) == reported

@@ -46,9 +46,9 @@ def put(peer, path: bytes, data: bytes = b"data", **options) -> object:
 def facts(failed: object) -> dict[str, object]:
     """What is told besides code and message."""
     assert isinstance(failed, messages.Failed), failed
-    told = {name: getattr(failed, name) for name in failed.__struct_fields__}
+    reported = {name: getattr(failed, name) for name in failed.__struct_fields__}
     return {
-        name: fact for name, fact in told.items() if fact and name not in ("code", "message")
+        name: fact for name, fact in reported.items() if fact and name not in ("code", "message")
     } | ({"free": failed.free} if failed.free is not None else {})
 
 
@@ -66,16 +66,16 @@ def facts(failed: object) -> dict[str, object]:
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_a_failure_tells_its_path(peer, request_):
+def test_a_failure_reports_its_path(peer, request_):
     assert facts(peer.ask(request_)) == {"path": PATH}
 
 
 @pytest.mark.parametrize("ask", [False, True])
-def test_a_refused_upload_tells_its_path(peer, ask):
+def test_a_refused_upload_reports_its_path(peer, ask):
     assert facts(put(peer, PATH, ask=ask)) == {"path": PATH}
 
 
-def test_of_two_paths_the_one_that_it_is_about_is_told(peer):
+def test_of_two_paths_the_one_that_it_is_about_is_reported(peer):
     put(peer, b"/a")
     put(peer, b"/b")
     peer.ask(MakeDir(b"/d"))
@@ -127,7 +127,7 @@ def test_the_message_names_the_path_whole(peer, files, ask):
         assert failed.message.startswith("/d/pipe: ")
 
 
-def test_a_failure_to_end_a_tree_tells_where_it_was_to_be(peer, files):
+def test_a_failure_to_end_a_tree_reports_where_it_was_to_be(peer, files):
     peer.ask(MakeDir(b"/d"))
     peer.ask(BeginTree(b"/d/tree"))
     (files / "d").rmdir()
@@ -136,7 +136,7 @@ def test_a_failure_to_end_a_tree_tells_where_it_was_to_be(peer, files):
     assert failed.message == "/d/tree: no such file or directory"
 
 
-def test_a_copy_onto_something_tells_the_target(peer):
+def test_a_copy_onto_something_reports_the_target(peer):
     put(peer, b"/a")
     put(peer, b"/b")
     failed = peer.ask(Copy(b"/a", b"/b", overwrite="never"))
@@ -147,7 +147,7 @@ def test_a_copy_onto_something_tells_the_target(peer):
     assert facts(failed) == {"path": b"/d"}
 
 
-def test_what_a_rule_forbids_tells_the_rule(server, dial):
+def test_what_a_rule_forbids_reports_the_rule(server, dial):
     server.accounts.change("alice", permissions="/pub=read-only")
     peer = dial(server)
     failed = put(peer, b"/pub/x")
@@ -165,14 +165,14 @@ def test_what_a_rule_forbids_tells_the_rule(server, dial):
 def test_bytes_or_files_are_missing(server, dial):
     server.accounts.change("alice", quota=100, max_files=1)
     peer = dial(server)
-    told = {"needed": 200, "free": 100, "what": "bytes", "path": b"/big"}
-    assert facts(put(peer, b"/big", bytes(200))) == told
+    reported = {"needed": 200, "free": 100, "what": "bytes", "path": b"/big"}
+    assert facts(put(peer, b"/big", bytes(200))) == reported
     assert put(peer, b"/one", b"") == messages.Stored(0)
-    told = {"needed": 1, "free": 0, "what": "files", "path": b"/two"}
-    assert facts(put(peer, b"/two", b"")) == told
+    reported = {"needed": 1, "free": 0, "what": "files", "path": b"/two"}
+    assert facts(put(peer, b"/two", b"")) == reported
 
 
-def test_a_ban_tells_when_it_is_over(start_server, dial):
+def test_a_ban_reports_when_it_is_over(start_server, dial):
     server = start_server(ban_after=2, ban_time=500, trusted_networks=())
     peer = dial(server, logged_in=False)
     peer.hello()

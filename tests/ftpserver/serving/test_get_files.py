@@ -42,18 +42,18 @@ def wanted(path: bytes, *files: tuple[bytes, int]) -> WantedFiles:
 def got(peer, *directories: WantedFiles):
     """What is told of each file, all bytes, and the last message; and the frames' sizes."""
     number = peer.request(GetFiles(list(directories)))
-    told, data, sizes = [], b"", []
+    reported, data, sizes = [], b"", []
     while True:
         frame = peer.read()
         assert frame.request_id == number
         if frame.kind == Kind.REPLY:
             assert not data
-            told += frame.message.files
+            reported += frame.message.files
             sizes.append(len(frame.payload))
         elif frame.kind == Kind.DATA:
             data += frame.payload
         else:
-            return told, data, frame.message, sizes
+            return reported, data, frame.message, sizes
 
 
 def sent(data: bytes, mode: int = 0o640) -> SentFile:
@@ -70,13 +70,13 @@ def test_files_of_several_directories_come_in_the_order_asked_for(server, files,
     make(files / "a" / "two", b"22", mode=0o755)
     make(files / "empty", b"")
     peer = dial(server)
-    told, data, end, _ = got(
+    reported, data, end, _ = got(
         peer,
         wanted(b"/a", (b"two", 2), (b"one", 1)),
         wanted(b"/", (b"empty", 0)),
         wanted(b"/a/../a", (b"one", 1)),
     )
-    assert told == [sent(b"22", 0o755), sent(b"1"), sent(b""), sent(b"1")]
+    assert reported == [sent(b"22", 0o755), sent(b"1"), sent(b""), sent(b"1")]
     assert data == b"2211"
     assert (end.size, end.digest) == (4, None)
 
@@ -93,15 +93,17 @@ def test_what_is_not_as_it_was_asked_for_does_not_come(server, files, dial):
     os.setxattr(damaged, digests.ATTRIBUTE, StoredDigest(bytes(32), 7, TIME).pack())
     stale = make(files / "a" / "stale", b"stale")
     os.setxattr(stale, digests.ATTRIBUTE, StoredDigest(bytes(32), 7, TIME - 1).pack())
-    asked = [
+    requested = [
         *((b"dir", 0), (b"longer", 4), (b"shorter", 2), (b"fifo", 0), (b"link", 5)),
         *((b"missing", 0), (b"damaged", 7), (b".ftpd-staging", 0), (b".ftpd-trash", 0)),
         *((b"..", 0), (b".", 0), (b"there/", 5), (b"/", 0), (b"the\0re", 5), (b"dir/..", 0)),
     ]
-    told, data, end, _ = got(
-        dial(server), wanted(b"/a", *asked, (b"there", 5), (b"stale", 5)), wanted(b"/x", (b"y", 1))
+    reported, data, end, _ = got(
+        dial(server),
+        wanted(b"/a", *requested, (b"there", 5), (b"stale", 5)),
+        wanted(b"/x", (b"y", 1)),
     )
-    assert told == [None] * len(asked) + [sent(b"there"), sent(b"stale"), None]
+    assert reported == [None] * len(requested) + [sent(b"there"), sent(b"stale"), None]
     assert data == b"therestale" and end.size == 10
 
 
@@ -111,8 +113,10 @@ def test_what_is_not_as_it_was_asked_for_does_not_come(server, files, dial):
 def test_what_is_no_directory_has_no_files(server, files, dial, path):
     make(files / "file")
     (files / "a").mkdir()
-    told, data, _, _ = got(dial(server), wanted(path, (b"file", 10)), wanted(b"/", (b"file", 10)))
-    assert told == [None, sent(b"some bytes")] and data == b"some bytes"
+    reported, data, _, _ = got(
+        dial(server), wanted(path, (b"file", 10)), wanted(b"/", (b"file", 10))
+    )
+    assert reported == [None, sent(b"some bytes")] and data == b"some bytes"
 
 
 def test_a_link_to_a_directory_in_the_home_is_followed_and_none_leads_out(
@@ -124,10 +128,10 @@ def test_a_link_to_a_directory_in_the_home_is_followed_and_none_leads_out(
     (tmp_path / "outside").mkdir()
     make(tmp_path / "outside" / "file")
     (files / "out").symlink_to(tmp_path / "outside")
-    told, _, _, _ = got(
+    reported, _, _, _ = got(
         dial(server), wanted(b"/inside", (b"file", 10)), wanted(b"/out", (b"file", 10))
     )
-    assert told == [sent(b"some bytes"), None]
+    assert reported == [sent(b"some bytes"), None]
 
 
 def test_too_much_is_refused_before_anything_is_read(server, files, dial):
@@ -140,8 +144,8 @@ def test_too_much_is_refused_before_anything_is_read(server, files, dial):
     ):
         _, _, end, _ = got(peer, *directories)
         assert end.code == "bad-request"
-    told, data, _, _ = got(peer, wanted(b"/", (b"large", MAX_BYTES)))
-    assert told == [sent(bytes(MAX_BYTES))] and len(data) == MAX_BYTES
+    reported, data, _, _ = got(peer, wanted(b"/", (b"large", MAX_BYTES)))
+    assert reported == [sent(bytes(MAX_BYTES))] and len(data) == MAX_BYTES
 
 
 def test_each_answer_fits_what_the_client_takes(server, files, dial):
@@ -150,10 +154,10 @@ def test_each_answer_fits_what_the_client_takes(server, files, dial):
     peer = dial(server, logged_in=False)
     peer.hello(max_control=1024, max_data=1024)
     peer.ask(Login("alice", "secret"))
-    told, data, end, sizes = got(
+    reported, data, end, sizes = got(
         peer, wanted(b"/", *((f"{number}".encode(), 30) for number in range(200)))
     )
-    assert told == [sent(b"x" * 30)] * 200 and len(data) == end.size == 6000
+    assert reported == [sent(b"x" * 30)] * 200 and len(data) == end.size == 6000
     assert max(sizes) <= 1024
 
 
@@ -174,7 +178,7 @@ def test_what_may_not_be_read_does_not_come(server, files, dial, rules):
     (files / "open" / "way-in").symlink_to("../closed/file")
     (files / "way-to-open").symlink_to("open")
     one = (b"file", 10)
-    told, _, _, _ = got(
+    reported, _, _, _ = got(
         dial(server),
         wanted(b"/open", one, (b"way-in", 10)),
         wanted(b"/closed", one),
@@ -183,7 +187,7 @@ def test_what_may_not_be_read_does_not_come(server, files, dial, rules):
         wanted(b"/open/../closed", one),
         wanted(b"/way-to-open", one),
     )
-    assert told == [sent(b"some bytes"), None, None, None, None, None, sent(b"some bytes")]
+    assert reported == [sent(b"some bytes"), None, None, None, None, None, sent(b"some bytes")]
 
 
 def test_a_rule_for_one_file_holds(server, files, dial):
@@ -191,8 +195,8 @@ def test_a_rule_for_one_file_holds(server, files, dial):
     (files / "a").mkdir()
     make(files / "a" / "secret")
     make(files / "a" / "file")
-    told, _, _, _ = got(dial(server), wanted(b"/a", (b"secret", 10), (b"file", 10)))
-    assert told == [None, sent(b"some bytes")]
+    reported, _, _, _ = got(dial(server), wanted(b"/a", (b"secret", 10), (b"file", 10)))
+    assert reported == [None, sent(b"some bytes")]
 
 
 def test_a_tree_that_is_on_its_way_is_not_seen_yet(server, files, dial):
@@ -200,8 +204,8 @@ def test_a_tree_that_is_on_its_way_is_not_seen_yet(server, files, dial):
     make(files / "t" / "file", b"before")
     peer = dial(server)
     peer.ask(messages.BeginTree(b"/t"))
-    told, data, _, _ = got(peer, wanted(b"/t", (b"file", 6)))
-    assert told == [sent(b"before")] and data == b"before"
+    reported, data, _, _ = got(peer, wanted(b"/t", (b"file", 6)))
+    assert reported == [sent(b"before")] and data == b"before"
     assert isinstance(peer.ask(messages.EndTree(commit=False)), messages.Done)
 
 
@@ -229,8 +233,8 @@ def test_the_audit_log_has_the_lines_that_as_many_gets_would_have(
         while peer.answer().kind != Kind.END:
             pass
     many = [(b"missing", 0), *((name, len(name)) for name in names)]
-    told, _, _, _ = got(peer, wanted(b"/", *many))
-    assert [one is None for one in told] == [True] + [False] * len(names)
+    reported, _, _, _ = got(peer, wanted(b"/", *many))
+    assert [one is None for one in reported] == [True] + [False] * len(names)
     assert got(peer, wanted(b"/", (b"plain", 2**40)))[2].code == "bad-request"
     peer.close()
     eventually(lambda: not server.service.sessions)

@@ -122,8 +122,8 @@ def test_any_layout_any_part(server, files, dial, small_holes):
             os.removexattr(path, digests.ATTRIBUTE)
         end = len(data) if length is None else min(len(data), offset + length)
         for asks in (True, False):
-            told, came, in_holes, sent = get(peer, Get(name, offset, prefix, length, asks))
-            assert told.offset == offset and came == data[offset:end]
+            reported, came, in_holes, sent = get(peer, Get(name, offset, prefix, length, asks))
+            assert reported.offset == offset and came == data[offset:end]
             assert sent.size == len(data) and sent.digest in (None, digests.digest(data))
             assert asks or not in_holes
         path.unlink()
@@ -197,7 +197,7 @@ def test_the_disk_has_the_holes(server, files, dial):
     assert sparse.taken(files / "file") <= DATA + 8 * BLOCK
 
 
-def test_a_hole_is_told_in_parts_of_64_mib(server, files, dial):
+def test_a_hole_is_reported_in_parts_of_64_mib(server, files, dial):
     sparse.need_holes(files)
     with open(files / "large", "wb") as file:
         file.truncate(150 * MIB)
@@ -289,16 +289,16 @@ def test_pieces_may_be_holes(server, files, dial):
 # what is refused ---------------------------------------------------------------------------
 
 
-def told(size: object) -> bytes:
+def reported(size: object) -> bytes:
     return msgspec.msgpack.encode({"op": "hole", "size": size})
 
 
 WRONG = {
-    "of-nothing": told(0),
-    "larger-than-64-mib": told(64 * MIB + 1),
-    "of-16-eib": told(2**64 - 1),
-    "negative": told(-5),
-    "no-number": told("5"),
+    "of-nothing": reported(0),
+    "larger-than-64-mib": reported(64 * MIB + 1),
+    "of-16-eib": reported(2**64 - 1),
+    "negative": reported(-5),
+    "no-number": reported("5"),
     "no-size": msgspec.msgpack.encode({"op": "hole"}),
     "another-notice": msgspec.msgpack.encode({"op": "progress", "done": 1}),
 }
@@ -345,8 +345,8 @@ def test_a_hole_has_to_fit_into_the_quota(start_server, dial):
     assert peer.answer().message.code == "quota"
     peer.frame(Kind.CANCEL, request_id)
     assert put(peer, b"/file", [(True, 9 * MIB)]) == Stored(9 * MIB)
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert (room.used, room.held) == (9 * MIB, 0)
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert (space.used, space.held) == (9 * MIB, 0)
     assert put(peer, b"/other", [(False, 2 * MIB)]).code == "quota"
 
 

@@ -44,17 +44,17 @@ def test_hello_says_all_its_fields(server, dial):
 
 
 def test_a_client_says_all_fields_of_hello(fake, connect):
-    told = []
+    reported = []
 
     def script(peer):
-        told.append(peer.read().payload)
+        reported.append(peer.read().payload)
         peer.frame(Kind.REPLY, 0, encode_hello(Hello()))
         peer.reply(peer.read(), LoggedIn("alice"))
         peer.read_to_end()
 
     connect(fake(script))
     fields = {field.name for field in structs.fields(Hello)}
-    hello = msgpack.decode(told[0][4:])
+    hello = msgpack.decode(reported[0][4:])
     assert set(hello) == {"op"} | fields
     assert hello["features"] == []
     assert hello["max_control"] == 131_072

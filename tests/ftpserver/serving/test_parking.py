@@ -28,9 +28,9 @@ from ftpwire.messages import (
     Ready,
     Remove,
     Removed,
-    Room,
     Sent,
     Space,
+    SpaceInfo,
     Stat,
     Stored,
     WhoAmI,
@@ -87,7 +87,7 @@ def test_one_that_leaves_is_forgotten(server, dial):
         parked(server, 0)
 
 
-def test_a_stop_is_told_to_parked_sessions(start_server, dial):
+def test_a_stop_is_reported_to_parked_sessions(start_server, dial):
     server = start_server()
     peers = [dial(server) for _ in range(3)]
     parked(server, 3)
@@ -99,7 +99,7 @@ def test_a_stop_is_told_to_parked_sessions(start_server, dial):
     stopping.join()
 
 
-def test_one_that_is_sent_away_is_told_why(server, dial):
+def test_one_that_is_sent_away_learns_why(server, dial):
     peer = dial(server)
     parked(server)
     (session,) = server.service.sessions
@@ -133,7 +133,7 @@ def test_the_idle_time_holds_where_nobody_lingers(start_server, dial, monkeypatc
     assert "0.3 seconds" in frame.message.message
 
 
-def test_all_are_told_of_a_stop_at_the_same_time(start_server, dial, monkeypatch):
+def test_all_are_informed_of_a_stop_at_the_same_time(start_server, dial, monkeypatch):
     """Also beside clients that take their time to leave."""
     monkeypatch.setattr(session_module, "LAST_WORDS", 3600.0)
     server = start_server()
@@ -149,7 +149,7 @@ def test_all_are_told_of_a_stop_at_the_same_time(start_server, dial, monkeypatch
         stopping.join()
 
 
-def test_one_that_cannot_be_watched_is_told_and_ended(server, dial, monkeypatch, caplog):
+def test_one_that_cannot_be_watched_is_reported_and_ended(server, dial, monkeypatch, caplog):
     peer, other = dial(server), dial(server)
     parked(server, 2)
     real, refused = server.service.parking._selector.register, []
@@ -180,7 +180,7 @@ def test_who_waits_for_a_client_holds_up_nobody(server, dial, monkeypatch):
         assert other.ask(WhoAmI()) == LoggedIn("alice")
 
 
-def test_what_is_to_rest_is_told_once(start_server, dial, monkeypatch):
+def test_what_is_to_rest_is_reported_once(start_server, dial, monkeypatch):
     """However long it takes until a thread has time for that."""
     monkeypatch.setattr(module, "_FEW", 0)
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
@@ -192,14 +192,14 @@ def test_what_is_to_rest_is_told_once(start_server, dial, monkeypatch):
     for peer in peers:
         assert isinstance(peer.ask(Stat(b"/")), Found)
     parked(server, 3)
-    monkeypatch.setattr(server.service.parking._pool, "submit", (told := []).append)
+    monkeypatch.setattr(server.service.parking._pool, "submit", (reported := []).append)
     monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
     for _ in range(5):
         server.service.parking._put_to_rest(time.monotonic())
-    assert len(told) == 3
+    assert len(reported) == 3
 
 
-def test_room_that_was_taken_for_nothing_is_given_back(start_server, dial, monkeypatch):
+def test_space_that_was_taken_for_nothing_is_given_back(start_server, dial, monkeypatch):
     """By a cancelled upload, when nothing else is asked for and the home stays open."""
     monkeypatch.setattr(module, "_FEW", 0)
     monkeypatch.setattr(module, "_REST_SECONDS", 3600.0)
@@ -332,7 +332,7 @@ def test_many_who_ask_little_share_a_thread(server, dial, monkeypatch):
         for peer in peers:
             peer.request(Space())
         for peer in peers:
-            assert isinstance(peer.answer().message, Room)
+            assert isinstance(peer.answer().message, SpaceInfo)
     assert len(threads) == 1
 
 

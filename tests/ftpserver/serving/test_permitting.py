@@ -225,8 +225,8 @@ def test_uploads(restricted, stocked, rights, new, over):
         assert answer == Stored(len(data)) if over else refused(answer)
         (stocked / "in" / "new").unlink(missing_ok=True)
     assert ((stocked / "in" / "file").read_bytes() == b"there") is not over
-    asked = peer.ask(Put(b"/in/file", 5 * 2**20, ask=True))
-    assert refused(asked) is not over  # before its bytes are sent
+    requested = peer.ask(Put(b"/in/file", 5 * 2**20, ask=True))
+    assert refused(requested) is not over  # before its bytes are sent
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_tree_with_a_hidden_part_is_not_copied(restricted, stocked):
     assert listed(peer, b"/own", b"deep", recursive=True) == {b"dir", b"file"}
 
 
-def test_a_recursive_listing_tells_what_it_leaves_out(restricted, stocked):
+def test_a_recursive_listing_reports_what_it_leaves_out(restricted, stocked):
     """A directory that isn't gone into has a page, as one that can't be read; what doesn't show is
     a problem of the directory that it is in. A listing of one directory needs neither."""
     peer = restricted("/in=upload-only /own/deep=none /own/file=none /missing=none")
@@ -486,7 +486,7 @@ def test_a_link_that_changes_meanwhile_leads_nowhere_else(open_home, root, kerne
     assert met["refused"] and met["opened"], met
 
 
-def test_a_link_does_not_tell_what_is_hidden(restricted, stocked):
+def test_a_link_does_not_reveal_what_is_hidden(restricted, stocked):
     peer = restricted("/in=none")
     answers = []
     for number, target in enumerate((b"/in/file", b"/in/missing", b"/in/missing/x", b"/in/file/x")):

@@ -128,33 +128,33 @@ class Talk:
         if isinstance(request, Put):
             peer.frame(Kind.DATA, number, b"new")
             peer.frame(Kind.END, number, Sent(3, digests.digest(b"new")))
-        told = []
+        reported = []
         while True:
             frame = peer.read()
             if frame.kind == Kind.DATA:
-                told.append(frame.payload)
+                reported.append(frame.payload)
             elif frame.kind != Kind.NOTICE:
                 if frame.kind in (Kind.END, Kind.ERROR):
                     break
-                told.append(frame.message)
+                reported.append(frame.message)
                 if not isinstance(request, (Get, List)):
                     break
-        self._check(request, told, failed=frame.kind == Kind.ERROR)
+        self._check(request, reported, failed=frame.kind == Kind.ERROR)
 
-    def _check(self, request, told: list, failed: bool) -> None:
+    def _check(self, request, reported: list, failed: bool) -> None:
         if isinstance(request, Get):
             assert failed or self._rules.allows(Action.READ, self._real(request.path))
-        elif told and isinstance(told[0], Hashed):
+        elif reported and isinstance(reported[0], Hashed):
             assert self._rules.allows(Action.READ, self._real(request.path))
         elif isinstance(request, List):
-            for page in told:
+            for page in reported:
                 for entry in page.entries:
                     path = b"/".join((request.path, page.directory, entry.path)).rstrip(b"/")
                     assert self._rules.shows(self._real(path, last=request.follow)), path
-        elif isinstance(request, Stat) and told:
+        elif isinstance(request, Stat) and reported:
             real = self._real(request.path, last=request.follow)
             assert self._rules.allows(Action.SEE, real)
-            if told[0].entry.type != "dir":
+            if reported[0].entry.type != "dir":
                 assert self._rules.allows(Action.LIST, real)
 
     def _real(self, path: bytes, last: bool = True) -> tuple[bytes, ...]:

@@ -50,7 +50,7 @@ def put(peer: Peer, path: bytes, data: bytes = b"data", **options) -> Any:
     return peer.answer().message
 
 
-def told(peer: Peer, request: Any) -> tuple[list[str], Any]:
+def reported(peer: Peer, request: Any) -> tuple[list[str], Any]:
     """The remarks before an answer, and the answer."""
     number, remarks = peer.request(request), []
     while (found := peer.read()).kind == Kind.NOTICE:
@@ -99,7 +99,7 @@ def test_what_goes_to_a_tree_on_its_way(server, dial, files):
             pass
     assert sorted(os.listdir(files / "site")) == ["old", "theirs"]
     assert peer.ask(Space()).used == 4 * 5 + len("target"), "they count from the start"
-    _, answer = told(peer, EndTree())
+    _, answer = reported(peer, EndTree())
     assert answer == Done()
     site = files / "site"
     assert sorted(os.listdir(site)) == ["copy", "dir", "link", "put"]
@@ -117,13 +117,13 @@ def test_a_way_through_a_link_leads_to_what_is_there(server, dial, files):
     assert peer.ask(BeginTree(b"/site")) == Done()
     assert put(peer, b"/link/lost") == Stored(4)
     assert (files / "site" / "lost").exists()
-    remarks, answer = told(peer, EndTree())
+    remarks, answer = reported(peer, EndTree())
     assert answer == Done() and os.listdir(files / "site") == []
     assert len(remarks) == 1 and remarks[0].endswith(": 1")
     assert peer.ask(Operation()) == Done()
     assert peer.ask(BeginTree(b"/site")) == Done()
     assert put(peer, b"/link/kept") == Stored(4)
-    assert told(peer, EndTree()) == ([], Done())
+    assert reported(peer, EndTree()) == ([], Done())
     trees = [one for one in (files / ".ftpd-trash").rglob("kept")]
     assert len(trees) == 1 and not (files / "site" / "kept").exists()
 
@@ -163,7 +163,7 @@ def test_a_move_goes_to_exactly_its_target(server, dial, files):
     assert os.listdir(files / "dir") == ["g"]
 
 
-def test_a_move_to_another_file_system_needs_room_for_both(start_server, dial, far_apart):
+def test_a_move_to_another_file_system_needs_space_for_both(start_server, dial, far_apart):
     server = start_server(quota=1000)
     files, peer = server.settings.root / "alice", dial(server)
     assert put(peer, b"/f", b"x" * 600) == Stored(600)
@@ -203,7 +203,7 @@ def test_a_move_that_is_cancelled_while_it_removes_the_source(
 
     monkeypatch.setattr(moving, "remove_in_place", remove_a_little)
     peer = dial(server)
-    remarks, failed = told(peer, Move(b"/from", b"/to"))
+    remarks, failed = reported(peer, Move(b"/from", b"/to"))
     assert failed.code == "cancelled" and "/to is complete" in failed.message
     assert len(remarks) == 1 and "removed 3 files and directories" in remarks[0]
     assert names(files / "to") == before

@@ -67,20 +67,20 @@ def keep_digest(peer: Peer, path: Path) -> None:
 
 def download(peer: Peer, request: Get) -> tuple[Sending, bytes, object, list[Progress]]:
     """`sending`, the bytes, how it ended, and the progress that was told on the way."""
-    number, told, data = peer.request(request), [], b""
+    number, reported, data = peer.request(request), [], b""
     sending: object = None
     while True:
         found = peer.read()
         if found.kind == Kind.NOTICE:
             assert found.request_id == number
-            told.append(found.message)
+            reported.append(found.message)
         elif found.kind == Kind.REPLY:
             sending = found.message
         elif found.kind == Kind.DATA:
             data += found.payload
         else:
             assert isinstance(sending, Sending)
-            return sending, data, found.message, told
+            return sending, data, found.message, reported
 
 
 # files that change -------------------------------------------------------------------------
@@ -118,13 +118,13 @@ def rewrite(path: Path) -> None:
 def test_a_file_that_grows_is_sent_as_it_was(server, dial, large, before_the_check, talkative):
     peer = dial(server)
     before_the_check(lambda: append(large))
-    sending, data, sent, told = download(peer, Get(b"/large"))
+    sending, data, sent, reported = download(peer, Get(b"/large"))
     assert (sending.size, sending.mtime_ns, data) == (len(LARGE), BEFORE, LARGE)
     assert sent == Sent(len(LARGE), digests.digest(LARGE), grew=True)
-    assert told and told[-1] == Progress(len(LARGE), len(LARGE))  # it was read once more
+    assert reported and reported[-1] == Progress(len(LARGE), len(LARGE))  # it was read once more
 
 
-def test_after_a_prefix_it_is_told_too(server, dial, large, before_the_check):
+def test_after_a_prefix_it_is_reported_too(server, dial, large, before_the_check):
     before_the_check(lambda: append(large))
     request = Get(b"/large", 1000, digests.digest(LARGE[:1000]))
     _, data, sent, _ = download(dial(server), request)
@@ -142,7 +142,7 @@ def test_a_file_that_is_rewritten_is_not_what_was_sent(
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_after_an_offset_alone_only_a_stored_digest_tells(
+def test_after_an_offset_alone_only_a_stored_digest_decides(
     server, dial, large, before_the_check, stored
 ):
     peer = dial(server)
@@ -174,7 +174,7 @@ def test_whether_a_file_in_ranges_has_just_grown(server, dial, large):
     assert peer.ask(Hash(b"/large")) == Hashed(digests.digest(large.read_bytes()), len(LARGE) + 8)
 
 
-def test_a_file_is_sent_with_what_a_listing_tells_of_it(server, dial, large):
+def test_a_file_is_sent_with_what_a_listing_reports_it(server, dial, large):
     peer = dial(server)
     large.chmod(0o4751)
     for time in (BEFORE, -1, 1_700_000_000_123_456_789):
@@ -190,19 +190,19 @@ def test_a_file_is_sent_with_what_a_listing_tells_of_it(server, dial, large):
 
 def notices(peer: Peer, request: object) -> tuple[list[Progress], object]:
     """What progress a request tells, and its answer."""
-    number, told = peer.request(request), []
+    number, reported = peer.request(request), []
     while (found := peer.read()).kind == Kind.NOTICE:
         assert found.request_id == number
-        told.append(found.message)
-    return told, found.message
+        reported.append(found.message)
+    return reported, found.message
 
 
 def test_progress_of_a_hash_has_its_bytes(server, dial, large, talkative):
-    told, hashed = notices(dial(server), Hash(b"/large"))
+    reported, hashed = notices(dial(server), Hash(b"/large"))
     assert hashed == Hashed(digests.digest(LARGE), len(LARGE))
-    assert {one.total for one in told} == {len(LARGE)}
-    assert [one.done for one in told] == sorted({one.done for one in told})
-    assert told[-1].done == len(LARGE)
+    assert {one.total for one in reported} == {len(LARGE)}
+    assert [one.done for one in reported] == sorted({one.done for one in reported})
+    assert reported[-1].done == len(LARGE)
 
 
 def test_progress_without_bytes(server, dial, files, talkative):
@@ -219,12 +219,12 @@ def test_progress_without_bytes(server, dial, files, talkative):
         Copy(b"/dir", b"/copy", recursive=True),
         Remove(b"/dir", recursive=True),
     ):
-        told, answer = notices(peer, request)
+        reported, answer = notices(peer, request)
         assert not isinstance(answer, Failed), answer
-        assert {(one.done, one.total) for one in told} == {(0, None)}, request
+        assert {(one.done, one.total) for one in reported} == {(0, None)}, request
 
 
-def test_a_sign_of_life_tells_how_far_it_is(server, dial, large, monkeypatch):
+def test_a_sign_of_life_reports_how_far_it_is(server, dial, large, monkeypatch):
     """Not that it was set back: a client may show these figures."""
     reached, go_on = threading.Event(), threading.Event()
     real = reading.OpenFile._tick

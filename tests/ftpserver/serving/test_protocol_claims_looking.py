@@ -140,8 +140,8 @@ def test_which_links_are_followed(peer, files):
     info = file.stat()
     wanted = [WantedFile(b"link", info.st_size), WantedFile(b"file", info.st_size)]
     peer.request(GetFiles([WantedFiles(b"/", wanted)]))
-    told = peer.answer().message.files
-    assert [one is None for one in told] == [True, False]
+    reported = peer.answer().message.files
+    assert [one is None for one in reported] == [True, False]
     while peer.answer().kind != Kind.END:
         pass
     new = NewFile(b"link", len(DATA), 0o600, 7, digests.digest(DATA))
@@ -210,13 +210,13 @@ def test_what_is_no_file_directory_or_link(peer, files, monkeypatch, kind):
 def test_times_are_nanoseconds_since_1970(peer, files, time):
     (files / "file").touch()
     os.utime(files / "file", ns=(0, time))
-    told = (files / "file").stat().st_mtime_ns  # as much of it as the file system keeps
-    assert abs(told - time) < 2 * 10**9
-    assert peer.ask(Stat(b"/file")).entry.mtime_ns == told
-    assert pages(peer, b"/")[0].entries[0].mtime_ns == told
+    reported = (files / "file").stat().st_mtime_ns  # as much of it as the file system keeps
+    assert abs(reported - time) < 2 * 10**9
+    assert peer.ask(Stat(b"/file")).entry.mtime_ns == reported
+    assert pages(peer, b"/")[0].entries[0].mtime_ns == reported
     peer.request(Get(b"/file"))
     sending = peer.answer().message
-    assert sending.mtime_ns == told
+    assert sending.mtime_ns == reported
     assert peer.answer().kind == Kind.END
 
 
@@ -282,7 +282,7 @@ def test_a_listing_of_the_names_with_a_prefix(plain_user, server, dial, files):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "told"),
+    ("prefix", "reported"),
     [
         pytest.param(b"a/", "prefix must have no slash and no NUL byte", id="slash"),
         pytest.param(b"/", "prefix must have no slash and no NUL byte", id="slash-alone"),
@@ -293,7 +293,7 @@ def test_a_listing_of_the_names_with_a_prefix(plain_user, server, dial, files):
         pytest.param([b"a"], "prefix must be bin of at most 255 bytes", id="array"),
     ],
 )
-def test_a_prefix_that_no_name_can_begin_with(peer, files, prefix, told):
+def test_a_prefix_that_no_name_can_begin_with(peer, files, prefix, reported):
     """It is refused before the path is looked at, and alone."""
     (files / "a").mkdir()
     for path in (b"/a", b"/nowhere"):
@@ -301,7 +301,7 @@ def test_a_prefix_that_no_name_can_begin_with(peer, files, prefix, told):
         peer.frame(Kind.REQUEST, 7, msgpack.encode(message))
         answer = peer.answer()
         assert (answer.request_id, answer.message.code) == (7, "bad-request")
-        assert told in answer.message.message
+        assert reported in answer.message.message
     assert pages(peer, b"/a", prefix=b"a" * 255) == [Page(complete=True)]
 
 
@@ -364,7 +364,7 @@ def test_a_path_in_a_listing_has_at_most_4096_bytes(peer, files):
     assert isinstance(peer.ask(Remove(b"/a", recursive=True)), Removed)
 
 
-def test_what_the_disk_can_t_tell_is_a_problem_of_its_name(peer, files, monkeypatch):
+def test_what_the_disk_can_t_know_is_a_problem_of_its_name(peer, files, monkeypatch):
     (files / "good").touch()
     (files / "bad").mkdir()
 

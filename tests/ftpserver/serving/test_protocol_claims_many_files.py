@@ -82,8 +82,8 @@ def put(peer: Peer, path: bytes, data: bytes) -> object:
 
 def test_the_limits_of_a_request_of_many_files_are_those_of_the_document():
     text = section("Many files")
-    told = [int(one.replace(",", "")) for one in re.findall(r"at\s+most\s+([\d,]+)", text)]
-    assert told == [MAX_ITEMS, MAX_BYTES, MAX_REQUEST_SIZE]
+    reported = [int(one.replace(",", "")) for one in re.findall(r"at\s+most\s+([\d,]+)", text)]
+    assert reported == [MAX_ITEMS, MAX_BYTES, MAX_REQUEST_SIZE]
 
 
 def test_a_request_of_many_files_is_a_control_frame(server, dial, files):
@@ -153,22 +153,22 @@ def test_things_are_counted_in_the_order_in_which_they_are_done(server, dial, fi
     assert end == FilesStored(12 - len(failed))
 
 
-def test_a_failure_among_many_tells_what_it_would_alone(server, dial, files):
+def test_a_failure_among_many_reports_what_it_would_alone(server, dial, files):
     server.accounts.change("alice", max_files=2, permissions=Permissions.parse("/closed=none"))
     peer = dial(server)
     names = [b"a", b"b", b"closed", b"c", b"x" * 255, b"x\0"]
     number = peer.request(PutFiles([NewFiles(b"/", [new_file(name, b"") for name in names])]))
     peer.frame(Kind.END, number, Sent(0))
     failures = peer.answer().message.failures
-    told = {one.index: one.failed(b"/" + names[one.index - 1]) for one in failures}
+    reported = {one.index: one.failed(b"/" + names[one.index - 1]) for one in failures}
     assert peer.answer().message == FilesStored(3)
-    assert list(told) == [3, 4, 5, 6]
-    for index, failed in told.items():
+    assert list(reported) == [3, 4, 5, 6]
+    for index, failed in reported.items():
         alone = put(peer, b"/" + names[index - 1], b"")
         assert isinstance(alone, Failed)
         words = {"message": alone.message} if index == 6 else {}  # a name, and no path
         assert replace(failed, **words) == alone
-    assert (told[3].rule, told[4].what, told[4].needed) == ("/closed=none", "files", 1)
+    assert (reported[3].rule, reported[4].what, reported[4].needed) == ("/closed=none", "files", 1)
 
 
 def test_the_digest_of_the_end_of_many_files_is_not_looked_at(server, dial, files):
@@ -288,7 +288,7 @@ def test_many_files_that_wait_for_their_bytes_are_a_transfer(start_server, dial,
 # downloads ---------------------------------------------------------------------------------
 
 
-def test_what_does_not_come_among_many_files_is_told_by_get(server, dial, files):
+def test_what_does_not_come_among_many_files_is_reported_by_get(server, dial, files):
     (files / "dir").mkdir()
     (files / "a").write_bytes(DATA)
     peer = dial(server)
@@ -315,8 +315,8 @@ def test_a_cancel_is_looked_for_about_every_64_files(server, dial, files, monkey
         for path, count in ((b"/a", 64), (b"/b", 129), (b"/a", 1))
     ]
     peer.request(GetFiles(directories))
-    told = []
+    reported = []
     while isinstance((found := peer.answer().message), SendingFiles):
-        told += found.files
-    assert (told, found) == ([None] * 194, Sent(0))
+        reported += found.files
+    assert (reported, found) == ([None] * 194, Sent(0))
     assert len(looks) == 4  # before the first of each directory's first 64, and in the middle

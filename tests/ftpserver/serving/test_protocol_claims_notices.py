@@ -87,7 +87,7 @@ def test_a_client_that_stays_after_the_last_word_is_cut(server, dial, monkeypatc
 
 
 @pytest.mark.parametrize("grows", [True, False])
-def test_a_download_of_a_file_that_grows_tells_of_progress(server, dial, files, monkeypatch, grows):
+def test_a_download_of_a_file_that_grows_reports_progress(server, dial, files, monkeypatch, grows):
     """As often as can be, while what was sent is read once more."""
     monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
     path, has_grown = files / "log", growing.has_grown

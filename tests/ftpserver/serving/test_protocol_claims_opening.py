@@ -27,7 +27,7 @@ from tests.protocol_document import section
 
 
 @pytest.fixture
-def stranger(server, dial) -> Peer:
+def unauthenticated_client(server, dial) -> Peer:
     """A peer that has said HELLO."""
     peer = dial(server, logged_in=False)
     peer.hello()
@@ -62,8 +62,8 @@ def test_a_unix_socket_carries_the_protocol_without_tls(start_server, tmp_path):
 
 def test_the_example_of_a_frame():
     lines = [line for line in section("Frames").splitlines() if re.match(r" +[0-9a-f]{2}\b", line)]
-    told = " ".join(re.match(r" *((?:[0-9a-f]{2} ?)+)", line)[1] for line in lines)
-    assert bytes.fromhex(told) == frame(Kind.REQUEST, 5, Stat(b"/a"))
+    reported = " ".join(re.match(r" *((?:[0-9a-f]{2} ?)+)", line)[1] for line in lines)
+    assert bytes.fromhex(reported) == frame(Kind.REQUEST, 5, Stat(b"/a"))
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -99,9 +99,9 @@ def test_more_may_be_unanswered_than_the_server_wishes(server, dial):
 # log-ins -----------------------------------------------------------------------------------
 
 
-def test_a_password_of_more_than_1024_bytes_is_wrong(stranger):
-    wrong = stranger.ask(Login("alice", "wrong"))
-    assert stranger.ask(Login("alice", "é" * 513)) == wrong
+def test_a_password_of_more_than_1024_bytes_is_wrong(unauthenticated_client):
+    wrong = unauthenticated_client.ask(Login("alice", "wrong"))
+    assert unauthenticated_client.ask(Login("alice", "é" * 513)) == wrong
     assert isinstance(wrong, Failed) and wrong.code == "login-refused"
 
 

@@ -64,7 +64,7 @@ ERRORS: Mapping[str, Mapping[str, Any]] = {
         ],
         "is-a-directory": [Move(b"/file", b"/dir"), Move(b"/empty", b"/dir")],
         "invalid-path": [Move(b"/", b"/new"), Move(b"/file", b"/"), Move(b"/dir", b"/dir/x")],
-        "quota": "test_a_move_to_another_file_system_needs_room_for_both",
+        "quota": "test_a_move_to_another_file_system_needs_space_for_both",
         "source-changed": "test_what_comes_while_a_tree_is_moved_stays",
         "failed": [
             (IN_A_TREE, Move(b"/file", b"/dir/tree/x")),
@@ -143,10 +143,10 @@ def test_what_gets_the_errors_of_a_section(stocked, dial, op):
 
 @pytest.mark.parametrize("op", ERRORS)
 def test_a_section_names_these_errors_and_no_others(op):
-    told = set(re.findall(r"`([a-z-]+)`", section(op))) & set(BY_CODE)
-    assert told <= set(ERRORS[op])
+    reported = set(re.findall(r"`([a-z-]+)`", section(op))) & set(BY_CODE)
+    assert reported <= set(ERRORS[op])
     common = {"invalid-path", "forbidden", "failed", "disk-full", "internal"}
-    assert set(ERRORS[op]) - told <= common, "only what any request may get is not repeated"
+    assert set(ERRORS[op]) - reported <= common, "only what any request may get is not repeated"
 
 
 def test_the_other_tests_exist():

@@ -45,18 +45,23 @@ def by_token(server, dial):
     return logged_in
 
 
-def test_what_is_told_of_a_token(server, dial, by_token):
+def test_what_is_reported_about_a_token(server, dial, by_token):
     peer = dial(server)
     before = int(time.time())
     made = peer.ask(IssueToken("laptop", 1000))
     assert made.token.startswith("ftpt_") and made.token.isascii()
     assert made.token.isprintable() and " " not in made.token
     by_other = by_token(made)
-    (told,) = by_other.ask(ListTokens()).tokens
-    assert (told.id, told.name, told.parent, told.current) == (made.id, "laptop", None, True)
-    assert before <= told.created <= time.time() and told.expires == made.expires
-    assert 0 <= told.expires - told.created - 1000 <= 1
-    assert before - 3600 <= told.used <= time.time()
+    (reported,) = by_other.ask(ListTokens()).tokens
+    assert (reported.id, reported.name, reported.parent, reported.current) == (
+        made.id,
+        "laptop",
+        None,
+        True,
+    )
+    assert before <= reported.created <= time.time() and reported.expires == made.expires
+    assert 0 <= reported.expires - reported.created - 1000 <= 1
+    assert before - 3600 <= reported.used <= time.time()
     with reading(server.service.engine).begin() as connection:
         stored = connection.execute(select(table)).mappings().one()
     assert stored["hash"] == hashlib.sha256(made.token.encode()).digest()
@@ -65,8 +70,11 @@ def test_what_is_told_of_a_token(server, dial, by_token):
     assert 0 <= year.expires - before - 365 * 24 * 3600 < 60
     assert peer.ask(RevokeToken(made.id)) == Done()
     lasting = server.service.tokens.issue(server.accounts.get("alice"), "lasting", None)
-    told = peer.ask(ListTokens()).tokens
-    assert [(one.id, one.expires) for one in told] == [(year.id, year.expires), (lasting.id, None)]
+    reported = peer.ask(ListTokens()).tokens
+    assert [(one.id, one.expires) for one in reported] == [
+        (year.id, year.expires),
+        (lasting.id, None),
+    ]
 
 
 def test_who_revokes_the_parent_of_the_own_token_ends(server, dial, by_token, monkeypatch):
@@ -127,9 +135,9 @@ def test_the_times_that_the_disk_keeps(server, dial, files):
     peer = dial(server)
     kept = peer.ask(Space(times)).kept_times
     assert len(kept) == len(times)
-    for asked, told in zip(times[:2], kept, strict=False):
-        os.utime(files / "file", ns=(0, asked))
-        assert told == (files / "file").stat().st_mtime_ns
+    for requested, reported in zip(times[:2], kept, strict=False):
+        os.utime(files / "file", ns=(0, requested))
+        assert reported == (files / "file").stat().st_mtime_ns
     assert peer.ask(Space()).kept_times is None
 
 
@@ -140,11 +148,11 @@ def test_what_is_kept_is_a_part_of_what_is_held(start_server, dial):
     number = owner.request(Put(b"/kept", size, mtime_ns=7, ask=True))
     assert owner.answer().message == Ready(0)
     peer = dial(server)
-    room = peer.ask(Space())
-    assert (room.held, room.kept, room.kept_uploads) == (size, 0, 0)
+    space = peer.ask(Space())
+    assert (space.held, space.kept, space.kept_uploads) == (size, 0, 0)
     for _ in range(RESUME_FROM // 2**20):
         owner.frame(Kind.DATA, number, bytes(2**20))
     owner.frame(Kind.CANCEL, number)
     assert owner.answer().message.code == "cancelled"
-    room = peer.ask(Space())
-    assert (room.held, room.kept, room.kept_uploads) == (size, size, 1)
+    space = peer.ask(Space())
+    assert (space.held, space.kept, space.kept_uploads) == (size, size, 1)

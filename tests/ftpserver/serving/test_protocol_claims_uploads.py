@@ -145,10 +145,10 @@ def test_a_refusal_comes_while_bytes_still_come(start_server, dial, request_, da
 
 def test_ftp_asks_for_files_above_4_mib(server, client, tmp_path, monkeypatch):
     """And where it doesn't know the size."""
-    asked, real = {}, Workspace.expect
+    requested, real = {}, Workspace.expect
 
     def expect(self, request: Put) -> None:
-        asked[request.path] = request.size, request.ask
+        requested[request.path] = request.size, request.ask
         real(self, request)
 
     monkeypatch.setattr(Workspace, "expect", expect)
@@ -162,9 +162,9 @@ def test_ftp_asks_for_files_above_4_mib(server, client, tmp_path, monkeypatch):
     client.put([tmp_path / "fifo"], "/pipe")
     writing.join()
     small, large = 4 * MIB, 4 * MIB + 1
-    assert asked[b"/%d" % small] == (small, False)
-    assert asked[b"/%d" % large] == (large, True)
-    assert asked[b"/pipe"] == (None, True)
+    assert requested[b"/%d" % small] == (small, False)
+    assert requested[b"/%d" % large] == (large, True)
+    assert requested[b"/pipe"] == (None, True)
 
 
 # resuming ----------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def test_what_is_kept_is_large(server, dial):
         assert kept(peer) == []
     keep(peer, Put(b"/file", KEPT_FROM + 1, mtime_ns=7, ask=True), LARGE[:KEPT_FROM])
     assert kept(peer) == [(b"/file", KEPT_FROM, KEPT_FROM + 1)]
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert room.kept == KEPT_FROM + 1
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert space.kept == KEPT_FROM + 1
 
 
 def test_the_same_upload_finds_what_is_kept(server, dial, files):
@@ -224,7 +224,7 @@ def test_the_same_upload_finds_what_is_kept(server, dial, files):
     assert (files / "file").read_bytes() == LARGE
 
 
-def test_of_two_without_a_time_only_the_digest_tells_them_apart(server, dial, files):
+def test_of_two_without_a_time_only_the_digest_distinguishes_them(server, dial, files):
     """As a client finds out that its source is another one: it goes on without what is kept."""
     peer, other = dial(server), LARGE[::-1]
     request = Put(b"/file", len(LARGE), ask=True)
@@ -264,7 +264,7 @@ def test_the_offset_has_to_be_honoured(server, dial, files, sends):
 # batches -----------------------------------------------------------------------------------
 
 
-def test_a_batch_and_what_shares_room_have_the_sizes_that_are_written():
+def test_a_batch_and_what_shares_space_have_the_sizes_that_are_written():
     assert (batch.BATCH_FILES, batch.BATCH_BYTES) == (1000, 64 * MIB)
     assert batch.SHARES_STEP == 4 * MIB  # uploads up to this share steps of room
 

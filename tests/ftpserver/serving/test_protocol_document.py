@@ -55,7 +55,7 @@ def test_bytes_of_a_refused_upload_that_asked_are_discarded(server, dial, files)
     assert os.listdir(files) in ([], [".ftpd-staging"])
 
 
-def test_a_digest_that_was_true_is_told_with_a_new_time(server, dial, files):
+def test_a_digest_that_was_true_is_reported_with_a_new_time(server, dial, files):
     peer = dial(server)
     assert upload(peer, b"/file") == Stored(len(DATA))
     try:
@@ -68,13 +68,13 @@ def test_a_digest_that_was_true_is_told_with_a_new_time(server, dial, files):
     assert (found.entry.mtime_ns, found.entry.digest) == (77, digests.digest(DATA))
 
 
-@pytest.mark.parametrize(("asked", "limit"), [(128 * 1024, 128 * 1024), (0, 4096), (1, 1024)])
+@pytest.mark.parametrize(("requested", "limit"), [(128 * 1024, 128 * 1024), (0, 4096), (1, 1024)])
 @pytest.mark.parametrize("length", [6, 100])
-def test_pages_have_at_most_what_the_client_takes(server, dial, files, asked, limit, length):
+def test_pages_have_at_most_what_the_client_takes(server, dial, files, requested, limit, length):
     for number in range(1200 if limit > 4096 else 100):
         (files / f"{number:0{length}}").touch()
     peer = dial(server, logged_in=False)
-    peer.hello(max_control=asked)
+    peer.hello(max_control=requested)
     peer.frame(Kind.REQUEST, 1, Login("alice", "secret"))
     assert peer.answer().message == LoggedIn("alice")
     peer.frame(Kind.REQUEST, 2, List(b"/"))

@@ -141,10 +141,10 @@ def test_the_replies_that_a_request_s_section_names(op):
 def test_the_requests_that_an_answer_s_section_names(answer):
     found = re.search(r"(?i)\banswer to (.*?)(?:[.:]\s|$)", " ".join(section(answer).split()))
     assert found is not None
-    asked = {
+    requested = {
         op for op, kind in KIND_OF.items() if answer in map(tag, sum(messages.ANSWERS[kind], ()))
     }
-    assert named(found[1], KIND_OF) == asked
+    assert named(found[1], KIND_OF) == requested
 
 
 @pytest.fixture
@@ -199,17 +199,19 @@ def converse(peer: Peer, op: str, request: Any, *, cancelled: bool) -> tuple[Any
     if not cancelled and COMMANDS[KIND_OF[op]].takes_data and not getattr(request, "ask", False):
         peer.frame(Kind.DATA, number, SMALL)
         peer.frame(Kind.END, number, Sent(len(SMALL)))
-    ending, told = bool(messages.ANSWERS[KIND_OF[op]][1]), False
+    ending, reported = bool(messages.ANSWERS[KIND_OF[op]][1]), False
     while True:
         found = peer.read()
         if found.kind == Kind.NOTICE:
-            told = told or isinstance(found.message, Progress) and found.request_id == number
+            reported = (
+                reported or isinstance(found.message, Progress) and found.request_id == number
+            )
         elif found.kind == Kind.REPLY and isinstance(found.message, Ready):
             peer.frame(Kind.DATA, number, LARGE)
             peer.frame(Kind.END, number, Sent(len(LARGE), digests.digest(LARGE)))
         elif found.kind in (Kind.ERROR, Kind.END) or found.kind == Kind.REPLY and not ending:
             assert found.request_id == number
-            return found.message, told
+            return found.message, reported
 
 
 def is_cancelled(message: Any) -> bool:
@@ -269,9 +271,9 @@ def test_cancel_where_it_is_not_done_at_once(server, dial, stocked, watchful, fa
 def test_what_a_row_says_of_progress(server, dial, stocked, watchful, op):
     peer = dial(server)
     sample = begin(peer, op, stocked)
-    _, told = converse(peer, op, sample, cancelled=False)
+    _, reported = converse(peer, op, sample, cancelled=False)
     always = (YES, "of a tree, with `final`")
-    assert told == (REQUESTS[op][4] in always)
+    assert reported == (REQUESTS[op][4] in always)
 
 
 def fill_a_tree(peer: Peer) -> None:
@@ -301,8 +303,8 @@ def test_progress_on_a_condition(server, dial, stocked, watchful, request, op, r
     peer = dial(server)
     if op == "end-tree":
         fill_a_tree(peer)
-    _, told = converse(peer, op, request_, cancelled=False)
-    assert told == (op != "remove")
+    _, reported = converse(peer, op, request_, cancelled=False)
+    assert reported == (op != "remove")
 
 
 # sizes and digests of downloads ------------------------------------------------------------
@@ -349,9 +351,9 @@ def test_sizes_and_digests_of_downloads(server, dial, files, row):
         if "prefix" in way:
             prefix = digests.digest(LARGE[:offset]) if "agrees" in way else MISSING
         sending, data, sent = download(peer, Get(b"/large", offset, prefix, length))
-        told = {"0": 0, "`offset`": offset, "`offset`, at most S": min(offset, sending.size)}
+        reported = {"0": 0, "`offset`": offset, "`offset`, at most S": min(offset, sending.size)}
         assert sending.size == len(LARGE)
-        assert sending.offset == told[offset_cell]
+        assert sending.offset == reported[offset_cell]
         rest = sending.size - sending.offset
         counts = {"S": sending.size, "S − `sending.offset`": rest, "S − `offset`": rest}
         if count_cell == "at most `length`":
@@ -416,7 +418,7 @@ def test_a_cancelled_copy_of_a_tree_leaves_whole_files(server, dial, files, monk
     assert all((path.stat().st_mtime, path.stat().st_mode & 0o777) == (1, 0o750) for path in made)
 
 
-def test_a_copy_that_ends_for_want_of_room_leaves_what_was_copied(start_server, dial, steps):
+def test_a_copy_that_ends_for_want_of_space_leaves_what_was_copied(start_server, dial, steps):
     server = start_server(quota=4 * MIB + MIB // 2)
     files = server.settings.root / "alice"
     make_tree(files)
@@ -586,14 +588,14 @@ def test_a_hello_with_another_id_is_answered_with_it(server, dial):
     assert (answer.kind, answer.request_id) == (Kind.REPLY, 7)
 
 
-@pytest.mark.parametrize(("asked", "largest"), [(1, 1024), (1023, 1024), (0, 512 * 1024)])
-def test_small_numbers_in_hello_count_as_more(start_server, dial, asked, largest):
+@pytest.mark.parametrize(("requested", "largest"), [(1, 1024), (1023, 1024), (0, 512 * 1024)])
+def test_small_numbers_in_hello_count_as_more(start_server, dial, requested, largest):
     server = start_server()
     home = server.settings.root / "alice"
     home.mkdir(exist_ok=True)
     (home / "large").write_bytes(bytes(4 * MIB if largest > MIB // 4 else 4096))
     peer = dial(server, logged_in=False)
-    peer.hello(max_data=asked)
+    peer.hello(max_data=requested)
     assert peer.ask(messages.Login("alice", "secret")) == LoggedIn("alice")
     peer.request(Get(b"/large"))
     peer.answer()
@@ -643,13 +645,13 @@ DEADLINES = {
 
 
 def test_the_deadlines_have_the_numbers_that_hold(engine):
-    told = {
+    reported = {
         row[0]: [float(n) for n in re.findall(r"[0-9.]*[0-9]", row[1])]
         for row in rows(section("Deadlines"))
     }
-    assert len(told) == len(DEADLINES)
+    assert len(reported) == len(DEADLINES)
     for what, numbers in DEADLINES.items():
-        [found] = [cell for start, cell in told.items() if start.startswith(what)]
+        [found] = [cell for start, cell in reported.items() if start.startswith(what)]
         assert found == numbers, what
     kept = Bans(engine, 1000, 600)
     delays = []

@@ -100,12 +100,12 @@ def test_a_tree_comes_in_one_request(start_server, dial, options):
     top = server.settings.root / "alice" / "t"
     assert (top / "a").read_bytes() == b"1" and (top / "b").read_bytes() == b""
     assert (top / "sub" / "c").read_bytes() == b"22"
-    told = {
+    reported = {
         name: (stat.S_IMODE(info.st_mode), info.st_mtime_ns)
         for name in ("a", "sub", "sub/c", "")
         for info in [os.stat(top / name)]
     }
-    assert told == {
+    assert reported == {
         "a": (0o640, TIME),
         "sub/c": (0o640, TIME),
         "sub": (0o750, TIME),
@@ -249,14 +249,14 @@ def test_failures_come_in_messages_that_the_client_takes(server, dial):
 
 
 @pytest.mark.parametrize("rule", [None, "/" + "é" * 1000 + "=none"])
-def test_a_failure_is_told_shortened_where_it_takes_a_whole_message(rule):
+def test_a_failure_is_reported_shortened_where_it_takes_a_whole_message(rule):
     failures = {0: Failed("forbidden", "é" * 2000, rule=rule), 1: Failed("quota", "x", free=5)}
-    told = list(not_stored(failures, {}, 1024))
-    assert all(len(messages.encode(one)) <= 1024 for one in told)
-    (first, second) = [failure for one in told for failure in one.failures]
+    reported = list(not_stored(failures, {}, 1024))
+    assert all(len(messages.encode(one)) <= 1024 for one in reported)
+    (first, second) = [failure for one in reported for failure in one.failures]
     assert first.message.startswith("éééé") and first.message.endswith("…")
     assert second == messages.ItemFailure(1, "quota", "x", free=5)
-    assert messages.decode_reply(messages.encode(told[0])) == told[0]
+    assert messages.decode_reply(messages.encode(reported[0])) == reported[0]
 
 
 def test_the_path_of_what_failed_is_not_repeated(server, dial):
@@ -277,15 +277,15 @@ def test_the_path_of_what_failed_is_not_repeated(server, dial):
         assert failure.failed(path).message == f"{paths.show(path)}: no such file or directory"
 
 
-def test_what_tells_all_failures_is_bounded():
+def test_what_reports_all_failures_is_bounded():
     failures = {
         number: Failed("forbidden", "é" * 4000, rule="/" + "é" * 1000 + "=none")
         for number in range(999)
     }
     failures[999] = Failed("quota", "x", free=5)
-    told = list(not_stored(failures, {}, 64 * 1024))
-    assert sum(len(messages.encode(one)) for one in told) <= 256 * 1024 + 1024
-    items = [failure for one in told for failure in one.failures]
+    reported = list(not_stored(failures, {}, 64 * 1024))
+    assert sum(len(messages.encode(one)) for one in reported) <= 256 * 1024 + 1024
+    items = [failure for one in reported for failure in one.failures]
     assert [one.index for one in items] == list(range(1000))
     assert all(one.message.startswith("é" * 80) and one.message[-1] == "…" for one in items[:-1])
     assert items[-1] == messages.ItemFailure(999, "quota", "x", free=5)
@@ -299,7 +299,7 @@ def test_a_message_is_put_together_again(path, rest):
         assert sent.failed(path).message == message
 
 
-def test_what_a_session_does_is_told_by_its_first_directory(server, dial):
+def test_what_a_session_does_is_reported_by_its_first_directory(server, dial):
     peer = dial(server)
     number = peer.request(PutFiles([NewFiles(b"/some/where", [new_file(b"a")])]))
     (info,) = eventually(
@@ -413,13 +413,13 @@ def test_each_thing_has_the_line_that_it_has_alone(singles_lines, tmp_path, star
     start_server.finish(server)
     text = (server.settings.state / FILE_NAME).read_text()
     found = [json.loads(line) for line in text.splitlines()]
-    told = [
+    reported = [
         {name: value for name, value in one.items() if name not in ("time", "seconds")}
         for one in found
         if one["event"] in ("put", "mkdir", "attributes")
     ]
     order = lambda one: (one["outcome"] != "ok",)  # noqa: E731  # what was done comes first
-    assert told == sorted(singles_lines, key=order)
+    assert reported == sorted(singles_lines, key=order)
     assert all(one["seconds"] >= 0 for one in found if one["event"] == "put")
 
 

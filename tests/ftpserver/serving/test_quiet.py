@@ -13,18 +13,18 @@ class Process:
     """What it has moved and who is connected, and how often it was told to be quiet."""
 
     def __init__(self) -> None:
-        self.received = self.sent = self.told = 0
+        self.received = self.sent = self.reported = 0
         self.connections: set[object] = set()
         self.quiet = Quiet(self.connections, lambda: (self.received, self.sent), self._tell)
 
     def _tell(self) -> None:
-        self.told += 1
+        self.reported += 1
 
     def look_until(self, end: int) -> int:
         """Rounds of a second each, from 0 to ``end``; how often it has been told in all."""
         for now in range(end + 1):
             self.quiet.look(float(now))
-        return self.told
+        return self.reported
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_never_while_bytes_move(process):
     for now in range(100):
         process.sent += MIB
         process.quiet.look(float(now))
-    assert process.told == 0
+    assert process.reported == 0
 
 
 def test_not_for_little(process):

@@ -27,12 +27,12 @@ def there(files):
 
 
 @pytest.mark.parametrize(
-    "told", [{"size": 5}, {"mtime_ns": TIME + 1}, {"size": 4, "mtime_ns": TIME - 1}]
+    "reported", [{"size": 5}, {"mtime_ns": TIME + 1}, {"size": 4, "mtime_ns": TIME - 1}]
 )
-def test_only_what_still_is_the_same_is_removed(client, there, told):
+def test_only_what_still_is_the_same_is_removed(client, there, reported):
     ask = client.connection.ask
     with pytest.raises(SourceChanged):
-        ask(Remove(b"/a", **told))
+        ask(Remove(b"/a", **reported))
     assert there.read_bytes() == b"1234"
     assert ask(Remove(b"/a", size=4, mtime_ns=TIME)).size_bytes == 4
     assert not there.exists()

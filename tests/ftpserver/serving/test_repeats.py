@@ -171,10 +171,10 @@ def test_a_batch_is_noted_with_all_its_answers(come, files, server, monkeypatch)
         (files / f"{number}").touch()
     requests = [Remove(b"/%d" % number) for number in range(20)]
     peer = come()
-    asked = [peer.request(replace(one, number=5 + at)) for at, one in enumerate(requests)]
-    asked.append(peer.request(replace(Remove(b"/missing"), number=25)))
-    answers = [peer.answer() for _ in asked]
-    assert [one.request_id for one in answers] == asked
+    requested = [peer.request(replace(one, number=5 + at)) for at, one in enumerate(requests)]
+    requested.append(peer.request(replace(Remove(b"/missing"), number=25)))
+    answers = [peer.answer() for _ in requested]
+    assert [one.request_id for one in answers] == requested
     assert sum(calls) == 21 and len(calls) < 10, "not one by one"
     other = come()
     for at, request in enumerate([*requests, Remove(b"/missing")]):
@@ -235,11 +235,11 @@ def test_who_asks_while_another_connection_is_at_it_waits(come, stocked, held):
     first, second, request = come(), come(), Move(b"/file", b"/moved")
     first.request(replace(request, number=1))
     assert held.begun.wait(60)
-    asked = second.request(replace(request, number=1, again=True))
+    requested = second.request(replace(request, number=1, again=True))
     third = come()
     assert isinstance(ask_again(third, Remove(b"/dir", recursive=True), 2), Removed), "another one"
     held.go_on.set()
-    assert second.answer() == (Kind.REPLY, asked, first.answer().payload)
+    assert second.answer() == (Kind.REPLY, requested, first.answer().payload)
     assert held.count == 1
     assert not (stocked / "file").exists() and (stocked / "moved").exists()
 
@@ -275,12 +275,12 @@ def test_who_waits_hears_that_it_goes_on(come, stocked, held, server):
     (session,) = [one for one in server.service.sessions if one.doing is None]
     will_block = session.exchange.will_block
     session.exchange.will_block = lambda: (will_block(), waits.set())
-    asked = second.request(replace(request, number=1, again=True))
+    requested = second.request(replace(request, number=1, again=True))
     assert waits.wait(60)
     for _ in range(2):  # nothing moved since the one before
         session.say_alive()
     sign = second.read()
-    assert (sign.request_id, sign.message) == (asked, Progress(0))
+    assert (sign.request_id, sign.message) == (requested, Progress(0))
     held.go_on.set()
     assert second.answer().message == Done()
 
@@ -315,7 +315,7 @@ def test_a_connection_that_ends_gives_its_requests_back(come, stocked, held, mon
 
 
 def test_a_connection_keeps_no_more_numbers_than_a_limit(come, server, monkeypatch):
-    monkeypatch.setattr(repeats, "MOST_KEPT", 3, raising=False)
+    monkeypatch.setattr(repeats, "MAX_RECORDED", 3, raising=False)
     peer = come()
     for number in range(1, 20, 2):
         assert ask_again(peer, Remove(b"/missing"), number).code == "not-found"
@@ -356,7 +356,7 @@ def forgetful(monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["remove-file", "remove-empty", "remove-tree", "move"])
-def test_the_trash_tells_what_was_done(come, stocked, forgetful, change):
+def test_the_trash_reports_what_was_done(come, stocked, forgetful, change):
     request, peer = CHANGES[change], come()
     first = peer.ask(replace(request, number=1))
     peer.close()

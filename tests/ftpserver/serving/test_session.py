@@ -252,7 +252,7 @@ def test_the_highest_common_version_is_spoken(server, dial, spoken, chosen):
     assert (ours.version, ours.versions) == (chosen, [1])
 
 
-def test_hello_tells_how_many_sessions_an_account_may_have(start_server, dial):
+def test_hello_reports_how_many_sessions_an_account_may_have(start_server, dial):
     server = start_server(max_user_sessions=7, max_address_sessions=5)
     peer = dial(server, logged_in=False)
     assert peer.hello().max_sessions == 5
@@ -285,18 +285,18 @@ def test_the_small_limit_holds_until_log_in(server, dial):
     peer.frame(Kind.REQUEST, 2, MakeLink(path, b"y" * 4000))
     assert peer.read().message.code == "not-found", "larger than 4 KiB, and read"
 
-    stranger = dial(server, logged_in=False)
-    stranger.hello()
-    stranger.frame(Kind.REQUEST, 1, MakeLink(path, b"y" * 4000))
-    assert dropped(stranger).code == "frame-too-big"
+    unauthenticated_client = dial(server, logged_in=False)
+    unauthenticated_client.hello()
+    unauthenticated_client.frame(Kind.REQUEST, 1, MakeLink(path, b"y" * 4000))
+    assert dropped(unauthenticated_client).code == "frame-too-big"
 
 
 def test_hello_is_answered_before_a_password_is_looked_at(server, dial, monkeypatch):
     """Though both came together: its delay tells the client how far away the server is."""
-    told, look = threading.Event(), Accounts.log_in
+    reported, look = threading.Event(), Accounts.log_in
 
     def looked_at(self, *args):
-        assert told.wait(30)
+        assert reported.wait(30)
         return look(self, *args)
 
     monkeypatch.setattr(Accounts, "log_in", looked_at)
@@ -306,7 +306,7 @@ def test_hello_is_answered_before_a_password_is_looked_at(server, dial, monkeypa
         frame(Kind.REQUEST, 1, Login("alice", "secret")),
     )
     assert peer.read().request_id == 0
-    told.set()
+    reported.set()
     assert peer.read().message == LoggedIn("alice")
 
 
@@ -383,7 +383,7 @@ def test_no_password_is_logged(server, dial, caplog):
     ],
 )
 @pytest.mark.parametrize("inside", ["idle", "pipeline"])
-def test_what_breaks_the_protocol_is_told_and_ends_it(server, dial, sent, code, inside):
+def test_what_breaks_the_protocol_is_reported_and_ends_it(server, dial, sent, code, inside):
     peer = dial(server)
     if inside == "pipeline":
         sent = frame(Kind.REQUEST, 7, WhoAmI()) + sent + frame(Kind.REQUEST, 9, WhoAmI())
@@ -599,7 +599,7 @@ def test_deep_nesting_is_refused_in_words(server, dial):
 # and before log-in -------------------------------------------------------------------------
 
 
-def test_a_stranger_s_bad_requests_fail_alone_too(server, dial):
+def test_an_unauthenticated_client_s_bad_requests_fail_alone_too(server, dial):
     peer = dial(server, logged_in=False)
     peer.hello()
     for message in ({"op": "later"}, {"op": "stat"}, {"op": "login", "user": 5, "password": ""}):
@@ -609,7 +609,7 @@ def test_a_stranger_s_bad_requests_fail_alone_too(server, dial):
 
 
 @pytest.mark.parametrize("op", ["put", "put-piece", "later"])
-def test_data_of_a_stranger_s_bad_request_is_not_passed_over(server, dial, op):
+def test_data_of_an_unauthenticated_client_s_bad_request_is_not_passed_over(server, dial, op):
     peer = dial(server, logged_in=False)
     peer.hello()
     peer.frame(Kind.REQUEST, 1, pack({"op": op, "mode": -1}))
@@ -697,8 +697,8 @@ def test_a_connection_may_end_anywhere(server, dial, end, rounds):
         getattr(peer, end)()
     eventually(lambda: len(server.service.sessions) == 1, "only the probe's session")
     assert not staged(server)
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert room.held == 0
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert space.held == 0
 
 
 # in order ----------------------------------------------------------------------------------
@@ -734,7 +734,7 @@ def test_replies_come_in_the_order_of_the_requests(server, dial):
             case 6:
                 ask(SetAttributes(path, 0o640), "Done", "Failed")
             case 7:
-                ask(Space(), "Room")
+                ask(Space(), "SpaceInfo")
     peer.send(*sent)
     for number, kinds in expected:
         answer = peer.answer()
@@ -807,7 +807,7 @@ def test_a_refusal_comes_before_the_bytes(server, dial):
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
-def test_a_wrong_digest_is_told(server, dial, files):
+def test_a_wrong_digest_is_reported(server, dial, files):
     peer = dial(server)
     for number, size in enumerate((10, SMALL + 10), 1):
         peer.frame(Kind.REQUEST, number, Put(b"/file", size))
@@ -1111,7 +1111,7 @@ def test_refusals_are_typed_and_the_session_goes_on(server, dial, files, request
 # when the server itself fails --------------------------------------------------------------
 
 
-def test_an_error_of_our_own_is_told_in_two_words(server, dial, monkeypatch, caplog):
+def test_an_error_of_our_own_is_reported_in_two_words(server, dial, monkeypatch, caplog):
     def fail(*_, **__):
         raise RuntimeError("a secret of the server")
 
@@ -1123,21 +1123,21 @@ def test_an_error_of_our_own_is_told_in_two_words(server, dial, monkeypatch, cap
     assert "a secret of the server" in caplog.text
 
 
-test_an_error_of_our_own_is_told_in_two_words.may_log = "Stat failed"
+test_an_error_of_our_own_is_reported_in_two_words.may_log = "Stat failed"
 
 
 def test_a_home_that_is_gone(server, dial, files):
     peer = dial(server)
     server.accounts.add("bob", "secret")
     (server.settings.root / "bob").rmdir()
-    stranger = dial(server, logged_in=False)
-    stranger.log_in("bob")
+    unauthenticated_client = dial(server, logged_in=False)
+    unauthenticated_client.log_in("bob")
     for request in (Stat(b"/"), Put(b"/x", 0)):
-        number = stranger.request(request)
+        number = unauthenticated_client.request(request)
         if isinstance(request, Put):
-            stranger.frame(Kind.END, number, Sent(0))
-        assert stranger.answer().message.code == "internal"
-    assert stranger.ask(WhoAmI()) == LoggedIn("bob")
+            unauthenticated_client.frame(Kind.END, number, Sent(0))
+        assert unauthenticated_client.answer().message.code == "internal"
+    assert unauthenticated_client.ask(WhoAmI()) == LoggedIn("bob")
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
 
 
@@ -1300,7 +1300,7 @@ def test_an_idle_session_is_left_alone(start_server, dial):
 # stopping ----------------------------------------------------------------------------------
 
 
-def test_idle_clients_are_told(start_server, dial):
+def test_idle_clients_are_informed(start_server, dial):
     server = start_server()
     peers = [dial(server) for _ in range(3)]
     stopping = threading.Thread(target=server.stop)
@@ -1339,13 +1339,13 @@ def test_a_running_upload_may_finish(start_server, dial):
     stopping.start()
     eventually(lambda: server.service.stopping)
     peer.send(*pieces[50:])
-    told = {peer.read().message, peer.read().message}  # whichever comes first
-    assert told == {Stored(SMALL + 100), GoingDown()}
+    reported = {peer.read().message, peer.read().message}  # whichever comes first
+    assert reported == {Stored(SMALL + 100), GoingDown()}
     peer.close()
     stopping.join()
 
 
-def test_strangers_are_dropped_at_once(start_server, dial):
+def test_unauthenticated_clients_are_dropped_at_once(start_server, dial):
     server = start_server(login_grace=1000, grace=1000)
     silent, greeted = (dial(server, logged_in=False) for _ in range(2))
     greeted.hello()

@@ -81,7 +81,7 @@ def test_an_idle_time_ends_it_with_a_word(start_server, dial):
     assert last.message == GoingDown("no bytes came for 0.2 seconds")
 
 
-def test_who_hashes_makes_room_for_another_transfer(start_server, dial, monkeypatch):
+def test_who_hashes_makes_space_for_another_transfer(start_server, dial, monkeypatch):
     """It is waited for much longer than others are, and without a byte."""
     monkeypatch.setattr(exchange, "SHORT", 0.01)
     monkeypatch.setattr(exchange, "_LOOK_SECONDS", 0.01)

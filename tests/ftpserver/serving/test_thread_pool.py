@@ -150,7 +150,7 @@ def test_those_who_take_long_are_not_waited_for(make, source, monkeypatch):
     relieved(pool, lambda: all(one.began.is_set() for one in long))
     relieved(pool, lambda: source.lookers == 1)
     assert len({one.thread for one in long}) == 3 and threads() == 4
-    assert not pool.has_room and not pool.has_waiting
+    assert not pool.has_capacity and not pool.has_waiting
     last = threading.Event()
     source.put(last.set)
     relieved(pool, lambda: pool.has_waiting)
@@ -252,7 +252,7 @@ def test_what_takes_very_long_does_not_count(make, monkeypatch):
     for one in long:
         pool.submit(one)
     relieved(pool, lambda: all(one.began.is_set() for one in long))
-    relieved(pool, lambda: pool.has_room)
+    relieved(pool, lambda: pool.has_capacity)
     for one in long:
         one.may_end.set()
 

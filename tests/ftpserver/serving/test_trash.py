@@ -87,7 +87,7 @@ def put(peer: Peer, path: bytes, data: bytes = b"data", **options) -> object:
     return answer.message
 
 
-def told(peer: Peer, request: ListTrash) -> tuple[list, list]:
+def reported(peer: Peer, request: ListTrash) -> tuple[list, list]:
     """The operations, and the items, of a whole answer."""
     peer.request(request)
     operations, items = [], []
@@ -99,7 +99,7 @@ def told(peer: Peer, request: ListTrash) -> tuple[list, list]:
 
 
 def items(peer: Peer, operation: str | None = None) -> list:
-    return told(peer, ListTrash(operation, items=True))[1]
+    return reported(peer, ListTrash(operation, items=True))[1]
 
 
 def names(directory: Path) -> list[str]:
@@ -134,7 +134,7 @@ def test_what_goes_to_the_trash(peer, request_, path, what, kind):
     [found] = [one for one in items(peer) if one.what != "moved"]
     assert (found.path, found.what, found.type, found.state) == (path, what, kind, "kept")
     assert re.fullmatch("[0-9a-f]{8}-[0-9]{1,10}", found.name)
-    [one] = told(peer, ListTrash())[0]
+    [one] = reported(peer, ListTrash())[0]
     assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]{8}", one.name)
     assert (one.words, one.kept) == ("a command", 1)
 
@@ -168,7 +168,7 @@ def test_what_is_final(start_server, dial, how):
     assert peer.ask(Operation(KEY, keep=how != "keep")) == Done()
     assert peer.ask(Remove(b"/file", final=how == "final")) == Removed(1, 0, 4)
     assert not (files / ".ftpd-trash").exists()
-    assert told(peer, ListTrash()) == ([], [])
+    assert reported(peer, ListTrash()) == ([], [])
 
 
 def test_a_full_disk_keeps_nothing(peer, stocked, monkeypatch):
@@ -199,18 +199,18 @@ def test_a_reload_changes_what_is_kept(server, dial, peer):
     assert peer.ask(Remove(b"/dir/inner")).trashed
 
 
-def test_room_tells_the_trash_apart(start_server, dial):
+def test_space_reports_the_trash_separately(start_server, dial):
     server = start_server(quota=1000)
     peer = dial(server)
     assert put(peer, b"/file", b"x" * 600) == Stored(600)
     assert put(peer, b"/other", b"x" * 100) == Stored(100)
     assert peer.ask(Remove(b"/file")).trashed
-    room = peer.ask(Space())
-    assert (room.used, room.trash, room.free) == (100, 600, 900)
-    assert (room.used_files, room.trash_files) == (1, 1)
+    space = peer.ask(Space())
+    assert (space.used, space.trash, space.free) == (100, 600, 900)
+    assert (space.used_files, space.trash_files) == (1, 1)
 
 
-def test_room_is_made_of_the_trash(start_server, dial):
+def test_space_is_made_of_the_trash(start_server, dial):
     """Replaced things first, the oldest first, and no more than is needed; it is told once."""
     server = start_server(quota=1000)
     peer = dial(server)
@@ -247,7 +247,7 @@ def test_connections_of_one_command_are_one_operation(server, dial, peer):
     assert other.ask(Operation(b"another!")) == Done()
     third = other.ask(Remove(b"/empty"))
     assert third.operation not in (None, first.operation)
-    newest, oldest = told(peer, ListTrash())[0]
+    newest, oldest = reported(peer, ListTrash())[0]
     assert (newest.name, oldest.name) == (third.operation, first.operation)
     assert (oldest.items, oldest.kept, newest.kept) == (2, 2, 1)
 
@@ -268,24 +268,24 @@ def test_an_operation_that_was_undone_is_over(peer):
     assert peer.ask(Restore(first)).items == 1
     assert peer.ask(Operation(KEY)) == Done()
     assert peer.ask(Remove(b"/file")).operation != first
-    [undone] = [one for one in told(peer, ListTrash())[0] if one.name == first]
+    [undone] = [one for one in reported(peer, ListTrash())[0] if one.name == first]
     assert undone.undone and undone.kept == 0
 
 
-def test_what_is_told_of_an_operation(server, peer):
+def test_what_is_reported_about_an_operation(server, peer):
     assert peer.ask(Operation(b"say it..", "rm -r /dir", b"ourselve")) == Done()
     before = time.time_ns()
     removed = peer.ask(Remove(b"/dir", recursive=True))
-    [found] = told(peer, ListTrash(removed.operation))[0]
+    [found] = reported(peer, ListTrash(removed.operation))[0]
     assert (found.words, found.client) == ("rm -r /dir", b"ourselve")
     assert abs(found.time_ns - before) < 60 * 10**9
     assert abs(found.expires - (found.time_ns // 10**9 + 7 * 86400)) <= 1
     assert (found.first, found.undoes) == (b"/dir", None)
-    eventually(lambda: told(peer, ListTrash(removed.operation))[0][0].counted)
-    [found] = told(peer, ListTrash(removed.operation))[0]
+    eventually(lambda: reported(peer, ListTrash(removed.operation))[0][0].counted)
+    [found] = reported(peer, ListTrash(removed.operation))[0]
     assert (found.size, found.files) == (12, 4)
     restored = peer.ask(Restore(removed.operation))
-    [one] = told(peer, ListTrash(restored.operation))[0]
+    [one] = reported(peer, ListTrash(restored.operation))[0]
     assert one.undoes == removed.operation
 
 
@@ -325,12 +325,12 @@ def test_versions_of_a_path(peer):
     for number in range(3):
         assert put(peer, b"/dir/inner", b"x" * number) == Stored(number)
     removed = peer.ask(Remove(b"/dir", recursive=True))
-    found = told(peer, ListTrash(below=b"/dir/inner", versions=True))[1]
+    found = reported(peer, ListTrash(below=b"/dir/inner", versions=True))[1]
     assert [one.size for one in found] == [2, 1, 0, 4]
     assert (found[0].what, found[0].path, found[0].within) == ("tree", b"/dir/inner", b"/dir")
     assert found[0].name == items(peer, removed.operation)[0].name
-    assert len(told(peer, ListTrash(below=b"/dir/inner", versions=True, limit=2))[1]) == 2
-    assert told(peer, ListTrash(below=b"/elsewhere", items=True))[1] == []
+    assert len(reported(peer, ListTrash(below=b"/dir/inner", versions=True, limit=2))[1]) == 2
+    assert reported(peer, ListTrash(below=b"/elsewhere", items=True))[1] == []
 
 
 @pytest.mark.parametrize("limit", [128 * 1024, 4096, 1024])
@@ -341,8 +341,8 @@ def test_pages_of_the_trash_have_at_most_what_the_client_takes(server, dial, fil
     peer = dial(server, logged_in=False)
     peer.hello(max_control=limit)
     assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
-    asked = [peer.request(Remove(b"/" + name.encode())) for name in names(files)]
-    assert [peer.answer().request_id for _ in asked] == asked
+    requested = [peer.request(Remove(b"/" + name.encode())) for name in names(files)]
+    assert [peer.answer().request_id for _ in requested] == requested
     peer.request(ListTrash(items=True))
     sizes, found = [], 0
     while (frame := peer.answer()).kind == Kind.REPLY:
@@ -454,7 +454,7 @@ def test_who_is_at_an_operation_keeps_others_from_it(server, dial, peer, monkeyp
             other = dial(server)
             assert other.ask(Restore(held)).code == "busy"
             assert other.ask(Purge()).code == "busy"
-            assert [one.name for one in told(other, ListTrash())[0]] == [held]
+            assert [one.name for one in reported(other, ListTrash())[0]] == [held]
     finally:
         os.close(trash)
     assert free is not None
@@ -483,7 +483,7 @@ def test_a_cancelled_restore_leaves_what_is_back(server, dial, peer, stocked, mo
     assert len([name for name in names(stocked) if name.startswith("many")]) == 10
 
 
-def test_what_is_told_of_a_restore_fits_into_a_frame(server, dial, files):
+def test_what_is_reported_about_a_restore_fits_into_a_frame(server, dial, files):
     peer = dial(server, logged_in=False)
     peer.hello(max_control=1024)
     assert peer.ask(Login("alice", "secret")) == LoggedIn("alice")
@@ -519,7 +519,7 @@ def test_purging(peer, stocked):
     assert peer.ask(Purge(removed.operation, [file.name])) == Removed(1, 0, 4)
     assert [one.state for one in items(peer) if one.path == b"/file"] in ([], ["purged"])
     assert peer.ask(Purge()) == Removed(2, 2, 12)
-    assert told(peer, ListTrash()) == ([], [])
+    assert reported(peer, ListTrash()) == ([], [])
     assert peer.ask(Restore(removed.operation)).code == "expired"
     assert peer.ask(Space()).trash == 0
 
@@ -579,16 +579,16 @@ def test_whatever_is_asked_has_one_answer(server, dial, stocked, canary, caplog,
                 removed = peer.ask(Remove(path))
                 if isinstance(removed, Removed) and removed.trashed:
                     there += [(removed.operation, one.name) for one in items(peer)[:1]]
-        asked = anything(chance, there or [(GONE, "0123abcd-7")])
+        requested = anything(chance, there or [(GONE, "0123abcd-7")])
         request_id = 1000 + number
-        peer.frame(Kind.REQUEST, request_id, msgpack.encode(asked))
+        peer.frame(Kind.REQUEST, request_id, msgpack.encode(requested))
         while (answer := peer.answer()).kind in (Kind.DATA, Kind.NOTICE) or (
-            answer.kind == Kind.REPLY and asked["op"] in ("list-trash", "list", "get")
+            answer.kind == Kind.REPLY and requested["op"] in ("list-trash", "list", "get")
         ):
-            assert answer.request_id == request_id, asked
-        assert answer.request_id == request_id, asked
+            assert answer.request_id == request_id, requested
+        assert answer.request_id == request_id, requested
         if answer.kind == Kind.ERROR:
-            assert answer.message.code != "internal", (asked, answer.message)
+            assert answer.message.code != "internal", (requested, answer.message)
     assert peer.ask(WhoAmI()) == LoggedIn("alice")
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
@@ -611,13 +611,13 @@ def test_a_client_of_before_is_served_as_before(server, dial, stocked):
 
 def test_a_server_without_the_feature_ignores_its_fields():
     """As decoders do with what they don't know."""
-    told = msgpack.decode(messages.encode(Remove(b"/a", final=True, number=7, again=True)))
-    assert messages.decode_request(msgpack.encode(told | {"of later": True})) == Remove(
+    reported = msgpack.decode(messages.encode(Remove(b"/a", final=True, number=7, again=True)))
+    assert messages.decode_request(msgpack.encode(reported | {"of later": True})) == Remove(
         b"/a", final=True, number=7, again=True
     )
 
 
-def test_progress_and_signs_are_told_of_long_work(peer, stocked, monkeypatch):
+def test_progress_and_signs_are_reported_long_work(peer, stocked, monkeypatch):
     monkeypatch.setattr(exchange, "_PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(discarding, "_PART_SECONDS", 0.0)
     operation = peer.ask(Remove(b"/dir", recursive=True)).operation

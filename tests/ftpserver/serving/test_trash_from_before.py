@@ -20,9 +20,9 @@ from ftpwire.messages import (
     Put,
     Remove,
     Removed,
-    Room,
     Sent,
     Space,
+    SpaceInfo,
     Stored,
 )
 from tests.ftpserver.storage.trash.steps import disagreements
@@ -94,17 +94,17 @@ def test_a_directory_of_a_users_own_stays(home, start_server, dial):
     assert isinstance(peer.ask(Purge()), Removed)
     assert isinstance(peer.ask(Purge(before=2**40)), Removed)
     for name in names:
-        told = peer.ask(Purge(name.decode())) if b"-" in name else None
-        assert told is None or isinstance(told, Failed), (name, told)
+        reported = peer.ask(Purge(name.decode())) if b"-" in name else None
+        assert reported is None or isinstance(reported, Failed), (name, reported)
     peer.request(ListTrash(items=True))
     while (frame := peer.answer()).kind != Kind.END:
         assert not frame.message.operations, frame.message
     recount(ledger, account.id, Home(home))
     assert own_of(own) == before
     assert not disagreements(ledger, account.id, home)
-    told = "\n".join(map(str, verify.check(server.settings.root)))
+    reported = "\n".join(map(str, verify.check(server.settings.root)))
     for name in ("photo", "holiday", "0123abcd-0", "89abcdef/text"):
-        assert name in told, told
+        assert name in reported, reported
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -126,7 +126,7 @@ def test_what_is_no_directory_stays(home, start_server, dial, kind, tmp_path):
         removed = peer.ask(Remove(path, recursive=True, final=True))
         assert isinstance(removed, Removed) and not removed.trashed, removed
     assert peer.ask(Purge()) == Removed(0, 0, 0)
-    assert isinstance(peer.ask(Space()), Room)
+    assert isinstance(peer.ask(Space()), SpaceInfo)
     account, ledger = server.accounts.get("alice"), server.service.ledger
     assert put(peer, b"/new", 10 * KIB) == Stored(10 * KIB)
     refused = put(peer, b"/new", 300 * KIB)

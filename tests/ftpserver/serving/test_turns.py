@@ -45,7 +45,7 @@ class Worker:
         self._todo: list[Callable[[], object]] = []
         self._changed = threading.Condition()
         self._over = False
-        self.asked = self.done = 0
+        self.requested = self.done = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -53,13 +53,13 @@ class Worker:
         """Tell it what to do, without waiting."""
         with self._changed:
             self._todo.extend(steps)
-            self.asked += len(steps)
+            self.requested += len(steps)
             self._changed.notify_all()
 
     def do(self, *steps: Callable[[], object]) -> None:
         """Have it do that now."""
         self.begin(*steps)
-        eventually(lambda: self.done == self.asked, "a step that is done")
+        eventually(lambda: self.done == self.requested, "a step that is done")
 
     def end(self) -> None:
         with self._changed:
@@ -243,7 +243,7 @@ def test_a_thread_that_has_used_up_a_slice_is_no_newcomer_until_it_waits_for_its
     eventually(lambda: len(order) == 2)
     assert order == ["three", "one"]
     order.clear()
-    eventually(lambda: one.done == one.asked and three.done == three.asked)
+    eventually(lambda: one.done == one.requested and three.done == three.requested)
     four.do(turns.take)
     queue(turns, one, lambda: order.append("one"), turns.go_idle)
     queue(turns, three, lambda: order.append("three"), turns.go_idle)
@@ -396,11 +396,11 @@ def test_no_thread_waits_for_a_homes_lock_with_the_turn(turns, tmp_path, workers
 
 def test_a_lock_that_is_free_costs_no_turn(tmp_path):
     home = Home(tmp_path, durable=False)
-    asked: list[str] = []
+    requested: list[str] = []
     with open(tmp_path / ".ftpd-staging" / "lock", "rb") as lock:
 
         def will_block() -> None:
-            asked.append("aside")
+            requested.append("aside")
             fcntl.flock(lock, fcntl.LOCK_UN)
 
         home.will_block = will_block
@@ -408,10 +408,10 @@ def test_a_lock_that_is_free_costs_no_turn(tmp_path):
             pass
         with home.alone():
             pass
-        assert asked == []
+        assert requested == []
         fcntl.flock(lock, fcntl.LOCK_EX)
         with home.shared():
-            assert asked == ["aside"]
+            assert requested == ["aside"]
     home.close()
 
 

@@ -279,7 +279,7 @@ def test_a_file_of_another_place(settings_of, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "reported"),
     [
         pytest.param("\nprot = 1\n", 2, "did you mean port?", id="typo"),
         pytest.param("port = 1\nport = 2\n", 2, "overwrite", id="twice"),
@@ -307,18 +307,18 @@ def test_a_file_of_another_place(settings_of, tmp_path, monkeypatch):
         pytest.param('certificate = "x"', 0, "must be set together", id="half"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path, file, ftpd, text, line, told):
+def test_what_is_wrong_is_reported_with_its_line(tmp_path, file, ftpd, text, line, reported):
     path = file(text)
     for command in (("config", "check"), ("config", "show"), ("start",)):
         status, out, err = ftpd(*command, "--root", str(tmp_path / "root"))
         assert (status, out) == (2, "")
         assert all(one.startswith("ftpd: ") for one in err.splitlines())
-        wrong = [one for one in err.splitlines() if told in one]
+        wrong = [one for one in err.splitlines() if reported in one]
         assert len(wrong) == 1 and wrong[0].isprintable()
         assert f"{path}:{line}: " in wrong[0] or not line
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path, file, monkeypatch):
+def test_everything_that_is_wrong_is_reported_at_once(tmp_path, file, monkeypatch):
     file("prot = 1\nstall = 0\n")
     monkeypatch.setenv("FTPD_GRACE", "never")
     monkeypatch.setenv("FTPD_BAN_AFTER", "1")
@@ -424,15 +424,19 @@ def test_a_file_that_nobody_may_see_is_not_taken_for_none(tmp_path, file, ftpd, 
     assert status == 2 and "can't be read: permission denied" in err
 
 
-def test_show_tells_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):
+def test_show_reports_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):
     path = file('host = "é\\u0085\\"x"\n')
     monkeypatch.setenv("FTPD_GRACE", "5")
     arguments = ("config", "show", "--root", str(tmp_path / "root"), "--port", "7")
     status, out, _ = ftpd(*arguments)
     assert status == 0
-    told = {line.split(" ")[0]: line.partition("  # ")[2].strip() for line in out.splitlines()}
-    assert (told["host"], told["grace"], told["port"]) == (f"{path}:1", "FTPD_GRACE", "--port")
-    assert told["stall"] == "default"
+    reported = {line.split(" ")[0]: line.partition("  # ")[2].strip() for line in out.splitlines()}
+    assert (reported["host"], reported["grace"], reported["port"]) == (
+        f"{path}:1",
+        "FTPD_GRACE",
+        "--port",
+    )
+    assert reported["stall"] == "default"
     assert tomllib.loads(out)["host"] == 'é\u0085"x', "it can be used as a file"
     assert all(line.isprintable() for line in out.splitlines())
 

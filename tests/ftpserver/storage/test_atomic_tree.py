@@ -46,12 +46,12 @@ def quota_store(server, files):
 
     def check() -> None:
         account = server.accounts.get("alice")
-        room = server.service.ledger.room(account.id)
+        space = server.service.ledger.space(account.id)
         home = Home(account.home)
         try:
-            used = Usage(room.used + room.trash, room.used_files + room.trash_files)
+            used = Usage(space.used + space.trash, space.used_files + space.trash_files)
             assert used == home.count()
-            assert (room.held, held_files(server.service.engine)) == (0, 0)
+            assert (space.held, held_files(server.service.engine)) == (0, 0)
         finally:
             home.close()
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "numbers"}
@@ -165,8 +165,8 @@ def test_what_fails_after_the_swap_is_no_failure_of_it(
     assert isinstance(peer.ask(Stat(b"/site/new")), Found)
     assert peer.ask(BeginTree(b"/site")) == Done()  # and the next tree can begin
     assert peer.ask(EndTree(commit=False)) == Done()
-    room = server.service.ledger.room(server.accounts.get("alice").id)
-    assert room.held == 0
+    space = server.service.ledger.space(server.accounts.get("alice").id)
+    assert space.held == 0
 
 
 def trashed(files) -> list[Path]:

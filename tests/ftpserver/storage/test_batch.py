@@ -16,14 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from ftpserver.schema import lease
 from ftpserver.storage import batch as module
-from ftpserver.storage.account_room import STEP, end
+from ftpserver.storage.account_reservation import STEP, end
 from ftpserver.storage.batch import SHARES_STEP, SMALL, Uploads
 from ftpserver.storage.commit import _OPEN_DIRECTORIES, Commit
 from ftpserver.storage.group_sync import SYNC_EACH
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
-from ftpserver.storage.places import Place
 from ftpserver.storage.resumable import PIECE, RESUME_FROM
+from ftpserver.storage.staging_dirs import StagingDir
 from ftpserver.storage.walk import Usage
 from ftpwire import beneath, digests, paths
 from ftpwire.digests import StoredDigest
@@ -75,8 +75,8 @@ class Alice:
 
     @property
     def space(self) -> tuple[int, int]:
-        room = self.ledger.room(self.id)
-        return room.used, room.held
+        space = self.ledger.space(self.id)
+        return space.used, space.held
 
     @property
     def staged(self) -> set[str]:
@@ -84,8 +84,8 @@ class Alice:
 
     def agrees(self) -> bool:
         """Whether the ledger says what the disk says, and nothing is left over."""
-        room = self.ledger.room(self.id)
-        quota_store = (Usage(room.used, room.used_files), room.held, held_files(self._engine))
+        space = self.ledger.space(self.id)
+        quota_store = (Usage(space.used, space.used_files), space.held, held_files(self._engine))
         return quota_store == (self._home.count(), 0, 0) and not self.staged
 
 
@@ -243,7 +243,7 @@ def test_what_did_not_arrive_as_it_was_sent(alice, session, size, lie, ask):
     assert (alice.files / "file").read_bytes() == b"old"
 
 
-def test_a_digest_that_the_sender_could_not_tell(alice, session):
+def test_a_digest_that_the_sender_could_not_know(alice, session):
     session.put(b"/file", b"data", Sent(4, None))
     assert session.commit() == [Stored(4)]
 
@@ -618,7 +618,7 @@ def test_links_that_may_not_be(alice, session, target):
     assert codes(session.commit()) == ["invalid-path"]
 
 
-def test_a_link_that_replaces_a_file_frees_its_room(alice, session):
+def test_a_link_that_replaces_a_file_frees_its_space(alice, session):
     session.store(b"/name", b"x" * 100)
     session.change(MakeLink(b"/name", b"target", overwrite="never"))
     session.change(MakeLink(b"/name", b"target"))
@@ -626,7 +626,7 @@ def test_a_link_that_replaces_a_file_frees_its_room(alice, session):
     assert alice.space == (len("target"), 0)
 
 
-def test_a_link_needs_room_for_its_target(alice, session, engine):
+def test_a_link_needs_space_for_its_target(alice, session, engine):
     alice.ledger.reserve(alice.id, 64 * MIB - 5)
     session.change(MakeLink(b"/short", b"12345"))
     assert codes(session.commit()) == ["done"]
@@ -827,11 +827,13 @@ def test_a_lease_lasts_before_anything_is_made_beside_where_it_goes(alice, sessi
 
     made_durable = alice.ledger.make_durable
     session.uploads._ledger.make_durable = lambda: (order.append("durable"), made_durable())
-    place = Place(-1, Beside(), above=0, before_beside=session.uploads._room.make_durable)
+    staging_dir = StagingDir(
+        -1, Beside(), above=0, before_beside=session.uploads._reservation.make_durable
+    )
     Beside.fd = -1
     session.put(b"/file")
     for _ in range(2):
-        os.close(place.open(b"name", 0))
+        os.close(staging_dir.open(b"name", 0))
     assert order == ["durable", "made", "made"]  # once for the batch
     assert codes(session.commit()) == ["done"]
 
@@ -888,15 +890,15 @@ def disk_has(monkeypatch):
     """Makes the disk have so many bytes free."""
 
     def free(size: int, blocks: int = 1000) -> None:
-        told = SimpleNamespace(f_blocks=blocks, f_bavail=size, f_frsize=1)
-        monkeypatch.setattr(os, "fstatvfs", lambda fd: told)
+        reported = SimpleNamespace(f_blocks=blocks, f_bavail=size, f_frsize=1)
+        monkeypatch.setattr(os, "fstatvfs", lambda fd: reported)
 
     return free
 
 
 @pytest.mark.parametrize("size", [SHARES_STEP + 1, RESUME_FROM + 1])
 @pytest.mark.parametrize("ask", [True, False])
-def test_what_the_disk_has_no_room_for_is_refused_before_its_first_byte(
+def test_what_the_disk_has_no_space_for_is_refused_before_its_first_byte(
     alice, session, disk_has, size, ask
 ):
     disk_has(size - 1)
@@ -908,14 +910,14 @@ def test_what_the_disk_has_no_room_for_is_refused_before_its_first_byte(
     assert session.store(b"/file", bytes(size), ask=ask) == Stored(size)
 
 
-def test_what_the_disk_has_of_an_upload_needs_no_room_again(alice, disk_has):
+def test_what_the_disk_has_of_an_upload_needs_no_space_again(alice, disk_has):
     data = os.urandom(20 * MIB)
     interrupt(alice.session(), data, 18 * MIB)
     disk_has(2 * MIB)
     assert resumed(alice.session(), data) == 18 * MIB
 
 
-def test_a_file_system_that_does_not_tell_its_room(alice, session, disk_has):
+def test_a_file_system_that_does_not_report_its_free_space(alice, session, disk_has):
     disk_has(0, blocks=0)
     assert session.store(b"/file", bytes(SHARES_STEP + 1)) == Stored(SHARES_STEP + 1)
 
@@ -955,7 +957,7 @@ def test_a_reservation_that_was_ended_stores_nothing(alice, session, engine, siz
 
 
 @pytest.mark.parametrize("size", [3, SMALL + 3, RESUME_FROM + 3])
-def test_staging_that_can_t_be_removed_holds_no_room(alice, session, monkeypatch, size):
+def test_staging_that_can_t_be_removed_holds_no_space(alice, session, monkeypatch, size):
     """The disk fails; what it keeps from being removed is removed by the next clean-up."""
 
     def fail(*arguments, **options):
@@ -1000,8 +1002,8 @@ def test_a_ledger_that_fails_leaves_nobody_without_an_answer(alice, session, mon
     with monkeypatch.context() as patch:
         patch.setattr(alice.ledger, verb, fail)
         # what is there for good is told as that, and settled later
-        told = "done" if verb == "settle" else "internal"
-        assert codes(session.commit()) == [told] * 3
+        reported = "done" if verb == "settle" else "internal"
+        assert codes(session.commit()) == [reported] * 3
     assert (alice.files / "one").exists() == (verb == "settle")
     assert not alice.staged
     if verb == "settle":  # what it held is found by the next start, which counts the disk
@@ -1031,7 +1033,7 @@ def test_a_size_that_is_known_is_refused_before_its_first_byte(alice, session):
     assert session.commit() == [Stored(64 * MIB)]
 
 
-def test_a_size_that_is_not_known_is_refused_when_room_ends(alice, session):
+def test_a_size_that_is_not_known_is_refused_when_space_ends(alice, session):
     fill = 64 * MIB - 1000
     alice.ledger.settle([alice.ledger.reserve(alice.id, fill)], fill, 1)
     with pytest.raises(QuotaExceeded):
@@ -1052,7 +1054,7 @@ def tight(accounts, ledger, open_home, root):
     assert made.agrees(), (made.space, made.staged)
 
 
-def test_room_that_a_batch_frees_is_used_by_it(tight):
+def test_space_that_a_batch_frees_is_used_by_it(tight):
     """Ten times the same file: each replaces the one before, so it fits."""
     session = tight.session()
     for number in range(10):
@@ -1079,7 +1081,7 @@ def test_a_refusal_inside_a_batch(tight):
     assert tight.space == (1000, 0)
 
 
-def test_an_overwrite_needs_room_beside_the_old_file(tight):
+def test_an_overwrite_needs_space_beside_the_old_file(tight):
     session = tight.session()
     assert session.store(b"/file", b"x" * 600) == Stored(600)
     with pytest.raises(QuotaExceeded):
@@ -1089,7 +1091,7 @@ def test_an_overwrite_needs_room_beside_the_old_file(tight):
     assert tight.space == (400, 0)
 
 
-def test_room_that_only_one_session_gets(tight):
+def test_space_that_only_one_session_gets(tight):
     sessions = [tight.session(durable=False) for _ in range(16)]
     together = threading.Barrier(len(sessions))
     outcomes = []
@@ -1264,7 +1266,7 @@ def limited(accounts, ledger, open_home, root) -> Alice:
 
 def names_used(alice: Alice) -> int:
     assert alice.agrees()
-    return alice.ledger.room(alice.id).used_files
+    return alice.ledger.space(alice.id).used_files
 
 
 def test_a_limit_of_files_counts_all_that_has_a_name(limited):

@@ -24,8 +24,8 @@ def quota_store(server, files):
     """Checks that the ledger says what is stored, that nothing is held and nothing staged."""
 
     def check() -> None:
-        room = server.service.ledger.room(server.accounts.get("alice").id)
-        assert room.held == 0
+        space = server.service.ledger.space(server.accounts.get("alice").id)
+        assert space.held == 0
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock"}
 
     return check

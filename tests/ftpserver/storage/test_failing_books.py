@@ -100,8 +100,8 @@ def put_each(session: Session, data: bytes) -> list[bool]:
             stored.append(False)
         else:
             stored.append(None)  # which the commit tells
-    told = iter(told_of(session.commit()))
-    return [next(told) if one is None else one for one in stored]
+    reported = iter(told_of(session.commit()))
+    return [next(reported) if one is None else one for one in stored]
 
 
 def put_large(session: Session, data: bytes) -> list[bool]:
@@ -115,8 +115,8 @@ def put_large(session: Session, data: bytes) -> list[bool]:
             stored.append(False)
         else:
             stored.append(None)
-    told = iter(told_of(session.commit()))
-    return [next(told) if one is None else one for one in stored]
+    reported = iter(told_of(session.commit()))
+    return [next(reported) if one is None else one for one in stored]
 
 
 def put_many(session: Session, data: bytes) -> list[bool]:
@@ -138,7 +138,7 @@ def put_many(session: Session, data: bytes) -> list[bool]:
 
 @pytest.mark.parametrize("quota", [64 * MIB, (_FILES + 1) * _SIZE], ids=["room", "little-room"])
 @pytest.mark.parametrize("put", [put_each, put_many, put_large])
-def test_what_is_told_is_what_is_there(
+def test_what_is_reported_is_what_is_there(
     accounts, ledger, open_home, root, faults, put, quota, caplog
 ):
     """With little room each replaces one in a batch of its own."""
@@ -151,21 +151,21 @@ def test_what_is_told_is_what_is_there(
         data = b"%c" % (ord("a") + number % 26) * _SIZE
         session = alice.session(durable=True)
         faults.arm(number)
-        told = put(session, data)
+        reported = put(session, data)
         faults.disarm()
         session.uploads.abandon()
         there = [
             (alice.files / "d" / str(one)).read_bytes()[:1] == data[:1] for one in range(_FILES)
         ]
-        assert told == there, number
-        partly += any(told) and not all(told)
+        assert reported == there, number
+        partly += any(reported) and not all(reported)
         # the books are right, or are made right by a count
         ledger.heartbeat()
         for account_id in ledger.reap():
             assert recount(ledger, account_id, open_home())
         assert alice.agrees(), (number, alice.space, alice.staged)
         if not faults.failed:
-            assert all(told)
+            assert all(reported)
             break
     else:
         pytest.fail("it never came to an end")

@@ -10,7 +10,7 @@ import pytest
 
 from ftpserver.errors import StateError
 from ftpserver.storage.batch import Uploads
-from ftpserver.storage.batch_room import BatchRoom
+from ftpserver.storage.batch_reservation import BatchReservation
 from ftpserver.storage.commit import SYNC_EACH
 from ftpserver.storage.file_run import FilesOutcome, path_of
 from ftpserver.workspace.workspace import Workspace
@@ -62,9 +62,9 @@ def test_files_that_can_not_be_synced_fail_by_their_index(alice, uploads, monkey
     with monkeypatch.context() as patch:
         Failing(patch, os, "fsync")
         Failing(patch, beneath, "sync_file_system")
-        told = failures(uploads)
+        reported = failures(uploads)
     # of the second directory nothing was asked, so that it can't have failed
-    assert told == dict.fromkeys(range(count + 1), "disk-failed") | {
+    assert reported == dict.fromkeys(range(count + 1), "disk-failed") | {
         count + 2: "verification-failed"
     }
     assert not alice.staged and os.listdir(alice.files) == [".ftpd-staging"]
@@ -72,7 +72,7 @@ def test_files_that_can_not_be_synced_fail_by_their_index(alice, uploads, monkey
     assert not failures(uploads)
 
 
-def test_a_disk_that_is_full_takes_what_it_has_room_for(alice, uploads, monkeypatch):
+def test_a_disk_that_is_full_takes_what_it_has_space_for(alice, uploads, monkeypatch):
     request, data = run_of(b"/d", b"a", b"bb", b"ccc")
     real = os.write
 
@@ -117,7 +117,7 @@ def test_a_fault_of_the_server_drops_what_was_staged(alice, uploads, monkeypatch
     assert not (alice.files / "d").exists()
 
 
-def test_room_that_runs_out_ends_the_batch_in_the_middle(accounts, ledger, open_home, root):
+def test_space_that_runs_out_ends_the_batch_in_the_middle(accounts, ledger, open_home, root):
     """Each replaces what is there: there is room for one more at a time only."""
     alice = Alice(accounts, ledger, open_home, root, 2500)
     uploads = alice.session().uploads
@@ -140,19 +140,19 @@ def test_room_that_runs_out_ends_the_batch_in_the_middle(accounts, ledger, open_
     assert alice.agrees()
 
 
-def test_room_is_asked_for_once(alice, uploads, monkeypatch):
+def test_space_is_asked_for_once(alice, uploads, monkeypatch):
     """And what isn't used of it comes back with the batch."""
-    asked = []
+    requested = []
     for name in ("take", "take_together"):
-        real = getattr(BatchRoom, name)
+        real = getattr(BatchReservation, name)
         monkeypatch.setattr(
-            BatchRoom,
+            BatchReservation,
             name,
-            lambda self, *rest, real=real, name=name: asked.append(name) or real(self, *rest),
+            lambda self, *rest, real=real, name=name: requested.append(name) or real(self, *rest),
         )
     request, data = run_of(b"/d/e", *[b"x"] * 50)
     uploads.stage_files(1, request, data)
-    assert asked == ["take_together"] and not failures(uploads)
+    assert requested == ["take_together"] and not failures(uploads)
 
 
 def test_the_path_of_each_index():

@@ -313,11 +313,11 @@ class Calls:
         self.each: list[int] = []
         self.together: list[int] = []
         self.written: list[int] = []
-        self.asked: list[int] = []
+        self.requested: list[int] = []
         monkeypatch.setattr(group_sync.os, "fsync", self.each.append)
         monkeypatch.setattr(beneath, "begin_writing", self.written.append)
         monkeypatch.setattr(beneath, "sync_file_system", self.together.append)
-        monkeypatch.setattr(beneath, "wait_until_written", self.asked.append)
+        monkeypatch.setattr(beneath, "wait_until_written", self.requested.append)
 
 
 def test_few_are_synced_one_by_one_and_more_by_their_file_system(fds, monkeypatch):
@@ -325,10 +325,10 @@ def test_few_are_synced_one_by_one_and_more_by_their_file_system(fds, monkeypatc
     sync_all(fds[:SYNC_EACH])
     assert (calls.each, calls.together) == (fds[:SYNC_EACH], [])
     calls.each.clear()
-    calls.asked.clear()
+    calls.requested.clear()
     sync_all(fds[: SYNC_EACH + 1])
     assert (calls.each, calls.together) == ([], fds[:1])
-    assert calls.asked == fds[: SYNC_EACH + 1]  # each file for its own errors
+    assert calls.requested == fds[: SYNC_EACH + 1]  # each file for its own errors
 
 
 def test_the_bytes_of_several_are_written_before_the_first_is_synced(tmp_path, fds, monkeypatch):
@@ -398,7 +398,7 @@ def test_without_syncfs_each_is_synced(fds, monkeypatch):
     assert calls.each == fds
 
 
-def test_an_error_of_one_file_is_found_though_its_file_system_tells_none(fds, monkeypatch):
+def test_an_error_of_one_file_is_found_though_its_file_system_reports_none(fds, monkeypatch):
     calls = Calls(monkeypatch)
 
     def failed(fd: int) -> None:

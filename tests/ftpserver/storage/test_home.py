@@ -155,13 +155,13 @@ def furnish(alice: Path) -> None:
         (b"/socket", False, "other", None),
     ],
 )
-def test_what_is_told_about_a_path(home, alice, path, follow, kind, target):
+def test_what_is_reported_about_a_path(home, alice, path, follow, kind, target):
     furnish(alice)
     entry = home.entry(path, follow=follow, digest=False)
     assert (entry.path, entry.type, entry.target, entry.digest) == (path, kind, target, None)
 
 
-def test_what_is_told_about_a_file(home, alice):
+def test_what_is_reported_about_a_file(home, alice):
     furnish(alice)
     for path, follow in ((b"/file", False), (b"/link", True)):
         entry = home.entry(path, follow=follow, digest=True)
@@ -212,7 +212,7 @@ def test_devices_are_not_read(home, alice):
 # the digest beside a file ------------------------------------------------------------------
 
 
-def test_a_kept_digest_is_told_while_it_is_true(home, alice):
+def test_a_kept_digest_is_reported_while_it_is_true(home, alice):
     path = write(alice / "file", b"12345")
     (alice / "link").symlink_to("file")
     digest = digests.digest(b"12345")
@@ -329,7 +329,7 @@ def test_names_with_a_prefix(home, alice):
 def test_other_names_cost_no_stat_and_no_memory(home, alice, monkeypatch):
     for number in range(600):
         write(alice / f"{number:03}", b"")
-    asked = []
+    requested = []
 
     class Spied:
         def __init__(self, entry: os.DirEntry[str]) -> None:
@@ -337,7 +337,7 @@ def test_other_names_cost_no_stat_and_no_memory(home, alice, monkeypatch):
             self._entry = entry
 
         def stat(self, **options: bool) -> os.stat_result:
-            asked.append(self.name)
+            requested.append(self.name)
             return self._entry.stat(**options)
 
     class Os:
@@ -352,7 +352,7 @@ def test_other_names_cost_no_stat_and_no_memory(home, alice, monkeypatch):
     monkeypatch.setattr(listing, "os", Os())
     parts = list(home.list_parts(b"/", **LIST, prefix=b"42"))
     wanted = {f"42{last}" for last in range(10)}
-    assert len(asked) == 10 and set(asked) == wanted
+    assert len(requested) == 10 and set(requested) == wanted
     assert {entry.path.decode() for part in parts for entry in part.entries} == wanted
     assert len(parts) == 4, "each part of the directory is handed on, also without an entry"
 
@@ -443,7 +443,7 @@ def test_a_listing_that_nobody_finishes_leaves_nothing_open(home, alice):
 # removing ----------------------------------------------------------------------------------
 
 
-def test_removing_tells_what_became_free(home, alice):
+def test_removing_reports_what_became_free(home, alice):
     write(alice / "file", b"x" * 100)
     write(alice / "linked", b"x" * 7)
     (alice / "link").symlink_to("linked")

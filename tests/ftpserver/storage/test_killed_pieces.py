@@ -230,10 +230,10 @@ def is_in_order(root, ledger: Ledger, account: int) -> None:
     assert not file.exists() or file.read_bytes() == DATA
     recount(ledger, account, Home(home, durable=False))
     assert [str(one) for one in check(root)] == []
-    room, stored = ledger.room(account), file.exists()
-    assert room.used == (SIZE if stored else 0)
+    space, stored = ledger.space(account), file.exists()
+    assert space.used == (SIZE if stored else 0)
     kept = [one for one in ledger.resumable(account) if one.kept]
-    assert room.held == len(kept) * SIZE <= SIZE
+    assert space.held == len(kept) * SIZE <= SIZE
     again = session(root, ledger, account)
     context, receiving, key, offset = begin(again)
     bring(again, key, offset)
@@ -242,8 +242,8 @@ def is_in_order(root, ledger: Ledger, account: int) -> None:
     assert [one for _, one in again.commit()] == [Stored(SIZE)]
     again.abandon()
     assert file.read_bytes() == DATA and file.stat().st_mode & 0o777 == 0o640
-    room = ledger.room(account)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = ledger.space(account)
+    assert (space.used, space.held) == (SIZE, 0)
     assert set(os.listdir(home / ".ftpd-staging")) == {"lock"}
     file.unlink()
     recount(ledger, account, Home(home, durable=False))

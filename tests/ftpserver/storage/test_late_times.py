@@ -58,15 +58,15 @@ def test_it_is_got(client, late, tmp_path):
     assert (tmp_path / "got").stat().st_mtime_ns == LATEST
 
 
-def test_times_that_no_message_can_carry_are_told_as_the_nearest():
+def test_times_that_no_message_can_carry_are_reported_as_the_nearest():
     """Some file systems go far beyond what even this test can have on its disk."""
-    for time, told in (
+    for time, reported in (
         (2**64, LATEST),
         (LATEST, LATEST),
         (-(2**63), -(2**63)),
         (-(2**64), -(2**63)),
     ):
-        assert beneath.told_time(SimpleNamespace(st_mtime_ns=time)) == told
+        assert beneath.clamped_mtime_ns(SimpleNamespace(st_mtime_ns=time)) == reported
 
 
 @pytest.mark.parametrize("recursive", [False, True])

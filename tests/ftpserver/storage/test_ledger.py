@@ -25,16 +25,16 @@ from ftpserver.admin import verify
 from ftpserver.database import Writer
 from ftpserver.errors import StateError
 from ftpserver.schema import account, lease
-from ftpserver.storage import account_room, incarnations
+from ftpserver.storage import account_reservation, incarnations
 from ftpserver.storage import ledger as ledger_module
-from ftpserver.storage.account_room import STEP, STEP_FILES
+from ftpserver.storage.account_reservation import STEP, STEP_FILES
 from ftpserver.storage.incarnations import LEASE_SECONDS
 from ftpserver.storage.ledger import LeaseLost, Ledger
 from ftpserver.storage.quota import Lease, most_files
 from ftpwire.errors import DiskFull, NotFound, QuotaExceeded
 
-SPARE = account_room._STEPS_SPARE * STEP
-SPARE_FILES = account_room._STEPS_SPARE * STEP_FILES
+SPARE = account_reservation._STEPS_SPARE * STEP
+SPARE_FILES = account_reservation._STEPS_SPARE * STEP_FILES
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def leases_of(engine, account_id: int) -> dict[str, tuple[int, str]]:
 
 
 def space(ledger, account_id: int) -> tuple[int, int, int | None]:
-    room = ledger.room(account_id)
-    return room.used, room.held, room.free
+    space = ledger.space(account_id)
+    return space.used, space.held, space.free
 
 
 # one at a time -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_release_gives_all_back(ledger, engine, open_account):
 
 
 @pytest.mark.parametrize("used", [0, 1, 400, 999])
-def test_room_is_exact(ledger, engine, open_account, used):
+def test_space_is_exact(ledger, engine, open_account, used):
     alice = open_account(1000, used=used)
     with pytest.raises(QuotaExceeded) as caught:
         ledger.reserve(alice, 1000 - used + 1)
@@ -149,7 +149,7 @@ def test_room_is_exact(ledger, engine, open_account, used):
     ledger.reserve(alice, 0)
 
 
-def test_room_that_came_free_since_it_was_looked_for_is_taken(ledger, engine, open_account):
+def test_space_that_came_free_since_it_was_looked_for_is_taken(ledger, engine, open_account):
     """As with a database whose writers don't wait for each other."""
     alice = open_account(1000, used=950)
     looks = []
@@ -178,7 +178,7 @@ def test_room_that_came_free_since_it_was_looked_for_is_taken(ledger, engine, op
 )
 def test_a_quota_brings_a_number_of_files(ledger, open_account, quota, max_files, most):
     alice = open_account(quota, max_files=max_files)
-    assert ledger.room(alice).total_files == most == most_files(quota, max_files)
+    assert ledger.space(alice).total_files == most == most_files(quota, max_files)
     enough = 10**12 if most is None else most
     held = ledger.reserve(alice, 0, files=enough)
     if most is not None:
@@ -187,7 +187,7 @@ def test_a_quota_brings_a_number_of_files(ledger, open_account, quota, max_files
     ledger.release(held)
 
 
-def test_without_a_quota_there_is_always_room(ledger, open_account):
+def test_without_a_quota_there_is_always_space(ledger, open_account):
     alice = open_account(None)
     ledger.reserve(alice, 2**40)
     ledger.reserve_step(alice, 1)
@@ -264,7 +264,7 @@ def test_an_account_that_was_removed(ledger, accounts):
         with pytest.raises(NotFound):
             verb(alice, 0)
     with pytest.raises(NotFound):
-        ledger.room(alice)
+        ledger.space(alice)
     with pytest.raises((LeaseLost, NotFound)):
         ledger.extend(held, 1)
     with pytest.raises(LeaseLost):
@@ -377,7 +377,7 @@ def test_what_could_not_be_settled_is_given_back_later(
     assert ledger.reap() == []
 
 
-def test_a_full_disk_that_has_given_room_up_takes_the_next_try(
+def test_a_full_disk_that_has_given_space_up_takes_the_next_try(
     ledger, engine, open_account, monkeypatch
 ):
     alice = open_account(1000)
@@ -555,7 +555,7 @@ def test_who_ends_a_lease_at_the_same_time_gives_nothing_back(engine, open_accou
     def other(connection, statement, *_):
         if not done and str(statement).startswith("SELECT lease.id, lease.account_id"):
             done.append(statement)
-            account_room.end(connection, alice, lease.c.incarnation == dead.incarnation)
+            account_reservation.end(connection, alice, lease.c.incarnation == dead.incarnation)
 
     event.listen(engine, "after_execute", other)
     assert ledger.reap() == [alice] and done
@@ -577,7 +577,7 @@ def test_who_removes_more_than_was_counted_has_the_home_counted(ledger, engine, 
 # uploads that wait for a resume ------------------------------------------------------------
 
 
-def test_kept_room_stays_held(ledger, engine, open_account, clock):
+def test_kept_space_stays_held(ledger, engine, open_account, clock):
     alice = open_account(1000)
     held = ledger.reserve(alice, 600, b"u-staging")
     ledger.keep(held)
@@ -587,7 +587,7 @@ def test_kept_room_stays_held(ledger, engine, open_account, clock):
     assert ledger.owned_staging(alice) == {b"u-staging"}
 
 
-def test_a_resume_takes_the_room_over(ledger, engine, open_account, clock):
+def test_a_resume_takes_the_space_over(ledger, engine, open_account, clock):
     alice = open_account(1000)
     held = ledger.reserve(alice, 600, b"u-staging")
     ledger.keep(held)
@@ -614,7 +614,7 @@ def test_nobody_takes_what_is_another_account_s(ledger, open_account):
     assert space(ledger, alice) == (0, 0, 1000)
 
 
-def test_kept_room_lapses_after_its_own_time(engine, open_account, clock):
+def test_kept_space_lapses_after_its_own_time(engine, open_account, clock):
     alice = open_account(1000)
     ledger = Ledger(engine, keep_seconds=5000)
     ledger.keep(ledger.reserve(alice, 600, b"u-staging"))
@@ -657,7 +657,7 @@ def race(count: int, work) -> list:
 
 
 @pytest.mark.parametrize("verb", ["reserve", "reserve_step"])
-def test_room_that_only_one_has_goes_to_exactly_one(ledger, open_account, verb):
+def test_space_that_only_one_has_goes_to_exactly_one(ledger, open_account, verb):
     alice = open_account(1000, used=900)
 
     def take(number: int) -> bool:
@@ -711,8 +711,8 @@ def test_threads_that_come_and_go(ledger, engine, open_account):
                 stored += change
         return stored
 
-    assert sum(race(8, come_and_go)) == ledger.room(alice).used
-    assert ledger.room(alice).held == 0
+    assert sum(race(8, come_and_go)) == ledger.space(alice).used
+    assert ledger.space(alice).held == 0
     assert leases_of(engine, alice) == {}
 
 
@@ -740,7 +740,7 @@ engine.dispose()
 
 
 @pytest.mark.system
-def test_processes_share_the_room_as_threads_do(ledger, engine, root, open_account):
+def test_processes_share_the_space_as_threads_do(ledger, engine, root, open_account):
     alice = open_account(305)
     workers = [
         subprocess.Popen(
@@ -837,12 +837,12 @@ class LedgerMachine(RuleBasedStateMachine):
             return held
         with pytest.raises(QuotaExceeded) as caught:
             self.ledger.reserve(self.account, size, files=files)
-        told = caught.value.what, caught.value.needed, caught.value.free
+        reported = caught.value.what, caught.value.needed, caught.value.free
         if size > max(0, self.free):
-            assert told == ("bytes", size, told_free(size, max(0, self.free), self.trash))
+            assert reported == ("bytes", size, told_free(size, max(0, self.free), self.trash))
         else:
             left = told_free(files, max(0, self.free_files), self.trash_files)
-            assert told == ("files", files, left)
+            assert reported == ("files", files, left)
         return Lease("never was", self.account, size)
 
     @rule(target=leases, size=SIZES, files=FILES)
@@ -924,7 +924,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """What was trash until just now becomes room of a lease."""
         if not self.is_live(held):
             with pytest.raises(LeaseLost):
-                self.ledger.turn_into_room(held, 0, 0, size, files)
+                self.ledger.reserve_freed(held, 0, 0, size, files)
             self.ledger.settle_waiting()
             self.count(self.trash, self.trash_files)
             return
@@ -935,7 +935,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.used, self.files = self.used - freed, self.files - freed_files
         if not self.fits(size, files):
             size, files = min(size, freed), min(files, freed_files)
-        grown = self.ledger.turn_into_room(held, freed, freed_files, size, files)
+        grown = self.ledger.reserve_freed(held, freed, freed_files, size, files)
         assert (grown.size - held.size, grown.files - held.files) == (size, files)
         held.size, held.files = grown.size, grown.files
         self.open[held.id] += size

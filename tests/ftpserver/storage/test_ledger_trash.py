@@ -71,9 +71,9 @@ def is_in_doubt(ledger: Ledger, account_id: int) -> bool:
 def test_what_users_see(ledger, alice, accounts):
     change(ledger, alice, 600, 6)
     change(ledger, alice, 0, 0, 400, 4)
-    room = ledger.room(alice)
-    assert (room.used, room.used_files, room.trash, room.trash_files) == (200, 2, 400, 4)
-    assert room.free == 800
+    space = ledger.space(alice)
+    assert (space.used, space.used_files, space.trash, space.trash_files) == (200, 2, 400, 4)
+    assert space.free == 800
     account = accounts.get("alice")
     assert (account.stored, account.stored_files, account.free) == (200, 2, 800)
     assert (account.used, account.trash_bytes, account.trash_files) == (600, 400, 4)
@@ -118,11 +118,11 @@ def test_a_lost_settlement_changes_nothing_of_the_trash(ledger, alice):
     assert is_in_doubt(ledger, alice)
 
 
-def test_check_room_counts_the_trash_as_free(ledger, alice):
+def test_check_space_counts_the_trash_as_free(ledger, alice):
     change(ledger, alice, 1000, 5, 600, 5)
-    ledger.check_room(alice, 600)
+    ledger.check_space(alice, 600)
     with pytest.raises(QuotaExceeded, match="^601 B needed, 600 B free of a quota of 1000 B"):
-        ledger.check_room(alice, 601)
+        ledger.check_space(alice, 601)
     with pytest.raises(QuotaExceeded, match="needed, 0 B free of .*, and 600 B in the trash$"):
         ledger.reserve(alice, 600)
 
@@ -130,20 +130,20 @@ def test_check_room_counts_the_trash_as_free(ledger, alice):
 def test_what_was_freed_is_the_sessions_that_freed_it(ledger, alice):
     change(ledger, alice, 1000, 5)
     held = ledger.reserve(alice, 0, files=0)
-    held = ledger.turn_into_room(held, 300, 1, 200, 1)
-    assert held.size == 200 and ledger.room(alice).free == 100
-    held = ledger.turn_into_room(held, 50, 0, 500, 0)
+    held = ledger.reserve_freed(held, 300, 1, 200, 1)
+    assert held.size == 200 and ledger.space(alice).free == 100
+    held = ledger.reserve_freed(held, 50, 0, 500, 0)
     assert held.size == 250, "no more than became free"
-    held = ledger.turn_into_room(held, 0, 0, 100, 0)
-    assert held.size == 350 and ledger.room(alice).free == 0
+    held = ledger.reserve_freed(held, 0, 0, 100, 0)
+    assert held.size == 350 and ledger.space(alice).free == 0
     ledger.settle([held], 350, 1)
     assert counts(ledger, alice) == (1000, 5, 0, 0)
 
 
-def test_room_that_cannot_be_written_down_has_the_home_counted(ledger, alice, monkeypatch):
+def test_space_that_cannot_be_written_down_has_the_home_counted(ledger, alice, monkeypatch):
     change(ledger, alice, 1000, 5)
     with pytest.raises(LeaseLost):
-        ledger.turn_into_room(Lease("gone", alice, 0), 300, 1, 200, 1)
+        ledger.reserve_freed(Lease("gone", alice, 0), 300, 1, 200, 1)
     assert counts(ledger, alice)[0] == 1000 and ledger.is_waiting
     ledger.settle_waiting()
     assert is_in_doubt(ledger, alice)
@@ -182,13 +182,13 @@ def test_all_sessions_of_a_command_find_the_same_name(ledger, engine, alice, bob
 
 def test_now_and_then_a_name_has_the_trash_looked_at(ledger, alice, monkeypatch):
     """A client may begin operations without end."""
-    asked = []
-    ledger.on_unmeasured = asked.append
+    requested = []
+    ledger.on_unmeasured = requested.append
     number = iter(range(0xFFC, 0x1010))
     monkeypatch.setattr(operations, "new_name", lambda now_ns: f"{now_ns:016x}-{next(number):08x}")
     for _ in range(8):
         ledger.operation(alice, None)
-    assert asked == [alice]
+    assert requested == [alice]
 
 
 def test_a_name_that_is_over_is_not_given_again(ledger, alice):
@@ -200,22 +200,22 @@ def test_a_name_that_is_over_is_not_given_again(ledger, alice):
     ledger.forget_operation(alice, third)
     fourth = ledger.operation(alice, KEY)
     assert len({first, second, third, fourth}) == 4
-    assert [ledger.was_given_up(alice, one) for one in (first, second, third, fourth)] == [
+    assert [ledger.was_evicted(alice, one) for one in (first, second, third, fourth)] == [
         *(False, True, False, False)
     ]
 
 
-def test_what_was_given_up_is_known_for_a_day(ledger, alice, bob, clock):
+def test_what_was_evicted_is_known_for_a_day(ledger, alice, bob, clock):
     name = ledger.operation(alice, KEY)
     ledger.forget_operation(bob, name, 5)  # not bob's
-    assert not ledger.was_given_up(alice, name) and not ledger.was_given_up(bob, name)
+    assert not ledger.was_evicted(alice, name) and not ledger.was_evicted(bob, name)
     clock.now += DAY + 1
     ledger.heartbeat()  # its row is dropped
     ledger.forget_operation(alice, name, 7)
-    assert ledger.was_given_up(alice, name) and not ledger.was_given_up(bob, name)
-    assert ledger.given_up_lately() == (1, 7)
+    assert ledger.was_evicted(alice, name) and not ledger.was_evicted(bob, name)
+    assert ledger.evicted_lately() == (1, 7)
     clock.now += DAY
-    assert not ledger.was_given_up(alice, name) and ledger.given_up_lately() == (0, 0)
+    assert not ledger.was_evicted(alice, name) and ledger.evicted_lately() == (0, 0)
     ledger.heartbeat()
     with ledger._engine.connect() as connection:
         assert connection.execute(select(operations_table)).all() == []
@@ -298,12 +298,12 @@ def test_a_session_has_the_trash_of_its_own_account_only(session, alice, bob):
         lambda whose: session.operation(whose, KEY),
         lambda whose: session.close_operation(whose, "0" * 16 + "-" + "0" * 8),
         lambda whose: session.forget_operation(whose, "0" * 16 + "-" + "0" * 8, 1),
-        lambda whose: session.was_given_up(whose, "0" * 16 + "-" + "0" * 8),
+        lambda whose: session.was_evicted(whose, "0" * 16 + "-" + "0" * 8),
         lambda whose: session.note_answers(whose, KEY, [(1, b"x")]),
         lambda whose: session.answer(whose, KEY, 1),
         lambda whose: session.measure_soon(whose),
         lambda whose: session.trash_of_all(whose),
-        lambda whose: session.make_disk_room(whose, 1),
+        lambda whose: session.free_disk_space(whose, 1),
     ]
     for call in calls:
         call(alice)
@@ -312,15 +312,15 @@ def test_a_session_has_the_trash_of_its_own_account_only(session, alice, bob):
         assert caught.value.errno == errno.EPERM
 
 
-def test_a_session_gets_room_for_its_own_leases_only(session, ledger, alice):
+def test_a_session_gets_space_for_its_own_leases_only(session, ledger, alice):
     change(ledger, alice, 1000, 5)
     own = session.reserve(alice, 0, files=0)
     claimed = replace(own, size=900)  # how large it is, is known here
-    assert session.turn_into_room(claimed, 100, 1, 50, 1).size == 50
+    assert session.reserve_freed(claimed, 100, 1, 50, 1).size == 50
     assert session.leases[own.id].size == 50
     foreign = ledger.reserve(alice, 0, files=0)
     with pytest.raises(LeaseLost):
-        session.turn_into_room(foreign, 100, 1, 50, 1)
+        session.reserve_freed(foreign, 100, 1, 50, 1)
     assert counts(ledger, alice)[0] == 900
 
 
@@ -329,7 +329,7 @@ def test_a_session_is_heard_by_the_server(session, ledger, alice):
     ledger.on_unmeasured = heard.append
     ledger.on_disk_full = lambda account_id, size: heard.append((account_id, size)) or True
     session.measure_soon(alice)
-    assert session.make_disk_room(alice, 5)
+    assert session.free_disk_space(alice, 5)
     assert heard == [alice, (alice, 5)]
 
 

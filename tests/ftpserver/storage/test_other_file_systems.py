@@ -32,15 +32,15 @@ def quota_store(server, files):
 
     def check() -> None:
         account = server.accounts.get("alice")
-        room = server.service.ledger.room(account.id)
+        space = server.service.ledger.space(account.id)
         home = Home(account.home)
         try:
             counted = home.count()
         finally:
             home.close()
-        trash = Usage(room.trash, room.trash_files)
-        assert Usage(room.used, room.used_files) + trash == counted
-        assert (room.held, held_files(server.service.engine)) == (0, 0)
+        trash = Usage(space.trash, space.trash_files)
+        assert Usage(space.used, space.used_files) + trash == counted
+        assert (space.held, held_files(server.service.engine)) == (0, 0)
         assert [path for path in files.rglob(".ftpd-staging") if path.parent != files] == []
         assert set(os.listdir(files / ".ftpd-staging")) <= {"lock", "owner", "numbers"}
 
@@ -304,7 +304,7 @@ def test_a_read_only_medium_below(client, files, mount, recounted, source, quota
     quota_store()
 
 
-def test_a_copy_to_a_disk_without_room_names_what_did_not_fit(client, files, mount):  # noqa: F811
+def test_a_copy_to_a_disk_without_space_names_what_did_not_fit(client, files, mount):  # noqa: F811
     disk = mount("tmpfs", files / "disk")
     mounting.limit(disk, "8m")
     (files / "tree").mkdir()

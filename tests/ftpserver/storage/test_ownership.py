@@ -222,15 +222,15 @@ def test_the_commands(ftpd, root, accounts, engine, elsewhere):
 QUESTIONS = "login", "get /file", "put /new 5", "ls /", "mkdir /new", "rm /file", "mv /file /other"
 
 
-def test_why_tells_of_a_home_of_another_server(ftpd, root, accounts, engine, elsewhere):
+def test_why_reports_a_home_of_another_server(ftpd, root, accounts, engine, elsewhere):
     """All files of the account are refused, as its log-in is, until the home is taken."""
     (elsewhere / "file").write_bytes(b"there")
     accounts.add("carol", "secret", home=elsewhere)
     identify(engine, root / ".ftpd", copied=False)
 
     def answers() -> list[tuple[int, str, str]]:
-        asked = [question.split() for question in QUESTIONS]
-        return [ftpd("why", "carol", action, *details) for action, *details in asked]
+        requested = [question.split() for question in QUESTIONS]
+        return [ftpd("why", "carol", action, *details) for action, *details in requested]
 
     assert {status for status, _, _ in answers()} == {0}
     Ownership("other", Path("/srv/other")).claim(elsewhere)
@@ -243,7 +243,7 @@ def test_why_tells_of_a_home_of_another_server(ftpd, root, accounts, engine, els
     assert {status for status, _, _ in answers()} == {0}
 
 
-def test_a_home_of_another_server_is_told_of_when_it_is_named(ftpd, root, engine, elsewhere):
+def test_a_home_of_another_server_is_reported_when_it_is_named(ftpd, root, engine, elsewhere):
     identify(engine, root / ".ftpd", copied=False)
     Ownership("other", Path("/srv/other")).claim(elsewhere)
     given = ("user", "add", "dave", "--home", str(elsewhere), "--password-stdin")

@@ -94,12 +94,12 @@ def test_the_whole_is_permitted_only_where_every_part_is(rules, path, action):
 
 
 @given(_rules, _prefix, _prefix, _prefix, st.sampled_from(Action))
-def test_a_link_that_is_followed_helps_nobody(rules, asked, found, below, action):
+def test_a_link_that_is_followed_helps_nobody(rules, requested, found, below, action):
     try:
-        rules.check_link(asked, found)
+        rules.check_link(requested, found)
     except Forbidden:
         return
-    assert rules.allows(action, asked + below) == rules.allows(action, found + below)
+    assert rules.allows(action, requested + below) == rules.allows(action, found + below)
 
 
 @pytest.mark.parametrize(

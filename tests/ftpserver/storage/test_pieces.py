@@ -84,8 +84,8 @@ def cancel(peer: Peer, number: int) -> None:
     assert peer.answer().message.code == "cancelled"
 
 
-def room(server):
-    return server.service.ledger.room(server.accounts.get("alice").id)
+def space(server):
+    return server.service.ledger.space(server.accounts.get("alice").id)
 
 
 def staged(server) -> list[str]:
@@ -116,7 +116,7 @@ def test_pieces_from_several_sessions_become_one_file(server, files, owner, help
     assert (files / "file").read_bytes() == DATA
     assert (files / "file").stat().st_mtime_ns == 10**18
     assert staged(server) == []
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
     assert owner.ask(Hash(b"/file")) == Hashed(DIGEST, SIZE)
     assert bring(helper, ready.key, 0, b"late").code == "lease-lost"
 
@@ -193,7 +193,7 @@ def test_a_gap_is_no_file(server, files, owner, helper):
     assert bring(helper, ready.key, 7 * MIB, DATA[7 * MIB :]) == Taken()
     assert end(owner, number).code == "verification-failed"
     assert not (files / "file").exists() and staged(server) == []
-    assert (room(server).used, room(server).held) == (0, 0)
+    assert (space(server).used, space(server).held) == (0, 0)
 
 
 def test_wrong_bytes_are_no_file(server, files, owner, helper):
@@ -304,7 +304,7 @@ def test_when_the_owner_goes_so_do_the_pieces(server, owner, helper, dial, leave
     helper.frame(Kind.DATA, piece, DATA[7 * MIB : 8 * MIB])
     helper.frame(Kind.END, piece, Sent(3 * MIB))
     assert helper.answer().message.code == "lease-lost"
-    assert room(server).held == SIZE
+    assert space(server).held == SIZE
     kept = server.settings.root / "alice/.ftpd-staging" / staged(server)[0]
     assert kept.stat().st_size <= 7 * MIB, "nothing behind the gap stays"
     again = dial(server)
@@ -352,7 +352,7 @@ def test_sessions_take_an_upload_over_from_each_other(start_server, dial, monkey
     assert end(owner, number) == Stored(SIZE)
     assert (server.settings.root / "alice" / "file").read_bytes() == DATA
     assert staged(server) == []
-    assert (room(server).used, room(server).held) == (SIZE, 0)
+    assert (space(server).used, space(server).held) == (SIZE, 0)
 
 
 def test_a_client_that_is_silent_holds_up_nobody(start_server, dial, monkeypatch):
@@ -398,7 +398,7 @@ def test_checkpoints_are_left_on_the_way(server, owner, helper, dial, monkeypatc
     assert marks[2:] == [10 * MIB]
 
 
-def test_room_is_reserved_before_the_first_piece(start_server, dial):
+def test_space_is_reserved_before_the_first_piece(start_server, dial):
     server = start_server(durable=False, quota=SIZE - 1)
     refused = dial(server)
     number = refused.request(UPLOAD)
@@ -419,7 +419,7 @@ def test_a_full_disk_fails_the_piece_and_the_file(server, files, owner, helper):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert staged(server) == [] and not (files / "file").exists()
-    assert room(server).held == 0
+    assert space(server).held == 0
 
 
 # downloads ---------------------------------------------------------------------------------

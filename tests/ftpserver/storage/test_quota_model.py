@@ -228,7 +228,7 @@ class QuotaMachine(RuleBasedStateMachine):
 
     def kept(self) -> int:
         account = self.server.accounts.get(self.name)
-        return self.server.service.ledger.room(account.id).held
+        return self.server.service.ledger.space(account.id).held
 
     def under_way(self) -> bool:
         from sqlalchemy import select
@@ -312,9 +312,9 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2))
     def ask_for_room(self, who):
         """Who asks has everything measured first."""
-        room = self.peers[who].ask(Space())
-        assert (room.used, room.used_files) == (self.used, len(self.there))
-        assert (room.trash, room.trash_files) == self.in_trash()
+        space = self.peers[who].ask(Space())
+        assert (space.used, space.used_files) == (self.used, len(self.there))
+        assert (space.trash, space.trash_files) == self.in_trash()
 
     @rule(who=st.integers(0, 2), old=NAMES | DIRECTORIES, new=NAMES)
     def move(self, who, old, new):

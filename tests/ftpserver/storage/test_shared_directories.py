@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ftpserver.isolation.sandbox import set_capabilities
-from ftpserver.storage import places as places_module
+from ftpserver.storage import staging_dirs as staging_dirs_module
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.file_systems import Beside
 from ftpserver.storage.home import Home
@@ -430,7 +430,9 @@ def test_who_may_not_write_there(as_user, theirs):
     as_user(act)
 
 
-def test_a_strangers_reserved_name_is_not_used_in_a_sticky_directory(as_user, theirs):
+def test_an_unauthenticated_clients_reserved_name_is_not_used_in_a_sticky_directory(
+    as_user, theirs
+):
     """Whoever owns it could exchange what is staged there."""
     directory = theirs(0, 0o3777)
     (directory / ".ftpd-staging").mkdir()
@@ -464,7 +466,7 @@ def test_a_batch_for_many_shared_directories_keeps_few_of_them_open(ledger, acco
         workspace.commit()  # the books are open from now on
         before = len(os.listdir("/proc/self/fd"))
         workspace.stage_files(PutFiles(directories), b"x" * len(directories))
-        assert len(os.listdir("/proc/self/fd")) <= before + 2 * places_module._MOST_BESIDE
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * staging_dirs_module._MOST_BESIDE
         ((_, outcome),) = workspace.commit()
         assert not outcome.failures
         assert len(os.listdir("/proc/self/fd")) == before
@@ -477,7 +479,7 @@ def test_a_batch_for_many_shared_directories_keeps_few_of_them_open(ledger, acco
 def test_a_want_of_descriptors_gives_no_other_group(home, root, monkeypatch):
     """A directory that can't be looked at just now is not taken for one like staging."""
     (root / "alice" / "www").mkdir()
-    places = places_module.Places(home)
+    places = staging_dirs_module.StagingDirs(home)
 
     def none_left(parts):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -195,8 +195,8 @@ def test_cut_anywhere_and_gone_on_with(tmp_path_factory, points):
         assert commit(uploads) == Stored(SIZE)
         assert (root / "alice" / "file").read_bytes() == data
         assert staged(root) == set()
-        room = ledger.room(account)
-        assert (room.used, room.held) == (SIZE, 0)
+        space = ledger.space(account)
+        assert (space.used, space.held) == (SIZE, 0)
     finally:
         home.close()
         engine.dispose()
@@ -303,20 +303,20 @@ def test_a_full_disk_at_the_last_checkpoint_leaves_nothing_open(
         patch.setattr(Checkpoint, "append", full)
         send(session(), data, put(data), until=SIZE - 1)
     assert staged(root) == set()
-    assert ledger.room(alice).held == 0
+    assert ledger.space(alice).held == 0
 
 
 # the room that it holds --------------------------------------------------------------------
 
 
-def test_kept_staging_holds_its_room(session, ledger, alice):
+def test_kept_staging_holds_its_space(session, ledger, alice):
     data = content(SIZE)
     send(session(), data, put(data), until=SIZE - 1)
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (0, SIZE)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (0, SIZE)
 
 
-def test_what_another_version_has_kept_gives_way_when_room_is_short(session, root, ledger, alice):
+def test_what_another_version_has_kept_gives_way_when_space_is_short(session, root, ledger, alice):
     """The source changed between two tries: its new version must not be refused for the old."""
     for mtime_ns in (1, 2, 3, 4):
         data = content(SIZE, seed=mtime_ns)
@@ -327,8 +327,8 @@ def test_what_another_version_has_kept_gives_way_when_room_is_short(session, roo
     uploads = session()
     assert send(uploads, data, put(data, mtime_ns=4)) == SIZE - 1
     assert commit(uploads) == Stored(SIZE)
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE, 0)
     assert staged(root) == set()
 
 
@@ -345,8 +345,8 @@ def test_a_commit_drops_what_is_kept_of_its_target(session, root, ledger, alice,
         uploads.stage_small(1, Put(b"/file", size, 0o644, 2), newer, sent)
     assert commit(uploads) == Stored(size)
     assert staged(root) == set()
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (size, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (size, 0)
 
 
 def test_it_lapses_at_its_own_time_and_not_before(engine, open_home, alice, root, monkeypatch):
@@ -364,12 +364,12 @@ def test_it_lapses_at_its_own_time_and_not_before(engine, open_home, alice, root
     for one in (ledger, later):
         one.reap()
         recount(one, alice, _home(root))
-        assert one.room(alice).held == SIZE
+        assert one.space(alice).held == SIZE
     now += LEASE_SECONDS + 1
     ledger.heartbeat()
     assert alice in ledger.reap()
     recount(ledger, alice, _home(root))
-    assert ledger.room(alice).held == 0
+    assert ledger.space(alice).held == 0
     assert staged(root) == set()
 
 
@@ -389,8 +389,8 @@ def test_a_clean_up_leaves_an_upload_that_begins(session, root, ledger, alice):
     recount(ledger, alice, _home(root))
     assert commit(uploads) == Stored(SIZE)
     recount(ledger, alice, _home(root))
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE, 0)
 
 
 def test_a_count_after_the_renames_waits_for_the_settlement(session, root, ledger, alice):
@@ -477,8 +477,8 @@ def test_the_newer_session_takes_over(session, root, ledger, alice, end):
     assert set(cuts) == {b"/file"}
     assert commit(newer) == Stored(SIZE)
     assert (root / "alice" / "file").read_bytes() == data
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE, 0)
     assert staged(root) == set()
 
 
@@ -514,7 +514,7 @@ def test_what_is_written_while_it_is_dropped_is_not_taken_for_lost(
             receiving.staging.sink.write(memoryview(data)[: 2 * MIB])
             raise VerificationFailed("more bytes came than were announced")
     assert late and all(late) and not cuts
-    assert staged(root) == set() and ledger.room(alice).held == 0
+    assert staged(root) == set() and ledger.space(alice).held == 0
 
 
 def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
@@ -528,12 +528,12 @@ def test_what_came_in_whole_is_taken_over_as_well(session, root, ledger, alice):
     assert isinstance(lost, Failed) and lost.code == "lease-lost" and stored == Stored(5)
     assert commit(newer) == Stored(SIZE)
     assert (root / "alice" / "file").read_bytes() == data
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE + 5, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE + 5, 0)
     assert staged(root) == set()
 
 
-def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_room(
+def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_space(
     session, root, ledger, alice, monkeypatch
 ):
     """The lease is the newer one's, the files are still the older one's."""
@@ -551,13 +551,13 @@ def test_a_taker_that_dies_half_way_costs_no_other_file_and_no_room(
             send(newer, data, put(data))
     (_, lost), (_, stored) = older.commit()
     assert isinstance(lost, Failed) and lost.code == "lease-lost" and stored == Stored(5)
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (5, SIZE)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (5, SIZE)
     assert kept_name(alice, (b"file",), SIZE, 1).decode() in staged(root), "it has its room"
     send(newer, data, put(data))
     assert commit(newer) == Stored(SIZE)
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE + 5, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE + 5, 0)
     assert staged(root) == set()
 
 
@@ -625,7 +625,7 @@ def test_nobody_comes_between_the_lease_and_the_file_of_a_commit(
     monkeypatch.setattr(Ledger, "begin_commit", interfere)
     assert commit(older) == Stored(SIZE) and tried == [True]
     assert (root / "alice" / "file").read_bytes() == data
-    assert (ledger.room(alice).held, staged(root)) == (0, set())
+    assert (ledger.space(alice).held, staged(root)) == (0, set())
 
 
 @pytest.mark.parametrize("first", ["resume", "drop"])
@@ -665,7 +665,7 @@ def test_who_resumes_and_who_drops_at_the_same_time(
     else:
         monkeypatch.setattr(Ledger, "drop_kept", in_between)
         assert kept.drop(None).count == 1
-        assert (ledger.room(alice).held, staged(root)) == (0, set())
+        assert (ledger.space(alice).held, staged(root)) == (0, set())
         assert send(session(), data, put(data), until=SIZE - 1) == 0
     assert come == [None]
 
@@ -698,12 +698,12 @@ def test_who_comes_between_the_exchange_and_its_end_finds_nothing(session, root,
         assert commit(older) == Stored(SIZE)
     assert offsets == [0]
     assert (root / "alice" / "file").read_bytes() == data
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (SIZE, 0)
     assert staged(root) == set()
 
 
-def test_another_process_that_holds_it_is_told(session, home, alice, monkeypatch):
+def test_another_process_that_holds_it_is_informed(session, home, alice, monkeypatch):
     data = content(SIZE)
     name = kept_name(alice, (b"file",), put(data).size, put(data).mtime_ns)
     fd = os.open(name, os.O_RDWR | os.O_CREAT, dir_fd=home.staging_fd)
@@ -745,7 +745,7 @@ def test_what_can_not_be_begun_leaves_nothing_locked(session, ledger, alice, roo
         assert bool(staged(root)) == bool(until), "what was kept is kept"
     uploads = session()
     assert send(uploads, data, put(data)) == SIZE - 1
-    assert commit(uploads) == Stored(SIZE) and ledger.room(alice).held == 0
+    assert commit(uploads) == Stored(SIZE) and ledger.space(alice).held == 0
 
 
 def test_a_lock_that_is_not_given_back_costs_no_upload(session, home, alice, root, monkeypatch):
@@ -775,11 +775,11 @@ def test_a_refused_commit_leaves_nothing(session, root, ledger, alice):
     (root / "alice" / "file").mkdir()
     assert isinstance(commit(uploads), Failed)
     assert staged(root) == set()
-    room = ledger.room(alice)
-    assert (room.used, room.held) == (0, 0)
+    space = ledger.space(alice)
+    assert (space.used, space.held) == (0, 0)
 
 
-def test_a_crash_in_the_middle_of_a_commit_leaves_no_room_held(
+def test_a_crash_in_the_middle_of_a_commit_leaves_no_space_held(
     engine, open_home, alice, root, ledger
 ):
     """Stored, not settled: the lease that is left owns nothing any more."""
@@ -792,8 +792,8 @@ def test_a_crash_in_the_middle_of_a_commit_leaves_no_room_held(
     later = Ledger(engine)
     assert alice in later.reap()
     recount(later, alice, _home(root))
-    room = later.room(alice)
-    assert (room.used, room.held) == (SIZE, 0)
+    space = later.space(alice)
+    assert (space.used, space.held) == (SIZE, 0)
     assert staged(root) == set()
 
 
@@ -822,7 +822,7 @@ def test_nobody_takes_over_what_another_account_uploads(
         receiving.finish(Sent(SIZE, digests.digest(data)))
     assert commit(hers) == Stored(SIZE)
     assert staged(root) == set()
-    assert (ledger.room(alice).held, ledger.room(bob).held) == (0, 0)
+    assert (ledger.space(alice).held, ledger.space(bob).held) == (0, 0)
 
 
 def test_what_another_account_keeps_is_no_others_to_resume_drop_or_clean(

@@ -89,7 +89,7 @@ def test_more_are_synced_together_whatever_that_takes(costs, fds, monkeypatch):
 
 
 @pytest.mark.parametrize("dirty", [None, FEW_DIRTY + 1])
-def test_no_few_wait_for_what_strangers_have_written(costs, fds, monkeypatch, dirty):
+def test_no_few_wait_for_what_unauthenticated_clients_have_written(costs, fds, monkeypatch, dirty):
     monkeypatch.setattr(sync_costs, "dirty_bytes", lambda: dirty)
     disk = SlowDisk(monkeypatch, together=0.0)
     for _ in range(5):

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from ftpserver.storage.places import Place
 from ftpserver.storage.staging import write_small
+from ftpserver.storage.staging_dirs import StagingDir
 from ftpwire import digests
 
 MODES = (0o644, 0o600, 0o666, 0o444, 0o777, 0o4644, 0o000, 0o644, 0o444, 0o666)
@@ -28,9 +28,9 @@ def directory(tmp_path):
     os.close(fd)
 
 
-def write(place: Place, name: bytes, mode: int) -> os.stat_result:
+def write(staging_dir: StagingDir, name: bytes, mode: int) -> os.stat_result:
     data = b"contents"
-    fd = write_small(place, name, data, digests.digest(data), mode, 5)
+    fd = write_small(staging_dir, name, data, digests.digest(data), mode, 5)
     try:
         return os.fstat(fd)
     finally:
@@ -39,16 +39,16 @@ def write(place: Place, name: bytes, mode: int) -> os.stat_result:
 
 @pytest.mark.parametrize("limits", [0o777, 0o750])
 def test_modes_are_those_that_were_asked_for(directory, umask, limits):
-    place = Place(directory, limits=limits)
+    staging_dir = StagingDir(directory, limits=limits)
     for number, mode in enumerate(MODES):
-        info = write(place, b"f%d" % number, mode)
+        info = write(staging_dir, b"f%d" % number, mode)
         assert stat.S_IMODE(info.st_mode) == mode & 0o777 & limits
         assert (info.st_size, info.st_mtime_ns) == (8, 5)
 
 
 def test_what_is_right_from_the_start_is_not_set_again(directory, umask, monkeypatch):
-    place, changed = Place(directory), []
-    write(place, b"first", 0o600)
+    staging_dir, changed = StagingDir(directory), []
+    write(staging_dir, b"first", 0o600)
     monkeypatch.setattr(os, "chmod", lambda fd, mode: changed.append(mode))
-    write(place, b"second", 0o600)
+    write(staging_dir, b"second", 0o600)
     assert changed == ([0o600] if umask & 0o600 else [])

@@ -36,12 +36,12 @@ class Site:
 
     def agrees(self) -> bool:
         """Whether the ledger says what the disk says, and nothing is left over."""
-        room = self.ledger.room(self.account.id)
+        space = self.ledger.space(self.account.id)
         home = Home(self.files, durable=False)
         try:
             there = (home.count(), 0, 0, set())
-            used = Usage(room.used + room.trash, (room.used_files or 0) + room.trash_files)
-            quota_store = used, room.held
+            used = Usage(space.used + space.trash, (space.used_files or 0) + space.trash_files)
+            quota_store = used, space.held
             return (*quota_store, held_files(self.ledger._engine), home.staged()) == there
         finally:
             home.close()

@@ -45,7 +45,7 @@ def test_only_what_was_copied_counts_and_each_problem_has_its_own_path(site: Sit
     assert site.agrees()
 
 
-def test_how_many_problems_there_were_is_told_and_failures_come_first(site: Site):
+def test_how_many_problems_there_were_is_reported_and_failures_come_first(site: Site):
     """A client that was asked to leave what exists would not see among 100 of these what failed."""
     with site.open() as workspace:
         for number in range(130):

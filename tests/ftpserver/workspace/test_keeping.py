@@ -91,8 +91,8 @@ def items(site: Site) -> list[tuple[Item, Path]]:
 
 def counts(site: Site) -> tuple[int, int, int, int]:
     """Bytes and files that users see, and those in the trash."""
-    room = site.ledger.room(site.account.id)
-    return room.used, room.used_files, room.trash, room.trash_files
+    space = site.ledger.space(site.account.id)
+    return space.used, space.used_files, space.trash, space.trash_files
 
 
 def test_a_removed_file(site: Site, keeping: Workspace):
@@ -448,7 +448,7 @@ def test_a_directory_that_its_mode_closes_keeps_its_mode(site: Site, keeping, mo
     assert thing.stat().st_mode & 0o777 == 0o555
 
 
-def test_room_is_taken_from_the_trash(site: Site, monkeypatch):
+def test_space_is_taken_from_the_trash(site: Site, monkeypatch):
     """A full quota still takes an upload: the oldest goes, and the user is told once a command."""
     listener = Listener()
     workspace = site.open(policy=Policy, observer=listener)
@@ -466,7 +466,7 @@ def test_room_is_taken_from_the_trash(site: Site, monkeypatch):
     assert site.agrees()
 
 
-def test_a_batch_that_want_of_room_ends_keeps_what_goes(site: Site, keeping: Workspace):
+def test_a_batch_that_want_of_space_ends_keeps_what_goes(site: Site, keeping: Workspace):
     put(keeping, b"/a", b"precious")
     put(keeping, b"/b", b"old")
     keeping.go_idle()
@@ -482,7 +482,7 @@ def test_a_batch_that_want_of_room_ends_keeps_what_goes(site: Site, keeping: Wor
     assert site.agrees()
 
 
-def test_what_was_given_up_is_not_made_again_for_nothing(site: Site, keeping: Workspace):
+def test_what_was_evicted_is_not_made_again_for_nothing(site: Site, keeping: Workspace):
     put(keeping, b"/a")
     name = keeping.remove(Remove(b"/a")).operation
     keeping.purge(Purge(name))
@@ -494,7 +494,7 @@ def test_what_was_given_up_is_not_made_again_for_nothing(site: Site, keeping: Wo
     assert site.agrees()
 
 
-def test_what_was_given_up_for_room_is_told_for_a_day(site: Site):
+def test_what_was_evicted_for_space_is_reported_for_a_day(site: Site):
     """Or the user would take back an earlier command, believing that it is the last one."""
     workspace = site.open(policy=Policy)
     put(workspace, b"/small")
@@ -505,18 +505,18 @@ def test_what_was_given_up_for_room_is_told_for_a_day(site: Site):
     workspace.remove(Remove(b"/big"))
     workspace.begin_operation(messages.Operation())
     put(workspace, b"/other", bytes(40 * MIB))
-    told = [one for page in workspace.list_trash(ListTrash()) for one in page.operations]
-    assert {(one.words, one.key, one.client, one.given_up) for one in told} == {
+    reported = [one for page in workspace.list_trash(ListTrash()) for one in page.operations]
+    assert {(one.words, one.key, one.client, one.given_up) for one in reported} == {
         ("rm /big", KEY, b"client..", 40 * MIB),
         ("rm /small", b"earlier.", b"client..", 3),
     }
-    [given_up, *_] = told
+    [given_up, *_] = reported
     assert (given_up.words, given_up.kept, given_up.expires) == ("rm /big", 0, None)
     assert [page for page in workspace.list_trash(ListTrash(items=True))] == []
 
 
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "at-once"])
-def test_books_without_room_keep_nobody_from_removing(site, keeping, monkeypatch, batched):
+def test_books_without_space_keep_nobody_from_removing(site, keeping, monkeypatch, batched):
     """Removing is what mends a full disk. What can't be named in the books is removed for good."""
     put(keeping, b"/a")
 
@@ -547,7 +547,7 @@ def fill_trash_names(monkeypatch, times: int, error: int = errno.ENOSPC) -> None
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
-def test_removing_works_while_the_trash_has_no_room_for_a_name(
+def test_removing_works_while_the_trash_has_no_space_for_a_name(
     site: Site, keeping: Workspace, monkeypatch, later: bool
 ):
     put(keeping, b"/a")
@@ -562,7 +562,7 @@ def test_removing_works_while_the_trash_has_no_room_for_a_name(
     assert site.agrees()
 
 
-def test_room_for_a_name_is_made(site: Site, keeping: Workspace, monkeypatch):
+def test_space_for_a_name_is_made(site: Site, keeping: Workspace, monkeypatch):
     put(keeping, b"/old")
     put(keeping, b"/a", b"precious")
     keeping.remove(Remove(b"/old"))
@@ -647,8 +647,8 @@ def test_what_became_a_file_is_counted_once(site: Site, keeping: Workspace, monk
     assert keeping.remove(Remove(b"/d", recursive=True)).trashed
     monkeypatch.setattr(Operation, "announce", announce)
     keeping.space(Space())
-    room = site.ledger.room(site.account.id)
-    assert (room.trash, room.trash_files) == (3, 1)
+    space = site.ledger.space(site.account.id)
+    assert (space.trash, space.trash_files) == (3, 1)
 
 
 def test_a_move_that_cannot_be_noted_is_done(site: Site, keeping: Workspace, monkeypatch):
@@ -661,7 +661,7 @@ def test_a_move_that_cannot_be_noted_is_done(site: Site, keeping: Workspace, mon
         append(self, lines, sync=sync)
 
     monkeypatch.setattr(Opened, "append", fails)
-    monkeypatch.setattr(site.ledger, "make_disk_room", lambda *_: pytest.fail("for a note"))
+    monkeypatch.setattr(site.ledger, "free_disk_space", lambda *_: pytest.fail("for a note"))
     keeping.move(Move(b"/a", b"/b"))
     assert (site.files / "b").exists()
 
@@ -674,7 +674,7 @@ def test_a_read_only_home_says_so(site: Site, keeping: Workspace):
     assert operations(site) == []
 
 
-def test_a_replaced_tree_that_cannot_go_to_the_trash_is_told_of(site: Site, monkeypatch):
+def test_a_replaced_tree_that_cannot_go_to_the_trash_is_reported(site: Site, monkeypatch):
     listener = Listener()
     workspace = site.open(policy=Policy, observer=listener)
     put(workspace, b"/d/a", b"old")
@@ -683,8 +683,9 @@ def test_a_replaced_tree_that_cannot_go_to_the_trash_is_told_of(site: Site, monk
     put(workspace, b"/d/a", b"newer")
     workspace.end_tree(EndTree(True))
     assert (site.files / "d/a").read_bytes() == b"newer"
-    told = [text for text in listener.heard if "trash" in text]  # there may be one of fresh files
-    assert told == ["/d: it could not be moved to the trash, so it is gone for good"]
+    # there may be one of fresh files
+    reported = [text for text in listener.heard if "trash" in text]
+    assert reported == ["/d: it could not be moved to the trash, so it is gone for good"]
     assert site.agrees()
 
 

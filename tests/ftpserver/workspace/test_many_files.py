@@ -143,14 +143,16 @@ class Side:
 
     def one_by_one(self, request: PutFiles, data: bytes) -> list[str | None]:
         """The code of each failure, of what is asked for by itself."""
-        told: dict[int, str | None] = {}
+        reported: dict[int, str | None] = {}
         count = itertools.count()
         for directory in request.directories:
             number = next(count)
-            told[number] = None
+            reported[number] = None
             if directory.make is not None:
                 change = MakeDir(directory.path, directory.make, parents=True, fill=True)
-                told[number] = self._ask(partial(self.workspace.change, change, request_id=number))
+                reported[number] = self._ask(
+                    partial(self.workspace.change, change, request_id=number)
+                )
             for file in directory.files:
                 number = next(count)
                 its, data = data[: file.size], data[file.size :]
@@ -162,15 +164,15 @@ class Side:
                 )
                 sent = Sent(file.size, file.digest)
                 stage = partial(self.workspace.stage, put, its, sent, request_id=number)
-                told[number] = self._ask(stage)
+                reported[number] = self._ask(stage)
         for one in request.finished:
             number = next(count)
             change = SetAttributes(one.path, one.mode, one.mtime_ns)
-            told[number] = self._ask(partial(self.workspace.change, change, request_id=number))
+            reported[number] = self._ask(partial(self.workspace.change, change, request_id=number))
         for number, outcome in self.workspace.commit():
             if isinstance(outcome, Failed):
-                told[number] = outcome.code
-        return [told[number] for number in sorted(told)]
+                reported[number] = outcome.code
+        return [reported[number] for number in sorted(reported)]
 
     @staticmethod
     def _ask(step: Callable[[], None]) -> str | None:
@@ -198,10 +200,10 @@ class Side:
 
     def state(self) -> tuple:
         """What its user can find out, and the books."""
-        room = self._ledger.room(self.account.id)
+        space = self._ledger.space(self.account.id)
         held = held_files(self._ledger._engine, self.account.name)
         staged = set(map(os.fsencode, os.listdir(self.home / ".ftpd-staging"))) - NOT_STAGED
-        quota_store = room.used, room.used_files, room.trash, room.trash_files, room.held, held
+        quota_store = space.used, space.used_files, space.trash, space.trash_files, space.held, held
         return quota_store, staged, _tree(self.home)
 
 
@@ -242,9 +244,9 @@ _PLAIN = {"quota": None, "max_files": None, "permissions": ""}
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(asked=_requests(), options=_account, tree=st.sampled_from([False, False, True]))
+@given(requested=_requests(), options=_account, tree=st.sampled_from([False, False, True]))
 @example(
-    asked=(
+    requested=(
         PutFiles(
             [NewFiles(b"/d", [new_file(b"a", b"1"), new_file(b"a", b"22")])], overwrite="never"
         ),
@@ -254,7 +256,7 @@ _PLAIN = {"quota": None, "max_files": None, "permissions": ""}
     tree=False,
 )
 @example(  # room for the second only when the first has replaced what was there
-    asked=(
+    requested=(
         PutFiles(
             [NewFiles(b"/d", [new_file(b"there", b"x" * 600), new_file(b"there", b"y" * 600)])]
         ),
@@ -264,7 +266,7 @@ _PLAIN = {"quota": None, "max_files": None, "permissions": ""}
     tree=False,
 )
 @example(
-    asked=(
+    requested=(
         PutFiles([NewFiles(b"/", [new_file(b"tree", b"1"), new_file(b"b", b"2")], 0o755)]),
         b"12",
     ),
@@ -272,7 +274,7 @@ _PLAIN = {"quota": None, "max_files": None, "permissions": ""}
     tree=True,
 )
 @example(  # a link to where other rights hold, which shows when what is missing is looked for
-    asked=(
+    requested=(
         PutFiles(
             [
                 NewFiles(b"/d", [new_file(b"a", b"1")]),
@@ -285,14 +287,14 @@ _PLAIN = {"quota": None, "max_files": None, "permissions": ""}
     options=_PLAIN | {"permissions": "all /other=read-only"},
     tree=False,
 )
-def test_it_is_the_same_as_its_parts(make_account, ledger, asked, options, tree):
+def test_it_is_the_same_as_its_parts(make_account, ledger, requested, options, tree):
     tree = tree and options["permissions"] in ("", "all /d=no-delete")
     with ExitStack() as stack:
         singles = Side(make_account, ledger, options, tree=tree)
         stack.callback(singles.workspace.close)
         run = Side(make_account, ledger, options, tree=tree)
         stack.callback(run.workspace.close)
-        assert run.together(*asked) == singles.one_by_one(*asked)
+        assert run.together(*requested) == singles.one_by_one(*requested)
         singles.end(tree=tree)
         run.end(tree=tree)
         assert run.state() == singles.state()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.observer import SilentObserver
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
 from ftpwire.errors import CommandError
@@ -17,7 +17,7 @@ from tests.ftpserver.workspace.conftest import Site
 DATA = b"precious"
 
 
-class Listener(Unobserved):
+class Listener(SilentObserver):
     """Hears what the user is told."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ def test_what_others_stored_in_the_old_directory_does_not_go_in_silence(site: Si
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_file_that_a_tree_replaces_is_told_of_if_it_came_since(site: Site, late):
+def test_a_file_that_a_tree_replaces_is_reported_if_it_came_since(site: Site, late):
     listener = Listener()
     with site.open(observer=listener) as workspace, site.open() as other:
         put(other, b"/site")
@@ -148,7 +148,7 @@ def test_a_file_that_a_tree_replaces_is_told_of_if_it_came_since(site: Site, lat
         if late:
             put(other, b"/site")
         workspace.end_tree(EndTree())
-    assert [told.endswith(": 1") for told in listener.heard] == ([True] if late else [])
+    assert [reported.endswith(": 1") for reported in listener.heard] == ([True] if late else [])
     assert site.agrees()
 
 
@@ -189,5 +189,5 @@ def test_a_directory_that_was_moved_there_meanwhile_does_not_go_in_silence(
             other.change(MakeDir(b"/site/more"))
             other.commit()
         workspace.end_tree(EndTree())
-    assert [told.endswith(": 2") for told in listener.heard] == [True]
+    assert [reported.endswith(": 2") for reported in listener.heard] == [True]
     assert site.agrees()

@@ -13,7 +13,7 @@ from ftpserver.storage.open_home import OpenHome
 from ftpserver.storage.permissions import Permissions
 from ftpserver.storage.recount import clean, recount
 from ftpserver.workspace.needs import NEEDS
-from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.observer import SilentObserver
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests, messages
 from ftpwire.errors import (
@@ -119,8 +119,8 @@ def test_a_days_work(site: Site):
         workspace.end_tree(EndTree(commit=True))
         assert listed(workspace) == {b"copy", b"copy/b", b"copy/large", b"site", b"site/index"}
 
-        room = workspace.space(Space())
-        assert (room.used, room.held) == (2 * len(DATA) + len(large), 0)
+        space = workspace.space(Space())
+        assert (space.used, space.held) == (2 * len(DATA) + len(large), 0)
         assert list(workspace.kept(ListKept())) == []
         assert workspace.drop_kept(DropKept()).count == 0
     assert site.agrees()
@@ -139,7 +139,7 @@ def test_another_thread_may_change_the_account(site: Site):
 # permissions -------------------------------------------------------------------------------
 
 
-def asked(workspace: Workspace, request: messages.Message) -> object:
+def requested(workspace: Workspace, request: messages.Message) -> object:
     """The verb that a request is for."""
     match request:
         case Put():
@@ -186,7 +186,7 @@ def test_every_verb_checks_permissions_itself(site: Site, request_):
         workspace.commit()
     with site.open(permissions="all /in=none") as workspace:
         with pytest.raises((Forbidden, NotFound)):
-            asked(workspace, request_)
+            requested(workspace, request_)
         assert workspace.commit() in ((), [])
     with site.open() as workspace:
         assert listed(workspace) == {b"in", b"in/f", b"out"}
@@ -234,7 +234,7 @@ def test_what_was_not_committed_goes_with_the_workspace(site: Site):
 
 
 def test_long_work_is_observed_and_cancelled(site: Site):
-    class Impatient(Unobserved):
+    class Impatient(SilentObserver):
         seen = 0
 
         def progressed(self, count: int) -> None:
@@ -253,7 +253,7 @@ def test_long_work_is_observed_and_cancelled(site: Site):
         assert observer.seen > MIB
 
 
-def test_an_unusable_home_is_told_without_its_path(site: Site):
+def test_an_unusable_home_is_reported_without_its_path(site: Site):
     site.files.rmdir()
     site.files.write_bytes(b"")
     with site.open() as workspace, pytest.raises(CommandError, match="home directory") as error:

@@ -262,7 +262,7 @@ def test_what_can_not_be_written_to(site: Site):
     assert site.agrees()
 
 
-def test_room_is_held_while_it_is_written(site: Site):
+def test_space_is_held_while_it_is_written(site: Site):
     with site.open() as workspace:
         writer = workspace.write(Put(b"/f"))
         with pytest.raises(QuotaExceeded):
@@ -272,7 +272,7 @@ def test_room_is_held_while_it_is_written(site: Site):
         writer.drop()
         writer = workspace.write(Put(b"/f"))
         writer.truncate(40 * MIB)
-        assert site.ledger.room(site.account.id).held >= 40 * MIB
+        assert site.ledger.space(site.account.id).held >= 40 * MIB
         with pytest.raises(QuotaExceeded):
             workspace.write(Put(b"/g")).truncate(40 * MIB)
         writer.close()
@@ -312,8 +312,8 @@ def test_what_was_kept_is_gone_on_with(site: Site):
         assert writer.keep() is True
         (kept,) = workspace.kept(ListKept())
         assert (kept.path, kept.size, kept.total) == (b"/f", MIB, MIB)
-    room = site.ledger.room(site.account.id)
-    assert (room.used, room.held) == (0, MIB)
+    space = site.ledger.space(site.account.id)
+    assert (space.used, space.held) == (0, MIB)
     with site.open() as workspace:
         writer = workspace.write(Put(b"/f"), resume=True)
         assert writer.size == MIB
@@ -337,7 +337,7 @@ def test_what_was_kept_can_be_dropped_and_kept_anew(site: Site):
     assert site.agrees()
 
 
-def test_going_on_needs_the_room_once(site: Site):
+def test_going_on_needs_the_space_once(site: Site):
     """What was kept holds it already."""
     with site.open() as workspace:
         writer = workspace.write(Put(b"/f"))
@@ -394,7 +394,7 @@ def test_what_rotted_while_it_was_kept_is_not_gone_on_with(site: Site):
     assert site.agrees()
 
 
-def test_nothing_is_kept_where_there_is_no_room_for_it(site: Site, monkeypatch):
+def test_nothing_is_kept_where_there_is_no_space_for_it(site: Site, monkeypatch):
     with site.open() as workspace:
         writer = workspace.write(Put(b"/f"))
         writer.write(0, b"data")
@@ -630,9 +630,9 @@ def _after(root: Path, account_id: int, files: Path) -> bytes:
         ledger.reap()
         recount(ledger, account_id, Home(files))
         assert verify.check(root, read=True) == []
-        room = ledger.room(account_id)
+        space = ledger.space(account_id)
         kept = ledger.resumable(account_id)
-        assert room.held == sum(one.size for one in kept)
+        assert space.held == sum(one.size for one in kept)
         return (files / "f").read_bytes()
     finally:
         engine.dispose()

@@ -118,14 +118,14 @@ class Bin:
 
     def agrees(self) -> bool:
         """Whether the books say what the disk says, and nothing is left over."""
-        room = self.ledger.room(self.account.id)
+        space = self.ledger.space(self.account.id)
         home = Home(self.files, durable=False)
         try:
             with home.alone():
                 counted = home.count(), counted_in(home, self.account.id)
-            used = Usage(room.used + room.trash, (room.used_files or 0) + room.trash_files)
-            quota_store = used, Usage(room.trash, room.trash_files)
-            return (quota_store, room.held, home.staged()) == (counted, 0, set())
+            used = Usage(space.used + space.trash, (space.used_files or 0) + space.trash_files)
+            quota_store = used, Usage(space.trash, space.trash_files)
+            return (quota_store, space.held, home.staged()) == (counted, 0, set())
         finally:
             home.close()
 
@@ -144,17 +144,17 @@ def tree_of(top: Path) -> dict[str, object]:
     for directory, names, files in os.walk(top):
         for name in sorted(names + files):
             path = os.path.join(directory, name)
-            told = os.path.relpath(path, top)
-            if told.startswith(".ftpd-"):
+            reported = os.path.relpath(path, top)
+            if reported.startswith(".ftpd-"):
                 continue
             info = os.lstat(path)
             mode = stat.S_IMODE(info.st_mode)
             if stat.S_ISLNK(info.st_mode):
-                found[told] = os.readlink(path)
+                found[reported] = os.readlink(path)
             elif stat.S_ISREG(info.st_mode):
-                found[told] = mode, Path(path).read_bytes(), info.st_mtime_ns
+                found[reported] = mode, Path(path).read_bytes(), info.st_mtime_ns
             else:
-                found[told] = mode
+                found[reported] = mode
     return found
 
 

@@ -238,20 +238,20 @@ class Site:
 
 def disagreements(ledger: Ledger, account_id: int, files: Path) -> list[str]:
     """What the books say and the disk doesn't, and what is left over in staging."""
-    room = ledger.room(account_id)
+    space = ledger.space(account_id)
     home = Home(files, durable=False)
     try:
         counted, left = home.count(), home.staged() - NOT_STAGED
     finally:
         home.close()
     wrong = []
-    used = Usage(room.used + room.trash, room.used_files + room.trash_files)
+    used = Usage(space.used + space.trash, space.used_files + space.trash_files)
     if used != counted:
         wrong.append(f"the books say {used}, the disk {counted}")
-    if min(room.used, room.used_files, room.trash, room.trash_files) < 0:
-        wrong.append(f"more is in the trash than there is: {room}")
-    if (room.held, held_files(ledger._engine)) != (0, 0):
-        wrong.append(f"{room.held} bytes are still held")
+    if min(space.used, space.used_files, space.trash, space.trash_files) < 0:
+        wrong.append(f"more is in the trash than there is: {space}")
+    if (space.held, held_files(ledger._engine)) != (0, 0):
+        wrong.append(f"{space.held} bytes are still held")
     if left:
         wrong.append(f"left over in staging: {left}")
     return wrong
@@ -267,7 +267,7 @@ _CALLS = (
 """Of `os`, what changes or syncs something."""
 _BOOKS = (
     *("reserve", "reserve_step", "extended", "begin_commit", "settle", "operation"),
-    *("close_operation", "forget_operation", "turn_into_room", "note_answers"),
+    *("close_operation", "forget_operation", "reserve_freed", "note_answers"),
 )
 
 Weaken = Callable[[], None]
@@ -388,8 +388,8 @@ def run(site: Site, scene: Scene, ends: Ends, last: int, weaken: Weaken = lambda
         finally:
             os._exit(1)
     os.close(write)
-    with open(read, "rb") as told:
-        said = told.read()
+    with open(read, "rb") as reported:
+        said = reported.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == -signal.SIGKILL, "it failed by itself: see above"
     image = site.root.with_name("image")

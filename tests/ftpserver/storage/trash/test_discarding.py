@@ -17,7 +17,7 @@ from ftpserver.storage.trash import discarding
 from ftpserver.storage.trash.directory import alone, open_trash
 from ftpserver.storage.trash.discarding import purge
 from ftpserver.storage.trash.index import Contents, decode
-from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.observer import SilentObserver
 from ftpwire.errors import Busy, Cancelled, Expired
 from ftpwire.messages import Purge, Remove
 from tests.ftpserver.storage.trash.conftest import Bin
@@ -61,20 +61,20 @@ def test_a_whole_operation(bin_: Bin):
     tally = gone(bin_, first)
     assert (tally.files, tally.directories, tally.size) == (1, 0, 3)
     assert [one.name for one in bin_.operations()] == [second]
-    room = bin_.ledger.room(bin_.account.id)
-    assert (room.used, room.trash, room.trash_files) == (0, 4, 1)
+    space = bin_.ledger.space(bin_.account.id)
+    assert (space.used, space.trash, space.trash_files) == (0, 4, 1)
     assert bin_.agrees()
     with pytest.raises(Expired):
         gone(bin_, first)
-    assert not bin_.ledger.was_given_up(bin_.account.id, first)
+    assert not bin_.ledger.was_evicted(bin_.account.id, first)
 
 
-def test_for_want_of_room_is_remembered(bin_: Bin):
+def test_for_want_of_space_is_remembered(bin_: Bin):
     bin_.put(b"/a", b"123")
     name = bin_.rm(b"/a")
-    gone(bin_, name, for_room=True)
-    assert bin_.ledger.was_given_up(bin_.account.id, name)
-    assert bin_.ledger.given_up_lately() == (1, 3)
+    gone(bin_, name, for_space=True)
+    assert bin_.ledger.was_evicted(bin_.account.id, name)
+    assert bin_.ledger.evicted_lately() == (1, 3)
 
 
 @pytest.mark.parametrize("measured", [False, True])
@@ -86,8 +86,8 @@ def test_a_tree_with_what_cannot_be_opened(bin_: Bin, measured):
     tally = gone(bin_, name)
     assert (tally.files, tally.directories, tally.size) == (4, 2, 15 + len("somewhere"))
     assert os.listdir(bin_.files / ".ftpd-trash") == []
-    room = bin_.ledger.room(bin_.account.id)
-    assert (room.used, room.used_files, room.trash, room.trash_files) == (0, 0, 0, 0)
+    space = bin_.ledger.space(bin_.account.id)
+    assert (space.used, space.used_files, space.trash, space.trash_files) == (0, 0, 0, 0)
     assert bin_.agrees()
 
 
@@ -103,7 +103,7 @@ def test_single_items(bin_: Bin):
     assert bin_.things(name) == [first, third]
     contents = Contents.of(decode((bin_.directory(name) / "index").read_bytes()))
     assert {one.name: one.became for one in contents.gone.values()} == {second: "purged"}
-    assert bin_.ledger.room(bin_.account.id).trash == 40
+    assert bin_.ledger.space(bin_.account.id).trash == 40
     assert bin_.agrees()
     assert gone(bin_, name, [second]) == Tally()
 
@@ -165,11 +165,11 @@ def test_others_get_the_home_on_the_way(bin_: Bin, monkeypatch):
 
     def others() -> None:
         counted(bin_)
-        seen.append(bin_.ledger.room(bin_.account.id).used)
+        seen.append(bin_.ledger.space(bin_.account.id).used)
 
     gone(bin_, name, tick=others)
     assert len(seen) >= 1
-    assert bin_.ledger.room(bin_.account.id).used == 5
+    assert bin_.ledger.space(bin_.account.id).used == 5
     assert bin_.agrees()
 
 
@@ -202,7 +202,7 @@ def test_a_crash_leaves_the_rest_to_the_next_start(bin_: Bin, monkeypatch, step)
     bin_.ledger.run = "another"
     counted(bin_)
     assert bin_.agrees()
-    assert bin_.ledger.room(bin_.account.id).used == 0
+    assert bin_.ledger.space(bin_.account.id).used == 0
 
 
 def test_the_home_is_counted_with_what_is_on_its_way_out(bin_: Bin, monkeypatch):
@@ -210,11 +210,11 @@ def test_the_home_is_counted_with_what_is_on_its_way_out(bin_: Bin, monkeypatch)
     make_tree(bin_)
     bin_.rm(b"/t", recursive=True)
     bin_.measure()
-    before = bin_.ledger.room(bin_.account.id)
+    before = bin_.ledger.space(bin_.account.id)
     [operation] = (bin_.files / ".ftpd-trash").iterdir()
     operation.rename(bin_.files / ".ftpd-staging" / f"{bin_.ledger.incarnation}-1.trash")
     counted(bin_)
-    after = bin_.ledger.room(bin_.account.id)
+    after = bin_.ledger.space(bin_.account.id)
     assert (after.used, after.used_files) == (before.trash, before.trash_files)
     assert (after.trash, after.trash_files) == (0, 0)
 
@@ -234,7 +234,7 @@ def test_directories_let_others_have_the_home_too(bin_: Bin, monkeypatch):
 def test_giving_up_many_small_operations_can_be_cancelled(bin_):
     """None of them takes so long that it is looked meanwhile."""
 
-    class Watched(Unobserved):
+    class Watched(SilentObserver):
         looked = 0
         removed: tuple[int, int] | None = None
 

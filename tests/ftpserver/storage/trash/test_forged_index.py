@@ -106,8 +106,8 @@ def test_an_index_is_read_up_to_a_limit(bin_, home, caplog):
     assert "more than the server writes" in caplog.text
     (wrong,) = look(home.fd).wrong
     assert (wrong.path, wrong.found) == (b".ftpd-trash/%b/index" % name.encode(), "a larger one")
-    (told,) = bin_.operations()
-    assert (told.name, told.kept) == (name, 1)
+    (reported,) = bin_.operations()
+    assert (reported.name, reported.kept) == (name, 1)
     measure(home, bin_.ledger, bin_.account.id)
     Thinning(home, bin_.ledger, bin_.account.id).expire(0, 2**62)
     assert not os.listdir(bin_.files / ".ftpd-trash")
@@ -169,10 +169,10 @@ def test_what_its_client_said_is_no_longer_than_it_may_be(bin_, home):
     place.write_bytes(begin)
     with_room = Thinning(home, bin_.ledger, bin_.account.id)
     try:
-        with_room.give_up(name)
+        with_room.evict(name)
     except CommandError:
         pass
-    assert all(len(one.words) <= 200 for one in bin_.ledger.given_up(bin_.account.id))
+    assert all(len(one.words) <= 200 for one in bin_.ledger.evicted(bin_.account.id))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give something away")

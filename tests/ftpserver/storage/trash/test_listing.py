@@ -36,9 +36,9 @@ def test_operations_come_newest_first(bin_):
     for path in (b"/a", b"/b", b"/c"):
         bin_.put(path, b"12345")
     names = [bin_.rm(path) for path in (b"/a", b"/b", b"/c")]
-    told = bin_.operations()
-    assert [one.name for one in told] == names[::-1]
-    first = told[-1]
+    reported = bin_.operations()
+    assert [one.name for one in reported] == names[::-1]
+    first = reported[-1]
     assert (first.words, first.client, first.first) == ("rm b'/a'", b"computer", b"/a")
     assert (first.items, first.kept, first.size, first.files) == (1, 1, 5, 1)
     assert (first.counted, first.undone, first.undoes) == (True, False, None)
@@ -52,13 +52,13 @@ def test_operations_come_newest_first(bin_):
 def test_a_tree_that_is_not_counted_yet(bin_):
     bin_.put(b"/d/a", b"12345", parents=True)
     bin_.rm(b"/d", recursive=True)
-    (told,) = bin_.operations()
-    assert (told.items, told.counted) == (1, False)
+    (reported,) = bin_.operations()
+    assert (reported.items, reported.counted) == (1, False)
     (item,) = bin_.items()
     assert (item.what, item.type, item.size, item.files) == ("tree", "dir", None, None)
     bin_.measure()
-    (told,) = bin_.operations()
-    assert (told.size, told.files, told.counted) == (5, 2, True)
+    (reported,) = bin_.operations()
+    assert (reported.size, reported.files, reported.counted) == (5, 2, True)
     (item,) = bin_.items()
     assert (item.size, item.files) == (5, 2)
 
@@ -66,8 +66,8 @@ def test_a_tree_that_is_not_counted_yet(bin_):
 def test_without_a_trash_they_do_not_expire(bin_):
     bin_.put(b"/a")
     bin_.rm(b"/a")
-    (told,) = bin_.operations(bin_.open(policy=lambda: Policy(days=0)))
-    assert told.expires is None
+    (reported,) = bin_.operations(bin_.open(policy=lambda: Policy(days=0)))
+    assert reported.expires is None
 
 
 def test_one_that_says_nothing_belongs_to_whoever_opens_it(bin_):
@@ -75,9 +75,9 @@ def test_one_that_says_nothing_belongs_to_whoever_opens_it(bin_):
     name = bin_.rm(b"/a")
     index = bin_.directory(name) / "index"
     index.unlink()
-    (told,) = bin_.operations()
+    (reported,) = bin_.operations()
     (thing,) = bin_.things(name)
-    assert (told.words, told.first) == ("", b"/found-" + thing.encode())
+    assert (reported.words, reported.first) == ("", b"/found-" + thing.encode())
     (item,) = bin_.items()
     assert (item.what, item.path) == ("found", b"/found-" + thing.encode())
     assert bin_.restore(name).paths == [b"/found-" + thing.encode()]
@@ -113,12 +113,12 @@ def test_items_of_each_kind(bin_):
     bin_.put(b"/b", b"new")
     name = bin_.session.keeping.name
     moved = bin_.mv(b"/b", b"/c")
-    told = {item.path: item for item in bin_.items()}
-    assert list(told) == [b"/b", b"/link", b"/a"]
+    reported = {item.path: item for item in bin_.items()}
+    assert list(reported) == [b"/b", b"/link", b"/a"]
     a = bin_.items(operation=name)[-1]
     assert (a.what, a.type, a.size, a.files) == ("removed", "file", 5, 1)
     assert (a.mtime_ns, a.state, a.digest) == (10**18, "kept", digests.digest(b"12345"))
-    assert told[b"/link"].type == "link"
+    assert reported[b"/link"].type == "link"
     (move,) = bin_.items(operation=moved)
     assert (move.what, move.target, move.name, move.state) == ("moved", b"/c", b"".decode(), "kept")
 
@@ -144,7 +144,7 @@ def test_a_line_without_a_thing_is_passed_over(bin_):
 
 
 @pytest.mark.parametrize(
-    ("below", "told"),
+    ("below", "reported"),
     [
         (b"/", [b"/d/e", b"/d/a", b"/b"]),
         (b"/d", [b"/d/e", b"/d/a"]),
@@ -155,12 +155,12 @@ def test_a_line_without_a_thing_is_passed_over(bin_):
         (b"/dd", []),
     ],
 )
-def test_only_what_was_below_a_path(bin_, below, told):
+def test_only_what_was_below_a_path(bin_, below, reported):
     for path in (b"/b", b"/d/a", b"/d/e/f"):
         bin_.put(path, parents=True)
     for path in (b"/b", b"/d/a", b"/d/e"):
         bin_.rm(path, recursive=True)
-    assert [item.path for item in bin_.items(below=below)] == told
+    assert [item.path for item in bin_.items(below=below)] == reported
 
 
 def test_pages_are_bounded(bin_, monkeypatch):
@@ -188,14 +188,16 @@ def test_versions_of_a_path(bin_):
     bin_.rm(b"/d/a")
     bin_.put(b"/d/a", b"333")
     bin_.rm(b"/d", recursive=True)
-    told = bin_.items(versions=True, below=b"/d/a")
-    assert [(one.what, one.size, one.within) for one in told] == [
+    reported = bin_.items(versions=True, below=b"/d/a")
+    assert [(one.what, one.size, one.within) for one in reported] == [
         ("tree", 3, b"/d"),
         ("removed", 2, None),
         ("replaced", 1, None),
     ]
-    assert {one.path for one in told} == {b"/d/a"}
-    assert [one.digest for one in told] == [digests.digest(one) for one in (b"333", b"22", b"1")]
+    assert {one.path for one in reported} == {b"/d/a"}
+    assert [one.digest for one in reported] == [
+        digests.digest(one) for one in (b"333", b"22", b"1")
+    ]
     assert len(bin_.items(versions=True, below=b"/d/a", limit=2)) == 2
     assert bin_.items(versions=True, below=b"/d") == []
 
@@ -213,9 +215,9 @@ def test_what_may_not_be_listed_is_left_out(bin_):
     assert [one.path for one in bin_.items(session)] == [b"/b"]
     assert bin_.operations(session, operation=hidden) == []
     drop = bin_.open(permissions="upload-only")
-    for asked in (ListTrash(), ListTrash(items=True)):
+    for requested in (ListTrash(), ListTrash(items=True)):
         with pytest.raises(Forbidden):
-            list(drop.list_trash(asked))
+            list(drop.list_trash(requested))
 
 
 # looking into it ---------------------------------------------------------------------------
@@ -239,12 +241,12 @@ def test_a_thing_in_the_trash_can_be_looked_at(bin_, where):
     entry = session.stat(Stat(b"/a", digest=True, in_trash=where))
     assert (entry.path, entry.size, entry.mtime_ns) == (b"/a", 5, 10**18)
     assert entry.digest == digests.digest(b"first")
-    told = listed(session, b"/", recursive=True, in_trash=where, digest=True)
-    assert set(told) == {b"a", b"e", b"e/b", b"link", b"inner"}
-    assert told[b"link"].target == b"/outside"
+    reported = listed(session, b"/", recursive=True, in_trash=where, digest=True)
+    assert set(reported) == {b"a", b"e", b"e/b", b"link", b"inner"}
+    assert reported[b"link"].target == b"/outside"
     assert set(listed(session, b"/e", in_trash=where)) == {b"b"}
     assert set(listed(session, b"/", in_trash=where, prefix=b"e", recursive=True)) == {
-        path for path in told if path.startswith(b"e")
+        path for path in reported if path.startswith(b"e")
     }
     assert set(listed(session, b"/a", in_trash=where)) == {b""}
     assert session.hash(Hash(b"/e/b", where)) == Hashed(digests.digest(b"second"), 6)
@@ -282,9 +284,9 @@ def test_nothing_leads_out_of_it(bin_, where, path):
 def test_rules_of_where_it_was_hold(bin_, where):
     hidden = bin_.open(permissions="all /d/e=none")
     assert set(listed(hidden, b"/", in_trash=where)) == {b"a", b"link", b"inner"}
-    for asked in (Get(b"/e/b", in_trash=where), Hash(b"/e/b", where)):
+    for requested in (Get(b"/e/b", in_trash=where), Hash(b"/e/b", where)):
         with pytest.raises(Forbidden):
-            hidden.hash(asked) if isinstance(asked, Hash) else hidden.open(asked)
+            hidden.hash(requested) if isinstance(requested, Hash) else hidden.open(requested)
     with pytest.raises(Forbidden):
         hidden.stat(Stat(b"/e/b", in_trash=where))
     with pytest.raises(Forbidden):

@@ -25,8 +25,8 @@ def lines(bin_: Bin, name: str) -> list[Measured]:
 
 
 def in_trash(bin_: Bin) -> tuple[int, int]:
-    room = bin_.ledger.room(bin_.account.id)
-    return room.trash, room.trash_files
+    space = bin_.ledger.space(bin_.account.id)
+    return space.trash, space.trash_files
 
 
 def make_tree(bin_: Bin, path: bytes = b"/t") -> None:
@@ -70,12 +70,12 @@ def test_df_counts_first(bin_: Bin):
     make_tree(bin_)
     bin_.put(b"/stays", b"1")
     bin_.rm(b"/t", recursive=True)
-    room = bin_.session.space(Space())
-    assert (room.used, room.trash, room.trash_files) == (1, 15, 4)
-    assert room.free == room.total - 1
+    space = bin_.session.space(Space())
+    assert (space.used, space.trash, space.trash_files) == (1, 15, 4)
+    assert space.free == space.total - 1
     disk = os.statvfs(bin_.files)
-    assert room.disk_free is not None and room.disk_free >= 15
-    assert abs(room.disk_free - 15 - disk.f_bavail * disk.f_frsize) < 2**30
+    assert space.disk_free is not None and space.disk_free >= 15
+    assert abs(space.disk_free - 15 - disk.f_bavail * disk.f_frsize) < 2**30
 
 
 @pytest.mark.parametrize("how", ["restored", "part restored", "purged", "measured"])
@@ -131,11 +131,11 @@ def test_a_recount_finds_both_columns(bin_: Bin):
     bin_.measure()
     bin_.rm(b"/u", recursive=True)  # nobody counts that one
     bin_.rm(b"/file")
-    before = bin_.ledger.room(bin_.account.id)
+    before = bin_.ledger.space(bin_.account.id)
     assert (before.used, before.trash, before.trash_files) == (15, 18, 5)
     bin_.ledger.recounted(bin_.account.id, 1, 1)
     recount(bin_.ledger, bin_.account.id, Home(bin_.files, durable=False))
-    assert bin_.ledger.room(bin_.account.id) == before
+    assert bin_.ledger.space(bin_.account.id) == before
     assert bin_.agrees()
 
 
@@ -159,8 +159,8 @@ def test_homes_of_two_accounts(bin_: Bin, accounts):
     home = Home(bin_.files, durable=False)
     assert measure(home, bin_.ledger, bob.id) == 0
     recount(bin_.ledger, bob.id, home)
-    room = bin_.ledger.room(bob.id)
-    assert (room.used, room.trash) == (15, 0)
+    space = bin_.ledger.space(bob.id)
+    assert (space.used, space.trash) == (15, 0)
 
 
 def test_who_sees_that_it_is_counted_finds_it_in_the_books(bin_: Bin, monkeypatch):

@@ -71,8 +71,8 @@ def test_a_whole_operation_is_undone_once(bin_):
     bin_.put(b"/a")
     name = bin_.rm(b"/a")
     first = bin_.restore(name)
-    (told,) = bin_.operations(operation=name)
-    assert told.undone
+    (reported,) = bin_.operations(operation=name)
+    assert reported.undone
     (undoing,) = bin_.operations(operation=first.operation)
     assert undoing.undoes == name
     second = bin_.restore(name)
@@ -135,8 +135,8 @@ def test_what_is_there_stays(bin_, taken):
     assert (restored.items, restored.paths) == (1, [b"/free"])
     assert sorted(codes(restored)) == [(b"/a", "conflict"), (b"/d", "conflict")]
     assert bin_.tree() == before | {"free": bin_.tree()["free"]}
-    (told,) = bin_.operations(operation=taken)
-    assert (told.kept, told.undone) == (2, False)
+    (reported,) = bin_.operations(operation=taken)
+    assert (reported.kept, reported.undone) == (2, False)
     assert bin_.agrees()
 
 
@@ -278,7 +278,7 @@ def tree(bin_) -> str:
 
 def test_a_part_of_a_tree(bin_, tree):
     bin_.measure()
-    assert bin_.ledger.room(bin_.account.id).trash_files == 5
+    assert bin_.ledger.space(bin_.account.id).trash_files == 5
     restored = bin_.restore(tree, paths=[b"/d/e/b"])
     assert (restored.items, restored.paths, restored.conflicts) == (1, [b"/d/e/b"], [])
     assert set(bin_.tree()) == {"d", "d/e", "d/e/b"}
@@ -286,7 +286,7 @@ def test_a_part_of_a_tree(bin_, tree):
     assert bin_.agrees()
     bin_.measure()
     assert bin_.agrees()
-    assert bin_.ledger.room(bin_.account.id).trash_files == 4
+    assert bin_.ledger.space(bin_.account.id).trash_files == 4
     again = bin_.restore(tree, paths=[b"/d/e/b", b"/d/a"])
     assert (again.items, again.already) == (1, 1)
     assert set(bin_.tree()) == {"d", "d/a", "d/e", "d/e/b"}
@@ -331,7 +331,7 @@ def test_missing_parents_are_made_and_count(bin_):
     assert bin_.agrees()
 
 
-def test_parents_for_which_there_is_no_room(bin_, accounts):
+def test_parents_for_which_there_is_no_space(bin_, accounts):
     bin_.put(b"/d/e/a", parents=True)
     name = bin_.rm(b"/d/e/a")
     bin_.begin("rm for good")
@@ -343,7 +343,7 @@ def test_parents_for_which_there_is_no_room(bin_, accounts):
     assert bin_.agrees()
 
 
-def test_parents_for_which_trash_is_given_up(bin_, accounts):
+def test_parents_for_which_trash_is_abandoned(bin_, accounts):
     """Of other operations: this one is held."""
     bin_.put(b"/d/a", parents=True)
     bin_.put(b"/other")
@@ -363,12 +363,12 @@ def test_parents_for_which_trash_is_given_up(bin_, accounts):
 @pytest.mark.parametrize("target", [None, b"/elsewhere"])
 def test_looking_changes_nothing(bin_, taken, target):
     before = bin_.tree()
-    told = bin_.restore(taken, look=True, target=target)
+    reported = bin_.restore(taken, look=True, target=target)
     assert bin_.tree() == before
-    assert told.operation is None
+    assert reported.operation is None
     done = bin_.restore(taken, target=target)
-    assert (told.items, sorted(told.paths)) == (done.items, sorted(done.paths))
-    assert sorted(codes(told)) == sorted(codes(done))
+    assert (reported.items, sorted(reported.paths)) == (done.items, sorted(done.paths))
+    assert sorted(codes(reported)) == sorted(codes(done))
 
 
 def test_looking_knows_what_comes_before(bin_):
@@ -376,8 +376,8 @@ def test_looking_knows_what_comes_before(bin_):
     bin_.put(b"/a", b"a")
     bin_.put(b"/b", b"b")
     name = bin_.mv(b"/a", b"/b")
-    told = bin_.restore(name, look=True)
-    assert (told.items, told.conflicts) == (2, [])
+    reported = bin_.restore(name, look=True)
+    assert (reported.items, reported.conflicts) == (2, [])
 
 
 # odd names and modes -----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ftpserver.storage.trash import operation as trash_operation
 from ftpserver.storage.trash import restoring
 from ftpserver.storage.trash.directory import Opened, alone, open_trash
 from ftpserver.storage.trash.policy import Policy
-from ftpserver.workspace.observer import Unobserved
+from ftpserver.workspace.observer import SilentObserver
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import beneath
 from ftpwire.errors import Busy, Cancelled, DiskFull, Forbidden
@@ -116,8 +116,10 @@ def test_a_kill_at_any_step_loses_nothing(bin_, mixed, root, ledger, monkeypatch
     restored = bin_.restore(mixed)
     assert restored.conflicts == []
     assert contents(bin_.files) >= before
-    there = {path: told for path, told in bin_.tree().items() if isinstance(told, tuple)}
-    assert {path: told[1] for path, told in there.items()} == {
+    there = {
+        path: reported for path, reported in bin_.tree().items() if isinstance(reported, tuple)
+    }
+    assert {path: reported[1] for path, reported in there.items()} == {
         "file": b"file",
         "deep/er/file": b"deep",
         "tree/in": b"tree",
@@ -176,11 +178,11 @@ def test_a_second_name_that_a_kill_has_left_goes(bin_, root, ledger):
 
 def test_two_sessions_undo_the_same(bin_, mixed):
     """Each thing is back once, and nobody is told of a failure."""
-    barrier, told = threading.Barrier(2), []
+    barrier, reported = threading.Barrier(2), []
 
     def undo(session):
         barrier.wait()
-        told.append(session.restore(Restore(mixed)))
+        reported.append(session.restore(Restore(mixed)))
 
     sessions = [bin_.open(), bin_.open()]
     threads = [threading.Thread(target=undo, args=(one,)) for one in sessions]
@@ -188,10 +190,10 @@ def test_two_sessions_undo_the_same(bin_, mixed):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(told) == 2
-    assert sum(one.items for one in told) == 5
-    assert sum(one.already for one in told) == 5
-    assert all(one.conflicts == [] for one in told)
+    assert len(reported) == 2
+    assert sum(one.items for one in reported) == 5
+    assert sum(one.already for one in reported) == 5
+    assert all(one.conflicts == [] for one in reported)
     assert bin_.tree()["version"][1] == b"old"
 
 
@@ -321,12 +323,12 @@ def test_a_home_that_can_only_be_looked_at(bin_, mixed):
     session.home.read_only = True
     assert len(bin_.items(session)) == 5
     assert session.restore(Restore(mixed, look=True)).items == 5
-    for asked in (lambda: session.restore(Restore(mixed)), lambda: session.purge(Purge(mixed))):
+    for requested in (lambda: session.restore(Restore(mixed)), lambda: session.purge(Purge(mixed))):
         with pytest.raises(Forbidden, match="read-only file system"):
-            asked()
+            requested()
 
 
-def test_a_disk_without_room_for_notes(bin_, mixed, monkeypatch):
+def test_a_disk_without_space_for_notes(bin_, mixed, monkeypatch):
     """It says so, and nothing is lost."""
 
     def full(*arguments, **options):
@@ -346,7 +348,7 @@ def test_what_is_durable_when(bin_, monkeypatch):
     trash = bin_.files / ".ftpd-trash"
     log = []
 
-    def told(what: str, original):
+    def reported(what: str, original):
         def logged(*arguments, **options):
             if what in ("fsync", "fdatasync"):
                 path = os.readlink(f"/proc/self/fd/{arguments[0]}")
@@ -360,10 +362,10 @@ def test_what_is_durable_when(bin_, monkeypatch):
     session = bin_.open(durable=True)
     session.home.can_exchange()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", told("fsync", os.fsync))
-        patch.setattr(os, "fdatasync", told("fdatasync", os.fdatasync))
-        patch.setattr(beneath, "exchange", told("exchange", beneath.exchange))
-        patch.setattr(Ledger, "settle", told("settle", Ledger.settle))
+        patch.setattr(os, "fsync", reported("fsync", os.fsync))
+        patch.setattr(os, "fdatasync", reported("fdatasync", os.fdatasync))
+        patch.setattr(beneath, "exchange", reported("exchange", beneath.exchange))
+        patch.setattr(Ledger, "settle", reported("settle", Ledger.settle))
         restored = bin_.restore(name, session)
     assert restored.conflicts == [] and trash.is_dir()
     into = f".ftpd-trash/{restored.operation}"
@@ -405,7 +407,7 @@ def test_a_restore_that_is_cancelled_goes_on_later(bin_):
         bin_.session.remove(Remove(b"/%d" % number))
     name = bin_.session.keeping.name
 
-    class Impatient(Unobserved):
+    class Impatient(SilentObserver):
         looks = 0
 
         def look_for_cancel(self) -> None:
@@ -417,8 +419,8 @@ def test_a_restore_that_is_cancelled_goes_on_later(bin_):
         bin_.restore(name, bin_.open(observer=Impatient()))
     assert len(bin_.tree()) == 200
     assert bin_.agrees()
-    (told,) = bin_.operations(operation=name)
-    assert (told.kept, told.undone) == (50, False)
+    (reported,) = bin_.operations(operation=name)
+    assert (reported.kept, reported.undone) == (50, False)
     rest = bin_.restore(name)
     assert (rest.items, rest.already) == (50, 200)
     assert bin_.agrees()

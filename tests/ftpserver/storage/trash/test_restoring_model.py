@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
-from ftpserver.storage.trash.taking_back import Imagined, Placed
+from ftpserver.storage.trash.taking_back import DryRunPath, DryRunState
 from ftpwire.errors import CommandError
 from ftpwire.messages import Move, Remove
 
@@ -149,11 +149,11 @@ def test_nothing_is_lost_whatever_is_restored(bin_, commands, restores):
 
 
 def test_what_was_looked_at_is_found_without_going_through_all_of_it():
-    imagined = Imagined()
+    imagined = DryRunState()
     began = time.process_time()
     for number in range(20_000):  # half a minute, if each were compared with all before
-        imagined.put((b"d", b"%d" % number), Placed())
+        imagined.put((b"d", b"%d" % number), DryRunPath())
     assert time.process_time() - began < 5
-    imagined.put((b"d",), Placed())
-    assert imagined.find((b"d", b"7")) == (Placed(), (b"7",))
+    imagined.put((b"d",), DryRunPath())
+    assert imagined.find((b"d", b"7")) == (DryRunPath(), (b"7",))
     assert imagined.find((b"e",)) == (None, (b"e",))

@@ -78,7 +78,7 @@ def test_what_is_too_old_goes(bin_: Bin, thinning):
     second = bin_.rm(b"/b")
     thinning.expire(60, middle + 60 * SECOND)
     assert kept(bin_) == [second]
-    assert (len(thinning.operations), thinning.given_up.size) == (1, 3)
+    assert (len(thinning.operations), thinning.purged.size) == (1, 3)
     thinning.expire(0, time.time_ns())
     assert kept(bin_) == [] and bin_.agrees()
 
@@ -163,18 +163,18 @@ def test_an_operation_that_is_one_tree_too_large(bin_: Bin, thinning):
     assert kept(bin_) == [] and bin_.agrees()
 
 
-def test_the_oldest_of_an_account_for_room(bin_: Bin, thinning, accounts):
+def test_the_oldest_of_an_account_for_space(bin_: Bin, thinning, accounts):
     bob = accounts.add("bob", "correct-horse", home=bin_.files)
     bin_.put(b"/a", b"123")
     bin_.put(b"/b", b"1")
     removed = bin_.rm(b"/a")
     version = bin_.over(b"/b", b"2")
     theirs = Thinning(thinning._home, bin_.ledger, bob.id)
-    assert not theirs.give_up_oldest()
-    assert thinning.give_up_oldest()
+    assert not theirs.evict_oldest()
+    assert thinning.evict_oldest()
     assert kept(bin_) == [removed]
-    assert bin_.ledger.was_given_up(bin_.account.id, version)
-    assert thinning.give_up_oldest() and not thinning.give_up_oldest()
+    assert bin_.ledger.was_evicted(bin_.account.id, version)
+    assert thinning.evict_oldest() and not thinning.evict_oldest()
     assert bin_.agrees()
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from ftpserver.schema import account as table
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
-from ftpserver.storage.trash import discarding, making_room
+from ftpserver.storage.trash import discarding, evicting_store
 from ftpserver.storage.trash.thinning import Thinning
 from ftpwire import digests
 from ftpwire.errors import CommandError, Expired, QuotaExceeded
@@ -73,7 +73,7 @@ class TrashMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), path=PATHS, size=SIZES)
     def put(self, who, path, size):
-        before = self.bin.ledger.room(self.bin.account.id)
+        before = self.bin.ledger.space(self.bin.account.id)
         session = self.sessions[who]
         self.bin.begin("put", session)
         data = os.urandom(size)
@@ -217,7 +217,7 @@ def test_giving_up_against_restoring(bin_: Bin, monkeypatch, first):
             thread.join(60)
             return purge(*arguments, **options)
 
-        monkeypatch.setattr(making_room, "purge", later)
+        monkeypatch.setattr(evicting_store, "purge", later)
     data = bytes(2000)
     sent = Sent(len(data), digests.digest(data))
     try:

@@ -94,7 +94,7 @@ def _in_parts(scene: type[Scene]) -> type[Scene]:
 
 
 @pytest.mark.parametrize("ends", ["power", "killed"])
-def test_room_is_made_for_an_upload(tmp_path, new_state, quick_passwords, ends):
+def test_space_is_made_for_an_upload(tmp_path, new_state, quick_passwords, ends):
     site = Site.made(tmp_path, new_state, quota=100_000)
     survives(site, MakeRoom, ends)
 

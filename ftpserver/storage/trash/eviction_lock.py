@@ -1,7 +1,7 @@
 """The lock that makes sessions purge the trash of a home one after another.
 
 Lives here: the lock, which works between sessions and processes. Lives elsewhere: what is purged to
-free space (making_room.py), removing it (discarding.py).
+free space (evicting_store.py), removing it (discarding.py).
 
 While something is being purged, it no longer counts as trash, and isn't free yet. A session that
 needs space at that moment would be refused, although there will be enough soon. So a session that
@@ -27,7 +27,7 @@ from ftpserver.storage.trash.directory import open_trash
 
 
 @contextmanager
-def giving_up(
+def eviction_lock(
     home: OpenHome,
     *,
     alone: bool,

@@ -111,7 +111,7 @@ def cost_of(site: Site) -> list[Offence]:
     """What the connections so far have cost. Connections are accepted in their order."""
     with site.user(NEIGHBOUR):
         eventually(lambda: len(site.server.service.connections) == 1)
-        return list(site.told)
+        return list(site.reported)
 
 
 @pytest.fixture
@@ -120,8 +120,10 @@ def costly(serve):
 
     def started(**options) -> Site:
         site = serve(**{**UNTRUSTED, **options})
-        site.told = []
-        site.server.service.limits.penalties.add = lambda host, offence: site.told.append(offence)
+        site.reported = []
+        site.server.service.limits.penalties.add = lambda host, offence: site.reported.append(
+            offence
+        )
         return site
 
     return started
@@ -148,7 +150,7 @@ def test_what_a_connection_costs(costly, way):
             peer.send(bytes([0, 0, 0, 0, 99, 0, 0, 0, 0]))
             peer.read_to_end()
     else:
-        site.told.append(Offence.PROTOCOL)
+        site.reported.append(Offence.PROTOCOL)
     assert cost_of(site) == [Offence.NO_LOGIN, Offence.PROTOCOL]
 
 

@@ -15,9 +15,9 @@ from ftpserver.schema import account as table
 from ftpserver.storage import batch
 from ftpserver.storage.home import Home
 from ftpserver.storage.quota import Lease
-from ftpserver.storage.trash import discarding, evicting, making_room
+from ftpserver.storage.trash import discarding, evicting_store, eviction_lock
 from ftpserver.storage.trash.directory import alone, open_trash
-from ftpserver.storage.trash.making_room import MakingRoom
+from ftpserver.storage.trash.evicting_store import EvictingQuotaStore
 from ftpserver.storage.upload import Receiving
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
@@ -34,15 +34,15 @@ class Saving:
 
     def __init__(self, bin_: Bin) -> None:
         self.bin = bin_
-        self.told: list[int] = []
-        self.quota_store = MakingRoom(
+        self.reported: list[int] = []
+        self.quota_store = EvictingQuotaStore(
             bin_.ledger,
             lambda: self.session.home,
             bin_.account.id,
-            lambda freed, operations: self.told.append(freed),
+            lambda freed, operations: self.reported.append(freed),
         )
         self.session: Workspace = bin_.open()
-        self.session._room = self.quota_store
+        self.session._evicting_store = self.quota_store
 
     def put(self, path: bytes, size: int) -> None:
         data = bytes(size)
@@ -74,8 +74,8 @@ def limit(bin_: Bin, **values: int | None) -> None:
         connection.execute(update(table).values(values))
 
 
-def room(bin_: Bin):
-    return bin_.ledger.room(bin_.account.id)
+def space(bin_: Bin):
+    return bin_.ledger.space(bin_.account.id)
 
 
 def kept(bin_: Bin) -> list[str]:
@@ -91,9 +91,9 @@ def test_only_as_much_as_is_needed_the_oldest_first(bin_: Bin, saving: Saving):
     limit(bin_, quota=450 * KIB)
     saving.put(b"/new", 200 * KIB)  # 50 KiB are free beside the trash
     assert kept(bin_) == names[2:]
-    assert saving.told == [200 * KIB]
-    assert bin_.ledger.was_given_up(bin_.account.id, names[0])
-    assert room(bin_).used == 200 * KIB
+    assert saving.reported == [200 * KIB]
+    assert bin_.ledger.was_evicted(bin_.account.id, names[0])
+    assert space(bin_).used == 200 * KIB
     assert bin_.agrees()
 
 
@@ -129,17 +129,17 @@ def test_what_cannot_fit_costs_nothing(bin_: Bin, saving: Saving):
     with pytest.raises(QuotaExceeded, match="151.0 KiB needed, 150.0 KiB free of ") as caught:
         saving.put(b"/new", 151 * KIB)
     assert (caught.value.needed, caught.value.free) == (151 * KIB, 150 * KIB)
-    assert kept(bin_) == [name] and saving.told == []
+    assert kept(bin_) == [name] and saving.reported == []
     saving.put(b"/new", 150 * KIB)
     assert kept(bin_) == []
     assert bin_.agrees()
 
 
-def test_a_tree_that_nobody_has_counted_is_room_as_well(bin_: Bin, saving: Saving):
+def test_a_tree_that_nobody_has_counted_is_space_as_well(bin_: Bin, saving: Saving):
     bin_.put(b"/t/a/b", bytes(200 * KIB), parents=True)
     bin_.rm(b"/t", recursive=True)
     limit(bin_, quota=210 * KIB)
-    assert room(bin_).trash == 0
+    assert space(bin_).trash == 0
     saving.put(b"/new", 205 * KIB)
     assert kept(bin_) == []
     assert bin_.agrees()
@@ -190,7 +190,7 @@ def test_what_somebody_is_at_stays(bin_: Bin, saving: Saving):
     os.close(trash)
     home.close()
     assert kept(bin_) == [first]
-    assert bin_.ledger.was_given_up(bin_.account.id, second)
+    assert bin_.ledger.was_evicted(bin_.account.id, second)
     assert bin_.agrees()
 
 
@@ -204,14 +204,14 @@ def test_the_only_one_that_helps_is_waited_for_a_moment(bin_: Bin, saving: Savin
     assert trash is not None
     with ExitStack() as held:
         held.enter_context(alone(home, trash, name))
-        purge = making_room.purge
+        purge = evicting_store.purge
 
         def then_let_go(*arguments, **options):
             if options["patience"]:
                 held.close()
             return purge(*arguments, **options)
 
-        monkeypatch.setattr(making_room, "purge", then_let_go)
+        monkeypatch.setattr(evicting_store, "purge", then_let_go)
         saving.put(b"/new", 100 * KIB)
     os.close(trash)
     home.close()
@@ -225,7 +225,7 @@ def test_no_other_session_takes_what_became_free(bin_: Bin, saving: Saving, monk
         bin_.rm(b"/%d" % number)
     limit(bin_, quota=400 * KIB)
     ledger = bin_.ledger
-    turn = ledger.turn_into_room
+    turn = ledger.reserve_freed
     taken: list[Lease] = []
 
     def greedily(*arguments: object) -> Lease:
@@ -236,15 +236,15 @@ def test_no_other_session_takes_what_became_free(bin_: Bin, saving: Saving, monk
             pass
         return held
 
-    monkeypatch.setattr(ledger, "turn_into_room", greedily)
+    monkeypatch.setattr(ledger, "reserve_freed", greedily)
     saving.put(b"/new", 300 * KIB)
     for lease in taken:
         ledger.release(lease)
     assert bin_.agrees()
-    assert room(bin_).used == 300 * KIB
+    assert space(bin_).used == 300 * KIB
 
 
-def test_two_sessions_need_room_at_the_same_time(bin_: Bin):
+def test_two_sessions_need_space_at_the_same_time(bin_: Bin):
     """Together they need all that there is: each gets its part."""
     for number in range(8):
         bin_.put(b"/%d" % number, bytes(100 * KIB))
@@ -278,7 +278,7 @@ class Held:
         self.is_under_way, self.may_go_on = threading.Event(), threading.Event()
         self.others_wait = threading.Event()
         self._holder: threading.Thread | None = None
-        run, flock_until = discarding._Discarding.run, evicting.flock_until
+        run, flock_until = discarding._Discarding.run, eviction_lock.flock_until
 
         def held(discarding, staged: bytes):
             if threading.current_thread() is self._holder:
@@ -294,7 +294,7 @@ class Held:
             return flock_until(fd, how, deadline, ticked)
 
         monkeypatch.setattr(discarding._Discarding, "run", held)
-        monkeypatch.setattr(evicting, "flock_until", waiting)
+        monkeypatch.setattr(eviction_lock, "flock_until", waiting)
 
     def begin(self, action: Callable[[], object]) -> Doing:
         """Do something until it is held."""
@@ -376,7 +376,7 @@ def test_nobody_is_refused_while_another_gives_up_what_would_do(
     assert bin_.agrees() and held.others_wait.is_set()
 
 
-def test_who_waits_for_another_s_giving_up_waits_for_a_while_only(bin_: Bin, monkeypatch):
+def test_who_waits_for_another_s_eviction_waits_for_a_while_only(bin_: Bin, monkeypatch):
     bin_.put(b"/a", bytes(300 * KIB))
     bin_.rm(b"/a")
     limit(bin_, quota=300 * KIB)
@@ -408,7 +408,7 @@ def test_who_waits_can_be_cancelled(bin_: Bin, monkeypatch):
         second.put(b"/second", 200 * KIB)
     held.may_go_on.set()
     doing.end()
-    assert room(bin_).held == 0
+    assert space(bin_).held == 0
 
 
 def test_a_lease_that_could_not_grow_enough_is_settled_whole(bin_: Bin, saving: Saving):
@@ -420,7 +420,7 @@ def test_a_lease_that_could_not_grow_enough_is_settled_whole(bin_: Bin, saving: 
     with pytest.raises(QuotaExceeded):
         saving.quota_store.extend(held, 51 * KIB)
     saving.quota_store.extend(held, 50 * KIB)
-    assert (held.size, room(bin_).held) == (100 * KIB, 100 * KIB)
+    assert (held.size, space(bin_).held) == (100 * KIB, 100 * KIB)
     saving.quota_store.release(held)
     assert bin_.agrees()
 
@@ -434,7 +434,7 @@ def disk(bin_: Bin, monkeypatch) -> list[int]:
     size = [300 * KIB]
 
     def free(self: Home, fd: int | None = None) -> int:
-        there = bin_.ledger.room(bin_.account.id)
+        there = bin_.ledger.space(bin_.account.id)
         return max(0, size[0] - there.used - there.trash)
 
     monkeypatch.setattr(Home, "disk_free", free)
@@ -448,25 +448,25 @@ def test_a_full_disk(bin_: Bin, saving: Saving, disk):
         bin_.put(b"/%d" % number, bytes(100 * KIB))
         names.append(bin_.rm(b"/%d" % number))
     saving.put(b"/new", 200 * KIB)
-    assert kept(bin_) == names[2:] and saving.told == [200 * KIB]
+    assert kept(bin_) == names[2:] and saving.reported == [200 * KIB]
     assert bin_.agrees()
 
 
-def test_the_server_makes_room_over_all_accounts(bin_: Bin, saving: Saving, disk, accounts):
+def test_the_server_makes_space_over_all_accounts(bin_: Bin, saving: Saving, disk, accounts):
     accounts.add("bob", "correct-horse")
     with bin_.ledger._engine.begin() as connection:
         whose = update(table).where(table.c.name == "bob")
         connection.execute(whose.values(used=500 * KIB, trash_bytes=500 * KIB))
-    asked = []
+    requested = []
 
-    def make_room(account_id: int, size: int) -> bool:
-        asked.append((account_id, size))
+    def free_space(account_id: int, size: int) -> bool:
+        requested.append((account_id, size))
         disk[0] += 500 * KIB
         return True
 
-    bin_.ledger.on_disk_full = make_room
+    bin_.ledger.on_disk_full = free_space
     saving.put(b"/new", 400 * KIB)
-    assert asked == [(bin_.account.id, 400 * KIB)]
+    assert requested == [(bin_.account.id, 400 * KIB)]
     assert bin_.agrees()
 
 
@@ -476,13 +476,13 @@ def test_a_disk_that_stays_full(bin_: Bin, saving: Saving, disk):
     with pytest.raises(DiskFull):
         saving.put(b"/new", 301 * KIB)
     assert kept(bin_) == [name], "nothing is given up in vain"
-    assert room(bin_).held == 0
+    assert space(bin_).held == 0
     disk[0] = 150 * KIB
     bin_.ledger.on_disk_full = lambda account_id, size: False
     saving.put(b"/new", 150 * KIB)
     with pytest.raises(CommandError, match="the disk is full"):
         saving.put(b"/newer", 100 * KIB)
-    assert room(bin_).held == 0 and bin_.agrees()
+    assert space(bin_).held == 0 and bin_.agrees()
 
 
 @pytest.mark.parametrize("free", [0, 2**30])
@@ -508,28 +508,28 @@ def test_books_that_cannot_be_written(bin_: Bin, saving: Saving, monkeypatch, fr
         assert kept(bin_) == []
 
 
-def test_a_little_room_for_the_trash_itself(bin_: Bin, saving: Saving):
+def test_a_little_space_for_the_trash_itself(bin_: Bin, saving: Saving):
     names = []
     for number in range(2):
         bin_.put(b"/%d" % number, b"x")
         names.append(bin_.rm(b"/%d" % number))
-    assert saving.quota_store.make_room()
+    assert saving.quota_store.free_space()
     assert kept(bin_) == names[1:]
-    assert saving.quota_store.make_room()
-    assert not saving.quota_store.make_room()
+    assert saving.quota_store.free_space()
+    assert not saving.quota_store.free_space()
 
 
 def count_looks(monkeypatch) -> list[str]:
     """Gets a name for each operation whose index is read as a whole."""
     looks = []
-    glances = making_room.glances
+    glances = evicting_store.glances
 
     def counted(trash, account_id):
         for one in glances(trash, account_id):
             looks.append(one.name)
             yield one
 
-    monkeypatch.setattr(making_room, "glances", counted)
+    monkeypatch.setattr(evicting_store, "glances", counted)
     return looks
 
 
@@ -541,7 +541,7 @@ def test_a_trash_of_many_items_is_not_looked_at_for_each_small_file(
     for number in range(130):
         bin_.put(b"/%d" % number, bytes(10))
         bin_.session.remove(Remove(b"/%d" % number))
-    accounts.change("alice", quota=bin_.ledger.room(bin_.account.id).trash)
+    accounts.change("alice", quota=bin_.ledger.space(bin_.account.id).trash)
     looks = count_looks(monkeypatch)
     for number in range(3):
         saving.put(b"/new%d" % number, 10)
@@ -555,10 +555,10 @@ def test_neither_is_one_of_many_operations(bin_: Bin, accounts, monkeypatch):
     for number in range(130):
         bin_.put(b"/%d" % number, bytes(10))
         bin_.rm(b"/%d" % number)
-    accounts.change("alice", quota=bin_.ledger.room(bin_.account.id).trash)
+    accounts.change("alice", quota=bin_.ledger.space(bin_.account.id).trash)
     looks = count_looks(monkeypatch)
     ticks = count()  # looking takes a second, and giving up nothing
-    monkeypatch.setattr(making_room.time, "monotonic", lambda: float(min(next(ticks), 1)))
+    monkeypatch.setattr(evicting_store.time, "monotonic", lambda: float(min(next(ticks), 1)))
     for number in range(3):
         saving.put(b"/new%d" % number, 10)
     assert len(looks) == 130

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ftpserver.storage.home import Home
-from ftpserver.storage.places import Places
 from ftpserver.storage.quota import Lease, QuotaStore
+from ftpserver.storage.staging_dirs import StagingDirs
 from ftpwire import paths
 from ftpwire.errors import CommandError, QuotaExceeded
 from ftpwire.messages import MakeDir, MakeLink
@@ -36,11 +36,11 @@ class Wanted(NamedTuple):
     with_parents: bool
 
 
-class BatchRoom:
+class BatchReservation:
     """The quota held by one session's batches, one batch after another. For one thread.
 
     Args:
-        places: The directories that are known to exist.
+        staging_dirs: The directories that are known to exist.
         finish_batch: Commits the open batch, which returns the quota that it holds and doesn't
             need.
 
@@ -54,13 +54,13 @@ class BatchRoom:
         home: Home,
         ledger: QuotaStore,
         account_id: int,
-        places: Places,
+        staging_dirs: StagingDirs,
         finish_batch: Callable[[], None],
     ) -> None:
         self._home = home
         self._ledger = ledger
         self._account_id = account_id
-        self._places = places
+        self._staging_dirs = staging_dirs
         self._finish_batch = finish_batch
         self._begin()
 
@@ -224,7 +224,7 @@ class BatchRoom:
 
     def _is_known(self, directory: Parts) -> bool:
         """Return whether a directory has been seen, or is going to be made by this batch."""
-        return directory in self._directories or directory in self._places.seen
+        return directory in self._directories or directory in self._staging_dirs.seen
 
     def _exists(self, parts: Parts) -> bool:
         try:

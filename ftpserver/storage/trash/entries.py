@@ -24,7 +24,7 @@ _NAME = re.compile(rb"[0-9a-f]{8}-[0-9]{1,10}")
 
 
 @dataclass(frozen=True)
-class Thing:
+class TrashEntry:
     """One item of an operation: a line of its index, or a name in its directory without a line.
 
     Attributes:
@@ -58,7 +58,7 @@ def parts_of(value: Bytes) -> Parts | None:
         return None
 
 
-def things_of(opened: Opened, contents: Contents) -> list[Thing]:
+def entries_of(opened: Opened, contents: Contents) -> list[TrashEntry]:
     """Return the items of an operation in the order of their lines, then the items without a line.
     Lines with an invalid path are skipped."""
     there = {
@@ -69,11 +69,11 @@ def things_of(opened: Opened, contents: Contents) -> list[Thing]:
         path = parts_of(item.path)
         if path is None or (item.what == "moved" and parts_of(item.target or Bytes("")) is None):
             continue
-        found.append(Thing(item, path, item.name in there))
-    left = there.difference(thing.name for thing in found)
+        found.append(TrashEntry(item, path, item.name in there))
+    left = there.difference(entry.name for entry in found)
     for name in sorted(left):
         item = Item(name, "removed", Bytes(text=f"/found-{name}"), 0)
-        found.append(Thing(item, (f"found-{name}".encode(),), True, True))
+        found.append(TrashEntry(item, (f"found-{name}".encode(),), True, True))
     return found
 
 
@@ -83,12 +83,12 @@ def check_owner(name: str, contents: Contents, account_id: int) -> None:
         raise NotFound(f"{name}: no such operation in the trash")
 
 
-def may_be_shown(home: PermittedHome, thing: Thing) -> bool:
+def may_be_shown(home: PermittedHome, entry: TrashEntry) -> bool:
     """Return whether the account's current permissions allow listing an item's path and, if it was
     moved, its target."""
-    if not home.permits(Action.LIST, thing.path):
+    if not home.permits(Action.LIST, entry.path):
         return False
-    return thing.target is None or home.permits(Action.LIST, thing.target)
+    return entry.target is None or home.permits(Action.LIST, entry.target)
 
 
 def state_in(opened: Opened, name: str) -> os.stat_result | None:
@@ -104,7 +104,7 @@ def is_directory(info: os.stat_result) -> bool:
     return stat.S_ISDIR(info.st_mode)
 
 
-def gone(thing: Thing) -> Expired:
+def gone(entry: TrashEntry) -> Expired:
     """Return the error for an item that is no longer in the trash."""
-    where = paths.show(paths.join(*thing.path))
-    return Expired(f"{where}: no longer in the trash", path=paths.join(*thing.path))
+    where = paths.show(paths.join(*entry.path))
+    return Expired(f"{where}: no longer in the trash", path=paths.join(*entry.path))

@@ -30,7 +30,7 @@ _NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(eq=False)
-class Place:
+class StagingDir:
     """A directory that files are staged in.
 
     Attributes:
@@ -86,7 +86,7 @@ class Place:
             raise
 
 
-class Places:
+class StagingDirs:
     """The staging directories of one batch. Each target directory is examined once. For one thread.
 
     Handles of other directories are closed after the batch (``close``), because directories may be
@@ -104,23 +104,23 @@ class Places:
         self.seen: set[Parts] = set()
         self._before_beside = before_beside
         self._home = home
-        self._own = Place(home.staging_fd)
-        self._known: dict[Parts, Place] = {}
-        self._beside: list[tuple[int, Place, Beside]] = []
+        self._own = StagingDir(home.staging_fd)
+        self._known: dict[Parts, StagingDir] = {}
+        self._beside: list[tuple[int, StagingDir, Beside]] = []
         """Open directories, the places made for them, and the reserved names in them."""
 
-    def of(self, directory: Parts) -> Place:
+    def of(self, directory: Parts) -> StagingDir:
         """Return the place for files of a directory; for a missing one, that of its parent.
 
         Raises:
             CommandError, OSError: Nothing can be staged there.
         """
-        place = self._known.get(directory)
-        if place is None:
-            place = self._known[directory] = self._find(directory)
-        return place
+        staging_dir = self._known.get(directory)
+        if staging_dir is None:
+            staging_dir = self._known[directory] = self._find(directory)
+        return staging_dir
 
-    def _find(self, directory: Parts) -> Place:
+    def _find(self, directory: Parts) -> StagingDir:
         try:
             fd = self._home.tree.open_dir_here(directory)
             here = fd is not None
@@ -139,7 +139,7 @@ class Places:
             os.close(fd)
             raise
 
-    def _look(self, directory: int, here: bool) -> Place:
+    def _look(self, directory: int, here: bool) -> StagingDir:
         """Return the place for an open directory, and own its descriptor.
 
         Args:
@@ -158,23 +158,25 @@ class Places:
             os.close(directory)
             return self._own  # the directory isn't writable: the commit reports that
         if nature.other:
-            place = Place(beside.fd, beside, nature.limits, directory, self._before_beside)
+            staging_dir = StagingDir(
+                beside.fd, beside, nature.limits, directory, self._before_beside
+            )
         else:
             fd = self._home.staging_fd
-            place = Place(fd, beside, nature.limits, before_beside=self._before_beside)
-        self._beside.append((directory, place, beside))
-        return place
+            staging_dir = StagingDir(fd, beside, nature.limits, before_beside=self._before_beside)
+        self._beside.append((directory, staging_dir, beside))
+        return staging_dir
 
     def _close_some(self) -> None:
         """Close the directory that was opened first, if there are too many. Its reserved name is
         empty: files made there were moved to the home's staging."""
         if len(self._beside) < _MOST_BESIDE:
             return
-        for number, (directory, place, beside) in enumerate(self._beside):
-            if place.above is not None:
+        for number, (directory, staging_dir, beside) in enumerate(self._beside):
+            if staging_dir.above is not None:
                 continue
             del self._beside[number]
-            self._known = {path: one for path, one in self._known.items() if one is not place}
+            self._known = {path: one for path, one in self._known.items() if one is not staging_dir}
             self._close(directory, beside)
             return
 
@@ -185,15 +187,15 @@ class Places:
         finally:
             os.close(directory)
 
-    def get(self, directory: Parts) -> Place | None:
+    def get(self, directory: Parts) -> StagingDir | None:
         """Return the place for a directory, if it was examined."""
         return self._known.get(directory)
 
-    def can_exchange(self, place: Place) -> bool:
+    def can_exchange(self, staging_dir: StagingDir) -> bool:
         """Return whether files staged there can be exchanged with those that they replace."""
-        if place.above is None:
+        if staging_dir.above is None:
             return self._home.can_exchange()
-        return self._home.can_exchange(place.fd)
+        return self._home.can_exchange(staging_dir.fd)
 
     def close(self) -> None:
         """Close all handles, and remove the reserved names. Can be called again."""

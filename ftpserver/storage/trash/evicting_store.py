@@ -2,7 +2,7 @@
 
 Lives here: choosing what is purged, and trying again. Lives elsewhere: removing it (discarding.py),
 the quota store itself (ledger.py), freeing disk space over all accounts (the server's housekeeping,
-which `QuotaStore.make_disk_room` asks for it).
+which `QuotaStore.free_disk_space` asks for it).
 
 What becomes free is reserved for this session in the same transaction that settles it, so no other
 session gets it. Operations that contain only versions are purged first, then the others; the oldest
@@ -21,14 +21,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ftpserver.storage.home_staging import StagingHome
-from ftpserver.storage.quota import GivenUp, Lease, QuotaStore, Resumable, Settled
+from ftpserver.storage.quota import EvictedOperation, Lease, QuotaStore, Resumable, Settled
 from ftpserver.storage.trash.directory import open_trash
 from ftpserver.storage.trash.discarding import MOST_AT_ONCE, Settling, purge
-from ftpserver.storage.trash.evicting import giving_up
+from ftpserver.storage.trash.eviction_lock import eviction_lock
 from ftpserver.storage.trash.glance import Glance, by_worth, glances
 from ftpserver.storage.trash.measuring import OnMeasured, measure
 from ftpwire.errors import Busy, DiskFull, Expired, QuotaExceeded
-from ftpwire.messages import Room
+from ftpwire.messages import SpaceInfo
 
 _PLENTY = 16 * 1024 * 1024
 """Bytes. A disk with this much free space isn't considered full."""
@@ -48,14 +48,14 @@ _A_LITTLE = 64 * 1024
 _T = TypeVar("_T")
 
 
-class MakingRoom(QuotaStore):
+class EvictingQuotaStore(QuotaStore):
     """The quota store for uploads of one session. For the thread that has the home.
 
     Args:
         quota_store: The quota store that does the work.
         home: A function that returns the account's home.
         account_id: The account whose trash is purged.
-        on_given_up: A function that is called each time that space was needed, with the bytes that
+        on_evicted: A function that is called each time that space was needed, with the bytes that
             became free and the operations that were purged.
         tick: A function that is called now and then while something is removed. It may raise, for
             example because the request was cancelled.
@@ -68,7 +68,7 @@ class MakingRoom(QuotaStore):
         quota_store: QuotaStore,
         home: Callable[[], StagingHome],
         account_id: int,
-        on_given_up: Callable[[int, list[str]], None] = lambda freed, operations: None,
+        on_evicted: Callable[[int, list[str]], None] = lambda freed, operations: None,
         tick: Callable[[], None] = lambda: None,
         on_measured: OnMeasured = lambda operation, item, usage: None,
         others: float = OTHERS,
@@ -77,7 +77,7 @@ class MakingRoom(QuotaStore):
         self._quota_store = quota_store
         self._home = home
         self._account_id = account_id
-        self._on_given_up = on_given_up
+        self._on_evicted = on_evicted
         self._lately: dict[str, None] = {}
         """The operations that were purged since `_reporting` began, in order; the values are
         unused."""
@@ -127,8 +127,8 @@ class MakingRoom(QuotaStore):
         with self._after_others():
             if not self._can_fit(size, files):
                 return extend()  # raises the error with the current numbers
-            with self._reporting() as given_up:
-                grown = self._grow(held, held.size + size, held.files + files, given_up)
+            with self._reporting() as freed_bytes:
+                grown = self._grow(held, held.size + size, held.files + files, freed_bytes)
             if grown.size >= held.size + size and grown.files >= held.files + files:
                 return grown
             # what became free is in the lease, so the lease object must say so before this raises
@@ -157,8 +157,8 @@ class MakingRoom(QuotaStore):
                 return reserve(size, files)  # raises the error with the current numbers
             held = begin(0, 0)
             try:
-                with self._reporting() as given_up:
-                    grown = self._grow(held, size, files, given_up)
+                with self._reporting() as freed_bytes:
+                    grown = self._grow(held, size, files, freed_bytes)
                 held.size, held.files = grown.size, grown.files
             except BaseException:
                 self._quota_store.release(held)
@@ -171,7 +171,7 @@ class MakingRoom(QuotaStore):
     def _after_others(self) -> AbstractContextManager[None]:
         """Wait until no other session purges trash of the account. What another session frees and
         doesn't need itself, this session can use."""
-        return giving_up(self._home(), alone=True, patience=self._others, tick=self._tick)
+        return eviction_lock(self._home(), alone=True, patience=self._others, tick=self._tick)
 
     def _can_fit(self, size: int, files: int) -> bool:
         """Return whether it would fit if all of the trash were purged.
@@ -179,28 +179,28 @@ class MakingRoom(QuotaStore):
         Trees without a size are measured first, so that nothing is purged in vain.
         """
         self.measure(self._tick)
-        room = self._quota_store.room(self._account_id)
-        if size and room.free is not None and size > room.free:
+        space = self._quota_store.space(self._account_id)
+        if size and space.free is not None and size > space.free:
             return False
-        if not files or room.total_files is None or room.used_files is None:
+        if not files or space.total_files is None or space.used_files is None:
             return True
-        return room.used_files + files <= room.total_files
+        return space.used_files + files <= space.total_files
 
-    def _grow(self, held: Lease, size: int, files: int, given_up: list[int]) -> Lease:
+    def _grow(self, held: Lease, size: int, files: int, freed_bytes: list[int]) -> Lease:
         """Purge trash until a lease has the given size, or nothing is left. Return the new lease.
 
         Args:
             size: The bytes that the lease is to have.
             files: The files that it is to have.
-            given_up: A list to which the bytes that became free are appended.
+            freed_bytes: A list to which the bytes that became free are appended.
         """
         grown = replace(held)
 
         def turn(freed: int, freed_files: int) -> None:
             nonlocal grown
             more, more_files = max(0, size - grown.size), max(0, files - grown.files)
-            grown = self._quota_store.turn_into_room(grown, freed, freed_files, more, more_files)
-            given_up.append(freed)
+            grown = self._quota_store.reserve_freed(grown, freed, freed_files, more, more_files)
+            freed_bytes.append(freed)
 
         @contextmanager
         def settling() -> Iterator[Callable[[int, int], None]]:
@@ -212,16 +212,16 @@ class MakingRoom(QuotaStore):
             return grown.size >= size and grown.files >= files
 
         def choose(found: Glance) -> list[str] | None:
-            room = self._quota_store.room(self._account_id)
-            free = 0 if room.free is None else max(0, room.free - room.trash)
+            space = self._quota_store.space(self._account_id)
+            free = 0 if space.free is None else max(0, space.free - space.trash)
             free_files = 0
-            if room.total_files is not None and room.used_files is not None:
-                free_files = max(0, room.total_files - room.used_files - room.trash_files)
-            spare = min(room.trash // _SHARE, _PLENTY), room.trash_files // _SHARE
+            if space.total_files is not None and space.used_files is not None:
+                free_files = max(0, space.total_files - space.used_files - space.trash_files)
+            spare = min(space.trash // _SHARE, _PLENTY), space.trash_files // _SHARE
             return _enough(found, size - grown.size - free, files - grown.files - free_files, spare)
 
         turn(0, 0)  # takes up what other sessions have released meanwhile
-        self._give_up(is_enough, choose, settling)
+        self._evict(is_enough, choose, settling)
         return grown
 
     def measure(self, tick: Callable[[], None]) -> None:
@@ -252,10 +252,10 @@ class MakingRoom(QuotaStore):
                 return False
             return True
 
-        with self._reporting() as given_up:
-            self._give_up(is_done, lambda found: None, None, given_up)
+        with self._reporting() as freed_bytes:
+            self._evict(is_done, lambda found: None, None, freed_bytes)
         if not done and not (
-            self._quota_store.make_disk_room(self._account_id, needed) and is_done()
+            self._quota_store.free_disk_space(self._account_id, needed) and is_done()
         ):
             return action()
         return done[0]
@@ -269,25 +269,25 @@ class MakingRoom(QuotaStore):
         self.measure(self._tick)
         return needed <= error.free + self._quota_store.trash_of_all(self._account_id)
 
-    def make_room(self) -> bool:
+    def free_space(self) -> bool:
         """Purge one operation of the account, because something other than an upload needs a little
         disk space. If there is none, ask the server to purge those of other accounts. Return False
         if nothing could be purged."""
-        with self._reporting() as given_up:
-            self._give_up(lambda: bool(given_up), lambda found: None, None, given_up)
+        with self._reporting() as freed_bytes:
+            self._evict(lambda: bool(freed_bytes), lambda found: None, None, freed_bytes)
         # while this session holds the home's lock exclusively, the server would wait for it in vain
-        if given_up or self._home().is_held_alone:
-            return bool(given_up)
-        return self._quota_store.make_disk_room(self._account_id, _A_LITTLE)
+        if freed_bytes or self._home().is_held_alone:
+            return bool(freed_bytes)
+        return self._quota_store.free_disk_space(self._account_id, _A_LITTLE)
 
     # purging -----------------------------------------------------------------------------
 
-    def _give_up(
+    def _evict(
         self,
         is_enough: Callable[[], bool],
         choose: Callable[[Glance], list[str] | None],
         settling: Settling | None,
-        given_up: list[int] | None = None,
+        freed_bytes: list[int] | None = None,
     ) -> None:
         """Purge one operation after another until it is enough. Operations that another session
         holds come last, and are waited for.
@@ -296,7 +296,7 @@ class MakingRoom(QuotaStore):
             is_enough: Returns whether enough was freed.
             choose: Returns the items of an operation that suffice, or None for all of it.
             settling: See `purge`.
-            given_up: A list to which the bytes that became free are appended, if given.
+            freed_bytes: A list to which the bytes that became free are appended, if given.
         """
         if is_enough():
             return
@@ -306,7 +306,7 @@ class MakingRoom(QuotaStore):
             return
         try:
             began = time.monotonic()
-            found = [one for one in glances(trash, self._account_id) if one.things]
+            found = [one for one in glances(trash, self._account_id) if one.names]
             left, busy, patience = deque(sorted(found, key=by_worth)), deque[Glance](), 0.0
             # the surplus takes at most as long as reading the trash took
             more, until = _PLENTY, 2 * time.monotonic() - began
@@ -319,7 +319,7 @@ class MakingRoom(QuotaStore):
                 if items is None:
                     left.popleft()
                 else:
-                    one.things -= set(items)
+                    one.names -= set(items)
                 try:
                     gone = purge(
                         home,
@@ -331,19 +331,19 @@ class MakingRoom(QuotaStore):
                         self._tick,
                         patience=patience,
                         settling=settling,
-                        for_room=True,
-                        seen=one.things,
+                        for_space=True,
+                        seen=one.names,
                     )
                 except (Busy, Expired) as error:
                     if items is not None:
                         left.popleft()
-                        one.things |= set(items)
+                        one.names |= set(items)
                     if isinstance(error, Busy) and not patience:
                         busy.append(one)
                     continue
                 self._lately[one.name] = None
-                if given_up is not None:
-                    given_up.append(gone.size)
+                if freed_bytes is not None:
+                    freed_bytes.append(gone.size)
                 if not is_enough():
                     continue
                 spare, more = spare - 1, more - gone.size
@@ -355,13 +355,13 @@ class MakingRoom(QuotaStore):
     @contextmanager
     def _reporting(self) -> Iterator[list[int]]:
         """Add up the bytes that became free, and report them at the end of the context."""
-        given_up: list[int] = []
+        freed_bytes: list[int] = []
         self._lately.clear()
         try:
-            yield given_up
+            yield freed_bytes
         finally:
-            if freed := sum(given_up):
-                self._on_given_up(freed, list(self._lately))
+            if freed := sum(freed_bytes):
+                self._on_evicted(freed, list(self._lately))
 
     # passed on unchanged -----------------------------------------------------------------
 
@@ -398,13 +398,13 @@ class MakingRoom(QuotaStore):
     def settle_waiting(self) -> None:
         self._quota_store.settle_waiting()
 
-    def turn_into_room(
+    def reserve_freed(
         self, held: Lease, freed: int, freed_files: int, size: int, files: int
     ) -> Lease:
-        return self._quota_store.turn_into_room(held, freed, freed_files, size, files)
+        return self._quota_store.reserve_freed(held, freed, freed_files, size, files)
 
-    def room(self, account_id: int) -> Room:
-        return self._quota_store.room(account_id)
+    def space(self, account_id: int) -> SpaceInfo:
+        return self._quota_store.space(account_id)
 
     def operation(self, account_id: int, key: bytes | None) -> str:
         return self._quota_store.operation(account_id, key)
@@ -422,11 +422,11 @@ class MakingRoom(QuotaStore):
     ) -> None:
         self._quota_store.forget_operation(account_id, name, freed, words, client)
 
-    def given_up(self, account_id: int) -> list[GivenUp]:
-        return self._quota_store.given_up(account_id)
+    def evicted(self, account_id: int) -> list[EvictedOperation]:
+        return self._quota_store.evicted(account_id)
 
-    def was_given_up(self, account_id: int, name: str) -> bool:
-        return self._quota_store.was_given_up(account_id, name)
+    def was_evicted(self, account_id: int, name: str) -> bool:
+        return self._quota_store.was_evicted(account_id, name)
 
     def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
         self._quota_store.note_answers(account_id, key, answers)
@@ -440,8 +440,8 @@ class MakingRoom(QuotaStore):
     def trash_of_all(self, account_id: int) -> int:
         return self._quota_store.trash_of_all(account_id)
 
-    def make_disk_room(self, account_id: int, size: int) -> bool:
-        return self._quota_store.make_disk_room(account_id, size)
+    def free_disk_space(self, account_id: int, size: int) -> bool:
+        return self._quota_store.free_disk_space(account_id, size)
 
 
 def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> list[str] | None:
@@ -466,4 +466,4 @@ def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> lis
             spare_size, spare_files = spare_size - counted.size, spare_files - counted.files
         else:
             size, files = size - counted.size, files - counted.files
-    return items if items and len(items) < len(found.things) else None
+    return items if items and len(items) < len(found.names) else None

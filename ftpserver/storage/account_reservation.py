@@ -160,7 +160,7 @@ def hold_step(connection: sqlite3.Connection, account_id: int) -> bool:
     return held.rowcount == 1
 
 
-def is_room(row: Row[Any], size: int, files: int) -> bool:
+def has_space(row: Row[Any], size: int, files: int) -> bool:
     """Return whether an account has this much free once its trash is evicted.
 
     Args:

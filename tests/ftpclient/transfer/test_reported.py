@@ -10,11 +10,11 @@ import tracemalloc
 
 import pytest
 
-from ftpclient.transfer import told
+from ftpclient.transfer import reported
 from ftpclient.transfer.job import Options, Transfer
 from ftpclient.transfer.report import Listener, Result
+from ftpclient.transfer.reported import Reported
 from ftpclient.transfer.spool import SpoolFull
-from ftpclient.transfer.told import Told
 from ftpwire.errors import NotFound
 
 
@@ -82,12 +82,12 @@ def test_after_losses_it_takes_a_few_bytes_for_each_file():
 
 @pytest.fixture
 def few_together(monkeypatch):
-    monkeypatch.setattr(told, "_TOGETHER", 8)
+    monkeypatch.setattr(reported, "_TOGETHER", 8)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100, 1000])
-def test_what_was_told_before_a_loss_is_known_and_nothing_else(few_together, count):
-    ends = Told()
+def test_what_was_reported_before_a_loss_is_known_and_nothing_else(few_together, count):
+    ends = Reported()
     names = [(b"s%d" % n, b"t%d" % n) for n in range(count)]
     for source, target in names:
         ends.add(source, target)
@@ -102,7 +102,7 @@ def test_what_was_told_before_a_loss_is_known_and_nothing_else(few_together, cou
 
 
 def test_after_several_losses_all_is_known_in_any_order(few_together):
-    ends, chance = Told(), random.Random(7)
+    ends, chance = Reported(), random.Random(7)
     told_before: set[int] = set()
     for _ in range(5):
         numbers = chance.sample(range(2000), 500)
@@ -117,7 +117,7 @@ def test_after_several_losses_all_is_known_in_any_order(few_together):
     assert ends.was_before(b"%d" % min(told_before), b""), "some may end after it was closed"
 
 
-def test_each_file_is_told_once_however_often_the_connection_is_lost(few_together):
+def test_each_file_is_reported_once_however_often_the_connection_is_lost(few_together):
     heard = Heard()
     one = transfer(heard)
     for reached in (30, 10, 77, 100):
@@ -128,20 +128,20 @@ def test_each_file_is_told_once_however_often_the_connection_is_lost(few_togethe
     assert heard.count == one.close().done == 100
 
 
-def test_a_tree_that_is_put_at_once_and_begins_anew_is_told_anew():
+def test_a_tree_that_is_put_at_once_and_begins_anew_is_reported_anew():
     heard = Heard()
     one = transfer(heard)
     end_all(one, range(3))
     one.go_on_with(FakeConnection())
     one.start_over()
     end_all(one, range(3))
-    one.tell_held()
+    one.report_held()
     assert heard.count == 6
     one.close()
 
 
 @pytest.mark.parametrize("how", ["little room", "no room", "half of it"])
-def test_a_disk_without_room_fails_no_transfer(few_together, monkeypatch, how):
+def test_a_disk_without_space_fails_no_transfer(few_together, monkeypatch, how):
     def full(*arguments: object) -> int:
         if how == "little room":
             raise SpoolFull("full")
@@ -150,10 +150,10 @@ def test_a_disk_without_room_fails_no_transfer(few_together, monkeypatch, how):
         return 24
 
     if how == "little room":
-        monkeypatch.setattr(told, "check_room", full)
+        monkeypatch.setattr(reported, "check_space", full)
     else:
         monkeypatch.setattr(os, "pwrite", full)
-    ends = Told()
+    ends = Reported()
     for number in range(100):
         ends.add(b"%d" % number, b"")
     ends.look_back()
@@ -163,7 +163,7 @@ def test_a_disk_without_room_fails_no_transfer(few_together, monkeypatch, how):
 
 def test_a_small_transfer_makes_no_file(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", None)
-    ends = Told()
+    ends = Reported()
     for number in range(10_000):
         ends.add(b"%d" % number, b"")
     ends.look_back()
@@ -178,7 +178,7 @@ def stored(numbers: range | list[int]) -> list[Result]:
     ]
 
 
-def test_files_that_are_stored_together_are_told_one_by_one_and_once(few_together):
+def test_files_that_are_stored_together_are_reported_one_by_one_and_once(few_together):
     heard = Heard()
     one = transfer(heard)
     one.headway.reached(b"/there/f3", 5)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from ftpclient.transfer.report import Result
-from ftpclient.transfer.spool import SpoolFull, check_room
+from ftpclient.transfer.spool import SpoolFull, check_space
 
 _TOGETHER = 32 * 1024
 """Number of marks to keep in memory before writing them to disk: small transfers need no file."""
@@ -26,7 +26,7 @@ _PARTS = 256
 has some thousands: only these exist as Python integers at a time, at five times the memory."""
 
 
-class Told:
+class Reported:
     """The sources and targets of the reported files. Close it after use.
 
     Memory use is constant until ``look_back`` is called. After that it is 8 bytes per file.
@@ -93,9 +93,9 @@ class Told:
         marks = self._newest.tobytes()
         del self._newest[:]
         try:
-            check_room()
+            check_space()
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="ftp-told-", buffering=0)
+                self._file = tempfile.TemporaryFile(prefix="ftp-reported-", buffering=0)
             stored = os.pwrite(self._file.fileno(), marks, self._size)
         except (OSError, SpoolFull):
             stored = 0
