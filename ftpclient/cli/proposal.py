@@ -28,7 +28,7 @@ _COUNTED = 100_000
 
 
 def show(app: App, rows: Iterable[tuple[bytes, str, str]], total: int) -> None:
-    """Print the first of some things on stderr, sorted by path, and the number of further ones.
+    """Print the first rows on stderr, sorted by path, and the number of further ones.
 
     Args:
         rows: For each its path, its displayed name, and a note, which may be empty.
@@ -42,7 +42,7 @@ def show(app: App, rows: Iterable[tuple[bytes, str, str]], total: int) -> None:
 
 
 def show_all(rows: Iterable[tuple[bytes, str, str]]) -> None:
-    """Print all of some things on stderr, in the given order."""
+    """Print all rows on stderr, in the given order."""
     width = columns_of(sys.stderr) - 1
     for _, name, note in rows:
         end = f"  ({note})" if note else ""
@@ -50,7 +50,7 @@ def show_all(rows: Iterable[tuple[bytes, str, str]]) -> None:
 
 
 def remote_row(app: App, path: RemotePath) -> tuple[bytes, str, str]:
-    """Return a remote path with its size as a thing for `show`."""
+    """Return a remote path with its size as a row for `show`."""
     try:
         entry = app.client.stat(path)
         if entry.type != "dir":

@@ -50,7 +50,7 @@ class SessionLimiting(Protocol):
 
 
 class SessionContext(Protocol):
-    """The things that sessions share. All are safe to use from many threads."""
+    """The objects that sessions share. All are safe to use from many threads."""
 
     @property
     def settings(self) -> Settings:

@@ -107,10 +107,10 @@ class StagingDirs:
         self._own = StagingDir(home.staging_fd)
         self._known: dict[Parts, StagingDir] = {}
         self._beside: list[tuple[int, StagingDir, Beside]] = []
-        """Open directories, the places made for them, and the reserved names in them."""
+        """Open directories, their staging directories, and the reserved names in them."""
 
     def of(self, directory: Parts) -> StagingDir:
-        """Return the place for files of a directory; for a missing one, that of its parent.
+        """Return the staging directory for a directory's files; for a missing one, its parent's.
 
         Raises:
             CommandError, OSError: Nothing can be staged there.
@@ -140,7 +140,7 @@ class StagingDirs:
             raise
 
     def _look(self, directory: int, here: bool) -> StagingDir:
-        """Return the place for an open directory, and own its descriptor.
+        """Return the staging directory for an open directory, and own its descriptor.
 
         Args:
             here: True if it is on the home's mount.
@@ -188,7 +188,7 @@ class StagingDirs:
             os.close(directory)
 
     def get(self, directory: Parts) -> StagingDir | None:
-        """Return the place for a directory, if it was examined."""
+        """Return the staging directory for a directory, if that was examined."""
         return self._known.get(directory)
 
     def can_exchange(self, staging_dir: StagingDir) -> bool:

@@ -341,7 +341,7 @@ def _confirm(app: App, plan: Plan) -> bool:
 
 
 def _row(step: Step) -> tuple[bytes, str, str]:
-    """Return a deletion as a thing for `proposal.show`."""
+    """Return a deletion as a row for `proposal.show`."""
     name = paths.show(step.path)
     if step.type == "dir":
         size = f", {human(step.size)}" if step.size else ""

@@ -1,4 +1,4 @@
-"""A quota store that purges trash of the account before it refuses a session any space.
+"""A quota store that evicts trash of the account before it refuses a session any space.
 
 Lives here: choosing what is purged, and trying again. Lives elsewhere: removing it (discarding.py),
 the quota store itself (ledger.py), freeing disk space over all accounts (the server's housekeeping,
