@@ -3,7 +3,7 @@
 Lives here: which servers take part, running the clients together, the floors for the results.
 Lives elsewhere: a client's command lines and settings (peers/).
 
-Clients and server share the machine's cores: the server can't have what the clients use. So the
+Clients and server share the machine's cores: the server cannot have what the clients use. So the
 table shows the CPU seconds of both sides besides the files per second.
 """
 

@@ -62,7 +62,7 @@ def own_disk(place: Path) -> Iterator[Path]:
     """Mount an ext4 in a file for this measurement.
 
     Raises:
-        Unavailable: It can't be created or mounted here.
+        Unavailable: It cannot be created or mounted here.
     """
     if os.geteuid() != 0:
         raise Unavailable("only root can mount a file system")

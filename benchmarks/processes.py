@@ -29,7 +29,7 @@ CALM_SHARE = 0.15
 
 
 class Unavailable(Exception):
-    """A peer can't take part. The text says why, in one line."""
+    """A peer cannot take part. The text says why, in one line."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A process for each connection: an error in one can't affect the memory of the others."""
+"""A process for each connection: an error in one cannot affect the memory of the others."""
 
 import os
 import sys

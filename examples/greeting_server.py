@@ -5,7 +5,7 @@ from socketserver import StreamRequestHandler, TCPServer
 
 
 class Greeting(StreamRequestHandler):
-    timeout = 60  # seconds, so that a silent client can't block the others forever
+    timeout = 60  # seconds, so that a silent client cannot block the others forever
 
     def handle(self) -> None:
         name = self.rfile.readline(1024).strip()

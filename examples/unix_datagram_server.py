@@ -9,7 +9,7 @@ from udp_server import Handler
 
 class AnsweringHandler(Handler):
     def finish(self) -> None:
-        if self.client_address:  # a client without a bound path can't get a reply
+        if self.client_address:  # a client without a bound path cannot get a reply
             super().finish()
 
 

@@ -421,7 +421,7 @@ class BaseClient:
             BadAccount: The new password is not acceptable.
         """
         for one in (old, new):
-            Credential(self.user, one).request()  # raises early if it can't be sent
+            Credential(self.user, one).request()  # raises early if it cannot be sent
         run(verbs.change_password(self._ask, old, new))
         self._dialer.credentials.accepted = Credential(self.user, new)
 

@@ -123,7 +123,7 @@ class Client(BaseClient):
         plaintext: True to connect without TLS.
         saved_token: False to ignore the saved token.
         verify: False to accept a whole file that the server sends without a digest, for servers
-            that can't compute one. A digest that is sent is always compared.
+            that cannot compute one. A digest that is sent is always compared.
         remark: Function to call with texts that the user should see, once for each text.
         accept_new: True to save and trust the key of an unknown server without asking.
         known_hosts: File of the known servers' keys; None for the user's own.
@@ -316,7 +316,7 @@ class Client(BaseClient):
             recursive: True to list the whole tree.
             follow: True to follow links.
             digest: True to include stored digests.
-            on_problem: Function to call for everything that can't be read; without it the first
+            on_problem: Function to call for everything that cannot be read; without it the first
                 problem is raised.
             prefix: Yield only names in the directory that begin with it; with ``recursive``, also
                 everything below them. The server filters, so this is fast in large directories;
@@ -973,7 +973,7 @@ class Client(BaseClient):
         Raises:
             AlreadyExists, NotNewer: The target exists, and ``overwrite`` keeps it.
             IsADirectory: ``source`` or ``target`` is a directory.
-            OSError: ``source`` can't be read.
+            OSError: ``source`` cannot be read.
             QuotaExceeded, DiskFull, ConnectionLost, Interrupted, …
         """
         guarded = One(listener)
@@ -1007,7 +1007,7 @@ class Client(BaseClient):
             no_empty: True if empty input is a failure, and nothing is stored.
 
         Raises:
-            ConnectionLost: After some input was read, because that can't be read again.
+            ConnectionLost: After some input was read, because that cannot be read again.
         """
         from ftpclient.transfer import retry
         from ftpclient.transfer.job import Options
@@ -1141,7 +1141,7 @@ class Client(BaseClient):
 
         def holds(directory: RemotePath, name: bytes) -> bool:
             if options.in_trash is not None:
-                return True  # what is in the trash can't be looked up: assume that it does
+                return True  # what is in the trash cannot be looked up: assume that it does
             return self.find(paths.child(directory, name)) is not None
 
         targets: dict[RemotePath, tuple[bytes, bytes]] = {}  # target, and the name in it if matched
@@ -1206,7 +1206,7 @@ class Client(BaseClient):
             NotFound, Forbidden
             AlreadyExists, NotNewer: The target exists, and ``overwrite`` keeps it.
             IsADirectory: ``source`` or ``target`` is a directory.
-            OSError: ``target`` can't be written.
+            OSError: ``target`` cannot be written.
             ConnectionLost, Interrupted, …
         """
         from ftpclient.transfer.job import Options
@@ -1291,7 +1291,7 @@ class Client(BaseClient):
 
         Raises:
             NotFound: One of the two is missing.
-            CommandError: One of the two can't be read.
+            CommandError: One of the two cannot be read.
             ConnectionLost, Interrupted
         """
         from ftpclient.sync.check import Check, CheckOptions
@@ -1340,7 +1340,7 @@ class Client(BaseClient):
         from ftpclient.transfer import ranges, retry
 
         if offset < 0 or (length is not None and length < 0):
-            raise ValueError("offset and length can't be negative")
+            raise ValueError("offset and length cannot be negative")
         if offset or length is not None:
             length = ranges.TO_THE_END if length is None else length
             return bytes(self.fetch_range(path, offset, length, in_trash=in_trash).data)
@@ -1605,7 +1605,7 @@ def _make_local_target(
             into = True
     if several and not into:
         raise NotADirectory(
-            f"{paths.show(local)}: not a directory, so several files can't go there "
+            f"{paths.show(local)}: not a directory, so several files cannot go there "
             "(add / to create it)"
         )
     return into

@@ -151,7 +151,7 @@ class FtpFileSystem(AbstractFileSystem):
         return _info(path, entry, target)
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Return True if a path exists. Raises the error if that can't be found out."""
+        """Return True if a path exists. Raises the error if that cannot be found out."""
         return self.client.exists(self._strip_protocol(path))
 
     def lexists(self, path: str, **kwargs: Any) -> bool:

@@ -192,7 +192,7 @@ class Guard:
         """
         if self._in_callback:
             raise RuntimeError(
-                "a listener, or another function that a verb calls, can't use the connection"
+                "a listener, or another function that a verb calls, cannot use the connection"
             )
         until = math.inf if timeout is None else time.monotonic() + timeout
         with _ctrl_c() as ctrl_c:

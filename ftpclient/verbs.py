@@ -262,7 +262,7 @@ async def make_target(
         await make_dir(ask, path, parents=True)
     if several and not into:
         raise NotADirectory(
-            f"{paths.show(typed)}: not a directory, so several files can't go there "
+            f"{paths.show(typed)}: not a directory, so several files cannot go there "
             "(add / to create it)"
         )
     return into

@@ -4,7 +4,7 @@ Lives here: one file of a fixed size and some empty ones. They are released when
 because the disk is full, and made again when there is enough free space. Lives elsewhere: the
 writes (database.py, audit/files.py), and the regular check of the ballast (daemon/server.py).
 
-Without it a full disk can't be cleaned up through the server: a log-in, a removal and their records
+Without it a full disk cannot be cleaned up through the server: log-ins, removals and their records
 in the audit log need a few pages themselves. They need files, too: SQLite makes two beside its own,
 and each socket is one. A file system can run out of inodes long before it runs out of bytes.
 """

@@ -32,7 +32,7 @@ class Clock:
 
     Args:
         wall: The system's clock, which may be set.
-        ticks: A clock that can't be set and only moves forward.
+        ticks: A clock that cannot be set and only moves forward.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The accounts file: opening it, and how a transaction begins.
 
-Lives here: the SQLAlchemy engine, and what is done if the file can't be written.
+Lives here: the SQLAlchemy engine, and what is done if the file cannot be written.
 Lives elsewhere: the tables (schema.py), upgrading those of an earlier version (migration.py), the
 meaning of the rows (accounts/accounts.py, storage/ledger.py).
 
@@ -85,7 +85,7 @@ def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
 
     Raises:
         Outdated: The file is from an earlier version.
-        StateError: The file is damaged, from a newer version, or can't be written.
+        StateError: The file is damaged, from a newer version, or cannot be written.
     """
     try:
         return _open_state(directory, upgrade)
@@ -98,7 +98,7 @@ def open_state(directory: Path, *, upgrade: bool = False) -> Engine:
 
 
 def open_to_look(directory: Path, *, trying: bool = False) -> Engine:
-    """Open the accounts file for a command that changes nothing, even if it can't be written.
+    """Open the accounts file for a command that changes nothing, even if it cannot be written.
 
     A file of an earlier version is copied to memory, and the copy is upgraded.
 
@@ -106,7 +106,7 @@ def open_to_look(directory: Path, *, trying: bool = False) -> Engine:
         trying: True if the command makes changes and rolls them back. A copy allows them then.
 
     Raises:
-        StateError: The file is damaged, from a newer version, or can't be read.
+        StateError: The file is damaged, from a newer version, or cannot be read.
     """
     try:
         return open_state(directory)
@@ -132,7 +132,7 @@ class Opened(NamedTuple):
 
 
 def open_to_serve(directory: Path) -> Opened:
-    """Open the accounts file for a server. If it can't be written, the server only allows reading.
+    """Open the accounts file for a server. If it cannot be written, the server only allows reading.
 
     Raises:
         StateError: As `open_state`, for any reason but a full or a read-only disk.
@@ -187,7 +187,7 @@ def _open_state(directory: Path, upgrade: bool) -> Engine:
             os.close(fd)
     except (OSError, DatabaseError) as error:
         where, why = _describe(error, directory)
-        raise StateError(f"{where}: can't be written: {why}") from error
+        raise StateError(f"{where}: cannot be written: {why}") from error
     if empty:
         raise StateError(f"{path}: the file is damaged: it is empty")
     engine = create_engine(
@@ -455,7 +455,7 @@ class Writer:
         Empty if they do already, or if the database is in memory.
 
         Raises:
-            OSError: The log can't be opened.
+            OSError: The log cannot be opened.
         """
         return self._log.descriptors()
 

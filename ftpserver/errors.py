@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class StateError(Exception):
-    """The server's state can't be used; the text is one line for the administrator."""
+    """The server's state cannot be used; the text is one line for the administrator."""
 
 
 class SettingsError(StateError):

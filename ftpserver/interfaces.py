@@ -14,7 +14,7 @@ A class whose methods are marked is all that two processes need to agree on::
 The parameters with their annotated bounds become a struct, tagged with the method's name. The reply
 is decoded as the annotated result. The calling process makes a proxy (`make_proxy`), which is used
 like any other ``Counter``; the called process gives its ``Counter`` to a `Dispatcher`. Both sides
-decode into the annotated types, so a process under an attacker's control can't send anything else.
+decode into the annotated types, so a process under an attacker's control cannot send anything else.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def _decoder_of(kinds: Any, decoder: Callable[..., Any]) -> Callable[[bytes], An
 
 
 def make_ready(*, proxies: Iterable[type] = (), targets: tuple[type, ...] = ()) -> None:
-    """Make all cached schemas and decoders now, for a process that can't import later, and for
+    """Make all cached schemas and decoders now, for a process that cannot import later, and for
     processes that are forked from this one.
 
     Args:
@@ -363,7 +363,7 @@ def to_wire(value: Any) -> Any:
         return os.fsencode(value)
     if isinstance(value, IPv4Network | IPv6Network):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} can't be sent")
+    raise NotImplementedError(f"{type(value).__name__} cannot be sent")
 
 
 def from_wire(kind: type, value: Any) -> Any:

@@ -33,7 +33,7 @@ def formatter(form: LogFormat) -> logging.Formatter:
 
 class TextFormatter(logging.Formatter):
     """Human-readable lines. All lines of a record but the first are indented, and control
-    characters are escaped: text from another process, such as a session's, can't look like a
+    characters are escaped: text from another process, such as a session's, cannot look like a
     record of its own."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -167,7 +167,7 @@ def upgrade(directory: Path, most_files: MostFiles) -> None:
                 state.create_function("most_files", 2, most_files, deterministic=True)
                 _hold_counts(state)
     except sqlite3.Error as error:
-        raise StateError(f"{path}: can't be upgraded: {error}") from error
+        raise StateError(f"{path}: cannot be upgraded: {error}") from error
 
 
 def _holds(state: sqlite3.Connection, constraint: str) -> bool:
@@ -177,7 +177,7 @@ def _holds(state: sqlite3.Connection, constraint: str) -> bool:
 
 
 def _hold_counts(state: sqlite3.Connection) -> None:
-    """Recreate the table of accounts with its constraints, as SQLite can't add one to a table.
+    """Recreate the table of accounts with its constraints, as SQLite cannot add one to a table.
 
     This follows https://www.sqlite.org/lang_altertable.html, in one transaction.
     """

@@ -82,7 +82,7 @@ def mend(settings: Settings) -> list[str]:
     """Remove the rights that others must not have, and return warnings.
 
     Raises:
-        StateError: Others can change what the server relies on, and the mode can't be corrected.
+        StateError: Others can change what the server relies on, and the mode cannot be corrected.
     """
     warnings = []
     for loose in find(settings):
@@ -100,7 +100,7 @@ def _too_loose(path: Path, bits: int, *, dangerous: bool) -> Iterator[Loose]:
     try:
         info = path.lstat()
     except OSError:
-        return  # nothing is there, or it can't be examined
+        return  # nothing is there, or it cannot be examined
     mode = stat.S_IMODE(info.st_mode)
     if mode & bits and not stat.S_ISLNK(info.st_mode):
         yield Loose(path, mode, mode & ~bits, dangerous and bool(mode & _WRITE))

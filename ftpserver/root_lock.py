@@ -16,7 +16,7 @@ class RootLock:
 
     Raises:
         RootBusy: Another server holds it.
-        StateError: The lock file can't be made.
+        StateError: The lock file cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -24,7 +24,7 @@ class RootLock:
         try:
             self._fd = self._open(path)
         except OSError as error:
-            raise StateError(f"{path}: can't be written: {error.strerror}") from error
+            raise StateError(f"{path}: cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

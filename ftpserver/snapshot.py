@@ -1,4 +1,4 @@
-"""A snapshot: a copy of the accounts file in memory, to read where the file can't be written.
+"""A snapshot: a copy of the accounts file in memory, to read where the file cannot be written.
 
 Lives here: making the copy and opening it. Lives elsewhere: the tables (schema.py), and the file
 where it can be written (database.py).
@@ -35,7 +35,7 @@ from ftpserver.settings.table import DATABASE
 _BUSY_SECONDS = 30.0
 _READS, _WRITES = 18, 19
 """The offsets in an SQLite file's header of its read and write version: 1 for a journal, 2 for a
-WAL, which a database in memory can't have."""
+WAL, which a database in memory cannot have."""
 _LEFT = Path("/dev/shm")
 """The directory in which earlier versions made copies, and left them if they were killed."""
 
@@ -54,7 +54,7 @@ def open_snapshot(
             the file for messages.
 
     Raises:
-        StateError: There is no such file, or it can't be read.
+        StateError: There is no such file, or it cannot be read.
     """
     remove_left()
     name = f"file:/ftpd-{secrets.token_hex(8)}?vfs=memdb"  # only this process can open it
@@ -68,7 +68,7 @@ def open_snapshot(
     except (OSError, sqlite3.Error) as error:
         keeper.close()
         why = error.strerror if isinstance(error, OSError) else error
-        raise StateError(f"{state / DATABASE}: can't be read: {why}") from None
+        raise StateError(f"{state / DATABASE}: cannot be read: {why}") from None
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     weakref.finalize(engine, keeper.close)
     event.listen(engine, "connect", _on_connect)
@@ -95,7 +95,7 @@ def _copy(source: Path, copy: sqlite3.Connection) -> None:
     """Copy an accounts file page by page, even a damaged one: reading it finds the damage.
 
     Raises:
-        OSError, sqlite3.Error: It can't be read.
+        OSError, sqlite3.Error: It cannot be read.
     """
     source.stat()  # SQLite's error would not name the reason
     try:

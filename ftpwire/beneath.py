@@ -157,7 +157,7 @@ class Descent:
                 was closed, and is no longer the parent of the lowest one.
 
         Raises:
-            OSError: The directory above was moved (ESTALE), or can't be opened. ``fd`` is then -1,
+            OSError: The directory above was moved (ESTALE), or cannot be opened. ``fd`` is then -1,
                 and the caller can go further up.
         """
         left = self._fds.pop()
@@ -253,7 +253,7 @@ class Tree:
         """Open a directory that is on the same mount as the top.
 
         Returns:
-            The descriptor; None if it is on another mount, or if that can't be found out quickly.
+            The descriptor; None if it is on another mount, or if that cannot be found out quickly.
             OSError: As ``open_dir``.
         """
         if not self._kernel or self.on_link is not None:
@@ -307,7 +307,7 @@ class Tree:
         follow_last = not (flags & os.O_NOFOLLOW or exclusive)
         # split again, as the kernel does: a slash inside a component must not bypass the walk
         todo = b"/".join(parts).split(b"/")[::-1]
-        way = Descent(self.fd)  # the directories passed, so that ".." can't leave the top
+        way = Descent(self.fd)  # the directories passed, so that ".." cannot leave the top
         names: list[bytes] = []  # the names of these
         links = 0
         try:
@@ -421,7 +421,7 @@ def can_exchange(directory: int, one: bytes, other: bytes) -> bool:
     remembered for the device.
 
     Raises:
-        OSError: The names can't be created.
+        OSError: The names cannot be created.
     """
     known = os.fstat(directory).st_dev, id(_renameat2)
     if known in _exchanging:
@@ -519,7 +519,7 @@ def begin_writing(fd: int) -> None:
     nothing on systems without this call.
 
     Raises:
-        OSError: Writing can't be started.
+        OSError: Writing cannot be started.
     """
     _sync_range(fd, _SYNC_FILE_RANGE_WRITE)
 

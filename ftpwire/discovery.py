@@ -5,7 +5,7 @@ Lives elsewhere: answering (ftpserver/daemon/discovery.py), asking
 (ftpclient/connection/discovery.py).
 
 Questions and answers have no secrets and prove nothing: any machine on the network can send them.
-So a question is padded until no answer is larger than it, and a forged sender address can't make a
+So a question is padded until no answer is larger than it, and a forged sender address cannot make a
 server send more than it received. And the contents of an answer are shown, but never trusted.
 """
 

@@ -308,13 +308,13 @@ class NotLoggedIn(Forbidden):
 
 
 class InvalidPath(CommandError):
-    """The path can't name a file (an empty part, a NUL byte, too long, or a reserved name)."""
+    """The path cannot name a file (an empty part, a NUL byte, too long, or a reserved name)."""
 
     code = "invalid-path"
 
 
 class NotAtomic(InvalidPath):
-    """The path can't be replaced in one step, because of its file system."""
+    """The path cannot be replaced in one step, because of its file system."""
 
     code = "not-atomic"
 

@@ -148,7 +148,7 @@ def leave(fd: int, start: int, stop: int) -> None:
     becomes a hole. Moves the position of the descriptor.
 
     Raises:
-        OSError: What was written there can't be overwritten.
+        OSError: What was written there cannot be overwritten.
     """
     at = start
     while at < stop:

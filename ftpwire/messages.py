@@ -282,7 +282,7 @@ class LoggedIn(Message, frozen=True, tag="logged-in"):
         user: Name of the account.
         max_sessions: The account's own limit, as in `Hello`; 0 if it has none and that of `Hello`
             applies.
-        final: True if the account has no trash now: what it removes and replaces can't be restored.
+        final: True if the account has no trash now: what it removes or replaces is lost.
             This can change while the session is open. Servers without the feature ``trash`` have no
             trash and leave it False.
     """
@@ -463,7 +463,7 @@ class List(StreamFor["Page", "Listed"], frozen=True, tag="list"):
             in a name (`paths.is_prefix`). With ``recursive``, also everything below these names.
 
     Replies: any number of `Page`, then END with `Listed`; or `Failed`, with ``forbidden`` if the
-    directory itself can't be read, ``bad-request`` for an invalid prefix. If the path is no
+    directory itself cannot be read, ``bad-request`` for an invalid prefix. If the path is no
     directory: one entry with an empty path.
     """
 
@@ -1057,7 +1057,7 @@ class BeginTree(RequestFor["Done"], frozen=True, tag="begin-tree"):
     Attributes:
         path: Path of the directory to replace.
         mode: Mode to create the directory with. Its owner can fill it in any case. This is its
-            final mode if the server can't change the mode of a directory without losing its setgid
+            final mode if the server cannot change the mode of a directory without losing its setgid
             bit.
 
     Replies: `Done`; or `Failed` with ``not-found`` if the parent directory is missing.
@@ -1359,7 +1359,7 @@ class Restored(Message, frozen=True, tag="restored"):
     Attributes:
         items: Number of items that were restored (a tree is one).
         already: Number of further items that had been restored before.
-        gone: Number of items that can't be restored: they expired, were removed for their space, or
+        gone: Number of items that are not restorable: they expired, were removed for their space, or
             purged.
         conflicts: What was not restored, and why; at most 100.
         more_conflicts: Number of further conflicts.

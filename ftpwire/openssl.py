@@ -100,7 +100,7 @@ class _Memory(ctypes.Structure):
 
 @functools.cache
 def prepare() -> tuple[ctypes.PyDLL, ctypes.CDLL] | None:
-    """Load the functions, for a process that can't load anything later.
+    """Load the functions, for a process that cannot load anything later.
 
     Returns:
         OpenSSL with the interpreter's lock held, for short calls, and with the lock released. None

@@ -26,7 +26,7 @@ def peer_credentials(connection: socket.socket) -> PeerCredentials | None:
     """Return the credentials of the peer of a Unix socket; None on systems without this call.
 
     Raises:
-        OSError: The socket can't be queried.
+        OSError: The socket cannot be queried.
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

@@ -6,7 +6,7 @@ Lives elsewhere: a file that arrives as one stream (streams.py), cutting files i
 (ftpclient/transfer/pieces.py), a file that several processes write
 (ftpserver/storage/piece_table.py).
 
-BLAKE3 digests of parts can't be merged here. So one thread reads what has arrived without a gap, a
+BLAKE3 digests of parts cannot be merged here. So one thread reads what has arrived without a gap, a
 little behind the threads that write it: the bytes come from the page cache, and the hash is
 complete soon after the last byte.
 """
@@ -71,7 +71,7 @@ def hash_behind(
     """Hash a file from ``at`` on while it is written, until its end.
 
     Raises:
-        OSError, SourceChanged: It can't be read. Errors from ``on_step`` are raised, too.
+        OSError, SourceChanged: It cannot be read. Errors from ``on_step`` are raised, too.
     """
     marked = at
     buffer = memoryview(bytearray())

@@ -1,10 +1,10 @@
 """The three standard streams, and errors of them.
 
-Lives here: opening missing ones, and what happens when output can't be written.
+Lives here: opening missing ones, and what happens when output cannot be written.
 Lives elsewhere: what is printed (ftpclient, ftpserver).
 
 What a command does must not depend on whether it can print. So code that prints need not expect an
-OSError: output that can't be written is dropped, and the exit status reports that at the end. Only
+OSError: output that cannot be written is dropped, and the exit status reports that at the end. Only
 if the reader of standard output is gone (``| head``), printing raises `ReaderLeft`, once.
 """
 

@@ -14,7 +14,7 @@ sessions.
 from __future__ import annotations
 
 import os
-import queue  # here, not where it is used: confined sessions can't load further modules
+import queue  # here, not where it is used: confined sessions cannot load further modules
 import select
 import threading
 from collections.abc import Callable, Iterator

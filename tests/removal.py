@@ -77,7 +77,7 @@ class Removal:
         self._process.wait()
 
     def take(self, tree: Path) -> None:
-        """Take a tree away, to be removed. Raises OSError where it can't be taken away."""
+        """Take a tree away, to be removed. Raises OSError where it cannot be taken away."""
         assert self._process.stdin is not None
         taken = self._place / str(self._taken)
         self._taken += 1

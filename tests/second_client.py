@@ -420,7 +420,7 @@ class SecondClient:
             progress: Called with the number of bytes that are there, now and then.
 
         Raises:
-            Broken: The bytes are not those that the server meant to send, or it can't tell.
+            Broken: The bytes are not those that the server meant to send, or it cannot tell.
         """
         into = bytearray() if into is None else into
         prefix = digest_of(into) if into else None
@@ -642,7 +642,7 @@ class SecondClient:
         """Download files, by their paths, that were listed with these sizes.
 
         Raises:
-            Failed: One of them can't be sent.
+            Failed: One of them cannot be sent.
         """
         large = [path for path, size in sizes.items() if size > MANY_BYTES or not self.takes_many]
         small = []

@@ -129,7 +129,7 @@ class Peer:
         """Return the same server for one of several clients, with its own settings and logs.
 
         Raises:
-            Unavailable: It can't be set up.
+            Unavailable: It cannot be set up.
         """
         other = copy.copy(self)
         other.place = self.place / f"client-{number}"
@@ -190,7 +190,7 @@ class Peer:
         raise self._cannot("open idle sessions")
 
     def _cannot(self, what: str) -> Unavailable:
-        return Unavailable(f"its client can't {what}")
+        return Unavailable(f"its client cannot {what}")
 
 
 class Certificate:

@@ -357,7 +357,7 @@ class AsyncClient:
     async def change_password(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Set a new password; see `Client.change_password`. Raises LoginRefused, BadAccount."""
         for one in (old, new):
-            Credential(self.user, one).check()  # raises early if it can't be sent
+            Credential(self.user, one).check()  # raises early if it cannot be sent
         await verbs.change_password(self._ask, old, new)
         self._dialer.credentials.accepted = Credential(self.user, new)
 

@@ -435,7 +435,7 @@ class ThreadConnection(Connection):
     # ending ------------------------------------------------------------------------------
 
     def cancel_all(self, seconds: float | None = None) -> None:
-        """Cancel every call. The loop waits for their ends; this connection can't be used again."""
+        """Cancel every call. The loop waits for their ends; this connection is not usable again."""
         self._rearm()
         self.give_up()
 

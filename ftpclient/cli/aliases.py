@@ -37,7 +37,7 @@ def meant(
     """Return the command and the arguments that a line with an alias stands for.
 
     In ftp and lftp, mget and mput take sources only; in sftp, a target may follow. So the last
-    of several words is a target only if it can't be a source: for mget, a local directory or a
+    of several words is a target only if it cannot be a source: for mget, a local directory or a
     name that ends with a slash; for mput, a path that doesn't exist locally.
 
     Args:

@@ -124,7 +124,7 @@ _NO_SPECIAL = "the server keeps no setuid or sticky bit (g+s is for directories)
 
 
 def umask() -> int:
-    """Return the process's umask. It can't be read without setting it."""
+    """Return the process's umask. It cannot be read without setting it."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

@@ -129,13 +129,13 @@ def files_from_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_input(app: App) -> None:
-    """Raise an error if standard input can't have a list of paths."""
+    """Raise an error if standard input cannot have a list of paths."""
     if app.shell.job:
-        raise UsageError("--files-from - can't be used in a job: it reads standard input")
+        raise UsageError("--files-from - cannot be used in a job: it reads standard input")
     if app.shell.batch:
-        raise UsageError("--files-from - can't be used here: standard input holds the commands")
+        raise UsageError("--files-from - cannot be used here: standard input holds the commands")
     if standard.was_closed(0):
-        raise CommandError("can't read the list of paths: standard input is closed")
+        raise CommandError("cannot read the list of paths: standard input is closed")
 
 
 def _paths_of(file: str, end: bytes) -> Iterator[bytes]:

@@ -207,7 +207,7 @@ _SYNC = _TRANSFERS | {
     **dict.fromkeys(("--only-existing", "--ignore-non-existing"), "--existing"),
     "--mkpath": "nothing: a missing DST is created",
     "--relative": "--files-from (its paths keep their directories)",
-    "--modify-window": "nothing: differences that the target's disk can't store are ignored",
+    "--modify-window": "nothing: differences that the target's disk cannot store are ignored",
     "--no-recursion": "--exclude (the pattern */ excludes all directories)",
     "--use-pget": "nothing: --parallel splits large files, too",
     **dict.fromkeys(("--only-missing", "--immutable"), "--ignore-existing"),

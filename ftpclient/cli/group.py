@@ -70,7 +70,7 @@ NOT_IN_RC = {
     **dict.fromkeys(("get", "put", "sync", "resume"), "it moves files"),
     **dict.fromkeys(("exit", "open", "close"), "it ends the connection"),
 }
-"""Commands that an rc file can't have, and why: it runs at every connect."""
+"""Commands that an rc file cannot have, and why: it runs at every connect."""
 _WITHOUT_JSON = frozenset({"connect", "diff", "edit", "less", "pwd"})
 """Commands whose help doesn't list --json: they print no objects, or one line."""
 _ONLY_LISTED_INSIDE = frozenset({"help", "pwd"})
@@ -85,7 +85,7 @@ WITHOUT_OUTPUT = {
     **dict.fromkeys(("bookmark", "close", "open"), "it has no output"),
     **dict.fromkeys(("bg", "fg", "jobs", "kill", "resume", "wait"), "it is for the terminal"),
 }
-"""Commands of the shell whose output can't be redirected, and why."""
+"""Commands of the shell whose output cannot be redirected, and why."""
 
 
 def no_option(error: click.NoSuchOption) -> str:
@@ -339,7 +339,7 @@ def remote_command(
             context = click.get_current_context()
             app: App = context.obj
             if app.shell.in_rc and name in NOT_IN_RC:
-                raise UsageError(f"an rc file can't have {name}: {NOT_IN_RC[name]}")
+                raise UsageError(f"an rc file cannot have {name}: {NOT_IN_RC[name]}")
             app.as_json |= arguments.pop("as_json_here")
             app.accept_new |= arguments.pop("accept_new_here")
             app.quiet |= arguments.pop("quiet_here")

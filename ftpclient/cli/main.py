@@ -136,7 +136,7 @@ def remote(
         Script(lines) if lines else Script(path=batch_file, name=batch_file) if batch_file else None
     )
     if given is not None and (ctx.invoked_subcommand or lines and batch_file):
-        raise click.UsageError("-c, -b and a command can't be used together", ctx)
+        raise click.UsageError("-c, -b and a command cannot be used together", ctx)
     if given is None and ctx.invoked_subcommand is None:
         ctx.fail("missing command")
     if password_stdin:

@@ -42,7 +42,7 @@ def named(
 
 
 def _existing(app: App, path: RemotePath, advice: str) -> str | None:
-    """Return the message about what exists at a path; None if that can't be found out."""
+    """Return the message about what exists at a path; None if that cannot be found out."""
     try:
         there = app.client.find(path)
     except CommandError:

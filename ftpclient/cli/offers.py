@@ -97,7 +97,7 @@ def trash_ids(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
 
 def versions(ctx: click.Context, param: click.Parameter, begun: str) -> Offers:
     """Offer the numbers of the versions of the path before ``--at``."""
-    # click can't assign words to arguments while the value of an option is missing
+    # click cannot assign words to arguments while the value of an option is missing
     path = next((word for word in ctx.args if not word.startswith("-")), "")
 
     def ask(client: Client) -> Iterator[CompletionItem[str]]:
@@ -160,7 +160,7 @@ def _saved(begun: str) -> list[str]:
     try:
         return sorted(name for name in SavedServers().names() if name.startswith(begun))
     except (FtpError, OSError):
-        return []  # completion can't print errors: the command itself will
+        return []  # completion cannot print errors: the command itself will
 
 
 def _names(ctx: click.Context, location: locations.Location | None, begun: str) -> Offers:
@@ -276,7 +276,7 @@ def _refused() -> Path:
 def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:
     """Return the offers if they come in time.
 
-    A thread that waits for the resolver can't be interrupted, so it is left running as a daemon.
+    A thread that waits for the resolver cannot be interrupted, so it is left running as a daemon.
     """
     interrupt = Interrupt()
     answers: list[Offers] = []
@@ -285,7 +285,7 @@ def in_time(ask: Callable[[Interrupt], Offers], seconds: float) -> Offers:
         try:
             answers.append(ask(interrupt))
         except Exception:
-            answers.append([])  # completion can't print errors: the command itself will
+            answers.append([])  # completion cannot print errors: the command itself will
 
     asking = threading.Thread(target=answer, daemon=True)
     asking.start()

@@ -33,7 +33,7 @@ class Operands(msgspec.Struct, frozen=True):
     Attributes:
         into: True if the target is a directory that must exist (-t); False if it is a name (-T);
             None if, as in cp, that depends on what exists there.
-        placed: True if the operands name the server, so that remote and local ones can't be
+        placed: True if the operands name the server, so that remote and local ones cannot be
             confused.
     """
 
@@ -91,7 +91,7 @@ def split(
     """
     if directory is not None:
         if exactly:
-            raise UsageError("-t and -T can't be used together")
+            raise UsageError("-t and -T cannot be used together")
         if not directory:
             raise UsageError("-t needs an existing directory, not an empty path")
         return Operands(list(arguments), directory, True)

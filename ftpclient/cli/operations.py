@@ -79,7 +79,7 @@ class TrashRemark:
         self.is_shown = not quiet and sys.stderr.isatty()
 
     def removed(self, answer: Removed | None) -> None:
-        """Note that something was removed. If it can't be kept, the server sends a notice."""
+        """Note that something was removed. If it cannot be kept, the server sends a notice."""
         self._is_known |= answer is not None and answer.trashed
 
     def finish(self, *, replaced: bool = False) -> None:

@@ -242,7 +242,7 @@ PAGES: dict[str, Page] = {
             ("ftp diff notes.txt :notes.txt", "Show what differs on the server."),
             ("DIFF='diff -y' ftp diff a :b", "Show both files side by side."),
         ),
-        statuses={0: "No differences.", 1: "Differences.", 2: "The files can't be compared."},
+        statuses={0: "No differences.", 1: "Differences.", 2: "The files cannot be compared."},
         see_also=("check", "cat"),
     ),
     # looking

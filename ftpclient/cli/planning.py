@@ -66,7 +66,7 @@ class Plan:
         self._check_removable(source)
         there = self._target(to)
         if _is_below(to, source) and not (there and no_clobber):
-            raise InvalidPath(f"{paths.show(source)}: can't be moved into itself")
+            raise InvalidPath(f"{paths.show(source)}: cannot be moved into itself")
         if to == source and not no_clobber:  # nothing to do
             step = PlannedStep("move", to, entry.type, source=source)
             self._add(Result(source, to, 0, "planned", unchanged=True, step=step))
@@ -89,7 +89,7 @@ class Plan:
         if entry.type == "dir" and not recursive:
             raise IsADirectory(f"{paths.show(source)}: a directory (use -r)")
         if entry.type == "dir" and (to == source or _is_below(to, source)):
-            raise InvalidPath(f"{paths.show(source)}: can't be copied into itself")
+            raise InvalidPath(f"{paths.show(source)}: cannot be copied into itself")
         there = self._target(to)
         if entry.type == "dir" and there is not None and there.type != "dir":
             raise NotADirectory(f"{paths.show(to)}: not a directory")
@@ -128,7 +128,7 @@ class Plan:
         self._report(step, source)
 
     def _target(self, to: RemotePath) -> Entry | None:
-        """Return what exists at a target, if anything. Raises CommandError if it can't be used."""
+        """Return what exists at a target, if anything. Raises CommandError if it cannot be used."""
         client = self._app.client
         there = client.find(to)
         check_permitted(client.connection, to, there)
@@ -140,7 +140,7 @@ class Plan:
     def _check_removable(self, path: RemotePath) -> None:
         """Check the permission to remove a path. Raises Forbidden.
 
-        It asks the server to remove a random name below the path, which can't exist.
+        It asks the server to remove a random name below the path, which cannot exist.
         """
         name = secrets.token_hex(16).encode()
         try:

@@ -35,7 +35,7 @@ def _answering(begun: str) -> Iterator[Any]:
     try:
         found = discover(_TIMEOUT, port=_port())
     except OSError:
-        return  # completion can't print errors: `ftp discover` does
+        return  # completion cannot print errors: `ftp discover` does
     offered = {
         user + at + endpoint.removesuffix(f":{DEFAULT_PORT}"): one.name
         for one in found

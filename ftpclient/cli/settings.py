@@ -81,7 +81,7 @@ class Settings:
         try:
             self._values[name] = _TABLE[name][1](value)
         except ValueError as error:
-            raise ValueError(f"{name} can't be {value!r}: {error}") from None
+            raise ValueError(f"{name} cannot be {value!r}: {error}") from None
 
     def is_on(self, name: str) -> bool:
         """Return whether a setting that is on or off is on."""

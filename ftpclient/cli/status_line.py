@@ -63,7 +63,7 @@ class StatusLine:
             if stream is self._stream or stream.isatty():  # else it doesn't print there
                 self._replaced.append((name, stream))
                 setattr(sys, name, _Above(self, stream))
-        if threading.current_thread() is threading.main_thread():  # others can't set handlers
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             self._suspended_by = signal.getsignal(signal.SIGTSTP)
             if self._suspended_by is signal.SIG_DFL:
                 signal.signal(signal.SIGTSTP, self._suspend)

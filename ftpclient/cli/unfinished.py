@@ -39,7 +39,7 @@ _DAYS = 30
 _RESUMABLE = (ConnectionLost.exit_code, Interrupted.exit_code)
 """Exit statuses after which the same command goes on."""
 _NOTHING_DONE = 2
-"""The exit status of a command that was refused, e.g. because a job can't ask its question."""
+"""The exit status of a command that was refused, e.g. because a job cannot ask its question."""
 
 
 class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -127,7 +127,7 @@ def _advice(scheme: str | None, rest: str) -> str:
     if scheme not in (None, SCHEME):
         return f"the scheme must be {SCHEME}://, e.g. {SCHEME}://{rest.partition('/')[0]}"
     if scheme is not None and "/" in rest:
-        return f"it can't have a path: write {SCHEME}://{rest.partition('/')[0]}"
+        return f"it cannot have a path: write {SCHEME}://{rest.partition('/')[0]}"
     user, at, host = rest.rpartition("@")
     if _is_ipv6(host):
         return f"write brackets: {user}{at}[{host}], followed by :PORT if needed"

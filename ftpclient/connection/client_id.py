@@ -57,7 +57,7 @@ def _kept(path: Path) -> bytes:
                     found = os.urandom(SIZE)
                     files.write_private(path, found.hex() + "\n")
     except OSError as error:  # no home, a read-only or full disk, or a file of another user
-        log.debug("%s: the ID of this client can't be stored: %s", path, error)
+        log.debug("%s: the ID of this client cannot be stored: %s", path, error)
         return os.urandom(SIZE)
     return found
 

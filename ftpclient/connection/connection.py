@@ -6,7 +6,7 @@ Lives elsewhere: which reply belongs to which request (protocol.py), opening and
 transfer/job.py).
 
 The thread drives both directions. While it writes it also reads, so that full buffers on both sides
-can't cause a deadlock. Replies come in the order of the requests; each `Call` takes its own.
+cannot cause a deadlock. Replies come in the order of the requests; each `Call` takes its own.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def from_netrc(address: ServerAddress, remark: Remark) -> Credential | None:
         entry = netrc.netrc(str(path)).hosts.get(address.host)
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
         where = f" (line {error.lineno})" if isinstance(error, netrc.NetrcParseError) else ""
-        remark(f"{path}: can't be read{where}, so it is not used")
+        remark(f"{path}: cannot be read{where}, so it is not used")
         return None
     if entry is None or not entry[2]:
         return None

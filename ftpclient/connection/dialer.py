@@ -24,7 +24,7 @@ _LONGEST_REMARK = 500
 
 
 class Remarks:
-    """Passes each remark on once. It limits their number and length, so that a server can't fill
+    """Passes each remark on once. It limits their number and length, so that a server cannot fill
     memory or the screen.
 
     Args:

@@ -29,7 +29,7 @@ from ftpwire.paths import printable
 _AGAIN = 0.2
 """Seconds after which the question is repeated, because a datagram may get lost."""
 _MOST = 1000
-"""Most servers to accept, so that invented ones can't fill the memory."""
+"""Most servers to accept, so that invented ones cannot fill the memory."""
 _MOST_ADDRESSES = 16
 _LOOPBACK = "127.255.255.255"
 _EVERYBODY = "255.255.255.255"

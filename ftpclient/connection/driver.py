@@ -29,7 +29,7 @@ STALL_SECONDS = 300.0
 """Seconds that a server without the feature `messages.ALIVE` may be silent while a reply is due: a
 slow disk takes long to sync. Other servers announce their own limit."""
 _FRAMES_AT_ONCE = 64
-"""Most frames to process before the caller can react, so that a fast server can't fill memory."""
+"""Most frames to process before the caller can react, so that a fast server cannot fill memory."""
 
 
 class Stream(Protocol):
@@ -108,7 +108,7 @@ class Driver:
 
     @property
     def encrypted(self) -> bool:
-        """True if TLS is used: then damage in transit can't go unnoticed."""
+        """True if TLS is used: then damage in transit cannot go unnoticed."""
         return self.context is not None
 
     @property
@@ -133,7 +133,7 @@ class Driver:
 
     @property
     def broken(self) -> bool:
-        """True if it can't be used any longer: it was lost, aborted or closed."""
+        """True if it cannot be used any longer: it was lost, aborted or closed."""
         return self.protocol.ended is not None
 
     @property

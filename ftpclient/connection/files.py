@@ -72,7 +72,7 @@ def make_parent(path: Path) -> None:
     """Create the directory of a file with mode 0700, if it is this user's to create.
 
     Raises:
-        OSError: There is no home, it can't be written, or it belongs to another user: files that
+        OSError: There is no home, it cannot be written, or it belongs to another user: files that
             root leaves in the home of a user would be unwritable for that user.
     """
     if NOWHERE in path.parents:

@@ -33,7 +33,7 @@ class Interrupt:
     """Stops what one connection is doing.
 
     Attributes:
-        until: The deadline on ``time.monotonic()``, for calls that can't be woken.
+        until: The deadline on ``time.monotonic()``, for calls that cannot be woken.
     """
 
     _read = _write = -1
@@ -108,7 +108,7 @@ class Interrupt:
         self.close()
 
     def _after_fork(self) -> None:
-        """Replace the pipe in a child process, so that it and the parent can't wake each other."""
+        """Replace the pipe in a child process, so that it and the parent cannot wake each other."""
         if self._read >= 0:
             self.close()
             self._open()

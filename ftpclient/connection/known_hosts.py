@@ -49,7 +49,7 @@ class KnownHosts:
         """Pin a key, or `CA`, replacing any other for that endpoint.
 
         Raises:
-            OSError: The file can't be written.
+            OSError: The file cannot be written.
         """
         self._rewrite(endpoint, f"{CA} {endpoint}\n" if pin == CA else f"{endpoint} {pin}\n")
 

@@ -62,7 +62,7 @@ class Trust(msgspec.Struct):
         ca: File of certificates to trust instead of the system's authorities.
         ask: Function that asks about an unknown server's key.
         ask_takeover: Function that asks whether an authority's certificate replaces a pinned key.
-        remark: Function to call with texts that the user should see, e.g. that a key can't be
+        remark: Function to call with texts that the user should see, e.g. that a key cannot be
             saved.
     """
 
@@ -83,7 +83,7 @@ class Trust(msgspec.Struct):
         """Return a context that verifies certificates and names.
 
         Raises:
-            BadAddress: The file of authorities can't be read.
+            BadAddress: The file of authorities cannot be read.
         """
         if self.ca is None:
             return ssl.create_default_context()
@@ -163,7 +163,7 @@ class Trust(msgspec.Struct):
         except OSError as error:
             reason = error.strerror or str(error)
             if self.remark is not None:
-                self.remark(f"{self.known_hosts.path}: the server's key can't be saved: {reason}")
+                self.remark(f"{self.known_hosts.path}: the server's key cannot be saved: {reason}")
 
 
 def invalidity(error: ssl.SSLCertVerificationError) -> str | None:

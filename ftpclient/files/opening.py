@@ -93,7 +93,7 @@ def open_to_write(
     parents: bool = False,
     autocommit: bool = True,
 ) -> Writer:
-    """Open a file for writing. What can't succeed raises here, before anything is written.
+    """Open a file for writing. What cannot succeed raises here, before anything is written.
 
     Raises:
         IsADirectory, Forbidden, ConnectionLost

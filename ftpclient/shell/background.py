@@ -48,19 +48,19 @@ _ENDED_BY = {signal.SIGTERM: 130, signal.SIGHUP: 129}
 
 
 def check(app: App, pipe: Pipe, name: str) -> None:
-    """Refuse a command that can't be a job. Raises UsageError.
+    """Refuse a command that cannot be a job. Raises UsageError.
 
     Args:
         name: The command's name, which isn't an alias.
     """
     if app.shell.in_rc:
-        raise UsageError("an rc file can't start jobs")
+        raise UsageError("an rc file cannot start jobs")
     if app.shell.job is not None:
-        raise UsageError("a job can't start jobs")
+        raise UsageError("a job cannot start jobs")
     if name in ("edit", "less"):
-        raise UsageError(f"{name} {WITHOUT_OUTPUT[name].removeprefix('it ')}: it can't be a job")
+        raise UsageError(f"{name} {WITHOUT_OUTPUT[name].removeprefix('it ')}: it cannot be a job")
     if name not in _ALLOWED:
-        raise UsageError(f"{name} can't be a job; these can: {' '.join(_ALLOWED)}")
+        raise UsageError(f"{name} cannot be a job; these can: {' '.join(_ALLOWED)}")
     if name == "cat" and pipe.redirect is None and pipe.local is None:
         raise UsageError("cat can only be a job with > FILE or | LOCAL")
 
@@ -72,7 +72,7 @@ def start(app: App, item: AndOr, *, is_forgiven: bool) -> None:
         is_forgiven: True if its failure doesn't count in a batch.
 
     Raises:
-        UsageError, SameJob: It can't be started.
+        UsageError, SameJob: It cannot be started.
         FtpError: Connecting, which is only done before the first log-in.
     """
     directory = bytes(_client(app).cwd)

@@ -14,7 +14,7 @@ from ftpclient.shell.lexer import Word
 
 
 def check_command(line: str) -> None:
-    """Refuse a line that isn't a single command, and so can't be an alias. Raises UsageError."""
+    """Refuse a line that isn't a single command, and so cannot be an alias. Raises UsageError."""
     if _words_of(line) is None:
         raise UsageError("an alias stands for one command and its arguments, e.g. ll='ls -l'")
 

@@ -253,8 +253,8 @@ class _Parser:
         if token.what is Operator.NEWLINE:
             raise self._mistake("only one line is allowed here", token)
         if isinstance(token.what, Operator) and token.what not in _BETWEEN:
-            raise self._mistake(f"'{token.what}' can't follow a redirection", token)
-        raise self._mistake("arguments can't follow a redirection", token)
+            raise self._mistake(f"'{token.what}' cannot follow a redirection", token)
+        raise self._mistake("arguments cannot follow a redirection", token)
 
     def _take(self, operator: Operator) -> bool:
         token = self._peek()

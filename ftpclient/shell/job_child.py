@@ -5,7 +5,7 @@ reading what it writes (job_processes.py); running a line (running.py).
 
 A job is a process, not a thread, because much of what a command uses belongs to the process: the
 local directory, standard output, Ctrl-C, and the connection, which its interrupt stops. A process
-has its own, can be killed at any time, and can't take the shell with it.
+has its own, can be killed at any time, and cannot take the shell with it.
 
 It gets its task on standard input, where no other user can read it: the task contains the password
 or token. What follows on standard input are orders, one byte each; its end means that the shell

@@ -45,7 +45,7 @@ class _JobProcess:
         directory: Its local directory.
 
     Raises:
-        OSError: It can't be started.
+        OSError: It cannot be started.
     """
 
     def __init__(self, task: Task, directory: str) -> None:

@@ -5,7 +5,7 @@ typed. Lives elsewhere: quoting a name (cli/quoting.py), the grammar (grammar.py
 (cli/commands/), completions (completion.py).
 
 ``\\`` escapes one character, ``'…'`` and ``"…"`` quote text, ``$'…'`` has escapes for characters
-that can't be typed (``\\n``, ``\\xff``). Only patterns are expanded, and only where they aren't
+that cannot be typed (``\\n``, ``\\xff``). Only patterns are expanded, and only where they aren't
 quoted: so a word has two forms, its text and its pattern. The text after ``|``, or after a ``!`` at
 the beginning, is for the local shell; here, only its quotes matter, which show where it ends.
 """
@@ -396,7 +396,7 @@ class _Scanner:
             text = self.line[self._local_at : at].strip()
             self._tokens.append(Token(Local(text), self._local_at))
             if "\0" in text:
-                self._wrong("a NUL character can't be part of a command", self._local_at)
+                self._wrong("a NUL character cannot be part of a command", self._local_at)
             self._local_at = -1
             self.words, self.role = [], WordRole.COMMAND
 
@@ -419,7 +419,7 @@ class _Scanner:
             if self.role is not WordRole.LOCAL:
                 self._tokens.append(Token(word, self._word_at))
                 if "\0" in word.text:
-                    self._wrong("a NUL character can't be part of a command", self._word_at)
+                    self._wrong("a NUL character cannot be part of a command", self._word_at)
             self.words.append(word)
         self.text, self._pattern = [], []
         self._in_word, self._fresh, self._quoted = False, True, False

@@ -88,7 +88,7 @@ def opened(path: bytes, *, append: bool) -> Iterator[Output]:
     A FIFO, a device and a descriptor (/dev/stdout) are written to directly.
 
     Raises:
-        OSError, CommandError: The path can't be written.
+        OSError, CommandError: The path cannot be written.
     """
     named = _named(path)
     if append or (named is not None and named.is_node):

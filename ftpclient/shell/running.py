@@ -125,7 +125,7 @@ def _check(app: App, pipe: Pipe) -> str:
     main.remote.resolve_command(context, [name, *arguments])
     if name in WITHOUT_OUTPUT and (pipe.local is not None or pipe.redirect is not None):
         operator = "|" if pipe.redirect is None else ">>" if pipe.redirect.append else ">"
-        raise UsageError(f"{name} can't be used before '{operator}': {WITHOUT_OUTPUT[name]}")
+        raise UsageError(f"{name} cannot be used before '{operator}': {WITHOUT_OUTPUT[name]}")
     return name
 
 
@@ -260,7 +260,7 @@ def _check_not_read(words: tuple[Word, ...], path: bytes) -> None:
         with suppress(OSError):  # probably doesn't exist
             if os.path.samefile(os.path.expanduser(read), path):
                 raise UsageError(
-                    f"{paths.show(path)}: {name} reads it, so its output can't go there"
+                    f"{paths.show(path)}: {name} reads it, so its output cannot go there"
                 )
 
 

@@ -70,7 +70,7 @@ def source(app: App, path: str) -> int:
 
     Raises:
         UsageError: It is nested too deeply.
-        OSError: The file can't be read.
+        OSError: The file cannot be read.
     """
     if app.shell.depth >= _DEEPEST:
         raise UsageError(f"source: nested more than {_DEEPEST} levels deep")
@@ -92,7 +92,7 @@ def run_rc(app: App, path: Path | None = None) -> None:
         path: The file; None for the user's own, which may be missing.
 
     Raises:
-        OSError: The file given by ``path`` can't be read.
+        OSError: The file given by ``path`` cannot be read.
     """
     own = files.directory() / "rc"
     with ExitStack() as stack:

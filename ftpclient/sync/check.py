@@ -113,7 +113,7 @@ class Check(Transfer):
 
         Raises:
             NotFound: One of the two is missing.
-            CommandError: One of the two can't be read.
+            CommandError: One of the two cannot be read.
             ConnectionLost, Interrupted
         """
         with closing(_Findings(self._route, self._check_options)) as self._findings:
@@ -241,7 +241,7 @@ class _Findings:
             self.add(path, "only-here" if here else "only-there", kind)
 
     def unreadable(self, path: bytes, error: CommandError) -> None:
-        """Add an entry that can't be compared."""
+        """Add an entry that cannot be compared."""
         self.damaged |= error.exit_code == VerificationFailed.exit_code
         self._found.add(Finding(path, "unreadable", "file", "", error.code, str(error)))
 

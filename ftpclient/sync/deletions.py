@@ -128,7 +128,7 @@ class Deletions:
         return not deletion.protected
 
     def make_way(self, deletion: Deletion) -> bool:
-        """Add a complete directory that something else replaces. Return False if it can't go."""
+        """Add a complete directory that something else replaces. Return False if it cannot go."""
         if deletion.protected:
             shown = paths.show(self._route.target(deletion.path))
             text = f"{shown}: a directory is in the way, and not everything in it may be deleted"

@@ -105,7 +105,7 @@ class Comparison:
 
     def _take(self, here: Directory, theirs: Table[Entry], problems: Table[Problem]) -> None:
         for name, problem in self._remote.polling(problems.items()):
-            # a problem has no type; it is mostly that of a directory that can't be listed
+            # a problem has no type; it is mostly that of a directory that cannot be listed
             if name and here.filter.active and here.filter.excludes(name, is_directory=True):
                 continue
             self._policy.remote_trouble(join(here.path, name), problem)
@@ -177,7 +177,7 @@ class Comparison:
         """Apply the rules of the source's .ftpignore file in a directory.
 
         Returns:
-            False if it can't be read: then it is unknown what may be sent or deleted.
+            False if it cannot be read: then it is unknown what may be sent or deleted.
         """
         try:
             rules = file_rules(self._policy.read_rules(here, fd, theirs))

@@ -167,7 +167,7 @@ class Sync(Transfer):
         path = paths.show(self._route.target(first))
         others = "" if count == 1 else f" and {count - 1} more"
         self.listener.remark(
-            f"the {policy.target_disk} can't store the exact time of {path}{others}: the nearest "
+            f"the {policy.target_disk} cannot store the exact time of {path}{others}: the nearest "
             "one counts as the same"
         )
 
@@ -364,7 +364,7 @@ class Sync(Transfer):
 class _Failures:
     """The failures of a sync. Each path is reported once.
 
-    If a directory can't be made, what was to be in it is not reported.
+    If a directory cannot be made, what was to be in it is not reported.
 
     Attributes:
         count: Number of failures since ``begin``, reported or not.
@@ -386,7 +386,7 @@ class _Failures:
     def add(self, step: Step) -> bool:
         """Note a failed step. Return whether to report it."""
         self.count += 1
-        # a failure in a directory explains why its time can't be set
+        # a failure in a directory explains why its time cannot be set
         shown = not (
             self.explain(step)
             or step.path in self._paths

@@ -1,4 +1,4 @@
-"""Times that the disk of a sync's target can't store.
+"""Times that the disk of a sync's target cannot store.
 
 Some file systems store times with a resolution of two seconds, and each has an earliest and a
 latest time. A file there has another time than its source forever, and would be sent again by each

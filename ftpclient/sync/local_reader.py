@@ -32,7 +32,7 @@ class LocalReader:
     Args:
         tree: The tree; None if a download is going to make it: then nothing is read.
         poll: Called regularly, to receive what the server has sent. Raises Interrupted.
-        trouble: Called with what can't be read.
+        trouble: Called with what cannot be read.
         follow: The root's path, if links below it are followed.
     """
 
@@ -92,7 +92,7 @@ class LocalReader:
         return isinstance(error, FileNotFoundError) and not (self.follows and item.is_symlink())
 
     def digest(self, path: bytes) -> bytes | None:
-        """Return a file's digest; None if it can't be read, or is not a file."""
+        """Return a file's digest; None if it cannot be read, or is not a file."""
         try:
             return self.hash(path)
         except (OSError, CommandError):

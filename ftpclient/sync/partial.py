@@ -85,7 +85,7 @@ class PartialComparison(Comparison):
                     return path
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    return path  # it can't be read, which the comparison reports
+                    return path  # it cannot be read, which the comparison reports
             path = path.rpartition(b"/")[0]
         return path
 

@@ -67,7 +67,7 @@ class Options:
         delete: True to remove from the target what is not in the source.
         delete_before: True to remove it before the transfers, to free space for them.
         max_delete: Change nothing if more entries than this would be removed.
-        force: True to delete even if the source is empty, or part of it can't be read.
+        force: True to delete even if the source is empty, or part of it cannot be read.
         dry_run: True to change nothing at all.
         checksum: True to compare the digests of files, not their mtimes.
         size_only: True to regard files of the same size as the same; differing mtimes are set.
@@ -256,7 +256,7 @@ class Plan:
         return self.doomed_size - self._obstacle_size
 
     def cannot_read(self, error: CommandError) -> None:
-        """Note that a part of the source can't be read."""
+        """Note that a part of the source cannot be read."""
         self.unreadable += 1
         self.first_unreadable = self.first_unreadable or error
 

@@ -38,7 +38,7 @@ def compare(
 
     Args:
         rules: The filter of the options.
-        report: Called with what can't be mirrored or is skipped.
+        report: Called with what cannot be mirrored or is skipped.
         only: A list of paths to which the sync is limited, if any.
         make: Makes the policy that decides about each difference.
 
@@ -46,7 +46,7 @@ def compare(
         The policy, with the plan. Close that after use.
 
     Raises:
-        CommandError: A root is missing, is not a directory or can't be read.
+        CommandError: A root is missing, is not a directory or cannot be read.
         ConnectionLost, Interrupted
     """
     remote = _remote_root(connection, route)

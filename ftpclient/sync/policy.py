@@ -60,11 +60,11 @@ class Policy(ABC):
 
     Args:
         tree: The local root; None if a download is going to make it.
-        report: Called with what can't be mirrored or is skipped.
+        report: Called with what cannot be mirrored or is skipped.
 
     Attributes:
         target_disk: The disk of the target, for display.
-        odd_times: Number of entries that have another time in the target, because its disk can't
+        odd_times: Number of entries that have another time in the target, because its disk cannot
             store that of the source.
         first_odd_time: The path of the first of those.
         first_withheld: Of a download, the first directory that doesn't get the source's mode.
@@ -118,11 +118,11 @@ class Policy(ABC):
     # what could not be read ----------------------------------------------------------------
 
     def local_trouble(self, path: bytes, error: OSError | CommandError) -> None:
-        """Report a local path that can't be read."""
+        """Report a local path that cannot be read."""
         self.troubles.local(path, error)
 
     def remote_trouble(self, path: bytes, problem: Problem) -> None:
-        """Report a remote path that can't be read."""
+        """Report a remote path that cannot be read."""
         self.troubles.remote(path, problem)
 
     def rules_trouble(self, directory: bytes, error: OSError | CommandError) -> None:
@@ -427,7 +427,7 @@ class ToServer(Policy):
             super().went_away(above, path, gone, rules)
 
     def _new(self, path: bytes, local: Entry, rules: Filter) -> bool:
-        """Plan the upload of a new entry. Return False if it can't be stored."""
+        """Plan the upload of a new entry. Return False if it cannot be stored."""
         if self.troubles.is_too_long(path, b""):
             return False
         if local.path in paths.RESERVED:

@@ -85,7 +85,7 @@ class RemoteReader:
             entries: The entries of the directory.
 
         Raises:
-            CommandError: It can't be read.
+            CommandError: It cannot be read.
         """
         entry = entries.get(IGNORE_FILE)
         if entry is None or entry.type != "file":

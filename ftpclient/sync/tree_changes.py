@@ -39,7 +39,7 @@ _HASH_BITS = (1 << 64) - 1
 
 
 class Unavailable(Exception):
-    """Changes can't be found out from the kernel; the text says why."""
+    """Changes cannot be found out from the kernel; the text says why."""
 
 
 class Changes(msgspec.Struct):
@@ -70,7 +70,7 @@ class TreeChanges(ABC):
         interrupt: Ends each wait.
 
     Raises:
-        OSError: The root can't be read.
+        OSError: The root cannot be read.
     """
 
     @abstractmethod
@@ -79,7 +79,7 @@ class TreeChanges(ABC):
 
         Raises:
             Interrupted: The user wants to stop.
-            Unavailable: It can't be found out any longer.
+            Unavailable: It cannot be found out any longer.
         """
 
     @abstractmethod
@@ -87,7 +87,7 @@ class TreeChanges(ABC):
         """Begin again with the directory that the root is now.
 
         Raises:
-            OSError: The root can't be read.
+            OSError: The root cannot be read.
             Unavailable
         """
 
@@ -113,7 +113,7 @@ def _closing(fd: int) -> Iterator[int]:
 
 
 def _ignore(path: bytes, error: OSError) -> None:
-    """Pass over what can't be read: the sync reports it."""
+    """Pass over what cannot be read: the sync reports it."""
 
 
 class Notifications(TreeChanges):
@@ -226,7 +226,7 @@ class Notifications(TreeChanges):
         """Watch a directory and those in it; return the paths of all.
 
         Raises:
-            OSError: The root can't be read. Others are passed over.
+            OSError: The root cannot be read. Others are passed over.
             Unavailable: A limit is reached.
         """
         added = []
@@ -402,7 +402,7 @@ def watching(
         follow: True to follow links, which inotify doesn't.
 
     Raises:
-        OSError: The root can't be read.
+        OSError: The root cannot be read.
         Interrupted
     """
     try:

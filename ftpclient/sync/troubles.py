@@ -1,4 +1,4 @@
-"""Reporting, during the comparison, what a sync can't mirror or skips.
+"""Reporting, during the comparison, what a sync cannot mirror or skips.
 
 Lives here: the error texts.
 Lives elsewhere: the consequences for the plan (policy.py), reporting each one once (job.py).
@@ -17,7 +17,7 @@ from ftpwire.messages import Failed, Problem
 
 
 class Troubles:
-    """Reports what can't be mirrored or is skipped.
+    """Reports what cannot be mirrored or is skipped.
 
     Args:
         report: Called with each result.
@@ -37,11 +37,11 @@ class Troubles:
         self._report(Result(source, target, 0, status, error=error, step=step))
 
     def local(self, path: bytes, error: OSError | CommandError) -> CommandError:
-        """Report a local path that can't be read; return the error."""
+        """Report a local path that cannot be read; return the error."""
         return self._unreadable(path, error, self._route.local_path(path))
 
     def remote(self, path: bytes, problem: Problem) -> CommandError:
-        """Report a remote path that can't be read; return the error."""
+        """Report a remote path that cannot be read; return the error."""
         text = f"{paths.show(self._route.remote_path(path))}: {problem.message}"
         error = Failed(problem.code, text).to_error()
         if not isinstance(error, CommandError):
@@ -50,7 +50,7 @@ class Troubles:
         return error
 
     def in_source(self, path: bytes, error: OSError | CommandError) -> CommandError:
-        """Report a file of the source that must be read first, and can't be; return the error."""
+        """Report a file of the source that must be read first, and cannot be; return the error."""
         return self._unreadable(path, error, self._route.source(path))
 
     def _unreadable(self, path: bytes, error: OSError | CommandError, shown: bytes) -> CommandError:

@@ -62,7 +62,7 @@ def check_digest(source: RemotePath, sent: bytes | None, digest: bytes, connecti
     if sent is None:
         if connection.verify:
             raise VerificationFailed(
-                f"{paths.show(source)}: the server sent no digest, so the file can't be verified "
+                f"{paths.show(source)}: the server sent no digest, so the file cannot be verified "
                 "(--no-verify accepts it)"
             )
     elif sent != digest:
@@ -116,7 +116,7 @@ class GetCall(Call):
 class StreamCall(GetCall):
     """A file whose bytes are handed on as they arrive, and verified only at the end.
 
-    For targets from which bytes can't be taken back.
+    For targets from which bytes cannot be taken back.
     """
 
     def __init__(self) -> None:

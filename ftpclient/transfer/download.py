@@ -37,7 +37,7 @@ class Download(FileDownload):
         super().__init__(connection, options, listener)
         self._apart = Apart()
         self._nodes: dict[tuple[RemotePath, bytes], Node] = {}
-        """FIFOs, devices and descriptors being written to. Bytes can't be taken back from them, so
+        """FIFOs, devices and descriptors being written to. Bytes cannot be taken back from them, so
         they stay open after a lost connection, and the transfer resumes where it stopped."""
         self.stays: frozenset[bytes] = frozenset()
         """Remote directories that ``remove_source`` leaves in place even when they become empty."""

@@ -181,7 +181,7 @@ class FileDownload(Transfer):
         *,
         named: bool = False,
     ) -> None:
-        """Report something that can't be downloaded.
+        """Report something that cannot be downloaded.
 
         Args:
             named: True if the user named it, so that skipping it counts as a failure.

@@ -70,7 +70,7 @@ class FileUpload(Transfer):
 
     Attributes:
         index: What the server already has of the tree, if that was listed.
-        spent: Sources that can't be read a second time, with their targets.
+        spent: Sources that cannot be read a second time, with their targets.
         goes: True to remove the next file from the local disk after it is stored.
     """
 
@@ -149,7 +149,7 @@ class FileUpload(Transfer):
         *,
         named: bool = False,
     ) -> None:
-        """Report something that can't be uploaded.
+        """Report something that cannot be uploaded.
 
         Args:
             named: True if the user named it, so that skipping it counts as a failure.
@@ -427,7 +427,7 @@ class FileUpload(Transfer):
 
     @property
     def took_input(self) -> bool:
-        """True if a stream was read from, which can't be read again."""
+        """True if a stream was read from, which cannot be read again."""
         return bool(self.spent)
 
     def add_stream(

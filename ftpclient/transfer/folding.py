@@ -53,7 +53,7 @@ class Folding:
 def _try(directory: int) -> bool:
     """Create a file with a partial file's name, and look for it under an equivalent name."""
     begin = paths.PARTIAL_PREFIX + os.urandom(8).hex().encode()
-    # a file system that can't store é can only fold ASCII letters, if any
+    # a file system that cannot store é can only fold ASCII letters, if any
     for letter, other in (("\u00e9".encode(), "e\u0301".encode()), (b"e", b"e")):
         name = begin + letter + paths.PARTIAL_SUFFIX
         try:

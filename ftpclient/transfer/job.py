@@ -107,7 +107,7 @@ class EmptySource(CommandError):
 
 
 class Unrepeatable(CommandError):
-    """The connection was lost, and what was read from the source can't be read again."""
+    """The connection was lost, and what was read from the source cannot be read again."""
 
     code = ConnectionLost.code
     exit_code = ConnectionLost.exit_code

@@ -48,7 +48,7 @@ def bits_for(info: os.stat_result, mode: int) -> int | None:
 
 
 def chmod(above: int, name: bytes, mode: int, *, exactly: bool = False) -> None:
-    """Change a mode without following a link, even of a file that can't be opened for reading.
+    """Change a mode without following a link, even of a file that cannot be opened for reading.
 
     Args:
         exactly: True to set exactly this mode, even if the kernel clears setgid.

@@ -45,7 +45,7 @@ class Named(msgspec.Struct, frozen=True):
 
     @property
     def is_socket(self) -> bool:
-        """True if it is a socket in the file system, which can't be read or written."""
+        """True if it is a socket in the file system, which cannot be read or written."""
         return stat.S_ISSOCK(self.info.st_mode) and self.descriptor is None
 
     @property
@@ -68,7 +68,7 @@ def look(path: bytes, *, trust: bool = False) -> Named:
         trust: True to follow links of other users, too.
 
     Raises:
-        OSError: The path does not exist, or can't be looked up.
+        OSError: The path does not exist, or cannot be looked up.
         NotFound: It is a link whose target does not exist.
         Forbidden: It is a link of another user: see `_check_owner`.
         CommandError: It means a standard stream that was closed when the program started.
@@ -126,7 +126,7 @@ class Targets:
             kind: The type of what is going to be written there.
 
         Raises:
-            OSError, CommandError: It can't be written there.
+            OSError, CommandError: It cannot be written there.
         """
         found = self._found.get(path)
         if isinstance(found, Named):
@@ -148,7 +148,7 @@ def _look_at(path: bytes) -> Named:
 
 
 def _refuse(found: Named, kind: FileType) -> None:
-    """Refuse a socket, and what can't be written into a FIFO or device. Raises NotRegular."""
+    """Refuse a socket, and what cannot be written into a FIFO or device. Raises NotRegular."""
     if found.is_socket:
         raise NotRegular(f"{paths.show(found.path)}: a socket: nothing can be written into it")
     if found.is_node and kind != "file":

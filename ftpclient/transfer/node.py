@@ -3,7 +3,7 @@
 Lives here: opening it, writing the bytes as they arrive, resuming after a lost connection.
 Lives elsewhere: which paths are such (named.py), files (download.py).
 
-Written bytes can't be taken back. So nothing is written twice: after a reconnect the client asks
+Written bytes cannot be taken back. So nothing is written twice: after a reconnect the client asks
 for the rest, and only if the file still begins with what was written.
 """
 
@@ -51,7 +51,7 @@ class Node:
         """Open the named file; wait until a FIFO has a reader.
 
         Raises:
-            OSError: It can't be written to.
+            OSError: It cannot be written to.
             SourceChanged: It was replaced meanwhile.
             ConnectionLost, Interrupted: Raised while waiting.
         """
@@ -82,7 +82,7 @@ class Node:
             check: Called several times per second meanwhile; may raise.
 
         Raises:
-            OSError: It can't be written.
+            OSError: It cannot be written.
         """
         while data:
             try:

@@ -85,7 +85,7 @@ class PartialFile:
         """Open and lock the file with the partial name, creating it if necessary; -1 if unusable.
 
         If other users may write to the directory, they may have created it: as a file they still
-        own, as a hard link to one of our files, as a symbolic link, or as a file that can't be
+        own, as a hard link to one of our files, as a symbolic link, or as a file that cannot be
         opened. None of these is written to.
         """
         try:

@@ -34,7 +34,7 @@ def path_below(name: bytes) -> bytes:
     """
     shown = paths.show(name)
     if b"\0" in name:
-        raise InvalidPath(f"{shown}: a path can't contain a NUL byte")
+        raise InvalidPath(f"{shown}: a path cannot contain a NUL byte")
     if len(name) > paths.MAX_PATH:
         raise InvalidPath(f"{paths.show(name[:40])}…: longer than {paths.MAX_PATH} bytes")
     if name.startswith(b"/"):

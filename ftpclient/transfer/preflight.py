@@ -86,7 +86,7 @@ def measure(sources: Iterable[bytes], options: Options) -> tuple[int, int]:
 def check_put(
     connection: Connection, pairs: Sequence[SourceAndTarget], options: Options, *, atomic: bool
 ) -> None:
-    """Refuse an upload that can't fit.
+    """Refuse an upload that cannot fit.
 
     Args:
         atomic: True if existing files stay until everything has arrived: then replacing

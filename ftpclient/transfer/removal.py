@@ -48,7 +48,7 @@ def remove_sent(source: bytes, info: os.stat_result) -> None:
         info: The state of what was sent. If the source is a link to it, the link is removed.
 
     Raises:
-        OSError: It can't be removed.
+        OSError: It cannot be removed.
         SourceChanged: It has changed since.
     """
     directory, name = os.path.split(source)
@@ -109,7 +109,7 @@ def _check_apart(connection: Connection, here: bytes, there: RemotePath) -> None
     if is_same:
         raise InvalidPath(
             f"{paths.show(here or b'.')} here is {paths.show(there)} on the server: "
-            "can't move from one to the other"
+            "cannot move from one to the other"
         )
 
 

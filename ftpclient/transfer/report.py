@@ -14,7 +14,7 @@ import msgspec
 from ftpwire.errors import FtpError
 from ftpwire.messages import FileType, Removed
 
-INPUT_LOST = "nothing was stored, because the input can't be read again"
+INPUT_LOST = "nothing was stored, because the input cannot be read again"
 """Why an upload from a pipe or an iterator is not retried after a lost connection."""
 
 MAX_FAILURES = 100

@@ -137,7 +137,7 @@ class Patience:
 
 
 class Run:
-    """A transfer with retries, until it is done or can't succeed.
+    """A transfer with retries, until it is done or cannot succeed.
 
     Args:
         add_all: Adds everything to the transfer; called again after each loss.
@@ -194,7 +194,7 @@ class Run:
         self._splits = True
 
     def give_up_if(self, spent: Callable[[], bool]) -> None:
-        """Do not retry after a loss if ``spent`` says that the source can't be read again."""
+        """Do not retry after a loss if ``spent`` says that the source cannot be read again."""
         self._spent = spent
 
     def persist(self) -> Summary:
@@ -348,7 +348,7 @@ def changed(
         lost: The loss, if the request was already sent with its number.
 
     Raises:
-        ConnectionLost: Reconnecting failed, or the request can't be repeated. The change may have
+        ConnectionLost: Reconnecting failed, or the request cannot be repeated. The change may have
             been made.
     """
     patience: Patience | None = None
@@ -385,7 +385,7 @@ def all_changed(
         ended: Called with the key and the finished call of each, in order.
 
     Raises:
-        ConnectionLost: Reconnecting failed, or the requests can't be repeated. Some of the
+        ConnectionLost: Reconnecting failed, or the requests cannot be repeated. Some of the
             changes without a reply may have been made.
     """
     connection, operation = client.connection, client.connection.operation
@@ -485,7 +485,7 @@ class Ending:
 def _check_repeats(connection: Connection) -> None:
     """Raise SessionEnded if the server, after a restart, would make a change twice."""
     if not connection.keeps_trash:
-        raise SessionEnded(f"{connection.address.endpoint}: the server can't repeat its reply")
+        raise SessionEnded(f"{connection.address.endpoint}: the server cannot repeat its reply")
 
 
 def first_contact(client: TransferClient, listener: Listener) -> None:

@@ -169,7 +169,7 @@ def local_rules(fd: int) -> bytes:
     """Return the contents of a local directory's .ftpignore file; empty if there is none.
 
     Raises:
-        OSError, CommandError: It can't be read, or is too large.
+        OSError, CommandError: It cannot be read, or is too large.
     """
     try:
         file = os.open(IGNORE_FILE, _OPEN_RULES, dir_fd=fd)

@@ -75,7 +75,7 @@ def check_name(target: bytes, is_directory: bool) -> None:
         NotADirectory
     """
     if target.endswith(b"/") and not is_directory:
-        raise NotADirectory(f"{paths.show(target)}: a file name can't end with a slash")
+        raise NotADirectory(f"{paths.show(target)}: a file name cannot end with a slash")
 
 
 def each_once(sources: list[Source], remark: Callable[[str], None]) -> list[Source]:

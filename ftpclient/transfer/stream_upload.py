@@ -74,7 +74,7 @@ def send_stream(
     """Send a stream. ``transfer`` records the result.
 
     Args:
-        spent: Gets the source, with its target, if it can't be read again.
+        spent: Gets the source, with its target, if it cannot be read again.
         parents: True to make missing parent directories.
 
     Raises:

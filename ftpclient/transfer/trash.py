@@ -202,7 +202,7 @@ def newest(
         if one.given_up is not None:
             command = paths.printable(one.words) or "the last command"
             raise Expired(
-                f"{command}: can't be undone: the server has deleted the old files to free space "
+                f"{command}: cannot be undone: the server has deleted the old files to free space "
                 f"({lister} lists all operations)"
             )
         undone = by_name.get(one.undoes or "") if is_undo(one) else None

@@ -170,7 +170,7 @@ class TreeDownload:
         """True if this transfer made the target directory; else its mode is left to the user."""
 
     def run(self) -> None:
-        """Get the tree. Raises OSError, CommandError if it can't be started."""
+        """Get the tree. Raises OSError, CommandError if it cannot be started."""
         download = self._download
         digest = _compares(self._target)
         durable = download.options.remove_source

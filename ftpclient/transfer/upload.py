@@ -43,7 +43,7 @@ from ftpwire.errors import (
 from ftpwire.messages import List, MakeDir, MakeLink, Request, SetAttributes
 from ftpwire.paths import RemotePath
 
-_ONCE = "it can't be read again, and nothing was stored"
+_ONCE = "it cannot be read again, and nothing was stored"
 
 
 def _check_has_end(source: bytes, fd: int, info: os.stat_result) -> None:
@@ -238,7 +238,7 @@ class Upload(FileUpload):
         """Find out what to remove of a named source once it is stored.
 
         Raises:
-            OSError, CommandError: It can't be moved.
+            OSError, CommandError: It cannot be moved.
         """
         self.goes = self.options.remove_source
         if not self.goes:
@@ -281,7 +281,7 @@ class Upload(FileUpload):
             for page in list_pages(self.connection, List(target, recursive=True, digest=True)):
                 self.index.add(target, page)
         except Forbidden:
-            pass  # a drop box can't be listed: everything is sent
+            pass  # a drop box cannot be listed: everything is sent
 
     def _add(
         self,

@@ -76,7 +76,7 @@ class Accounts:
             within: Called first in the same transaction: if it raises, nothing is done.
 
         Raises:
-            BadAccount: The name, password or home can't be used.
+            BadAccount: The name, password or home cannot be used.
             NameTaken: An account has that name.
         """
         check_name(name)
@@ -103,7 +103,7 @@ class Accounts:
                 ends the account's sessions and tokens.
 
         Raises:
-            BadAccount: A home can't be used.
+            BadAccount: A home cannot be used.
             NameTaken, NotFound: Another process added or removed an account meanwhile.
         """
         made: list[Path] = []
@@ -185,7 +185,7 @@ class Accounts:
 
     def _find(self, name: str) -> Row[tuple[object, ...]] | None:
         if not NAME.fullmatch(name):
-            return None  # no account has it, and it may be text that a database can't take
+            return None  # no account has it, and it may be text that a database cannot take
         with self._reading.connect() as connection:
             return connection.execute(select(account).where(account.c.name == name)).first()
 

@@ -29,7 +29,7 @@ _ANOTHERS = (
 
 
 class TooManySessions(TooMany):
-    """The user is authenticated, but can't log in: there are too many sessions, or the account was
+    """The user is authenticated, but cannot log in: there are too many sessions, or the account was
     removed at this moment."""
 
 
@@ -84,7 +84,7 @@ class Authenticator(ABC):
         Raises:
             LoginRefused, Banned: The old password is wrong, or isn't checked because of a ban.
             Busy: Too many checks are waiting, or another session is changing this password.
-            BadAccount: The new password can't be used.
+            BadAccount: The new password cannot be used.
         """
 
     @abstractmethod

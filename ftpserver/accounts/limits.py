@@ -121,7 +121,7 @@ class Limits(Admission, SessionLimits):
     def by_token(self, host: str, name: str, prove: Callable[[], _Result]) -> _Result:
         """Check a token with ``prove``, and count a failure.
 
-        Tokens can't be guessed, so a valid one is accepted from a banned address, too: a user who
+        Tokens cannot be guessed, so a valid one is accepted from a banned address, too: a user who
         shares that address with an attacker can go on working.
 
         Raises:

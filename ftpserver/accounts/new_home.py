@@ -45,7 +45,7 @@ def make_home(directory: Path, name: str, *, given: bool) -> None:
         given: True if it was named, and so may have contents.
 
     Raises:
-        BadAccount: It can't be a home.
+        BadAccount: It cannot be a home.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def make_home(directory: Path, name: str, *, given: bool) -> None:
             )
     except OSError as error:
         why = (error.strerror or "").lower()
-        raise BadAccount(f"{_shown(directory)}: it can't be a home: {why}") from error
+        raise BadAccount(f"{_shown(directory)}: it cannot be a home: {why}") from error
 
 
 def _try_staging(directory: Path) -> None:

@@ -65,7 +65,7 @@ def _check_usable(password: str) -> None:
 
 
 def hash_password(password: str) -> str:
-    """Return the argon2id hash to store. Raises BadAccount if the password can't be used."""
+    """Return the argon2id hash to store. Raises BadAccount if the password cannot be used."""
     _check_usable(password)
     with _hashing:
         return in_background(lambda: _hasher.hash(password))

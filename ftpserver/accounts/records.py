@@ -146,7 +146,7 @@ def import_lines(accounts: Accounts, lines: Iterable[bytes], *, update: bool) ->
                 old = known[record.name]
                 if record.home is not None and _home(accounts.root, record.home) != old.home:
                     raise BadAccount(
-                        f"{record.name}: its home is {_text(old.home)} and can't be changed"
+                        f"{record.name}: its home is {_text(old.home)} and cannot be changed"
                     )
                 changed[record.name] = _only(changes, line), record.password_hash
             else:

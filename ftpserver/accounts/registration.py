@@ -136,7 +136,7 @@ class Registration:
         return added
 
     def warn(self) -> None:
-        """Log a warning for each disk that can't hold what quotas promise."""
+        """Log a warning for each disk that cannot hold what quotas promise."""
         for one in overcommitted(self._engine, self._root, self.default_quota):
             logger.warning("%s", one)
 
@@ -291,14 +291,14 @@ class Overcommitted:
 
 
 def overcommitted(engine: Engine, root: Path, default_quota: int | None) -> list[Overcommitted]:
-    """Find the disks that can't hold all quotas on them. Accounts without a quota don't count."""
+    """Find the disks that cannot hold all quotas on them. Accounts without a quota don't count."""
     promises: defaultdict[int, int] = defaultdict(int)
     directories: dict[int, Path] = {}
     for directory, promised in _promises(engine, root, default_quota):
         try:
             device = os.stat(directory).st_dev
         except OSError:
-            continue  # a home that can't be reached can't grow either
+            continue  # a home that cannot be reached cannot grow either
         promises[device] += promised
         directories.setdefault(device, directory)
     found = []

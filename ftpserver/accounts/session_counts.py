@@ -15,7 +15,7 @@ from ftpserver.interfaces import namespaced, notification, request
 from ftpwire.errors import TooMany
 
 MOST = 100
-"""The cap for an account without a limit, so that it can't use up all descriptors."""
+"""The cap for an account without a limit, so that it cannot use up all descriptors."""
 
 
 @namespaced

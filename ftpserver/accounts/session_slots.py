@@ -114,7 +114,7 @@ class Sessions:
         return alive.scalar_subquery()
 
     def leave(self, slot: str) -> None:
-        """Release a slot. If its row can't be removed now, `heartbeat` tries again."""
+        """Release a slot. If its row cannot be removed now, `heartbeat` tries again."""
         self._left.append(slot)
         self._remove_left()
 

@@ -208,7 +208,7 @@ class Starts:
     network that is alone may have more; even then one start stays free for the first connection of
     the next network.
 
-    A trusted network takes turns like any other, so that it can't delay them; but as many users are
+    A trusted network takes turns like any other, so it cannot delay them; but as many users are
     behind it, it may have more than one start. Networks with a recent log-in take turns only with
     each other, and have as many starts of their own.
 

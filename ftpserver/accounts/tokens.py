@@ -2,7 +2,7 @@
 
 Lives here: issuing, checking, listing and revoking them. Lives elsewhere: accounts (accounts.py).
 
-A token has 256 random bits, so its plain SHA-256 is stored: it can't be guessed from that, and a
+A token has 256 random bits, so its plain SHA-256 is stored: it cannot be guessed from that, and a
 log-in by token needs no argon2.
 """
 
@@ -93,7 +93,7 @@ class Tokens:
 
         Raises:
             TooMany: The account has too many.
-            BadAccount: The name can't be used.
+            BadAccount: The name cannot be used.
             Forbidden: The parent was revoked or has expired.
             NotFound: The account was removed.
         """

@@ -135,7 +135,7 @@ class Queue:
     def enter(self, host: str, *, known: bool, worker: int | None = None) -> Turn:
         """Enter the queue. The turn must be released by `leave`.
 
-        A network without a recent log-in may take only a part of the queue, so that one can't fill
+        A network without a recent log-in may take only a part of the queue, so that one cannot fill
         it; for one with a recent log-in, the queue is twice as long.
 
         Args:

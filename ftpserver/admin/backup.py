@@ -76,7 +76,7 @@ def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
         left_out: See `Backup`.
 
     Raises:
-        StateError: There is no state, it is damaged, or ``place`` isn't empty or can't be written.
+        StateError: There is no state, it is damaged, or ``place`` isn't empty or cannot be written.
     """
     state = state_of(root)
     if (why := never_started(root)) is not None:
@@ -96,10 +96,10 @@ def back_up(root: Path, place: Path, left_out: tuple[str, ...] = ()) -> Backup:
             raise
         _sync(place.parent)
     except sqlite3.DatabaseError as error:
-        raise StateError(f"{state / DATABASE}: can't be copied: {error}") from error
+        raise StateError(f"{state / DATABASE}: cannot be copied: {error}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StateError(f"{place}: the backup can't be written: {reason}") from error
+        raise StateError(f"{place}: the backup cannot be written: {reason}") from error
     return made
 
 
@@ -116,7 +116,7 @@ def back_up_in_series(
         left_out: See `Backup`.
 
     Raises:
-        StateError: As `back_up`, or an older backup can't be removed; the new one is there.
+        StateError: As `back_up`, or an older backup cannot be removed; the new one is there.
     """
     directory = directory.absolute()
     name = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
@@ -137,7 +137,7 @@ def back_up_in_series(
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise StateError(
-                f"{path}: the old backup can't be removed: {reason} ({made.place} is complete)"
+                f"{path}: the old backup cannot be removed: {reason} ({made.place} is complete)"
             ) from error
     return replace(made, removed=removed)
 

@@ -178,7 +178,7 @@ class Running:
 
     Attributes:
         turned_away: The reason why a connection from the address would be refused, if it would be.
-        too_many: The reason why the account can't have another session, if it can't.
+        too_many: The reason why the account cannot have another session, if it cannot.
         note: A further remark about the address.
         banned: The text of the error that a ban would cause.
         is_there: True if a server runs, and these facts are its answer.

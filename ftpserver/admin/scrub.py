@@ -62,7 +62,7 @@ class Examined:
         path: The path from the home, without a leading slash.
         verdict: The result.
         size: The size in bytes.
-        expected, found: The difference: digests in hexadecimal, sizes, or why it can't be read.
+        expected, found: The difference: digests in hexadecimal, sizes, or why it cannot be read.
         given: True if a digest was stored now.
     """
 
@@ -88,7 +88,7 @@ class Examiner:
         self._buffer = memoryview(bytearray(BUFFER_SIZE if read else 0))
 
     def home(self, fd: int) -> Iterator[Examined]:
-        """Examine all regular files of a home. Also yields directories that can't be read."""
+        """Examine all regular files of a home. Also yields directories that cannot be read."""
         problems: list[Examined] = []
 
         def note(path: bytes, error: OSError) -> None:

@@ -103,7 +103,7 @@ def operations(account: Account, *, keeping: bool = True) -> list[OperationInTra
         keeping: True for only those that contain something.
 
     Raises:
-        OSError: The home or its trash can't be read.
+        OSError: The home or its trash cannot be read.
     """
     with opened(account.home) as trash:
         found = (
@@ -125,7 +125,7 @@ def meant(account: Account, typed: str) -> str:
 
     Raises:
         NotFound: There is none, or there are several.
-        OSError: The trash can't be read.
+        OSError: The trash cannot be read.
     """
     names = [one.name for one in operations(account)]
     try:

@@ -91,7 +91,7 @@ class TrashWork:
         quota_store: Their quota store.
         ownership: Knows which homes belong to other servers.
         settings: A function that returns the present settings.
-        alone: True if no server runs, so that there can't be any session.
+        alone: True if no server runs, so that there cannot be any session.
         stopping: A function that returns whether to cancel the work.
     """
 

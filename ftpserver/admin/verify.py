@@ -95,7 +95,7 @@ class Finding:
 
 
 class CannotCheck(StateError):
-    """The root can't be checked. The text is one line for the administrator."""
+    """The root cannot be checked. The text is one line for the administrator."""
 
 
 @dataclass
@@ -492,7 +492,7 @@ def _lock_root(state: Path) -> RootLock:
     try:
         return RootLock(state)
     except OSError as error:
-        raise CannotCheck(f"{state}: can't be used: {(error.strerror or '').lower()}") from error
+        raise CannotCheck(f"{state}: cannot be used: {(error.strerror or '').lower()}") from error
 
 
 def open_to_read(state: Path) -> Engine:
@@ -509,7 +509,7 @@ def open_to_read(state: Path) -> Engine:
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-    except OperationalError:  # a WAL needs a second file, which can't be made on a read-only disk
+    except OperationalError:  # a WAL needs a second file, which cannot be made on a read-only disk
         if (state / DATABASE).exists() and os.statvfs(state).f_flag & os.ST_RDONLY:
             engine.dispose()
             return open_snapshot(state, lambda: CannotCheck(f"{state}: the disk is read-only"))

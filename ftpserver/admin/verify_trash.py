@@ -53,7 +53,7 @@ class TrashCheck:
     readable: bool = True
 
     def unread(self, path: bytes, error: OSError) -> None:
-        """Record that something can't be read."""
+        """Record that something cannot be read."""
         self.readable = False
         self.wrong.append(TrashProblem(path, error=error))
 

@@ -1,4 +1,4 @@
-"""Allowances: how many failures are recorded, so that they can't displace the records of others.
+"""Allowances: how many failures are recorded, so that they cannot displace the records of others.
 
 Lives elsewhere: what is recorded when (context.py), counting what isn't (writer.py).
 """
@@ -66,7 +66,7 @@ class FailureAllowances:
     """The allowances of each account and of unauthenticated connections. ``_lock`` guards all.
 
     Unauthenticated failures are counted by the kind of secret that was guessed at, so that failures
-    that cost the client nothing can't use up the allowance of others.
+    that cost the client nothing cannot use up the allowance of others.
     """
 
     def __init__(self) -> None:

@@ -472,7 +472,7 @@ def _head(stamp: str, event: str, who: str) -> str:
 
 def _head_of(stamp: str, event: str, who: str, directory: bytes) -> bytes | None:
     """Return the start of the lines of all files in a directory, up to their names; None if they
-    can't be made without a `Record`."""
+    cannot be made without a `Record`."""
     base: bytes = paths.child(directory, b"")
     return _head(stamp, event, who).encode("ascii") + base if _is_plain(base) else None
 

@@ -115,7 +115,7 @@ def _moved_line(share: str) -> bytes:
 class _Files:
     """The current file and its predecessors: ``audit.jsonl``, ``audit.jsonl.1``, … For one thread.
 
-    Lines that it can't write are counted. The error is logged once, until writing works again.
+    Lines that it cannot write are counted. The error is logged once, until writing works again.
     """
 
     def __init__(self, path: Path, size: int, keep: int) -> None:

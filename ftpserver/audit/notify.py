@@ -83,7 +83,7 @@ class Events(PrivateSocket, UnixDatagramServer):
         path: The path of the log; the socket is in the same directory.
 
     Raises:
-        OSError: The socket can't be made.
+        OSError: The socket cannot be made.
     """
 
     max_packet_size = _MAX_DATAGRAM

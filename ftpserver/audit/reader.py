@@ -134,7 +134,7 @@ class AuditReader:
     """The audit log of a state directory, from its oldest line on. A context manager.
 
     Raises:
-        StateError: The log can't be read; also raised while it is followed.
+        StateError: The log cannot be read; also raised while it is followed.
 
     Args:
         wait: Waits for more when following; it is given seconds, and may return earlier.
@@ -297,7 +297,7 @@ class _Series:
                     continue  # no current file between a rotation and the next record
                 except OSError as error:
                     reason = (error.strerror or "").lower()
-                    raise StateError(f"{error.filename}: can't be read: {reason}") from error
+                    raise StateError(f"{error.filename}: cannot be read: {reason}") from error
                 found.append(fd)
                 if (identity := _identity(os.fstat(fd))) in seen:
                     os.close(found.pop())

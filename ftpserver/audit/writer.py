@@ -1,6 +1,6 @@
 """Writing the audit log of a running server.
 
-Lives here: the queue and its thread, and counting records that can't be written.
+Lives here: the queue and its thread, and counting records that cannot be written.
 Lives elsewhere: the contents of records (record.py, context.py), the files (files.py), how many
 failures are recorded (allowances.py), administrators' commands (administration.py), showing the log
 (cli/log.py).

@@ -4,7 +4,7 @@ Lives here: reading the names from the accounts file. Lives elsewhere: the shell
 (ftpwire/completion.py), accounts (accounts/accounts.py).
 
 The Tab key changes nothing: an older file is not migrated, and root creates no files that the
-server's user can't write. If the names can't be read that way, none are offered.
+server's user cannot write. If the names cannot be read that way, none are offered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def account_names(
     try:
         return [CompletionItem(name) for name in _names(root) if name.startswith(begun)]
     except sqlite3.Error:
-        return []  # completion can't print errors: the command itself will
+        return []  # completion cannot print errors: the command itself will
 
 
 def _names(root: Path) -> list[str]:

@@ -41,7 +41,7 @@ def new_password(name: str, *, from_stdin: bool, weak: bool, generate: bool) -> 
 
     if generate:
         if from_stdin or weak:
-            raise click.UsageError("--generate can't be used with --password-stdin or --weak")
+            raise click.UsageError("--generate cannot be used with --password-stdin or --weak")
         return random_password()
     password = read_password(from_stdin, name)
     if not weak:

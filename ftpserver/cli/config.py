@@ -137,7 +137,7 @@ def _take_root(ctx: click.Context, _: click.Parameter, given: Path) -> Path:
     if file.path is None:
         file.read(state_of(root) / FILE_NAME, or_none=True)
         if file.values.pop(ROOT, None) is not None:
-            file.problems.append(f"{file.location(ROOT)}: the root can't be set in its own file")
+            file.problems.append(f"{file.location(ROOT)}: the root cannot be set in its own file")
     return root
 
 
@@ -175,7 +175,7 @@ def settings_in(ctx: click.Context) -> Settings:
         lacking = "key" if values["key"] is None else "certificate"
         problems.append(f"certificate and key must be set together: {lacking} is missing")
     if values["workers"] not in (AUTO, 1) and values["isolation"] == "process":
-        problems.append("workers can't be set with isolation = process")
+        problems.append("workers cannot be set with isolation = process")
     if values["no_tcp"] and values["unix"] is None and "LISTEN_FDS" not in os.environ:
         problems.append("no-tcp needs unix = PATH, or no client can connect (--unix PATH)")
     if problems:

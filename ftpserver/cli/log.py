@@ -142,7 +142,7 @@ def log(
     from ftpserver.net.descriptors import raise_descriptor_limit
 
     if follow and until is not None:
-        raise click.UsageError("--follow and --until can't be used together")
+        raise click.UsageError("--follow and --until cannot be used together")
     wanted = Filter(
         user,
         _known(events),

@@ -109,10 +109,10 @@ def act_as_owner(root: Path) -> None:
         os.seteuid(owner.st_uid)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        fail(f"can't become the server's user {owner.st_uid}, who must own new files: {reason}")
+        fail(f"cannot become the server's user {owner.st_uid}, who must own new files: {reason}")
     if not all(map(_can_read, (os.__file__, __file__))):
         whom = f"the server's user {owner.st_uid}"
-        fail(f"{whom} can't read this program: run the command as that user")
+        fail(f"{whom} cannot read this program: run the command as that user")
 
 
 def _can_read(path: str) -> bool:

@@ -36,7 +36,7 @@ def paged(wanted: bool) -> Iterator[Callable[[str], None]]:
     The block ends early, without an error, if the user leaves the pager.
 
     Args:
-        wanted: False to print as usual. So do an empty PAGER, ``cat``, and a terminal that can't
+        wanted: False to print as usual. So do an empty PAGER, ``cat``, and a terminal that cannot
             move its cursor.
 
     Raises:
@@ -70,7 +70,7 @@ def paged(wanted: bool) -> Iterator[Callable[[str], None]]:
             pass  # the rest is not wanted
         status = wait_for_program(pager)
     if status in _NOT_RUN:
-        raise CommandError(f"{printable(command)}: can't be run (see the variable PAGER)")
+        raise CommandError(f"{printable(command)}: cannot be run (see the variable PAGER)")
 
 
 def _pager() -> str | None:

@@ -66,7 +66,7 @@ def serve(
         return _failed(str(error))
     except OSError as error:
         where = f"{settings.host or '*'}:{settings.port}"
-        return _failed(f"can't listen on {where}: {(error.strerror or str(error)).lower()}")
+        return _failed(f"cannot listen on {where}: {(error.strerror or str(error)).lower()}")
     with server:
         first = _first_account(settings, server.accounts)
         server.on_stop_requested = signals.ask_to_stop

@@ -64,7 +64,7 @@ def user_tokens(
     Sessions that use a revoked token end.
     """
     if token_id is not None and revoke_all:
-        raise click.UsageError("--revoke and --revoke-all can't be used together")
+        raise click.UsageError("--revoke and --revoke-all cannot be used together")
     account, tokens = _tokens_of(name, root, changing=token_id is not None or revoke_all)
     if revoke_all:
         _revoke_all(tokens, account, as_json)
@@ -221,7 +221,7 @@ def invite(
     from ftpserver.accounts.invitations import Invitations
 
     if listing and revoke is not None:
-        raise click.UsageError("--list and --revoke can't be used together")
+        raise click.UsageError("--list and --revoke cannot be used together")
     making = not listing and revoke is None
     if making and not root.is_dir():
         raise NotFound(f"{root}: no such directory")

@@ -81,7 +81,7 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
             found = operations(account)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            complain(f"{account.name}: the trash can't be read: {reason}")
+            complain(f"{account.name}: the trash cannot be read: {reason}")
             failed = True
             continue
         if found:
@@ -143,7 +143,7 @@ def restore_trash(
     if done.more_conflicts:
         complain(f"{done.more_conflicts} more conflicts")
     if done.gone:
-        remark(f"{_entries(done.gone)} can't be restored: no longer in the trash")
+        remark(f"{_entries(done.gone)} cannot be restored: no longer in the trash")
     echo(records.restored_record(user, done), _restored_text(done), as_json)
     if done.conflicts:
         sys.exit(Conflict.exit_code)
@@ -229,7 +229,7 @@ def _done(root: Path, work: Callable[[TrashControl], _Result]) -> _Result:
     try:
         return work(control.running(state_of(root.absolute())))
     except ConnectFailed:
-        pass  # none runs, or it can't be reached: taking the lock will show
+        pass  # none runs, or it cannot be reached: taking the lock will show
     from ftpserver.admin.trash_work import TrashWork
     from ftpserver.cli.config import read_settings
     from ftpserver.daemon.trash_answers import TrashAnswers

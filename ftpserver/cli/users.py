@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _SET_HINTS = ACCOUNT_HINTS | {
     **dict.fromkeys(
         ("--home", "--dir", "--directory"),
-        "a home can't be changed: export the account, remove it, and import it with another",
+        "a home cannot be changed: export the account, remove it, and import it with another",
     ),
     "--password": "did you mean ftpd user passwd NAME?",
     "--name": "did you mean ftpd user rename NAME NEW?",
@@ -388,7 +388,7 @@ def export_users(root: Path, no_passwords: bool, as_json: bool) -> None:
 def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     """Add the accounts of an export.
 
-    If a line is wrong, no account is added. Accounts without a password hash can't log in until
+    If a line is wrong, no account is added. Accounts without a password hash cannot log in until
     `ftpd user passwd` sets a password.
     """
     from ftpserver.accounts.records import import_lines

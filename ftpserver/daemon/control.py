@@ -67,7 +67,7 @@ class DiscoveryInfo(msgspec.Struct, frozen=True):
         port: The UDP port.
         answered: Requests that were answered.
         limited: Requests that were ignored because too many came.
-        dropped: Datagrams that were not requests, or came from addresses that can't connect.
+        dropped: Datagrams that were not requests, or came from addresses that cannot connect.
     """
 
     port: int
@@ -113,7 +113,7 @@ class Status(_Tagged, frozen=True, tag="status"):
         trouble: Problems that keep it from serving everything, one line per problem.
         warnings: Permissions that are too wide, settings that admit unknown users, and processes
             that don't answer, one line per warning.
-        trash: The trash of all accounts; None if the accounts database can't be read.
+        trash: The trash of all accounts; None if the accounts database cannot be read.
     """
 
     software: str
@@ -191,7 +191,7 @@ class Entry(_Tagged, frozen=True, tag="entry"):
 
     Attributes:
         turned_away: The reason why a connection would be refused, if it would be.
-        too_many: The reason why the account can't have another session, if it can't.
+        too_many: The reason why the account cannot have another session, if it cannot.
         note: A further remark about the address.
         banned: The error that a ban would cause at log-in. Its times are by the server's own clock,
             which ignores changes of the system's.
@@ -435,7 +435,7 @@ def _connected(state: Path) -> Iterator[socket.socket]:
             process = RootLock.holder(state)
             if process is not None:
                 raise ConnectFailed(
-                    f"{state.parent}: the server there (process {process}) can't be reached: it "
+                    f"{state.parent}: the server there (process {process}) cannot be reached: it "
                     "has no control socket (its log says why), or is still starting"
                 ) from None
             raise ConnectFailed(f"{state.parent}: no server runs there{_others()}") from None

@@ -65,7 +65,7 @@ class ControlSocket(PrivateSocket, ThreadingMixIn, UnixStreamServer):
         discovery: A function that returns the server's discovery, or None if it has none.
 
     Raises:
-        OSError: The socket can't be made.
+        OSError: The socket cannot be made.
     """
 
     daemon_threads = False  # stop() waits for them
@@ -126,7 +126,8 @@ def start_control(
         control = ControlSocket(server, discovery)
     except OSError as error:
         logger.warning(
-            "no control socket; ftpd status and similar commands can't reach this server: %s", error
+            "no control socket; ftpd status and similar commands cannot reach this server: %s",
+            error,
         )
         return None
     registry.add(server.settings.root.absolute())
@@ -285,7 +286,7 @@ def _trash_info(server: FtpServer) -> TrashInfo | None:
     try:
         size, operations, evicted = server.trash.totals()
     except StateError as error:
-        logger.warning("the status of the trash can't be read: %s", error)
+        logger.warning("the status of the trash cannot be read: %s", error)
         return None
     return TrashInfo(size, operations, evicted)
 

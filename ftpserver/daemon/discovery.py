@@ -99,11 +99,11 @@ class Discovery(Stoppable, UDPServer):
 
     Attributes:
         answered: Requests that were answered.
-        dropped: Datagrams that were not requests, or came from addresses that can't connect.
+        dropped: Datagrams that were not requests, or came from addresses that cannot connect.
         limited: Requests that were ignored because too many came.
 
     Raises:
-        OSError: The port can't be used.
+        OSError: The port cannot be used.
     """
 
     allow_reuse_address = True  # several servers on one machine receive the same broadcast
@@ -128,7 +128,7 @@ class Discovery(Stoppable, UDPServer):
     def _heard_at(self) -> str:
         """Return the address to listen at. A socket at one of the machine's addresses would receive
         no broadcasts."""
-        on_linux = sys.platform == "linux"  # other systems can't listen at a broadcast address
+        on_linux = sys.platform == "linux"  # other systems cannot listen at a broadcast address
         return _LOOPBACK_BROADCAST if self._local_only and on_linux else ""
 
     def _make_sender(self, address: str) -> socket.socket:
@@ -190,7 +190,7 @@ class Discovery(Stoppable, UDPServer):
         )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore that an answer couldn't be sent: the client is gone, or can't be reached."""
+        """Ignore that an answer couldn't be sent: the client is gone, or cannot be reached."""
         logger.debug("%s: the answer could not be sent", client_address[0], exc_info=True)
 
     def stop(self) -> None:

@@ -114,7 +114,7 @@ class Housekeeping:
             try:
                 other = self._service.ownership.claim(account.home, use=False)
             except OSError as error:
-                logger.error("%s: the home can't be read: %s", account.name, error)
+                logger.error("%s: the home cannot be read: %s", account.name, error)
                 continue
             if other is None:
                 yield account
@@ -135,13 +135,13 @@ class Housekeeping:
         try:
             doubtful = self._service.ledger.in_doubt()
         except StateError as error:
-            logger.error("can't look for directories that a crash left moved aside: %s", error)
+            logger.error("cannot look for directories that a crash left moved aside: %s", error)
             return
         for account in self.own_accounts(doubtful):
             try:
                 put_back_all(account.home)
             except OSError as error:
-                logger.error("%s: can't put back what was moved aside: %s", account.name, error)
+                logger.error("%s: cannot put back what was moved aside: %s", account.name, error)
 
     def recount_dirty(self) -> None:
         """Count the homes of accounts whose used space is in doubt, and clean their staging.
@@ -154,7 +154,7 @@ class Housekeeping:
         ]
         for account in locked:
             if not self._recount(account):
-                logger.error("%s: the home can't be counted: it is locked", account.name)
+                logger.error("%s: the home cannot be counted: it is locked", account.name)
 
     def _recount(self, account: Account, patience: float | None = None) -> bool:
         """Count a home. Return False if it is locked for longer than ``patience``."""
@@ -165,7 +165,7 @@ class Housekeeping:
         except TimeoutError:
             return False
         except (OSError, DiskFull, StateError) as error:  # go on with the other homes
-            logger.error("%s: the home can't be counted: %s", account.name, error)
+            logger.error("%s: the home cannot be counted: %s", account.name, error)
         return True
 
     def clean_all(self) -> None:
@@ -176,7 +176,7 @@ class Housekeeping:
                 if clean(self._service.ledger, account.id, account.home):
                     self._recount(account)
             except OSError as error:
-                logger.error("%s: staging can't be cleaned: %s", account.name, error)
+                logger.error("%s: staging cannot be cleaned: %s", account.name, error)
 
 
 class ClockWatch:

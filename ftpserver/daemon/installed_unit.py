@@ -47,7 +47,7 @@ def differences(unit: Path, wanted: str, directories: tuple[Path, ...] = DIRECTO
         One line for each difference.
 
     Raises:
-        StateError: A file can't be read.
+        StateError: A file cannot be read.
     """
     files = [unit, *drop_ins(unit, directories)]
     found = _settings_in((path, _text_of(path)) for path in files)
@@ -74,7 +74,7 @@ def drop_ins(unit: Path, directories: tuple[Path, ...] = DIRECTORIES) -> list[Pa
             unit's own directory is searched.
 
     Raises:
-        StateError: A directory can't be read.
+        StateError: A directory cannot be read.
     """
     parent = unit.parent.resolve()
     where = directories if any(one.resolve() == parent for one in directories) else (unit.parent,)
@@ -117,7 +117,7 @@ def _text_of(path: Path) -> str:
 
 def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> StateError:
     reason = getattr(error, "strerror", None) or "not text"
-    return StateError(f"{path}: can't be read: {reason.lower()}")
+    return StateError(f"{path}: cannot be read: {reason.lower()}")
 
 
 def _settings_in(files: Iterable[tuple[Path, str]]) -> dict[str, list[tuple[str, Path]]]:

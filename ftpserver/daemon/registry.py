@@ -43,7 +43,7 @@ def add(root: Path) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         note.write_bytes(os.fsencode(root))
     except OSError as error:
-        logger.debug("%s: can't be written: %s", note, error.strerror)
+        logger.debug("%s: cannot be written: %s", note, error.strerror)
 
 
 def remove(root: Path) -> None:
@@ -54,7 +54,7 @@ def remove(root: Path) -> None:
     try:
         _note_of(directory, root).unlink(missing_ok=True)
     except OSError as error:
-        logger.debug("%s: can't be removed: %s", directory, error.strerror)
+        logger.debug("%s: cannot be removed: %s", directory, error.strerror)
 
 
 def noted() -> Iterator[Path]:

@@ -84,8 +84,8 @@ class FtpServer:
         trouble: Problems that keep it from serving everything, one line per problem.
 
     Raises:
-        StateError: The root can't be used, or another server uses it.
-        OSError: The address can't be bound.
+        StateError: The root cannot be used, or another server uses it.
+        OSError: The address cannot be bound.
     """
 
     service: Service
@@ -433,7 +433,7 @@ class FtpServer:
         """Reload settings, certificate and key. Return a human-readable line for each change.
 
         Raises:
-            StateError: They can't be used; nothing is changed.
+            StateError: They cannot be used; nothing is changed.
         """
         before = self._key
         # what can fail comes before any change of this process, so a failure changes nothing
@@ -490,10 +490,10 @@ def _make_root(settings: Settings) -> None:
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StateError(f"{settings.root}: can't be written: {error.strerror}") from error
+        raise StateError(f"{settings.root}: cannot be written: {error.strerror}") from error
     read_only = os.statvfs(settings.root).f_flag & os.ST_RDONLY
     if not read_only and not os.access(settings.root, os.W_OK | os.X_OK):
-        raise StateError(f"{settings.root}: can't be written: permission denied")
+        raise StateError(f"{settings.root}: cannot be written: permission denied")
 
 
 def _try_upgrade(settings: Settings) -> None:

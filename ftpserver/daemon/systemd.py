@@ -50,7 +50,7 @@ def notify(*lines: str) -> None:
             sock.connect(address)
             sock.sendall("\n".join(lines).encode())
     except OSError as error:
-        logger.warning("the service manager can't be notified: %s", error.strerror)
+        logger.warning("the service manager cannot be notified: %s", error.strerror)
 
 
 # sockets that are handed over ------------------------------------------------------------------
@@ -190,7 +190,7 @@ def unit(installation: Installation) -> str:
         "ProtectKernelTunables=yes",
         "ProtectProc=invisible",
         "",
-        "# It can't gain privileges.",
+        "# It cannot gain privileges.",
         "NoNewPrivileges=yes",
         f"CapabilityBoundingSet={bounding}",
         f"AmbientCapabilities={ambient}",
@@ -317,7 +317,7 @@ def installed(
         paths: Paths that it writes to; those below the root are ignored.
 
     Raises:
-        StateError: There is no such user, or a path can't be written in a unit.
+        StateError: There is no such user, or a path cannot be written in a unit.
     """
     try:
         if user is None:
@@ -330,7 +330,7 @@ def installed(
     elsewhere = tuple(sorted({path for path in paths if not path.is_relative_to(root)}))
     for path in (root, config, unix, *elsewhere):
         if path is not None and not str(path).isprintable():
-            raise StateError(f"{str(path)!r}: a unit can't contain such a path")
+            raise StateError(f"{str(path)!r}: a unit cannot contain such a path")
     return Installation(
         command=_command(),
         root=root,

@@ -294,9 +294,9 @@ class TrashKeeping:
         except (OSError, CommandError, StateError) as error:
             if isinstance(error, TimeoutError):
                 self._locked_until[account.id] = self._ticks() + _SELDOM
-            logger.error("%s: the trash can't be %s: %s", account.name, why, error)
+            logger.error("%s: the trash cannot be %s: %s", account.name, why, error)
         except Exception:  # a bad home must not stop the work on the others
-            logger.exception("%s: the trash can't be %s", account.name, why)
+            logger.exception("%s: the trash cannot be %s", account.name, why)
 
     def _thinning(self, home: Home, account: Account) -> Thinning:
         return Thinning(home, self._service.ledger, account.id, self._rest)
@@ -417,7 +417,7 @@ class TrashKeeping:
             device = os.stat(home).st_dev
             return self._evict_oldest(device, lambda: _free(home) >= size)
         except (OSError, CommandError, StateError) as error:
-            logger.error("can't free disk space for an upload: %s", error)
+            logger.error("cannot free disk space for an upload: %s", error)
             return False
 
     def keep_reserves(self) -> None:
@@ -430,7 +430,7 @@ class TrashKeeping:
                 if not self._evict_oldest(device, is_enough):
                     self._next_disks = self._ticks() + _SELDOM
             except OSError as error:
-                logger.error("%s: the free disk space can't be read: %s", directory, error)
+                logger.error("%s: the free disk space cannot be read: %s", directory, error)
 
     def _evict_oldest(self, device: int, is_enough: Callable[[], bool]) -> bool:
         """Purge operations of all accounts on a disk, the oldest first, until it is enough. Return
@@ -459,7 +459,7 @@ class TrashKeeping:
                 with opened(account.home) as trash:
                     names = [] if trash is None else names_in(trash)
             except OSError as error:
-                logger.error("%s: the trash can't be purged: %s", account.name, error)
+                logger.error("%s: the trash cannot be purged: %s", account.name, error)
                 continue
             found += [(name, account) for name in names]
         return sorted(found, key=lambda one: one[0])

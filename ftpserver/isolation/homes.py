@@ -81,7 +81,7 @@ def open_home(account: Account) -> ProcessHome:
         fd = os.open(account.home, OPEN_ANY | os.O_DIRECTORY)
     except (OSError, KeyError) as error:
         logger.error("%s: cannot open the home: %s", account.name, error)
-        raise Internal("your home directory can't be opened on the server") from None
+        raise Internal("your home directory cannot be opened on the server") from None
     if identity is not None:
         try:
             hand_over(account, fd, identity)

@@ -85,7 +85,7 @@ class IsolatedSession:
         on_end: Called once its process has ended.
 
     Raises:
-        StateError: The process can't be started.
+        StateError: The process cannot be started.
 
     Attributes:
         id: The session's number.
@@ -189,7 +189,7 @@ class IsolatedSession:
             before_login: The user and group that it runs as before log-in; None for the server's.
 
         Raises:
-            StateError: It can't be started.
+            StateError: It cannot be started.
         """
         try:
             threading.Thread(target=self._run, name=f"isolated {self.id}", daemon=True).start()

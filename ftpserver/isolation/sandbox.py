@@ -161,7 +161,7 @@ def _bound_capabilities() -> None:
 def enter_user_namespace() -> bool:
     """Move to a new user namespace, with only the one capability that chroot needs.
 
-    For processes that can't become other users. In the namespace the process keeps its user, but
+    For processes that cannot become other users. In the namespace the process keeps its user, but
     has no rights over processes outside.
 
     Returns:
@@ -273,7 +273,7 @@ def landlock_abi() -> int:
 def keep_to_itself() -> int:
     """Cut this process off from all others, irrevocably.
 
-    It can't trace, inspect or (if the kernel supports that) send signals to earlier processes, make
+    It cannot trace, inspect or (where the kernel has that) send signals to earlier processes, make
     connections, run programs, or make anything but files, directories and links. Files stay within
     reach.
 

@@ -69,7 +69,7 @@ _decode_note = msgspec.msgpack.Decoder(ChildNote).decode
 
 def prepare() -> None:
     """Prepare the fork server, before it has children: these have no network but their own
-    connection, and can't load anything once they are confined."""
+    connection, and cannot load anything once they are confined."""
     openssl.prepare()
     if not sandbox.leave_network() and os.geteuid() != 0:
         logger.warning(

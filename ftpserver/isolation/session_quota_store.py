@@ -4,7 +4,7 @@ Lives here: checking that a request is about the session's own account and lease
 Lives elsewhere: the quota store itself (storage/ledger.py), other requests (handler.py).
 
 A process names leases only by their ids; their sizes are known here. The bytes that it claims to
-have stored can't be checked: see docs/decisions/0020-isolation.md.
+have stored cannot be checked: see docs/decisions/0020-isolation.md.
 """
 
 from __future__ import annotations

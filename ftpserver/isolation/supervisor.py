@@ -49,7 +49,7 @@ class IsolationSupervisor:
     """All isolated sessions of a server. Safe to use from many threads; ``_lock`` guards ``_all``.
 
     Raises:
-        StateError: Processes can't be started, or --session-user doesn't exist.
+        StateError: Processes cannot be started, or --session-user doesn't exist.
     """
 
     def __init__(self, host: Host) -> None:

@@ -55,7 +55,7 @@ def _elsewhere(words: list[str], given: bytes = b"") -> bytes:
         raise StateError(f"no process can be started: {error.strerror}") from error
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").splitlines() or ["no error was shown"]
-        raise StateError(f"can't make or read certificates: {lines[-1]}") from error
+        raise StateError(f"cannot make or read certificates: {lines[-1]}") from error
     return done.stdout
 
 

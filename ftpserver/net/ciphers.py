@@ -1,6 +1,6 @@
 """The TLS 1.3 cipher that the server chooses: the cheapest that the processor accelerates.
 
-Lives here: the order of ciphers, which Python can't set before version 3.15.
+Lives here: the order of ciphers, which Python cannot set before version 3.15.
 Lives elsewhere: the context for which it is set (tls.py), where OpenSSL's pointers are
 (ftpwire/openssl.py).
 

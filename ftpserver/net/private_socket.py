@@ -27,7 +27,7 @@ class PrivateSocket(Stoppable, TCPServer):
     """A socketserver that listens on such a socket. Name it before the other base classes.
 
     Raises:
-        OSError: The socket can't be made.
+        OSError: The socket cannot be made.
     """
 
     name: str

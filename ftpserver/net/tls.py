@@ -39,7 +39,7 @@ def ensure_key(state: Path) -> tuple[Path, Path]:
     """Return the paths of certificate and key. Makes them if missing (ECDSA P-256, self-signed).
 
     Raises:
-        StateError: They can't be written.
+        StateError: They cannot be written.
     """
     directory = state / "tls"
     certificate, key = directory / _CERTIFICATE, directory / _KEY
@@ -54,7 +54,7 @@ def ensure_key(state: Path) -> tuple[Path, Path]:
         _write(key, key_pem, 0o600)
         _write(certificate, certificate_pem, 0o644)
     except OSError as error:
-        raise StateError(f"{directory}: can't be written: {error.strerror}") from error
+        raise StateError(f"{directory}: cannot be written: {error.strerror}") from error
     return certificate, key
 
 
@@ -62,7 +62,7 @@ def files_of(settings: Settings) -> tuple[Path, Path]:
     """Return the paths of certificate and key: from the settings, or else the server's own.
 
     Raises:
-        StateError: The server's own can't be written.
+        StateError: The server's own cannot be written.
     """
     if settings.certificate is not None and settings.key is not None:
         return settings.certificate, settings.key
@@ -78,7 +78,7 @@ def signing_request(key: Path, names: Sequence[str]) -> bytes:
         names: Host names and addresses that clients connect to; the first is the common name.
 
     Raises:
-        StateError: The key can't be read.
+        StateError: The key cannot be read.
         ValueError: A name is neither a host name nor an address.
     """
     # imported here: slow to import, and needed by one command only
@@ -154,7 +154,7 @@ def make_context(certificate: Path, key: Path) -> ssl.SSLContext:
             raise StateError(f"{key}: is not the key of the certificate {certificate}") from None
         raise StateError(f"{certificate}: not a usable certificate and key: {error}") from error
     except OSError as error:
-        raise StateError(f"{certificate}: can't be read: {error.strerror}") from error
+        raise StateError(f"{certificate}: cannot be read: {error.strerror}") from error
     return context
 
 
@@ -168,7 +168,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise StateError(f"{path}: can't be read: {reason}") from error
+        raise StateError(f"{path}: cannot be read: {reason}") from error
 
 
 def warnings_about(certificate: Path) -> list[str]:

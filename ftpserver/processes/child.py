@@ -43,7 +43,7 @@ class ChildProcess:
         on_end: Called once, by the endpoint's reader, when the process has ended its connection.
 
     Raises:
-        StateError: There can't be another process.
+        StateError: There cannot be another process.
 
     Attributes:
         number: Its number.
@@ -102,7 +102,7 @@ class ChildProcess:
         If that fails later, the reason is logged, and ``endpoint`` has ended.
 
         Raises:
-            StateError: It can't be forked.
+            StateError: It cannot be forked.
         """
         with self._theirs:  # closed here: if the process dies, the endpoint notices its end
             forked = fork(self.number, [self._theirs.fileno(), *descriptors], note)
@@ -112,7 +112,7 @@ class ChildProcess:
         error = done.exception()
         if error is not None:
             if not self._over:
-                logger.error("%s: can't be started: %s", self.name, error)
+                logger.error("%s: cannot be started: %s", self.name, error)
             self.endpoint.give_up()
             return
         self.pid, descriptors = done.result()

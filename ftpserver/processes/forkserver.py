@@ -69,7 +69,7 @@ class Forking(Protocol):
             began: When the server's clock began: the system's may have been set since.
 
         Raises:
-            StateError: The certificate can't be used. The previous settings stay in force.
+            StateError: The certificate cannot be used. The previous settings stay in force.
         """
 
     @request
@@ -86,7 +86,7 @@ class Forking(Protocol):
             system has them.
 
         Raises:
-            OSError: The system can't fork another process.
+            OSError: The system cannot fork another process.
         """
 
 
@@ -157,7 +157,7 @@ class ForkServer:
         resting: True to start the fork server with the first child.
 
     Raises:
-        StateError: It can't be started, or the certificate can't be used.
+        StateError: It cannot be started, or the certificate cannot be used.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class ForkServer:
             EndpointGone if the fork server has died meanwhile: then there may be a child.
 
         Raises:
-            StateError: The fork server can't be started.
+            StateError: The fork server cannot be started.
         """
         with self._lock:
             forking = make_proxy(Forking, self._ensure())
@@ -336,7 +336,7 @@ class ForkServer:
         except EndpointGone:
             raise StateError("the fork server has ended: see the log") from None
         except (FtpError, OSError, ValueError) as error:
-            raise StateError(f"the fork server can't use the settings: {error}") from error
+            raise StateError(f"the fork server cannot use the settings: {error}") from error
 
     def _end(self, seconds: float = _PATIENCE) -> None:
         if self._endpoint is not None:
@@ -433,7 +433,7 @@ class _Forker(ForkingMixIn, BaseServer):
         )
         (pid,) = self.active_children - before
         self._numbers[pid] = number
-        # opened before the child can be reaped: its process id can't be another process's yet
+        # opened before the child can be reaped: its process id cannot be another process's yet
         return Carried(pid, _pidfds_of(pid))
 
     def become(self, number: int, note: bytes, given: Descriptors) -> Carried[int]:

@@ -497,7 +497,7 @@ class Endpoint:
             self._send(_Kind.REPLY, number, carried.message, carried.descriptors)
         except EndpointGone:
             pass  # no one waits for it any more
-        except Exception as error:  # it can't be encoded, e.g. a number that is too large
+        except Exception as error:  # it cannot be encoded, e.g. a number that is too large
             self._send_failure(number, error)
         finally:
             carried.close()

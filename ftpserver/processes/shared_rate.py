@@ -64,7 +64,7 @@ class SharedPaces:
         return _SharedPace(self, account_id, rate, self._clock)
 
     def close(self) -> None:
-        """Unmap the page. Its paces can't be used any more."""
+        """Unmap the page. Its paces cannot be used any more."""
         self._page.close()
         os.close(self._fd)
 

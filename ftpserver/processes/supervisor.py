@@ -65,7 +65,7 @@ CHILD = "ftpserver.processes.worker"
 _START_SECONDS = 50.0
 """Seconds in which a worker must become ready. Twice this is less than the time for which a reload
 is waited for (daemon/control.py)."""
-_CANT_START = "the workers can't be started: see the log"
+_CANT_START = "the workers cannot be started: see the log"
 _END_SECONDS = 10.0
 """Seconds that workers get to end beyond the grace time, before they are killed."""
 _LAST_SECONDS = 2.0
@@ -83,7 +83,7 @@ class WorkerSupervisor:
         serve_here: See `Handing`.
 
     Raises:
-        StateError: The workers can't be started.
+        StateError: The workers cannot be started.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class WorkerSupervisor:
                 start, replace the current ones, which end with their last connection.
 
         Raises:
-            StateError: They can't be applied: the previous ones stay in force.
+            StateError: They cannot be applied: the previous ones stay in force.
         """
         settings = self._of_workers(settings)
         self._fork_server.configure(settings)
@@ -231,7 +231,7 @@ class WorkerSupervisor:
         try:
             self._fork_server.configure(settings)
         except StateError as error:
-            logger.error("workers that are started later can't have the old settings: %s", error)
+            logger.error("workers that are started later cannot have the old settings: %s", error)
         for worker in self._all():  # also one that was started meanwhile
             later(worker.far.apply_settings)(settings)
 
@@ -316,7 +316,7 @@ class WorkerSupervisor:
                 dies is not tried again.
 
         Raises:
-            StateError: They can't be started. None of them is left.
+            StateError: They cannot be started. None of them is left.
         """
         workers: list[WorkerHandle] = []
         try:

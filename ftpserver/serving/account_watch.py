@@ -131,7 +131,7 @@ class AccountWatcher:
                 self._failed = False
             except Exception:
                 if not self._failed:  # while the database is away, it is logged once
-                    logger.exception("accounts can't be checked; trying again")
+                    logger.exception("accounts cannot be checked; trying again")
                 self._failed = True
             pause = pause_after(time.thread_time() - began)
 
@@ -233,7 +233,7 @@ class AccountWatcher:
                 pass  # removed since: the next round ends it
 
     def _why_over(self, session: Connected, account: Account) -> str | None:
-        """Return why a session can't go on with its account; None if it can."""
+        """Return why a session cannot go on with its account; None if it can."""
         found = self._accounts.get(account.id)
         if found is None:
             return "the account was removed"
@@ -251,7 +251,7 @@ class AccountWatcher:
         if fresh.system_user != account.system_user:
             return "the account has another system user now"
         if fresh.networks and not is_in(host_of(session.client_address), fresh.networks):
-            return "the account can't be used from this address"
+            return "the account cannot be used from this address"
         return None
 
     def _look_up(self, ids: Collection[int]) -> None:

@@ -174,7 +174,7 @@ class Exchange:
 
         Raises:
             Cancelled: The client doesn't want more of it.
-            ConnectionLost: The file became shorter: the frame that was announced can't be filled.
+            ConnectionLost: The file became shorter: the frame that was announced cannot be filled.
         """
         end = offset + count
         while offset < end:
@@ -194,8 +194,8 @@ class Exchange:
                 sent = channel.try_send_file(fd, offset, stop - offset)
             except EOFError:
                 raise ConnectionLost("a file became shorter while it was sent") from None
-            except OSError as error:  # a failing disk: the frame can't be filled either
-                raise ConnectionLost(f"a file can't be read: {error}") from None
+            except OSError as error:  # a failing disk: the frame cannot be filled either
+                raise ConnectionLost(f"a file cannot be read: {error}") from None
             offset += sent
             if not sent:
                 steady.wait(write=True)

@@ -58,6 +58,6 @@ class Heartbeat:
             try:
                 one.heartbeat()
             except (DiskFull, Forbidden, StateError) as error:
-                logger.error("leases can't be kept alive: %s; trying again", error)
+                logger.error("leases cannot be kept alive: %s; trying again", error)
             except Exception:
-                logger.exception("leases can't be kept alive; trying again")
+                logger.exception("leases cannot be kept alive; trying again")

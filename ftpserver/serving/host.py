@@ -46,7 +46,7 @@ class Supervisor(Serving, Protocol):
             new_key: True if the certificate has changed.
 
         Raises:
-            StateError: They can't be applied: the previous ones stay in force.
+            StateError: They cannot be applied: the previous ones stay in force.
         """
 
     def heartbeat(self) -> None:

@@ -122,7 +122,7 @@ class Listener(Stoppable, Connections, TCPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in _RUNNING_SHORT:
-                logger.error("can't accept: %s", os.strerror(error.errno or 0))
+                logger.error("cannot accept: %s", os.strerror(error.errno or 0))
                 select.select([self.service.stop_fd], [], [], _BREATHER)
             raise  # serve_forever goes on
 
@@ -169,7 +169,7 @@ class TcpListener(Listener):
         given: A socket that listens already, opened by another program.
 
     Raises:
-        OSError: The address can't be bound.
+        OSError: The address cannot be bound.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class UnixListener(Listener, UnixStreamServer):
     renamed. A socket left behind by a killed server is replaced, if no server listens on it.
 
     Raises:
-        StateError: The path can't be used.
+        StateError: The path cannot be used.
     """
 
     address_family = socket.AF_UNIX
@@ -288,7 +288,7 @@ def tcp_listener(host: Host, settings: Settings, given: socket.socket | None) ->
 
     Raises:
         StateError: There is no such address.
-        OSError: The address can't be bound.
+        OSError: The address cannot be bound.
     """
     if given is not None:
         return TcpListener(host, given.family, given.getsockname()[:2], given=given)

@@ -158,7 +158,7 @@ class Parking:
         try:
             self._selector.register(fd, selectors.EVENT_READ, parked)
         except OSError as error:  # no memory, or the system's limit of watches for a user
-            logger.error("%s: the session can't be parked: %s", session, error)
+            logger.error("%s: the session cannot be parked: %s", session, error)
             session.close("the server has too many sessions")
             return False
         self._there[fd] = parked

@@ -65,7 +65,7 @@ class _Waiting:
         """Receive what has come of the header, and nothing after it. Returns whether it is whole.
 
         Raises:
-            BadProxyHeader, OSError: It is invalid or was closed, or can't be received.
+            BadProxyHeader, OSError: It is invalid or was closed, or cannot be received.
         """
         while (wanted := self._wanted()) > len(self.header):
             try:

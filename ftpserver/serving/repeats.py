@@ -114,7 +114,7 @@ class Repeats:
 
         Raises:
             Cancelled, SessionEnded: While waiting for another session that handles it.
-            OSError: What the trash knows of it can't be read.
+            OSError: What the trash knows of it cannot be read.
         """
         key, number = self._key, request.number if isinstance(request, ChangeFor) else 0
         if key is None or not number:
@@ -198,7 +198,7 @@ class Repeats:
         try:
             return messages.decode_answer(noted)
         except BadMessage as error:  # stored by another version of the server
-            logger.warning("%s: a stored reply can't be read: %s", workspace, error)
+            logger.warning("%s: a stored reply cannot be read: %s", workspace, error)
             return None
 
     # its reply ---------------------------------------------------------------------------

@@ -359,7 +359,7 @@ class Service:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Release everything. The service can't be used afterwards. Can be called twice."""
+        """Release everything. The service cannot be used afterwards. Can be called twice."""
         self._stack.close()
 
     def _close_stop_pipe(self) -> None:

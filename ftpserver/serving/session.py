@@ -328,7 +328,7 @@ class Session(StreamRequestHandler):
         """At the end, store what came in whole, and answer it.
 
         Returns:
-            False if the client can't receive anything any more.
+            False if the client cannot receive anything any more.
         """
         try:
             self.exchange.commit()

@@ -188,7 +188,7 @@ class Pool:
             thread.start()
         except (RuntimeError, MemoryError):  # too many threads: `relieve` tries again
             self._called = False
-            logger.error("can't start a thread: %d sessions wait for one", len(self._waiting))
+            logger.error("cannot start a thread: %d sessions wait for one", len(self._waiting))
 
     # the threads -------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Turns:
 
     First come, first served, in two queues: one for threads that have used up a slice since they
     last waited for their clients, one for newcomers that have not. The queues alternate. So a
-    session with few requests is answered soon beside many that store thousands of files, and can't
+    session with few requests is answered soon beside many that store thousands of files, and cannot
     keep these from going on.
 
     ``_lock`` guards all fields, and is held for a few instructions. `take` and `pass_on` first read

@@ -4,7 +4,7 @@ Lives here: reading the file, and finding all errors in it.
 Lives elsewhere: the settings (table.py), how values are written (kinds.py), options, variables, and
 which source takes precedence (cli/config.py).
 
-click takes the values as a `default_map` and can't check them: it knows no line numbers, stops at
+click takes the values as a `default_map` and cannot check them: it knows no line numbers, stops at
 the first error, and ignores unknown keys.
 """
 
@@ -60,7 +60,7 @@ class SettingsFile:
             if or_none and missing and not path.is_symlink():
                 self.path = None
                 return
-            self.problems.append(f"{path}: can't be read: {(error.strerror or '').lower()}")
+            self.problems.append(f"{path}: cannot be read: {(error.strerror or '').lower()}")
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             self.problems.append(f"{path}:{line}: not UTF-8")

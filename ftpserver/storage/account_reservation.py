@@ -99,7 +99,7 @@ def hold(connection: Connection, account_id: int, size: int, files: int) -> None
 def _refuse(connection: Connection, account_id: int, size: int, files: int) -> None:
     """Raise the reason for a refusal, unless enough quota has become free since the attempt.
 
-    The trash counts as free, because it is evicted before anything is refused. Where it can't be
+    The trash counts as free, because it is evicted before anything is refused. Where it cannot be
     evicted now, because another session is using it, the error also names the bytes in the trash.
     """
     row = connection.execute(select(account).where(account.c.id == account_id)).first()

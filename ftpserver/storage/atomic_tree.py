@@ -46,7 +46,7 @@ class AtomicTree:
             refused: what exists there couldn't be replaced in one step.
 
     Raises:
-        NotFound and other OSError: The parent directory doesn't exist or can't be opened.
+        NotFound and other OSError: The parent directory doesn't exist or cannot be opened.
         InvalidPath: The tree couldn't replace what exists there in one step.
 
     Attributes:
@@ -55,7 +55,7 @@ class AtomicTree:
             changed since the tree was begun, and are not in the trash.
         trashed: True if what it replaced is in the trash.
         is_lost: True if what it replaced should be in the trash but is gone for good, because the
-            trash has no space or can't be written.
+            trash has no space or cannot be written.
     """
 
     fresh = 0
@@ -99,7 +99,7 @@ class AtomicTree:
             os.close(directory)
 
     def _check(self, directory: int, name: bytes, nature: Nature) -> None:
-        """Raise if a tree can't be put there in one step; what exists there isn't moved."""
+        """Raise if a tree cannot be put there in one step; what exists there isn't moved."""
         home = self._home
         there = self._replaces = lstat(directory, name)
         target = paths.join(*self.target)
@@ -112,7 +112,7 @@ class AtomicTree:
             return
         if nature.other:
             raise NotAtomic(
-                f"{shown} is on another file system than {_SHOWN_STAGING}: a tree can't be put "
+                f"{shown} is on another file system than {_SHOWN_STAGING}: a tree cannot be put "
                 "there at once",
                 path=target,
             )
@@ -120,7 +120,7 @@ class AtomicTree:
             directory, name, home.staging_fd, home.new_name()
         ):
             raise NotAtomic(
-                f"the file system of {shown} can't move it to {_SHOWN_STAGING}: it can't be "
+                f"the file system of {shown} cannot move it to {_SHOWN_STAGING}: it cannot be "
                 "replaced at once",
                 path=target,
             )
@@ -165,7 +165,7 @@ class AtomicTree:
         """Raise if ``path`` may not be moved or removed because the tree's target is in it."""
         parts, home = paths.split(path), self._home
         if not parts:
-            return  # the home itself can't be moved or removed in any case
+            return  # the home itself cannot be moved or removed in any case
         try:
             if not stat.S_ISDIR(home.stat(parts, follow=False).st_mode):
                 return
@@ -289,7 +289,7 @@ class AtomicTree:
             info = operation.take(self._staging, self._name, item)
         except (NoSpace, OSError) as error:
             reason = str(error) or "no space"
-            logger.error("what an atomic upload replaced can't be put into the trash: %s", reason)
+            logger.error("what an atomic upload replaced cannot be put into the trash: %s", reason)
             return
         self.trashed = True
         if not stat.S_ISDIR(info.st_mode):  # the contents of a tree are measured later
@@ -297,7 +297,7 @@ class AtomicTree:
         try:
             operation.sync()
         except OSError as error:  # the new tree is in place in any case
-            logger.error("the trash of what an atomic upload replaced can't be synced: %s", error)
+            logger.error("the trash of what an atomic upload replaced cannot be synced: %s", error)
 
     def _sync(self) -> None:
         """Sync the tree's directories. Its files were synced when they were committed."""
@@ -349,7 +349,7 @@ class AtomicTree:
         self._home.require(Action.REPLACE, self.target, whole=True)
 
     def _swap_in_two(self, directory: int, name: bytes) -> None:
-        """Replace the old tree in two renames, where two names can't be exchanged.
+        """Replace the old tree in two renames, where two names cannot be exchanged.
 
         In between, nothing exists at the target. A note on the disk says so beforehand. Without it,
         a crash in that moment would lose both trees, because the clean-up at the next start removes

@@ -263,7 +263,7 @@ class Uploads:
             data: The bytes of all files, one after another.
 
         Raises:
-            StateError: The quota store can't be used, and no file is stored. If some were already
+            StateError: The quota store cannot be used, and no file is stored. If some were already
                 stored, because the run took more than one batch, the rest is reported as refused.
         """
         run = FileRun(request_id, request, _refused)

@@ -259,7 +259,7 @@ class BatchCommit:
     def _locked(self, batch: Batch) -> AbstractContextManager[None]:
         """Return the home's lock for a batch: shared, or exclusive if the batch needs that.
 
-        Exclusive if the batch may replace something where two names can't be exchanged, or checks
+        Exclusive if the batch may replace something where two names cannot be exchanged, or checks
         something before removing it: no other change may come in between. The lock is exclusive
         from the start, because upgrading a shared lock would let other sessions in.
         """

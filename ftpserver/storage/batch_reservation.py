@@ -112,7 +112,7 @@ class BatchReservation:
             size: The bytes of all files.
 
         Returns:
-            False if there isn't enough for all of them, or the store can't be used: then each file
+            False if there isn't enough for all of them, or the store cannot be used: then each file
             takes its own.
         """
         files, making = 0, set[Parts]()

@@ -257,7 +257,7 @@ class Commit:
         except NoSpace:
             pass  # the remark below reports it
         except Exception as error:  # whatever the error is, the batch is visible and gets settled
-            logger.error("replaced files can't be put into the trash: %s", error)
+            logger.error("replaced files cannot be put into the trash: %s", error)
         if left:
             self.remarks.add(_NO_VERSIONS)
         for one in left:
@@ -265,7 +265,7 @@ class Commit:
                 self.change -= self._home.drop_staged(one.name)
                 self.files -= 1
             except OSError as error:
-                logger.error("a replaced file can't be removed: %s", error)
+                logger.error("a replaced file cannot be removed: %s", error)
 
     def _take_all(
         self, operation: Operation, replaced: list[tuple[_Replaced, Item]]
@@ -286,7 +286,7 @@ class Commit:
         except NoSpace:
             return False
         except OSError as error:
-            logger.error("a replaced file can't be put into the trash: %s", error)
+            logger.error("a replaced file cannot be put into the trash: %s", error)
             return False
         self.trash += counted_size(one.info)
         self.trash_files += 1
@@ -296,7 +296,7 @@ class Commit:
         """Make the renames durable: sync few directories in a group with other sessions, many by
         syncing their whole file system.
 
-        The home's lock is held meanwhile. That can't deadlock: the sessions that share a group sync
+        The home's lock is held meanwhile. This cannot deadlock: sessions that share a group sync
         wait for no lock while they sync.
         """
         if self._took and self._operation is not None:
@@ -414,7 +414,7 @@ class Commit:
     def _replace(self, staged: Staged, directory: int) -> bool:
         """Exchange the two names, then measure what came out: exactly that is what went away.
 
-        Where names can't be exchanged, the existing file is measured first. That is safe because
+        Where names cannot be exchanged, the existing file is measured first. That is safe because
         the batch holds the home's lock alone then: no other session replaces the file in between.
 
         Returns:
@@ -444,7 +444,7 @@ class Commit:
         return True
 
     def _replace_by_rename(self, staged: Staged, directory: int) -> None:
-        """Replace a file where names can't be exchanged: link what is kept into the trash first."""
+        """Replace a file where names cannot be exchanged: link the old one into the trash first."""
         staging, name = staged.staging_dir.fd, staged.leaf
         there = lstat(directory, name)
         kept = there is not None and self._link_to_trash(staged, directory, there)

@@ -37,10 +37,10 @@ def keep_digest(fd: int, digest: bytes, size: int, mtime_ns: int) -> bool:
         size, mtime_ns: The state of the file for which the digest is valid.
 
     Returns:
-        False if the file system can't store it.
+        False if the file system cannot store it.
     """
     if not -(2**63) <= mtime_ns < 2**63:
-        return False  # a time beyond 2262, which the attribute can't hold
+        return False  # a time beyond 2262, which the attribute cannot hold
     try:
         os.setxattr(fd, digests.ATTRIBUTE, digests.packed(digest, size, mtime_ns))
     except OSError as error:

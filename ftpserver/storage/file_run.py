@@ -111,7 +111,7 @@ class Part:
         """Make the changes that its items ask for.
 
         Args:
-            refused: Called with each staged file that can't be renamed to its target.
+            refused: Called with each staged file that cannot be renamed to its target.
             take_turn: See `OpenHome`.
         """
         index = self.start - 1
@@ -245,7 +245,7 @@ class _Directory(NamedTuple):
     Attributes:
         parts: Its path; None if that is invalid.
         base: The same, redirected.
-        failure: The reason why it can't be made; None if there is none.
+        failure: The reason why it cannot be made; None if there is none.
         made: True if it is going to be made.
     """
 
@@ -296,7 +296,7 @@ class RunStaging:
             The last part, which is in the open batch.
 
         Raises:
-            StateError: The quota store can't be read.
+            StateError: The quota store cannot be read.
         """
         request = self._run.request
         self._part = self._batch.part_of(self._run, 0)

@@ -126,7 +126,7 @@ def acl_limits(directory: int) -> int | None:
 class Beside:
     """The reserved name in an open directory, as a staging directory. For one thread.
 
-    Other processes that may write to the directory may stage files there, too; they can't list it.
+    Other processes that may write to the directory may stage files there, too; they cannot list it.
     Each of them removes it when done, which succeeds only if nothing is staged there at that time.
 
     Attributes:
@@ -258,7 +258,7 @@ def can_be_moved(directory: int, name: bytes, staging: int, probe: bytes) -> boo
     """Return whether something could be renamed into staging. It isn't moved.
 
     It is renamed onto a directory that isn't empty. That always fails, with EXDEV if the file
-    system can't move it at all (another mount; a directory in a lower layer of overlayfs).
+    system cannot move it at all (another mount; a directory in a lower layer of overlayfs).
 
     Args:
         probe: An unused name in staging.
@@ -287,7 +287,7 @@ def mounted_below(directory: int, name: bytes) -> bytes | None:
     Returns:
         The path from the name on, empty for the name itself; None if nothing is mounted there.
 
-    Where /proc can't be read, as in an isolated session process, all directories are examined.
+    Where /proc cannot be read, as in an isolated session process, all directories are examined.
     """
     try:
         top = os.readlink(b"/proc/self/fd/%d" % directory).rstrip(b"/") + b"/" + name
@@ -307,7 +307,7 @@ def _mounted_as_walked(directory: int, name: bytes) -> bytes | None:
     try:
         top = os.open(name, beneath.OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
     except OSError:
-        return None  # not a directory, or one that can't be read
+        return None  # not a directory, or one that cannot be read
     try:
         for found in walk(top, lambda path, error: None):
             if found.entry.is_dir(follow_symlinks=False) and _is_mounted(
@@ -336,7 +336,7 @@ def _is_mounted(directory: int, name: bytes) -> bool:
 
 
 def refuse_mounts(directory: int, name: bytes, path: bytes) -> None:
-    """Raise InvalidPath if a file system is mounted at a name or below it: that can't be removed,
+    """Raise InvalidPath if a file system is mounted at a name or below it: that cannot be removed,
     and would be hidden in staging."""
     inside = mounted_below(directory, name)
     if inside is None:

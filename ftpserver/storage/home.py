@@ -83,14 +83,14 @@ class Home(ReadableHome, StagingHome):
 
         Raises:
             IsADirectory: With ``file_only``.
-            OSError: With EXDEV, nothing was removed, because the file system can't move it to
+            OSError: With EXDEV, nothing was removed, because the file system cannot move it to
                 staging; it can be removed in place (in_place.py).
             InvalidPath: A file system is mounted there.
         """
         tally = Tally()
         parts = paths.split(path)
         if not parts:
-            raise InvalidPath("/: the home itself can't be removed")
+            raise InvalidPath("/: the home itself cannot be removed")
         directory, name = self.tree.parent(parts)
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -282,7 +282,7 @@ class Home(ReadableHome, StagingHome):
 
         Raises:
             Busy: Other sessions hold it for too long.
-            CommandError: It can't be made.
+            CommandError: It cannot be made.
         """
         with ExitStack() as held:
             operation = self.operation
@@ -338,7 +338,7 @@ class Home(ReadableHome, StagingHome):
         never loses the old one.
 
         Returns:
-            False if a second link can't be made; nothing was done.
+            False if a second link cannot be made; nothing was done.
         """
         try:
             operation.link(target_dir, target, item)
@@ -448,7 +448,7 @@ def _movable(source: bytes, target: bytes) -> tuple[Parts, Parts]:
     for path in (source, target):
         parts = paths.split(path)
         if not parts:
-            raise InvalidPath("/: the home itself can't be moved or replaced", path=path)
+            raise InvalidPath("/: the home itself cannot be moved or replaced", path=path)
         found.append(parts)
     return found[0], found[1]
 
@@ -470,5 +470,5 @@ def _not_into_itself(source: bytes) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        text = f"{paths.show(source)}: can't be moved into itself"
+        text = f"{paths.show(source)}: cannot be moved into itself"
         raise InvalidPath(text, path=source) from None

@@ -91,13 +91,13 @@ class Readable:
         """List a directory, or the tree below it: each directory completely, then those in it.
 
         Memory is bounded by the depth and by the number of sibling directories, descriptors by a
-        constant. What can't be read is reported as a `Problem`.
+        constant. What cannot be read is reported as a `Problem`.
 
         Args:
             prefix: List only the names in the directory that begin with it, and what is below them.
 
         Raises:
-            OSError, CommandError: ``path`` itself can't be listed.
+            OSError, CommandError: ``path`` itself cannot be listed.
         """
         parts = paths.split(path)
         try:

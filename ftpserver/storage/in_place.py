@@ -1,8 +1,8 @@
-"""Removing a tree in place, where its file system can't move it to staging.
+"""Removing a tree in place, where its file system cannot move it to staging.
 
 Lives here: that removal, in steps. Lives elsewhere: the usual way, with one rename (home.py).
 
-A tree on another file system, or in a lower layer of overlayfs, can't be moved away in one step. It
+A tree on another file system, or in a lower layer of overlayfs, cannot be moved away at once. It
 is removed file by file, in steps that each hold the home's lock shared and are settled under it.
 Between two steps other sessions may move directories, and uploads continue. So each step opens its
 directory again, by names from the home on. Repeating an interrupted command continues it.

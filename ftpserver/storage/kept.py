@@ -31,7 +31,7 @@ class KeptStaging:
         """Yield all uploads that no session is receiving now.
 
         The target is left out if it isn't known, as for uploads kept by an earlier version, and if
-        the account may not list it. On a read-only disk staging can't be opened.
+        the account may not list it. On a read-only disk staging cannot be opened.
         """
         for one in self.ledger.resumable(self.account_id):
             if not one.kept:
@@ -49,7 +49,7 @@ class KeptStaging:
 
     def _may_be_shown(self, target: bytes, staging: bytes) -> bool:
         parts = paths.split(target)
-        # The staging name is derived from the target. So a damaged file can't claim another target.
+        # The staging name is derived from the target. So a damaged one cannot claim another target.
         mine = staging.startswith(target_prefixes(self.account_id, parts))
         return mine and self.home.permits(Action.LIST, parts)
 
@@ -66,7 +66,7 @@ class KeptStaging:
             BadRequest: Only one of these two is given, or they are given without a path.
             NotFound: No upload is kept for the path.
             Busy: A session is receiving the one for the path.
-            Forbidden: The home can't be changed, because its disk is read-only.
+            Forbidden: The home cannot be changed, because its disk is read-only.
         """
         prefixes: tuple[bytes, ...] = (b"",)
         if (size is None) != (mtime_ns is None) or (path is None and size is not None):

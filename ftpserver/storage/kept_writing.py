@@ -44,7 +44,7 @@ class KeptWriting:
         owns it, and it is removed.
 
         Returns:
-            False if it can't be kept, as in an atomic upload, which ends with its session.
+            False if it cannot be kept, as in an atomic upload, which ends with its session.
         """
         staging, home = receiving.staging, self._home
         target = home.redirected(target_of(request.path))

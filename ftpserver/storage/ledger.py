@@ -159,7 +159,7 @@ def _settling(
 
 
 def _device(directory: Path) -> int | None:
-    """Return the device number of a directory's file system; None if it can't be determined."""
+    """Return the device number of a directory's file system; None if it cannot be determined."""
     try:
         return os.stat(directory).st_dev
     except OSError:
@@ -421,7 +421,7 @@ class Ledger(Incarnations, QuotaStore):
             except Exception as error:
                 self._waiting.appendleft(waiting)
                 if not isinstance(error, (DiskFull, StateError)):
-                    logger.exception("a reservation can't be returned; it is retried")
+                    logger.exception("a reservation cannot be returned; it is retried")
                 return
             if changed:
                 self.on_doubt()

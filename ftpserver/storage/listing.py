@@ -244,7 +244,7 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 def _unlisted(directory: bytes, error: CommandError | OSError) -> Part:
-    """Return the part for a directory that can't be listed."""
+    """Return the part for a directory that cannot be listed."""
     return Part(directory, [], [_problem(b"", error)], complete=True)
 
 

@@ -87,7 +87,7 @@ class OpenHome:
         will_block: Called before something that may wait, to let other threads continue.
 
     Raises:
-        OSError: The home can't be opened.
+        OSError: The home cannot be opened.
     """
 
     read_only = False
@@ -189,7 +189,7 @@ class OpenHome:
             raise Forbidden("this home is on a read-only file system")
 
     def kept_times(self, times: Sequence[int]) -> list[int] | None:
-        """Return the mtimes that the disk stores for the given ones; None if that can't be tried.
+        """Return the mtimes that the disk stores for the given ones; None if that cannot be tried.
         File systems differ in resolution and range."""
         try:
             return beneath.kept_times(self.staging_fd, self.new_name(), times)

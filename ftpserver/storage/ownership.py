@@ -154,7 +154,7 @@ class Ownership:
             inside = os.path.commonpath([root, real]) == root
             return inside and os.stat(real).st_dev == os.stat(root).st_dev
         except OSError:
-            return True  # it doesn't exist yet, or can't be used
+            return True  # it doesn't exist yet, or cannot be used
 
 
 @contextmanager

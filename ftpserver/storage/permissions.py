@@ -44,7 +44,7 @@ class Action(enum.Enum):
 class Rights(enum.Enum):
     """The actions permitted below a prefix.
 
-    ``upload-only`` is a drop box: files and directories can be added. What exists can't be read,
+    ``upload-only`` is a drop box: files and directories can be added. What exists cannot be read,
     replaced or removed; only directories are visible, by their names. ``no-delete`` protects what
     exists: it can be read and added to. ``none`` hides everything.
     """
@@ -208,14 +208,14 @@ UNLIMITED = Permissions()
 
 
 def _refusal(rule: Rule, action: Action, parts: Parts) -> Forbidden:
-    """Return the error for a refusal: ``read-only account: /x can't be changed (rule: …)``."""
+    """Return the error for a refusal: ``read-only account: /x cannot be changed (rule: …)``."""
     rights = rule.rights
     verb = "changed" if rights is Rights.READ_ONLY and action in _CHANGES else _VERBS[action]
     if len(rule.prefix) > len(parts):
         verb += " as a whole"
     kind = "closed" if rights is Rights.NONE else rights.value
     where = f"below {_shown(rule.prefix)}" if rule.prefix else "account"
-    text = f"{kind} {where}: {_shown(parts)} can't be {verb} (rule: {rule.text})"
+    text = f"{kind} {where}: {_shown(parts)} cannot be {verb} (rule: {rule.text})"
     return Forbidden(text, path=paths.join(*parts), rule=rule.text)
 
 

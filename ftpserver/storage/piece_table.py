@@ -14,7 +14,7 @@ Three locks, each on one byte of the table:
 
 - *writing*: held shared while one buffer is written to the staging file, and alone to end the
   table. Ending first sets a flag that writers check before each buffer, so that writers who take
-  turns can't keep the lock busy. After the end nothing is written any more.
+  turns cannot keep the lock busy. After the end nothing is written any more.
 - *beginning*: held alone while a slot is taken, and complete pieces are merged.
 - *owning*: held by the session that owns the upload. If it isn't held, nothing is hashed any more.
 """
@@ -531,7 +531,7 @@ class Collector:
             progress: Called now and then with the number of hashed bytes; may raise.
 
         Raises:
-            LeaseLost, Busy: The table can't be ended.
+            LeaseLost, Busy: The table cannot be ended.
             OSError: Writing, reading, or ``on_step`` failed.
         """
         if not self._closed:

@@ -3,7 +3,7 @@
 Lives here: the note about such a move, and acting on it. Lives elsewhere: the replacement
 (atomic_tree.py), when notes are looked for (recount.py).
 
-Where two names can't be exchanged in one step, a tree is replaced by two renames: the old one goes
+Where two names cannot be exchanged in one step, a tree is replaced by two renames: the old one goes
 to staging, then the new one to its name. A server that is killed in between would leave nothing at
 that name, and the clean-up of staging would remove both trees. So a durable note that names both is
 written before the first rename, and a clean-up begins with the notes.
@@ -89,7 +89,7 @@ def read_note(staging: int, name: bytes) -> Moved | None:
     """Read a note; None if it was cut short. Then nothing was moved yet.
 
     Raises:
-        OSError: It can't be read.
+        OSError: It cannot be read.
     """
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging)
     try:
@@ -105,7 +105,7 @@ def put_back(home: Home) -> set[bytes]:
     and before staging is cleaned, which removes what isn't needed any more.
 
     Returns:
-        The names in staging that must stay, because they can't be moved back now.
+        The names in staging that must stay, because they cannot be moved back now.
     """
     left_alone: set[bytes] = set()
     for name in home.staged():
@@ -122,7 +122,7 @@ def put_back(home: Home) -> set[bytes]:
             if moved is not None:
                 left_alone.add(moved.aside)
                 shown = paths.show(paths.join(*moved.target))
-                logger.error("%s was moved to staging and can't be moved back: %s", shown, error)
+                logger.error("%s was moved to staging and cannot be moved back: %s", shown, error)
     return left_alone
 
 

@@ -177,7 +177,7 @@ class QuotaStore(ABC):
     ) -> Lease | None:
         """Make the lease that owns a staging file this session's; None if there is no such lease.
 
-        The caller holds the file's lock. The previous owner can't commit under the lease any more.
+        The caller holds the file's lock. The previous owner cannot commit under the lease any more.
 
         Args:
             pieces: As in `reserve`.
@@ -285,7 +285,7 @@ class QuotaStore(ABC):
 
         Raises:
             LeaseLost: A lease is gone. What was stored under it may not be acknowledged.
-            DiskFull, StateError: The store can't be written. The settlement is retried later.
+            DiskFull, StateError: The store cannot be written. The settlement is retried later.
         """
 
     @request
@@ -311,7 +311,7 @@ class QuotaStore(ABC):
 
         Raises:
             LeaseLost: The lease is gone; the home is recounted.
-            DiskFull, StateError: The store can't be written; the home is recounted.
+            DiskFull, StateError: The store cannot be written; the home is recounted.
         """
 
     @request
@@ -384,7 +384,7 @@ class QuotaStore(ABC):
     def free_disk_space(self, account_id: int, size: Amount) -> bool:
         """Evict trash of any account until the disk has this many bytes free.
 
-        Waits up to 30 seconds. Returns False if that much can't be freed.
+        Waits up to 30 seconds. Returns False if that much cannot be freed.
         """
 
     def until_on_disk(self, action: Callable[[], _Result]) -> _Result:

@@ -39,7 +39,7 @@ def recount(
         patience: Seconds to wait for the home's lock.
 
     Raises:
-        OSError: The home can't be read.
+        OSError: The home cannot be read.
         TimeoutError: Its sessions don't release the lock.
     """
     try:
@@ -61,7 +61,7 @@ def clean(ledger: Ledger, account_id: int, directory: Path) -> bool:
         that failed, and how much of it was settled isn't known.
 
     Raises:
-        OSError: The home can't be opened.
+        OSError: The home cannot be opened.
     """
     try:
         names = os.listdir(os.fsencode(directory) + b"/" + paths.STAGING)
@@ -81,7 +81,7 @@ def put_back_all(directory: Path) -> None:
     """Move back trees that an interrupted replacement has left in staging. Fast if there are none.
 
     Raises:
-        OSError: The home can't be opened.
+        OSError: The home cannot be opened.
         TimeoutError: Its sessions don't release the lock.
     """
     try:

@@ -97,7 +97,7 @@ class Staging:
             tick: Called with the number of bytes of each step.
 
         Returns:
-            False if the file system can't do that.
+            False if the file system cannot do that.
 
         Raises:
             SourceChanged: The source became shorter.

@@ -6,7 +6,7 @@ Lives elsewhere: what new files inherit from a directory (file_systems.py), thei
 
 From most directories, new files inherit the same as from the home's staging. For one that passes on
 another group or ACL, files are made under the reserved name in it, and moved to the home's staging
-immediately, where they are found, kept and cleaned up like all others. Only where a rename can't
+immediately, where they are found, kept and cleaned up like all others. Only where a rename cannot
 reach the home's staging, on another file system, they stay under the reserved name until the
 commit.
 """

@@ -34,7 +34,7 @@ class SyncTurns:
     one that is next. So no process is passed over.
 
     Args:
-        path: The file, the same for all processes that share turns. It stays empty. If it can't be
+        path: The file, the same for all processes that share turns. It stays empty. If it cannot be
             made, or the file system has no such locks, no process waits for another.
     """
 

@@ -3,7 +3,7 @@
 Lives here: an empty file for each such account in the state directory, for the next start.
 Lives elsewhere: the usage itself (ledger.py), counting (recount.py).
 
-A removal succeeds even if the accounts database can't be written, because removing is what frees
+A removal succeeds even if the accounts database cannot be written, because removing is what frees
 the disk. It is settled later if the server lives until then; otherwise the mark makes the next
 start count. The space freed by the removal is enough for an empty file.
 """
@@ -25,7 +25,7 @@ def mark(state: Path, account_id: int) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        logger.error("%s: can't be created (%s): run ftpd recount", path, error.strerror)
+        logger.error("%s: cannot be created (%s): run ftpd recount", path, error.strerror)
 
 
 def is_marked(state: Path, account_id: int) -> bool:

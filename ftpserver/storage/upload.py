@@ -97,7 +97,7 @@ class Receiving:
         self._reserved += self.lease.size - before
 
     def copy(self, source: int, size: int, digest: bytes, tick: Callable[[int], None]) -> bool:
-        """Copy another file with its digest inside the kernel. False: that can't be done."""
+        """Copy another file with its digest inside the kernel. False: that cannot be done."""
         self.verified = self.staging.copy(source, size, digest, tick)
         return self.verified
 

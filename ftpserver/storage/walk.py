@@ -67,7 +67,7 @@ def walk(
 
     Args:
         home: The home's descriptor; it stays open.
-        on_problem: Called with directories that can't be read; without it, the error is raised.
+        on_problem: Called with directories that cannot be read; without it, the error is raised.
         through_closed: True to open directories whose mode forbids it, by changing it meanwhile.
         staging: True to treat the reserved names like any other.
         closed: Paths to skip as if they didn't exist: the homes of other accounts.
@@ -257,7 +257,7 @@ def stored_in_tree(tree: int, tick: Callable[[], None]) -> Usage:
         tick: Called now and then during the walk.
 
     Raises:
-        OSError: Some of it can't be read, or was moved meanwhile.
+        OSError: Some of it cannot be read, or was moved meanwhile.
     """
     left = [_TICKS]
 

@@ -97,7 +97,7 @@ def server(
             Unlike ``ftpd``, it doesn't wait for the disk unless ``durable=True``.
 
     Raises:
-        StateError: The root can't be used.
+        StateError: The root cannot be used.
         TypeError: There is no such setting.
     """
     from ftpserver.daemon.assembly import whole_server

@@ -111,7 +111,7 @@ class Copying:
                     f"{paths.show(request.source)}: a directory", path=request.source
                 )
             if home.is_inside(self._target, self._source):
-                text = f"{paths.show(request.source)}: can't be copied into itself"
+                text = f"{paths.show(request.source)}: cannot be copied into itself"
                 raise InvalidPath(text, path=request.source)
             self._copy_tree(entry)
         else:
@@ -126,7 +126,7 @@ class Copying:
         return self._result()
 
     def _result(self) -> Copied:
-        """Return the reply. If it can't name everything, errors come before skipped files."""
+        """Return the reply. If it cannot name everything, errors come before skipped files."""
         problems = (self._failures + self._skipped)[:_MAX_PROBLEMS]
         more = self._failure_count + self._skip_count - len(problems)
         return Copied(self._files, self._directories, self._size, problems, more, self._skip_count)
@@ -190,7 +190,7 @@ class Copying:
 
     def _failed(self, path: bytes, error: CommandError, size: int) -> None:
         """Record that something failed, or that this ends the command."""
-        # a file that can't be read says nothing about the files after it
+        # a file that cannot be read says nothing about the files after it
         at_target = not isinstance(error, DiskFailed)
         if self._over is None and self._job_end.is_reached(error, size, at_target=at_target):
             target = (*self._target, *path.split(b"/")) if path else self._target
@@ -246,7 +246,7 @@ class Copying:
 
     def _make_dir(self, path: bytes, target: Parts, source: Entry) -> None:
         """Make a directory, at once with the mode of its source. If it inherits a group that the
-        server isn't in, the mode can't be set afterwards."""
+        server isn't in, the mode cannot be set afterwards."""
         mode = source.mode & MODE_BITS | 0o700
         make = MakeDir(paths.join(*target), mode, parents=True, fill=True)
         self._uploads.add_change(self._id(_Item(path, "dir", 0)), make)
@@ -310,7 +310,7 @@ class Copying:
 
     def _fill(self, receiving: Receiving, file: OpenFile) -> bytes:
         """Copy the bytes, and return their digest. They are read only if there is no stored digest,
-        or the file system can't copy them by itself."""
+        or the file system cannot copy them by itself."""
         digest = file.kept_digest()
         if digest is not None and receiving.copy(file.fd, file.size, digest, self._copied):
             return digest

@@ -1,4 +1,4 @@
-"""Moving and removing where the file system can't rename.
+"""Moving and removing where the file system cannot rename.
 
 Lives here: moving by copying, and removing file by file. Lives elsewhere: copying (copying.py), one
 step of a removal (storage/in_place.py), staging (storage/atomic_tree.py).
@@ -31,7 +31,7 @@ from ftpwire.paths import Parts
 
 
 def remove_in_place(scope: Scope, path: bytes, may_go: Guard | None = None) -> Tally:
-    """Remove a tree file by file, because its file system can't move it away at once.
+    """Remove a tree file by file, because its file system cannot move it away at once.
 
     Each step is settled. A CANCEL takes effect between two steps; repeating the command removes the
     rest.
@@ -81,13 +81,13 @@ def remove_in_place(scope: Scope, path: bytes, may_go: Guard | None = None) -> T
 
 
 class MovingByCopy:
-    """A move that a rename can't do: to another file system, or out of a lower layer of an overlay.
+    """A move that no rename can do: to another file system, or out of a lower layer of an overlay.
 
     The source is copied to staging on the target's file system and gets its name there at once;
     then the source is removed. What has changed in the source meanwhile stays there.
 
     Args:
-        in_tree: True if the session has begun an atomic tree: it can't begin another one.
+        in_tree: True if the session has begun an atomic tree: it cannot begin another one.
     """
 
     def __init__(self, scope: Scope, request: Move, *, in_tree: bool) -> None:
@@ -118,7 +118,7 @@ class MovingByCopy:
     def _move_tree(self, info: os.stat_result) -> None:
         scope, request = self._scope, self._request
         if scope.home.is_inside(self._target, self._source):
-            text = f"{paths.show(request.source)}: can't be moved into itself"
+            text = f"{paths.show(request.source)}: cannot be moved into itself"
             raise InvalidPath(text, path=request.source)
         if self._in_tree:
             raise CommandError("this needs an atomic tree, and another one has been begun already")

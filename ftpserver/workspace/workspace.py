@@ -183,8 +183,8 @@ class Workspace:
                     patience=self._patience,
                 )
             except OSError as error:
-                logger.error("%s: the home can't be opened: %s", self, error)
-                raise Internal("your home directory can't be opened on the server") from None
+                logger.error("%s: the home cannot be opened: %s", self, error)
+                raise Internal("your home directory cannot be opened on the server") from None
             self._home.set_permissions(self.account.rights)
             self._home.take_turn = self._observer.take_turn
             self._home.will_block = self._observer.will_block
@@ -257,7 +257,7 @@ class Workspace:
         """Describe what is at a path.
 
         If the account may not list the path, existing and missing files raise the same error, so
-        that it can't find out what exists. An upload is what shows whether a name is taken.
+        that it cannot find out what exists. An upload is what shows whether a name is taken.
         """
         self.require(request)
         if request.in_trash is not None:
@@ -360,7 +360,7 @@ class Workspace:
     # uploads -----------------------------------------------------------------------------
 
     def expect(self, request: Put) -> None:
-        """Refuse an upload before its bytes are received, if it is known by then that it can't
+        """Refuse an upload before its bytes are received, if it is known by then that it cannot
         succeed.
 
         Raises:
@@ -394,7 +394,7 @@ class Workspace:
 
     def expect_files(self, request: PutFiles) -> int:
         """Refuse a run of files before their bytes are received, if it is known by then that it
-        can't succeed.
+        cannot succeed.
 
         Returns:
             The bytes that the files have together.
@@ -506,7 +506,7 @@ class Workspace:
         self.require(request)
         if request.recursive or not self._is_no_directory(request.path):
             return False
-        # DiskFull: the database can't be written. `remove` works all the same, and frees space
+        # DiskFull: the database cannot be written. `remove` works all the same, and frees space
         with suppress(DiskFull):
             self._uploads.add_change(request_id, request)
             return True
@@ -517,7 +517,7 @@ class Workspace:
 
         Raises:
             Cancelled, CommandError: The text says how much of a tree was removed, if its file
-                system can't move it away at once.
+                system cannot move it away at once.
             CommandError: The session's atomic tree is going to appear in it.
         """
         self.require(request)
@@ -661,7 +661,7 @@ class Workspace:
         return self._trash.pages(self.policy(), request)
 
     def restore(self, request: Restore) -> Restored:
-        """Undo an operation, durably. The reply names what can't be undone. Call `commit` before.
+        """Undo an operation, durably. The reply names what cannot be undone. Call `commit` before.
 
         Raises:
             CommandError: The session has begun an atomic tree, which it could restore into.

@@ -168,7 +168,7 @@ class Writer:
         writing no bytes changes nothing.
 
         Raises:
-            QuotaExceeded, DiskFull, OSError: The bytes can't be stored.
+            QuotaExceeded, DiskFull, OSError: The bytes cannot be stored.
         """
         view = memoryview(data)
         if not view:

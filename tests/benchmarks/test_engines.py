@@ -24,7 +24,7 @@ BY_NAME = {engine.name: engine for engine in engines.ENGINES}
 
 @pytest.fixture
 def serve(tmp_path):
-    """Starts a server of one kind; skips where it can't be had."""
+    """Starts a server of one kind; skips where it cannot be had."""
     with ExitStack() as stack:
 
         def start(name: str):

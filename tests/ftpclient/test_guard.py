@@ -201,7 +201,7 @@ class Calls(Listener):
 @pytest.mark.parametrize("name", TRANSFERS)
 def test_a_listener_can_not_use_the_connection(client, places, name):
     """The verb would wait for its own end, or read another one's answer."""
-    with pytest.raises(RuntimeError, match="can't use the connection"):
+    with pytest.raises(RuntimeError, match="cannot use the connection"):
         TRANSFERS[name](*listened(client, client.whoami), places, listener=Calls(client.whoami))
     next_is_right(client)
 
@@ -229,7 +229,7 @@ def test_who_asks_for_a_password_can_not_use_the_connection(server, connect, pla
     requested = []
 
     def ask() -> str:
-        with pytest.raises(RuntimeError, match="can't use the connection"):
+        with pytest.raises(RuntimeError, match="cannot use the connection"):
             client.whoami()
         requested.append(True)
         return PASSWORD

@@ -289,7 +289,7 @@ def test_where_each_session_has_a_thread(start_server, dial, connect):
 
 
 def test_on_a_disk_that_can_only_be_read(server, dial, connect, monkeypatch):
-    """They are told without their paths, and can't be dropped."""
+    """They are told without their paths, and cannot be dropped."""
     with dial(server) as peer:
         interrupt(peer, b"/file")
 
@@ -495,7 +495,7 @@ def test_as_json(run, kept):
         ("kept --drop /nope", 2, 5, "ftp: /nope: no upload is kept for it\n"),
         ("kept --drop /nope /big.iso", 1, 1, "ftp: /nope: no upload is kept for it\n"),
         ("kept --drop", 2, 2, "--drop needs the PATH of an upload, or --all"),
-        ("kept --all /big.iso", 2, 2, "--all and PATH can't be used together"),
+        ("kept --all /big.iso", 2, 2, "--all and PATH cannot be used together"),
     ],
 )
 def test_dropping_by_command(app, run, kept, line, left, status, reported):

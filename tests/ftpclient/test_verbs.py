@@ -155,7 +155,7 @@ def test_errors_come_out_as_they_are(drive, verb, answers, error):
     server = Server(*answers)
     with pytest.raises(error):
         drive(server, verb)
-    assert len(server.requested) == len(answers), "what can't be sent isn't"
+    assert len(server.requested) == len(answers), "what cannot be sent isn't"
 
 
 @pytest.mark.parametrize(

@@ -520,7 +520,7 @@ def test_without_a_log_there_is_nothing_to_sync(root):
 def test_where_nothing_can_be_changed_clients_are_informed_why(root, monkeypatch, quick):
     open_state(root / ".ftpd").dispose()
     refusal = Forbidden("the server's disk is read-only")
-    monkeypatch.setattr(database, "open_state", Mock(side_effect=StateError("it can't")))
+    monkeypatch.setattr(database, "open_state", Mock(side_effect=StateError("it cannot")))
     monkeypatch.setattr(database, "_unwritable", lambda directory: refusal)
     engine = open_to_serve(root / ".ftpd").engine
     writer = Writer.of(engine)

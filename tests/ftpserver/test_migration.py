@@ -242,6 +242,6 @@ def test_an_upgrade_that_fails_changes_nothing(root):
     before = columns_of(root, "account")
     with closing(sqlite3.connect(root / ".ftpd" / "state.db")) as state:
         state.execute("CREATE TABLE account_new (in_the_way)")
-    with pytest.raises(StateError, match="can't be upgraded"):
+    with pytest.raises(StateError, match="cannot be upgraded"):
         migration.upgrade(root / ".ftpd", most_files)
     assert columns_of(root, "account") == before

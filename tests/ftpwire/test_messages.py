@@ -108,7 +108,7 @@ NUMBERED = {
     *(messages.MakeDir, messages.MakeLink, messages.EndTree, messages.Remove, messages.Move),
     *(messages.Copy, messages.Restore, messages.Purge),
 }
-"""What can't be asked again without a number: it would find its own work done."""
+"""What cannot be asked again without a number: it would find its own work done."""
 
 
 def kinds_of(base: type) -> list[type]:

@@ -259,20 +259,20 @@ def test_leaving_in_the_middle_stops_the_writer(tmp_path, size):
 @pytest.fixture
 def no_more_threads(monkeypatch):
     def refuse(_):
-        raise RuntimeError("can't start new thread")
+        raise RuntimeError("cannot start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 def test_no_more_threads_to_write_with(tmp_path, no_more_threads):
     with open(tmp_path / "f", "wb") as file, WriteBehind(file.fileno()) as stream:
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(RuntimeError, match="cannot start"):
             by_write(stream, NOISE)
 
 
 def test_no_more_threads_to_read_with(noise, no_more_threads):
     with ReadAhead(noise, len(NOISE)) as source:
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(RuntimeError, match="cannot start"):
             collect(source)
 
 

@@ -86,7 +86,7 @@ def test_as_many_patterns_as_are_allowed():
     ],
 )
 def test_a_sync_from_a_server_with_such_a_file(fake, connect, tmp_path, rules, is_obeyed):
-    """What can't be read protects all: nothing is known of what it would have left out."""
+    """What cannot be read protects all: nothing is known of what it would have left out."""
     long_name = os.fsdecode(LONG_NAME)
     for name in ("kept", "extra", long_name):
         (tmp_path / name).write_bytes(b"mine")

@@ -91,7 +91,7 @@ def test_a_download_is_warned_between_two_frames(serve, stopping, way):
 
 
 def test_who_waits_for_the_disk_is_warned_meanwhile(serve, stopping, monkeypatch):
-    """The session's own thread can't: another one does."""
+    """The session's own thread cannot: another one does."""
     site = serve()
     peer = site.user()
     began, goes_on, commit = threading.Event(), threading.Event(), Uploads.commit

@@ -213,7 +213,7 @@ class Trash:
             lines = Path(os.fsdecode(operation + b"/" + INDEX_NAME)).read_bytes()
         *whole, _ = lines.split(b"\n")
         if len(list(decode(b"\n".join(whole)))) < len([line for line in whole if line]):
-            self.wrong.append(f"{operation!r}: a line can't be read: {lines!r}")
+            self.wrong.append(f"{operation!r}: a line cannot be read: {lines!r}")
         said = Contents.of(decode(lines))
         if any(gone.became == "purged" for gone in said.gone.values()):
             self.is_whole = False
@@ -739,7 +739,7 @@ class Root:
 
 
 class CannotMount(Exception):
-    """This machine, or this user, can't mount a disk of its own; the text says why."""
+    """This machine, or this user, cannot mount a disk of its own; the text says why."""
 
 
 class Disk:

@@ -5,7 +5,7 @@ Lives elsewhere: who runs in which mode (conftest.py), starting a server in one 
 
 Without an option every test runs in the default mode, and those marked ``telling`` in every mode.
 ``--serve-as all``, or ``--serve-as NAME,NAME``, runs all tests in those modes instead. A new mode
-is one row of `MODES`. A test that can't hold in some modes says why with ``needs``.
+is one row of `MODES`. A test that cannot hold in some modes says why with ``needs``.
 """
 
 from __future__ import annotations

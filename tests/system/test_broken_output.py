@@ -1,4 +1,4 @@
-"""The reader of what the programs print leaves, or it can't be written at all."""
+"""The reader of what the programs print leaves, or it cannot be written at all."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def survived(crashes: Rounds, rounds: int, place: Path) -> None:
 
 @contextmanager
 def plugged_in(place: Path) -> Iterator[Disk]:
-    """A disk of one's own; skips where there can't be one."""
+    """A disk of one's own; skips where there cannot be one."""
     disk = Disk(place, DISK_SIZE)
     try:
         try:

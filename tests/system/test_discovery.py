@@ -103,7 +103,7 @@ class Machine:
             stderr=subprocess.DEVNULL,
         )
         if self._holder.stdout.readline() != b"here\n":
-            pytest.skip("networks of one's own can't be made here")
+            pytest.skip("networks of one's own cannot be made here")
 
     @property
     def number(self) -> str:
@@ -152,7 +152,7 @@ def machines(programs, tmp_path):
         ["ip", "link", "add", cable[0], "type", "veth", "peer", "name", cable[1]], status=None
     )
     if made.status:
-        pytest.skip("cables can't be made here")
+        pytest.skip("cables cannot be made here")
     for number, machine in enumerate(found):
         machine.join(cable[number], f"10.77.0.{number + 1}")
     return found

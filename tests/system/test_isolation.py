@@ -1,6 +1,6 @@
 """`ftpd start --isolation process`: sessions as processes, on the real programs.
 
-What a hostile one can't reach is in tests/ftpserver/isolation/. Everything else that is
+What a hostile one cannot reach is in tests/ftpserver/isolation/. Everything else that is
 tested here holds in this mode of serving, too (modes.py).
 """
 
@@ -237,7 +237,7 @@ def test_sessions_that_are_roots_are_warned_of(start_server):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
 def test_a_root_that_may_nothing_serves_as_any_other_user(start_server, large):
-    """As in a container without capabilities: it can't have sessions be others."""
+    """As in a container without capabilities: it cannot have sessions be others."""
     server = start_server(mode=PROCESS, preexec_fn=bow_to_modes)
     assert "the user of ftpd, which is root without the needed capabilities" in server.log
     alice = server.first_user()

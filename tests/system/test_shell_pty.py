@@ -569,7 +569,7 @@ def test_the_rc_file_comes_before_the_first_prompt(alice):
     rc.write_text("alias hello='echo hello'\nput x\n")
     with Terminal(alice) as terminal:
         greeting = terminal.wait_for_prompt()
-        assert "rc:2: an rc file can't have put: it moves files" in greeting
+        assert "rc:2: an rc file cannot have put: it moves files" in greeting
         assert terminal.run("hello you") == ["hello you"]
         assert terminal.run("alias") == ["alias hello='echo hello'"]
 

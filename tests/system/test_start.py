@@ -184,7 +184,7 @@ def test_the_first_account_is_shown_on_a_terminal(programs, tmp_path):
         shown = b""
         while b"shown only now" not in shown:
             shown += terminal.read(1000)
-        # the terminal stays open: once it is gone, the rest of that line can't be written
+        # the terminal stays open: once it is gone, the rest of that line cannot be written
         password = re.search(rb"alice, password (\S+)", shown)[1]
         address = re.search(rb"listening on (\S+)", shown)[1]
         assert not (tmp_path / "root" / ".ftpd" / "first-login").exists()

@@ -106,7 +106,7 @@ def varied(tmp_path, served_as):
     """A tree with one of everything that travels."""
     tree = tmp_path / "varied"
     for mode in (0o400, 0o444, 0o600, 0o644, 0o700, 0o755, 0o777, 0o000):
-        # whoever can't read it can't send it, neither here nor back from there
+        # whoever cannot read it cannot send it, neither here nor back from there
         if mode or (os.geteuid() == 0 and not served_as.bows):
             write(tree / "modes" / f"{mode:o}", f"{mode:o}".encode(), mode=mode)
     for size in (0, 1, 4095, 4096, 4097, 256 * KIB, 256 * KIB + 1, MIB, 5 * MIB + 3):
@@ -115,7 +115,7 @@ def varied(tmp_path, served_as):
         write(tree / "times" / str(number), b"then", mtime_ns=mtime_ns)
     for name in ("empty", "empty/nested/deep", "closed", "private"):
         (tree / name).mkdir(parents=True, exist_ok=True)
-    write(tree / "closed" / "file", b"in a directory that can't be written")
+    write(tree / "closed" / "file", b"in a directory that cannot be written")
     with open(tree / "sparse", "wb") as file:
         for position in (0, 3 * MIB, 9 * MIB + 5):
             file.seek(position)

@@ -75,7 +75,7 @@ def test_the_kernel_says_who_comes(start_server, tmp_path, monkeypatch, uid):
     """Whoever is named is let in; but nobody, who may be anybody, isn't even where it is named."""
     server = start_server("--unix", str(tmp_path / "socket"), "--unix-mode", "0666")
     tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # others can't reach it by its whole path
+    monkeypatch.chdir(tmp_path)  # others cannot reach it by its whole path
     alice = server.first_user()
     for named in (pwd.getpwuid(uid).pw_name, pwd.getpwuid(2).pw_name):
         server.admin.run("user", "set", alice.name, "--peer-user", named)

@@ -160,7 +160,7 @@ def test_commands_that_look_work_on_a_read_only_copy(start_server, tmp_path, pro
         assert admin.run("why", "alice-two", "login").text.startswith("allowed")
         assert any("alice-two" in line for line in admin.run("log").lines)
         assert admin.run("check").text.endswith("no problems found\n")
-        assert "can't be written" in admin.run("user", "disable", "alice-two", status=1).complaint
+        assert "cannot be written" in admin.run("user", "disable", "alice-two", status=1).complaint
 
 
 @can_mount

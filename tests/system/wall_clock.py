@@ -5,7 +5,7 @@ number of seconds that it adds. Programs and their children share that number th
 that a session that may open no file any more sees the clock jump, too. Clocks that nobody can set
 (CLOCK_MONOTONIC, CLOCK_BOOTTIME) and times of files stay as they are.
 
-libfaketime does nearly the same. It reads its file at each call, which a confined session can't,
+libfaketime does nearly the same. It reads its file at each call, which a confined session cannot,
 and takes the clocks of sleeps for the one that is set.
 """
 
@@ -78,7 +78,7 @@ time_t time(time_t *to)
 class WallClock:
     """The clock of all programs that are started with its environment.
 
-    Skips the test where the library can't be had.
+    Skips the test where the library cannot be had.
     """
 
     def __init__(self, place: Path) -> None:
@@ -94,7 +94,7 @@ class WallClock:
             capture_output=True,
         )
         if made.returncode:
-            pytest.skip(f"the library that sets the clock can't be made: {made.stderr.decode()}")
+            pytest.skip(f"the library that sets the clock cannot be made: {made.stderr.decode()}")
         self.environment = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(self._file)}
 
     def set(self, seconds: int) -> None:

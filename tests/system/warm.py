@@ -44,7 +44,7 @@ _OF_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
 
 
 def of_the_interpreter(environment: Any) -> dict[str, str]:
-    """What of an environment an interpreter that runs can't take over any more."""
+    """What of an environment an interpreter that runs cannot take over any more."""
     return {
         name: value for name, value in environment.items() if name.startswith(_OF_THE_INTERPRETER)
     }

@@ -75,7 +75,7 @@ class _ChangingModes:
             self.one(path)
             return
         opened = self._change.apply(top.mode, is_dir=True)
-        if opened & ~top.mode & 0o500:  # else the contents can't be listed
+        if opened & ~top.mode & 0o500:  # else the contents cannot be listed
             self._app.client.set_attributes(path, mode=opened & 0o777)
         set_each(self._app.client.connection, self._requests(path), self._on_done)
         self.one(path)
@@ -149,7 +149,7 @@ def touch_command(
 ) -> None:
     """Update times (default: now); create missing files."""
     if sum(one is not None for one in (date, stamp, reference)) > 1:
-        raise UsageError("-d, -t and -r can't be used together")
+        raise UsageError("-d, -t and -r cannot be used together")
     given: int | None = None
     try:
         if date is not None:

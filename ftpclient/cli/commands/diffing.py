@@ -222,7 +222,7 @@ def _run(app: App, program: str, files: Sequence[Path], labels: Sequence[str]) -
     """Run the program on two local files, and return its status.
 
     Raises:
-        DiffFailed: It can't be run, or failed with a status that diff doesn't have.
+        DiffFailed: It cannot be run, or failed with a status that diff doesn't have.
     """
     words = ["/bin/sh", "-c", f'{program} "$@"', "ftp"]
     if _takes_labels(program):

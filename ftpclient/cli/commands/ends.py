@@ -134,7 +134,7 @@ class _Amount:
     def of(cls, lines: int | None, count: int | None) -> _Amount:
         """Return the amount that the options give. Raises UsageError."""
         if lines is not None and count is not None:
-            raise UsageError("-n and -c can't be used together")
+            raise UsageError("-n and -c cannot be used together")
         return cls(_LINES if lines is None else lines, count)
 
 

@@ -47,7 +47,7 @@ def jobs_command(app: App, number: int | None) -> None:
     """
     if number is not None:
         if app.as_json:
-            raise UsageError("jobs: -o and --json can't be used together")
+            raise UsageError("jobs: -o and --json cannot be used together")
         job_display.show_output(app, _found(app, number))
         return
     jobs = [] if app.shell.jobs is None else app.shell.jobs.listed()
@@ -74,7 +74,7 @@ def wait_command(app: App, numbers: tuple[int, ...], everything: bool) -> None:
     go on.
     """
     if everything and numbers:
-        raise UsageError("wait: --all and N can't be used together")
+        raise UsageError("wait: --all and N cannot be used together")
     if numbers:
         jobs = [_found(app, number) for number in numbers]
     else:

@@ -29,7 +29,7 @@ def kept_command(app: App, words: tuple[str, ...], drop: bool, everything: bool)
     drops it after some days.
     """
     if everything and words:
-        raise UsageError("--all and PATH can't be used together")
+        raise UsageError("--all and PATH cannot be used together")
     if drop and not (everything or words):
         raise UsageError("--drop needs the PATH of an upload, or --all")
     if everything:

@@ -20,7 +20,7 @@ from ftpwire.errors import CommandError
 def open_command(app: App, server: str | None) -> None:
     """Switch to another server.
 
-    Each server keeps its directory until you come back. If SERVER can't be reached, nothing
+    Each server keeps its directory until you come back. If SERVER cannot be reached, nothing
     changes.
     """
     if server is None:
@@ -66,7 +66,7 @@ def bookmark_command(app: App, name: str) -> None:
     try:
         client.cwd.decode()
     except UnicodeDecodeError:
-        raise CommandError(f"{paths.show(client.cwd)}: not UTF-8; can't be saved") from None
+        raise CommandError(f"{paths.show(client.cwd)}: not UTF-8; cannot be saved") from None
     SavedServers().bookmark(app.chosen, name, client.user, paths.to_text(client.cwd))
     app.report_done(
         f"saved as {name}: {client.address}:{paths.show(client.cwd)}",

@@ -146,11 +146,11 @@ def sync_command(
             if given:
                 raise UsageError(f"{name} needs --delete")
     if checksum and size_only:
-        raise UsageError("--checksum and --size-only can't be used together")
+        raise UsageError("--checksum and --size-only cannot be used together")
     if watch:
         _check_watch(source, delete and not yes, dry_run, files_from is not None, min_age)
     if delete and app.shell.job and not (yes or dry_run):
-        raise UsageError("sync --delete asks before it deletes, which a job can't: add -y")
+        raise UsageError("sync --delete asks before it deletes, which a job cannot: add -y")
     app.verbose |= verbose
 
     from ftpclient.sync.plan import Options
@@ -213,14 +213,14 @@ def sync_command(
 def _check_watch(
     source: str, unconfirmed: bool, dry_run: bool, files_from: bool, min_age: float | None
 ) -> None:
-    """Refuse what --watch can't do. Raises UsageError."""
+    """Refuse what --watch cannot do. Raises UsageError."""
     if source.startswith(":"):
         raise UsageError("--watch needs a local SRC: a server does not report changes")
     for given, name in ((dry_run, "--dry-run"), (files_from, "--files-from")):
         if given:
-            raise UsageError(f"--watch and {name} can't be used together")
+            raise UsageError(f"--watch and {name} cannot be used together")
     if min_age is not None:  # no event tells when a file is old enough
-        raise UsageError("--watch and --min-age can't be used together")
+        raise UsageError("--watch and --min-age cannot be used together")
     if unconfirmed:
         raise UsageError("--watch with --delete needs -y: its later rounds ask no questions")
 

@@ -61,12 +61,12 @@ class _Choices(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Refuse options that contradict each other. Raises UsageError."""
         if self.no_clobber and self.update:
-            raise UsageError("--no-clobber and --update can't be used together")
+            raise UsageError("--no-clobber and --update cannot be used together")
         if self.links and self.copy_links:
-            raise UsageError("--links and --copy-links can't be used together")
+            raise UsageError("--links and --copy-links cannot be used together")
         if self.remove_source and self.copy_links:
             raise UsageError(
-                "--remove-source and --copy-links can't be used together: "
+                "--remove-source and --copy-links cannot be used together: "
                 "targets of links are never removed"
             )
         if self.patterns and not self.recursive and self.files_from is None:
@@ -246,17 +246,17 @@ def put_command(
     choices.check()
     if sources == ["-"]:
         if choices.files_from is not None:
-            raise UsageError("--files-from can't be used with standard input")
+            raise UsageError("--files-from cannot be used with standard input")
         if choices.remove_source:
-            raise UsageError("--remove-source can't be used with standard input")
+            raise UsageError("--remove-source cannot be used with standard input")
         if choices.dry_run:
-            raise UsageError("--dry-run can't be used with standard input")
+            raise UsageError("--dry-run cannot be used with standard input")
         if len(arguments) == 1:  # also with -t, which names a directory and not the file
             raise UsageError("put - needs the name of the file to write")
         if app.shell.job:
-            raise UsageError("put - can't be a job: it reads standard input")
+            raise UsageError("put - cannot be a job: it reads standard input")
         if app.shell.on_stdin:
-            raise UsageError("put - can't be used here: standard input holds the commands")
+            raise UsageError("put - cannot be used here: standard input holds the commands")
         if standard.was_closed(0):
             raise CommandError("standard input is closed: nothing was stored")
         client = choices.client(app)
@@ -281,7 +281,7 @@ def put_command(
         raise UsageError(f"--files-from: {paths.show(sources[0])} is not a directory")
     operands.check_put(app, named)
     if atomic and choices.remove_source:
-        raise UsageError("--remove-source and --atomic can't be used together")
+        raise UsageError("--remove-source and --atomic cannot be used together")
     if atomic and (not choices.recursive or len(sources) != 1 or not os.path.isdir(sources[0])):
         raise UsageError("--atomic needs -r and exactly one directory")
     choices.explain_no_clobber(app)
@@ -345,11 +345,11 @@ def get_command(
         return
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if choices.files_from is not None:
-            raise UsageError("--files-from can't be used with standard output")
+            raise UsageError("--files-from cannot be used with standard output")
         if choices.dry_run:
-            raise UsageError("--dry-run can't be used with standard output")
+            raise UsageError("--dry-run cannot be used with standard output")
         if choices.remove_source:
-            raise UsageError("--remove-source can't be used with standard output")
+            raise UsageError("--remove-source cannot be used with standard output")
         _get_to_stdout(app, sources)
         return
     if app.interactive:
@@ -387,14 +387,14 @@ def _get_version(app: App, named: operands.Operands, choices: _Choices, at: str)
     if len(named.sources) != 1:
         raise UsageError("--at needs exactly one SOURCE, a file")
     if choices.recursive or choices.files_from is not None or choices.remove_source:
-        raise UsageError("--at can't be used with -r, --files-from or --remove-source")
+        raise UsageError("--at cannot be used with -r, --files-from or --remove-source")
     path = app.client.resolve(named.sources[0])
     version = version_at(app, path, at)
     place, in_trash = (path, None) if version is None else (version.inner_path, version.in_trash)
     target = named.target
     if not named.into and (target == "-" or is_descriptor(os.fsencode(target), 1)):
         if app.as_json:
-            raise UsageError("--json and the file's bytes can't both go to standard output")
+            raise UsageError("--json and the file's bytes cannot both go to standard output")
         sys.stdout.flush()
         app.cat(place, in_trash)
         return
@@ -432,7 +432,7 @@ def _is_screen(target: str) -> bool:
 
 def _get_to_stdout(app: App, sources: list[str]) -> None:
     if app.as_json:
-        raise UsageError("--json and the file's bytes can't both go to standard output")
+        raise UsageError("--json and the file's bytes cannot both go to standard output")
     sys.stdout.flush()
     for source in sources:
         for path in app.client.glob(app.pattern(source)):

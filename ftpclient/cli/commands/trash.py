@@ -56,7 +56,7 @@ def conflict_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _conflict(*, force: bool, beside: bool) -> verbs.Conflict:
     if force and beside:
-        raise UsageError("--force and --beside can't be used together")
+        raise UsageError("--force and --beside cannot be used together")
     return "replace" if force else "beside" if beside else "skip"
 
 
@@ -128,7 +128,7 @@ def _ls_command(
         _list(app, below, _since(since), long=long)
         return
     if below is not None or since is not None:
-        raise UsageError("an ID can't be used with --path or --since")
+        raise UsageError("an ID cannot be used with --path or --since")
     one, _ = _operation(app, operation)
     items = app.client.trash_items(one.name)
     if path is None:
@@ -289,7 +289,7 @@ class _Found(NamedTuple):
 
 def _pour(app: App, found: _Found) -> None:
     if app.as_json:
-        raise UsageError("--json and the file's bytes can't both go to standard output")
+        raise UsageError("--json and the file's bytes cannot both go to standard output")
     sys.stdout.flush()
     try:
         app.cat(found.inner_path, found.in_trash)
@@ -325,7 +325,7 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     Purged files are gone for good.
     """
     if words and older is not None:
-        raise UsageError("--older and ID can't be used together")
+        raise UsageError("--older and ID cannot be used together")
     before = None
     if older is not None:
         try:

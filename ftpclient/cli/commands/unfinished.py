@@ -26,7 +26,7 @@ def resume_command(app: App, numbers: tuple[int, ...], everything: bool, forget:
     lost, or if its shell was.
     """
     if everything and numbers:
-        raise UsageError("resume: --all and N can't be used together")
+        raise UsageError("resume: --all and N cannot be used together")
     if forget and not (everything or numbers):
         raise UsageError("resume: --forget needs N or --all")
     known = dict(enumerate(Transfers().unfinished(), 1))

@@ -60,7 +60,7 @@ def less_command(app: App, patterns: tuple[str, ...]) -> None:
 def edit_command(app: App, name: str) -> None:
     """Edit a remote file in $VISUAL or $EDITOR.
 
-    The file is stored only if you changed it. If someone else changed it meanwhile, or it can't be
+    The file is stored only if you changed it. If someone else changed it meanwhile, or it cannot be
     stored, your version is kept locally and its path is shown. A missing file is created.
     """
     _need_terminal(app, "edit", "use get and put")

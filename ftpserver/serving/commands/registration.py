@@ -29,7 +29,7 @@ def register(client: Authentication, request: Register) -> Message:
         raise
     except CommandError as error:
         name = printable(request.user)
-        logger.warning("%s: can't register %s: %s", client, name, printable(str(error)))
+        logger.warning("%s: cannot register %s: %s", client, name, printable(str(error)))
         raise
     logger.info("%s: registered %s", client, admitted.account.name)
     return client.log_in(admitted)

@@ -50,7 +50,7 @@ def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
         make: True to make the trash if it is missing.
 
     Raises:
-        OSError: The trash can't be opened or made.
+        OSError: The trash cannot be opened or made.
         Forbidden: ``make`` is true, and its name belongs to something other than a directory.
     """
     try:
@@ -66,7 +66,7 @@ def open_trash(home: OpenHome, *, make: bool = False) -> int | None:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         raise Forbidden(
-            f"the trash can't be used: {paths.show(paths.TRASH)} in this home is not a directory; "
+            f"the trash cannot be used: {paths.show(paths.TRASH)} in this home is not a directory; "
             "the server's administrator has to rename it"
         ) from None
     try:

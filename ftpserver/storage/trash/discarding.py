@@ -79,7 +79,7 @@ def purge(
     Raises:
         Expired: It isn't, or is no longer, in the trash of this account.
         Busy: Other sessions hold it.
-        OSError: It can't be renamed or removed.
+        OSError: It cannot be renamed or removed.
     """
     with ExitStack() as taking_part:
         if settling is None:  # else the caller holds this lock exclusively
@@ -121,7 +121,7 @@ def purge(
                 account_id, name, discarded.size if for_space else None, *said
             )
         except NOT_NOW as error:  # its row is deleted after a day in any case
-            logger.warning("%s: purged, but that can't be recorded: %s", name, error)
+            logger.warning("%s: purged, but that cannot be recorded: %s", name, error)
     return discarded
 
 

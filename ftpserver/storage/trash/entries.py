@@ -51,7 +51,7 @@ class TrashEntry:
 
 
 def parts_of(value: Bytes) -> Parts | None:
-    """Parse a path of an index. Return None if it can't be a path, or is the root."""
+    """Parse a path of an index. Return None if it cannot be a path, or is the root."""
     try:
         return paths.split(value.value) or None
     except (InvalidPath, ValueError):

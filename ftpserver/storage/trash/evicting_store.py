@@ -7,7 +7,7 @@ which `QuotaStore.free_disk_space` asks for it).
 What becomes free is reserved for this session in the same transaction that settles it, so no other
 session gets it. Operations that contain only versions are purged first, then the others; the oldest
 first, and no more than is needed. With very many items a little more is purged; otherwise each
-small file would cost reading all of them. What can't fit even without any trash is refused at once.
+small file would cost reading all of them. What cannot fit even without trash is refused at once.
 """
 
 from __future__ import annotations

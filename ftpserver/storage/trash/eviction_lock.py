@@ -42,7 +42,7 @@ def eviction_lock(
         tick: A function that is called while waiting. It may raise, which ends the wait.
 
     Raises:
-        OSError: The trash can't be opened.
+        OSError: The trash cannot be opened.
     """
     trash = open_trash(home)
     if trash is None:

@@ -63,7 +63,7 @@ def measure(
         on_measured: A function that is called for each item, once its size is settled.
 
     Raises:
-        OSError: The trash can't be read.
+        OSError: The trash cannot be read.
     """
     trash = open_trash(home)
     if trash is None:
@@ -128,7 +128,7 @@ def _measure(
 
 
 def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage | None:
-    """Return the size of an item, itself included; None if it can't be measured now."""
+    """Return the size of an item, itself included; None if it cannot be measured now."""
     try:
         operation = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=trash)
         try:
@@ -146,7 +146,7 @@ def _walk(trash: int, name: str, item: Item, tick: Callable[[], None]) -> Usage 
         return None  # taken out meanwhile
     except OSError as error:
         reason = error.strerror
-        logger.warning("trash item %s/%s can't be measured now: %s", name, item.name, reason)
+        logger.warning("trash item %s/%s cannot be measured now: %s", name, item.name, reason)
         return None
 
 

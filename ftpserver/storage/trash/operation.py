@@ -80,7 +80,7 @@ class Operation:
     Args:
         name: A function that returns the operation's name. It is called once, when needed.
         another: A function that returns another name. It is called when the operation was undone,
-            is full, or is held by other sessions that can't be waited for. Its argument is True if
+            is full, or is held by other sessions that cannot be waited for. Its argument is True if
             no other session may use the new name. None: no other name is ever needed.
         keep_replaced: True to keep replaced files, too.
 
@@ -138,7 +138,7 @@ class Operation:
 
     @contextmanager
     def writing(self, *, waiting: bool = True) -> Iterator[Operation]:
-        """Open the operation within the context, and hold it shared, so that it can't be purged.
+        """Open the operation within the context, and hold it shared, so that it cannot be purged.
         The contexts can be nested.
 
         Args:
@@ -149,7 +149,7 @@ class Operation:
         Raises:
             NoSpace: The disk is full.
             Busy: Other sessions held it for too long.
-            CommandError: It can't be made; the class depends on the error of the disk.
+            CommandError: It cannot be made; the class depends on the error of the disk.
         """
         if self._opened is not None:
             yield self
@@ -213,7 +213,7 @@ class Operation:
             return self._until_it_fits(step)
         except OSError as error:
             failed = from_oserror(error, "")
-            raise failed.with_text(f"the trash can't be written to: {failed}") from error
+            raise failed.with_text(f"the trash cannot be written to: {failed}") from error
 
     def _until_it_fits(self, step: Callable[[], _Result]) -> _Result:
         """Run a step as `_with_space` does. Raises NoSpace, and other errors of the step."""
@@ -270,7 +270,7 @@ class Operation:
 
         Raises:
             NoSpace: The disk is full.
-            CommandError: They can't be written; the class depends on the error of the disk.
+            CommandError: They cannot be written; the class depends on the error of the disk.
         """
         held, lines = self._held, self._lines(items)
         self._with_space(lambda: held.append(lines, sync=sync))
@@ -282,11 +282,11 @@ class Operation:
 
     def note(self, item: Item) -> None:
         """Append a line about something that was done and of which nothing is kept. If the disk has
-        no space for it, nothing is purged: this then can't be undone, but nothing is lost."""
+        no space for it, nothing is purged: this then cannot be undone, but nothing is lost."""
         try:
             self._held.append(self._lines([item]), sync=False)
         except OSError as error:
-            logger.error("%s: can't be recorded, so it can't be undone: %s", self._name, error)
+            logger.error("%s: cannot be recorded, so it cannot be undone: %s", self._name, error)
 
     def _lines(self, items: Sequence[Item]) -> list[Line]:
         """Return the lines to append: these items, after a `Begin` line if the index is empty."""
@@ -309,7 +309,7 @@ class Operation:
 
         Raises:
             NoSpace: The disk has no space for another name in the operation's directory.
-            OSError: It stays where it is. EXDEV: its file system can't move it here.
+            OSError: It stays where it is. EXDEV: its file system cannot move it here.
         """
         # the line was synced by `announce`: after a crash, each item here has a line
         held, new = self._held, item.name.encode()
@@ -323,7 +323,7 @@ class Operation:
         self._until_it_fits(lambda: beneath.rename_new(directory, name, held.fd, new))
 
     def give_back(self, item: Item, directory: int, name: bytes) -> None:
-        """Rename an item that was taken back to its old path, because it can't be removed after
+        """Rename an item that was taken back to its old path, because it cannot be removed after
         all.
 
         Raises:
@@ -336,7 +336,7 @@ class Operation:
 
         Raises:
             NoSpace: See `take`.
-            OSError: The file system has no hard links, or can't make one here.
+            OSError: The file system has no hard links, or cannot make one here.
         """
         held = self._held
 

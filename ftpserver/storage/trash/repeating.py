@@ -34,7 +34,7 @@ def done_before(home: ReadableHome, name: Callable[[], str], request: Message) -
         name: A function that returns the operation's name.
 
     Raises:
-        OSError: The trash can't be read.
+        OSError: The trash cannot be read.
     """
     if not isinstance(request, Remove | Move):
         return None

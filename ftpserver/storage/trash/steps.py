@@ -153,7 +153,7 @@ def look(directory: int, name: bytes) -> Seen | None:
 
 
 def conflict(parts: Parts, why: str) -> Conflict:
-    """Return the error for a path that a step can't change."""
+    """Return the error for a path that a step cannot change."""
     path = paths.join(*parts)
     return Conflict(f"{paths.show(path)}: {why}", path=path)
 

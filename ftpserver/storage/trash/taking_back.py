@@ -4,7 +4,7 @@ Lives here: for each kind of line, the conditions, and what is done about a file
 Lives elsewhere: choosing the items, the home's lock, the quota (restoring.py).
 
 A replaced file is exchanged with what is at its path, so that the name is never without a file.
-Where names can't be exchanged, the present file gets a second name in the trash first, and is then
+Where names cannot be exchanged, the present file gets a second name in the trash first, and is then
 replaced by one rename; the home is locked exclusively meanwhile.
 """
 
@@ -193,7 +193,7 @@ class TakingBack:
             batch: The changes under the present lock; None for a dry run.
 
         Raises:
-            CommandError, OSError: The step can't be done; nothing is changed.
+            CommandError, OSError: The step cannot be done; nothing is changed.
             AlreadyDone: The step has been done before.
             NeedsAlone: The step needs the home's lock exclusively.
         """

@@ -1,4 +1,4 @@
-"""Standard output whose reader has left, or that can't be written to, while commands work."""
+"""Standard output whose reader has left, or that cannot be written to, while commands work."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def test_touch_with_another_files_time(run, files):
             id="no-month",
         ),
         pytest.param(
-            "touch -d @1 -t 202001010000 x", 2, "-d, -t and -r can't be used together", id="2"
+            "touch -d @1 -t 202001010000 x", 2, "-d, -t and -r cannot be used together", id="2"
         ),
     ],
 )
@@ -444,8 +444,8 @@ def test_names_are_shown_safely(run, files, line):
         ("mv -T /dir /file", "/file: a file is there, and a directory doesn't replace it"),
         ("cp -T /file /dir", "/dir: a directory is there"),
         ("cp -rT /dir /file", "/file: a file is there"),
-        ("mv -T /dir /dir/x", "/dir: can't be moved into itself"),
-        ("cp -rT /dir /dir/x", "/dir: can't be copied into itself"),
+        ("mv -T /dir /dir/x", "/dir: cannot be moved into itself"),
+        ("cp -rT /dir /dir/x", "/dir: cannot be copied into itself"),
     ],
 )
 def test_what_is_not_replaced_is_named(run, files, line, said):

@@ -123,7 +123,7 @@ def test_sync_by_sizes_alone(user, both):
     user.run("sync", "--size-only", "-x", "kind", "site", ":www")
     assert (both[1] / "index.html").read_text() == "<html>"
     done = user.run("sync", "--size-only", "--checksum", "site", ":www", status=2)
-    assert "can't be used together" in done.complaint
+    assert "cannot be used together" in done.complaint
 
 
 def test_a_server_that_is_named_by_its_path(user, both):

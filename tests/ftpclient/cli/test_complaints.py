@@ -114,7 +114,7 @@ def test_what_the_server_reports_of_a_failure_is_in_the_record(server, request, 
     status, _, err = run("mkdir d/new" + " --json" * as_json)
     assert status == 6
     if not as_json:
-        assert err.startswith("ftp: read-only below /d: /d/new can't be changed")
+        assert err.startswith("ftp: read-only below /d: /d/new cannot be changed")
         return
     record = json.loads(err)
     assert (record["error"], record["rule"], record["path"]) == (
@@ -126,7 +126,7 @@ def test_what_the_server_reports_of_a_failure_is_in_the_record(server, request, 
 
 @pytest.fixture
 def plain_user_files(files, monkeypatch):
-    """Files that the server can't open."""
+    """Files that the server cannot open."""
     from ftpserver.workspace import reading_many
     from ftpwire import beneath
 

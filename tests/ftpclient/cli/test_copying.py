@@ -199,7 +199,7 @@ def test_devices_are_not_read(user, tmp_path):
         os.mknod(zeros, stat.S_IFCHR | 0o666, os.makedev(1, 5))
         os.mknod(user.on_server / "zeros", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:
-        pytest.skip("this user can't make devices")
+        pytest.skip("this user cannot make devices")
     assert user.run("put", zeros, "put", status=None).err
     assert user.run("get", "zeros", tmp_path / "got", status=None).err
     assert not (user.on_server / "put").exists() and not (tmp_path / "got").exists()

@@ -404,7 +404,7 @@ def test_settings_that_cannot_be_written(start_server, at_a_command_line):
     alice = at_a_command_line(start_server(plaintext=False))
     (alice.home / "config").write_bytes(b"a file where a directory belongs")
     (remark,) = alice.run("ls").err.splitlines()
-    assert "known_hosts: the server's key can't be saved" in remark
+    assert "known_hosts: the server's key cannot be saved" in remark
 
 
 def test_settings_are_not_needed_without_tls(user):

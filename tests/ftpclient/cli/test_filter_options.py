@@ -100,9 +100,9 @@ def test_a_path_that_leads_out_stops_it(user, site, command, name):
         (["put", "-0", "site", "/to"], "-0 needs --files-from"),
         (["put", "--files-from", "list", "site", "other", "/to"], "needs exactly one SOURCE"),
         (["put", "--files-from", "list", "list", "/to"], "--files-from: list is not a directory"),
-        (["put", "--files-from", "list", "-", "/to"], "can't be used with standard input"),
+        (["put", "--files-from", "list", "-", "/to"], "cannot be used with standard input"),
         (["get", "--files-from", "list", "/a", "/b", "to"], "needs exactly one SOURCE"),
-        (["get", "--files-from", "list", "/a", "-"], "can't be used with standard output"),
+        (["get", "--files-from", "list", "/a", "-"], "cannot be used with standard output"),
     ],
 )
 def test_where_they_mean_nothing(user, site, words, complaint):

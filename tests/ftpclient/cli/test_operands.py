@@ -383,7 +383,7 @@ def test_a_file_is_not_stored_as_a_directory(run, files, local, command):
     [
         pytest.param("-T a", "-T needs exactly one SOURCE and one TARGET", id="alone"),
         pytest.param("-T a b c", "-T needs exactly one SOURCE and one TARGET", id="three"),
-        pytest.param("-T -t e a", "-t and -T can't be used together", id="both"),
+        pytest.param("-T -t e a", "-t and -T cannot be used together", id="both"),
         pytest.param("-t '' a", "-t needs an existing directory, not an empty path", id="empty"),
     ],
 )
@@ -460,9 +460,9 @@ def test_neighbours_are_not_above(run, tree, word):
 def test_the_home_itself_is_refused_to_the_api_as_well(client, tree):
     before = texts(tree)
     for path in ("/", ".", "/d/.."):
-        with pytest.raises(Exception, match="the home itself can't be removed"):
+        with pytest.raises(Exception, match="the home itself cannot be removed"):
             client.remove(path, recursive=True)
-        with pytest.raises(Exception, match="the home itself can't be moved"):
+        with pytest.raises(Exception, match="the home itself cannot be moved"):
             client.move(path, "/new")
     assert texts(tree) == before
 

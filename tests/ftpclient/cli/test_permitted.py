@@ -48,7 +48,7 @@ def test_the_same_tree_can_be_put_into_a_drop_box_again(bob, tree):
 
     (tree / "new").write_bytes(b"has changed")
     reported = bob.run("put", "-r", tree, "/", status=1)
-    assert reported.err.count("can't be replaced") == 1
+    assert reported.err.count("cannot be replaced") == 1
     assert (bob.on_server / "tree" / "new").read_bytes() == b"came later"
 
 
@@ -73,7 +73,7 @@ def test_who_asks_for_what_is_in_a_drop_box_is_informed_the_rule(bob):
     for verb in ("get", "cat"):
         reported = bob.run(verb, "/in/file", status=6).complaint
         assert reported.endswith(
-            "upload-only below /in: /in/file can't be read (rule: /in=upload-only)"
+            "upload-only below /in: /in/file cannot be read (rule: /in=upload-only)"
         )
     missing = bob.run("get", "/in/nothing", status=6).complaint
     assert missing == reported.replace("/in/file", "/in/nothing"), "whether it is there is not told"
@@ -106,7 +106,7 @@ def test_what_may_not_be_listed_is_reported_by_whatever_reads_trees(bob, rights)
     permit(bob, f"/d/in={rights}")
     for words in ("get -r /d got", "du /d", "find /d", "chmod -R go-w /d"):
         reported = bob.run(*words.split(), status=1)
-        closed = [line for line in reported.err.splitlines() if "can't be listed" in line]
+        closed = [line for line in reported.err.splitlines() if "cannot be listed" in line]
         assert len(closed) == 1 and closed[0].startswith("ftp: /d/in: "), (words, reported.err)
     assert sorted(os.listdir(bob.home / "got")) == (
         ["file", "in"] if rights == "upload-only" else ["file"]

@@ -75,7 +75,7 @@ def test_lines_and_a_command(at):
     script(at, "pwd\n")
     for words in ("-c pwd pwd", "-b lines.ftp pwd", "-c pwd -b lines.ftp"):
         done = at.run(*words.split(), status=2)
-        complaint = "ftp: -c, -b and a command can't be used together (see ftp --help)"
+        complaint = "ftp: -c, -b and a command cannot be used together (see ftp --help)"
         assert (done.text, done.complaint) == ("", complaint)
 
 
@@ -145,10 +145,10 @@ def test_check_reports_all_mistakes_and_runs_nothing(at):
     assert done.text == ""
     assert done.err.splitlines() == [
         "lines.ftp:2: '<' has no meaning here: quote it, or use ! (column 4)",
-        "lines.ftp:3: edit needs the terminal: it can't be a job",
+        "lines.ftp:3: edit needs the terminal: it cannot be a job",
         "lines.ftp:5: unknown command 'frob' (help lists all)",
         "lines.ftp:6: '`' has no meaning here: quote it, or use ! (column 6)",
-        "lines.ftp:9: edit can't be used before '|': it needs the terminal",
+        "lines.ftp:9: edit cannot be used before '|': it needs the terminal",
         "lines.ftp:10: unclosed quote: ' (column 1)",
     ]
     assert (at.on_server / "docs" / "few").exists()

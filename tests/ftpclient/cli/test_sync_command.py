@@ -199,4 +199,4 @@ def test_accounts_with_permissions(user, site):
     user.run("sync", ":/kept/", "back/")
     assert trees.names(user.home / "back") == trees.names(user.on_server / "kept")
     reported = user.run("put", "-", "/x", given=b"x", status=6).complaint
-    assert reported.endswith("read-only account: /x can't be changed (rule: /=read-only)")
+    assert reported.endswith("read-only account: /x cannot be changed (rule: /=read-only)")

@@ -191,7 +191,7 @@ def test_options_that_exclude_each_other(files):
     files.run("rm", "/a")
     for command in (["undo"], ["trash", "restore", *ids(files)]):
         done = files.run(*command, "--force", "--beside", status=2)
-        assert "can't be used together" in done.err
+        assert "cannot be used together" in done.err
 
 
 def test_the_limits_are_in_the_help(user):
@@ -309,7 +309,7 @@ def test_the_trash_is_emptied(files):
     assert ids(files) == []
     assert "nothing to remove" in files.run("trash", "empty").err
     assert (
-        "can't be used together"
+        "cannot be used together"
         in files.run("trash", "empty", first, "--older", "1h", status=2).err
     )
     assert "not an ID" in files.run("trash", "empty", "x", status=2).err
@@ -360,7 +360,9 @@ def test_an_earlier_version_is_fetched(written):
     written.run("get", "--at", "1", "/d/g", ".")
     assert (written.home / "g").read_bytes() == b"gee"
     assert "one SOURCE" in written.run("get", "--at", "1", "/a", "/b", ".", status=2).err
-    assert "can't be used with -r" in written.run("get", "-r", "--at", "1", "/a", ".", status=2).err
+    assert (
+        "cannot be used with -r" in written.run("get", "-r", "--at", "1", "/a", ".", status=2).err
+    )
 
 
 def test_a_version_is_put_back_and_the_present_one_kept(written):
@@ -545,7 +547,7 @@ def test_what_was_evicted_for_space_is_reported(files):
     lines = files.run("trash").text.splitlines()
     assert any("rm /large" in line and "deleted for space (58.6 KiB)" in line for line in lines)
     done = files.run("undo", status=5)
-    assert "rm /large: can't be undone: the server has deleted the old files" in done.err
+    assert "rm /large: cannot be undone: the server has deleted the old files" in done.err
     assert "b" not in there(files)  # nothing earlier is taken back instead
     gone = next(one for one in files.run("--json", "trash").records if one["given_up"])
     assert (gone["path"], gone["kept"], gone["given_up"]) == (None, 0, 60_000)

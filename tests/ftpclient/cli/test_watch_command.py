@@ -76,7 +76,7 @@ def watch(user, site, monkeypatch):
     ("options", "reported"),
     [
         ([":www", "site"], "needs a local SRC"),
-        (["-n", "site", ":www"], "--watch and --dry-run can't be used together"),
+        (["-n", "site", ":www"], "--watch and --dry-run cannot be used together"),
         (["--files-from", "list", "site", ":www"], "--watch and --files-from"),
         (["--min-age", "2d", "site", ":www"], "--watch and --min-age"),
         (["--delete", "site", ":www"], "needs -y"),

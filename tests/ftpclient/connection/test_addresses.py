@@ -99,7 +99,7 @@ def test_what_is_no_server(text):
     [
         ("ftp://alice@host:21/d", "the scheme must be ftpd://, e.g. ftpd://alice@host:21"),
         ("https://host", "the scheme must be ftpd://, e.g. ftpd://host"),
-        ("ftpd://alice@host/d/e", "it can't have a path: write ftpd://alice@host"),
+        ("ftpd://alice@host/d/e", "it cannot have a path: write ftpd://alice@host"),
         ("alice@::1", "write brackets: alice@[::1], followed by :PORT if needed"),
         ("fe80::1", "write brackets: [fe80::1], followed by :PORT if needed"),
         (

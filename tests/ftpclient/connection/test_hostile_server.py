@@ -186,7 +186,7 @@ def test_links_that_a_transfer_made_are_not_followed(attempt, target, canary, en
 @pytest.mark.parametrize("name", [b"..", b"../../etc/passwd", b"/etc", b"a\0b"])
 @pytest.mark.parametrize("verb", ["get", "sync", "list"])
 def test_what_failed_elsewhere_is_not_reported(attempt, target, name, verb):
-    """Whoever looks at a path that can't be listed would look where the server likes."""
+    """Whoever looks at a path that cannot be listed would look where the server likes."""
     reported = []
     pages = [Page(b"", [], [Problem(name, "forbidden", "no")], True)]
     action = (

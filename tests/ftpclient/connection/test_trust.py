@@ -75,7 +75,7 @@ def test_a_pin_that_can_not_be_saved_is_one_remark(tmp_path):
     hosts = KnownHosts(tmp_path / "file" / "below" / "known_hosts")
     Trust(hosts, accept_new=True, remark=remarks.append).check_key(ENDPOINT, PIN)
     (remark,) = remarks
-    assert str(hosts.path) in remark and "can't be saved" in remark
+    assert str(hosts.path) in remark and "cannot be saved" in remark
 
 
 def test_lines_of_authorities_are_replaced_like_pins(hosts):
@@ -362,7 +362,7 @@ def test_without_a_home_that_can_be_written(site, home, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (remark,) = done.stderr.splitlines()
-    assert "known_hosts: the server's key can't be saved" in remark
+    assert "known_hosts: the server's key cannot be saved" in remark
     assert not (tmp_path / "~").exists()
 
 

@@ -423,7 +423,7 @@ def test_the_connection_of_a_large_file_is_lost(server, client, files):
     file.write(bytes(LARGE))
     for session in set(server.service.sessions) - others:
         session.channel.cut()
-    with pytest.raises(Exception, match="can't be read again"):
+    with pytest.raises(Exception, match="cannot be read again"):
         file.write(bytes(LARGE))
         file.close()
     assert not (files / "a").exists()

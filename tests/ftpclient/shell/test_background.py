@@ -73,13 +73,16 @@ def test_a_job_takes_over_what_the_line_would_have(app, run, ended, files, local
 @pytest.mark.parametrize(
     ("line", "reported"),
     [
-        ("edit x &", "edit needs the terminal: it can't be a job"),
-        ("more x &", "less needs the terminal: it can't be a job"),
-        ("cd x &", "cd can't be a job; these can: put get sync check cp mv rm find du ls hash cat"),
-        ("ls && exit &", "exit can't be a job; these can: "),
-        ("jobs &", "jobs can't be a job; "),
+        ("edit x &", "edit needs the terminal: it cannot be a job"),
+        ("more x &", "less needs the terminal: it cannot be a job"),
+        (
+            "cd x &",
+            "cd cannot be a job; these can: put get sync check cp mv rm find du ls hash cat",
+        ),
+        ("ls && exit &", "exit cannot be a job; these can: "),
+        ("jobs &", "jobs cannot be a job; "),
         ("cat x &", "cat can only be a job with > FILE or | LOCAL"),
-        ("jobs > x", "jobs can't be used before '>': it is for the terminal"),
+        ("jobs > x", "jobs cannot be used before '>': it is for the terminal"),
     ],
 )
 def test_what_can_not_be_a_job(app, run, line, reported):
@@ -91,7 +94,7 @@ def test_what_can_not_be_a_job(app, run, line, reported):
 @pytest.mark.parametrize(
     ("line", "status", "reported"),
     [
-        ("put - x &", 2, b"ftp: put - can't be a job: it reads standard input\n"),
+        ("put - x &", 2, b"ftp: put - cannot be a job: it reads standard input\n"),
         ("sync --delete . :/ &", 2, b"ftp: sync --delete asks before it deletes"),
         ("put nope / &", 5, b"ftp: nope: no such local file or directory\n"),
         ("get /nope . || ls /nope2 &", 5, b"/nope2: no such file or directory\n"),
@@ -208,7 +211,7 @@ def test_kill_keeps_what_was_transferred(app, run, slow, ended, files):
 
 
 def test_kill_twice_ends_a_process_that_hangs(app, run, slow, ended):
-    os.kill(slow.process._popen.pid, 19)  # it can't stop by itself
+    os.kill(slow.process._popen.pid, 19)  # it cannot stop by itself
     assert run("kill 1; kill 1")[0] == 0
     assert ended(1).state is State.STOPPED
 
@@ -340,7 +343,7 @@ def test_a_script_with_json(batch, files):
 def test_an_rc_file_starts_no_jobs(app, local, capfd):
     (local / "rc").write_text("ls / &\n")
     scripts.run_rc(app, local / "rc")
-    assert "an rc file can't start jobs" in capfd.readouterr().err
+    assert "an rc file cannot start jobs" in capfd.readouterr().err
 
 
 def test_the_task_is_in_no_list_of_processes(app, run, slow):

@@ -111,10 +111,10 @@ def test_settings_are_shown_and_set(run):
     [
         ("set nope", "unknown setting nope (settings: bell, color, jobs, limit-rate"),
         ("set colour x", "did you mean color?"),
-        ("set parallel 0", "parallel can't be '0': use auto or a number from 1 to 32"),
+        ("set parallel 0", "parallel cannot be '0': use auto or a number from 1 to 32"),
         ("set bell loud", "use one of on, off"),
-        ("set limit-rate fast", "limit-rate can't be 'fast'"),
-        ("set jobs many", "jobs can't be 'many': use a number from 1 to 32"),
+        ("set limit-rate fast", "limit-rate cannot be 'fast'"),
+        ("set jobs many", "jobs cannot be 'many': use a number from 1 to 32"),
     ],
 )
 def test_settings_that_can_not_be(run, line, reported):
@@ -167,7 +167,7 @@ def test_the_rc_file(app, capfd, settings, local):
     assert [line.partition(" ")[0] for line in err.splitlines()] == [
         *("rc:3:", "rc:4:", "rc:5:", "rc:6:"),
     ]
-    assert "rc:4: an rc file can't have put: it moves files" in err
+    assert "rc:4: an rc file cannot have put: it moves files" in err
     assert app.shell.aliases == {"ll": "ls -l"} and app.shell.settings["prompt"] == "full"
     assert not (app.shell.leaving or app.shell.batch or app.shell.in_rc or app.shell.where)
 

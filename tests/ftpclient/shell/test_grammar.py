@@ -347,10 +347,10 @@ MEANINGLESS = "has no meaning here: quote it, or use !"
         ),
         pytest.param(
             "ls > a b",
-            "arguments can't follow a redirection (column 8)",
+            "arguments cannot follow a redirection (column 8)",
             id="behind-the-file",
         ),
-        pytest.param("ls > a > b", "'>' can't follow a redirection (column 8)", id="twice"),
+        pytest.param("ls > a > b", "'>' cannot follow a redirection (column 8)", id="twice"),
         pytest.param(
             "ls; -rm x", "options come after the command, e.g. ls --json (column 5)", id="option"
         ),

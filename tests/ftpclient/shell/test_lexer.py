@@ -66,9 +66,9 @@ def test_quoted_patterns_match_themselves_only(line, pattern):
         pytest.param('ls "a\\"', 'unclosed quote: " (column 4)', id="double"),
         pytest.param("ls b$'a", "unclosed quote: $' (column 5)", id="coded"),
         pytest.param("ls a\\", "nothing follows the final backslash (column 5)", id="backslash"),
-        pytest.param("ls a\0", "a NUL character can't be part of a command (column 4)", id="nul"),
+        pytest.param("ls a\0", "a NUL character cannot be part of a command (column 4)", id="nul"),
         pytest.param(
-            r"ls $'\0'", "a NUL character can't be part of a command (column 4)", id="coded-nul"
+            r"ls $'\0'", "a NUL character cannot be part of a command (column 4)", id="coded-nul"
         ),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_file_that_the_command_reads(run, numbers, local, words, operator):
     assert run(f"{words} {operator} {name}") == (
         2,
         "",
-        f"ftp: {name}: put reads it, so its output can't go there\n",
+        f"ftp: {name}: put reads it, so its output cannot go there\n",
     )
     assert (local / "mine").read_text() == "mine"
     assert not (numbers / "mine").exists()
@@ -307,7 +307,7 @@ def test_commands_without_output(run, app, numbers, local, line):
     assert (status, out) == (2, "")
     name = line.split()[0]
     why = "it needs the terminal" if name in ("edit", "less") else "it has no output"
-    assert err == f"ftp: {name} can't be used before '{line.split()[-2]}': {why}\n"
+    assert err == f"ftp: {name} cannot be used before '{line.split()[-2]}': {why}\n"
     assert (numbers / "few").exists()
     assert os.listdir(local) == []
     assert not app.shell.leaving

@@ -440,7 +440,7 @@ def test_a_batch_can_end_early(batch, capfd):
 
 def test_commands_of_a_batch_are_nobodys_data(batch, home, capfd):
     assert run_batch(batch, ["put - x"]) == 2
-    complaint = "ftp: put - can't be used here: standard input holds the commands\n"
+    complaint = "ftp: put - cannot be used here: standard input holds the commands\n"
     assert capfd.readouterr().err == complaint
     assert run_batch(batch, ["!cat"]) == 0
     assert capfd.readouterr().out == ""

@@ -156,7 +156,7 @@ def test_a_time_that_the_target_can_not_keep(coarse, checksum):
         assert (summary.sent, summary.attributes, summary.exit_code) == (0, 0, 0)
         (remark,) = coarse.reported.remarks
         disk = "server's disk" if coarse.upload else "local disk"
-        assert remark.startswith(f"the {disk} can't store the exact time of ")
+        assert remark.startswith(f"the {disk} cannot store the exact time of ")
         assert " and 1 more: the nearest one counts as the same" in remark
 
 
@@ -200,7 +200,7 @@ def test_trying_times_out_leaves_nothing(tmp_path, monkeypatch, nameless):
     assert tmp_path.stat().st_mtime_ns == TIME
 
 
-# what can't be written to ---------------------------------------------------------------------
+# what cannot be written to ---------------------------------------------------------------------
 
 
 def test_what_can_not_be_written_is_reported_once_each(

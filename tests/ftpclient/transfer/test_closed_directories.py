@@ -1,4 +1,4 @@
-"""Trees over trees whose directories their own owner can't write to: as cp -r and rsync have it."""
+"""Trees over trees whose directories their owner cannot write to: as cp -r and rsync have it."""
 
 from __future__ import annotations
 

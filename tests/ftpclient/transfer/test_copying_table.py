@@ -860,7 +860,7 @@ def _(w: World) -> None:
     os.symlink("real", w.here / "link")
     w.does("put --remove-source link /a")
     assert listing(w.here) == ["real"]
-    assert "can't be used together" in w.does("put -r -L --remove-source real /b", 2)
+    assert "cannot be used together" in w.does("put -r -L --remove-source real /b", 2)
 
 
 @row("remove-source-stream")

@@ -93,7 +93,7 @@ def disk_here(monkeypatch):
 
     def fail(number: int, good: int) -> None:
         write = failing(number, good, streams.write_all)
-        monkeypatch.setattr(WholeFiles, "place", lambda *_, **options: False)  # as where it can't
+        monkeypatch.setattr(WholeFiles, "place", lambda *_, **options: False)  # as where it cannot
         for module in (file_call, partial_file):
             monkeypatch.setattr(module, "write_all", write)
 

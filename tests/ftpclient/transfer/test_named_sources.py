@@ -434,7 +434,7 @@ def test_what_can_be_read_only_once_is_not_sent_again(server, connect, files, tm
         finally:
             client.close()
     assert (summary.done, summary.failed) == (2, 1)
-    assert "can't be read again" in errors(reported)[0] and str(fifo) in errors(reported)[0]
+    assert "cannot be read again" in errors(reported)[0] and str(fifo) in errors(reported)[0]
     assert sorted(os.listdir(files / "d")) == ["one", "two"]
 
 

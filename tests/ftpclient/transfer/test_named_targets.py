@@ -482,7 +482,7 @@ def test_a_link_that_leads_elsewhere_by_now_is_not_written_through(
     assert (tmp_path / "real").read_bytes() == b"old"
 
 
-# what can't be replaced --------------------------------------------------------------------
+# what cannot be replaced --------------------------------------------------------------------
 
 
 class NothingFetched(Recording):

@@ -490,7 +490,7 @@ def test_ctrl_c_ends_the_wait_and_says_how_far_it_came(start_server, through, tm
     assert text.endswith(" of 20.0 MiB: run the same command to resume")
 
 
-# what can't be repeated --------------------------------------------------------------------
+# what cannot be repeated --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""What can't fit is refused before its first byte; what fits is not."""
+"""What cannot fit is refused before its first byte; what fits is not."""
 
 from __future__ import annotations
 

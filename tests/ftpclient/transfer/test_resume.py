@@ -636,7 +636,7 @@ def test_a_note_is_made_only_where_something_begins(tmp_path):
 def test_a_disk_that_fails_in_the_middle_of_a_frame_ends_the_connection(
     server, home, tmp_path, monkeypatch
 ):
-    """The announced bytes can't come: an error in their place would be taken for them."""
+    """The announced bytes cannot come: an error in their place would be taken for them."""
     source = tmp_path / "source"
     source.write_bytes(content(SIZE))
     with through(server, retries=0) as (_, client):

@@ -167,7 +167,7 @@ def test_a_file_object_waits_before_it_sends(server, connect, occupied, files, m
 
 
 def test_a_file_object_that_may_not_wait(server, connect, occupied, files):
-    """Nothing was read of what is written: that it can't be read again would be no reason."""
+    """Nothing was read of what is written: that it cannot be read again would be no reason."""
     client = connect(server, retry_for=0)
     with pytest.raises(ConnectionLost, match="the limit is 1$"):
         with client.open("/new", "wb") as file:

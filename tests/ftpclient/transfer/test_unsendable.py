@@ -1,4 +1,4 @@
-"""Local files that the protocol can't carry fail by themselves: all others are stored."""
+"""Local files that the protocol cannot carry fail by themselves: all others are stored."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_passwords_are_kept_as_argon2id():
 
 
 def test_an_unknown_name_costs_what_a_wrong_password_costs():
-    """The dummy hash has to be a real one: one that can't be parsed would be refused at once."""
+    """The dummy hash has to be a real one: one that cannot be parsed would be refused at once."""
     real = argon2.extract_parameters(hash_password("secret"))
     assert argon2.extract_parameters(passwords.DUMMY_HASH) == real
     with pytest.raises(argon2.exceptions.VerifyMismatchError):
@@ -271,7 +271,7 @@ def test_no_home_has_the_servers_own_state(accounts, root, tmp_path, home):
 
 def test_a_home_in_which_nothing_can_be_made(accounts, tmp_path, plain_user):
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(BadAccount, match="can't be a home: permission denied"):
+    with pytest.raises(BadAccount, match="cannot be a home: permission denied"):
         accounts.add("alice", "secret", home=tmp_path / "closed")
     assert len(accounts) == 0
 

@@ -299,7 +299,7 @@ def test_an_old_one_that_cant_be_removed_is_named(root, state, at, tmp_path, mon
 
     monkeypatch.setattr(module.shutil, "rmtree", refuse)
     at(2)
-    with pytest.raises(StateError, match="can't be removed: operation not permitted") as error:
+    with pytest.raises(StateError, match="cannot be removed: operation not permitted") as error:
         back_up_in_series(root, tmp_path / "backups", 1)
     new = tmp_path / "backups" / "2030-01-31T020000Z"
     assert str(first) in str(error.value) and f"({new} is complete)" in str(error.value)

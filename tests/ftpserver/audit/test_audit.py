@@ -257,7 +257,7 @@ def test_what_was_evicted_for_space_is_recorded(start_server, dial):
 def test_a_removal_that_ends_midway_reports_what_has_gone(
     server, dial, files, events, monkeypatch, how
 ):
-    """Where the tree can't be moved away at once; whatever else has failed before."""
+    """Where the tree cannot be moved away at once; whatever else has failed before."""
     monkeypatch.setattr(allowances, "_REFUSALS_BURST", 0)
     monkeypatch.setattr(in_place, "_STEP", 2)
     a_tree(files)

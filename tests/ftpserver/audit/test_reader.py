@@ -115,7 +115,7 @@ def test_none_was_ever_written(tmp_path):
 def test_a_file_that_can_not_be_read_is_one_line(path, tmp_path, plain_user):
     write(path, 1)
     path.chmod(0)
-    with pytest.raises(StateError, match=r"audit\.jsonl: can't be read: permission denied"):
+    with pytest.raises(StateError, match=r"audit\.jsonl: cannot be read: permission denied"):
         AuditReader(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_a_program_that_the_user_can_not_read_makes_nothing(monkeypatch, became,
     monkeypatch.setattr(options, "_can_read", lambda path: False)
     owned_by(monkeypatch, {".ftpd": 4242, "state.db": 4242})
     status, _, err = ftpd("user", "add", "bob", "--generate")
-    assert status == 1 and "4242 can't read this program" in err
+    assert status == 1 and "4242 cannot read this program" in err
     assert not (root / "bob").exists()
 
 
@@ -121,5 +121,5 @@ def test_a_root_that_can_become_nobody_makes_nothing(monkeypatch, ftpd, root, al
     monkeypatch.setattr(os, "setgroups", refuse)
     owned_by(monkeypatch, {".ftpd": 4242, "state.db": 4242})
     status, _, err = ftpd("user", "add", "bob", "--generate")
-    assert status == 1 and "can't become the server's user" in err
+    assert status == 1 and "cannot become the server's user" in err
     assert not (root / "bob").exists()

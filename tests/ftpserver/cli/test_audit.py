@@ -370,7 +370,7 @@ def test_a_pager_that_does_not_exist_is_named(ftpd, terminal, monkeypatch):
     status, out, err = ftpd("log")
     assert (status, out) == (1, "")
     assert err.splitlines()[1:] == [
-        "ftpd: exec /nowhere/pager 2>&-: can't be run (see the variable PAGER)"
+        "ftpd: exec /nowhere/pager 2>&-: cannot be run (see the variable PAGER)"
     ]
 
 

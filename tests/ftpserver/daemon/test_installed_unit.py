@@ -123,12 +123,12 @@ def test_a_drop_in_that_hides_another_is_read_in_its_place(tmp_path):
 
 def test_what_can_not_be_read_is_reported(tmp_path):
     unit, drop_in = tmp_path / "ftpd.service", tmp_path / "ftpd.service.d" / "a.conf"
-    with pytest.raises(StateError, match=f"{unit}: can't be read: no such file"):
+    with pytest.raises(StateError, match=f"{unit}: cannot be read: no such file"):
         differences(unit, WANTED)
     unit.write_text(WANTED)
     drop_in.parent.mkdir()
     drop_in.write_bytes(b"\xff")
-    with pytest.raises(StateError, match=f"{drop_in}: can't be read: not text"):
+    with pytest.raises(StateError, match=f"{drop_in}: cannot be read: not text"):
         differences(unit, WANTED)
 
 

@@ -223,8 +223,8 @@ def _protected(certificate: Path, key: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reported"),
     [
-        (_missing, "own.key: can't be read: no such file"),
-        (_directory, "own.crt: can't be read: is a directory"),
+        (_missing, "own.key: cannot be read: no such file"),
+        (_directory, "own.crt: cannot be read: is a directory"),
         (_swapped, "own.crt: holds no certificate"),
         (_no_key, "own.key: holds no private key"),
         (_torn, "own.crt: not a usable certificate"),

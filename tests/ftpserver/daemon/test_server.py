@@ -102,7 +102,7 @@ def test_no_more_threads_end_nothing(server, dial, monkeypatch, caplog):
     def fail(self):
         if self._target.__name__ == "process_request_thread" and len(failures) < 2:
             failures.append(1)
-            raise RuntimeError("can't start new thread")
+            raise RuntimeError("cannot start new thread")
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", fail)
@@ -246,7 +246,7 @@ def test_a_root_that_may_not_be_written(tmp_path, plain_user):
     (tmp_path / "root").mkdir(mode=0o500)
     with pytest.raises(StateError) as caught:
         FtpServer(plain(tmp_path / "root"))
-    assert "can't be written" in str(caught.value)
+    assert "cannot be written" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["with space", "100%", "a?b=c", "a#b", "ü", "a%20b", "-"])
@@ -433,7 +433,7 @@ def test_a_start_brings_the_accounts_file_up_to_date(root, monkeypatch):
 
 def test_an_upgrade_that_fails_keeps_no_server_from_starting(root, monkeypatch, caplog):
     def fail(directory, most_files):
-        raise StateError("state.db: can't be upgraded: database or disk is full")
+        raise StateError("state.db: cannot be upgraded: database or disk is full")
 
     monkeypatch.setattr(server_module, "upgrade", fail)
     with FtpServer(plain(root)):

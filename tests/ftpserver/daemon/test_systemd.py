@@ -168,7 +168,7 @@ def test_who_is_nobody_runs_nothing(tmp_path):
 
 
 def test_a_path_that_no_unit_can_have(tmp_path):
-    with pytest.raises(StateError, match="can't contain such a path"):
+    with pytest.raises(StateError, match="cannot contain such a path"):
         installed(tmp_path / "a\nExecStartPre=evil", None, user="root", port=5, grace=1.0)
 
 
@@ -196,7 +196,7 @@ def test_nobody_to_notify(monkeypatch, caplog, address):
 def test_a_supervisor_that_is_gone(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     notify("READY=1")
-    assert "can't be notified" in caplog.text
+    assert "cannot be notified" in caplog.text
 
 
 # sockets that are handed over ----------------------------------------------------------------

@@ -345,7 +345,7 @@ def test_what_cannot_be_looked_after_keeps_nobody_from_it(
     monkeypatch.setattr(trash_keeping, "Home", opened)
     keeper.look()
     assert names(bob) == set() and len(names(alice)) == 1
-    assert "alice: the trash can't be kept within its limits" in caplog.text
+    assert "alice: the trash cannot be kept within its limits" in caplog.text
 
 
 def test_who_asks_often_waits_for_nobody(keeper):

@@ -62,11 +62,11 @@ def test_one_that_can_not_be_born_leaves_nothing(hold):
 
 def test_one_that_gets_no_thread_leaves_nothing(hold, monkeypatch):
     def start(thread: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise RuntimeError("cannot start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(isolated_session.threading.Thread, "start", start)
-        with pytest.raises(StateError, match="can't start new thread"):
+        with pytest.raises(StateError, match="cannot start new thread"):
             hold.begin(lambda *_: None, 0, None)
     assert hold.ended == [hold]
     assert hold.incarnation not in hold.others

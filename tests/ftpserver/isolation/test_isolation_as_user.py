@@ -30,7 +30,7 @@ _SEPARATE = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 
 
 def plain_user() -> list[str] | None:
-    """What goes before a command, to have a plain user run it; None: it can't be had."""
+    """What goes before a command, to have a plain user run it; None: it cannot be had."""
     if os.geteuid():
         return []
     if shutil.which("unshare") is None:
@@ -56,7 +56,7 @@ def may_trace() -> bool:
 PLAIN_USER = plain_user()
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(PLAIN_USER is None, reason="root can't be a plain user here"),
+    pytest.mark.skipif(PLAIN_USER is None, reason="root cannot be a plain user here"),
     pytest.mark.skipif(
         sandbox.landlock_abi() < 6, reason="this kernel's Landlock doesn't keep from signals"
     ),

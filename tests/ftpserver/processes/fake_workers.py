@@ -143,7 +143,7 @@ class FakeForkServer:
 
     made: FakeForkServer
     failures = 0
-    """So many of the next children can't be had."""
+    """So many of the next children cannot be had."""
     silent = False
     """Children don't say that they are ready."""
 

@@ -113,7 +113,7 @@ def test_who_can_not_be_forked_is_gone(make, forking, caplog):
     child.begin(forking, [], b"")
     forking.request.set_exception(OSError(11, "Resource temporarily unavailable"))
     assert child.endpoint.gone
-    assert "child 1: can't be started" in caplog.text
+    assert "child 1: cannot be started" in caplog.text
 
 
 def test_nothing_stays_open(make, forking):

@@ -151,7 +151,7 @@ def test_who_has_no_reading_thread_reads_while_it_asks(pairs):
         Refused("wrong user name or password", "no such account"),
         OSError(errno.ENOSPC, "No space left on device"),
         FileNotFoundError(errno.ENOENT, "No such file or directory"),
-        StateError("it can't be used"),
+        StateError("it cannot be used"),
     ],
     ids=lambda error: type(error).__name__,
 )

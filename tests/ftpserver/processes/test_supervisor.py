@@ -315,7 +315,7 @@ def test_without_a_process_for_each_there_is_no_crew(server, fork_server, good):
 def test_a_worker_that_never_gets_ready_is_abandoned(server, fork_server, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.05)
     fork_server.silent = True
-    with pytest.raises(StateError, match="can't be started"):
+    with pytest.raises(StateError, match="cannot be started"):
         WorkerSupervisor(server, 2)
     assert all(one.ended.wait(PATIENCE) for one in fork_server.made.children)
     assert server.others == set() and not server.service.connections
@@ -407,7 +407,7 @@ def test_without_descriptors_or_threads_it_is_tried_again(
         monkeypatch.undo()
         failed.append(what)
         if what == "threads":
-            raise RuntimeError("can't start new thread")
+            raise RuntimeError("cannot start new thread")
         raise OSError(24, "Too many open files")
 
     start = threading.Thread.start
@@ -428,7 +428,7 @@ def test_without_descriptors_or_threads_it_is_tried_again(
 def test_a_fork_that_fails_is_reported(hire, caplog):
     _, (worker,) = hire(1)
     worker.forked.set_exception(OSError(11, "Resource temporarily unavailable"))
-    assert re.search("worker 1: can't be started: .*Resource temporarily", caplog.text)
+    assert re.search("worker 1: cannot be started: .*Resource temporarily", caplog.text)
 
 
 def test_how_a_process_has_ended_is_reported(hire, fork_server, caplog):
@@ -811,7 +811,7 @@ def test_one_that_is_starting_follows_and_is_not_waited_for(hire, fork_server, s
 
 def test_a_certificate_that_the_fork_server_refuses_reaches_nobody(hire, fork_server, settings):
     crew, (worker,) = hire(1)
-    fork_server.made.refuses = StateError("cert.pem: it can't be read")
+    fork_server.made.refuses = StateError("cert.pem: it cannot be read")
     with pytest.raises(StateError, match=r"cert\.pem"):
         crew.apply_settings(replace(settings, grace=3.0), new_key=True)
     assert worker.followed == [] and fork_server.made.children == [worker]
@@ -874,7 +874,7 @@ def test_when_those_with_another_key_cant_start_the_old_ones_go_on(
 
     monkeypatch.setattr(fork_server, "spawn", silent)
     fork_server.silent = True
-    with pytest.raises(StateError, match="can't be started"):
+    with pytest.raises(StateError, match="cannot be started"):
         crew.apply_settings(replace(settings, grace=3.0), new_key=True)
     late = [fork_server.made.next() for _ in range(2)]  # a second one had another try
     assert all(one.ended.wait(PATIENCE) for one in late)

@@ -27,7 +27,7 @@ def in_a_thread(work: Callable[[], _Result]) -> _Result:
 
 @pytest.fixture
 def slices() -> None:
-    """Skips where a thread can't ask for a slice."""
+    """Skips where a thread cannot ask for a slice."""
     try:
         if scheduling_of().slice:
             return

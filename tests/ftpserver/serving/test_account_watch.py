@@ -125,7 +125,7 @@ def test_it_all_happens_within_a_second():
         pytest.param(lambda to: to.set_password("alice", "other"), "password", id="password"),
         pytest.param(
             lambda to: to.change("alice", networks=[ip_network("10.0.0.0/8")]),
-            "can't be used from this address",
+            "cannot be used from this address",
             id="networks",
         ),
     ],
@@ -253,7 +253,7 @@ def test_a_database_that_is_away_for_a_while_ends_nothing(server, dial, monkeypa
     eventually(lambda: len(failures) == 5)
     server.accounts.change("alice", disabled=True)
     assert "disabled" in last_word(peer).message
-    assert caplog.text.count("can't be checked") == 1
+    assert caplog.text.count("cannot be checked") == 1
 
 
 # ending ------------------------------------------------------------------------------------

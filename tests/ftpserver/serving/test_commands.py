@@ -370,7 +370,7 @@ def test_a_directory_is_not_moved_into_itself(peer, files, target, quota_store):
     quota_store.link(files / "to-dir", "dir")
     answer = peer.ask(Move(b"/dir", target))
     assert isinstance(answer, Failed) and answer.code == "invalid-path"
-    assert answer.message == "/dir: can't be moved into itself"
+    assert answer.message == "/dir: cannot be moved into itself"
     assert (files / "dir" / "deep" / "file").read_bytes() == b"content"
 
 
@@ -398,7 +398,7 @@ def test_a_copy_counts_in_the_quota(start_server, dial):
 
 
 def test_copying_what_is_deeper_than_a_path(peer, files):
-    """What can't be reached is told; the rest is copied."""
+    """What cannot be reached is told; the rest is copied."""
     deepen(peer, 3)
     copied = peer.ask(Copy(b"/d", b"/copy", recursive=True))
     assert isinstance(copied, Copied)

@@ -165,7 +165,7 @@ def test_one_that_cannot_be_watched_is_reported_and_ended(server, dial, monkeypa
     (frame,) = peer.read_to_end()
     assert "too many sessions" in frame.message.message
     eventually(lambda: len(server.service.sessions) == len(server.service.connections) == 1)
-    assert "can't be parked" in caplog.text
+    assert "cannot be parked" in caplog.text
     assert other.ask(WhoAmI()) == LoggedIn("alice")
 
 

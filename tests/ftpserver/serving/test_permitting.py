@@ -265,7 +265,7 @@ def test_a_whole_account_can_be_read_only(restricted, stocked):
     assert got(peer, b"/pub/file") == b"there"
     assert listed(peer, b"/") == {b"pub", b"in", b"own", b"file"}
     answer = put(peer, b"/x")
-    assert answer.message == "read-only account: /x can't be changed (rule: /=read-only)"
+    assert answer.message == "read-only account: /x cannot be changed (rule: /=read-only)"
 
 
 def test_what_is_refused_counts_as_no_transfer(restricted, stocked, server, monkeypatch):
@@ -298,7 +298,7 @@ def test_parents_are_made_only_where_they_may_be(restricted, stocked):
         put(peer, b"/own/box/in/new", parents=True),
         peer.ask(MakeDir(b"/own/box/in/new", parents=True)),
     ):
-        assert refused(answer) and "/own/box can't" in answer.message
+        assert refused(answer) and "/own/box cannot" in answer.message
     assert not (stocked / "own" / "box").exists()
     (stocked / "own" / "box" / "in").mkdir(parents=True)
     assert put(peer, b"/own/box/in/new/er", parents=True) == Stored(3)
@@ -341,7 +341,7 @@ def test_a_tree_with_a_hidden_part_is_not_copied(restricted, stocked):
 
 
 def test_a_recursive_listing_reports_what_it_leaves_out(restricted, stocked):
-    """A directory that isn't gone into has a page, as one that can't be read; what doesn't show is
+    """A directory that isn't gone into has a page, as one that cannot be read; what doesn't show is
     a problem of the directory that it is in. A listing of one directory needs neither."""
     peer = restricted("/in=upload-only /own/deep=none /own/file=none /missing=none")
     got, _ = pages(peer, b"/", recursive=True)

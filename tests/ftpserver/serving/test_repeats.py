@@ -119,7 +119,7 @@ def test_a_lost_answer_is_repeated(come, stocked, change):
     assert sorted(map(str, stocked.rglob("*"))) == there
     assert ask_again(peer, request) == first, "over the same connection, too"
     if change in ("move", "make-link", "remove-file", "end-tree"):
-        assert isinstance(other.ask(replace(request, number=2)), Failed), "it can't be done twice"
+        assert isinstance(other.ask(replace(request, number=2)), Failed), "it cannot be done twice"
 
 
 def test_failures_are_repeated(come, files):
@@ -333,7 +333,7 @@ def test_a_number_whose_answer_cannot_be_looked_for_is_given_back(
     come, stocked, server, monkeypatch
 ):
     def fail(*_):
-        raise StateError("the books can't be read")
+        raise StateError("the books cannot be read")
 
     first, request = come(), Move(b"/file", b"/moved")
     (session,) = server.service.sessions
@@ -469,7 +469,7 @@ def test_a_note_of_another_version_is_passed_over(come, stocked, server, caplog)
     account = server.accounts.get("alice")
     server.service.ledger.note_answers(account.id, KEY, [(1, b"\xc1")])
     assert ask_again(come(), Move(b"/file", b"/moved")) == Done()
-    assert "can't be read" in caplog.text
+    assert "cannot be read" in caplog.text
 
 
 def test_nothing_stays_open(come, stocked, server):

@@ -340,7 +340,7 @@ def test_nobody_rests_on_after_the_last_work(make, source, monkeypatch):
     eventually(lambda: not threads(), "no threads")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+@pytest.mark.parametrize("error", [RuntimeError("cannot start new thread"), MemoryError()])
 def test_where_no_thread_can_be_started_the_next_look_tries_again(make, monkeypatch, error):
     def refuse(thread: threading.Thread) -> None:
         raise error

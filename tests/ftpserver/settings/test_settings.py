@@ -421,7 +421,7 @@ def test_a_file_that_nobody_may_see_is_not_taken_for_none(tmp_path, file, ftpd, 
         status, _, err = ftpd("config", "check", "--root", str(tmp_path / "root"))
     finally:
         path.parent.chmod(0o700)
-    assert status == 2 and "can't be read: permission denied" in err
+    assert status == 2 and "cannot be read: permission denied" in err
 
 
 def test_show_reports_where_each_value_is_from(ftpd, tmp_path, file, monkeypatch):

@@ -179,7 +179,7 @@ def trashed(files) -> list[Path]:
 def test_a_tree_that_is_there_but_could_not_be_synced(
     server, dial, site, files, quota_store, monkeypatch, there, kept
 ):
-    """It can't be called durable: the disk's own error is told, and the books are right."""
+    """It cannot be called durable: the disk's own error is told, and the books are right."""
     target = b"/site" if there else b"/other"
     if not kept:
         server.accounts.change("alice", trash_days=0)
@@ -222,7 +222,7 @@ def test_a_trash_that_can_not_be_written_to_leaves_all_as_it_was(
         patched.setattr(Home, "sync_dir", failing_to_write)
         answer = peer.ask(EndTree())
     assert answer.code == "disk-failed"
-    assert "the trash can't be written to: input/output error" in answer.message
+    assert "the trash cannot be written to: input/output error" in answer.message
     assert len(os.listdir(site)) == MANY
     quota_store()
 
@@ -231,7 +231,7 @@ def test_a_trash_that_can_not_be_written_to_leaves_all_as_it_was(
 def test_what_can_not_go_to_the_trash_after_the_swap(
     server, dial, site, quota_store, files, monkeypatch, caplog, step
 ):
-    """The new tree is there, so it is no failure of it; what can't be renamed is removed."""
+    """The new tree is there, so it is no failure of it; what cannot be renamed is removed."""
     peer = dial(server)
     assert peer.ask(BeginTree(b"/site")) == Done()
     put(peer, {b"/site/new": b"new"})

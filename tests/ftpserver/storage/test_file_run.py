@@ -63,7 +63,7 @@ def test_files_that_can_not_be_synced_fail_by_their_index(alice, uploads, monkey
         Failing(patch, os, "fsync")
         Failing(patch, beneath, "sync_file_system")
         reported = failures(uploads)
-    # of the second directory nothing was asked, so that it can't have failed
+    # of the second directory nothing was asked, so that it cannot have failed
     assert reported == dict.fromkeys(range(count + 1), "disk-failed") | {
         count + 2: "verification-failed"
     }
@@ -105,7 +105,7 @@ def test_a_fault_of_the_server_drops_what_was_staged(alice, uploads, monkeypatch
 
     def stage(self, its, *rest):
         if len(its) == 3:
-            raise StateError("the books can't be read")
+            raise StateError("the books cannot be read")
         return real(self, its, *rest)
 
     with monkeypatch.context() as patch:

@@ -338,7 +338,7 @@ def test_a_settlement_after_a_recount_counts_nothing_twice(ledger, engine, open_
 
 
 def refuse_once(engine, monkeypatch, error: Exception, times: int = 1) -> None:
-    """Have the next settlements fail, as where the accounts file can't be written."""
+    """Have the next settlements fail, as where the accounts file cannot be written."""
     settle, left = Ledger._settle, [error] * times
 
     def fail(self, *arguments, **options):
@@ -1051,7 +1051,7 @@ def test_a_key_for_pieces_is_good_for_its_account_while_it_is_under_way(ledger, 
     assert (found(alice), found(bob)) == ([b"u-1", None], [None, None])
     second = ledger.take_over(alice, b"u-1", b"two")
     assert found(alice) == [None, b"u-1"]
-    ledger.keep(first)  # which it can't any more
+    ledger.keep(first)  # which it cannot any more
     assert found(alice) == [None, b"u-1"]
     ledger.keep(second)
     assert found(alice) == [None, None]

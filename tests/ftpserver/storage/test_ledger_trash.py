@@ -98,7 +98,7 @@ def test_a_quota_that_only_the_trash_fills_is_not_nearly_full(ledger, alice):
     ],
 )
 def test_a_settlement_never_fails_for_what_is_in_the_trash(ledger, alice, changes, after):
-    """What can't be is cut to what can, and the home is counted."""
+    """What cannot be is cut to what can, and the home is counted."""
     change(ledger, alice, 400, 4, 300, 2)
     assert not is_in_doubt(ledger, alice)
     change(ledger, alice, *changes)

@@ -1,4 +1,4 @@
-"""File systems that can't exchange two names: overwrites, trees at once, and what a kill leaves."""
+"""File systems that cannot exchange two names: overwrites, whole trees, and what a kill leaves."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_what_can_not_be_put_back_now_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(put_back, "rename_closed", fail)
         recount(ledger, alice.id, Home(alice.files))
-    assert "can't be moved back" in caplog.text
+    assert "cannot be moved back" in caplog.text
     recount(ledger, alice.id, Home(alice.files))
     assert names(site) == ["old", "sub"]
     assert alice.agrees()

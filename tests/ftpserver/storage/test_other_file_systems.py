@@ -1,4 +1,4 @@
-"""What lies on another file system than the home, or can't be renamed: mounts and overlay."""
+"""What lies on another file system than the home, or cannot be renamed: mounts and overlay."""
 
 from __future__ import annotations
 

@@ -107,27 +107,27 @@ def test_a_link_that_is_followed_helps_nobody(rules, requested, found, below, ac
     [
         (
             *("read-only", Action.CREATE, "/x"),
-            "read-only account: /x can't be changed (rule: /=read-only)",
+            "read-only account: /x cannot be changed (rule: /=read-only)",
         ),
         (
             *("/pub=read-only", Action.DELETE, "/pub/a b"),
-            "read-only below /pub: /pub/a b can't be changed (rule: /pub=read-only)",
+            "read-only below /pub: /pub/a b cannot be changed (rule: /pub=read-only)",
         ),
         (
             *("/in=upload-only", Action.READ, "/in/x"),
-            "upload-only below /in: /in/x can't be read (rule: /in=upload-only)",
+            "upload-only below /in: /in/x cannot be read (rule: /in=upload-only)",
         ),
         (
             *("no-delete", Action.REPLACE, "/x"),
-            "no-delete account: /x can't be replaced (rule: /=no-delete)",
+            "no-delete account: /x cannot be replaced (rule: /=no-delete)",
         ),
         (
             *("/a%20b=none", Action.SEE, "/a b"),
-            "closed below /a b: /a b can't be looked at (rule: /a%20b=none)",
+            "closed below /a b: /a b cannot be looked at (rule: /a%20b=none)",
         ),
         (
             *("/a/b=no-delete", Action.DELETE, "/a"),
-            "no-delete below /a/b: /a can't be removed as a whole (rule: /a/b=no-delete)",
+            "no-delete below /a/b: /a cannot be removed as a whole (rule: /a/b=no-delete)",
         ),
     ],
 )

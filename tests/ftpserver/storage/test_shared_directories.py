@@ -477,7 +477,7 @@ def test_a_batch_for_many_shared_directories_keeps_few_of_them_open(ledger, acco
 
 @needs_root
 def test_a_want_of_descriptors_gives_no_other_group(home, root, monkeypatch):
-    """A directory that can't be looked at just now is not taken for one like staging."""
+    """A directory that cannot be looked at just now is not taken for one like staging."""
     (root / "alice" / "www").mkdir()
     places = staging_dirs_module.StagingDirs(home)
 

@@ -517,7 +517,7 @@ def test_what_was_evicted_for_space_is_reported_for_a_day(site: Site):
 
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "at-once"])
 def test_books_without_space_keep_nobody_from_removing(site, keeping, monkeypatch, batched):
-    """Removing is what mends a full disk. What can't be named in the books is removed for good."""
+    """Removing is what mends a full disk. What cannot be named in the books is removed for good."""
     put(keeping, b"/a")
 
     def full(account_id, key):
@@ -593,7 +593,7 @@ def test_books_that_cannot_be_asked_for_a_name_cost_the_versions_alone(
     put(keeping, b"/a", b"old")
 
     def fails(account_id, key):
-        raise StateError("the database can't be read")
+        raise StateError("the database cannot be read")
 
     monkeypatch.setattr(site.ledger, "operation", fails)
     put(keeping, b"/a", b"newer")

@@ -300,7 +300,7 @@ def test_it_is_the_same_as_its_parts(make_account, ledger, requested, options, t
         assert run.state() == singles.state()
 
 
-# what can't be -----------------------------------------------------------------------------
+# what cannot be -----------------------------------------------------------------------------
 
 
 def test_too_much_is_refused_before_anything_is_done(site):

@@ -142,7 +142,7 @@ def _see_operation(directory: bytes, found: Seen) -> None:
         content = Path(os.fsdecode(index)).read_bytes()
     lines = content.split(b"\n")
     if any(line and not list(decode(line)) for line in lines[:-1]):
-        found.wrong.append(f"{index!r} has a line that can't be read: {content!r}")
+        found.wrong.append(f"{index!r} has a line that cannot be read: {content!r}")
     contents = Contents.of(decode(content))
     is_used = bool(there)
     for item in contents.items:

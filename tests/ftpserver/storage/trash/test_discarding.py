@@ -114,7 +114,7 @@ def test_books_that_fail_leave_nothing_open(bin_: Bin):
     name = bin_.rm(b"/a")
 
     def fail() -> None:
-        raise StateError("the books can't be read")
+        raise StateError("the books cannot be read")
 
     with trash_of(bin_) as (home, trash):
         before = len(os.listdir("/proc/self/fd"))

@@ -272,7 +272,7 @@ def test_a_session_that_waits_for_the_home_is_let_in(bin_, mixed, monkeypatch):
     assert (bin_.files / "meanwhile").is_dir()
 
 
-# file systems that can't do everything -----------------------------------------------------
+# file systems that cannot do everything -----------------------------------------------------
 
 
 @pytest.fixture(params=["no-call", "no-flags", "no-links"])

@@ -42,7 +42,7 @@ def fill(bin_) -> None:
 
 
 def run(bin_, step, content: bytes) -> None:
-    """One step; what can't be done isn't."""
+    """One step; what cannot be done isn't."""
     try:
         match step:
             case ("rm", path):

@@ -36,7 +36,7 @@ from tests.system.crash_support import CannotMount, Disk
 
 ALL = CHANGING + RESTORING
 EXCHANGING = [PutOver, MoveOver, PutTree, UndoPutOver, UndoPutTree, RestoreOver]
-"""What does something else where names can't be exchanged."""
+"""What does something else where names cannot be exchanged."""
 
 
 @pytest.fixture
