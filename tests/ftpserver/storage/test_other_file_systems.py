@@ -169,7 +169,7 @@ def test_a_link_to_a_mount_is_followed(client, files, mnt, source, quota_store):
 
 def test_a_tree_at_once_is_refused_before_the_first_byte(client, server, dial, mnt):
     answer = dial(server).ask(BeginTree(b"/mnt/site"))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, Failed) and answer.code == "not-atomic"
     assert "/mnt/site" in answer.message and "/.ftpd-staging" in answer.message
     assert not (mnt / "site").exists()
 
@@ -335,7 +335,7 @@ def test_a_lower_tree_is_moved(client, files, image, quota_store):
 
 def test_a_lower_tree_is_not_replaced_at_once(client, image, source, server, dial):
     answer = dial(server).ask(BeginTree(b"/tree"))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, Failed) and answer.code == "not-atomic"
     assert "/tree" in answer.message and "/.ftpd-staging" in answer.message
     assert (image / "one").read_bytes() == b"one"
     assert set(os.listdir(image.parent / ".ftpd-staging")) <= {"lock", "owner", "numbers"}
