@@ -1359,7 +1359,7 @@ class Restored(Message, frozen=True, tag="restored"):
     Attributes:
         items: Number of items that were restored (a tree is one).
         already: Number of further items that had been restored before.
-        gone: Number of items that are not restorable: they expired, were removed for their space, or
+        gone: Number of items that are gone: they expired, were removed for their space, or
             purged.
         conflicts: What was not restored, and why; at most 100.
         more_conflicts: Number of further conflicts.
