@@ -41,6 +41,7 @@ ERRORS: Mapping[str, Mapping[str, Any]] = {
         "not-a-directory": BeginTree(FILE),
         "is-a-directory": BeginTree(b"/"),
         "failed": [(IN_A_TREE, BeginTree(b"/other"))],
+        "not-atomic": "test_a_tree_at_once_is_refused_before_the_first_byte",
         "invalid-path": "test_a_tree_at_once_is_refused_before_the_first_byte",
     },
     "end-tree": {"failed": EndTree()},
