@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "ftpwire": (
         ("units", "digests", "errors", "peers", "likeness", "unloaded", "cells", "foreground"),
-        ("paths", "pacing", "frames", "holes", "trash_names"),
+        ("paths", "pacing", "frames", "holes", "trash_names", "openssl"),
         ("decoding",),
         ("messages", "discovery", "standard", "job_end", "completion", "command_help"),
         ("tls", "beneath"),
