@@ -199,7 +199,7 @@ class _Paged(click.Command):
             for title, options in option_sections(ctx, everything=everything)
         }
         write_sections(formatter, sections)
-        examples = [(_as_called(ctx, line), text) for line, text in page.examples]
+        examples = [(as_called(ctx, line), text) for line, text in page.examples]
         write_sections(
             formatter, {"Examples": [one for one in examples if one[0]]}, _LEFT_OF_EXAMPLES
         )
@@ -318,9 +318,9 @@ def _is_rare(ctx: click.Context, option: click.Option) -> bool:
     return option.hidden or any(name in page_of(ctx).rare for name in option.opts)
 
 
-def _as_called(ctx: click.Context, line: str) -> str:
-    """Return an example as it is typed here. In the shell this is without the program's name; empty
-    for an example that does not work there."""
+def as_called(ctx: click.Context, line: str) -> str:
+    """Return an example as it is typed here: in the shell, without the program's name. Empty for an
+    example that does not work in the shell."""
     root = ctx.find_root()
     if root.info_name or not isinstance(root.command, RootGroup):
         return line

@@ -31,6 +31,7 @@ from ftpwire import __version__
 from ftpwire.command_help import (
     Group,
     RootGroup,
+    as_called,
     called,
     command_sections,
     option_row,
@@ -39,9 +40,9 @@ from ftpwire.command_help import (
 )
 
 DATE = "2026-11-29"
+"""The date of the version; a page must not change from day to day."""
 _AS_START = frozenset({"config check", "config show"})
-"""Commands with the rare options of start, which are not told of again."""
-"""Of the version; a page must not change from day to day."""
+"""Commands with the rare options of start, which are not described again."""
 HERE = Path(__file__).parent
 _WIDTH = 200
 _ESCAPES = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
@@ -87,7 +88,7 @@ MANUALS = {
             "FTP_SERVER": "The server to use where neither a path nor --server names one.",
             "FTP_PASSWORD": "The password. Other processes of the same user can read it.",
             "FTP_SERVER_KEY": "The key that the server must have, as for --accept-key.",
-            "FTP_DISCOVERY_PORT": "The UDP port that discover asks.",
+            "FTP_DISCOVERY_PORT": "The UDP port to which discover sends.",
             "XDG_CONFIG_HOME": "The directory in place of ~/.config, below.",
             "VISUAL, EDITOR": "The program that edit runs.",
             "PAGER": "The program that less runs.",
@@ -218,8 +219,8 @@ def _command(ctx: click.Context) -> Iterator[str]:
     yield from _options(ctx)
     for status, text in page.statuses.items():
         yield from (".PP", rf"Exit status {status}: {_text(text)}")
-    examples = [(line, text) for line, text in page.examples]
-    if examples:
+    examples = [(as_called(ctx, line), text) for line, text in page.examples]
+    if examples := [(line, text) for line, text in examples if line]:
         yield from (".PP", "Examples:", *_examples(examples))
     if isinstance(command, click.Group):
         yield from _commands(ctx)

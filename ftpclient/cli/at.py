@@ -26,7 +26,7 @@ at_option = click.option(
     "--at",
     metavar="N|WHEN",
     shell_complete=offers("versions"),
-    help="Use the N-th version, or the one of a time: 2h, yesterday, 2030-12-31.",
+    help="Use version N, or the version at a time: 2h, yesterday, 2030-12-31.",
 )
 
 

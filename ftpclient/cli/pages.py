@@ -42,9 +42,9 @@ STATUSES = {
     9: "The server's key is unknown or has changed.",
     10: "The server does not understand the request, or breaks the protocol.",
     11: "Not confirmed, or stopped by a safety limit.",
-    12: "Something else is where a file was to be restored.",
+    12: "Restored in part: something was in the way.",
     130: "Ctrl-C interrupted it.",
-    141: "The reader of the output has left.",
+    141: "The reader of the output has exited.",
 }
 """The exit statuses of every command."""
 
@@ -210,7 +210,7 @@ PAGES: dict[str, Page] = {
             ("ftp sync site :/www", "Upload what is new or changed."),
             ("ftp sync --delete -n site :/www", "Show what would be deleted."),
             ("ftp sync alice@files:docs docs", "Mirror to this machine."),
-            ("ftp sync --watch site :/www", "Upload each change at once."),
+            ("ftp sync --watch site :/www", "Upload again after each change."),
         ),
         statuses={1: "Some files failed.", 11: "A safety limit stopped it; nothing was deleted."},
         see_also=("check", "put", "get"),
@@ -235,8 +235,8 @@ PAGES: dict[str, Page] = {
             "B": "What to compare it with; at least one of them is remote.",
         },
         more=(
-            "Files that contain a NUL byte and files over 16 MiB are compared by their digests; "
-            "one line says whether they differ. No file is downloaded if the digests are equal.",
+            "A file with a NUL byte counts as binary. One line says whether such files differ. No "
+            "file is downloaded if the digests are equal.",
         ),
         examples=(
             ("ftp diff notes.txt :notes.txt", "Show what differs on the server."),
@@ -349,7 +349,7 @@ PAGES: dict[str, Page] = {
         arguments={"PATH": "The remote path to restore."},
         examples=(
             ("ftp restore report.txt", "Restore the latest earlier version."),
-            ("ftp restore --at yesterday a.txt", "Restore the version of yesterday."),
+            ("ftp restore --at yesterday a.txt", "Restore the version of yesterday, 0:00."),
         ),
         see_also=("versions", "undo", "trash"),
     ),
@@ -459,14 +459,14 @@ PAGES: dict[str, Page] = {
         arguments={"N": "Numbers of unfinished transfers (default: list them)."},
         more=(
             "Each runs as a job, in the directories in which it was started. The list holds the "
-            "last 100 transfers, for 30 days; `kept` lists what the server keeps of them.",
+            "last 100 transfers, for 30 days; `kept` lists the uploads that the server keeps.",
         ),
         see_also=("jobs", "kept"),
     ),
     "bg": Page(arguments={"N": "Numbers of jobs."}, see_also=("jobs", "fg")),
     "open": Page(
         arguments={
-            "SERVER": _SERVER["SERVER"] + " Default: the one that close has left.",
+            "SERVER": _SERVER["SERVER"] + " Default: the one of the closed connection.",
             "PATH": "The directory to go to.",
         },
         see_also=("close", "bookmark", "servers"),

@@ -20,7 +20,7 @@ STATUSES = {
     8: "Damage was found (check, scrub), or modes are too open (config check).",
     12: "Something was in the way of trash restore.",
     130: "Ctrl-C interrupted it.",
-    141: "The reader of the output has left.",
+    141: "The reader of the output has exited.",
 }
 """The exit statuses of every command."""
 
@@ -213,7 +213,7 @@ PAGES: dict[str, Page] = {
         arguments={
             **_USER,
             "ACTION": "What the user wants to do.",
-            "DETAILS": "What the line of the action above names.",
+            "DETAILS": "The arguments of the action, as shown above.",
         },
         statuses={0: "Allowed.", 6: "Refused."},
         see_also=("user set", "bans"),

@@ -130,7 +130,7 @@ def restore_trash(
 ) -> None:
     """Restore what an operation removed, replaced or moved.
 
-    Without --force, skip what something is in the way of. The quota of the account applies, its
+    Without --force, skip files with something in their way. The quota of the account applies, its
     permissions do not.
     """
     from ftpserver.admin.trash import meant

@@ -302,7 +302,7 @@ def enable_user(name: str, root: Path, as_json: bool) -> None:
 def rename_user(name: str, new: str, root: Path, as_json: bool) -> None:
     """Rename an account.
 
-    Its home keeps its place; its sessions end.
+    Its home stays where it is; its sessions end.
     """
     accounts, _ = open_accounts(root)
     print_done("user-rename", accounts.rename(name, new), as_json, f"renamed {name} to {new}")
@@ -383,7 +383,9 @@ def export_users(root: Path, no_passwords: bool, as_json: bool) -> None:
 @user.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
 @root_option
-@click.option("--update", is_flag=True, help="Update existing accounts with what a line names.")
+@click.option(
+    "--update", is_flag=True, help="Update existing accounts with the values in the file."
+)
 @json_option
 def import_users(file: Any, root: Path, update: bool, as_json: bool) -> None:
     """Add the accounts of an export.

@@ -408,7 +408,7 @@ def cp_command(
 ) -> None:
     """Copy files and directories on the server.
 
-    `cp -r a b` copies a as b, and once b exists as b/a; with -T it always copies it as b.
+    `cp -r a b` copies a as b, or as b/a if b already exists; with -T, always as b.
     """
     named = operands.split(arguments, directory, exactly).all_taken(app)
     plan = _plan(app) if dry_run else None

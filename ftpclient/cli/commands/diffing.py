@@ -52,8 +52,7 @@ class DiffFailed(CommandError):
 def diff_command(app: App, first: str, second: str) -> None:
     """Show the differences between two text files.
 
-    They are those of $DIFF, or diff -u. Binary files and files over 16 MiB are only compared by
-    digest.
+    Runs $DIFF, or diff -u. Binary files and files over 16 MiB are only compared by digest.
     """
     first, second = _checked(app, first, second)
     program = chosen_program(("DIFF",), (_USUAL,))

@@ -234,7 +234,7 @@ def put_command(
     """Upload files and directories.
 
     An interrupted upload resumes when you repeat the command. Existing files are replaced. `put -r
-    a b` stores a as b, and once b exists as b/a; with -T it always stores it as b.
+    a b` stores a as b, or as b/a if b already exists; with -T, always as b.
     """
     named = operands.split(arguments, directory, exactly, default=".").target_taken(app)
     sources, target = named.sources, named.target
@@ -332,7 +332,7 @@ def get_command(
     """Download files and directories.
 
     An interrupted download resumes when you repeat the command. Existing files are replaced. `get
-    -r a b` stores a as b, and once b exists as b/a; with -T it always stores it as b.
+    -r a b` stores a as b, or as b/a if b already exists; with -T, always as b.
     """
     named = operands.split(arguments, directory, exactly, default=".").sources_taken(app)
     sources, target = named.sources, named.target

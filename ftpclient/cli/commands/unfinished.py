@@ -17,13 +17,15 @@ from ftpwire.paths import printable
 
 @remote_command("resume")
 @click.argument("numbers", metavar="[N]...", nargs=-1, type=click.IntRange(1))
-@click.option("-a", "--all", "everything", is_flag=True, help="Act on all of this server.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Act on all transfers of this server."
+)
 @click.option("--forget", is_flag=True, help="Remove them from the list instead.")
 def resume_command(app: App, numbers: tuple[int, ...], everything: bool, forget: bool) -> None:
     """List unfinished transfers, or resume them as jobs.
 
-    A put, get or sync of more than 4 MiB is unfinished if it was stopped, if its connection was
-    lost, or if its shell was.
+    A put, get or sync of more than 4 MiB is unfinished if it was stopped, if it lost its
+    connection, or if its shell was killed.
     """
     if everything and numbers:
         raise UsageError("resume: --all and N cannot be used together")

@@ -92,7 +92,7 @@ def du_command(
 ) -> None:
     """Sum up the sizes of files below directories.
 
-    Sorted by name, and a directory is printed after its contents. Excluded files are in no sum.
+    Sorted by name, each directory after its contents. Excluded files are not counted.
     """
     failures = Summary()
     whole = Sum(b"")
