@@ -264,7 +264,7 @@ class BadAccount(CommandError):
 
 
 class NameTaken(BadAccount):
-    """An account of that name exists already."""
+    """An account of that name already exists."""
 
     code = "name-taken"
 

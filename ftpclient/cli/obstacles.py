@@ -1,7 +1,7 @@
 """The obstacle to creating a path: a missing parent, a parent that is no directory, or something
 that exists there already.
 
-Lives here: finding it out after the server has refused, which names the new path only. Lives
+Lives here: finding it after a refusal, in which the server names only the new path. Lives
 elsewhere: the commands (commands/changing.py, commands/attributes.py, commands/inside.py).
 """
 
@@ -22,7 +22,7 @@ _KINDS = {"file": "a file", "dir": "a directory", "link": "a symbolic link"}
 def named(
     app: App, path: RemotePath, hint: str = "", existing: str | None = None
 ) -> Iterator[None]:
-    """Make the error of a creation name what prevents it.
+    """Make the error of a failed creation name the obstacle.
 
     Args:
         path: The path to be created. Errors about another path are raised unchanged.
@@ -50,7 +50,7 @@ def _existing(app: App, path: RemotePath, advice: str) -> str | None:
     if there is None:
         return None
     what = "your home" if path == paths.ROOT else _KINDS.get(there.type, "not a file or directory")
-    return f"{paths.show(path)}: exists already ({what}{'; ' if advice else ''}{advice})"
+    return f"{paths.show(path)}: already exists ({what}{'; ' if advice else ''}{advice})"
 
 
 def _parent(app: App, path: RemotePath, hint: str) -> str | None:

@@ -103,7 +103,7 @@ def open_to_write(
     check_names_a_file(name)
     there = _look(client, path, follow=mode != "xb")
     if mode == "xb" and there is not None:
-        raise AlreadyExists(f"{paths.show(path)}: exists already")
+        raise AlreadyExists(f"{paths.show(path)}: already exists")
     if there is not None and there.type == "dir":
         raise IsADirectory(f"{paths.show(path)}: is a directory")
     if there is None and not parents:

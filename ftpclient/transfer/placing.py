@@ -49,7 +49,7 @@ def place(above: int, partial: bytes, name: bytes, *, replace: bool) -> None:
         if error.errno == errno.EISDIR:
             raise IsADirectory("a directory is there") from None
         if error.errno == errno.EEXIST:
-            raise AlreadyExists("exists already") from None
+            raise AlreadyExists("already exists") from None
         raise
 
 

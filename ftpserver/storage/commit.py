@@ -813,6 +813,6 @@ def may_replace(there: os.stat_result, overwrite: Overwrite, mtime_ns: int | Non
     if stat.S_ISDIR(there.st_mode):
         raise IsADirectory("a directory is there")
     if overwrite == "never":
-        raise AlreadyExists("it exists already, and the request forbids replacing it")
+        raise AlreadyExists("it already exists, and the request forbids replacing it")
     if overwrite == "older" and mtime_ns is not None and there.st_mtime_ns >= mtime_ns:
         raise NotNewer("the existing file is as new or newer")

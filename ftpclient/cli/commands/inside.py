@@ -102,7 +102,7 @@ def _explained(error: OSError, path: str) -> CommandError:
     above = os.path.dirname(path)
     if isinstance(failure, AlreadyExists):
         kind = "a directory" if os.path.isdir(path) else "not a directory"
-        return failure.with_text(f"{paths.show(path)}: exists already ({kind})")
+        return failure.with_text(f"{paths.show(path)}: already exists ({kind})")
     if isinstance(failure, NotFound):
         while (further := os.path.dirname(above)) and not os.path.exists(further):
             above = further

@@ -303,7 +303,7 @@ def test_ln_replaces_only_on_request(run, tree):
     assert run("ln -s new link") == (
         1,
         "",
-        "ftp: /link: exists already (a symbolic link; -f replaces it)\n",
+        "ftp: /link: already exists (a symbolic link; -f replaces it)\n",
     )
     assert os.readlink(tree / "link") == "old"
     assert run("ln -sf new link") == (0, "", "")
@@ -384,11 +384,11 @@ def test_rmdir_removes_nothing_else(run, tree, line, status, complaint):
         ("mkdir file/x", 1, "/file: not a directory"),
         ("mkdir link/x", 1, "/link: not a directory"),
         ("mkdir -p file/x", 1, "/file: not a directory"),
-        ("mkdir dir", 1, "/dir: exists already (a directory)"),
-        ("mkdir file", 1, "/file: exists already (a file)"),
-        ("mkdir link", 1, "/link: exists already (a symbolic link)"),
-        ("mkdir /", 1, "/: exists already (your home)"),
-        ("ln -s x file", 1, "/file: exists already (a file; -f replaces it)"),
+        ("mkdir dir", 1, "/dir: already exists (a directory)"),
+        ("mkdir file", 1, "/file: already exists (a file)"),
+        ("mkdir link", 1, "/link: already exists (a symbolic link)"),
+        ("mkdir /", 1, "/: already exists (your home)"),
+        ("ln -s x file", 1, "/file: already exists (a file; -f replaces it)"),
         ("ln -s x none/l", 5, "/none: no such directory"),
         ("ln -s x file/l", 1, "/file: not a directory"),
         ("touch none/x", 5, "/none: no such directory"),

@@ -481,7 +481,7 @@ def test_lmkdir(run):
     assert run("lmkdir -p a d/e") == (0, [], "")
     assert sorted(os.listdir()) == ["a", "b c", "d"]
     assert run("lmkdir no/ne/x") == (1, [], "ftp: no: no such directory (lmkdir -p creates it)\n")
-    assert run("lmkdir a")[2] == "ftp: a: exists already (a directory)\n"
+    assert run("lmkdir a")[2] == "ftp: a: already exists (a directory)\n"
     status, _, err = run("lmkdir a x")
     assert status == 1
     assert err.startswith("ftp: a: ") and err.count("\n") == 1
