@@ -1,7 +1,7 @@
 """Calls of OpenSSL that Python's ssl module does not offer, in the very library it is linked with.
 
 Lives here: the versions of Python in which OpenSSL's pointers can be found; decrypting many TLS
-records with one call; sending from where OpenSSL has encrypted.
+records with one call; sending encrypted bytes from OpenSSL's own buffer.
 Lives elsewhere: TLS itself (tls.py), the order of a server's ciphers (ftpserver/net/ciphers.py).
 
 All of this saves time and nothing else: where a call is not available, its callers do without.
@@ -29,7 +29,7 @@ _NOCLOSE = 0  # BIO_NOCLOSE
 _GET_MEMORY = 115  # BIO_C_GET_BUF_MEM_PTR
 _SET_END = 130  # BIO_C_SET_BUF_MEM_EOF_RETURN
 _MORE_FOLLOWS, _HAS_ENDED = -1, 0
-_LEAST = 1  # bytes of the direction of a BIO pair that isn't used; 0 would be 17 KiB
+_LEAST = 1  # bytes for the unused direction of a BIO pair; 0 would mean 17 KiB
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _ANY = ctypes.c_void_p
@@ -58,14 +58,14 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 
 class NotKnown(Exception):
-    """This Python, or the OpenSSL that it uses, is none in which this is known to work."""
+    """This is not known to work with this Python, or with the OpenSSL that it uses."""
 
 
 @functools.cache
 def path() -> str | None:
     """Return the path of the ssl module's library; None if this Python is not known.
 
-    Only a module that is a library of its own leads to the OpenSSL that it uses.
+    The OpenSSL in use can only be found through an ssl module that is a shared library of its own.
     """
     if platform.python_implementation() != "CPython":
         return None
@@ -82,13 +82,13 @@ def context_pointer(context: ssl.SSLContext) -> int | None:
 
 
 def _pointer(owner: object, index: int) -> int | None:
-    """Return the pointer in a place of an object, after what every object begins with."""
+    """Return the pointer at an index of an object's own fields, which follow the common header."""
     at = id(owner) + object.__basicsize__ + index * _POINTER
     return ctypes.c_void_p.from_address(at).value
 
 
 class _Memory(ctypes.Structure):
-    """BUF_MEM of buffer.h: of a read-only memory BIO, the part that was not read yet."""
+    """BUF_MEM of buffer.h: for a read-only memory BIO, the part that has not been read yet."""
 
     _fields_ = (
         ("length", ctypes.c_size_t),
@@ -155,9 +155,10 @@ def _find(tls: ssl.SSLObject) -> tuple[ctypes.PyDLL, ctypes.CDLL, int]:
 
 
 class RecordReader:
-    """Replaces the incoming MemoryBIO of a connection through which much comes.
+    """Replaces the incoming MemoryBIO of a connection that receives much data.
 
-    Decrypts as many TLS records as there are with one call, straight from where they arrived.
+    Decrypts as many TLS records as there are with one call, directly from the buffer in which they
+    arrived.
 
     ``SSLObject.read`` decrypts one record of at most 16 KiB, and releases the interpreter's lock
     for it: a thread that receives beside another busy one waits for the lock 64 times in a MiB.
@@ -166,7 +167,7 @@ class RecordReader:
     address.
 
     Args:
-        tls: The connection, after its handshake. Everything that was written for it has been read.
+        tls: The connection, after its handshake. Its incoming BIO is empty.
 
     Raises:
         NotKnown: This is not possible here.
@@ -187,7 +188,7 @@ class RecordReader:
         held.SSL_set0_rbio(self._pointer, self._source)  # which frees it at the end
 
     def write(self, data: bytes) -> None:
-        """Take encrypted bytes as they arrived. They are not copied if all before were read."""
+        """Take encrypted bytes. They are not copied if all earlier ones have been read."""
         memory = self._memory
         left = memory.length
         if left:
@@ -211,10 +212,11 @@ class RecordReader:
         """Decrypt into ``view``, at least `MIN_SPACE` bytes.
 
         Returns:
-            The number of bytes; 0 if there are none. ``SSLObject.read`` then tells why.
+            The number of bytes; 0 if there are none. ``SSLObject.read`` then gives the reason.
 
         Raises:
-            ssl.SSLError: A record is damaged, or not allowed here. What came before it was read.
+            ssl.SSLError: A record is damaged, or not allowed here. All data before it has been
+                returned.
         """
         if self._reason:
             raise _error(self._reason)
@@ -243,15 +245,15 @@ class RecordReader:
 
 
 class OutputRing:
-    """Replaces the outgoing MemoryBIO of a connection through which much is sent.
+    """Replaces the outgoing MemoryBIO of a connection that sends much data.
 
-    What is encrypted can be sent from where OpenSSL has put it.
+    Encrypted bytes are sent from the buffer of OpenSSL, without a copy.
     A MemoryBIO clears the space for what is written to it, and reading from it makes a copy. One
     direction of a BIO pair (BIO_s_bio(3)) does neither.
 
     Args:
         tls: The connection, after its handshake. It has nothing to send.
-        size: Most bytes to hold.
+        size: The capacity in bytes.
 
     Raises:
         NotKnown: This is not possible here.

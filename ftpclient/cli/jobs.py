@@ -5,8 +5,8 @@ Lives here: the table, without processes and without a terminal. Lives elsewhere
 the commands (commands/jobs.py), showing notices above the prompt (shell/above_prompt.py).
 
 Two threads use the table: the main thread adds, stops and shows jobs; the thread of
-`JobProcesses` starts them and notes what they do. ``changed`` is notified after each change, and
-its lock guards all attributes of the table and of its jobs.
+`JobProcesses` starts them, and records their output and their ends. ``changed`` is notified after
+each change, and its lock guards all attributes of the table and of its jobs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ftpwire.errors import CommandError, Interrupted, NotFound
 MOST_OUTPUT = 1024 * 1024
 """Bytes of a job's output that are kept."""
 LINES_AT_ONCE = 5
-"""Lines of a job's messages that are shown at once; the others are counted."""
+"""Maximum lines of a job's messages that are shown at once; the others are only counted."""
 LINES_OF_A_SCRIPT = 1000
-"""The same in a script, whose messages may be read later."""
+"""The same for a script, whose messages may be read later."""
 _LONGEST_LINE = 4096
 _RETRY_SECONDS = 30.0
-"""Seconds after which a job is tried again that the server had no session for."""
+"""Seconds until a job is tried again, after the server had no session for it."""
 
 
 class State(StrEnum):
@@ -109,7 +109,7 @@ class Job:
     Attributes:
         number: Its number.
         words: The command line.
-        keys: What it transfers, to find a second job that does the same.
+        keys: Its sources and targets, to find a second job with the same ones.
         is_forgiven: True if its failure doesn't count in a batch.
         launch: A function that starts its process.
         state: Its state.
@@ -122,8 +122,11 @@ class Job:
         stops: How often it was asked to stop.
         process: Its process, while it runs.
         not_before: When a queued job may be tried, on the table's clock.
-        is_seen: True once the user knows that it has ended, so that its number can be reused.
+        is_seen: True once the user has seen that it has ended, so that its number can be reused.
         is_listed: True once `jobs` has shown it as ended.
+        begun_line: The beginning of a line of its messages whose end has not been received.
+        lines: The number of lines of messages since notices were last taken.
+        lines_left_out: How many further ones were only counted.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class Job:
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """A message or the end of a job, which the user doesn't know yet.
+    """A message of a job, or its end, that the user has not seen yet.
 
     Attributes:
         job: The job.
@@ -223,7 +226,7 @@ class Jobs:
         keys: Iterable[object] = (),
         is_forgiven: bool = False,
     ) -> Job:
-        """Add a job, which starts as soon as it may. Raises CommandError if one does the same."""
+        """Add a job, which starts as soon as it may. Raises SameJob if one does the same."""
         wanted = frozenset(keys)
         with self.changed:
             for other in self.active():
@@ -256,7 +259,7 @@ class Jobs:
             return [job for job in self._in_order() if job.is_active]
 
     def unseen(self) -> list[Job]:
-        """Return the jobs that are active, or of whose end the user doesn't know, by number."""
+        """Return the jobs that are active, or whose end the user has not seen, by number."""
         with self.changed:
             return [job for job in self._in_order() if not job.is_seen]
 
@@ -274,7 +277,7 @@ class Jobs:
         return [self._jobs[number] for number in sorted(self._jobs)]
 
     def seen(self, job: Job) -> None:
-        """Note that the user knows of a job's end, so that its number can be reused."""
+        """Record that the user has seen a job's end, so that its number can be reused."""
         with self.changed:
             job.is_seen = True
             self._notices = [one for one in self._notices if one.job is not job or one.line]
@@ -358,7 +361,7 @@ class Jobs:
     # for the thread of the processes ----------------------------------------------------------
 
     def next_to_start(self) -> Job | None:
-        """Return a job that may start now, and take it for running; None if there is none."""
+        """Return a job that may start now, and mark it as running; None if there is none."""
         with self.changed:
             running = sum(job.state is State.RUNNING for job in self._jobs.values())
             if self._is_closed or running >= self._limit():
@@ -380,7 +383,7 @@ class Jobs:
             return max(0.0, min(job.not_before for job in self._queue) - self._clock())
 
     def began(self, job: Job, process: Process) -> None:
-        """Note that a job's process was started."""
+        """Record that a job's process was started."""
         with self.changed:
             job.process = process
             if job.stops > 1:
@@ -389,7 +392,7 @@ class Jobs:
                 process.stop()  # it was stopped meanwhile
 
     def reported(self, job: Job, report: Report) -> None:
-        """Note a report of a job's process."""
+        """Record a report of a job's process."""
         with self.changed:
             job.headway = report.headway or job.headway
             job.summary = report.summary or job.summary
@@ -400,7 +403,7 @@ class Jobs:
             self._notify()
 
     def printed(self, job: Job, data: bytes, *, is_error: bool) -> None:
-        """Note output of a job: results, or messages."""
+        """Record output of a job: results, or messages."""
         with self.changed:
             job.output.add(data, is_error=is_error)
             if is_error:
@@ -419,7 +422,7 @@ class Jobs:
         self._notices.append(Notice(job, text or " "))
 
     def ended(self, job: Job, status: int) -> None:
-        """Note that a job's process has ended with a status; negative if a signal ended it."""
+        """Record that a job's process has ended with a status; negative if a signal ended it."""
         with self.changed:
             job.process = None
             if job.not_before > self._clock() and not job.stops and not self._is_closed:
@@ -456,7 +459,7 @@ class Jobs:
 
 
 class SameJob(CommandError):
-    """Another job does the same."""
+    """Another active job has the same source and target."""
 
     code = "usage"
     exit_code = 2

@@ -1,16 +1,16 @@
 """The process that runs a job of the shell.
 
-Lives here: the life of the process. Lives elsewhere: its task (job_task.py); starting it, and
-reading what it writes (job_processes.py); running a line (running.py).
+Lives here: all that the process does around its task. Lives elsewhere: the task (job_task.py);
+starting the process, and reading what it writes (job_processes.py); running a line (running.py).
 
 A job is a process, not a thread, because much of what a command uses belongs to the process: the
-local directory, standard output, Ctrl-C, and the connection, which its interrupt stops. A process
-has its own, can be killed at any time, and cannot take the shell with it.
+local directory, standard output, Ctrl-C, and the connection, which an interrupt stops. A job's
+process has its own, can be killed at any time, and cannot take the shell with it.
 
 It gets its task on standard input, where no other user can read it: the task contains the password
-or token. What follows on standard input are orders, one byte each; its end means that the shell
-has ended, even if that was killed. The process is the leader of a session of its own, so the
-terminal's Ctrl-C and Ctrl-Z don't reach it.
+or token. After the task come orders, one byte each. The end of standard input means that the shell
+has exited or was killed. The process is the leader of a session of its own, so the terminal's
+Ctrl-C and Ctrl-Z don't reach it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ftpclient.shell.job_task import Task, decoded
 from ftpwire.errors import FtpError, TooMany
 from ftpwire.paths import RemotePath
 
-_PATIENCE = 5.0
-"""Seconds for which a stopped job may go on after the shell has ended."""
+_STOP_SECONDS = 5.0
+"""Seconds that a job gets to stop after the shell has ended."""
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     app = App(interactive=True)
     with app.interrupt.on_ctrl_c():
-        threading.Thread(target=_obey, args=(orders,), name="orders", daemon=True).start()
+        threading.Thread(target=_follow_orders, args=(orders,), name="orders", daemon=True).start()
         status = command_line.guarded(app, lambda: _run(app, task))
     app.close()
     sys.exit(command_line.ended(app, status))
@@ -69,12 +69,12 @@ def _first_line(fd: int) -> bytes:
     return bytes(line) if byte else b""
 
 
-def _obey(fd: int) -> None:
+def _follow_orders(fd: int) -> None:
     """Carry out orders until the shell has ended."""
     while os.read(fd, 1):
         _stop()
     _stop()
-    time.sleep(_PATIENCE)
+    time.sleep(_STOP_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -125,7 +125,9 @@ class _Reports:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
-        os.set_inheritable(fd, False)  # its end is that of this process
+        os.set_inheritable(
+            fd, False
+        )  # no local command may keep it open: its end reports the end of this process
 
     def send(self, report: Report) -> None:
         """Send a report, unless the shell has ended."""
@@ -135,4 +137,4 @@ class _Reports:
                 while data:
                     data = data[os.write(self._fd, data) :]
             except BrokenPipeError:
-                pass  # `_obey` ends this process
+                pass  # `_follow_orders` ends this process

@@ -28,16 +28,17 @@ from ftpwire.errors import FtpError, from_oserror
 
 _PIECE = 64 * 1024
 _LONGEST_REPORT = 64 * 1024
-_PATIENCE = 5.0
-"""Seconds that jobs get to stop when the shell is left."""
+_STOP_SECONDS = 5.0
+"""Seconds that jobs get to stop when the shell exits."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; import ftpclient.shell.job_child as j; j.main()"
-"""The process imports modules from where the shell does, and never from the local directory."""
+"""The process imports modules from the same directories as the shell, never from the local
+directory."""
 
 
 class _JobProcess:
     """One process, and the shell's ends of its pipes.
 
-    ``_lock`` is held to send a signal and to note that the process was waited for, so that no
+    ``_lock`` is held to send a signal and to record that the process was waited for, so that no
     signal goes to another process with the same number.
 
     Args:
@@ -89,7 +90,7 @@ class _JobProcess:
     def kill(self) -> None:
         with self._lock:
             if not self._is_waited_for:
-                with suppress(ProcessLookupError):  # of its group, none is left
+                with suppress(ProcessLookupError):  # no process of its group is left
                     os.killpg(self._popen.pid, signal.SIGKILL)
 
     def wait(self) -> int:
@@ -123,15 +124,15 @@ class JobProcesses:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop all jobs; end those that go on for five seconds."""
+        """Stop all jobs; kill those that still run five seconds later."""
         self._jobs.close()
         active = self._jobs.active()
-        if not self._jobs.wait(active, _PATIENCE):
+        if not self._jobs.wait(active, _STOP_SECONDS):
             with self._jobs.changed:
                 for job in self._jobs.active():
                     if job.process is not None:
                         job.process.kill()
-            if not self._jobs.wait(active, _PATIENCE):
+            if not self._jobs.wait(active, _STOP_SECONDS):
                 return  # a process hangs in the kernel, and ends when it can
         self._is_closed = True
         self._wake_up()
@@ -209,14 +210,14 @@ class JobProcesses:
             self._jobs.reported(job, msgspec.json.decode(line, type=Report))
 
     def _end(self, job: Job, process: _JobProcess) -> None:
-        """Read what is left of the output, and note the end."""
+        """Read what is left of the output, and record the end."""
         self._selector.unregister(process.reports)
         status = process.wait()
         for stream, is_error in ((process.stdout, False), (process.stderr, True)):
             fd = stream.fileno()
             if fd in self._selector.get_map():
                 self._selector.unregister(fd)
-                with suppress(BlockingIOError):  # a local command that goes on has it open
+                with suppress(BlockingIOError):  # a local command that still runs has it open
                     while not self._read(job, fd, is_error=is_error):
                         pass
         process.close()

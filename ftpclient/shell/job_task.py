@@ -30,7 +30,7 @@ class Task(msgspec.Struct):
         settings: The values changed by `set`.
         aliases: The aliases.
         where: File and line of the line in a script.
-        is_noted: True if a transfer is noted while it is unfinished.
+        is_noted: True if `resume` lists the transfer while it is unfinished.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Task(msgspec.Struct):
 
 
 def encoded(task: Task) -> bytes:
-    """Return a task as one line. (Names that aren't UTF-8 are beyond msgspec's JSON.)"""
+    """Return a task as one line. (msgspec's JSON cannot hold names that aren't UTF-8.)"""
     return json.dumps(msgspec.to_builtins(task)).encode("ascii") + b"\n"
 
 

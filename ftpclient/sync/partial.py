@@ -1,10 +1,10 @@
 """Comparing only some directories of a local tree with a remote one, for a watched tree.
 
-Lives here: which of them exist on both sides, and the way to them; what is asked about each.
+Lives here: which of them exist on both sides; reaching them from the roots; listing each one.
 Lives elsewhere: comparing a directory (diff.py), which directories changed (tree_changes.py).
 
-Only the directories themselves are listed, not those in them. Each one on the way is read for its
-.ftpignore file, which costs no request.
+Only the directories themselves are listed, not their subdirectories. In each directory above them,
+the .ftpignore file is read, which costs no request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ftpwire.errors import CommandError, InvalidPath, NotADirectory, NotFound
 from ftpwire.messages import Entry, Problem, Stat
 
 MAX_DIRECTORIES = 1000
-"""Number of directories from which on the whole trees are compared, with one request."""
+"""If more directories than this are named, the whole trees are compared, with one request."""
 _AT_ONCE = 100
 """Number of paths to look up at once."""
 
@@ -57,7 +57,7 @@ class PartialComparison(Comparison):
         if target is None or len(wanted) > MAX_DIRECTORIES:
             self.run(source, target)
             return
-        wanted = self._that_exist_there({self._that_exists_here(path) for path in wanted})
+        wanted = self._replace_missing_there({self._nearest_here(path) for path in wanted})
         root = Directory(b"", "both", source, target)
         root.filter = self._rules
         self._note_whether_empty()
@@ -77,7 +77,7 @@ class PartialComparison(Comparison):
 
     # which directories ---------------------------------------------------------------------
 
-    def _that_exists_here(self, path: bytes) -> bytes:
+    def _nearest_here(self, path: bytes) -> bytes:
         """Return the path, or the nearest directory above it that exists."""
         while path:
             try:
@@ -89,7 +89,7 @@ class PartialComparison(Comparison):
             path = path.rpartition(b"/")[0]
         return path
 
-    def _that_exist_there(self, wanted: set[bytes]) -> set[bytes]:
+    def _replace_missing_there(self, wanted: set[bytes]) -> set[bytes]:
         """Replace paths that are no remote directories by the nearest ones above them."""
         asked = iter(sorted({*wanted, *_all_above(wanted)} - {b""}))
         while batch := list(islice(asked, _AT_ONCE)):
@@ -114,7 +114,7 @@ class PartialComparison(Comparison):
         return path
 
     def _note_whether_empty(self) -> None:
-        """Find out whether the source is empty, which is no matter of the compared directories."""
+        """Find out whether the whole source is empty: the compared directories don't show it."""
         with self._local.open(b"") as fd:
             rules = Directory(b"", "both", filter=self._rules)
             with closing(Table(Entry)) as nothing:
@@ -123,12 +123,12 @@ class PartialComparison(Comparison):
             first = next(self._local.entries(fd, b"", rules.filter), None)
         self._plan.source_is_empty = first is None
 
-    # on the way ----------------------------------------------------------------------------
+    # reaching them ----------------------------------------------------------------------------
 
     def _reach(self, path: bytes) -> Directory | None:
-        """Return a directory in the one on the top of the stack.
+        """Return a directory whose parent is on the top of the stack.
 
-        None if it is left out, or was processed with that one.
+        None if it is excluded, or was already processed with its parent.
         """
         above, _, name = path.rpartition(b"/")
         if not self._stack or self._stack[-1].path != above:
@@ -153,7 +153,7 @@ class PartialComparison(Comparison):
         return here
 
     def _pass(self, here: Directory) -> None:
-        """Enter a directory that is only on the way to others."""
+        """Enter a directory only to reach others below it."""
         was_compared = bool(self._stack) and self._stack[-1].source is not None
         if was_compared:
             self._policy.left(here)
@@ -172,7 +172,7 @@ class PartialComparison(Comparison):
     # comparing -----------------------------------------------------------------------------
 
     def _compare_alone(self, here: Directory) -> None:
-        """Compare a directory, without those that are in it on both sides."""
+        """Compare a directory, but not the subdirectories that exist on both sides."""
         with self._remote.listed(here.path, recursive=False, digest=self._checksum) as listing:
             pages = listing.directories()
             try:
@@ -191,7 +191,8 @@ class PartialComparison(Comparison):
             self._list_deletion(join(here.path, name))
 
     def _not_there(self, here: Directory, error: CommandError) -> None:
-        """Process a directory that could not be listed: it has just been removed, or may not be."""
+        """Process a directory that could not be listed: it has just been removed, or
+        the account may not list it."""
         assert here.source is not None
         here.close()
         if not isinstance(error, (NotFound, NotADirectory)):

@@ -1,4 +1,4 @@
-"""The commit of one batch: what was staged becomes durable and visible, or fails, in order.
+"""The commit of one batch: its files and changes become durable and visible, or fail, in order.
 
 Lives here: the contents of a batch, and the steps of its commit: syncing the staged files, marking
 the leases, applying everything under the home's lock, settling.
@@ -118,7 +118,7 @@ class BatchCommit:
             late: True if the client has disconnected. It may have reconnected already.
 
         Raises:
-            Exception: Nothing of the batch is visible, and it is to be discarded.
+            Exception: Nothing of the batch is visible; the caller discards it.
         """
         # The leases must be on the disk before the first rename under them: after a power cut they
         # are the only sign that this home has to be recounted.
@@ -181,11 +181,11 @@ class BatchCommit:
 
     @contextmanager
     def _keeping(self, removals: list[Remove]) -> Iterator[Operation | None]:
-        """Make the operation ready that receives what is removed, before the home's lock is taken.
+        """Prepare the operation that receives what is removed, before the home's lock is taken.
 
         A restore holds the operation and then waits for the home's lock, so the order must be the
         same here. A batch that can only replace files doesn't know yet whether it needs the
-        operation: one that doesn't exist is not made for it.
+        operation, so it is not created here.
         """
         operation = self._home.operation
         if operation is None or (not removals and not operation.is_there):
@@ -202,7 +202,7 @@ class BatchCommit:
         """Mark the leases as committing, and withdraw resumable files from other sessions.
 
         The files' locks are held across both, so that no session can take a file over in between.
-        Uploads that were taken over before then fail by themselves, not with the batch.
+        Uploads that were taken over earlier fail alone; the rest of the batch is committed.
         """
         found = _resumable_of(batch)
         if not found:
@@ -271,7 +271,7 @@ class BatchCommit:
         return self._home.alone()
 
     def drop_replaced(self, kept: list[bytes], targets: set[Parts]) -> None:
-        """Discard what is kept of other uploads to these targets, or leave it to expire."""
+        """Discard the kept parts of other uploads to these targets, or leave them to expire."""
         if not kept:
             return
         stored = {

@@ -132,14 +132,14 @@ def test_a_missing_target_gets_everything(tree):
 
 
 def test_a_directory_that_vanishes_there_meanwhile(tree, monkeypatch):
-    before = partial.PartialComparison._that_exist_there
+    before = partial.PartialComparison._replace_missing_there
 
     def vanish(self, wanted):
         found = before(self, wanted)
         shutil.rmtree(tree.target / "d" / "e")
         return found
 
-    monkeypatch.setattr(partial.PartialComparison, "_that_exist_there", vanish)
+    monkeypatch.setattr(partial.PartialComparison, "_replace_missing_there", vanish)
     assert tree.sync(directories=["d/e"]).sent == 2
     assert tree.sync().sent == 0
 
