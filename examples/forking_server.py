@@ -12,7 +12,7 @@ class Server(ForkingMixIn, TCPServer):
     max_children = 40  # with this many, the next client waits until one has ended
 
 
-class TellingHandler(Handler):
+class PrintingHandler(Handler):
     def handle(self) -> None:
         print("process", os.getpid(), "serves", self.client_address[1], flush=True)
         super().handle()
@@ -20,7 +20,7 @@ class TellingHandler(Handler):
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 4321
-    with Server(("127.0.0.1", port), TellingHandler) as server:
+    with Server(("127.0.0.1", port), PrintingHandler) as server:
         print("listening on port", server.server_address[1], flush=True)
         try:
             server.serve_forever()
