@@ -96,7 +96,7 @@ MANUALS = {
             "SHELL": "The program that runs local commands.",
         },
         files={
-            "~/.config/ftp-client/rc": "Lines that every shell runs first.",
+            "~/.config/ftp-client/rc": "Lines that a shell at a terminal runs first.",
             "~/.config/ftp-client/history": "The lines typed in the shell.",
             "~/.config/ftp-client/known_hosts": "Keys of servers.",
             "~/.config/ftp-client/tokens.json": "Access tokens: keep it secret.",

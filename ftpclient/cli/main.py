@@ -73,7 +73,7 @@ class _Ftp(CommandGroup):
     help="Run the lines in FILE, as batch does.",
 )
 @click.option(
-    "--rc", metavar="FILE", default="", help="Run the shell lines in FILE before the first prompt."
+    "--rc", metavar="FILE", default="", help="Run the shell lines in FILE first, also in scripts."
 )
 @click.option("--accept-new", is_flag=True, help="Trust an unknown server's key without asking.")
 @click.option(

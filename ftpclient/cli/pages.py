@@ -116,12 +116,13 @@ PAGES: dict[str, Page] = {
             *("--password-stdin", "--debug"),
         ),
         more=(
-            "The server is the one that a path names, or that of --server or FTP_SERVER, or the "
-            "default server that login saved.",
-            "The password is that of FTP_PASSWORD or --password-stdin; without them, the token "
-            "that login saved or the password in ~/.netrc. Otherwise you are asked for it.",
-            "`~/.config/ftp-client/rc` holds lines that every shell runs first: `set` and `alias` "
-            "belong there.",
+            "The server is named by a path, by --server or by FTP_SERVER. Without these, it is the "
+            "default server, which login has saved.",
+            "The password comes from FTP_PASSWORD or --password-stdin. Without these, the token "
+            "that login has saved is used, or the password in ~/.netrc. Otherwise you are asked "
+            "for it.",
+            "`~/.config/ftp-client/rc` holds lines that a shell at a terminal runs first: `set` "
+            "and `alias` belong there.",
         ),
         see_also=("ftpd(1)",),
     ),
