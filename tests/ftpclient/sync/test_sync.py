@@ -1358,4 +1358,4 @@ def test_other_names(tmp_path, capfd, name):
         assert main.run(app, [name, "a", ":b"]) == 2
     finally:
         app.interrupt.close()
-    assert "did you mean sync?" in capfd.readouterr().err
+    assert "did you mean ftp sync?" in capfd.readouterr().err

@@ -320,7 +320,7 @@ def test_a_connection_keeps_no_more_numbers_than_a_limit(come, server, monkeypat
     for number in range(1, 20, 2):
         assert ask_again(peer, Remove(b"/missing"), number).code == "not-found"
     (session,) = server.service.sessions
-    assert list(session.exchange.repeats._kept) == [15, 17, 19]
+    assert list(session.exchange.repeats._recorded) == [15, 17, 19]
     claims = RequestNumbers(session.exchange.workspace.home, session.account.id, KEY)
     try:
         claimed = [number for number in range(1, 20, 2) if claims.claim(number)]
