@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from ftpclient.cli import main
 from ftpclient.cli.app import App
 from ftpclient.cli.quoting import quote
-from ftpclient.shell import grammar
+from ftpclient.shell import background, grammar
 from ftpclient.shell.grammar import AndOr, Line, Pipe, Redirect, parse
 from ftpclient.shell.lexer import Mistake, Operator, Word
 from ftpclient.shell.running import run_line
@@ -483,6 +483,8 @@ known = st.sampled_from(
 @example("rm x ; frobnicate")
 @example("rm x && less f > file")
 @example("rm x ; cat 'f")
+@example("rm x &")
+@example("ls && pwd &")
 def test_a_rejected_line_runs_nothing(text):
     """A spy in the place of all commands, and of local programs."""
     ran: list[str] = []
@@ -495,6 +497,7 @@ def test_a_rejected_line_runs_nothing(text):
             ran.append(name)
             return 0
 
+        patch.setattr(background, "start", lambda *_, **__: ran.append("a job"))
         app = App(interactive=True)
         try:
             status = run_line(app, text)
@@ -507,6 +510,7 @@ def test_a_rejected_line_runs_nothing(text):
         and any(
             part[0][0] not in ("rm", "ls", "pwd", "cd", "exit", "less")
             or (part[1] and part[0][0] in ("cd", "exit", "less"))
+            or (item[-1] == "&" and part[0][0] not in ("rm", "ls"))
             for item in tree
             for part in item
             if not isinstance(part, str)
