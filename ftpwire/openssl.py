@@ -49,7 +49,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "BIO_read": (ctypes.c_int, _ANY, _ANY, ctypes.c_int),
     "ERR_clear_error": (None,),
     "ERR_peek_error": (ctypes.c_ulong,),
+    "ERR_pop_to_mark": (ctypes.c_int,),
     "ERR_reason_error_string": (ctypes.c_char_p, ctypes.c_ulong),
+    "ERR_set_mark": (ctypes.c_int,),
     "SSL_get_SSL_CTX": (_ANY, _ANY),
     "SSL_set0_rbio": (None, _ANY, _ANY),
     "SSL_set0_wbio": (None, _ANY, _ANY),
@@ -136,6 +138,8 @@ def _reads_as_expected(held: ctypes.PyDLL) -> bool:
 def _new_source(held: ctypes.PyDLL) -> tuple[int, _Memory]:
     """Make a memory BIO that has nothing to read yet. Return it, and its description."""
     source = held.BIO_new_mem_buf(b"", 0)
+    if not source:
+        raise MemoryError
     held.BIO_ctrl(source, _SET_END, _MORE_FOLLOWS, None)
     memory = ctypes.POINTER(_Memory)()
     held.BIO_ctrl(source, _GET_MEMORY, 0, ctypes.byref(memory))
@@ -179,12 +183,17 @@ class RecordReader:
         self._read = released.BIO_read
         self._tls = tls  # what the pointer points to belongs to it
         self._data = b""
-        self._reason = ""
+        self.failure: ssl.SSLError | None = None
+        """Why nothing more can be read: a record is damaged, or not allowed here."""
         held = self._held
-        inner = held.BIO_new(held.BIO_f_ssl())
-        held.BIO_ctrl(inner, _SET_SSL, _NOCLOSE, self._pointer)
-        self._bio = held.BIO_push(held.BIO_new(held.BIO_f_buffer()), inner)
         self._source, self._memory = _new_source(held)
+        outer, inner = held.BIO_new(held.BIO_f_buffer()), held.BIO_new(held.BIO_f_ssl())
+        if not outer or not inner:
+            for bio in (outer, inner, self._source):
+                held.BIO_free(bio)
+            raise MemoryError
+        held.BIO_ctrl(inner, _SET_SSL, _NOCLOSE, self._pointer)
+        self._bio = held.BIO_push(outer, inner)
         held.SSL_set0_rbio(self._pointer, self._source)  # which frees it at the end
 
     def write(self, data: bytes) -> None:
@@ -195,7 +204,7 @@ class RecordReader:
             data = self._data[-left:] + data
         # kept: OpenSSL has only its address, and reads there until `pending` is 0
         self._data = data
-        memory.data = data
+        memory.data = data  # ctypes keeps it, too
         memory.length = memory.max = len(data)
 
     def write_eof(self) -> None:
@@ -208,40 +217,39 @@ class RecordReader:
         count: int = self._memory.length
         return count
 
+    def release(self) -> None:
+        """Free the memory of what arrived, if all was read: an idle connection needs none."""
+        if self._data and not self._memory.length:
+            self._data = self._memory.data = b""
+
     def read_into(self, view: memoryview) -> int:
         """Decrypt into ``view``, at least `MIN_SPACE` bytes.
 
         Returns:
-            The number of bytes; 0 if there are none. ``SSLObject.read`` then gives the reason.
-
-        Raises:
-            ssl.SSLError: A record is damaged, or not allowed here. All data before it has been
-                returned.
+            The number of bytes; 0 if there are none. `failure`, or else ``SSLObject.read``, then
+            gives the reason.
         """
-        if self._reason:
-            raise _error(self._reason)
         into = ctypes.byref(ctypes.c_char.from_buffer(view))
+        # An error that stays in this thread's queue would be taken for one of the next session.
+        self._held.ERR_clear_error()
         count: int = self._read(self._bio, into, len(view))
         if count == len(view):
             return count
-        # An error that stays in this thread's queue would be taken for one of the next session.
         code = self._held.ERR_peek_error()
         if code:
             text = self._held.ERR_reason_error_string(code) or b"unknown error"
             self._held.ERR_clear_error()
-            self._reason = text.decode("ascii", "replace").upper().replace(" ", "_")
-            if count <= 0:
-                raise _error(self._reason)
-        if not self._memory.length:
-            self._data = b""  # an idle connection needs no memory for what it had
+            self.failure = _error(text.decode("ascii", "replace").upper().replace(" ", "_"))
         return max(0, count)
 
     def __del__(self) -> None:
         if self._bio is not None:
-            # freeing the BIO calls SSL_shutdown, which is not to send or report anything
+            # Freeing the BIO calls SSL_shutdown, which is not to send or report anything. The
+            # garbage collector may do this where another session is about to look at its errors.
+            self._held.ERR_set_mark()
             self._held.SSL_set_quiet_shutdown(self._pointer, 1)
             self._held.BIO_free_all(self._bio)
-            self._held.ERR_clear_error()
+            self._held.ERR_pop_to_mark()
 
 
 class OutputRing:
@@ -291,6 +299,7 @@ class OutputRing:
         if self._start is None:  # nothing was read before: this is where the memory begins
             self._start = self._at.value
             whole = (ctypes.c_char * self._size).from_address(self._start)
+            whole.owner = self._tls  # type: ignore[attr-defined]  # views keep it, and the memory
             self._memory = memoryview(whole).cast("B")
         begin = self._at.value - self._start
         if begin + count == self._size and self.pending > count:

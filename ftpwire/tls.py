@@ -71,6 +71,8 @@ class TlsPipe:
         """``_incoming``, once much is expected to come."""
         self._ring: OutputRing | None = None
         """``_outgoing``, once much is expected to be sent."""
+        self._failure: ssl.SSLError | None = None
+        """The error that ended reading. OpenSSL reports it once, and then an unexpected end."""
         self._besides = 0
         """Encrypted bytes that arrived and are not yet accounted for by plain ones."""
         self._header = b""
@@ -136,9 +138,12 @@ class TlsPipe:
         size = len(view)
         read = self.object.read
         try:
-            if self._records is not None and size >= _MIN_SPACE:
+            if self._records is not None and size >= _MIN_SPACE and self._failure is None:
                 got = self._records.read_into(view)
+                self._failure = self._records.failure
                 size = got or size  # the next call finds out what ended it
+            if self._failure is not None and not got:
+                raise self._failure
             while got < size:
                 count = read(size - got, view[got:])
                 if not count:  # close_notify: read() returns 0, unless this side closed first
@@ -150,10 +155,13 @@ class TlsPipe:
             if not got:
                 raise ConnectionLost("the peer closed the connection") from None
         except ssl.SSLError as error:
+            self._failure = error.with_traceback(None)  # which would keep the view
             if not got:
                 if isinstance(error, ssl.SSLEOFError) or error.reason == _CUT:
                     raise ConnectionLost("the connection was cut") from None
                 raise TlsError(f"TLS failed: {_reason(error)}") from None
+        if self._records is not None:
+            self._records.release()
         self._besides = max(0, self._besides - got * _PAID_BY_ONE)
         if not got and self._besides > MOST_BESIDES:
             raise TlsError("TLS failed: too many records without data")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import ssl
+import sys
+import weakref
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -183,9 +187,112 @@ def test_what_came_before_a_damaged_record_is_read(new_pair, records):
     server.feed(good + bytes(bad))
     if records:
         assert read(server) == numbered(records * RECORD)
-    for _ in range(2):
+    for size in (PIECE, PIECE, 1, PIECE):
         with pytest.raises(TlsError, match="bad record mac"):
-            read(server)
+            read(server, size)
+
+
+class Damage(NamedTuple):
+    """A change to a stream of records. The numbers are reduced to what there is."""
+
+    kind: str
+    record: int = 0
+    other: int = 0
+
+    def apply(self, records: list[bytes]) -> None:
+        if not any(records):
+            return
+        at, other = self.record % len(records), self.other % len(records)
+        record = bytearray(records[at]) or bytearray(1)
+        match self.kind:
+            case "flip":
+                record[self.other // 8 % len(record)] ^= 1 << self.other % 8
+                records[at] = bytes(record)
+            case "shorten":
+                records[at] = bytes(record[: self.other % len(record)])
+            case "end":
+                records[at:] = [bytes(record[: self.other % len(record)])]
+            case "drop":
+                del records[at]
+            case "repeat":
+                records.insert(other, records[at])
+            case "swap":
+                records[at], records[other] = records[other], records[at]
+
+
+def split_records(wire: bytes) -> list[bytes]:
+    records = []
+    while wire:
+        size = 5 + int.from_bytes(wire[3:5], "big")
+        records.append(wire[:size])
+        wire = wire[size:]
+    return records
+
+
+def outcome(sender, receiver, sizes, damages, chunk, space, *, closed) -> tuple[bytes, Exception]:
+    """Send damaged records. Return what was read, and the error that ended it."""
+    records = []
+    for number, size in enumerate(sizes):
+        if number % 3 == 1:
+            ask_for_new_keys(sender)
+        records += split_records(encrypted(sender, numbered(size)))
+    if closed:
+        records += split_records(sender.close())
+    for damage in damages:
+        damage.apply(records)
+    wire, found = b"".join(records), b""
+    chunk = max(chunk, len(wire) // 50)
+    try:
+        for at in range(0, len(wire), chunk):
+            receiver.feed(wire[at : at + chunk])
+            while data := read(receiver, space):
+                found += data
+            receiver.outgoing()
+        receiver.feed_eof()
+        while data := read(receiver, space):
+            found += data
+    except ConnectionLost as error:
+        return found, error
+    raise AssertionError("it has no end")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, PIECE) | st.just(PIECE), max_size=24),
+    damages=st.lists(
+        st.builds(
+            Damage,
+            st.sampled_from(["flip", "shorten", "end", "drop", "repeat", "swap"]),
+            st.integers(0, 200),
+            st.integers(0, 2**17),
+        ),
+        max_size=3,
+    ),
+    chunk=st.integers(1, 4 * PIECE),
+    space=st.integers(1, 8 * PIECE),
+    closed=st.booleans(),
+)
+@example(
+    sizes=[PIECE, PIECE],
+    damages=[Damage("flip", 6, 8 * 3000)],
+    chunk=4 * PIECE,
+    space=4 * PIECE,
+    closed=True,
+)
+def test_damaged_streams_end_as_before(new_pair, sizes, damages, chunk, space, closed):
+    """The same bytes, and the same error."""
+    space = max(space, sum(sizes) // 50)
+    results = []
+    for much in (True, False):
+        client, server = new_pair(much=False)
+        if much:
+            assert server.expect_much_input()
+            server.expect_much_output()
+        results.append(outcome(client, server, sizes, damages, chunk, space, closed=closed))
+    (found, error), (found_before, error_before) = results
+    assert found == found_before
+    assert type(error) is type(error_before)
+    assert str(error) == str(error_before)
 
 
 def test_another_connection_is_not_harmed_by_a_damaged_record(new_pair):
@@ -224,11 +331,84 @@ def test_dropping_a_connection_sends_nothing(new_pair):
     assert bytes(server.outgoing()) == b""
 
 
-def test_an_idle_connection_holds_nothing_of_what_came(new_pair):
+def leave_an_error(held) -> int:
+    """Leave an error in OpenSSL's queue of this thread. Return its code."""
+    held.BIO_write.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+    source, _ = openssl._new_source(held)
+    held.BIO_write(source, b"not possible", 1)
+    held.BIO_free(source)
+    code = held.ERR_peek_error()
+    assert code
+    return code
+
+
+def test_an_error_of_another_session_is_not_taken_for_ones_own(new_pair):
     client, server = new_pair()
-    server.feed(encrypted(client, bytes(PIECE)))
-    assert len(read(server)) == PIECE
-    assert server._records._data == b""
+    leave_an_error(server._records._held)
+    for _ in range(2):
+        server.feed(encrypted(client, b"well"))
+        assert read(server) == b"well"
+
+
+def test_dropping_a_connection_leaves_the_errors_of_others(new_pair):
+    """The garbage collector may drop it between a call of OpenSSL and the look at its errors."""
+    client, server = new_pair()
+    bad = bytearray(encrypted(client, b"damaged"))
+    bad[-1] ^= 1
+    server.feed(bytes(bad))
+    with pytest.raises(TlsError):  # SSL_shutdown is then an error, too
+        read(server)
+    held = server._records._held
+    held.ERR_peek_last_error.restype = ctypes.c_ulong
+    code = leave_an_error(held)
+    try:
+        del client, server
+        gc.collect()
+        assert held.ERR_peek_error() == held.ERR_peek_last_error() == code
+    finally:
+        held.ERR_clear_error()
+
+
+def test_output_keeps_the_memory_that_it_is_in(new_pair):
+    client, server = new_pair()
+    client.write(numbered(PIECE))
+    view = client.outgoing()[RECORD:]
+    before = bytes(view)
+    owner = weakref.ref(client.object)
+    del client
+    gc.collect()
+    assert owner() is not None
+    assert bytes(view) == before
+    del view
+    gc.collect()
+    assert owner() is None
+
+
+@pytest.mark.parametrize(("name", "call"), [("BIO_new", 0), ("BIO_new", 1), ("BIO_new_mem_buf", 0)])
+def test_no_memory_for_it(new_pair, monkeypatch, name, call):
+    """OpenSSL has none: that is an error, and harms neither the connection nor its end."""
+    client, server = new_pair(much=False)
+    held, _ = openssl.prepare()
+    make, calls = getattr(held, name), itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(held, name, lambda *given: make(*given) if next(calls) != call else None)
+        with pytest.raises(MemoryError):
+            server.expect_much_input()
+    server.feed(encrypted(client, b"well"))
+    assert read(server) == b"well"
+
+
+@pytest.mark.parametrize("size", [4 * PIECE, PIECE, RECORD])
+def test_an_idle_connection_holds_nothing_of_what_came(new_pair, size):
+    """Whether the last read had space for more, for just that, or only for a record."""
+    client, server = new_pair()
+    wire = encrypted(client, bytes(PIECE))
+    held = sys.getrefcount(wire)
+    server.feed(wire)
+    for _ in range(PIECE // min(size, PIECE)):
+        read(server, size)
+    assert not server.pending()
+    assert sys.getrefcount(wire) == held
 
 
 @pytest.fixture
