@@ -192,9 +192,10 @@ class RecordReader:
             for bio in (outer, inner, self._source):
                 held.BIO_free(bio)
             raise MemoryError
+        held.SSL_set0_rbio(self._pointer, self._source)  # which frees it at the end
+        # BIO_f_ssl keeps what the connection reads from at this moment
         held.BIO_ctrl(inner, _SET_SSL, _NOCLOSE, self._pointer)
         self._bio = held.BIO_push(outer, inner)
-        held.SSL_set0_rbio(self._pointer, self._source)  # which frees it at the end
 
     def write(self, data: bytes) -> None:
         """Take encrypted bytes. They are not copied if all earlier ones have been read."""

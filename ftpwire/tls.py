@@ -151,6 +151,8 @@ class TlsPipe:
                 got += count  # type: ignore[operator]
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLWantWriteError:  # no space for the answers
+            raise TlsError("TLS failed: too many key updates") from None
         except ssl.SSLZeroReturnError:
             if not got:
                 raise ConnectionLost("the peer closed the connection") from None

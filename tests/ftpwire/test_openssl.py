@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ftpwire import openssl
+from ftpwire import openssl, tls
 from ftpwire.errors import ConnectionLost
 from ftpwire.tls import PIECE, TlsError, TlsPipe
 
@@ -147,6 +147,22 @@ def test_a_peer_that_keeps_asking_for_new_keys(new_pair, much):
             ask_for_new_keys(client)
             server.feed(encrypted(client, b"x"))
             assert read(server) == b"x"
+
+
+def test_more_requests_for_new_keys_at_once_than_answers_have_space(new_pair, monkeypatch):
+    monkeypatch.setattr(tls, "_RING_SIZE", 1000)
+    client, server = new_pair()
+    held, _, pointer = openssl._find(client.object)
+    held.SSL_do_handshake.argtypes = [ctypes.c_void_p]
+    requests = b""
+    for _ in range(50):
+        ask_for_new_keys(client)
+        held.SSL_do_handshake(pointer)  # sends it without data
+        requests += bytes(client.outgoing())
+    server.feed(requests)
+    with pytest.raises(TlsError, match="too many key updates"):
+        read(server)
+    assert server._outgoing.pending <= 1000
 
 
 def test_output_that_goes_on_at_the_beginning_of_the_ring(new_pair):
@@ -396,6 +412,19 @@ def test_no_memory_for_it(new_pair, monkeypatch, name, call):
             server.expect_much_input()
     server.feed(encrypted(client, b"well"))
     assert read(server) == b"well"
+
+
+def test_the_memory_of_the_input_before_is_freed(new_pair):
+    """That of a MemoryBIO: OpenSSL's own objects keep nothing but what replaces it."""
+    _, server = new_pair()
+    reader = server._records
+    reader._held.BIO_next.argtypes = [ctypes.c_void_p]
+    reader._held.BIO_next.restype = ctypes.c_void_p
+    kept = [reader._bio]
+    while following := reader._held.BIO_next(kept[-1]):
+        kept.append(following)
+    assert len(kept) == 3
+    assert kept[-1] == reader._source
 
 
 @pytest.mark.parametrize("size", [4 * PIECE, PIECE, RECORD])
