@@ -123,6 +123,11 @@ class SessionQuotaStore(QuotaStore):
     def close_operation(self, account_id: int, name: str) -> None:
         self._ledger.close_operation(self._own(account_id), name)
 
+    def begin_eviction(
+        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+    ) -> None:
+        self._ledger.begin_eviction(self._own(account_id), name, words, client)
+
     def forget_operation(
         self,
         account_id: int,

@@ -25,7 +25,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -516,6 +516,22 @@ class Ledger(Incarnations, QuotaStore):
         """See `QuotaStore.close_operation`."""
         with self._writing(self._engine) as connection:
             operations.close(connection, account_id, name)
+
+    def begin_eviction(
+        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+    ) -> None:
+        """See `QuotaStore.begin_eviction`."""
+        with self._writing(self._durable) as connection:
+            operations.begin_eviction(connection, account_id, name, words, client)
+
+    def end_evictions(self, account_id: int, there: Collection[str]) -> None:
+        """End the evictions of an account that had only begun. Hold the home's lock exclusively.
+
+        Args:
+            there: The operations in the trash: these were not evicted.
+        """
+        with self._writing(self._durable) as connection:
+            operations.end_evictions(connection, account_id, there)
 
     def forget_operation(
         self,

@@ -5,11 +5,16 @@ themselves (trash/).
 
 A row says which directory of the trash belongs to a client's command. It is needed for a day, as
 long as sessions of that command may connect. The contents of an operation are in its own index.
+
+A row with `given_up` and without `freed` says that an eviction has begun. Whether it was done, the
+trash says: the operation is in it, or no longer. So it goes on as an operation until `forget` or a
+recount (`end_evictions`) ends that.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
@@ -43,7 +48,7 @@ def name_of(connection: Connection, account_id: int, key: bytes | None) -> str:
             operation.c.account_id == account_id,
             operation.c.key == key,
             operation.c.closed.is_(False),
-            operation.c.given_up.is_(None),
+            operation.c.freed.is_(None),
             operation.c.begun > now() - DAY,
         )
         found: str | None = connection.execute(wanted.order_by(operation.c.name.desc())).scalar()
@@ -62,6 +67,30 @@ def close(connection: Connection, account_id: int, name: str) -> None:
     connection.execute(update(operation).where(*this_operation).values(closed=True))
 
 
+def begin_eviction(
+    connection: Connection, account_id: int, name: str, words: str, client: bytes | None
+) -> None:
+    """See `QuotaStore.begin_eviction`."""
+    # `freed` stays: it is set if the operation was evicted before, and made again since
+    begun: dict[str, object] = {"given_up": now(), "words": words, "client": client}
+    _set(connection, account_id, name, begun)
+
+
+def end_evictions(connection: Connection, account_id: int, there: Collection[str]) -> None:
+    """See `Ledger.end_evictions`."""
+    begun = and_(
+        operation.c.account_id == account_id,
+        operation.c.given_up.is_not(None),
+        operation.c.freed.is_(None),
+    )
+    for name in connection.execute(select(operation.c.name).where(begun)).scalars().all():
+        if name in there:
+            ended: dict[str, object] = {"given_up": None, "words": None, "client": None}
+        else:  # how much that has freed is not known
+            ended = {"closed": True, "freed": 0}
+        connection.execute(update(operation).where(operation.c.name == name).values(**ended))
+
+
 def forget(
     connection: Connection,
     account_id: int,
@@ -71,22 +100,28 @@ def forget(
     client: bytes | None,
 ) -> None:
     """See `QuotaStore.forget_operation`."""
-    this_operation = operation.c.name == name, operation.c.account_id == account_id
     if freed is None:
+        this_operation = operation.c.name == name, operation.c.account_id == account_id
         connection.execute(delete(operation).where(*this_operation))
         return
-    evicted = {
+    evicted: dict[str, object] = {
         "closed": True,
         "given_up": now(),
         "freed": freed,
         "words": words,
         "client": client,
     }
-    if connection.execute(update(operation).where(*this_operation).values(**evicted)).rowcount:
+    _set(connection, account_id, name, evicted)
+
+
+def _set(connection: Connection, account_id: int, name: str, changed: dict[str, object]) -> None:
+    """Change the row of an operation, or make it."""
+    this_operation = operation.c.name == name, operation.c.account_id == account_id
+    if connection.execute(update(operation).where(*this_operation).values(**changed)).rowcount:
         return
     # The row was dropped, because it is older than a day. A row of another account isn't changed.
     if connection.execute(select(operation.c.name).where(this_operation[0])).first() is None:
-        values = {"name": name, "account_id": account_id, "begun": now(), **evicted}
+        values = {"name": name, "account_id": account_id, "begun": now(), **changed}
         connection.execute(insert(operation).values(**values))
 
 
@@ -119,7 +154,8 @@ def evicted(connection: Connection, account_id: int) -> list[EvictedOperation]:
 def evicted_lately(connection: Connection) -> tuple[int, int]:
     """See `Ledger.evicted_lately`."""
     freed = func.coalesce(func.sum(operation.c.freed), 0)
-    lately = select(func.count(), freed).where(operation.c.given_up > now() - DAY)
+    done = operation.c.given_up > now() - DAY, operation.c.freed.is_not(None)
+    lately = select(func.count(), freed).where(*done)
     count, size = connection.execute(lately).one()
     return int(count), int(size)
 

@@ -92,7 +92,7 @@ class EvictedOperation:
     """An operation that was evicted from the trash to free space.
 
     Attributes:
-        freed: Bytes that became free.
+        freed: Bytes that became free; 0 as long as it is being removed, and if a crash ended that.
         words, key, client: See `ftpwire.messages.TrashedOperation`.
     """
 
@@ -331,6 +331,24 @@ class QuotaStore(ABC):
 
     @request
     @abstractmethod
+    def begin_eviction(
+        self,
+        account_id: int,
+        name: OperationName,
+        words: Words = "",
+        client: OperationKey | None = None,
+    ) -> None:
+        """Record, durably, that an operation is going to be evicted: if it is no longer in the
+        trash after a crash, that is the reason. Call it with the home's lock held, and do the
+        rename before that is released: a recount drops the records of operations that are still in
+        the trash. `forget_operation` completes the record.
+
+        Args:
+            words, client: The client's description of the operation.
+        """
+
+    @request
+    @abstractmethod
     def forget_operation(
         self,
         account_id: int,
@@ -350,12 +368,14 @@ class QuotaStore(ABC):
     @request
     @abstractmethod
     def was_evicted(self, account_id: int, name: OperationName) -> bool:
-        """Return whether an operation was evicted from the trash within the last day."""
+        """Return whether an operation was evicted from the trash within the last day. If it is
+        still in the trash, it wasn't: its eviction has only begun."""
 
     @request
     @abstractmethod
     def evicted(self, account_id: int) -> list[EvictedOperation]:
-        """Return the operations evicted from the trash within the last day, newest first."""
+        """Return the operations evicted from the trash within the last day, newest first. Those of
+        them that are still in the trash were not: their eviction has only begun."""
 
     @request
     @abstractmethod

@@ -15,6 +15,7 @@ from ftpserver.storage.home_staging import NOT_STAGED
 from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.put_back import is_note, put_back
 from ftpserver.storage.resumable import staging_of
+from ftpserver.storage.trash.directory import operations_in
 from ftpserver.storage.trash.measuring import counted_in
 from ftpserver.storage.walk import Usage
 from ftpwire import paths
@@ -34,6 +35,8 @@ def recount(
 ) -> Usage:
     """Set an account's usage to what its home contains; return that. Closes the home.
 
+    Evictions that a crash has interrupted were done, or not, as the trash says.
+
     Args:
         closed: The homes of other accounts inside it, which are neither counted nor changed.
         patience: Seconds to wait for the home's lock.
@@ -47,6 +50,7 @@ def recount(
             in_use, _ = _clean_staging(ledger, account_id, home)
             counted = home.count(lambda directory: home.clean_beside(directory, in_use), closed)
             trash = counted_in(home, account_id)
+            ledger.end_evictions(account_id, operations_in(home))
             ledger.recounted(account_id, counted.size, counted.files, trash.size, trash.files)
             return counted
     finally:

@@ -20,7 +20,13 @@ from ftpserver.storage.listing import Part
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.trash import discarding
-from ftpserver.storage.trash.directory import is_gone, looking, names_in, open_trash
+from ftpserver.storage.trash.directory import (
+    is_gone,
+    looking,
+    names_in,
+    open_trash,
+    operations_in,
+)
 from ftpserver.storage.trash.entries import TrashEntry, entries_of
 from ftpserver.storage.trash.glance import is_of
 from ftpserver.storage.trash.listing import pages
@@ -119,10 +125,15 @@ class Trash:
         try:
             yield
         except Expired as error:
-            if operation is None or not self.quota_store.was_evicted(self.account_id, operation):
+            if operation is None or not self._was_evicted(operation):
                 raise
             text = f"{operation}: this operation was purged to free space"
             raise error.with_text(text) from None
+
+    def _was_evicted(self, operation: str) -> bool:
+        if not self.quota_store.was_evicted(self.account_id, operation):
+            return False
+        return operation not in operations_in(self.home)
 
     # changing ----------------------------------------------------------------------------
 

@@ -89,6 +89,17 @@ def names_in(trash: int) -> list[str]:
     return sorted(name.decode() for name in found if is_name(name))
 
 
+def operations_in(home: OpenHome) -> list[str]:
+    """Return the names of the operations in a home's trash, the oldest first. Raises OSError."""
+    trash = open_trash(home)
+    if trash is None:
+        return []
+    try:
+        return names_in(trash)
+    finally:
+        os.close(trash)
+
+
 class Opened:
     """An open operation, locked or not: its descriptors, and access to its index.
 

@@ -3,14 +3,23 @@
 Lives here: taking an operation, or single items of one, out of the trash, and removing them.
 Lives elsewhere: deciding what is purged (evicting_store.py, thinning.py, workspace/trashing.py).
 
-The order: lock the operation exclusively → rename what is purged into staging, under the home's
-lock; from then on it isn't trash → remove it there, a part at a time, and settle each part by what
-was measured at the unlink. A crash before the rename changes nothing; after it, the clean-up of the
-next start removes the rest and has the home counted again.
+The order: lock the operation exclusively → record durably why it goes, under the home's lock: an
+eviction in the database, single items in the index → rename what is purged into staging, under the
+same lock; from then on it isn't trash → remove it there, a part at a time, and settle each part by
+what was measured at the unlink → complete the record of an eviction by what became free. A crash
+before the rename changes nothing; after it, the clean-up of the next start removes the rest and has
+the home counted again.
+
+The record comes first: if it came after the rename, a crash between the two would leave files that
+are gone without a reason that users can be shown. So after a crash a record may be about what is
+still there, and the directory decides: what is in the trash was not purged, whatever is recorded,
+and the recount drops the record of such an eviction. An operation that is purged for another reason
+has no record: that reason is not shown later.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -28,6 +37,7 @@ from ftpserver.storage.trash.index import Begin, Contents, Gone
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import TRASH_SUFFIX
 from ftpwire.beneath import OPEN_DIRECTORY
+from ftpwire.errors import DiskFull
 
 logger = logging.getLogger("ftpd.trash")
 
@@ -95,7 +105,8 @@ def purge(
                 items = tuple(seen)
             if items is None:
                 own = contents if is_own else Contents()
-                staged.append(_claim(home, quota_store, account_id, trash, held, own))
+                said = _said(contents.begin) if for_space else None
+                staged.append(_claim(home, quota_store, account_id, trash, held, own, said))
             else:
                 going = [one for one in dict.fromkeys(items) if one in names]
                 try:
@@ -116,10 +127,11 @@ def purge(
             raise failed
     if items is None:
         try:
-            said = _said(contents.begin) if for_space else ()
-            quota_store.forget_operation(
-                account_id, name, discarded.size if for_space else None, *said
-            )
+            if for_space:
+                said = _said(contents.begin)
+                quota_store.forget_operation(account_id, name, discarded.size, *said)
+            else:
+                quota_store.forget_operation(account_id, name)
         except NOT_NOW as error:  # its row is deleted after a day in any case
             logger.warning("%s: purged, but that cannot be recorded: %s", name, error)
     return discarded
@@ -143,15 +155,24 @@ def _claim(
     trash: int,
     held: Opened,
     contents: Contents,
+    said: tuple[str, bytes | None] | None,
 ) -> bytes:
     """Take a whole operation out of the trash. Return its name in staging.
 
     Args:
         contents: The part of it that counts in the account's trash.
+        said: What the client said about it, if it is evicted; None if not.
     """
     staged = home.new_name() + TRASH_SUFFIX
     counted = counted_of(held.fd, contents, contents.items)
+    # the lease of `freeing` has the home counted after a crash, which drops a record without a
+    # rename. Meanwhile the lock keeps any other recount away
     with quota_store.freeing(account_id) as settle, home.shared():
+        if said is not None:
+            try:
+                quota_store.begin_eviction(account_id, held.name, *said)
+            except DiskFull as error:  # removing frees the disk, so it cannot wait for this
+                logger.warning("%s: purged before that could be recorded: %s", held.name, error)
         rename_closed(trash, held.name.encode(), home.staging_fd, staged)
         try:
             # staging first: otherwise a power cut could leave it in neither directory, and nothing
@@ -180,6 +201,8 @@ def _claim_items(
     try:
         give_to_owner(home.staging_fd, fd)
         with quota_store.freeing(account_id) as settle, home.shared():
+            # before the renames: or a crash could take an item, and leave no reason
+            _append(held, [Gone(name, "purged") for name in going])
             try:
                 for name in going:
                     raw = os.fsencode(name)
@@ -188,7 +211,6 @@ def _claim_items(
                     except FileNotFoundError:
                         continue  # another program has just taken it
                     gone.add(name)
-                held.append([Gone(name, "purged") for name in going if name in gone])
                 for directory in (fd, home.staging_fd, held.fd):  # in the order of _claim()
                     home.sync_dir(directory)
             finally:
@@ -199,6 +221,16 @@ def _claim_items(
     finally:
         os.close(fd)
     return staged
+
+
+def _append(held: Opened, lines: Sequence[Gone]) -> None:
+    try:
+        held.append(lines)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # removing frees the disk, so it cannot wait for this
+        logger.warning("%s: purged items cannot be recorded: %s", held.name, error)
 
 
 class _Discarding:

@@ -412,6 +412,11 @@ class EvictingQuotaStore(QuotaStore):
     def close_operation(self, account_id: int, name: str) -> None:
         self._quota_store.close_operation(account_id, name)
 
+    def begin_eviction(
+        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+    ) -> None:
+        self._quota_store.begin_eviction(account_id, name, words, client)
+
     def forget_operation(
         self,
         account_id: int,

@@ -126,7 +126,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag=
 
 
 class Gone(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="is", tag="gone"):
-    """An item is no longer in the trash.
+    """An item is no longer in the trash; ``purged``: if its name is there nevertheless, it is, as
+    the crash came between this line and its rename.
 
     Attributes:
         name: The item.
@@ -193,7 +194,8 @@ class Contents:
     Attributes:
         begin: The first line; None if a crash came before it was durable.
         items: The items, in the order of their lines.
-        gone: What became of items, by their names.
+        gone: What became of items, by their names. Items that are in the trash are in it,
+            whatever this says.
         measured: The sizes of items, by their names.
         undone: The line that says that the operation was undone, if there is one.
     """
@@ -221,7 +223,8 @@ class Contents:
                         announced.add(name)
                 case Gone():
                     found.gone[line.name] = line
-                    found.measured.pop(line.name, None)
+                    if line.became != "purged":  # that line comes before the item goes
+                        found.measured.pop(line.name, None)
                 case Measured():
                     found.measured[line.name] = line
                 case Undone():

@@ -61,10 +61,10 @@ def _removed(directory: int, contents: Contents, operation: str, request: Remove
     for item in contents.items:
         if item.number != request.number or item.what not in _REMOVED:
             continue
-        if item.name in contents.gone:  # it was removed, and has left the trash since
-            return Removed(0, 0, 0, operation, trashed=True)
         if exists(directory, os.fsencode(item.name)):
             return _described(directory, item, operation)
+        if item.name in contents.gone:  # it was removed, and has left the trash since
+            return Removed(0, 0, 0, operation, trashed=True)
     return None
 
 

@@ -14,6 +14,7 @@ from ftpserver.serving import repeats
 from ftpserver.serving.repeats import Repeats
 from ftpserver.storage.home import Home
 from ftpserver.storage.request_numbers import RequestNumbers
+from ftpserver.storage.trash.index import Gone, encode
 from ftpwire import errors
 from ftpwire.frames import Kind
 from ftpwire.messages import (
@@ -379,6 +380,18 @@ def test_what_is_not_in_the_trash_any_more_was_removed(come, stocked, forgetful,
         assert again == Removed(0, 0, 0, removed.operation, trashed=True)
     else:
         assert isinstance(again, Removed) and again.trashed or again.code == "not-found"
+
+
+def test_what_was_going_to_be_purged_is_in_the_trash(come, stocked, forgetful):
+    """The crash came between that line and the rename."""
+    peer = come()
+    removed = peer.ask(Remove(b"/file", number=1))
+    [item] = items(peer, removed.operation)
+    peer.close()
+    index = stocked / ".ftpd-trash" / removed.operation / "index"
+    with open(index, "ab") as file:
+        file.write(encode([Gone(item.name, "purged")]))
+    assert ask_again(come(), Remove(b"/file")) == removed
 
 
 def items(peer: Peer, operation: str) -> list:

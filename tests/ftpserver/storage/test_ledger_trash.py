@@ -205,6 +205,36 @@ def test_a_name_that_is_over_is_not_given_again(ledger, alice):
     ]
 
 
+def test_an_eviction_that_has_only_begun(ledger, alice, bob):
+    """The trash says whether it was done. Until then, and if not, it is an operation."""
+    first, second = ledger.operation(alice, KEY), ledger.operation(alice, OTHER)
+    for name in (first, second):
+        ledger.begin_eviction(alice, name, "rm", b"a client")
+    assert [ledger.was_evicted(alice, one) for one in (first, second)] == [True, True]
+    assert {(one.name, one.freed, one.words, one.client) for one in ledger.evicted(alice)} == {
+        (first, 0, "rm", b"a client"),
+        (second, 0, "rm", b"a client"),
+    }
+    assert ledger.evicted_lately() == (0, 0)
+    assert ledger.operation(alice, KEY) == first
+    ledger.end_evictions(bob, [])  # not bob's
+    assert ledger.operation(alice, KEY) == first
+    ledger.end_evictions(alice, [first])
+    assert [ledger.was_evicted(alice, one) for one in (first, second)] == [False, True]
+    assert ledger.evicted_lately() == (1, 0)
+    assert ledger.operation(alice, KEY) == first
+    assert ledger.operation(alice, OTHER) != second
+
+
+def test_a_second_eviction_that_has_only_begun(ledger, alice):
+    """Of an operation that was made again: that it was evicted before stays true."""
+    name = ledger.operation(alice, KEY)
+    ledger.forget_operation(alice, name, 7)
+    ledger.begin_eviction(alice, name)
+    ledger.end_evictions(alice, [name])
+    assert ledger.was_evicted(alice, name) and ledger.evicted_lately() == (1, 7)
+
+
 def test_what_was_evicted_is_known_for_a_day(ledger, alice, bob, clock):
     name = ledger.operation(alice, KEY)
     ledger.forget_operation(bob, name, 5)  # not bob's
@@ -298,6 +328,7 @@ def test_a_session_has_the_trash_of_its_own_account_only(session, alice, bob):
         lambda whose: session.operation(whose, KEY),
         lambda whose: session.close_operation(whose, "0" * 16 + "-" + "0" * 8),
         lambda whose: session.forget_operation(whose, "0" * 16 + "-" + "0" * 8, 1),
+        lambda whose: session.begin_eviction(whose, "0" * 16 + "-" + "0" * 8),
         lambda whose: session.was_evicted(whose, "0" * 16 + "-" + "0" * 8),
         lambda whose: session.note_answers(whose, KEY, [(1, b"x")]),
         lambda whose: session.answer(whose, KEY, 1),

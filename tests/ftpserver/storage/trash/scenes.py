@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ftpserver.storage.trash.directory import alone, names_in, open_trash
+from ftpserver.storage.trash.glance import entry_names
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
 from ftpwire.messages import (
@@ -324,6 +325,7 @@ class PurgeItems(_OneWay):
     """Items of an operation are given up."""
 
     undone = RemoveFiles()
+    evicts = True
 
     def act(self, workspace: Workspace) -> None:
         (name,) = operations(workspace)
@@ -338,6 +340,8 @@ class PurgeItems(_OneWay):
 class MakeRoom(Scene):
     """`put` where a quota of 100,000 bytes is full of trash: the oldest of that is given up."""
 
+    evicts = True
+
     def prepare(self, workspace: Workspace, home: Path) -> None:
         for number in range(3):
             begin(workspace, number)
@@ -350,6 +354,32 @@ class MakeRoom(Scene):
         put(workspace, b"/new", b"n" * 50_000)
         commit(workspace)
         assert len(operations(workspace)) == 1
+
+
+class MakeRoomOfItems(Scene):
+    """`put` where a quota of 100,000 bytes is full of one operation: its oldest items are given
+    up."""
+
+    evicts = True
+
+    def prepare(self, workspace: Workspace, home: Path) -> None:
+        begin(workspace, 1)
+        for number in range(3):
+            put(workspace, b"/f%d" % number, b"%d" % number * 30_000)
+        commit(workspace)
+        for number in range(3):
+            workspace.remove(Remove(b"/f%d" % number))
+
+    def act(self, workspace: Workspace) -> None:
+        begin(workspace, 9)
+        put(workspace, b"/new", b"n" * 50_000)
+        commit(workspace)
+        (name,) = operations(workspace)
+        trash = open_trash(workspace.home)
+        assert trash is not None
+        with alone(workspace.home, trash, name) as opened:
+            assert len(entry_names(opened.fd)) == 1
+        os.close(trash)
 
 
 CHANGING = [

@@ -17,7 +17,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -86,11 +86,15 @@ class Seen:
         names: What is at each name in the home's top directory.
         kept: What lies in the trash, by what happened to it and its path; several of one path may.
         wrong: What must not be in a trash.
+        of_command: The paths of what lies in the trash, by the words of the command.
+        purged: What doesn't, because it was purged singly, as its index says.
     """
 
     names: dict[bytes, Print]
     kept: list[tuple[str, bytes, Print]]
     wrong: list[str]
+    of_command: dict[str, set[bytes]] = field(default_factory=dict)
+    purged: set[tuple[str, bytes]] = field(default_factory=set)
 
     @property
     def leaves(self) -> set[Print]:
@@ -145,12 +149,16 @@ def _see_operation(directory: bytes, found: Seen) -> None:
         found.wrong.append(f"{index!r} has a line that cannot be read: {content!r}")
     contents = Contents.of(decode(content))
     is_used = bool(there)
+    words = "" if contents.begin is None else contents.begin.words
     for item in contents.items:
         name = item.name.encode()
         if name in there:
             there.remove(name)
             what = print_of(directory + b"/" + name)
             found.kept.append((item.what, item.path.value, what))
+            found.of_command.setdefault(words, set()).add(item.path.value)
+        elif item.name in contents.gone and contents.gone[item.name].became == "purged":
+            found.purged.add((words, item.path.value))
     if there:
         found.wrong.append(f"{directory!r}: no line tells of {there}")
     if is_used and contents.begin is None:
@@ -231,6 +239,13 @@ class Site:
         finally:
             engine.dispose()
 
+    def evicted(self) -> set[str]:
+        """The words of the commands whose operations were evicted, as the database has it."""
+        with self.opened() as (ledger, _):
+            found = {one.words for one in ledger.evicted(self.account.id)}
+            assert ledger.evicted_lately()[0] == len(found)
+            return found
+
     def disagreements(self, ledger: Ledger) -> list[str]:
         """See `disagreements`."""
         return disagreements(ledger, self.account.id, self.files)
@@ -267,7 +282,7 @@ _CALLS = (
 """Of `os`, what changes or syncs something."""
 _BOOKS = (
     *("reserve", "reserve_step", "extended", "begin_commit", "settle", "operation"),
-    *("close_operation", "forget_operation", "reserve_freed", "note_answers"),
+    *("close_operation", "begin_eviction", "forget_operation", "reserve_freed", "note_answers"),
 )
 
 Weaken = Callable[[], None]
@@ -352,6 +367,8 @@ class Scene:
     may_lose_version = False
     """What it replaces may be lost by a crash between the exchange and the rename: its name has the
     new content by then."""
+    evicts = False
+    """What it takes out of the trash is evicted, or purged singly: it is recorded what that was."""
     in_parts = False
     """What it makes comes bit by bit: the directories above something first, for one."""
 
@@ -456,6 +473,8 @@ def violations(
         there = seen(site.files)
         found += there.wrong
         found += compare(scene, ended.acknowledged, before, after, there)
+        if scene.evicts:
+            found += _unrecorded(before, there, site.evicted())
         if not ended.acknowledged and ends != "power":  # of which inodes have other numbers
             found += _done_again(site, scene, after)
         wrong += [f"before step {last} of {whole.steps}: {one}" for one in found]
@@ -503,6 +522,16 @@ def compare(scene: Scene, acknowledged: bool, before: Seen, after: Seen, there: 
     wrong += [f"{leaf} is nowhere any more" for leaf in stay - there.leaves]
     lines = there.lines - before.lines - after.lines
     wrong += [f"a line that was never to be: {line}" for line in lines]
+    return wrong
+
+
+def _unrecorded(before: Seen, there: Seen, evicted: set[str]) -> list[str]:
+    """What left the trash without a record, and records of what is in the trash."""
+    wrong = [f"recorded as evicted, and there: {one}" for one in evicted & set(there.of_command)]
+    for words, paths_of in before.of_command.items():
+        for path in sorted(paths_of - there.of_command.get(words, set())):
+            if words not in evicted and (words, path) not in there.purged:
+                wrong.append(f"{path!r} of {words!r} left the trash, and no record says why")
     return wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,14 +13,17 @@ import pytest
 from ftpserver.errors import StateError
 from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
+from ftpserver.storage.ledger import Ledger
 from ftpserver.storage.recount import recount
 from ftpserver.storage.trash import discarding
-from ftpserver.storage.trash.directory import alone, open_trash
+from ftpserver.storage.trash.directory import Opened, alone, open_trash
 from ftpserver.storage.trash.discarding import purge
 from ftpserver.storage.trash.index import Contents, decode
+from ftpserver.storage.trash.measuring import counted_in
+from ftpserver.storage.walk import Usage
 from ftpserver.workspace.observer import SilentObserver
-from ftpwire.errors import Busy, Cancelled, Expired
-from ftpwire.messages import Purge, Remove
+from ftpwire.errors import Busy, Cancelled, DiskFull, Expired
+from ftpwire.messages import Purge, Remove, Stat
 from tests.ftpserver.storage.trash.conftest import Bin
 
 
@@ -106,6 +110,80 @@ def test_single_items(bin_: Bin):
     assert bin_.ledger.space(bin_.account.id).trash == 40
     assert bin_.agrees()
     assert gone(bin_, name, [second]) == Tally()
+
+
+def fails(monkeypatch, error: OSError, after: int = 0) -> None:
+    """Let a rename fail that takes something out of the trash, after some that don't."""
+    rename, left = discarding.rename_closed, [after]
+
+    def renamed(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        return rename(*arguments, **options)
+
+    monkeypatch.setattr(discarding, "rename_closed", renamed)
+
+
+def in_trash(bin_: Bin) -> tuple[int, int | None]:
+    """Bytes and files in the trash, as the books and the disk both have it."""
+    space = bin_.ledger.space(bin_.account.id)
+    home = Home(bin_.files, durable=False)
+    with closing(home), home.alone():
+        assert Usage(space.trash, space.trash_files or 0) == counted_in(home, bin_.account.id)
+    return space.trash, space.trash_files
+
+
+def test_what_cannot_be_taken_out_is_in_the_trash(bin_: Bin, monkeypatch):
+    """Although its purge was recorded: the directory decides."""
+    make_tree(bin_)
+    bin_.put(b"/a", b"123")
+    bin_.begin("rm")
+    bin_.session.remove(Remove(b"/a"))
+    name = bin_.session.remove(Remove(b"/t", recursive=True)).operation
+    bin_.measure()
+    first, tree = bin_.things(name)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="as the disk says"):
+        fails(patch, OSError(errno.EIO, "as the disk says"), after=1)
+        gone(bin_, name, [first, tree])
+    assert [(one.path, one.state) for one in bin_.items()] == [(b"/t", "kept"), (b"/a", "purged")]
+    assert bin_.things(name) == [tree] and in_trash(bin_) == (24, 6)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="as the disk says"):
+        fails(patch, OSError(errno.EIO, "as the disk says"))
+        gone(bin_, name, for_space=True)
+    assert [(one.name, one.kept, one.given_up) for one in bin_.operations()] == [(name, 1, None)]
+    assert bin_.ledger.evicted_lately() == (0, 0)
+    with pytest.raises(Expired) as caught:  # an item of it, whose reason is another one
+        bin_.session.stat(Stat(b"/", in_trash=(name, first)))
+    assert "to free space" not in str(caught.value)
+    counted(bin_)
+    assert not bin_.ledger.was_evicted(bin_.account.id, name)
+    assert in_trash(bin_) == (24, 6)
+    assert bin_.restore(name).items == 1 and (bin_.files / "t" / "a").exists()
+    assert in_trash(bin_) == (0, 0)
+
+
+def test_a_full_disk_keeps_nothing_from_being_purged(bin_: Bin, monkeypatch):
+    """Even where the reason cannot be recorded before: purging is what mends the disk."""
+    for path in (b"/a", b"/b", b"/c"):
+        bin_.put(path, b"123")
+    bin_.begin("rm")
+    for path in (b"/a", b"/b", b"/c"):
+        name = bin_.session.remove(Remove(path)).operation
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "no space")
+
+    def full_books(*arguments, **options):
+        raise DiskFull("the server's disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Opened, "append", full)
+        assert gone(bin_, name, bin_.things(name)[:1]).files == 1
+        patch.setattr(Ledger, "begin_eviction", full_books)
+        assert gone(bin_, name, for_space=True).files == 2
+    assert bin_.ledger.evicted_lately() == (1, 6)
+    assert bin_.agrees()
 
 
 def test_books_that_fail_leave_nothing_open(bin_: Bin):

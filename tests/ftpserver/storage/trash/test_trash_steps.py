@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.ftpserver.storage.trash.scenes import (
     CHANGING,
     RESTORING,
     MakeRoom,
+    MakeRoomOfItems,
     MoveOver,
     PutOver,
     PutTree,
@@ -94,9 +96,10 @@ def _in_parts(scene: type[Scene]) -> type[Scene]:
 
 
 @pytest.mark.parametrize("ends", ["power", "killed"])
-def test_space_is_made_for_an_upload(tmp_path, new_state, quick_passwords, ends):
+@scenes(MakeRoom, MakeRoomOfItems)
+def test_space_is_made_for_an_upload(tmp_path, new_state, quick_passwords, scene, ends):
     site = Site.made(tmp_path, new_state, quota=100_000)
-    survives(site, MakeRoom, ends)
+    survives(site, scene, ends)
 
 
 def test_what_lies_on_a_mount_is_gone_for_good(site, mount):  # noqa: F811
@@ -123,13 +126,19 @@ def test_what_lies_on_a_mount_is_gone_for_good(site, mount):  # noqa: F811
 @pytest.fixture
 def on_a_disk(tmp_path, new_state, quick_passwords) -> Iterator[Site]:
     """A site on an ext4 file system of its own."""
+    with made_on_a_disk(tmp_path, new_state) as site:
+        yield site
+
+
+@contextmanager
+def made_on_a_disk(tmp_path: Path, new_state: Path, **options: int) -> Iterator[Site]:
     disk = Disk(tmp_path, 64 << 20)
     try:
         try:
             disk.make()
         except CannotMount as why:
             pytest.skip(str(why))
-        yield Site.made(tmp_path, new_state, disk)
+        yield Site.made(tmp_path, new_state, disk, **options)
     finally:
         disk.close()
 
@@ -137,6 +146,13 @@ def on_a_disk(tmp_path, new_state, quick_passwords) -> Iterator[Site]:
 @scenes(RemoveTree, PutOver)
 def test_a_disk_loses_its_power(on_a_disk, scene):
     survives(on_a_disk, scene, "cut", every=6)
+
+
+@scenes(MakeRoom, MakeRoomOfItems)
+def test_a_disk_loses_its_power_while_space_is_made(tmp_path, new_state, quick_passwords, scene):
+    """Also the database: what was evicted is recorded there before it is gone."""
+    with made_on_a_disk(tmp_path, new_state, quota=100_000) as site:
+        survives(site, scene, "cut", every=3)
 
 
 @pytest.mark.long
