@@ -32,6 +32,8 @@ WALK_SECONDS = 5.0
 """Seconds between two walks through the tree, where there is no inotify."""
 _GATHER_SECONDS = 0.02
 """Seconds between the first event and reading the events: a program that writes makes many."""
+_ROOT_SECONDS = 5.0
+"""Seconds between two looks at which directory the root is: its removal need not be reported."""
 _DESCRIPTORS = b"/proc/self/fd"
 _NO_MORE = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of inotify if one of its limits is reached."""
@@ -143,6 +145,7 @@ class Notifications(TreeChanges):
         self._filters: dict[bytes, Filter] = {}
         self._numbers: dict[bytes, int] = {}
         self._paths: dict[int, bytes] = {}
+        self._is_replaced = False
         self._fd = os.open(root, beneath.OPEN_DIRECTORY)
         try:
             self._inotify = INotify()
@@ -163,6 +166,7 @@ class Notifications(TreeChanges):
         fd = os.open(self._root, beneath.OPEN_DIRECTORY)
         os.close(self._fd)
         self._fd = fd
+        self._is_replaced = False
         for number in self._paths:
             self._remove_watch(number)
         self._paths.clear()
@@ -171,15 +175,28 @@ class Notifications(TreeChanges):
         self._add_tree(b"", self._rules)
 
     def wait(self, seconds: float | None) -> Changes:
+        seconds = _ROOT_SECONDS if seconds is None else min(seconds, _ROOT_SECONDS)
         ready = select.select([self._inotify, self._interrupt], [], [], seconds)[0]
         self._interrupt.check()
         found = Changes()
-        if self._inotify not in ready:
-            return found
-        wait_for(_GATHER_SECONDS, self._interrupt)  # the kernel merges those that are the same
-        for event in self._inotify.read(timeout=0):
-            self._take(event.wd, event.mask, os.fsencode(event.name), found)
+        if self._inotify in ready:
+            wait_for(_GATHER_SECONDS, self._interrupt)  # the kernel merges those that are the same
+            for event in self._inotify.read(timeout=0):
+                self._take(event.wd, event.mask, os.fsencode(event.name), found)
+        if not self._is_replaced and not self._is_root():
+            found.everything = self._is_replaced = True  # once, or it would never be quiet
         return found
+
+    def _is_root(self) -> bool:
+        """Return whether the watched directory is still the root.
+
+        The kernel reports the removal of a directory only when it is no longer open, and this
+        object has it open, as has each program that runs in it.
+        """
+        try:
+            return os.path.samestat(os.stat(self._root), os.fstat(self._fd))
+        except OSError:
+            return False  # `renew` reports it if nothing takes its place
 
     def _take(self, number: int, mask: int, name: bytes, found: Changes) -> None:
         """Process an event."""

@@ -174,6 +174,28 @@ def test_another_directory_in_place_of_the_root(watch, root, tmp_path):
     assert watched.directories() == [b"x"]
 
 
+def test_the_root_is_removed_and_made_again(watch, root):
+    watched = watch()
+    shutil.rmtree(root)
+    root.mkdir()
+    if watched.found().everything:
+        watched.changes.renew()
+    (root / "later").write_text("")
+    assert watched.directories() == [b""]
+
+
+def test_the_removal_of_an_empty_root(notified, root, monkeypatch):
+    shutil.rmtree(root)
+    root.mkdir()
+    notified.found()
+    notified.changes.renew()
+    monkeypatch.setattr(tree_changes, "_ROOT_SECONDS", 0.0)
+    root.rmdir()
+    root.mkdir()
+    assert notified.changes.wait(None) == Changes(everything=True), "though nothing reports it"
+    assert not notified.changes.wait(None), "only once"
+
+
 def test_a_missing_root(tmp_path, interrupt):
     for kind in (Notifications, Walks):
         with pytest.raises(FileNotFoundError):
