@@ -55,6 +55,7 @@ class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):
         aliases: The aliases of the shell.
         process: The process that runs it; 0 if it has ended.
         born: What tells this process from a later one with the same number.
+        number: Its number in the list, which it keeps; 0 before it is added.
     """
 
     server: str
@@ -66,6 +67,14 @@ class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):
     aliases: dict[str, str] = {}
     process: int = 0
     born: str = ""
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        # msgspec reports this as an invalid line: a damaged file must not stop the shell
+        for text in (self.server, self.directory, self.local_directory, self.words):
+            if b"\0" in os.fsencode(text):
+                raise ValueError("a NUL byte")
+        date.fromtimestamp(self.when)
 
     @property
     def key(self) -> str:
@@ -103,7 +112,13 @@ class Transfers:
 
     def add(self, transfer: Transfer) -> None:
         """Add or replace a transfer. Raises OSError."""
-        self._change(lambda known: [*_without(known, transfer), transfer])
+
+        def added(known: list[Transfer]) -> list[Transfer]:
+            number = next((one.number for one in known if one.key == transfer.key), 0)
+            new = msgspec.structs.replace(transfer, number=number or _next_number(known))
+            return [*_without(known, transfer), new]
+
+        self._change(added)
 
     def remove(self, transfer: Transfer) -> None:
         """Remove a transfer, if it is there. Raises OSError."""
@@ -124,18 +139,34 @@ class Transfers:
         except OSError:
             return []
         oldest = time.time() - _DAYS * 86400
-        return [one for one in map(_parsed, lines) if one is not None and one.when >= oldest]
+        parsed = [one for one in map(_parsed, lines) if one is not None and one.when >= oldest]
+        return _numbered(parsed)
 
 
 def _without(known: list[Transfer], transfer: Transfer) -> list[Transfer]:
     return [one for one in known if one.key != transfer.key]
 
 
+def _next_number(known: list[Transfer]) -> int:
+    """Return a number that no transfer of the list has."""
+    return 1 + max((one.number for one in known), default=0)
+
+
+def _numbered(found: list[Transfer]) -> list[Transfer]:
+    """Return the transfers, with new numbers for those that have none of their own."""
+    known: list[Transfer] = []
+    for one in found:
+        if one.number < 1 or any(one.number == other.number for other in known):
+            one = msgspec.structs.replace(one, number=_next_number(found + known))
+        known.append(one)
+    return known
+
+
 def _parsed(line: bytes) -> Transfer | None:
-    """Return the transfer in a line; None for a line of which only a part was written."""
+    """Return the transfer in a line; None for a line that is damaged, or only in part there."""
     try:
         return msgspec.convert(json.loads(line), Transfer)
-    except (ValueError, msgspec.ValidationError):
+    except (ValueError, OverflowError, OSError, msgspec.ValidationError):
         return None
 
 

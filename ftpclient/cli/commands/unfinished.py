@@ -31,7 +31,9 @@ def resume_command(app: App, numbers: tuple[int, ...], everything: bool, forget:
         raise UsageError("resume: --all and N cannot be used together")
     if forget and not (everything or numbers):
         raise UsageError("resume: --forget needs N or --all")
-    known = dict(enumerate(Transfers().unfinished(), 1))
+    known = {
+        one.number: one for one in sorted(Transfers().unfinished(), key=lambda one: one.number)
+    }
     missing = [number for number in numbers if number not in known]
     if missing:
         raise NotFound(f"no unfinished transfer {missing[0]} (resume lists them)")

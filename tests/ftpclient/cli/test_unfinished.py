@@ -42,7 +42,10 @@ def test_the_file_is_private_and_has_a_line_for_each(transfers, path):
         transfers.add(one)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(path.read_bytes().splitlines()) == 2
-    assert transfers.unfinished() == [odd, made("put a /", when=transfers.unfinished()[1].when)]
+    assert [(one.number, one.words) for one in transfers.unfinished()] == [
+        (2, odd.words),
+        (1, "put a /"),
+    ]
     transfers.remove(odd)
     assert [one.words for one in transfers.unfinished()] == ["put a /"]
     assert "password" not in json.loads(path.read_text())
@@ -63,6 +66,46 @@ def test_a_torn_line_and_one_of_another_version_are_passed_over(transfers, path)
     good = path.read_bytes()
     path.write_bytes(b'{"server": 5}\n[]\n\n' + good + good[: len(good) // 2])
     assert [one.words for one in transfers.unfinished()] == ["put big /"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"when": 10**20},
+        {"words": "put a\0b /"},
+        {"directory": "/\0"},
+        {"local_directory": "/\0"},
+        {"server": "\ud800"},
+    ],
+    ids=str,
+)
+def test_a_damaged_line_is_passed_over(transfers, path, damage):
+    transfers.add(made())
+    line = json.loads(path.read_text())
+    path.write_text(f"{json.dumps(line | damage)}\n{json.dumps(line)}\n")
+    assert [one.words for one in transfers.unfinished()] == ["put big /"]
+
+
+def test_each_keeps_its_number_while_others_run_or_are_done(transfers, path):
+    first, second, third = made("put 1 /"), made("put 2 /"), made("put 3 /")
+    for one in (first, second, third):
+        transfers.add(one)
+    process = os.getpid()
+    transfers.add(msgspec.structs.replace(first, process=process, born=unfinished._born(process)))
+    assert [(one.number, one.words) for one in transfers.unfinished()] == [
+        (2, "put 2 /"),
+        (3, "put 3 /"),
+    ]
+    transfers.add(first)  # it was stopped again
+    transfers.remove(second)
+    assert {one.number: one.words for one in transfers.unfinished()} == {
+        1: "put 1 /",
+        3: "put 3 /",
+    }
+    line = json.loads(path.read_text().splitlines()[0])
+    del line["number"]
+    path.write_text(path.read_text() + json.dumps(line | {"words": "put 4 /"}) + "\n")
+    assert sorted(one.number for one in transfers.unfinished()) == [1, 3, 4]
 
 
 def test_a_file_that_others_may_write_is_not_used(transfers, path):
