@@ -38,6 +38,8 @@ def notice(one: Notice) -> str:
 def ended(job: Job) -> str:
     """Return the line about the end of a job."""
     totals = f": {job.summary}" if job.summary else ""
+    if job.has_results and not totals:
+        totals = f"  (output: jobs -o {job.number})"
     return f"[{job.number}] {state(job):<7} {_words(job)}{totals}"
 
 

@@ -122,7 +122,7 @@ class Job:
         stops: How often it was asked to stop.
         process: Its process, while it runs.
         not_before: When a queued job may be tried, on the table's clock.
-        is_seen: True once the user has seen that it has ended, so that its number can be reused.
+        is_seen: True once the user has seen that it has ended.
         is_listed: True once `jobs` has shown it as ended.
         begun_line: The beginning of a line of its messages whose end has not been received.
         lines: The number of lines of messages since notices were last taken.
@@ -159,6 +159,16 @@ class Job:
         self.begun_line = b""
         self.lines = 0
         self.lines_left_out = 0
+
+    @property
+    def has_results(self) -> bool:
+        """True if it has printed results that weren't shown yet."""
+        return any(not is_error for is_error, _ in self.output.since(self.shown))
+
+    @property
+    def is_over(self) -> bool:
+        """True if the user knows of its end and its results, so that its number can be reused."""
+        return self.is_seen and not self.has_results
 
     @property
     def is_active(self) -> bool:
@@ -236,7 +246,7 @@ class Jobs:
                 self._before_first()
                 self._before_first = None
             number = 1
-            while number in self._jobs and not self._jobs[number].is_seen:
+            while number in self._jobs and not self._jobs[number].is_over:
                 number += 1
             job = Job(
                 number, words, launch, keys=wanted, is_forgiven=is_forgiven, started=time.time()
@@ -262,6 +272,11 @@ class Jobs:
         """Return the jobs that are active, or whose end the user has not seen, by number."""
         with self.changed:
             return [job for job in self._in_order() if not job.is_seen]
+
+    def with_results(self) -> list[Job]:
+        """Return the jobs that have printed results that weren't shown yet, by number."""
+        with self.changed:
+            return [job for job in self._in_order() if job.has_results]
 
     def listed(self) -> list[Job]:
         """Return the active jobs and, once, those that have ended, by number."""

@@ -111,9 +111,12 @@ class Transfers:
         return [one for one in self._read() if not one.is_running]
 
     def add(self, transfer: Transfer) -> None:
-        """Add or replace a transfer. Raises OSError."""
+        """Add or replace a transfer, unless another process runs it now. Raises OSError."""
 
         def added(known: list[Transfer]) -> list[Transfer]:
+            others = (one for one in known if one.process not in (transfer.process, os.getpid()))
+            if any(one.key == transfer.key and one.is_running for one in others):
+                return known
             number = next((one.number for one in known if one.key == transfer.key), 0)
             new = msgspec.structs.replace(transfer, number=number or _next_number(known))
             return [*_without(known, transfer), new]

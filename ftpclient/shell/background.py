@@ -230,15 +230,15 @@ def finish(app: App, status: int) -> int:
     or `jobs` has reported. Ctrl-C stops the jobs.
     """
     jobs = app.shell.jobs
-    if jobs is None or not (left := jobs.unseen()):
-        return status
-    if status in (Interrupted.exit_code, standard.READER_LEFT):
-        return status  # the jobs are stopped
-    app.close()  # the server may allow few sessions
-    waited = main.guarded(app, lambda: job_display.wait_for(app, left))
-    if waited:
-        return status or waited
-    for job in left:
+    if jobs is None or status in (Interrupted.exit_code, standard.READER_LEFT):
+        return status  # jobs that run are stopped
+    left = jobs.unseen()
+    if left:
+        app.close()  # the server may allow few sessions
+        waited = main.guarded(app, lambda: job_display.wait_for(app, left))
+        if waited:
+            return status or waited
+    for job in jobs.with_results():  # also of those for which a `wait` has waited
         job_display.show_rest(app, job)
     failed = [job.status for job in left if job.status and not job.is_forgiven]
     return status or (failed[0] if failed and failed[0] is not None else 0)

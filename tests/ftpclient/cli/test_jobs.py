@@ -129,6 +129,31 @@ def test_states_and_their_lines(table):
     assert done.state is State.DONE
 
 
+def test_the_end_of_a_job_says_where_its_output_is(table):
+    listed, failed = table.add("ls"), table.add("du /none")
+    table.start()
+    table.jobs.printed(listed, b"a\nb\n", is_error=False)
+    table.jobs.printed(failed, b"ftp: none\n", is_error=True)
+    table.jobs.ended(listed, 0)
+    table.jobs.ended(failed, 5)
+    assert table.reported() == [
+        "[2] ftp: none",
+        "[1] done    ls  (output: jobs -o 1)",
+        "[2] failed 5 du /none",
+    ]
+
+
+def test_a_number_is_kept_until_the_results_were_shown(table):
+    listed = table.add("ls")
+    table.start()
+    table.jobs.printed(listed, b"a\n", is_error=False)
+    table.jobs.ended(listed, 0)
+    table.reported()
+    assert table.add("put 2").number == 2
+    listed.shown = listed.output.end
+    assert table.add("put 3").number == 1
+
+
 def test_a_long_command_is_shortened(table):
     job = table.add("put " + "x" * 5000)
     assert len(job_lines.started(job)) < 300

@@ -159,6 +159,20 @@ def test_what_is_noted_of_a_command(transfers, status, left):
     assert transfers.unfinished() == [], "it is done, though little was left to do"
 
 
+def test_one_that_another_process_has_taken_over_is_not_listed(transfers):
+    note = Note(made())
+    note.begin(LARGE + 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        running = msgspec.structs.replace(
+            made(), process=other.pid, born=unfinished._born(other.pid)
+        )
+        transfers._change(lambda known: [running])
+        note.end(4)
+        assert transfers.unfinished() == []
+        other.communicate(b"\n")
+    assert [one.words for one in transfers.unfinished()] == ["put big /"]
+
+
 def test_without_a_writable_home(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
     note = Note(made())

@@ -310,6 +310,12 @@ def test_a_script_waits_and_prints_what_its_jobs_found(batch, files):
     assert batch("find / | sh -c 'sleep 0.2; cat' & ls / &", "pwd") == (0, "/\n/\n/f\nf\n", "")
 
 
+def test_what_jobs_found_is_printed_once_also_after_a_wait(batch, files):
+    (files / "f").write_text("x")
+    assert batch("ls / & wait", "pwd") == (0, "/\nf\n", "")
+    assert batch("ls / & wait", "find / & wait", "jobs -o 1") == (0, "f\n/\n/f\n", "")
+
+
 @pytest.mark.parametrize(
     ("lines", "status"),
     [
