@@ -90,7 +90,10 @@ def usage_message(error: click.UsageError) -> str:
         if error.param_hint is not None or param is None:
             return reason if error.param_hint is None else text
         option = isinstance(param, click.Option)
-        return f"{max(param.opts, key=len) if option else param.human_readable_name}: {reason}"
+        # the name of an argument is as in the usage line: [N]...
+        name = max(param.opts, key=len) if option else param.human_readable_name.strip("[.]")
+        return f"{name}: {reason}"
+    text = re.sub(r"^Option '(.*)' (requires .*)\.$", r"option \1 \2", text)
     return re.sub(r"^Got unexpected extra (arguments?) \((.*)\)$", r"unexpected \1: \2", text)
 
 

@@ -90,7 +90,8 @@ class Watch:
         try:
             if self._round(None).exit_code:
                 self._collector.keep(Changes(everything=True))
-            self._app.say(f"ftp: watching {paths.show(self._root)} (Ctrl-C stops)")
+            end = "" if self._app.shell.job is not None else " (Ctrl-C stops)"
+            self._app.say(f"ftp: watching {paths.show(self._root)}{end}")
             while not self._stopping:
                 try:
                     found = self._wait(changes)

@@ -43,6 +43,7 @@ def run(capfd, tmp_path, monkeypatch):
             "did you mean ftp get ftpd://host.net/d (or ls, put, …)?",
             id="url-with-path",
         ),
+        pytest.param(["find", "-name"], "ftp: option -name requires an argument", id="no-value"),
         pytest.param(
             ["-P", "22", "ls"], "unknown option -P: did you mean -s HOST:PORT?", id="port"
         ),

@@ -134,6 +134,16 @@ def test_two_jobs_that_do_the_same(app, run, local):
     assert run("put f /g & kill -a")[0] == 0
 
 
+def test_a_watch_does_not_name_a_key_that_cannot_reach_it(app, run, local):
+    (local / "site").mkdir()
+    run("sync --watch site :/www &")
+    job = app.shell.jobs.find(1)
+    with app.shell.jobs.changed:
+        app.shell.jobs.changed.wait_for(lambda: output_of(job, messages=True), 30)
+    assert output_of(job, messages=True) == b"ftp: watching site\n"
+    assert run("kill 1; wait")[0] == 0
+
+
 def test_names_of_any_bytes(app, run, ended, files, local):
     """As a script may have them, in the line and in an alias."""
     name = os.fsdecode(b"\xff\n")
@@ -154,6 +164,7 @@ def test_output_is_shown_by_jobs(app, run, ended, files):
     assert run("jobs -o %1")[1] == out
     assert run("jobs -o 2")[::2] == (5, "ftp: no job 2 (jobs lists them)\n")
     assert run("jobs -o x")[0] == 2
+    assert run("wait x")[2].startswith("ftp: N: 'x' is not the number of a job")
     code, out, err = run("jobs --json")
     record = json.loads(out)
     assert record.pop("started") and record == {
