@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ftpclient import Client
 from ftpclient.transfer.report import Listener, Result
@@ -633,6 +634,7 @@ class Root:
     expected: Expected = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
+    _evicted_before: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.expected = Expected(without_rename_flags=self.without_rename_flags)
@@ -652,10 +654,13 @@ class Root:
     def trash(self) -> Trash:
         """What lies in the user's trash."""
         found = Trash.of(self.path / NAME)
-        found.is_whole = found.is_whole and not self._asked(
-            "SELECT count(*) FROM operation WHERE given_up IS NOT NULL"
-        )
+        found.is_whole = found.is_whole and self._evicted() <= self._evicted_before
         return found
+
+    def _evicted(self) -> set[str]:
+        """The operations that were evicted for their space, by what the accounts file knows."""
+        rows = self._rows("SELECT name FROM operation WHERE given_up IS NOT NULL")
+        return {str(name) for (name,) in rows}
 
     def empty_trash(self) -> None:
         """Have the server give up what is in the trash."""
@@ -663,6 +668,8 @@ class Root:
             peer.log_in(NAME, PASSWORD)
             assert isinstance(peer.ask(Purge()), Removed)
         self.expected.trashed.clear()
+        # their records stay for a day; they say nothing about what comes into the trash from now on
+        self._evicted_before = self._evicted()
 
     def start(self) -> None:
         """Start a server on it, and wait until it listens."""
@@ -728,9 +735,12 @@ class Root:
 
     def _asked(self, statement: str) -> int:
         """A number that the accounts file knows."""
+        return int(self._rows(statement)[0][0])
+
+    def _rows(self, statement: str) -> list[tuple[Any, ...]]:
         database = sqlite3.connect(f"file:{self.path}/.ftpd/state.db?mode=ro", uri=True)
         try:
-            return int(database.execute(statement).fetchone()[0])
+            return database.execute(statement).fetchall()
         finally:
             database.close()
 
