@@ -22,12 +22,12 @@ def find_program(variables: Sequence[str], usual: Sequence[str]) -> str | None:
 
     Args:
         variables: The environment variables that may name it, the first one first.
-        usual: The programs to look for if none of these is set.
+        usual: The programs to look for, perhaps with arguments, if none of these is set.
     """
     for variable in variables:
         if chosen := os.environ.get(variable, "").strip():
             return chosen
-    return next(filter(shutil.which, usual), None)
+    return next((words for words in usual if shutil.which(words.partition(" ")[0])), None)
 
 
 def run_program(words: Sequence[str], *, with_stdin: bool) -> int:

@@ -1,7 +1,7 @@
 """Copies of remote files for local programs, in temporary directories that only this user can read.
 
-Lives here: making and removing them; the user's choice of a program. Lives elsewhere: running the
-programs (subprocesses.py), the commands (commands/viewing.py, commands/diffing.py).
+Lives here: making and removing them. Lives elsewhere: running the programs (ftpwire/foreground.py),
+the commands (commands/viewing.py, commands/diffing.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -61,22 +61,6 @@ def _removing(directory: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def chosen_program(variables: Sequence[str], usual: Sequence[str]) -> str | None:
-    """Return the command line of the user's program.
-
-    Args:
-        variables: Environment variables that may have it; the first one counts.
-        usual: Programs to take otherwise, if they are installed.
-
-    Returns:
-        None if there is none.
-    """
-    for variable in variables:
-        if chosen := os.environ.get(variable, "").strip():
-            return chosen
-    return next((name for name in usual if shutil.which(name.partition(" ")[0])), None)
 
 
 def local_name(path: RemotePath) -> str:

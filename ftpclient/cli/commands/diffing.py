@@ -22,10 +22,10 @@ from ftpclient.cli import locations
 from ftpclient.cli.app import App, UsageError
 from ftpclient.cli.commands.sync import checked_roots, expanded
 from ftpclient.cli.group import HintingCommand, offers, raise_for, remote_command
-from ftpclient.cli.private_copies import chosen_program, fetch, local_digest, private_directory
-from ftpclient.cli.subprocesses import run_program
+from ftpclient.cli.private_copies import fetch, local_digest, private_directory
 from ftpwire import paths, standard
 from ftpwire.errors import CommandError, Interrupted, NotRegular
+from ftpwire.foreground import find_program, run_program
 
 MAX_TEXT = 16 * 1024 * 1024
 """The size in bytes up to which files are compared as text."""
@@ -55,7 +55,7 @@ def diff_command(app: App, first: str, second: str) -> None:
     Runs $DIFF, or diff -u. Binary files and files over 16 MiB are only compared by digest.
     """
     first, second = _checked(app, first, second)
-    program = chosen_program(("DIFF",), (_USUAL,))
+    program = find_program(("DIFF",), (_USUAL,))
     if program is None:
         raise DiffFailed("diff not found: install it, or set DIFF to another program")
     with _one_means_different(app):

@@ -244,7 +244,11 @@ def test_what_an_operation_has_changed(files):
         "neither a command of trash nor an ID (to list what was at a path: ftp trash --path /d)"
         in done.err
     )
-    for word, meant in (("list", "ftp trash ls"), ("purge", "ftp trash empty"), ("resto", "restore")):
+    for word, meant in (
+        ("list", "ftp trash ls"),
+        ("purge", "ftp trash empty"),
+        ("resto", "restore"),
+    ):
         assert f"did you mean {meant}?" in files.run("trash", word, status=2).err
     assert "missing argument: trash restore ID" in files.run("trash", "restore", status=2).err
 
