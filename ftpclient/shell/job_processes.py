@@ -168,8 +168,10 @@ class JobProcesses:
         try:
             process = job.launch(job)
         except FtpError as error:
-            self._jobs.printed(job, f"ftp: {error}\n".encode(), is_error=True)
-            self._jobs.ended(job, error.exit_code)
+            self._fail(job, str(error), error.exit_code)
+            return
+        except Exception as error:  # of any kind: this thread serves the other jobs, too
+            self._fail(job, f"internal error: {type(error).__name__}: {error}", 1)
             return
         assert isinstance(process, _JobProcess)
         self._running.add(job)
@@ -182,6 +184,12 @@ class JobProcesses:
             process.reports, selectors.EVENT_READ, lambda: self._read_reports(job, process)
         )
         self._jobs.began(job, process)
+
+    def _fail(self, job: Job, reason: str, status: int) -> None:
+        """Record that a job could not be started."""
+        message = f"ftp: {paths.printable(reason)}\n"
+        self._jobs.printed(job, message.encode("utf-8", "surrogateescape"), is_error=True)
+        self._jobs.ended(job, status)
 
     def _reader(
         self, job: Job, process: _JobProcess, fd: int, *, is_error: bool

@@ -127,6 +127,21 @@ def test_output_goes_to_files_and_local_commands(app, run, ended, files, local):
     assert not (local / "none").exists()
 
 
+def test_a_job_that_cannot_be_started_does_not_stop_the_others(app, run, ended, files):
+    """Whatever the reason is: the thread that starts jobs goes on."""
+    (files / "f").touch()
+
+    def launch(job: Job) -> Process:
+        raise ValueError("embedded null byte")
+
+    assert app.shell.jobs.add("put x", launch).number == 1
+    failed = ended(1)
+    assert (failed.state, failed.status) == (State.FAILED, 1)
+    assert b"internal error: ValueError: embedded null byte" in output_of(failed, messages=True)
+    run("ls / &")
+    assert output_of(ended(2)) == b"f\n"
+
+
 def test_two_jobs_that_do_the_same(app, run, local):
     (local / "f").write_bytes(bytes(50 * MIB))
     run("put --limit-rate 1MiB f / &")
