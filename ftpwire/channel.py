@@ -262,10 +262,6 @@ class Channel(Incoming):
             return count
         self._is_drained = False
         count = self.tls.read_into(view)
-        if not count and self.bytes_in >= self._much_input:
-            self._much_input = math.inf
-            if self.tls.expect_much_input():
-                self._max_receive = _RECEIVE_MUCH
         while not count and self._feed(self.tls):
             count = self.tls.read_into(view)
         try:
@@ -278,6 +274,10 @@ class Channel(Incoming):
 
     def _feed(self, pipe: TlsPipe) -> bool:
         """Move bytes from the socket into TLS. Return False if there were none."""
+        if self.bytes_in >= self._much_input:  # here all that was fed before has been read
+            self._much_input = math.inf
+            if pipe.expect_much_input():
+                self._max_receive = _RECEIVE_MUCH
         try:
             data = self.socket.recv(self._receive)
         except BlockingIOError:
