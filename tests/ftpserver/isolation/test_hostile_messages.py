@@ -424,7 +424,7 @@ def test_hostile_messages_meet_a_guard(strike, monkeypatch, names):
 def test_a_message_that_nests_too_deep_ends_its_session_alone(hostile, dial, caplog):
     attack = hostile()
     with dial(attack.server) as other:
-        deep = "b'\\x83\\xa2is\\xa4room\\xaaaccount_id\\x01\\xa1x' + b'\\x91' * 10**5 + b'\\xc0'"
+        deep = "b'\\x83\\xa2is\\xa5space\\xaaaccount_id\\x01\\xa1x' + b'\\x91' * 10**5 + b'\\xc0'"
         program = f"data = {deep}\nsend(struct.pack('!IIBB', len(data), 1, 1, 0) + data)\n"
         assert attack(program + "result = books.space(own)") is None
         assert "given up: maximum recursion depth" in caplog.text
