@@ -258,9 +258,7 @@ class Notifications(TreeChanges):
                     self._watch(path, fd)
                     rules = self._filters[path] = _rules_of(fd, rules)
                     added.append(path)
-                    for name in _directories_in(fd):
-                        if not (rules.active and rules.excludes(name, is_directory=True)):
-                            todo.append((join(path, name), rules.below(name)))
+                    todo.extend(_directories_in(fd, path, rules))
             except OSError:
                 if not path:
                     raise
@@ -306,11 +304,16 @@ def _reason(error: OSError | AttributeError) -> str:
     return f"inotify: {error.strerror}"
 
 
-def _directories_in(fd: int, *, follow: bool = False) -> Iterator[bytes]:
+def _directories_in(
+    fd: int, path: bytes, rules: Filter, *, follow: bool = False
+) -> Iterator[tuple[bytes, Filter]]:
+    """Yield the directories in an open one that are not excluded: their paths, and their rules."""
     with os.scandir(fd) as found:
         for item in found:
             if item.is_dir(follow_symlinks=follow):
-                yield os.fsencode(item.name)
+                name = os.fsencode(item.name)
+                if not (rules.active and rules.excludes(name, is_directory=True)):
+                    yield join(path, name), rules.below(name)
 
 
 class Walks(TreeChanges):
@@ -376,9 +379,7 @@ class Walks(TreeChanges):
                     with reader.open(path) as fd:
                         rules = _rules_of(fd, rules)
                         found[path] = self._read(fd, rules), _number_of_rules(fd)
-                        for name in _directories_in(fd, follow=self._follow):
-                            if not (rules.active and rules.excludes(name, is_directory=True)):
-                                todo.append((join(path, name), rules.below(name)))
+                        todo.extend(_directories_in(fd, path, rules, follow=self._follow))
                 except OSError:
                     if not path:
                         raise
