@@ -1,6 +1,7 @@
 """Operands of put, get, cp and mv: the sources and the target.
 
-Lives here: -t and -T, and detecting a last operand that was probably meant as a source.
+Lives here: the options -r, -n, -t and -T, and detecting a last operand that was probably meant as a
+source.
 Lives elsewhere: the commands (commands/), the rules of cp (ftpclient/verbs.py).
 """
 
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from ftpclient.cli import locations
 from ftpclient.cli.app import App, UsageError
 from ftpwire import paths
+from ftpwire.command_help import Option
 from ftpwire.errors import CommandError
 from ftpwire.messages import Stat
 
@@ -57,6 +59,19 @@ class Operands(msgspec.Struct, frozen=True):
         hint = "use get or put to transfer files; to copy on the server, name it in both paths"
         *sources, target = locations.taken(app, [*self.sources, self.target], hint)
         return replace(self, sources=sources, target=target)
+
+
+recursive_option = click.option(
+    "-r",
+    "--recursive",
+    cls=Option,
+    also=("-R", "-a", "--archive"),
+    is_flag=True,
+    help="Recurse into directories.",
+)
+no_clobber_option = click.option(
+    "-n", "--no-clobber", is_flag=True, help="Do not replace existing files."
+)
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:

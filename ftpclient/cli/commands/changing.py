@@ -319,7 +319,7 @@ def rmdir_command(app: App, patterns: tuple[str, ...]) -> None:
     shell_complete=offers("remote_paths"),
 )
 @operands.target_options
-@click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files.")
+@operands.no_clobber_option
 @click.option(
     "-f", "--force", is_flag=True, hidden=True, help="Do nothing: files are replaced in any case."
 )
@@ -376,15 +376,8 @@ def mv_command(
     shell_complete=offers("remote_paths"),
 )
 @operands.target_options
-@click.option(
-    "-r",
-    "--recursive",
-    cls=Option,
-    also=("-R", "-a", "--archive"),
-    is_flag=True,
-    help="Recurse into directories.",
-)
-@click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files.")
+@operands.recursive_option
+@operands.no_clobber_option
 @click.option("--links", is_flag=True, help="Copy a symbolic link itself, not what it points to.")
 @click.option(
     "-f",

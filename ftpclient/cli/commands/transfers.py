@@ -119,15 +119,8 @@ def _transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 
     for option in reversed(
         (
-            click.option(
-                "-r",
-                "--recursive",
-                cls=Option,
-                also=("-R", "-a", "--archive"),
-                is_flag=True,
-                help="Recurse into directories.",
-            ),
-            click.option("-n", "--no-clobber", is_flag=True, help="Do not replace existing files."),
+            operands.recursive_option,
+            operands.no_clobber_option,
             click.option(
                 "-u", "--update", is_flag=True, help="Replace a file only if the source is newer."
             ),
