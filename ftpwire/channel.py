@@ -226,6 +226,15 @@ class Channel(Incoming):
         return bool(poll.poll(0))
 
     @property
+    def is_local(self) -> bool:
+        """True if the peer is on this machine: both ends have the same address."""
+        try:
+            here, there = self.socket.getsockname(), self.socket.getpeername()
+        except OSError:
+            return False  # the connection has ended: sending will raise
+        return self.socket.family == socket.AF_UNIX or bool(here[0] == there[0])
+
+    @property
     def is_amid_record(self) -> bool:
         """True if only a part of a TLS record has arrived."""
         return self.tls is not None and self.tls.is_amid_record

@@ -267,6 +267,16 @@ def server(start_server):
     return start_server()
 
 
+@pytest.fixture(params=[True, False], ids=["same-machine", "other-machine"])
+def client_is_local(request, monkeypatch) -> bool:
+    """Whether the servers of this process take their clients for ones on the same machine: without
+    TLS they then send large files another way."""
+    from ftpwire.channel import Channel
+
+    monkeypatch.setattr(Channel, "is_local", request.param)
+    return request.param
+
+
 @pytest.fixture
 def files(server) -> Path:
     """Alice's home, as the file system has it."""

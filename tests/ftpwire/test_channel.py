@@ -490,6 +490,30 @@ def test_a_file_is_received(pair, background, tmp_path):
     sending.result()
 
 
+@pytest.mark.parametrize("connect", [socket_pair, tcp_pair])
+def test_a_peer_on_the_same_machine(sockets, connect):
+    one, _ = sockets.raw(connect)
+    assert Channel(one).is_local
+
+
+def test_a_peer_with_another_address(sockets):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname(), source_address=("127.0.0.2", 0))
+        with one, listener.accept()[0] as other:
+            assert not Channel(one).is_local
+            assert not Channel(other).is_local
+
+
+def test_a_peer_that_has_gone_is_not_local():
+    one, other = tcp_pair()
+    with one, other:
+        channel = Channel(one)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()  # with a reset
+        channel.wait(read=True, deadline=soon())
+        assert not channel.is_local
+
+
 def test_fill_takes_no_more_than_its_limit(pair):
     client, server = pair
     reader = FrameReader(MAX_CONTROL)

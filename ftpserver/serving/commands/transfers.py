@@ -85,10 +85,10 @@ def _send_as_it_is(exchange: Exchange, fd: int, offset: int, count: int, *, spar
     for start, stop, is_hole in holes.extents(fd, offset, offset + count, sparse=sparse):
         if is_hole:
             exchange.send_hole(stop - start)
-        elif exchange.is_encrypted:
-            _send_through_memory(exchange, fd, start, stop - start)
-        else:
+        elif exchange.can_send_files:
             exchange.send_file(fd, start, stop - start)
+        else:
+            _send_through_memory(exchange, fd, start, stop - start)
 
 
 def _send_through_memory(exchange: Exchange, fd: int, offset: int, count: int) -> None:
@@ -125,7 +125,7 @@ def _send_rest(
             exchange.send_data(memoryview(data))
         return digest, len(data)
     if file.kept_digest() is not None:
-        if not exchange.is_encrypted:
+        if exchange.can_send_files:
             _send_as_it_is(exchange, file.fd, offset, file.size - offset, sparse=sparse)
             return None, file.size - offset
         hasher = None

@@ -16,6 +16,9 @@ from ftpwire import beneath, digests, growing
 from ftpwire.messages import Entry, Failed, Found, Get, Hash, Hashed, Sending, Stat
 from tests.ftpclient.aio.async_support import Blocking
 
+pytestmark = pytest.mark.usefixtures("client_is_local")
+
+
 KIB, MIB = 1024, 1024 * 1024
 SIZES = {"small": 10, "medium": 700 * KIB, "asks": 5 * MIB, "pieces": 20 * MIB}
 DATA = random.Random(3).randbytes(SIZES["pieces"])

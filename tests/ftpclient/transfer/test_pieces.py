@@ -44,6 +44,9 @@ from tests.peer import Frame, Peer, eventually
 from tests.system import trees
 from tests.system.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("client_is_local")
+
+
 MIB = 1024 * 1024
 SIZE = 24 * MIB + 12_345
 CUT = 19 * MIB

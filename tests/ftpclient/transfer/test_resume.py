@@ -20,6 +20,7 @@ from ftpclient.transfer.partial_file import PartialFile
 from ftpclient.transfer.placing import partial_name
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.resume_notes import Unfinished
+from ftpwire.channel import Channel
 from ftpwire.errors import (
     ConnectionLost,
     Interrupted,
@@ -637,6 +638,7 @@ def test_a_disk_that_fails_in_the_middle_of_a_frame_ends_the_connection(
     server, home, tmp_path, monkeypatch
 ):
     """The announced bytes cannot come: an error in their place would be taken for them."""
+    monkeypatch.setattr(Channel, "is_local", False)
     source = tmp_path / "source"
     source.write_bytes(content(SIZE))
     with through(server, retries=0) as (_, client):

@@ -135,6 +135,7 @@ def keeps_digests(path) -> bool:
 # reading -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("client_is_local")
 @pytest.mark.parametrize("size", [1, 1000, LARGE])
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 def test_a_file_that_rotted_is_never_passed_off_as_good(
@@ -220,6 +221,7 @@ def test_a_digest_is_kept_once_it_was_computed(peer, files, monkeypatch):
     (files / "file").unlink()
 
 
+@pytest.mark.usefixtures("client_is_local")
 def test_a_part_is_sent_only_of_the_same_file(peer):
     data = random.Random(5).randbytes(LARGE)
     store(peer, b"/file", data)

@@ -40,6 +40,9 @@ from tests import sparse
 from tests.peer import Peer, eventually, frame
 from tests.sparse import BLOCK, KIB
 
+pytestmark = pytest.mark.usefixtures("client_is_local")
+
+
 MIB = 1024 * KIB
 numbers = itertools.count(1)
 

@@ -328,6 +328,7 @@ def test_downloads_have_a_row_for_each_way():
     assert len(ways) == len(DOWNLOADS) == 14
 
 
+@pytest.mark.usefixtures("client_is_local")
 @pytest.mark.parametrize("row", DOWNLOADS, ids=lambda row: f"{row[0]}-{row[1]}")
 def test_sizes_and_digests_of_downloads(server, dial, files, row):
     way, stored, offset_cell, count_cell, size_cell, digest_cell = row

@@ -921,7 +921,8 @@ def cancelled(peer: Peer, request, **hello) -> list:
     return before
 
 
-@pytest.mark.parametrize("digest", [True, False], ids=["sendfile", "hashed"])
+@pytest.mark.usefixtures("client_is_local")
+@pytest.mark.parametrize("digest", [True, False], ids=["digest-kept", "hashed"])
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 def test_cancelling_a_download(start_server, dial, tls_client_context, tls, digest):
     server = start_server(plaintext=not tls)
