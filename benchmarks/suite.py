@@ -57,8 +57,10 @@ PIECES_DELAY = 0.02
 PIECES_CONNECTIONS = (1, 2, 4, None)
 MiB = 1024 * 1024
 
-LARGE_TLS = ("ours-tls", "nginx-tls", "vsftpd-tls", "sftp", "rsync-ssh", "rclone")
-LARGE_PLAIN = ("ours-plain", "ours-unix", "vsftpd-plain", "nginx-plain", "rsync", "iperf3")
+LARGE_TLS = ("ours-tls", "nginx-tls", "vsftpd-tls", "lftp-tls", "sftp", "rsync-ssh", "rclone")
+LARGE_PLAIN = (
+    *("ours-plain", "ours-unix", "vsftpd-plain", "nginx-plain", "lftp-plain", "rsync", "iperf3"),
+)
 SMALL = (
     *("ours-tls", "rsync", "nginx-tls", "rsync-ssh", "sftp", "rclone"),
     *("lftp-plain", "lftp-tls", "ours-plain"),

@@ -115,15 +115,11 @@ class Vsftpd(Peer):
 
 
 class Lftp(Vsftpd):
-    """lftp's mirror, eight transfers at a time."""
+    """lftp: trees with its mirror, eight transfers at a time."""
 
     client = "lftp"
 
-    def __init__(self, place: Path, *, tls: bool) -> None:
-        super().__init__(place, tls=tls)
-        self.name = f"{self.server_name} + lftp ×8"
-
-    def _mirror(self, arguments: str) -> Command:
+    def _lftp(self, command: str) -> Command:
         settings = "set net:max-retries 1; set cmd:fail-exit yes; set ftp:use-feat yes; "
         if self.tls:
             settings += "set ftp:ssl-force yes; set ftp:ssl-protect-data yes; "
@@ -131,11 +127,17 @@ class Lftp(Vsftpd):
         else:
             settings += "set ftp:ssl-allow no; "
         address = f"open -u anonymous,guest ftp://127.0.0.1:{self.port}"
-        script = f"{settings}{address}; mirror --parallel=8 {arguments}"
+        script = f"{settings}{address}; {command}"
         return Command([find("lftp"), "-c", script], {"HOME": str(self.place)})
 
+    def put_file(self, source: Path, name: str) -> Command:
+        return self._lftp(f"put {source} -o {BELOW}/{name}")
+
+    def get_file(self, name: str, target: Path) -> Command:
+        return self._lftp(f"get {BELOW}/{name} -o {target}")
+
     def put_tree(self, source: Path, name: str) -> Command:
-        return self._mirror(f"-R {source} {BELOW}/{name}")
+        return self._lftp(f"mirror --parallel=8 -R {source} {BELOW}/{name}")
 
     def get_tree(self, name: str, target: Path) -> Command:
-        return self._mirror(f"{BELOW}/{name} {target}")
+        return self._lftp(f"mirror --parallel=8 {BELOW}/{name} {target}")
