@@ -82,10 +82,11 @@ def _send_piece(
 
 def _send_as_it_is(exchange: Exchange, fd: int, offset: int, count: int, *, sparse: bool) -> None:
     """Send bytes without hashing them."""
+    is_direct = exchange.can_send_files
     for start, stop, is_hole in holes.extents(fd, offset, offset + count, sparse=sparse):
         if is_hole:
             exchange.send_hole(stop - start)
-        elif exchange.can_send_files:
+        elif is_direct:
             exchange.send_file(fd, start, stop - start)
         else:
             _send_through_memory(exchange, fd, start, stop - start)
