@@ -80,6 +80,11 @@ class Incoming(ABC):
     def receive_into(self, view: memoryview) -> int:
         """Receive available bytes, at most ``len(view)``. Return 0 if there are none."""
 
+    def receive_into_both(self, view: memoryview, beyond: memoryview) -> int:
+        """Receive available bytes into ``view``, and those that follow into ``beyond``, if that
+        takes no further call. Return the number of both; 0 if there are none."""
+        return self.receive_into(view)
+
     def fill(self, reader: FrameReader, limit: int | None = None) -> bool:
         """Receive available bytes into a reader's buffer. Return False if there were none."""
         count = self.receive_into(reader.writable()[:limit])
@@ -97,11 +102,17 @@ class Incoming(ABC):
             if reader.buffered:
                 sink.write(reader.take(reader.remaining))
                 continue
-            count = self.receive_into(sink.buffer()[: reader.remaining])
+            left, space = reader.remaining, sink.buffer()
+            if len(space) < left:
+                count = self.receive_into(space)
+            else:  # the next header may be there, too
+                count = self.receive_into_both(space[:left], reader.header_space())
             if not count:
                 return False
-            reader.bypassed(count)
-            sink.filled(count)
+            filled = min(count, left)
+            reader.bypassed(filled)
+            reader.received(count - filled)
+            sink.filled(filled)
         return True
 
 
@@ -255,20 +266,34 @@ class Channel(Incoming):
         pace.spend(count)
         return count
 
-    def _receive_into(self, view: memoryview) -> int:
+    def receive_into_both(self, view: memoryview, beyond: memoryview) -> int:
+        """See `Incoming.receive_into_both`."""
+        if self.pace is not None or self.tls is not None:
+            return self.receive_into(view)
+        return self._receive_plain(view, beyond)
+
+    def _receive_plain(self, view: memoryview, beyond: memoryview | None = None) -> int:
         if self.ended is not None:
             raise self.ended
-        if self.tls is None:
-            try:
+        try:
+            if beyond is None:
                 count = self.socket.recv_into(view)
-            except BlockingIOError:
-                return 0
-            except OSError as error:
-                raise ConnectionLost(f"connection lost: {_words(error)}") from None
-            if not count:
-                raise self.ended or ConnectionLost("the peer closed the connection")
-            self.bytes_in += count
-            return count
+            else:
+                count = self.socket.recvmsg_into([view, beyond])[0]
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLost(f"connection lost: {_words(error)}") from None
+        if not count:
+            raise self.ended or ConnectionLost("the peer closed the connection")
+        self.bytes_in += count
+        return count
+
+    def _receive_into(self, view: memoryview) -> int:
+        if self.tls is None:
+            return self._receive_plain(view)
+        if self.ended is not None:
+            raise self.ended
         self._is_drained = False
         count = self.tls.read_into(view)
         while not count and self._feed(self.tls):

@@ -115,6 +115,10 @@ class FrameReader:
             self._replace(size)
         return self._view[self._end :]
 
+    def header_space(self) -> memoryview:
+        """Return free space for one header at most: the start of `writable`."""
+        return self.writable()[:HEADER_SIZE]
+
     def received(self, count: int) -> None:
         """Report that ``count`` bytes were received into ``writable()``."""
         self._end += count

@@ -10,8 +10,12 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ftpwire.channel import Channel, Ready, TimedOut
 from ftpwire.errors import ConnectionLost
@@ -364,6 +368,10 @@ class Counting:
         self.looks += 1
         return self._sock.recv(size)
 
+    def recvmsg_into(self, views: list[memoryview]) -> tuple:
+        self.looks += 1
+        return self._sock.recvmsg_into(views)
+
     def __getattr__(self, name):
         return getattr(self._sock, name)
 
@@ -488,6 +496,71 @@ def test_a_file_is_received(pair, background, tmp_path):
         sink.finish()
     assert (tmp_path / "f").read_bytes() == NOISE[: 4 * 1024 * 1024]
     sending.result()
+
+
+class CutSocket:
+    """A socket of which each call receives only as much as it is to."""
+
+    def __init__(self, sock: socket.socket, cuts: list[int]) -> None:
+        self._sock = sock
+        self._cuts = cycle(cuts)
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+    def recv_into(self, view: memoryview) -> int:
+        return self._sock.recv_into(view[: next(self._cuts)])
+
+    def recvmsg_into(self, views: list[memoryview]) -> tuple:
+        most, kept = next(self._cuts), []
+        for view in views:
+            kept.append(view[:most])
+            most -= len(kept[-1])
+        return self._sock.recvmsg_into(kept)
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=12),
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.integers(1, 50),
+)
+def test_a_payload_is_received_together_with_the_next_header(sizes, cuts, space):
+    """However the bytes come, they end up where they belong, and the reader never holds any of a
+    later payload."""
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(sock) for sock in socket_pair())
+        server = Channel(other)
+        server.socket = CutSocket(other, cuts)
+        payloads = [NOISE[:size] for size in sizes]
+        wire = b"".join(frame(Kind.DATA, 1, payload) for payload in payloads)
+        one.sendall(wire + frame(Kind.END, 1, b"the end"))
+        reader, sink = FrameReader(MAX_CONTROL, MAX_DATA), Collected(space)
+        while True:
+            while (header := reader.next_header()) is None:
+                assert server.fill(reader, HEADER.size - reader.buffered)
+            if header.kind == Kind.END:
+                break
+            assert server.move_payload(reader, sink)
+            assert reader.buffered <= HEADER.size
+        assert sink.found == b"".join(payloads)
+        assert server.bytes_in == len(wire) + HEADER.size
+        while (ending := reader.payload()) is None:
+            assert server.fill(reader)
+        assert bytes(ending) == b"the end"
+
+
+def test_a_large_frame_and_the_next_header_take_one_call(sockets):
+    client, server = sockets.channels(secure=False)
+    send(client, HEADER.pack(1000, Kind.DATA, 1))
+    reader, sink = FrameReader(MAX_CONTROL, MAX_DATA), Collected(1000)
+    next_header(server, reader)
+    server.socket = counting = Counting(server.socket)
+    send(client, NOISE[:1000] + frame(Kind.DATA, 1, b"more"))
+    assert server.move_payload(reader, sink)
+    assert counting.looks == 1
+    assert sink.found == NOISE[:1000]
+    assert reader.buffered == HEADER.size
+    assert reader.next_header() == Header(4, Kind.DATA, 1)
 
 
 @pytest.mark.parametrize("connect", [socket_pair, tcp_pair])
