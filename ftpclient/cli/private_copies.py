@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -85,11 +85,12 @@ def fetch(app: App, path: RemotePath, directory: Path) -> Path:
 
 @contextmanager
 def listening_to_copy(app: App) -> Iterator[Listener]:
-    """Yield the listener of a transfer; with --json, one that prints nothing about the copy."""
-    if app.as_json:
-        yield Listener()
-        return
-    with listening(app) as listener:
+    """Yield the listener of a transfer; with --json, one that prints nothing about the copy.
+
+    The copy is removed at the end, so the same command cannot resume the transfer.
+    """
+    with nullcontext(Listener()) if app.as_json else listening(app) as listener:
+        listener.advises = False
         yield listener
 
 

@@ -20,7 +20,7 @@ from ftpclient.sync.deletions import check_limits, kept_back, may_delete_before
 from ftpclient.sync.plan import Options, Plan, Route, Step
 from ftpclient.sync.planning import compare
 from ftpclient.sync.policy import Policy
-from ftpclient.transfer.job import JobOver, Transfer, words_for_all
+from ftpclient.transfer.job import RESUME_FROM, JobOver, Transfer, words_for_all
 from ftpclient.transfer.job import Options as TransferOptions
 from ftpclient.transfer.local_modes import withheld
 from ftpclient.transfer.path_list import PathList
@@ -223,6 +223,11 @@ class Sync(Transfer):
         made.transfer.workers = self.workers
         self._worker = made.transfer.worker
         return made
+
+    def keeps(self, moved: int, size: int | None) -> bool:
+        if self.totals.sent:
+            return True  # they are found unchanged, even without resuming
+        return self._sync_options.resume and moved >= RESUME_FROM
 
     def worker(self, connection: Connection) -> Transfer:
         """Return a worker for this sync, with a connection of its own."""

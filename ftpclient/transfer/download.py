@@ -46,6 +46,9 @@ class Download(FileDownload):
         """Return a worker for this transfer, with a connection of its own."""
         return FileDownload(connection, self.options, self.listener, self)
 
+    def keeps(self, moved: int, size: int | None) -> bool:
+        return not self._nodes and super().keeps(moved, size)
+
     def close(self) -> Summary:
         for node in self._nodes.values():
             node.close()

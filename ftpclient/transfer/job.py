@@ -253,6 +253,18 @@ class Transfer:
             self.summary.exit_code = self._over.exit_code
         return self.summary
 
+    def keeps(self, moved: int, size: int | None) -> bool:
+        """Return whether the same command would go on from what an interruption has left.
+
+        Args:
+            moved: The number of bytes done.
+            size: The total number of bytes, if known.
+        """
+        if not self.options.resume:
+            return False
+        is_large = size is None or size > RESUME_FROM
+        return self.summary.done > 0 or (is_large and moved >= RESUME_FROM)
+
     def stop_workers(self) -> None:
         """Stop the workers of this transfer, if there are any."""
         self.workers.stop()

@@ -162,9 +162,12 @@ class Listener:
 
     Attributes:
         enough: Set it to stop the transfer, by `Stopped`, after the files under way.
+        advises: False if an error must not say what the same command would do, because that
+            command does more than this transfer, or discards its target.
     """
 
     enough: bool = False
+    advises: bool = True
 
     wants_totals = False
     """True if all sources should be measured beforehand, for ``totals``."""
@@ -216,6 +219,7 @@ class Forwarding(Listener):
 
     def __init__(self, listener: Listener) -> None:
         self.wants_totals = listener.wants_totals
+        self.advises = listener.advises
         self._listener = listener
 
     def notify(self, what: Callable[..., None], *args: Any) -> None:

@@ -20,7 +20,7 @@ from ftpclient.connection import log
 from ftpclient.connection.connection import Connection
 from ftpclient.connection.interrupt import TimeOver, jittered, wait_for
 from ftpclient.connection.protocol import TooManyTransfers, UnaryCall, outcome_unknown
-from ftpclient.transfer.job import NOT_REST, RESUME_FROM, Enough, JobOver, Stopped, Transfer
+from ftpclient.transfer.job import NOT_REST, Enough, JobOver, Stopped, Transfer
 from ftpclient.transfer.pool import ConnectionPool
 from ftpclient.transfer.report import INPUT_LOST, Listener, Summary
 from ftpclient.transfer.resume_notes import Unfinished
@@ -267,11 +267,10 @@ class Run:
         moved, size = max(self._furthest, transfer.moved), transfer.size
         if not moved or not isinstance(error, (ConnectionLost, Interrupted)):
             return error
+        if not transfer.listener.advises:
+            return error
         done = human(moved) if size is None or size < moved else human_of(moved, size)
-        goes_on = self._resumes and transfer.options.resume
-        if size is not None and size <= RESUME_FROM and transfer.summary.done == 0:
-            goes_on = False  # nothing is kept of files this small
-        same = "to resume" if goes_on else "to start over"
+        same = "to resume" if self._resumes and transfer.keeps(moved, size) else "to start over"
         return error.with_text(f"{error}: stopped at {done}: run the same command {same}")
 
     def _start_pool(self) -> ConnectionPool[Transfer] | None:

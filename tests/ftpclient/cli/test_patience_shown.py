@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 
@@ -85,6 +86,37 @@ def test_zero_is_written_to_never_try_again(at, server, tmp_path):
     assert "reconnecting" not in complaint
     hint = "run the same command to start over"
     assert re.search(rf"stopped at \d\.\d of 3\.0 MiB: {hint}\n$", complaint)
+
+
+@pytest.mark.parametrize("flag", [(), ("--no-resume",)])
+@pytest.mark.parametrize("received", [MIB, 5 * MIB])
+@pytest.mark.parametrize("verb", ["get", "sync"])
+def test_a_second_run_is_said_to_resume_only_if_bytes_are_kept(
+    at, server, tmp_path, verb, received, flag
+):
+    (server.settings.root / "alice" / "d").mkdir()
+    (server.settings.root / "alice" / "d" / "f").write_bytes(os.urandom(9 * MIB))
+    target = tmp_path / "here"
+    target.mkdir()
+    words = (":/d", target) if verb == "sync" else ("/d/f", target)
+    with Proxy(server.address) as proxy:
+        proxy.cut_at("down", received)
+        status, _, complaint = at(proxy.address, verb, *flag, "--retry-for", "0", *words)
+    assert status == 4
+    kept = list(target.iterdir())
+    resumes = bool(kept) and not flag
+    assert bool(kept) == (received > 4 * MIB)
+    hint = f"run the same command to {'resume' if resumes else 'start over'}"
+    assert re.search(rf"stopped at \d\.\d of 9\.0 MiB: {hint}\n$", complaint)
+
+
+def test_what_a_device_has_taken_is_not_resumed(at, server):
+    (server.settings.root / "alice" / "f").write_bytes(bytes(9 * MIB))
+    with Proxy(server.address) as proxy:
+        proxy.cut_at("down", 5 * MIB)
+        status, _, complaint = at(proxy.address, "get", "--retry-for", "0", "/f", "/dev/null")
+    assert status == 4
+    assert complaint.endswith(" of 9.0 MiB: run the same command to start over\n")
 
 
 def test_quarter_of_an_hour_otherwise(server, at, made, tmp_path):

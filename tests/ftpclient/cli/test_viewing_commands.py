@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from ftpclient.cli import private_copies
 from ftpclient.cli.commands import viewing
 from ftpclient.shell.running import run_line
+from ftpclient.transfer.report import Listener
+
+MIB = 2**20
 
 
 @pytest.fixture
@@ -101,6 +106,37 @@ def test_less_refuses(run, files, left, monkeypatch, line, status, complaint):
     monkeypatch.setenv("PAGER", "exit 3;")
     assert run(line) == (status, "", f"ftp: {complaint}\n")
     assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        pytest.param("less file", False, id="less"),
+        pytest.param("diff here :file", False, id="diff"),
+        pytest.param("edit file", False, id="edit-fetches"),
+        pytest.param("edit new", True, id="edit-stores"),
+    ],
+)
+def test_an_interruption_advises_no_second_run(
+    app, run, files, local, left, editor, monkeypatch, line, kept
+):
+    """It could not go on: the copy is removed, and another edit begins with the server's file."""
+    (files / "file").write_bytes(b"text of a line\n" * MIB)
+    (local / "here").write_text("other\n")
+    editor(f"head -c {15 * MIB} '{files}/file' > \"$1\"")
+    moved = 0
+
+    class Stopping(Listener):
+        def advanced(self, count: int) -> None:
+            nonlocal moved
+            moved += count
+            if moved >= 5 * MIB:
+                app.interrupt.set()
+
+    monkeypatch.setattr(private_copies, "listening", lambda *_: nullcontext(Stopping()))
+    status, out, err = run(line)
+    assert (status, out, err.splitlines()[-1]) == (130, "", "ftp: interrupted")
+    assert moved >= 5 * MIB and ("to store it, run: put" in err) == kept
 
 
 # edit ---------------------------------------------------------------------------------------
