@@ -109,10 +109,13 @@ def wait_for(app: App, wanted: Sequence[Job]) -> None:
 def show(app: App, job: Job) -> int:
     """Show a job in the foreground until it ends; return its status.
 
-    Ctrl-C stops the job. With Ctrl-Z it goes on in the background, and the status is 0.
+    Ctrl-C stops the job. With Ctrl-Z it goes on in the background, and the status is 0. Of a job
+    that has ended already, print all output and the result.
     """
     jobs = app.shell.jobs
     assert jobs is not None, "it has the job"
+    if not job.is_active:
+        return _show_ended(app, job)
     print_notices(app)
     with jobs.changed:
         messages_from, offset = job.output.end, job.shown
@@ -154,6 +157,20 @@ def show(app: App, job: Job) -> int:
         app.complain(Interrupted(f"job {job.number} was ended"))  # it couldn't say so itself
     elif job.state is State.DONE and job.summary:
         app.say(job.summary)
+    assert job.status is not None
+    return job.status
+
+
+def _show_ended(app: App, job: Job) -> int:
+    """Print all output that is kept of a job that has ended, and its result; return its status."""
+    jobs = app.shell.jobs
+    assert jobs is not None, "it has the job"
+    jobs.take_output(job, job.output.end)  # its notices would repeat what follows
+    print_notices(app)
+    show_output(app, job)
+    jobs.seen(job)
+    if not app.as_json and (tells_all(app) or job.state is not State.DONE):
+        print(job_lines.ended(job), file=sys.stderr)
     assert job.status is not None
     return job.status
 

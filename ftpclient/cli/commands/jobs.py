@@ -110,14 +110,15 @@ def fg_command(app: App, number: int | None) -> None:
     """Show a job in the foreground until it ends.
 
     Without N, the one that was started last. Ctrl-C stops the job, and Ctrl-Z leaves it in the
-    background. The exit status is that of the job.
+    background. Of a job that has ended, print the output and the result. The exit status is that
+    of the job.
     """
     if number is not None:
         job = _found(app, number)
-    elif active := _active(app):
-        job = max(active, key=lambda one: one.started)
+    elif unseen := [] if app.shell.jobs is None else app.shell.jobs.unseen():
+        job = max(unseen, key=lambda one: one.started)
     else:
-        raise NotFound("fg: no job runs")
+        raise NotFound("fg: no job runs (fg N shows one that has ended)")
     raise_for(job_display.show(app, job))
 
 

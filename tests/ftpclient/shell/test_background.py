@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ftpclient.cli import job_display
 from ftpclient.cli.app import App, Script, ShellState
 from ftpclient.cli.jobs import MOST_OUTPUT, Job, Jobs, Process, State
 from ftpclient.cli.unfinished import Transfer, Transfers
@@ -246,11 +247,35 @@ def test_fg_shows_the_rest(app, run, files):
     (files / "f").write_text("x")
     run("find / | sh -c 'cat; sleep 0.2; echo more' &")
     assert run("fg")[:2] == (0, "/\n/f\nmore\n")
-    assert run("fg")[::2] == (5, "ftp: fg: no job runs\n")
+    assert run("fg")[::2] == (5, "ftp: fg: no job runs (fg N shows one that has ended)\n")
     run("ls /nope &")
     code, out, err = run("fg 1")
     assert code == 5 and err.count("/nope: no such file") == 1
     assert run("bg")[0] == 0
+
+
+def test_fg_shows_what_has_ended(app, run, ended, files, capfd):
+    """Its output and its result, also if both were shown before."""
+    (files / "f").write_text("x")
+    run("ls / /nope &")
+    ended(1)
+    job_display.print_notices(app)  # as above a prompt
+    assert "[1] failed 1 ls / /nope" in capfd.readouterr().err
+    for _ in range(2):
+        code, out, err = run("fg 1")
+        assert code == 1 and out == output_of(app.shell.jobs.find(1)).decode() and "f\n" in out
+        assert err == "ftp: /nope: no such file or directory\n[1] failed 1 ls / /nope\n"
+    assert run("fg")[0] == 5
+
+
+def test_fg_alone_shows_the_newest_even_if_it_has_ended(app, run, ended, files):
+    """So `find / & fg` means the same however fast it is. The notice of another is not lost."""
+    run("ls / &")
+    run("find / &")
+    ended(1)
+    ended(2)
+    assert run("fg") == (0, "/\n", "[1] done    ls /\n[2] done    find /\n")
+    assert run("fg")[0] == 5 and app.shell.jobs.take_notices(ends_are_seen=True) == []
 
 
 def test_a_queue(app, run, files):
