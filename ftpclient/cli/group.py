@@ -79,6 +79,8 @@ _UNLISTED = frozenset({"forget"})
 """Commands that exist for old scripts: neither listed nor completed."""
 STATUS_1_IS_A_RESULT = frozenset({"check", "diff"})
 """Commands whose status 1 means that they found differences: they have not failed."""
+RESUMED = frozenset({"get", "put", "sync"})
+"""Commands that go on where they were interrupted, if they are given again."""
 WITHOUT_OUTPUT = {
     **dict.fromkeys(("edit", "less"), "it needs the terminal"),
     **dict.fromkeys(("cd", "exit", "lcd", "unalias"), "it has no output"),

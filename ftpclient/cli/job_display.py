@@ -215,11 +215,5 @@ def may_leave(app: App) -> bool:
     if not jobs or not app.shell.guards_jobs or app.shell.warned_before:
         return True
     app.shell.warned = True
-    one = len(jobs) == 1
-    run, them, they = ("runs", "it", "it") if one else ("run", "them", "they")
-    text = (
-        f"{job_lines.count(len(jobs))} {run}: exit again stops {them} ({they} can be resumed), "
-        "exit -w waits"
-    )
-    app.complain(CommandError(text))
+    app.complain(CommandError(job_lines.warning(jobs)))
     return False

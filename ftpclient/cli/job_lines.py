@@ -118,6 +118,15 @@ def _totals(jobs: Sequence[Job]) -> str:
     return f"{count(len(jobs))}{percent}"
 
 
+def warning(jobs: Sequence[Job]) -> str:
+    """Return the warning before a shell is left whose jobs run."""
+    resumed = sum(job.resumes for job in jobs)
+    run, them, they = ("runs", "it", "it") if len(jobs) == 1 else ("run", "them", "they")
+    which = they if resumed == len(jobs) else f"{resumed} of them"
+    remark = f" ({which} can be resumed)" if resumed else ""
+    return f"{count(len(jobs))} {run}: exit again stops {them}{remark}, exit -w waits"
+
+
 def count(number: int) -> str:
     """Return ``1 job`` or ``2 jobs``."""
     return "1 job" if number == 1 else f"{number} jobs"

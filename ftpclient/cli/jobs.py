@@ -111,6 +111,7 @@ class Job:
         words: The command line.
         keys: Its sources and targets, to find a second job with the same ones.
         is_forgiven: True if its failure doesn't count in a batch.
+        resumes: True if the same line goes on where the job was stopped.
         launch: A function that starts its process.
         state: Its state.
         status: The exit status, once it has ended.
@@ -137,12 +138,14 @@ class Job:
         *,
         keys: frozenset[object] = frozenset(),
         is_forgiven: bool = False,
+        resumes: bool = False,
         started: float = 0.0,
     ) -> None:
         self.number = number
         self.words = words
         self.keys = keys
         self.is_forgiven = is_forgiven
+        self.resumes = resumes
         self.launch: Callable[[Job], Process] | None = launch
         self.state = State.QUEUED
         self.status: int | None = None
@@ -235,6 +238,7 @@ class Jobs:
         *,
         keys: Iterable[object] = (),
         is_forgiven: bool = False,
+        resumes: bool = False,
     ) -> Job:
         """Add a job, which starts as soon as it may. Raises SameJob if one does the same."""
         wanted = frozenset(keys)
@@ -249,7 +253,13 @@ class Jobs:
             while number in self._jobs and not self._jobs[number].is_over:
                 number += 1
             job = Job(
-                number, words, launch, keys=wanted, is_forgiven=is_forgiven, started=time.time()
+                number,
+                words,
+                launch,
+                keys=wanted,
+                is_forgiven=is_forgiven,
+                resumes=resumes,
+                started=time.time(),
             )
             self._jobs[number] = job
             self._queue.append(job)

@@ -18,7 +18,7 @@ import click
 from ftpclient.cli import job_display, job_lines, main
 from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.app import App, UsageError
-from ftpclient.cli.group import WITHOUT_OUTPUT
+from ftpclient.cli.group import RESUMED, WITHOUT_OUTPUT
 from ftpclient.cli.jobs import LINES_AT_ONCE, LINES_OF_A_SCRIPT, Jobs
 from ftpclient.cli.unfinished import Transfer
 from ftpclient.client import Client
@@ -39,6 +39,8 @@ _ALLOWED = (
 _WITH_TARGET = frozenset({"put", "get", "sync", "cp", "mv"})
 """Commands with a source and a target."""
 _TARGET_OPTIONS = frozenset({"-t", "--target-directory"})
+_START_OVER = frozenset({"--atomic", "--no-resume", "-"})
+"""Words with which a transfer does not resume; ``-`` is standard output."""
 _FLAGS = ("as_json", "quiet", "verbose", "debug", "accept_key", "ca", "no_verify")
 _ENDED_BY = {signal.SIGTERM: 130, signal.SIGHUP: 129}
 """Signals that end the shell, and its exit status then if they stop jobs."""
@@ -137,9 +139,16 @@ def _start(
         launcher(task, local_directory),
         keys=_keys(app, item, aliases, (str(address), directory, local_directory)),
         is_forgiven=is_forgiven,
+        resumes=any(_resumes(aliases, pipe) for pipe in item.pipes),
     )
     if job_display.tells_all(app):
         app.say(job_lines.started(job))
+
+
+def _resumes(aliases: Mapping[str, str], pipe: Pipe) -> bool:
+    """Return whether a command goes on where it was interrupted, if it is given again."""
+    first, *others = (word.text for word in expanded(aliases, pipe.words))
+    return ALIASES.get(first, first) in RESUMED and _START_OVER.isdisjoint(others)
 
 
 def _keys(

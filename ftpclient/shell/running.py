@@ -23,7 +23,7 @@ import click
 from ftpclient.cli import main, operations
 from ftpclient.cli.aliases import ALIASES, meant
 from ftpclient.cli.app import App, UsageError, Where
-from ftpclient.cli.group import STATUS_1_IS_A_RESULT, WITHOUT_OUTPUT
+from ftpclient.cli.group import RESUMED, STATUS_1_IS_A_RESULT, WITHOUT_OUTPUT
 from ftpclient.cli.traces import print_trace
 from ftpclient.shell import grammar
 from ftpclient.shell.expansion import expanded
@@ -37,7 +37,6 @@ from ftpwire.foreground import run_program, wait_for_program
 _FIRST_WORD = re.compile(r"[^\s;|&>]+")
 _READERS = ("diff", "put", "source", "sync")
 """Commands that read local files named in their arguments."""
-_TRANSFERS = frozenset({"put", "get", "sync"})
 _OF_ONE_COMMAND = ("as_json", "quiet", "verbose", "accept_new")
 
 
@@ -173,7 +172,7 @@ def _run_noted(app: App, pipe: Pipe) -> int:
     """Run a command; a transfer of a user at a terminal is noted while it is unfinished."""
     name = expanded(app.shell.aliases, pipe.words)[0].text
     client = app.known_client
-    is_transfer = ALIASES.get(name, name) in _TRANSFERS
+    is_transfer = ALIASES.get(name, name) in RESUMED
     if app.shell.batch or client is None or not is_transfer or app.holds_password(pipe.text):
         return _run_here(app, pipe)
     from ftpclient.cli import unfinished

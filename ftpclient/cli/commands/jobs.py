@@ -90,8 +90,8 @@ def wait_command(app: App, numbers: tuple[int, ...], everything: bool) -> None:
 def kill_command(app: App, numbers: tuple[int, ...], everything: bool) -> None:
     """Stop jobs, as Ctrl-C stops a command.
 
-    What was transferred is kept, and the same command resumes it. A second kill ends a job that
-    doesn't stop.
+    What put, get and sync transferred is kept, and the same command resumes it. A second kill
+    ends a job that doesn't stop.
     """
     if everything == bool(numbers):
         raise UsageError("kill: name the jobs, or use --all")

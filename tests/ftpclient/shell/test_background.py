@@ -314,6 +314,27 @@ def test_leaving_takes_two_lines(app, run, slow):
     assert run("exit 3")[0] == 3 and app.shell.leaving
 
 
+@pytest.mark.parametrize(
+    ("lines", "warning"),
+    [
+        (["find / | cat"], "1 job runs: exit again stops it, exit -w waits"),
+        (["ls /", "put --atomic -r d /e"], "2 jobs run: exit again stops them, exit -w waits"),
+        (
+            ["ls /", "send b / && du"],
+            "2 jobs run: exit again stops them (1 of them can be resumed)",
+        ),
+        (["sync d :/e", "get - . > x"], "2 jobs run: exit again stops them (1 of them can be"),
+        (["up /", "get x ."], "2 jobs run: exit again stops them (they can be resumed), "),
+    ],
+)
+def test_only_of_transfers_it_is_said_that_they_can_be_resumed(app, run, lines, warning):
+    app.shell.jobs._limit = lambda: 0  # all stay queued
+    run("alias up='put b'; alias send=put")
+    for line in lines:
+        run(f"{line} &")
+    assert run("exit")[2].startswith(f"ftp: {warning}")
+
+
 def test_a_file_does_not_leave_a_shell_with_jobs_either(app, run, slow, local):
     (local / "lines").write_text("exit\n")
     assert run("source lines")[0] == 1 and not app.shell.leaving
