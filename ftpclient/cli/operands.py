@@ -56,7 +56,10 @@ class Operands(msgspec.Struct, frozen=True):
 
     def all_taken(self, app: App) -> Operands:
         """Return a copy whose sources and target are plain remote paths."""
-        hint = "use get or put to transfer files; to copy on the server, name it in both paths"
+        hint = (
+            f"use {app.command('get')} or {app.command('put')} to transfer files; to copy on the "
+            "server, name it in both paths"
+        )
         *sources, target = locations.taken(app, [*self.sources, self.target], hint)
         return replace(self, sources=sources, target=target)
 

@@ -242,7 +242,7 @@ def checked_roots(app: App, source: str, target: str, verb: str) -> tuple[str, s
         UsageError: Not exactly one of them is remote.
     """
     source, target = _with_colon(app, source, target, verb)
-    _check_roots(source, target, verb)
+    _check_roots(app, source, target, verb)
     return source, target
 
 
@@ -253,7 +253,7 @@ def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str
     """
     named = [path for path in (source, target) if locations.read(path) is not None]
     if len(named) == 2 or named and any(path.startswith(":") for path in (source, target)):
-        copies = " (cp -r copies on a server)" if verb == "sync" else ""
+        copies = f" ({app.command('cp -r')} copies on a server)" if verb == "sync" else ""
         raise UsageError(
             f"{source} and {target} are both on a server: one of them must be local{copies}"
         )
@@ -263,7 +263,7 @@ def _with_colon(app: App, source: str, target: str, verb: str) -> tuple[str, str
     return (f":{path}", target) if named == [source] else (source, f":{path}")
 
 
-def _check_roots(source: str, target: str, verb: str) -> None:
+def _check_roots(app: App, source: str, target: str, verb: str) -> None:
     """Check that exactly one root is remote; otherwise, suggest what was probably meant."""
     remote = [path for path in (source, target) if path.startswith(":")]
     if len(remote) == 1:
@@ -273,11 +273,10 @@ def _check_roots(source: str, target: str, verb: str) -> None:
             raise UsageError("an empty path")
         return
     if remote:
-        meant_here = f"did you mean cp -r {source[1:]} {target[1:]}?" if verb == "sync" else None
-        raise UsageError(
-            "both paths begin with a colon, so both are on the server: "
-            + (meant_here or "one of them must be local")
-        )
+        meant = "one of them must be local"
+        if verb == "sync":
+            meant = _did_you_mean(app, "cp", "-r", source[1:], target[1:])
+        raise UsageError(f"both paths begin with a colon, so both are on the server: {meant}")
     for path in (source, target):
         check_no_password(path)  # it would be shown
         host, rest = _server_and_path(path)
@@ -290,13 +289,14 @@ def _check_roots(source: str, target: str, verb: str) -> None:
                 f"(for a local directory of that name, ./{path})"
             )
     if not os.path.lexists(source) and os.path.isdir(target):
-        meant = [f":{source}", target]
+        meant = _did_you_mean(app, verb, f":{source}", target)
     else:
-        meant = [source, f":{target}"]
-    raise UsageError(
-        "neither path begins with a colon, so neither is on the server: "
-        f"did you mean {verb} {' '.join(meant)}?"
-    )
+        meant = _did_you_mean(app, verb, source, f":{target}")
+    raise UsageError(f"neither path begins with a colon, so neither is on the server: {meant}")
+
+
+def _did_you_mean(app: App, *words: str) -> str:
+    return f"did you mean {app.command(operations.command_line(words[0], words[1:]))}?"
 
 
 def _server_and_path(word: str) -> tuple[str, str]:

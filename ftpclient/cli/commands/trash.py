@@ -309,7 +309,8 @@ def _find(app: App, operation: str, word: str | None) -> _Found:
         if not kept:
             raise NotFound(f"{short}: nothing of it is in the trash")
         if len(kept) > 1:
-            raise UsageError(f"{short} has {len(kept)} entries: name a PATH (see trash ls {short})")
+            lister = app.command(f"trash ls {short}")
+            raise UsageError(f"{short} has {len(kept)} entries: name a PATH (see {lister})")
         return _Found(kept[0].in_trash, paths.ROOT, kept[0].item.path)
     path = app.client.resolve(word)
     return _Found(*trashed.locate(items, path), path)

@@ -43,8 +43,8 @@ _AT_ONCE_SECONDS = 2.0
 def less_command(app: App, patterns: tuple[str, ...]) -> None:
     """Show files in a pager, $PAGER or less."""
     if app.as_json:
-        raise UsageError("less prints no JSON: use cat")
-    _need_terminal(app, "less", "use cat")
+        raise UsageError(f"less prints no JSON: use {app.command('cat')}")
+    _need_terminal(app, "less", "cat")
     pager = app.shell.settings["pager"] or _program(*PAGERS)
 
     def show(path: RemotePath) -> None:
@@ -63,7 +63,7 @@ def edit_command(app: App, name: str) -> None:
     The file is stored only if you changed it. If someone else changed it meanwhile, or it cannot be
     stored, your version is kept locally and its path is shown. A missing file is created.
     """
-    _need_terminal(app, "edit", "use get and put")
+    _need_terminal(app, "edit", "get", "put")
     editor = _program(("VISUAL", "EDITOR"), ("vi", "nano"))
     found = matches_or_name(app, name)
     if len(found) > 1:
@@ -193,9 +193,11 @@ def _is_as_before(copy: Path, original: bytes) -> bool:
     return not copy.exists() or local_digest(copy) == original
 
 
-def _need_terminal(app: App, command: str, instead: str) -> None:
+def _need_terminal(app: App, command: str, *instead: str) -> None:
     if app.shell.on_stdin or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(f"{command} needs a terminal: {instead}")
+        raise UsageError(
+            f"{command} needs a terminal: use {' and '.join(map(app.command, instead))}"
+        )
 
 
 def _program(variables: tuple[str, ...], usual: tuple[str, ...]) -> str:

@@ -107,7 +107,7 @@ def test_what_can_not_be_read(plain_user, user, both):
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
-        pytest.param(["site", "www"], 2, "did you mean check site :www?", id="neither"),
+        pytest.param(["site", "www"], 2, "did you mean ftp check site :www?", id="neither"),
         pytest.param([":a", ":b"], 2, "one of them must be local", id="both"),
         pytest.param(["-r", "site", ":www"], 2, "isn't needed: check takes", id="option"),
         pytest.param(["site", ":no"], 5, "/no", id="not-there"),

@@ -91,7 +91,7 @@ def test_a_missing_file_and_a_missing_server(two):
 
 
 def test_neither_is_remote(two):
-    assert "did you mean diff a :b?" in two.run("diff", "a", "b", status=2).err
+    assert "did you mean ftp diff a :b?" in two.run("diff", "a", "b", status=2).err
     assert "nothing follows the colon" in two.run("diff", "a", ":", status=2).err
 
 

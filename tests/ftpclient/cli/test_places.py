@@ -215,7 +215,7 @@ def test_commands_take_the_server_from_their_words(alice, server):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["cp", "home:f", "."], "use get or put to transfer files"),
+        (["cp", "home:f", "."], "use ftp get or ftp put to transfer files"),
         (["rm", "home:f", "/d"], "write home:/d for a path there"),
         (["get", "home:f", "home:g"], "the target of get is local"),
         (["put", "home:f", "home:g"], "get downloads it, cp copies it on the server"),

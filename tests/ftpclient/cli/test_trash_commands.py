@@ -556,3 +556,10 @@ def test_what_was_evicted_for_space_is_reported(files):
     gone = next(one for one in files.run("--json", "trash").records if one["given_up"])
     assert (gone["path"], gone["kept"], gone["given_up"]) == (None, 0, 60_000)
     files.run("undo", gone["id"], status=5)
+
+
+def test_several_entries_and_no_path(files):
+    files.run("rm", "/a", "/b")
+    (one, *_) = ids(files)
+    done = files.run("trash", "get", one, "here", status=2)
+    assert done.complaint == f"ftp: {one} has 2 entries: name a PATH (see ftp trash ls {one})"

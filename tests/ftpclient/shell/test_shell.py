@@ -87,6 +87,20 @@ def test_lines_share_the_session(app, home, capfd):
         pytest.param("source nope", 5, "nope: no such file or directory", id="source-nothing"),
         pytest.param("help lsr", 2, "unknown command 'lsr': did you mean ls?", id="unknown-help"),
         pytest.param(
+            "sync 'a b' c",
+            2,
+            "neither path begins with a colon, so neither is on the server: "
+            "did you mean sync a\\ b :c?",
+            id="sync-without-a-colon",
+        ),
+        pytest.param(
+            "sync :a :b",
+            2,
+            "both paths begin with a colon, so both are on the server: did you mean cp -r a b?",
+            id="sync-with-two-colons",
+        ),
+        pytest.param("less file", 2, "less needs a terminal: use cat", id="instead"),
+        pytest.param(
             "connect x",
             2,
             "'connect' doesn't work in the shell: leave it with exit first",

@@ -1318,9 +1318,9 @@ def test_a_slow_local_disk_does_not_stop_the_listing(client, files, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "meant"),
     [
-        pytest.param(["./site", "/www"], "did you mean sync ./site :/www?", id="to-the-server"),
-        pytest.param(["/www", "LOCAL"], "did you mean sync :/www LOCAL?", id="from-the-server"),
-        pytest.param([":/a", ":/b"], "did you mean cp -r /a /b?", id="both-remote"),
+        pytest.param(["./site", "/www"], "did you mean ftp sync ./site :/www?", id="to-the-server"),
+        pytest.param(["/www", "LOCAL"], "did you mean ftp sync :/www LOCAL?", id="from-the-server"),
+        pytest.param([":/a", ":/b"], "did you mean ftp cp -r /a /b?", id="both-remote"),
         pytest.param(
             ["./site", "host.net:/www"],
             "host.net is not a saved server: write USER@host.net:/www or ftpd://host.net/www",
