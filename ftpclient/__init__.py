@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ftpclient.client import Client
     from ftpclient.connection.addresses import BadAddress, ServerAddress
     from ftpclient.connection.known_hosts import KnownHosts
+    from ftpclient.connection.protocol import TooManyTransfers
     from ftpclient.errors import (
         AlreadyExists,
         BadAccount,
@@ -75,8 +76,10 @@ if TYPE_CHECKING:
     from ftpclient.sync.check import CheckOptions, CheckSummary
     from ftpclient.sync.job import Options as SyncOptions
     from ftpclient.sync.job import SyncSummary
-    from ftpclient.transfer.job import Enough
+    from ftpclient.transfer.job import EmptySource, Enough, Stopped, Unrepeatable
     from ftpclient.transfer.report import Finding, Listener, Result, Summary
+    from ftpclient.transfer.sources import NoTargetDirectory
+    from ftpclient.transfer.spool import SpoolFull
     from ftpclient.transfer.trash import Trashed, Version
     from ftpwire import __version__
     from ftpwire.messages import (
@@ -117,6 +120,7 @@ __all__ = [
     "DiskFailed",
     "DiskFull",
     "DiskGone",
+    "EmptySource",
     "Enough",
     "Entry",
     "Expired",
@@ -137,6 +141,7 @@ __all__ = [
     "Listener",
     "LoginRefused",
     "NameTaken",
+    "NoTargetDirectory",
     "NotADirectory",
     "NotAtomic",
     "NotEmpty",
@@ -153,11 +158,13 @@ __all__ = [
     "Removed",
     "Restored",
     "Result",
-    "SpaceInfo",
     "SafetyLimit",
     "ServerAddress",
     "SessionEnded",
     "SourceChanged",
+    "SpaceInfo",
+    "SpoolFull",
+    "Stopped",
     "StoredFileDamaged",
     "Summary",
     "SyncOptions",
@@ -167,6 +174,7 @@ __all__ = [
     "TokenIssued",
     "TooLong",
     "TooMany",
+    "TooManyTransfers",
     "TrashItem",
     "Trashed",
     "TrashedOperation",
@@ -175,6 +183,7 @@ __all__ = [
     "UnknownHost",
     "UnknownKind",
     "UnknownRequest",
+    "Unrepeatable",
     "UntrustedCertificate",
     "UploadTakenOver",
     "VerificationFailed",
@@ -191,6 +200,7 @@ _ELSEWHERE = {
     "CheckSummary": "ftpclient.sync.check",
     "Client": "ftpclient.client",
     "Copied": "ftpwire.messages",
+    "EmptySource": "ftpclient.transfer.job",
     "Enough": "ftpclient.transfer.job",
     "Entry": "ftpwire.messages",
     "Finding": "ftpclient.transfer.report",
@@ -199,26 +209,31 @@ _ELSEWHERE = {
     "KeptUpload": "ftpwire.messages",
     "KnownHosts": "ftpclient.connection.known_hosts",
     "Listener": "ftpclient.transfer.report",
+    "NoTargetDirectory": "ftpclient.transfer.sources",
     "Problem": "ftpwire.messages",
     "Reader": "ftpclient.files.reader",
     "Removed": "ftpwire.messages",
     "Restored": "ftpwire.messages",
     "Result": "ftpclient.transfer.report",
-    "SpaceInfo": "ftpwire.messages",
     "ServerAddress": "ftpclient.connection.addresses",
+    "SpaceInfo": "ftpwire.messages",
+    "SpoolFull": "ftpclient.transfer.spool",
+    "Stopped": "ftpclient.transfer.job",
     "Summary": "ftpclient.transfer.report",
     "SyncOptions": "ftpclient.sync.job:Options",
     "SyncSummary": "ftpclient.sync.job",
     "TokenInfo": "ftpwire.messages",
     "TokenIssued": "ftpwire.messages",
+    "TooManyTransfers": "ftpclient.connection.protocol",
     "TrashItem": "ftpwire.messages",
     "Trashed": "ftpclient.transfer.trash",
     "TrashedOperation": "ftpwire.messages",
+    "Unrepeatable": "ftpclient.transfer.job",
     "Version": "ftpclient.transfer.trash",
     "Writer": "ftpclient.files.writer",
     "__version__": "ftpwire",
 }
-"""The module of each name, and its name there if it differs; all other names are errors."""
+"""The module of each name, and its name there if it differs; all other names are in `_ERRORS`."""
 _ERRORS = "ftpclient.errors"
 
 

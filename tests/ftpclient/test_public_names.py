@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 
 import ftpclient
 import ftpwire
+from ftpclient import errors as public_errors
 from ftpwire import errors
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +46,47 @@ def test_all_errors_are_among_them():
     assert wanted <= set(ftpclient.__all__)
     for name in wanted:
         assert issubclass(getattr(ftpclient, name), getattr(errors, name))
+
+
+NOT_RAISED = {
+    "JobOver": "its cause is reported, and the summary is returned",
+    "TimeOver": "raised as TimedOut",
+    "BadReply": "a kind of BadMessage that no program has to tell from the others",
+    "TlsError": "a kind of ConnectionLost, likewise",
+    "_TurnedAway": "a kind of ConnectFailed, likewise",
+}
+"""Errors of the inside that have no public name, and why."""
+
+
+def errors_of_the_client() -> set[str]:
+    """The names of all errors, wherever they are defined, but not those of the command line."""
+    outside = ("ftpclient.cli", "ftpclient.shell", "ftpclient.__main__")
+    for package in (ftpclient, ftpwire):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.startswith(outside):
+                importlib.import_module(module.name)
+    kinds, left = set(), [errors.FtpError]
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        if kind.__module__.startswith(("ftpclient.", "ftpwire.")):
+            kinds |= set() if kind.__module__.startswith(outside) else {kind.__name__}
+    return kinds
+
+
+def test_each_error_can_be_imported_and_is_explained():
+    """Also those that are defined where they are raised: a program may have to catch them."""
+    found = errors_of_the_client()
+    assert NOT_RAISED.keys() <= found
+    wanted = found - NOT_RAISED.keys()
+    assert wanted - set(ftpclient.__all__) == set()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", PAGE.read_text(), re.M)
+    explained = {name: re.findall(r"\w+", bases) for name, bases in rows}
+    assert wanted - explained.keys() == set()
+    for name in wanted - {"FtpError"}:
+        raised = type(public_errors.public(getattr(ftpclient, name)("a text")))
+        for base in [name, *(explained[name] or ["FtpError"])]:
+            assert issubclass(raised, getattr(builtins, base, None) or getattr(ftpclient, base))
 
 
 def test_type_checkers_know_the_same_names():
