@@ -22,7 +22,7 @@ from ftpclient.transfer import spool
 from ftpclient.transfer.report import Summary
 from ftpwire import paths, units
 from ftpwire.command_help import Option
-from ftpwire.messages import Entry
+from ftpwire.messages import Entry, Problem
 from ftpwire.paths import RemotePath
 
 _DAY, _MINUTE = 86_400, 60
@@ -236,6 +236,8 @@ class _Finding:
         entry = self._app.client.stat(top, digest=self._app.as_json)
         if not self._empty:
             found = self._all(top, entry)
+        elif entry.type == "dir" and self._most == 0:
+            found = self._empty_itself(top, entry)
         elif entry.type == "dir":
             found = self._empty_below(top, entry)
         else:
@@ -260,6 +262,18 @@ class _Finding:
         if entry.type == "dir" and self._most != 0:
             yield from self._below(top)
 
+    def _empty_itself(
+        self, top: RemotePath, entry: Entry
+    ) -> Iterator[tuple[RemotePath, Entry, int]]:
+        """Search a directory alone with -empty: the beginning of its listing is enough."""
+        unread: list[Problem] = []
+        listing = self._app.client.list_dir(top, on_problem=unread.append)
+        first: Entry | None = entry
+        with closing(listing), going_on(self._app, self.failures):
+            first = next(listing, None)
+        if first is None and not unread:
+            yield top, entry, 0
+
     def _empty_below(
         self, top: RemotePath, entry: Entry
     ) -> Iterator[tuple[RemotePath, Entry, int]]:
@@ -268,8 +282,17 @@ class _Finding:
         complain = complain_about(self._app, top, self.failures, walk)
         digest = self._app.as_json
         with closing(spool.Table(Entry)) as waiting:  # directories not listed yet
+
+            def not_read(problem: Problem) -> None:
+                # neither an unread directory nor one with an unread entry is empty
+                waiting.pop(problem.path)
+                waiting.pop(problem.path.rpartition(b"/")[0])
+                if not self._is_deeper(problem):
+                    complain(problem)
+
             waiting[b""] = entry
-            blocks = self._app.client.walk(top, digest=digest, on_problem=complain)
+            client = self._app.client
+            blocks = client.walk(top, digest=digest, on_problem=not_read)
             for directory, entries in blocks:
                 mine = waiting.pop(directory)  # None: not its first part
                 here = paths.child(top, directory) if directory else top
@@ -282,6 +305,10 @@ class _Finding:
                     elif one.type == "file" and not one.size:
                         yield paths.child(here, one.path), one, depth + 1
 
+    def _is_deeper(self, problem: Problem) -> bool:
+        """Return whether a problem is about something deeper than -maxdepth."""
+        return self._most is not None and problem.path.count(b"/") >= self._most
+
     def _below(self, top: RemotePath) -> Iterator[tuple[RemotePath, Entry, int]]:
         client, digest = self._app.client, self._app.as_json
         walk = walking(self._left_out)
@@ -291,11 +318,25 @@ class _Finding:
             for entry in walk.selected(b"", listing):
                 yield paths.child(top, entry.path), entry, 1
             return
-        blocks = client.walk(top, digest=digest, on_problem=complain)
+        # a tree of any depth comes in one request: one for each directory would take longer
+        not_entered: set[bytes] = set()
+        """The directories at the greatest depth in one directory. What is below comes next."""
+
+        def complain_unless_below(problem: Problem) -> None:
+            if not self._is_deeper(problem) and problem.path not in not_entered:
+                complain(problem)
+
+        blocks = client.walk(top, digest=digest, on_problem=complain_unless_below)
+        last: bytes | None = None
         for directory, entries in walk.through(blocks):
             above = paths.child(top, directory) if directory else top
             depth = directory.count(b"/") + 2 if directory else 1
+            if depth == self._most and directory != last:
+                last = directory
+                not_entered.clear()
             for entry in entries:
+                if depth == self._most and entry.type == "dir":
+                    not_entered.add(directory + b"/" + entry.path)
                 yield paths.child(above, entry.path), entry, depth
 
 

@@ -13,6 +13,7 @@ from ftpclient.cli.aliases import ALIASES
 from ftpclient.cli.removal import Removal
 from ftpclient.connection.connection import Connection
 from ftpclient.shell.running import run_line
+from ftpwire.messages import List
 
 
 @pytest.fixture
@@ -210,6 +211,46 @@ def test_find_goes_on_behind_what_it_may_not_read(plain_user, run, tree):
             assert any(one.endswith("last") for one in out)
     finally:
         (tree / "d" / "e").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "found"),
+    [
+        ("-maxdepth 1", 0, ["/", "/.hidden", "/d"]),
+        ("-maxdepth 2 -type d", 0, ["/", "/d", "/d/e", "/d/f"]),
+        ("-maxdepth 3 -type d", 1, ["/", "/d", "/d/e", "/d/f"]),
+        ("-maxdepth 0 -empty", 0, []),
+        ("-maxdepth 1 -empty", 0, ["/.hidden"]),
+        ("-maxdepth 2 -empty", 1, ["/.hidden", "/d/f"]),
+    ],
+)
+def test_find_may_be_forbidden_to_read_what_is_too_deep(
+    plain_user, run, tree, words, status, found
+):
+    """As in find(1): a directory of which only the name is needed is not read."""
+    (tree / "d" / "e").chmod(0)
+    (tree / "d" / "f").mkdir()
+    try:
+        complaint = "ftp: /d/e: permission denied\n" * status
+        assert run(f"find / {words}") == (status, found, complaint)
+    finally:
+        (tree / "d" / "e").chmod(0o700)
+
+
+def test_find_lists_no_tree_for_a_directory_alone(app, run, tree, monkeypatch):
+    requests = []
+    submit = Connection.submit
+
+    def submit_noted(self, call, request, *cost):
+        requests.append(request)
+        submit(self, call, request, *cost)
+
+    monkeypatch.setattr(Connection, "submit", submit_noted)
+    assert run("find / d/e -maxdepth 0 -empty") == (0, [], "")
+    assert run("find / -maxdepth 1 -name d") == (0, ["/d"], "")
+    assert run("mkdir new; find new -maxdepth 0 -empty") == (0, ["new"], "")
+    listed = [one for one in requests if isinstance(one, List)]
+    assert len(listed) == 4 and not any(one.recursive for one in listed)
 
 
 # tree ---------------------------------------------------------------------------------------
