@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 metadata = MetaData()
 
@@ -113,6 +113,7 @@ operation = Table(  # trash directories, kept a day so that a command's sessions
     Column("begun", BigInteger, nullable=False),  # seconds since 1970
     Column("closed", Boolean, nullable=False, server_default="0"),  # nothing may be added
     Column("given_up", BigInteger, nullable=True),  # when deleted to free space
+    Column("size", BigInteger, nullable=True),  # bytes to delete when that began; None: not known
     Column("freed", BigInteger, nullable=True),  # bytes freed by that; None: it has only begun
     Column("words", String(200), nullable=True),  # the command, if deleted to free space
     Column("client", LargeBinary, nullable=True),  # the client's id, if deleted to free space

@@ -1268,8 +1268,9 @@ class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
         undoes: The operation that this one restored from, if it was a `Restore`.
         key: The client's ID of it, from `Operation`; None if it had none.
         given_up: Bytes that were freed when it was removed from the trash because its space was
-            needed; None if it was not. It stays listed for a day, so that an earlier command is not
-            mistaken for the last one.
+            needed (while that lasts, and if it was interrupted: the bytes that it had; 0 if they
+            are not known); None if it was not removed. It stays listed for a day, so that an
+            earlier command is not mistaken for the last one.
     """
 
     name: str

@@ -208,7 +208,7 @@ class Operations:
 
 def _contents(one: TrashedOperation) -> str:
     if one.given_up is not None:
-        return f"deleted for space ({human(one.given_up)})"
+        return "purged for space" + (f" ({human(one.given_up)})" if one.given_up else "")
     if one.undone:
         return "undone"
     if not one.kept:

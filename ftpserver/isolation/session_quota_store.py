@@ -124,9 +124,14 @@ class SessionQuotaStore(QuotaStore):
         self._ledger.close_operation(self._own(account_id), name)
 
     def begin_eviction(
-        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+        self,
+        account_id: int,
+        name: str,
+        size: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
     ) -> None:
-        self._ledger.begin_eviction(self._own(account_id), name, words, client)
+        self._ledger.begin_eviction(self._own(account_id), name, size, words, client)
 
     def forget_operation(
         self,

@@ -518,11 +518,16 @@ class Ledger(Incarnations, QuotaStore):
             operations.close(connection, account_id, name)
 
     def begin_eviction(
-        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+        self,
+        account_id: int,
+        name: str,
+        size: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
     ) -> None:
         """See `QuotaStore.begin_eviction`."""
         with self._writing(self._durable) as connection:
-            operations.begin_eviction(connection, account_id, name, words, client)
+            operations.begin_eviction(connection, account_id, name, size, words, client)
 
     def end_evictions(self, account_id: int, there: Collection[str]) -> None:
         """End the evictions of an account that had only begun. Hold the home's lock exclusively.

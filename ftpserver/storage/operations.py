@@ -68,11 +68,21 @@ def close(connection: Connection, account_id: int, name: str) -> None:
 
 
 def begin_eviction(
-    connection: Connection, account_id: int, name: str, words: str, client: bytes | None
+    connection: Connection,
+    account_id: int,
+    name: str,
+    size: int | None,
+    words: str,
+    client: bytes | None,
 ) -> None:
     """See `QuotaStore.begin_eviction`."""
     # `freed` stays: it is set if the operation was evicted before, and made again since
-    begun: dict[str, object] = {"given_up": now(), "words": words, "client": client}
+    begun: dict[str, object] = {
+        "given_up": now(),
+        "size": size,
+        "words": words,
+        "client": client,
+    }
     _set(connection, account_id, name, begun)
 
 
@@ -83,11 +93,13 @@ def end_evictions(connection: Connection, account_id: int, there: Collection[str
         operation.c.given_up.is_not(None),
         operation.c.freed.is_(None),
     )
-    for name in connection.execute(select(operation.c.name).where(begun)).scalars().all():
+    rows = select(operation.c.name, operation.c.size).where(begun)
+    for name, size in connection.execute(rows).all():
         if name in there:
-            ended: dict[str, object] = {"given_up": None, "words": None, "client": None}
-        else:  # how much that has freed is not known
-            ended = {"closed": True, "freed": 0}
+            ended: dict[str, object] = {"given_up": None, "size": None, "words": None}
+            ended["client"] = None
+        else:  # the clean-up of staging has removed what was left of it
+            ended = {"closed": True, "freed": size or 0}
         connection.execute(update(operation).where(operation.c.name == name).values(**ended))
 
 
@@ -138,7 +150,7 @@ def was_evicted(connection: Connection, account_id: int, name: str) -> bool:
 def evicted(connection: Connection, account_id: int) -> list[EvictedOperation]:
     """See `QuotaStore.evicted`."""
     columns = (
-        *(operation.c.name, operation.c.freed, operation.c.words),
+        *(operation.c.name, operation.c.size, operation.c.freed, operation.c.words),
         *(operation.c.key, operation.c.client),
     )
     lately = select(*columns).where(
@@ -146,7 +158,14 @@ def evicted(connection: Connection, account_id: int) -> list[EvictedOperation]:
     )
     found = connection.execute(lately.order_by(operation.c.name.desc()).limit(_MAX_LISTED))
     return [
-        EvictedOperation(row.name, row.freed or 0, row.words or "", row.key, row.client)
+        EvictedOperation(
+            row.name,
+            # while it is being removed, and if that was interrupted: all that is going to be freed
+            (row.size or 0) if row.freed is None else row.freed,
+            row.words or "",
+            row.key,
+            row.client,
+        )
         for row in found
     ]
 

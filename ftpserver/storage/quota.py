@@ -92,7 +92,8 @@ class EvictedOperation:
     """An operation that was evicted from the trash to free space.
 
     Attributes:
-        freed: Bytes that became free; 0 as long as it is being removed, and if a crash ended that.
+        freed: Bytes that became free. While it is being removed, and if a crash ended that: the
+            bytes that it had; 0 if they are not known.
         words, key, client: See `ftpwire.messages.TrashedOperation`.
     """
 
@@ -335,6 +336,7 @@ class QuotaStore(ABC):
         self,
         account_id: int,
         name: OperationName,
+        size: Amount | None = None,
         words: Words = "",
         client: OperationKey | None = None,
     ) -> None:
@@ -344,6 +346,8 @@ class QuotaStore(ABC):
         the trash. `forget_operation` completes the record.
 
         Args:
+            size: The bytes that it has. They are reported as freed until `forget_operation` tells
+                how many were, and after a crash before that. None: they are not known.
             words, client: The client's description of the operation.
         """
 

@@ -54,6 +54,7 @@ from ftpwire.messages import (
     Stat,
     TrashPage,
 )
+from ftpwire.units import human
 
 _SECOND = 10**9
 
@@ -127,13 +128,19 @@ class Trash:
         except Expired as error:
             if operation is None or not self._was_evicted(operation):
                 raise
-            text = f"{operation}: this operation was purged to free space"
+            lost = human(freed) if (freed := self._freed_by(operation)) else "it"
+            text = f"{operation}: purged to free space; {lost} cannot be brought back"
             raise error.with_text(text) from None
 
     def _was_evicted(self, operation: str) -> bool:
         if not self.quota_store.was_evicted(self.account_id, operation):
             return False
         return operation not in operations_in(self.home)
+
+    def _freed_by(self, operation: str) -> int:
+        """Return the bytes that an evicted operation had; 0 if they are not known."""
+        evicted = self.quota_store.evicted(self.account_id)
+        return next((one.freed for one in evicted if one.name == operation), 0)
 
     # changing ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -290,6 +291,28 @@ def test_the_upgrade_to_the_trash(tmp_path):
             with pytest.raises(sqlite3.IntegrityError):
                 connection.execute(f"UPDATE account SET {change} WHERE name = 'alice'")
         connection.execute("UPDATE account SET trash_bytes = 3 WHERE name = 'alice'")
+
+
+def test_evictions_of_a_version_that_did_not_record_their_size(tmp_path):
+    """One that is complete stays as it is; of an interrupted one, the size is not known."""
+    make(tmp_path / "state.db", 5)
+    upgrade(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.execute("ALTER TABLE operation DROP COLUMN size")
+        connection.execute("UPDATE schema_version SET version = 6")
+        now = int(time.time())
+        for name, freed in (("done", 7), ("interrupted", None)):
+            values = (name, 1, now, now, freed, "rm")
+            columns = "name, account_id, begun, given_up, freed, words"
+            connection.execute(
+                f"INSERT INTO operation ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values
+            )
+        connection.commit()
+    engine, _ = open_to_serve(tmp_path)
+    ledger = Ledger(engine)
+    ledger.end_evictions(1, [])
+    assert {one.name: one.freed for one in ledger.evicted(1)} == {"done": 7, "interrupted": 0}
+    engine.dispose()
 
 
 def test_what_an_older_server_keeps_is_gone_on_with_after_the_upgrade(

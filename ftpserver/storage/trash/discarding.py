@@ -32,7 +32,7 @@ from ftpserver.storage.open_home import give_to_owner
 from ftpserver.storage.quota import NOT_NOW, QuotaStore
 from ftpserver.storage.trash.directory import PATIENCE, Opened, alone, is_gone
 from ftpserver.storage.trash.eviction_lock import eviction_lock
-from ftpserver.storage.trash.glance import counted_of, entry_names, is_foreign, is_of
+from ftpserver.storage.trash.glance import counted_of, entry_names, is_counted, is_foreign, is_of
 from ftpserver.storage.trash.index import Begin, Contents, Gone
 from ftpserver.storage.trash.names import INDEX_NAME
 from ftpserver.storage.walk import TRASH_SUFFIX
@@ -170,7 +170,9 @@ def _claim(
     with quota_store.freeing(account_id) as settle, home.shared():
         if said is not None:
             try:
-                quota_store.begin_eviction(account_id, held.name, *said)
+                # after a crash, no one can tell how much of it was removed by then
+                size = counted.size if _is_counted(held, contents) else None
+                quota_store.begin_eviction(account_id, held.name, size, *said)
             except DiskFull as error:  # removing frees the disk, so it cannot wait for this
                 logger.warning("%s: purged before that could be recorded: %s", held.name, error)
         rename_closed(trash, held.name.encode(), home.staging_fd, staged)
@@ -183,6 +185,13 @@ def _claim(
             # it leaves the account's trash here, but counts as used until it is removed
             settle(0, 0, -counted.size, -counted.files)
     return staged
+
+
+def _is_counted(held: Opened, contents: Contents) -> bool:
+    """Return whether the sizes of all items that are in an operation are known."""
+    there = entry_names(held.fd)
+    counted = {item.name for item in contents.items if is_counted(contents, item)}
+    return there <= counted
 
 
 def _claim_items(

@@ -413,9 +413,14 @@ class EvictingQuotaStore(QuotaStore):
         self._quota_store.close_operation(account_id, name)
 
     def begin_eviction(
-        self, account_id: int, name: str, words: str = "", client: bytes | None = None
+        self,
+        account_id: int,
+        name: str,
+        size: int | None = None,
+        words: str = "",
+        client: bytes | None = None,
     ) -> None:
-        self._quota_store.begin_eviction(account_id, name, words, client)
+        self._quota_store.begin_eviction(account_id, name, size, words, client)
 
     def forget_operation(
         self,

@@ -549,13 +549,14 @@ def test_what_was_evicted_for_space_is_reported(files):
     files.run("rm", "/large")
     put(files, "/new", bytes(80_000))
     lines = files.run("trash").text.splitlines()
-    assert any("rm /large" in line and "deleted for space (58.6 KiB)" in line for line in lines)
+    assert any("rm /large" in line and "purged for space (58.6 KiB)" in line for line in lines)
     done = files.run("undo", status=5)
     assert "rm /large: cannot be undone: the server has deleted the old files" in done.err
     assert "b" not in there(files)  # nothing earlier is taken back instead
     gone = next(one for one in files.run("--json", "trash").records if one["given_up"])
     assert (gone["path"], gone["kept"], gone["given_up"]) == (None, 0, 60_000)
-    files.run("undo", gone["id"], status=5)
+    done = files.run("undo", gone["id"], status=5)
+    assert "purged to free space; 58.6 KiB cannot be brought back" in done.err
 
 
 def test_several_entries_and_no_path(files):

@@ -180,10 +180,11 @@ def test_lines_stand_below_each_other_and_fit():
         ({"words": "", "items": 3}, "/x and 2 more  3 files, 2.0 KiB"),
         ({"counted": False}, "rm -r /x  1 entry, being counted"),
         ({"undone": True, "kept": 0}, "rm -r /x  undone"),
-        ({"kept": 0, "given_up": 2048, "first": b""}, "rm -r /x  deleted for space (2.0 KiB)"),
+        ({"kept": 0, "given_up": 2048, "first": b""}, "rm -r /x  purged for space (2.0 KiB)"),
+        ({"kept": 0, "given_up": 0, "first": b""}, "rm -r /x  purged for space"),
         (
             {"kept": 0, "given_up": 5, "words": "", "first": b""},
-            "(unknown)  deleted for space (5 B)",
+            "(unknown)  purged for space (5 B)",
         ),
         ({"kept": 0, "words": "mv a b"}, "mv a b  1 change"),
         ({"words": "rm \x1b[31m"}, r"rm \x1b[31m  3 files, 2.0 KiB"),

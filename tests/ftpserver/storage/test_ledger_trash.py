@@ -209,11 +209,11 @@ def test_an_eviction_that_has_only_begun(ledger, alice, bob):
     """The trash says whether it was done. Until then, and if not, it is an operation."""
     first, second = ledger.operation(alice, KEY), ledger.operation(alice, OTHER)
     for name in (first, second):
-        ledger.begin_eviction(alice, name, "rm", b"a client")
+        ledger.begin_eviction(alice, name, 4, "rm", b"a client")
     assert [ledger.was_evicted(alice, one) for one in (first, second)] == [True, True]
     assert {(one.name, one.freed, one.words, one.client) for one in ledger.evicted(alice)} == {
-        (first, 0, "rm", b"a client"),
-        (second, 0, "rm", b"a client"),
+        (first, 4, "rm", b"a client"),
+        (second, 4, "rm", b"a client"),
     }
     assert ledger.evicted_lately() == (0, 0)
     assert ledger.operation(alice, KEY) == first
@@ -221,9 +221,18 @@ def test_an_eviction_that_has_only_begun(ledger, alice, bob):
     assert ledger.operation(alice, KEY) == first
     ledger.end_evictions(alice, [first])
     assert [ledger.was_evicted(alice, one) for one in (first, second)] == [False, True]
-    assert ledger.evicted_lately() == (1, 0)
+    assert ledger.evicted_lately() == (1, 4)
+    assert [(one.name, one.freed) for one in ledger.evicted(alice)] == [(second, 4)]
     assert ledger.operation(alice, KEY) == first
     assert ledger.operation(alice, OTHER) != second
+
+
+def test_an_interrupted_eviction_of_something_without_a_known_size(ledger, alice):
+    name = ledger.operation(alice, KEY)
+    ledger.begin_eviction(alice, name, None, "rm -r")
+    assert [one.freed for one in ledger.evicted(alice)] == [0]
+    ledger.end_evictions(alice, [])
+    assert [(one.words, one.freed) for one in ledger.evicted(alice)] == [("rm -r", 0)]
 
 
 def test_a_second_eviction_that_has_only_begun(ledger, alice):

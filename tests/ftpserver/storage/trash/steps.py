@@ -36,6 +36,7 @@ from ftpserver.storage.trash.policy import Policy
 from ftpserver.storage.walk import Usage
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import beneath, paths
+from ftpwire.messages import ListTrash
 from tests.ftpserver.storage.quota_store import held_files
 from tests.ftpserver.storage.trash.disk_model import Durable
 from tests.system.crash_support import Disk
@@ -87,6 +88,7 @@ class Seen:
         kept: What lies in the trash, by what happened to it and its path; several of one path may.
         wrong: What must not be in a trash.
         of_command: The paths of what lies in the trash, by the words of the command.
+        bytes_of: How many bytes that has, by the words of the command.
         purged: What doesn't, because it was purged singly, as its index says.
     """
 
@@ -94,6 +96,7 @@ class Seen:
     kept: list[tuple[str, bytes, Print]]
     wrong: list[str]
     of_command: dict[str, set[bytes]] = field(default_factory=dict)
+    bytes_of: dict[str, int] = field(default_factory=dict)
     purged: set[tuple[str, bytes]] = field(default_factory=set)
 
     @property
@@ -157,6 +160,8 @@ def _see_operation(directory: bytes, found: Seen) -> None:
             what = print_of(directory + b"/" + name)
             found.kept.append((item.what, item.path.value, what))
             found.of_command.setdefault(words, set()).add(item.path.value)
+            size = sum(len(leaf[3]) for leaf in _leaves(what) if leaf[0] == "file")  # type: ignore[arg-type]
+            found.bytes_of[words] = found.bytes_of.get(words, 0) + size
         elif item.name in contents.gone and contents.gone[item.name].became == "purged":
             found.purged.add((words, item.path.value))
     if there:
@@ -245,6 +250,12 @@ class Site:
             found = {one.words for one in ledger.evicted(self.account.id)}
             assert ledger.evicted_lately()[0] == len(found)
             return found
+
+    def purged_for_space(self) -> dict[str, int]:
+        """The bytes that `ListTrash` reports as freed, by the words of the commands."""
+        with self.opened() as (_, workspace):
+            listed = [one for page in workspace.list_trash(ListTrash()) for one in page.operations]
+        return {one.words: one.given_up for one in listed if one.given_up is not None}
 
     def disagreements(self, ledger: Ledger) -> list[str]:
         """See `disagreements`."""
@@ -469,7 +480,9 @@ def violations(
     wrong = []
     for last in [*range(1, whole.steps + 1, every), 0]:
         ended = run(site, scene, ends, last, weaken)
-        found = site.start_again()
+        found = _miscounted(before, site)  # also before the home is counted again
+        found += site.start_again()
+        found += _miscounted(before, site)
         there = seen(site.files)
         found += there.wrong
         found += compare(scene, ended.acknowledged, before, after, there)
@@ -533,6 +546,15 @@ def _unrecorded(before: Seen, there: Seen, evicted: set[str]) -> list[str]:
             if words not in evicted and (words, path) not in there.purged:
                 wrong.append(f"{path!r} of {words!r} left the trash, and no record says why")
     return wrong
+
+
+def _miscounted(before: Seen, site: Site) -> list[str]:
+    """Evictions that are reported with another size than what they took away."""
+    return [
+        f"{words!r} had {before.bytes_of.get(words)} bytes, and {size} are reported as freed"
+        for words, size in site.purged_for_space().items()
+        if size != before.bytes_of.get(words)
+    ]
 
 
 def _is_part(found: Print | None, new: Print | None) -> bool:

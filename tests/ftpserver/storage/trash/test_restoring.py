@@ -355,7 +355,7 @@ def test_parents_for_which_trash_is_abandoned(bin_, accounts):
     assert bin_.restore(name).conflicts == []
     assert set(bin_.tree()) == {"d", "d/a"}
     assert not bin_.directory(other).exists()
-    with pytest.raises(Expired, match="purged to free space"):
+    with pytest.raises(Expired, match="purged to free space; 4 B cannot be brought back"):
         bin_.restore(other)
     assert bin_.agrees()
 
