@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ftpserver.accounts.account import Account
 from ftpserver.storage.trash.directory import names_in
-from ftpserver.storage.trash.glance import Glance, glances
+from ftpserver.storage.trash.glance import Glance, glance, glances, keeping
 from ftpserver.storage.trash.index import Contents
 from ftpserver.storage.trash.names import time_of
 from ftpwire import paths, trash_names
@@ -95,29 +95,38 @@ class OperationInTrash:
         return items[0].path.value if items else None
 
 
-def operations(account: Account, *, keeping: bool = True) -> list[OperationInTrash]:
-    """Return the operations in an account's trash, the newest first.
-
-    Args:
-        account: The account.
-        keeping: True for only those that contain something.
+def operations(account: Account) -> list[OperationInTrash]:
+    """Return the operations in an account's trash, the newest first: those that `count_operations`
+    counts.
 
     Raises:
         OSError: The home or its trash cannot be read.
     """
     with opened(account.home) as trash:
-        found = (
-            []
-            if trash is None
-            else [OperationInTrash.of(one) for one in glances(trash, account.id)]
-        )
-    return [one for one in reversed(found) if one.items or not keeping]
+        names = [] if trash is None else [*keeping(trash, account.id)]
+        found = [] if trash is None else [glance(trash, name) for name in reversed(names)]
+        return [OperationInTrash.of(one) for one in found if one is not None and one.names]
 
 
-def count_operations(home: Path) -> int:
-    """Return the number of operations of all accounts in the trash of a home. Raises OSError."""
+def count_operations(account: Account) -> int:
+    """Return the number of operations in an account's trash: those that contain something. Raises
+    OSError."""
+    with opened(account.home) as trash:
+        return 0 if trash is None else sum(1 for _ in keeping(trash, account.id))
+
+
+def all_operations(account: Account) -> list[OperationInTrash]:
+    """Return also the operations of an account that contain nothing, the newest first. Raises
+    OSError."""
+    with opened(account.home) as trash:
+        found = [] if trash is None else [*glances(trash, account.id)]
+        return [OperationInTrash.of(one) for one in reversed(found)]
+
+
+def has_operations(home: Path) -> bool:
+    """Return whether there are operations of any account in the trash of a home. Raises OSError."""
     with opened(home) as trash:
-        return 0 if trash is None else len(names_in(trash))
+        return trash is not None and bool(names_in(trash))
 
 
 def meant(account: Account, typed: str) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ftpserver.accounts.account import Account
 from ftpserver.accounts.accounts import Accounts
 from ftpserver.accounts.trash_policy import policy_of
-from ftpserver.admin.trash import count_operations, opened_below, operations
+from ftpserver.admin.trash import all_operations, has_operations, opened_below
 from ftpserver.settings.table import Settings
 from ftpserver.storage.home import Home
 from ftpserver.storage.ledger import Ledger
@@ -176,12 +176,8 @@ class TrashWork:
     def _empty(
         self, account: Account, before: int | None, there_are: set[int] | None, done: Emptied
     ) -> None:
-        chosen = [
-            one
-            for one in operations(account, keeping=False)
-            if before is None or one.began < before
-        ]
-        if not chosen and (there_are is None or not count_operations(account.home)):
+        chosen = [one for one in all_operations(account) if before is None or one.began < before]
+        if not chosen and (there_are is None or not has_operations(account.home)):
             self._remove_directory(account, before)
             return
         with self._workspace(account) as workspace:
@@ -193,7 +189,7 @@ class TrashWork:
                 except Busy as error:
                     done.left.append(f"{account.name}: {one.name}: {error}")
                     continue
-                done.operations += 1
+                done.operations += bool(one.items)
                 done.size += removed.size_bytes
                 done.files += removed.files + removed.directories
             if there_are is not None:

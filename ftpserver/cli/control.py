@@ -85,8 +85,7 @@ def status(root: Path, as_json: bool) -> None:
         "accounts": str(found.accounts),
     }
     if (kept := found.trash) is not None:
-        # those that keep nothing are counted, too, as reading them all would take long
-        where_kept = f" in {counted_as(kept.operations, 'operation')}" if kept.size else ""
+        where_kept = f" in {counted_as(kept.operations, 'operation')}" if kept.operations else ""
         lines["trash"] = (
             f"{human(kept.size)}{where_kept}, {kept.given_up_today} deleted for space today"
         )

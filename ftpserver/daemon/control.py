@@ -81,7 +81,7 @@ class TrashInfo(msgspec.Struct, frozen=True):
 
     Attributes:
         size: Bytes, trees that are not measured yet left out.
-        operations: The number of operations in it.
+        operations: The number of operations that contain something, as in `ftpd trash list`.
         given_up_today: Operations that were purged to free space within the last day.
     """
 

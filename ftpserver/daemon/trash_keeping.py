@@ -227,12 +227,10 @@ class TrashKeeping:
         """Return the bytes in the trash of all accounts, as far as they are measured; the number of
         operations; and how many were purged to free space within the last day. Raises
         StateError."""
-        size, homes = 0, set()
-        for account in self._service.accounts:
-            size += account.trash_bytes
-            homes.add(account.home)
+        accounts = list(self._service.accounts)
         count, _ = self._service.ledger.evicted_lately()
-        return size, sum(map(_count_operations, homes)), count
+        size = sum(account.trash_bytes for account in accounts)
+        return size, sum(map(_count_operations, accounts)), count
 
     def look(self) -> None:
         """Do everything that is due."""
@@ -469,9 +467,9 @@ class _Stopping(Exception):
     """The server stops."""
 
 
-def _count_operations(home: Path) -> int:
+def _count_operations(account: Account) -> int:
     try:
-        return count_operations(home)
+        return count_operations(account)
     except OSError:
         return 0  # the thread logs this error when it works on this home
 

@@ -18,9 +18,10 @@ from ftpserver.errors import StateError
 from ftpserver.root_lock import RootLock
 from ftpserver.storage.home import Home
 from ftpserver.storage.recount import recount
+from ftpserver.storage.trash.policy import Policy
 from ftpserver.workspace.workspace import Workspace
 from ftpwire.errors import Busy
-from ftpwire.messages import Operation, Remove
+from ftpwire.messages import Move, Operation, Remove
 from tests.ftpserver.test_migration import VERSION_3
 from tests.peer import eventually
 
@@ -286,6 +287,39 @@ def test_status_counts_no_operations_that_keep_nothing(ftpd, removed):
     assert ftpd("trash", "restore", "alice", record["id"])[0] == 0
     assert ftpd("trash", "list")[1] == ""
     assert "0 B, 0 deleted for space today" in ftpd("status")[1]
+
+
+def test_status_counts_the_operations_that_the_list_counts(ftpd, removed, dial):
+    """One was restored, one only moved a file, one removed a tree that is not measured yet, and one
+    belongs to another account that has the same home."""
+    server = removed("one", "two")
+    alice = server.accounts.get("alice")
+    other = server.accounts.add("other", "correct-horse", home=alice.home)
+    restored, _ = (json.loads(line)["id"] for line in listed(ftpd, "alice"))
+    assert ftpd("trash", "restore", "alice", restored)[0] == 0
+    (alice.home / "tree" / "inner").mkdir(parents=True)
+    with Workspace(alice, server.service.ledger, policy=Policy) as workspace:
+        for key, words in ((b"moving..", "mv"), (b"removing", "rm -r")):
+            workspace.begin_operation(Operation(key, words))
+            if words == "mv":
+                workspace.move(Move(b"/two", b"/three"))
+            else:
+                workspace.remove(Remove(b"/tree", True))
+    with Workspace(other, server.service.ledger, policy=Policy) as workspace:
+        workspace.begin_operation(Operation(b"other...", "rm"))
+        workspace.remove(Remove(b"/three"))
+    assert [len(listed(ftpd, name)) for name in ("alice", "other")] == [2, 1]
+    counted = [json.loads(line)["operations"] for line in listed(ftpd)]
+    assert counted == [2, 1]
+    assert json.loads(ftpd("status", "--json")[1])["trash"]["operations"] == 3
+    assert " in 3 operations" in ftpd("status")[1]
+    emptied = json.loads(ftpd("trash", "empty", "alice", "-y", "--json")[1])
+    assert emptied["operations"] == 2
+
+
+def listed(ftpd, *names: str) -> list[str]:
+    """The lines of `ftpd trash list --json`."""
+    return ftpd("trash", "list", *names, "--json")[1].splitlines()
 
 
 def test_status_of_a_server_whose_books_cannot_be_read(ftpd, removed, monkeypatch):
