@@ -306,14 +306,34 @@ def bans(root: Path, as_json: bool) -> None:
     An address is banned after failed log-ins (some bans are for one account only), and after too
     many connections without a log-in.
     """
-    for one in _running(root).bans().bans:
-        echo(records.ban_record(one), _ban_text(one), as_json)
+    found = _running(root).bans().bans
+    if not as_json and tables.on_terminal():
+        tables.print_table(_BAN_COLUMNS, map(_ban_cells, found), "no bans")
+        return
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(records.ban_record(one)))
+            continue
+        tables.print_fields(
+            one.address, one.account, records.iso_of(one.until), one.failures, one.reason
+        )
 
 
-def _ban_text(one: BanInfo) -> str:
-    left = span(one.until - time.time())
-    why = one.reason or counted_as(one.failures, "failed log-in")
-    return f"{paths.show(one.subject)}  for another {left}, after {why}"
+_BAN_COLUMNS = (
+    tables.Column("ADDRESS"),
+    tables.Column("ACCOUNT", is_cut=True),
+    tables.Column("FOR ANOTHER"),
+    tables.Column("AFTER", rank=1, is_cut=True),
+)
+
+
+def _ban_cells(one: BanInfo) -> tuple[str, ...]:
+    return (
+        paths.show(one.address),
+        "all" if one.account is None else paths.show(one.account),
+        span(one.until - time.time()),
+        paths.show(one.reason or counted_as(one.failures, "failed log-in")),
+    )
 
 
 @click.command(cls=Command)

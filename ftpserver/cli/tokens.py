@@ -134,8 +134,7 @@ def token() -> None:
 def list_tokens(user: str, root: Path, as_json: bool) -> None:
     """List the tokens of a user."""
     account, tokens = _tokens_of(user, root, changing=False)
-    for one in tokens.of(account):
-        echo(records.token_record(one), _token_line(one), as_json)
+    _print_tokens(tokens.of(account), as_json)
 
 
 @token.command("revoke")
@@ -160,12 +159,6 @@ def revoke_token(token_id: str | None, user: str | None, root: Path, as_json: bo
         _revoke_all(tokens, accounts.get(user), as_json)
     elif token_id is not None:
         _print_revoked("token-revoke", token_id, as_json, tokens.revoke(None, token_id))
-
-
-def _token_line(one: TokenInfo) -> str:
-    used = "never used" if one.used is None else f"used {iso(one.used)}"
-    made = "" if one.parent is None else f"  (made with {one.parent})"
-    return f"{one.id}  {_until(one.expires)}  {used}  {printable(one.name) or '-'}{made}"
 
 
 # invitations -------------------------------------------------------------------------------
@@ -228,8 +221,7 @@ def invite(
     engine = open_root(root, begin=making, changing=not listing)
     invitations = Invitations(engine)
     if listing:
-        for one in invitations.all():
-            echo(records.invitation_record(one), _line(one), as_json)
+        _print_invitations(invitations.all(), as_json)
     elif revoke is not None:
         invitations.revoke(revoke)
         _print_revoked("invite-revoke", revoke, as_json)
@@ -264,20 +256,44 @@ def _warn(engine: Engine, root: Path) -> None:
         remark(f"warning: {one}")
 
 
+_INVITATION_COLUMNS = (
+    tables.Column("ID"),
+    tables.Column("USES", right=True),
+    tables.Column("QUOTA", right=True),
+    tables.Column("CREATED", rank=2),
+    tables.Column("EXPIRES", rank=1),
+)
+
+
+def _print_invitations(found: Sequence[Invitation], as_json: bool) -> None:
+    if not as_json and tables.on_terminal():
+        tables.print_table(_INVITATION_COLUMNS, map(_invitation_cells, found), "no invitations")
+        return
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(records.invitation_record(one)))
+            continue
+        times = iso(one.created), records.moment(one.expires)
+        tables.print_fields(one.id, one.uses, one.quota, *times)
+
+
+def _invitation_cells(one: Invitation) -> tuple[str, ...]:
+    return (
+        one.id,
+        str(one.uses),
+        "default" if one.quota is None else human(one.quota),
+        iso(one.created),
+        records.moment(one.expires) or NEVER,
+    )
+
+
 def _line(one: Invitation) -> str:
     quota = "the server's quota" if one.quota is None else human(one.quota)
-    uses = "1 use" if one.uses == 1 else f"{one.uses} uses"
-    return f"{one.id}  {uses}  {quota}  {_until(one.expires)}"
+    until = "never expires" if one.expires is None else f"expires {iso(one.expires)}"
+    return f"{one.id}  {counted_as(one.uses, 'use')}  {quota}  {until}"
 
 
 def _print_revoked(action: str, revoked: str, as_json: bool, count: int = 1) -> None:
     others = "" if count == 1 else f", and {counted_as(count - 1, 'token')} made with it"
     record = records.action_record(action, id=revoked, revoked=count)
     echo(record, f"revoked {printable(revoked)}{others}", as_json)
-
-
-# both --------------------------------------------------------------------------------------
-
-
-def _until(expires: int | None) -> str:
-    return "never expires" if expires is None else f"expires {iso(expires)}"

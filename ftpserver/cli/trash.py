@@ -7,6 +7,7 @@ process, holding the root's lock. Lives elsewhere: listing (admin/trash.py), res
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ftpserver.cli import records
+from ftpserver.cli import records, tables
 from ftpserver.cli.account_names import account_names
 from ftpserver.cli.options import (
     EXIT_FAILED,
@@ -70,11 +71,9 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
     accounts = _accounts(root)
     if user is not None:
         found = operations(accounts.get(user))
-        short = trash_names.short_ids(one.name for one in found)
-        for one in found:
-            record = records.trashed_record(user, one, short[one.name])
-            echo(record, _operation_text(record, one), as_json)
+        _print_operations(user, found, as_json)
         return
+    rows: list[tuple[str, ...]] = []
     failed = False
     for account in accounts:
         try:
@@ -84,16 +83,57 @@ def list_trash(user: str | None, root: Path, as_json: bool) -> None:
             complain(f"{account.name}: the trash cannot be read: {reason}")
             failed = True
             continue
-        if found:
-            echo(records.trash_of_record(account, found), _account_text(account, found), as_json)
+        if not found:
+            continue
+        record = records.trash_of_record(account, found)
+        if as_json:
+            click.echo(json.dumps(record))
+        elif tables.on_terminal():
+            oldest = str(record["oldest"])
+            rows.append((account.name, _much(found), str(len(found)), oldest))
+        else:
+            numbers = (record[key] for key in ("size", "files", "operations", "oldest"))
+            tables.print_fields(account.name, *numbers, _yes_or_no(record["counted"]))
+    if not as_json and tables.on_terminal() and not (failed and not rows):
+        tables.print_table(_ACCOUNTS, rows, "the trash is empty")
     if failed:
         sys.exit(EXIT_FAILED)
 
 
-def _account_text(account: Account, found: list[OperationInTrash]) -> str:
-    operations = counted_as(len(found), "operation")
-    oldest = iso(found[-1].began)
-    return f"{account.name}  {_much(found)} in {operations}, oldest from {oldest}"
+_ACCOUNTS = (
+    tables.Column("NAME", is_cut=True),
+    tables.Column("SIZE", right=True),
+    tables.Column("OPERATIONS", right=True, rank=1),
+    tables.Column("OLDEST", rank=2),
+)
+_OPERATIONS = (
+    tables.Column("ID"),
+    tables.Column("TIME", rank=2),
+    tables.Column("COMMAND", is_cut=True),
+    tables.Column("CONTENTS", rank=1),
+)
+
+
+def _print_operations(user: str, found: list[OperationInTrash], as_json: bool) -> None:
+    short = trash_names.short_ids(one.name for one in found)
+    if not as_json and tables.on_terminal():
+        rows = (_operation_cells(short[one.name], one) for one in found)
+        tables.print_table(_OPERATIONS, rows, "the trash is empty")
+        return
+    for one in found:
+        record = records.trashed_record(user, one, short[one.name])
+        if as_json:
+            click.echo(json.dumps(record))
+            continue
+        path = None if one.path is None else paths.show(one.path)
+        tables.print_fields(
+            *(record["id"], record["time"], _words(one), path),
+            *(one.size, one.files, _yes_or_no(one.counted)),
+        )
+
+
+def _yes_or_no(value: object) -> str:
+    return "yes" if value else "no"
 
 
 def _much(found: list[OperationInTrash]) -> str:
@@ -101,18 +141,15 @@ def _much(found: list[OperationInTrash]) -> str:
     return human(sum(one.size for one in found)) + more
 
 
-def _operation_text(record: dict[str, object], one: OperationInTrash) -> str:
+def _operation_cells(short: str, one: OperationInTrash) -> tuple[str, ...]:
     much = f"{counted_as(one.files, 'file')}, {human(one.size)}"
-    words = one.contents.begin.words if one.contents.begin is not None else ""
+    words = _words(one)
     what = paths.printable(words) if words else paths.show(one.path or b"?")
-    return "  ".join(
-        (
-            str(record["id"]),
-            iso(one.began),
-            what,
-            much if one.counted else "not counted yet",
-        )
-    )
+    return short, iso(one.began), what, much if one.counted else "not counted yet"
+
+
+def _words(one: OperationInTrash) -> str:
+    return "" if one.contents.begin is None else one.contents.begin.words
 
 
 # acting ------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_failures_of_one_user_ban_no_other(start_server, tmp_path, monkeypatch, 
         assert guesser.ask(Login(alice.name, alice.password)).code == "banned"
     with come_as(2) as another:
         assert another.ask(Login(alice.name, alice.password)) == LoggedIn(alice.name)
-    assert "local:1 " in server.admin.run("bans").text
+    assert "local:1\t" in server.admin.run("bans").text
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can listen as somebody else")

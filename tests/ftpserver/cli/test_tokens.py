@@ -28,15 +28,18 @@ def tokens(engine, accounts) -> Tokens:
 
 def test_tokens_are_listed(ftpd, tokens, alice):
     assert ftpd("token", "list", "alice") == (0, "", "")
-    made = tokens.issue(alice, "laptop\x1b[2J", 3600)
+    name = "my  laptop\t\x1b[2J"
+    made = tokens.issue(alice, name, 3600)
     tokens.log_in("alice", made.secret)
     status, out, err = ftpd("token", "list", "alice")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "") and made.secret not in out
     (line,) = out.splitlines()
-    assert line.startswith(made.id) and "expires 20" in line and "used 20" in line
-    assert "laptop" in line and line.isprintable() and made.secret not in line
+    identifier, shown, *times, parent = line.split("\t")
+    assert (identifier, shown, parent) == (made.id, r"my  laptop\t\x1b[2J", "-")
+    assert len(times) == 3 and all(time.startswith("20") for time in times)
+    assert out == ftpd("user", "tokens", "alice")[1]
     record = json.loads(ftpd("token", "list", "alice", "--json")[1])
-    assert record["id"] == made.id and record["name"] == "laptop\x1b[2J"
+    assert record["id"] == made.id and record["name"] == name
     assert set(record) == {"id", "name", "created", "expires", "used", "parent"}
 
 
@@ -66,6 +69,7 @@ def test_tokens_of_an_account_are_listed(ftpd, tokens, alice, monkeypatch):
     monkeypatch.setattr(tables, "on_terminal", lambda: True)
     monkeypatch.setattr(tables, "width", lambda: 120)
     head, first, second = ftpd("user", "tokens", "alice")[1].splitlines()
+    assert ftpd("token", "list", "alice")[1].splitlines() == [head, first, second]
     assert head.split("  ")[0] == "ID" and head.endswith("MADE WITH")
     assert first.startswith(f"{made.id}  laptop\\x1b[2J  20") and "never" in second.split()
     assert ftpd("user", "tokens", "alice", "--revoke-all")[0] == 0
@@ -102,7 +106,7 @@ def test_what_was_made_with_a_token_is_shown_and_revoked_with_it(ftpd, tokens, a
     made = tokens.issue(alice, "one")
     tokens.issue(alice, "two", None, made.id)
     lines = ftpd("token", "list", "alice")[1].splitlines()
-    assert ["(made with" in line for line in lines] == [False, True] and made.id in lines[1]
+    assert [line.split("\t")[5] for line in lines] == ["-", made.id]
     reported = f"revoked {made.id}, and 1 token made with it\n"
     assert ftpd("token", "revoke", made.id) == (0, reported, "")
     assert tokens.of(alice) == []
@@ -182,13 +186,20 @@ def test_what_it_is_good_for(ftpd, root):
     }
 
 
-def test_invitations_are_listed_and_revoked(ftpd, root, engine):
+def test_invitations_are_listed_and_revoked(ftpd, root, engine, monkeypatch):
     assert ftpd("invite", "--list") == (0, "", "")
     code = ftpd("invite", "--quota", "5MiB", "--uses", "2")[1].strip()
     (line,) = ftpd("invite", "--list")[1].splitlines()
-    assert "2 uses" in line and "5.0 MiB" in line and "expires 20" in line and code not in line
+    identifier, uses, quota, created, expires = line.split("\t")
+    assert (uses, quota) == ("2", str(5 * 1024**2)) and code not in line
     (record,) = [json.loads(one) for one in ftpd("invite", "--list", "--json")[1].splitlines()]
-    assert "code" not in record and line.startswith(record["id"])
+    assert "code" not in record and identifier == record["id"]
+    assert (created, expires) == (record["created"], record["expires"])
+    with monkeypatch.context() as terminal:
+        terminal.setattr(tables, "on_terminal", lambda: True)
+        head, line = ftpd("invite", "--list")[1].splitlines()
+        assert head.split() == ["ID", "USES", "QUOTA", "CREATED", "EXPIRES"]
+        assert line.split() == [identifier, "2", "5.0", "MiB", created, expires]
     assert ftpd("invite", "--revoke", record["id"]) == (0, f"revoked {record['id']}\n", "")
     with pytest.raises(RegistrationClosed):
         find(root, code)

@@ -70,6 +70,35 @@ def sound(root) -> bool:
     return [one for one in verify.check(root) if one.kind != "mode"] == []
 
 
+def test_lists_in_a_pipe_can_be_cut(ftpd, removed, monkeypatch):
+    server = removed("one")
+    alice = server.accounts.get("alice")
+    (alice.home / "tree").mkdir()
+    with Workspace(alice, server.service.ledger, policy=Policy) as workspace:
+        workspace.begin_operation(Operation(b"spaces..", "rm -r 'a  b\tc'"))
+        workspace.remove(Remove(b"/tree", True))
+        eventually(lambda: json.loads(listed(ftpd)[0])["counted"], "the tree is measured")
+    newest, oldest = map(json.loads, listed(ftpd, "alice"))
+    first, second = ftpd("trash", "list", "alice")[1].splitlines()
+    shown = [newest["id"], newest["time"], r"rm -r 'a  b\tc'", "/tree", "0", "1", "yes"]
+    assert first.split("\t") == shown
+    assert second.split("\t") == [oldest["id"], oldest["time"], "rm one", "/one", "3", "1", "yes"]
+    (line,) = ftpd("trash", "list")[1].splitlines()
+    assert line.split("\t") == ["alice", "3", "2", "2", oldest["time"], "yes"]
+    with monkeypatch.context() as terminal:
+        terminal.setattr(tables, "on_terminal", lambda: True)
+        head, line = ftpd("trash", "list")[1].splitlines()
+        assert head.split() == ["NAME", "SIZE", "OPERATIONS", "OLDEST"]
+        assert line.split() == ["alice", "3", "B", "2", oldest["time"]]
+        head, _, line = ftpd("trash", "list", "alice")[1].splitlines()
+        assert head.split() == ["ID", "TIME", "COMMAND", "CONTENTS"]
+        assert line.endswith("Z  rm one           1 file, 3 B")
+        assert ftpd("trash", "empty", "alice", "-y")[0] == 0
+        assert (
+            ftpd("trash", "list")[1] == ftpd("trash", "list", "alice")[1] == "the trash is empty\n"
+        )
+
+
 # restoring ---------------------------------------------------------------------------------
 
 

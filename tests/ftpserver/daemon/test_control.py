@@ -327,15 +327,20 @@ def test_bans_are_listed_and_lifted(start_server, dial, monkeypatch):
     assert running(state).bans().bans == running(state).unban().bans == []
 
 
-def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server):
+def test_penalties_are_shown_and_lifted_like_bans(ftpd, start_server, monkeypatch):
     server = start_server()
     server.service.limits.penalize("192.0.2.1", Offence.CRASH)
     status, out, _ = ftpd("bans")
     assert status == 0
-    assert re.fullmatch(
-        r"192\.0\.2\.1  for another \S.*, after connections without a log-in\n", out
-    )
-    assert json.loads(ftpd("bans", "--json")[1])["reason"] == "connections without a log-in"
+    record = json.loads(ftpd("bans", "--json")[1])
+    assert record["reason"] == "connections without a log-in"
+    assert out == f"192.0.2.1\t-\t{record['until']}\t0\tconnections without a log-in\n"
+    with monkeypatch.context() as terminal:
+        terminal.setattr(tables, "on_terminal", lambda: True)
+        head, line = ftpd("bans")[1].splitlines()
+        assert re.split("  +", head) == ["ADDRESS", "ACCOUNT", "FOR ANOTHER", "AFTER"]
+        address, account, _, why = re.split("  +", line)
+        assert (address, account, why) == ("192.0.2.1", "all", "connections without a log-in")
     assert ftpd("unban", "--all")[1] == "lifted 1 ban\n"
     assert not server.service.limits.bans()
     server.service.limits.penalize("192.0.2.1", Offence.CRASH)
