@@ -448,7 +448,7 @@ class Client(BaseClient):
         counts for a tree, which is not counted then.
 
         Args:
-            final: True to remove it for good.
+            final: True to purge it.
             file_only: True to raise IsADirectory for a directory, even if it is empty. Earlier
                 servers ignore this.
         """
@@ -679,7 +679,7 @@ class Client(BaseClient):
         before: float | None = None,
         timeout: float | None = None,
     ) -> Removed:
-        """Remove an operation from the trash for good; **all** operations if none is given.
+        """Purge an operation from the trash; **all** operations if none is given.
 
         Args:
             operation: Full name of the operation.

@@ -112,11 +112,11 @@ operation = Table(  # trash directories, kept a day so that a command's sessions
     Column("key", LargeBinary, nullable=True),  # the client's id of the command; None: none given
     Column("begun", BigInteger, nullable=False),  # seconds since 1970
     Column("closed", Boolean, nullable=False, server_default="0"),  # nothing may be added
-    Column("given_up", BigInteger, nullable=True),  # when deleted to free space
-    Column("size", BigInteger, nullable=True),  # bytes to delete when that began; None: not known
+    Column("given_up", BigInteger, nullable=True),  # when purged to free space
+    Column("size", BigInteger, nullable=True),  # bytes to purge when that began; None: not known
     Column("freed", BigInteger, nullable=True),  # bytes freed by that; None: it has only begun
-    Column("words", String(200), nullable=True),  # the command, if deleted to free space
-    Column("client", LargeBinary, nullable=True),  # the client's id, if deleted to free space
+    Column("words", String(200), nullable=True),  # the command, if purged to free space
+    Column("client", LargeBinary, nullable=True),  # the client's id, if purged to free space
     Index("operation_by_key", "account_id", "key"),
 )
 

@@ -333,7 +333,7 @@ class Conflict(CommandError):
 
 
 class Expired(NotFound):
-    """It was in the trash, but is no longer: it expired, was removed for its space, or purged."""
+    """It was in the trash, but is no longer: it expired, or was purged."""
 
     code = "expired"
 

@@ -1115,7 +1115,7 @@ class Removed(Message, frozen=True, tag="removed"):
         files, directories, size_bytes: What was freed; or what was moved to the trash, if that was
             counted: a tree is not.
         operation: Name of the operation that it can be found under in the trash.
-        trashed: True if it is in the trash; False if it was removed for good.
+        trashed: True if it is in the trash; False if it was purged.
     """
 
     files: int
@@ -1267,7 +1267,7 @@ class TrashedOperation(msgspec.Struct, frozen=True, array_like=True):
         first: One of the paths that it changed, for display.
         undoes: The operation that this one restored from, if it was a `Restore`.
         key: The client's ID of it, from `Operation`; None if it had none.
-        given_up: Bytes that were freed when it was removed from the trash because its space was
+        given_up: Bytes that were freed when it was purged because its space was
             needed (while that lasts, and if it was interrupted: the bytes that it had; 0 if they
             are not known); None if it was not removed. It stays listed for a day, so that an
             earlier command is not mistaken for the last one.
@@ -1379,7 +1379,7 @@ class Restored(Message, frozen=True, tag="restored"):
 
 
 class Purge(ChangeFor["Removed"], frozen=True, tag="purge"):
-    """Remove items from the trash for good.
+    """Purge items of the trash.
 
     Attributes:
         operation: Name of the operation; None for all of the account.

@@ -723,7 +723,7 @@ class AsyncClient:
         before: float | None = None,
         timeout: float | None = None,
     ) -> Removed:
-        """Remove an operation, or all, from the trash for good; see `Client.purge`."""
+        """Purge an operation, or all, from the trash; see `Client.purge`."""
         return await verbs.purge(self._ask, operation, list(items), before)
 
     # transferring files ------------------------------------------------------------------

@@ -509,7 +509,7 @@ COMMANDS = {
 
 OF_TRASH = {
     **dict.fromkeys(("dir", "info", "list", "show"), "trash ls"),
-    **dict.fromkeys(("put", "rm", "delete"), "trash empty ID (it deletes for good), or rm PATH"),
+    **dict.fromkeys(("put", "rm", "delete"), "trash empty ID (it purges), or rm PATH"),
     **dict.fromkeys(("clean", "clear", "cleanup", "purge"), "trash empty"),
     **dict.fromkeys(("recover", "undelete", "undo"), "undo ID, or trash restore ID"),
     **dict.fromkeys(("download", "fetch"), "trash get"),

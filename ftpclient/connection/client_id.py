@@ -80,7 +80,7 @@ class Operation:
     Args:
         words: The command as its user would type it, without secrets; or a function that returns
             it, called when it is needed.
-        keep: False to remove for good what it removes and replaces.
+        keep: False to purge what it removes and replaces.
 
     Attributes:
         id: Random ID of the operation.

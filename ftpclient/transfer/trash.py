@@ -89,7 +89,7 @@ def _checked(page: TrashPage) -> TrashPage:
     for one in page.operations:
         if not trash_names.is_name(one.name):
             raise BadMessage("the server sent an unusable name of an operation")
-        if one.given_up is None or one.first:  # a deleted operation has no path
+        if one.given_up is None or one.first:  # a purged operation has no path
             _check_path(one.first)
     for item in page.items:
         if item.name and not _ITEM.fullmatch(item.name):
@@ -190,7 +190,7 @@ def newest(
         client: The id of the client program; None to look only in ``own``.
 
     Raises:
-        Expired: The server has deleted its data to free space. No older one is returned.
+        Expired: The server has purged its data to free space. No older one is returned.
         NotFound: There is none.
     """
     known = list(known)
@@ -202,7 +202,7 @@ def newest(
         if one.given_up is not None:
             command = paths.printable(one.words) or "the last command"
             raise Expired(
-                f"{command}: cannot be undone: the server has deleted the old files to free space "
+                f"{command}: cannot be undone: the server has purged the old files to free space "
                 f"({lister} lists all operations)"
             )
         undone = by_name.get(one.undoes or "") if is_undo(one) else None

@@ -91,7 +91,7 @@ class Account:
     @property
     def free(self) -> int | None:
         """The bytes that a new upload may take; None if unlimited. The trash counts as free, as it
-        is deleted when an upload needs the space."""
+        is purged when an upload needs the space."""
         if self.quota is None:
             return None
         return max(0, self.quota - self.stored - self.held)

@@ -177,7 +177,7 @@ class AuditContext:
         self._files = files
 
     def evicted(self, size: int, operations: Sequence[str]) -> None:
-        """Record that operations in the account's trash were deleted to free that many bytes for
+        """Record that operations in the account's trash were purged to free that many bytes for
         its session."""
         details = evicted(operations, "space that its session needed")
         self._audit.record("evict", self._session, size=size, details=details)
@@ -422,7 +422,7 @@ class AuditContext:
 
 def evicted(operations: Sequence[str], why: str) -> dict[str, object]:
     """Make the details of a record ``evict``: the number of operations, the names of the first ones
-    and why they, or parts of them, were deleted from the trash."""
+    and why they, or parts of them, were purged."""
     return {"operations": len(operations), "names": list(operations[:MAX_NAMED]), "why": why}
 
 

@@ -48,7 +48,7 @@ OTHERS = frozenset(
     {"logout", "start", "stop", "reload", "ban", "moved-on", "dropped", "evict", "measured"}
 )
 """Events that are neither requests nor administrators' commands (cli/audit.py). ``evict``:
-something was deleted from the trash, because of its age or to free space. ``measured``: a tree in
+something was purged from the trash, because of its age or to free space. ``measured``: a tree in
 the trash was counted, which its removal does not do."""
 
 
@@ -64,7 +64,7 @@ class Record(msgspec.Struct, omit_defaults=True, rename={"size": "bytes"}):
         size: Bytes, in JSON ``bytes``: of the file, or of what was removed, copied or deleted from
             the trash. For a tree moved to the trash, they are in a record ``measured`` with the
             same ``operation``.
-        files: How many were removed, copied, restored or deleted from the trash, likewise. For a
+        files: How many were removed, copied, restored or purged, likewise. For a
             failed request for many files: how many were not stored.
         operation: The trash operation that the entry went to, was restored or purged from, or is
             in.

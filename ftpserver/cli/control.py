@@ -87,7 +87,7 @@ def status(root: Path, as_json: bool) -> None:
     if (kept := found.trash) is not None:
         where_kept = f" in {counted_as(kept.operations, 'operation')}" if kept.operations else ""
         lines["trash"] = (
-            f"{human(kept.size)}{where_kept}, {kept.given_up_today} deleted for space today"
+            f"{human(kept.size)}{where_kept}, {kept.given_up_today} purged for space today"
         )
     if found.workers:
         numbers = ", ".join(map(str, found.workers))

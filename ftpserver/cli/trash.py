@@ -214,7 +214,7 @@ def empty_trash(
 ) -> None:
     """Purge the trash of an account, or of all.
 
-    Purged files are gone for good.
+    Purged files cannot be restored.
     """
     if (user is None) != everybody:
         raise click.UsageError("name a USER, or use --all")
@@ -240,7 +240,7 @@ def agree(accounts: Iterable[Account], before: int | None = None) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("no terminal to confirm emptying the trash: use --yes")
     going = f"{counted_as(len(found), 'operation')} from the trash ({_much(found)})"
-    click.confirm(f"Remove {going} for good?", abort=True)
+    click.confirm(f"Purge {going}?", abort=True)
 
 
 def empty(root: Path, user: str | None, before: int | None = None) -> TrashEmptied:
@@ -255,7 +255,7 @@ def emptied_text(done: TrashEmptied) -> str:
     """Return the result of emptying the trash as text."""
     if not done.operations:
         return "the trash was empty"
-    return f"removed {counted_as(done.operations, 'operation')}: {human(done.size)} freed"
+    return f"purged {counted_as(done.operations, 'operation')}: {human(done.size)} freed"
 
 
 def _done(root: Path, work: Callable[[TrashControl], _Result]) -> _Result:

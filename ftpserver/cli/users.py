@@ -345,9 +345,7 @@ def _agree(gone: Account, accounts: Accounts, root: Path, yes: bool) -> None:
         raise click.UsageError("no terminal to confirm deleting the files: use --yes")
     found = measure(gone.home)
     home = paths.show(os.fsencode(gone.home))
-    click.confirm(
-        f"Remove {home} with {found.files} files ({human(found.size)}) for good?", abort=True
-    )
+    click.confirm(f"Purge {home} with {found.files} files ({human(found.size)})?", abort=True)
 
 
 def _remove_home(directory: Path, shown: str, name: str) -> None:

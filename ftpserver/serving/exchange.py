@@ -317,7 +317,7 @@ class Exchange:
         self._audit_context.sends_files(sent)
 
     def evicted(self, size: int, operations: Sequence[str]) -> None:
-        """Record in the audit log that ``size`` bytes of the trash were deleted to free space."""
+        """Record in the audit log that ``size`` bytes of the trash were purged to free space."""
         self._audit_context.evicted(size, operations)
 
     def measured(self, operation: str, path: bytes, size: int, files: int) -> None:

@@ -54,7 +54,7 @@ class AtomicTree:
         fresh: After the commit: how many files and links of what it replaced had been stored or
             changed since the tree was begun, and are not in the trash.
         trashed: True if what it replaced is in the trash.
-        is_lost: True if what it replaced should be in the trash but is gone for good, because the
+        is_lost: True if what it replaced should be in the trash but was purged, because the
             trash has no space or cannot be written.
     """
 

@@ -51,7 +51,7 @@ _OPEN_DIRECTORIES = 32
 _OPENS = 0o500
 """The mode bits that let its owner open a directory."""
 _WORTH_A_LOOK = 64 * 1024
-_NO_VERSIONS = "replaced files could not be put into the trash: they are gone for good"
+_NO_VERSIONS = "replaced files could not be put into the trash: they were purged"
 _KEPT_MODES = "directories of another owner or group keep their mode and times"
 
 

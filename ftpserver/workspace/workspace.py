@@ -99,7 +99,7 @@ from ftpwire.units import human
 
 logger = logging.getLogger("ftpd.workspace")
 
-NOT_KEPT = "it could not be moved to the trash, so it is gone for good"
+NOT_KEPT = "it could not be moved to the trash, so it was purged"
 
 
 class Workspace:
@@ -673,7 +673,7 @@ class Workspace:
         return self._trash.restore(self.keeping, request)
 
     def purge(self, request: Purge) -> Removed:
-        """Remove items from the trash for good: those that the account may delete at their former
+        """Purge items of the trash: those that the account may delete at their former
         paths.
 
         Raises:

@@ -90,8 +90,8 @@ def _for_each_exactly(
     "-r", "--recursive", cls=Option, also=("-R",), is_flag=True, help="Recurse into directories."
 )
 @click.option("-f", "--force", is_flag=True, help="Ignore paths that do not exist, and never ask.")
-@click.option("--purge", is_flag=True, help="Remove for good, bypassing the trash.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before removing for good.")
+@click.option("--purge", is_flag=True, help="Purge, bypassing the trash: this cannot be undone.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before purging.")
 @dry_run_option
 def rm_command(
     app: App,
@@ -107,7 +107,7 @@ def rm_command(
     Removed files go to the trash of the server, where it keeps one: undo brings them back. If one
     of several paths does not exist, nothing is removed (but see -f).
 
-    At a terminal, rm asks before it removes more than three paths for good, or anything with -r.
+    At a terminal, rm asks before it purges more than three paths, or anything with -r.
     """
     found, unseen, missing = _named(app, "rm", patterns)
     changes = Changes(app, "remove")
@@ -154,11 +154,11 @@ def rm_command(
 
 
 _MANY = 3
-"""Paths that may be removed for good without a question."""
+"""Paths that may be purged without a question."""
 
 
 def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge: bool) -> None:
-    """Ask before directories or many files are removed for good. Raises SafetyLimit."""
+    """Ask before directories or many files are purged. Raises SafetyLimit."""
     if not found or not app.can_ask or app.shell.batch or not (recursive or len(found) > _MANY):
         return
     if not purge and not _query(app, lambda: operations.are_final(app)):
@@ -169,7 +169,7 @@ def _confirm_final(app: App, found: list[RemotePath], *, recursive: bool, purge:
     proposal.show(app, first, len(found))
     what = paths.show(found[0]) if len(found) == 1 else f"{len(found):,} paths"
     contents = f" and everything in {'it' if len(found) == 1 else 'them'}" if recursive else ""
-    if not app.yes_or_no(f"Remove {what}{contents} for good (yes/no)? "):
+    if not app.yes_or_no(f"Purge {what}{contents} (yes/no)? "):
         raise SafetyLimit(CANCELLED)
 
 

@@ -323,7 +323,7 @@ def _find(app: App, operation: str, word: str | None) -> _Found:
 def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: bool) -> None:
     """Purge the trash: all operations, or only some.
 
-    Purged files are gone for good.
+    Purged files cannot be restored.
     """
     if words and older is not None:
         raise UsageError("--older and ID cannot be used together")
@@ -360,9 +360,9 @@ def _empty_command(app: App, words: tuple[str, ...], older: str | None, yes: boo
     count = len(answers) if words else len(found)
     counts = {"operations": count, "files": files, "directories": directories, "size": size}
     entries = trashed.count(files + directories, "entry")
-    text = f"{human(size)} freed ({entries} removed for good)"
+    text = f"{human(size)} freed ({entries} purged)"
     if answers or not failures:
-        app.report_done(text if found else "nothing to remove", "trash-empty", **counts)
+        app.report_done(text if found else "nothing to purge", "trash-empty", **counts)
     raise_for(status_of(failures, len(found)))
 
 
@@ -382,7 +382,7 @@ def _question(found: Sequence[TrashedOperation]) -> str:
     what = f"{len(found):,} operations" if len(found) != 1 else "1 operation"
     counted = all(one.counted for one in found)
     size = trashed.amount(sum(one.files for one in found), sum(one.size for one in found))
-    return f"Remove {what} ({size if counted else f'more than {size}'}) for good"
+    return f"Purge {what} ({size if counted else f'more than {size}'})"
 
 
 for _command in (_ls_command, _restore_command, _get_command, _cat_command, _empty_command):
@@ -481,7 +481,7 @@ def undo_command(
       - local files that `get` replaced
       - accounts, passwords and tokens
       - what the server has purged; trash lists the rest
-      - what rm --purge and trash empty removed
+      - what rm --purge and trash empty purged
     """
     how = _conflict(force=force, beside=beside)
     client = app.client

@@ -108,5 +108,5 @@ def _shortened(restored: Restored, page_size: int) -> Restored:
 
 
 def purge(exchange: Exchange, workspace: Workspace, request: Purge) -> Message:
-    """Delete items of the trash for good."""
+    """Purge items of the trash."""
     return workspace.purge(request)

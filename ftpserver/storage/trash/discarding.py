@@ -1,4 +1,4 @@
-"""Purging: removing operations, or items of them, from the trash for good.
+"""Purging: deleting operations, or items of them, from the trash.
 
 Lives here: taking an operation, or single items of one, out of the trash, and removing them.
 Lives elsewhere: deciding what is purged (evicting_store.py, thinning.py, workspace/trashing.py).

@@ -4,7 +4,7 @@ Lives here: making it when the first item is moved there, announcing items, taki
 Lives elsewhere: removing and replacing (home.py, commit.py, atomic_tree.py), the name of an
 operation (ledger.py).
 
-If the disk has no space for a line (`NoSpace`), the caller removes for good, because the request
+If the disk has no space for a line (`NoSpace`), the caller purges, because the request
 may have been sent to free space.
 
 The order ensures that a crash at any point loses nothing that a removal without a trash would keep:
@@ -39,8 +39,8 @@ logger = logging.getLogger("ftpd.trash")
 
 _Result = TypeVar("_Result")
 
-NO_SPACE = "the disk had no space to keep it in the trash: it is gone for good"
-"""The remark for a user whose file was removed for good after `NoSpace`."""
+NO_SPACE = "the disk had no space to keep it in the trash: it was purged"
+"""The remark for a user whose file was purged after `NoSpace`."""
 _MOST_TRIES = 4
 """How often a line, a name or a directory is tried, with something purged between two tries. The
 limit that was hit may be another one than disk space, for example a quota of the system; then

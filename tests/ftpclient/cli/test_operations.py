@@ -195,8 +195,8 @@ def terminal(monkeypatch):
     return answering
 
 
-ALL = "Remove /a and everything in it for good (yes/no)? "
-SEVERAL = "Remove 4 paths for good (yes/no)? "
+ALL = "Purge /a and everything in it (yes/no)? "
+SEVERAL = "Purge 4 paths (yes/no)? "
 QUESTIONS = [
     pytest.param("rm a", False, None, id="one"),
     pytest.param("rm -r a", False, ALL, id="older-tree"),

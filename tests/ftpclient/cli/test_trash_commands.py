@@ -309,9 +309,9 @@ def test_the_trash_is_emptied(files):
     assert len(ids(files)) == 1
     files.run("trash", "empty", "--older", "1h")
     assert len(ids(files)) == 1
-    assert "freed (1 entry removed for good)" in files.run("trash", "empty").err
+    assert "freed (1 entry purged)" in files.run("trash", "empty").err
     assert ids(files) == []
-    assert "nothing to remove" in files.run("trash", "empty").err
+    assert "nothing to purge" in files.run("trash", "empty").err
     assert (
         "cannot be used together"
         in files.run("trash", "empty", first, "--older", "1h", status=2).err
@@ -516,13 +516,13 @@ def test_emptying_the_trash_is_asked_about(files, requested):
     files.run("rm", "/a")
     files.run("rm", "/b")
     done = files.run("trash", "empty", status=1)
-    assert questions == ["Remove 2 operations (2 files, 8 B) for good (yes/no)? "]
+    assert questions == ["Purge 2 operations (2 files, 8 B) (yes/no)? "]
     assert "cancelled" in done.err and len(ids(files)) == 2
     files.run("trash", "empty", "-y", ids(files)[0])
     assert len(questions) == 1 and len(ids(files)) == 1
     answers[0] = True
     files.run("trash", "empty")
-    assert questions[1] == "Remove 1 operation (1 file, 5 B) for good (yes/no)? " and not ids(files)
+    assert questions[1] == "Purge 1 operation (1 file, 5 B) (yes/no)? " and not ids(files)
 
 
 # names that a server chooses -----------------------------------------------------------------
@@ -551,7 +551,7 @@ def test_what_was_evicted_for_space_is_reported(files):
     lines = files.run("trash").text.splitlines()
     assert any("rm /large" in line and "purged for space (58.6 KiB)" in line for line in lines)
     done = files.run("undo", status=5)
-    assert "rm /large: cannot be undone: the server has deleted the old files" in done.err
+    assert "rm /large: cannot be undone: the server has purged the old files" in done.err
     assert "b" not in there(files)  # nothing earlier is taken back instead
     gone = next(one for one in files.run("--json", "trash").records if one["given_up"])
     assert (gone["path"], gone["kept"], gone["given_up"]) == (None, 0, 60_000)

@@ -56,7 +56,7 @@ def test_what_was_evicted_is_not_undone_and_nothing_earlier():
         "7f3a91c2", client=b"mine....", time_ns=NOW, given_up=5, first=b"", words="rm \x1b"
     )
     before = operation("7f3b91c2", client=b"mine....", time_ns=NOW)
-    with pytest.raises(Expired, match=r"^rm \\x1b: cannot be undone: the server has deleted"):
+    with pytest.raises(Expired, match=r"^rm \\x1b: cannot be undone: the server has purged"):
         newest([mine, before], b"mine....")
     assert newest([structs.replace(mine, undone=True), before], b"mine....") == before
     with pytest.raises(NotFound, match=r"^nothing to undo \(ftp trash lists all operations\)$"):
@@ -233,7 +233,7 @@ def test_columns():
     ("one", "line"),
     [
         (item(b"/a"), "removed    /a  (5 B)"),
-        (item(b"/a", state="purged"), "removed    /a  (5 B, deleted)"),
+        (item(b"/a", state="purged"), "removed    /a  (5 B, purged)"),
         (item(b"/a", what="replaced", state="restored"), "replaced   /a  (5 B, restored)"),
         (item(b"/d", what="tree", type="dir", files=9), "removed    /d/  (9 files, 5 B)"),
         (item(b"/d", what="tree", type="dir", files=None), "removed    /d/"),

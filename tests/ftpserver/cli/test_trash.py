@@ -167,7 +167,7 @@ def test_what_was_roots_before_stays_so(ftpd, there):
 @pytest.mark.parametrize("whose", ["alice", "--all"])
 def test_the_trash_is_emptied(ftpd, there, root, whose):
     status, out, err = ftpd("trash", "empty", whose, "-y")
-    assert (status, out, err) == (0, "removed 2 operations: 6 B freed\n", "")
+    assert (status, out, err) == (0, "purged 2 operations: 6 B freed\n", "")
     assert ftpd("trash", "list")[1] == ""
     assert not any((there / ".ftpd-trash").glob("*")) and sound(root)
     assert ftpd("trash", "empty", whose, "-y") == (0, "the trash was empty\n", "")
@@ -188,7 +188,7 @@ def test_all_is_also_what_accounts_have_left_that_are_gone(ftpd, there, root):
     assert ftpd("user", "add", "heir", "--generate", "--home", str(there))[0] == 0
     assert ftpd("trash", "list")[1] == ""
     assert ftpd("trash", "empty", "heir", "-y")[1] == "the trash was empty\n"
-    assert ftpd("trash", "empty", "--all", "-y")[1].startswith("removed 2 operations: 6 B")
+    assert ftpd("trash", "empty", "--all", "-y")[1].startswith("purged 2 operations: 6 B")
     assert not list(there.glob(".ftpd-trash/*"))
     assert json.loads(ftpd("user", "show", "heir", "--json")[1])["used"] == 0
 
@@ -307,7 +307,7 @@ def test_a_recount_shows_it_separately_on_a_terminal(ftpd, removed, monkeypatch)
 def test_status_reports_how_much_is_there(ftpd, removed):
     removed("one", "two")
     (line,) = [one for one in ftpd("status")[1].splitlines() if one.startswith("trash")]
-    assert line.split(None, 1)[1] == "6 B in 2 operations, 0 deleted for space today"
+    assert line.split(None, 1)[1] == "6 B in 2 operations, 0 purged for space today"
 
 
 def test_status_counts_no_operations_that_keep_nothing(ftpd, removed):
@@ -315,7 +315,7 @@ def test_status_counts_no_operations_that_keep_nothing(ftpd, removed):
     (record,) = map(json.loads, ftpd("trash", "list", "alice", "--json")[1].splitlines())
     assert ftpd("trash", "restore", "alice", record["id"])[0] == 0
     assert ftpd("trash", "list")[1] == ""
-    assert "0 B, 0 deleted for space today" in ftpd("status")[1]
+    assert "0 B, 0 purged for space today" in ftpd("status")[1]
 
 
 def test_status_counts_the_operations_that_the_list_counts(ftpd, removed, dial):

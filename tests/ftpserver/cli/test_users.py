@@ -240,7 +240,7 @@ def test_a_terminal_is_asked(ftpd, add, root, monkeypatch, answer, removed):
         users.user.main(
             ["remove", "alice", "--delete-home", "--root", str(root)], standalone_mode=not removed
         )
-    assert requested == [f"Remove {root}/alice with 1 files (2.0 KiB) for good?"]
+    assert requested == [f"Purge {root}/alice with 1 files (2.0 KiB)?"]
     assert (root / "alice").exists() is not removed
 
 

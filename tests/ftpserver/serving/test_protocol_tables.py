@@ -289,7 +289,7 @@ def fill_a_tree(peer: Peer) -> None:
         ("get", Get(b"/large", 10, digests.digest(LARGE[:10])), "with `prefix`"),
         ("remove", Remove(b"/large", final=True), "of a tree, with `final`"),
         ("remove", Remove(b"/dir", recursive=True), "of a tree, with `final`"),
-        ("end-tree", EndTree(commit=False), "of what is removed permanently"),
+        ("end-tree", EndTree(commit=False), "of what is purged"),
         ("move", Move(b"/dir", b"/new"), "by copying"),
         ("put", Put(b"/kept", 8 * MIB, mtime_ns=7, ask=True), "with `ask`"),
     ],

@@ -405,9 +405,9 @@ def test_a_full_disk_removes_for_good_and_says_so(site: Site, monkeypatch):
     assert workspace.remove_later(Remove(b"/g"))
     [(_, outcome)] = workspace.commit()
     assert outcome == Removed(1, 0, 3)
-    assert listener.heard == ["/f: it could not be moved to the trash, so it is gone for good"]
+    assert listener.heard == ["/f: it could not be moved to the trash, so it was purged"]
     assert workspace.batch is not None
-    assert "gone for good" in " ".join(workspace.batch.remarks)
+    assert "it was purged" in " ".join(workspace.batch.remarks)
 
 
 def test_a_trash_that_can_not_be_written_to_refuses(site: Site, keeping: Workspace):
@@ -685,7 +685,7 @@ def test_a_replaced_tree_that_cannot_go_to_the_trash_is_reported(site: Site, mon
     assert (site.files / "d/a").read_bytes() == b"newer"
     # there may be one of fresh files
     reported = [text for text in listener.heard if "trash" in text]
-    assert reported == ["/d: it could not be moved to the trash, so it is gone for good"]
+    assert reported == ["/d: it could not be moved to the trash, so it was purged"]
     assert site.agrees()
 
 
