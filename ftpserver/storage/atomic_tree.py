@@ -19,7 +19,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.put_back import forget_note, write_note
-from ftpserver.storage.quota import QuotaStore
+from ftpserver.storage.quota import LeaseStore
 from ftpserver.storage.staging import MODE_BITS
 from ftpserver.storage.trash.index import Item, What
 from ftpserver.storage.trash.operation import NoSpace, Operation, state_of
@@ -65,7 +65,7 @@ class AtomicTree:
     def __init__(
         self,
         home: Home,
-        ledger: QuotaStore,
+        ledger: LeaseStore,
         account_id: int,
         path: bytes,
         *,

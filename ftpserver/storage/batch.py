@@ -41,7 +41,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.kept_writing import KeptWriting
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.piece_table import KEY_SIZE, Contributor
-from ftpserver.storage.quota import Lease, QuotaStore, Settled
+from ftpserver.storage.quota import Lease, LeaseStore, Settled
 from ftpserver.storage.resumable import (
     RESUME_FROM,
     ResumableStaging,
@@ -110,7 +110,7 @@ class Uploads:
     def __init__(
         self,
         home: Home,
-        ledger: QuotaStore,
+        ledger: LeaseStore,
         account_id: int,
         *,
         durable: bool,

@@ -21,7 +21,7 @@ from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
 from ftpserver.storage.open_home import TURN_FILES
-from ftpserver.storage.quota import NOT_NOW, Lease, QuotaStore, Settled
+from ftpserver.storage.quota import NOT_NOW, Lease, LeaseStore, Settled
 from ftpserver.storage.resumable import ResumableStaging, drop_kept, target_prefixes
 from ftpserver.storage.staging_dirs import StagingDir, StagingDirs
 from ftpserver.storage.trash.operation import NO_SPACE, Operation
@@ -94,7 +94,7 @@ class BatchCommit:
     def __init__(
         self,
         home: Home,
-        ledger: QuotaStore,
+        ledger: LeaseStore,
         account_id: int,
         staging_dirs: StagingDirs,
         syncs: Syncs,
@@ -359,7 +359,7 @@ class BatchCommit:
             return failed(error, pending.path)
 
 
-def keep_lease(ledger: QuotaStore, lease: Lease) -> None:
+def keep_lease(ledger: LeaseStore, lease: Lease) -> None:
     """Keep the lease of an interrupted upload."""
     try:
         ledger.keep(lease)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Lease, QuotaStore
+from ftpserver.storage.quota import Lease, LeaseStore
 from ftpserver.storage.staging_dirs import StagingDirs
 from ftpwire import paths
 from ftpwire.errors import CommandError, QuotaExceeded
@@ -52,7 +52,7 @@ class BatchReservation:
     def __init__(
         self,
         home: Home,
-        ledger: QuotaStore,
+        ledger: LeaseStore,
         account_id: int,
         staging_dirs: StagingDirs,
         finish_batch: Callable[[], None],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ftpserver.clock import RUN
 from ftpserver.storage.home import Home
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import QuotaStore
+from ftpserver.storage.quota import LeaseStore
 from ftpserver.storage.resumable import Kept, drop_kept, kept_names, look_at, target_prefixes
 from ftpwire import paths
 from ftpwire.errors import BadRequest, Busy, NotFound
@@ -24,7 +24,7 @@ class KeptStaging:
     """The kept uploads of one account."""
 
     home: Home
-    ledger: QuotaStore
+    ledger: LeaseStore
     account_id: int
 
     def uploads(self) -> Iterator[KeptUpload]:

@@ -11,7 +11,7 @@ import os
 from ftpserver.storage.commit import target_of
 from ftpserver.storage.file_systems import unlink_if_there
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Lease, QuotaStore
+from ftpserver.storage.quota import Lease, LeaseStore
 from ftpserver.storage.resumable import (
     Checkpoint,
     checkpoint_name,
@@ -31,7 +31,7 @@ from ftpwire.messages import Put
 class KeptWriting:
     """The kept files of one account, in one home."""
 
-    def __init__(self, home: Home, ledger: QuotaStore, account_id: int, *, durable: bool) -> None:
+    def __init__(self, home: Home, ledger: LeaseStore, account_id: int, *, durable: bool) -> None:
         self._home = home
         self._ledger = ledger
         self._account_id = account_id

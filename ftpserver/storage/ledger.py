@@ -226,7 +226,7 @@ class Ledger(Incarnations, QuotaStore):
         files: int = 1,
         pieces: bytes | None = None,
     ) -> Lease:
-        """See `QuotaStore.reserve`."""
+        """See `LeaseStore.reserve`."""
         self.settle_waiting()
         with self._writing(self._durable) as connection:
             hold(connection, account_id, size, files)
@@ -245,7 +245,7 @@ class Ledger(Incarnations, QuotaStore):
     def take_over(
         self, account_id: int, staging: bytes, pieces: bytes | None = None
     ) -> Lease | None:
-        """See `QuotaStore.take_over`."""
+        """See `LeaseStore.take_over`."""
         owned = and_(
             lease.c.account_id == account_id,
             lease.c.staging == staging,
@@ -275,7 +275,7 @@ class Ledger(Incarnations, QuotaStore):
             return taken
 
     def find_pieces(self, account_id: int, key: bytes) -> bytes | None:
-        """See `QuotaStore.find_pieces`."""
+        """See `LeaseStore.find_pieces`."""
         found = select(lease.c.staging).where(
             lease.c.account_id == account_id, lease.c.pieces == key, lease.c.state == "open"
         )
@@ -284,7 +284,7 @@ class Ledger(Incarnations, QuotaStore):
             return staging
 
     def keep(self, held: Lease) -> None:
-        """See `QuotaStore.keep`."""
+        """See `LeaseStore.keep`."""
         with self._writing(self._durable) as connection:
             connection.execute(
                 update(lease)
@@ -293,7 +293,7 @@ class Ledger(Incarnations, QuotaStore):
             )
 
     def drop_kept(self, account_id: int, staging: bytes) -> bool:
-        """See `QuotaStore.drop_kept`."""
+        """See `LeaseStore.drop_kept`."""
         matches = lease.c.account_id == account_id, lease.c.staging == staging
         with self._writing(self._engine) as connection:
             end(connection, account_id, *matches, lease.c.state == KEPT)
@@ -308,7 +308,7 @@ class Ledger(Incarnations, QuotaStore):
             return set(connection.execute(owned).scalars())
 
     def resumable(self, account_id: int) -> list[Resumable]:
-        """See `QuotaStore.resumable`."""
+        """See `LeaseStore.resumable`."""
         columns = (lease.c.staging, lease.c.size, lease.c.expires, lease.c.state)
         with self._reading.connect() as connection:
             found = connection.execute(
@@ -321,7 +321,7 @@ class Ledger(Incarnations, QuotaStore):
             ]
 
     def reserve_step(self, account_id: int, size: int, files: int = 1) -> Lease:
-        """See `QuotaStore.reserve_step`."""
+        """See `LeaseStore.reserve_step`."""
         self.settle_waiting()
         if size < STEP and files < STEP_FILES:
             with self._writer.begin_quickly(self._engine) as quick:
@@ -342,14 +342,14 @@ class Ledger(Incarnations, QuotaStore):
             return self._insert(connection, account_id, size, files)
 
     def extended(self, held: Lease, size: int, files: int = 0) -> Lease:
-        """See `QuotaStore.extended`."""
+        """See `LeaseStore.extended`."""
         with self._writing(self._engine) as connection:
             size, files = hold_plenty(connection, held.account_id, size, files)
             self._change(connection, held, size=lease.c.size + size, files=lease.c.files + files)
         return replace(held, size=held.size + size, files=held.files + files)
 
     def begin_commit(self, leases: Sequence[Lease]) -> None:
-        """See `QuotaStore.begin_commit`."""
+        """See `LeaseStore.begin_commit`."""
         with self._writer.begin_quickly(self._engine) as connection:
             for held in leases:
                 key = {"lease_id": held.id, "lease_incarnation": self.incarnation}
@@ -357,12 +357,12 @@ class Ledger(Incarnations, QuotaStore):
                     raise LeaseLost("the reservation was lost")
 
     def make_durable(self) -> None:
-        """See `QuotaStore.make_durable`. The log is synced outside of any transaction, so that
+        """See `LeaseStore.make_durable`. The log is synced outside of any transaction, so that
         other sessions write meanwhile and share the sync."""
         self.syncs.sync(self._writer.to_sync())
 
     def to_sync(self) -> Sequence[int]:
-        """See `QuotaStore.to_sync`."""
+        """See `LeaseStore.to_sync`."""
         return self._writer.to_sync()
 
     def settle(
@@ -373,7 +373,7 @@ class Ledger(Incarnations, QuotaStore):
         trash: int = 0,
         trash_files: int = 0,
     ) -> Settled:
-        """See `QuotaStore.settle`."""
+        """See `LeaseStore.settle`."""
         changes = change, files, trash, trash_files
         try:
             try:

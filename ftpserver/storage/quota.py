@@ -1,8 +1,9 @@
 """The quota store as a session sees it: reserve quota, settle changes, ask what is free.
 
-Lives here: the interface, leases and settlements, and behaviour that every implementation shares.
-Lives elsewhere: the implementation with the database (ledger.py), the proxy for sessions in another
-process (isolation/session_quota_store.py).
+Lives here: the interfaces, leases and settlements, and behaviour that every implementation shares.
+Lives elsewhere: the implementation with the database (ledger.py), the one for sessions in another
+process (isolation/session_quota_store.py), leases for which trash is evicted
+(trash/evicting_store.py).
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ class Freed(Protocol):
         """
 
 
-class QuotaStore(ABC):
-    """The quota of all accounts: reserve, settle, release.
+class LeaseStore(ABC):
+    """Leases of the quota: reserve, settle, release. All that uploads and removals need.
 
     Methods marked with `request` can be called from another process, with the bounds in their
     annotations.
@@ -289,6 +290,61 @@ class QuotaStore(ABC):
             DiskFull, StateError: The store cannot be written. The settlement is retried later.
         """
 
+    def until_on_disk(self, action: Callable[[], _Result]) -> _Result:
+        """Run an action that raises DiskFull if the disk is full. A store that can evict trash
+        does so then, and runs it again."""
+        return action()
+
+    def settle_waiting(self) -> None:  # noqa: B027
+        """Retry settlements that have failed. Only a store with the database has any."""
+
+    def release(self, held: Lease) -> None:
+        """End a lease under which nothing was stored. It may be gone already."""
+        try:
+            self.settle([held], 0, 0)
+        except LeaseLost:
+            pass  # the session that ended it has returned what it held
+        except NOT_NOW as error:
+            logger.warning("a reservation is returned later: %s", error)
+        except Exception:  # the caller is handling another failure, which must not be hidden
+            logger.exception("a reservation is returned later")
+
+    @contextmanager
+    def freeing(self, account_id: int) -> Iterator[Freed]:
+        """Hold an empty lease while something is removed, so that a crash is noticed later.
+
+        Yields:
+            The function that settles the removal. If it isn't called, nothing became free and
+            nothing went to the trash.
+        """
+        try:
+            held = self.reserve(account_id, 0, files=0)
+        except DiskFull:  # removing frees the disk; a crash meanwhile leaves too much counted
+            held = Lease("", account_id, 0)
+        settled = False
+
+        def settle(freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
+            nonlocal settled
+            settled = True
+            try:
+                self.settle([held], -freed, -files, trash, trash_files)
+            except NOT_NOW:
+                pass  # the removal has happened, and is settled later
+            except LeaseLost:
+                if held.id:
+                    raise
+            self.settle_waiting()
+
+        try:
+            yield settle
+        finally:
+            if not settled:
+                self.release(held)
+
+
+class QuotaStore(LeaseStore):
+    """The quota of all accounts: their leases, their usage, and the operations of their trash."""
+
     @request
     @abstractmethod
     def space(self, account_id: int) -> SpaceInfo:
@@ -410,54 +466,3 @@ class QuotaStore(ABC):
 
         Waits up to 30 seconds. Returns False if that much cannot be freed.
         """
-
-    def until_on_disk(self, action: Callable[[], _Result]) -> _Result:
-        """Run an action that raises DiskFull if the disk is full. A store that can evict trash
-        does so then, and runs it again."""
-        return action()
-
-    def settle_waiting(self) -> None:  # noqa: B027
-        """Retry settlements that have failed. Only a store with the database has any."""
-
-    def release(self, held: Lease) -> None:
-        """End a lease under which nothing was stored. It may be gone already."""
-        try:
-            self.settle([held], 0, 0)
-        except LeaseLost:
-            pass  # the session that ended it has returned what it held
-        except NOT_NOW as error:
-            logger.warning("a reservation is returned later: %s", error)
-        except Exception:  # the caller is handling another failure, which must not be hidden
-            logger.exception("a reservation is returned later")
-
-    @contextmanager
-    def freeing(self, account_id: int) -> Iterator[Freed]:
-        """Hold an empty lease while something is removed, so that a crash is noticed later.
-
-        Yields:
-            The function that settles the removal. If it isn't called, nothing became free and
-            nothing went to the trash.
-        """
-        try:
-            held = self.reserve(account_id, 0, files=0)
-        except DiskFull:  # removing frees the disk; a crash meanwhile leaves too much counted
-            held = Lease("", account_id, 0)
-        settled = False
-
-        def settle(freed: int, files: int, trash: int = 0, trash_files: int = 0) -> None:
-            nonlocal settled
-            settled = True
-            try:
-                self.settle([held], -freed, -files, trash, trash_files)
-            except NOT_NOW:
-                pass  # the removal has happened, and is settled later
-            except LeaseLost:
-                if held.id:
-                    raise
-            self.settle_waiting()
-
-        try:
-            yield settle
-        finally:
-            if not settled:
-                self.release(held)

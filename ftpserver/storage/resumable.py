@@ -33,7 +33,7 @@ from ftpserver.storage.piece_table import (
     staging_of_table,
     table_name,
 )
-from ftpserver.storage.quota import Lease, QuotaStore
+from ftpserver.storage.quota import Lease, LeaseStore
 from ftpserver.storage.staging import PIECE, Staging
 from ftpserver.storage.staging_dirs import StagingDir
 from ftpserver.storage.upload_locks import (
@@ -671,7 +671,7 @@ def is_at(fd: int, directory: int, name: bytes) -> bool:
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
-def drop_kept(home: Home, ledger: QuotaStore, account_id: int, name: bytes) -> bool:
+def drop_kept(home: Home, ledger: LeaseStore, account_id: int, name: bytes) -> bool:
     """Discard a kept upload, with its lease. False: a session owns it.
 
     The lease says whether a session owns it. The file's lock is held from that answer to the

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ftpserver.storage.piece_table import Collector
-from ftpserver.storage.quota import Lease, QuotaStore
+from ftpserver.storage.quota import Lease, LeaseStore
 from ftpserver.storage.resumable import ResumableStaging
 from ftpserver.storage.staging import Staging
 from ftpwire.errors import VerificationFailed
@@ -31,7 +31,7 @@ class Receiving:
         staging: Staging,
         request: Put,
         lease: Lease | None,
-        ledger: QuotaStore,
+        ledger: LeaseStore,
     ) -> None:
         self.staging = staging
         self.lease = lease

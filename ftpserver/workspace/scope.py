@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ftpserver.storage.atomic_tree import AtomicTree
 from ftpserver.storage.batch import Uploads
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import Freed, QuotaStore
+from ftpserver.storage.quota import Freed, LeaseStore
 from ftpserver.workspace.observer import Observer
 
 
@@ -18,16 +18,16 @@ class Scope:
 
     home: Home
     uploads: Uploads
-    quota_store: QuotaStore
+    lease_store: LeaseStore
     account_id: int
     observer: Observer
 
     def freeing(self) -> AbstractContextManager[Freed]:
-        """See `QuotaStore.freeing`."""
-        return self.quota_store.freeing(self.account_id)
+        """See `LeaseStore.freeing`."""
+        return self.lease_store.freeing(self.account_id)
 
     def tree(self, path: bytes, mode: int, *, elsewhere: bool = False) -> AtomicTree:
         """Begin a hidden tree that will appear at ``path``; see `AtomicTree`."""
         return AtomicTree(
-            self.home, self.quota_store, self.account_id, path, mode=mode, elsewhere=elsewhere
+            self.home, self.lease_store, self.account_id, path, mode=mode, elsewhere=elsewhere
         )

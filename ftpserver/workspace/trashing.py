@@ -18,7 +18,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.listing import Part
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import QuotaStore
+from ftpserver.storage.quota import LeaseStore, QuotaStore
 from ftpserver.storage.trash import discarding
 from ftpserver.storage.trash.directory import (
     is_gone,
@@ -65,12 +65,12 @@ class Trash:
 
     Attributes:
         quota_store: The account's quota store.
-        evicting_store: A quota store that purges trash before it refuses space.
+        evicting_store: The leases for restoring, which purge trash before space is refused.
     """
 
     home: Home
     quota_store: QuotaStore
-    evicting_store: QuotaStore
+    evicting_store: LeaseStore
     account_id: int
     observer: Observer
 
@@ -166,7 +166,13 @@ class Trash:
         try:
             with self._explaining_eviction(request.operation):
                 restoring = Restoring(
-                    self.home, self.evicting_store, self.account_id, request, into, tick=step
+                    self.home,
+                    self.quota_store,
+                    self.evicting_store,
+                    self.account_id,
+                    request,
+                    into,
+                    tick=step,
                 )
                 return restoring.run()
         finally:

@@ -30,7 +30,7 @@ from ftpserver.storage.listing import Item, Part
 from ftpserver.storage.permissions import Action
 from ftpserver.storage.quota import QuotaStore
 from ftpserver.storage.staging import DROPPED_BITS, MODE_BITS
-from ftpserver.storage.trash.evicting_store import EvictingQuotaStore
+from ftpserver.storage.trash.evicting_store import EvictingLeaseStore
 from ftpserver.storage.trash.index import Item as TrashedItem
 from ftpserver.storage.trash.policy import NO_TRASH, Policy
 from ftpserver.storage.upload import Receiving
@@ -149,7 +149,7 @@ class Workspace:
         self.account = account
         self._patience = patience
         self.policy = policy
-        self._evicting_store = EvictingQuotaStore(
+        self._evicting_store = EvictingLeaseStore(
             quota_store, lambda: self.home, account.id, self._evicted, on_measured=self._measured
         )
         self._shortened = False

@@ -1,4 +1,4 @@
-"""A quota store that evicts trash of the account before it refuses a session any space.
+"""Leases for which trash of the account is evicted before a session is refused any space.
 
 Lives here: choosing what is purged, and trying again. Lives elsewhere: removing it (discarding.py),
 the quota store itself (ledger.py), freeing disk space over all accounts (the server's housekeeping,
@@ -21,14 +21,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ftpserver.storage.home_staging import StagingHome
-from ftpserver.storage.quota import EvictedOperation, Lease, QuotaStore, Resumable, Settled
+from ftpserver.storage.quota import Lease, LeaseStore, QuotaStore, Resumable, Settled
 from ftpserver.storage.trash.directory import open_trash
 from ftpserver.storage.trash.discarding import MOST_AT_ONCE, Settling, purge
 from ftpserver.storage.trash.eviction_lock import eviction_lock
 from ftpserver.storage.trash.glance import Glance, by_worth, glances
 from ftpserver.storage.trash.measuring import OnMeasured, measure
 from ftpwire.errors import Busy, DiskFull, Expired, QuotaExceeded
-from ftpwire.messages import SpaceInfo
 
 _PLENTY = 16 * 1024 * 1024
 """Bytes. A disk with this much free space isn't considered full."""
@@ -48,8 +47,8 @@ _A_LITTLE = 64 * 1024
 _T = TypeVar("_T")
 
 
-class EvictingQuotaStore(QuotaStore):
-    """The quota store for uploads of one session. For the thread that has the home.
+class EvictingLeaseStore(LeaseStore):
+    """The leases of one session's uploads and removals. For the thread that has the home.
 
     Args:
         quota_store: The quota store that does the work.
@@ -397,61 +396,6 @@ class EvictingQuotaStore(QuotaStore):
 
     def settle_waiting(self) -> None:
         self._quota_store.settle_waiting()
-
-    def reserve_freed(
-        self, held: Lease, freed: int, freed_files: int, size: int, files: int
-    ) -> Lease:
-        return self._quota_store.reserve_freed(held, freed, freed_files, size, files)
-
-    def space(self, account_id: int) -> SpaceInfo:
-        return self._quota_store.space(account_id)
-
-    def operation(self, account_id: int, key: bytes | None) -> str:
-        return self._quota_store.operation(account_id, key)
-
-    def close_operation(self, account_id: int, name: str) -> None:
-        self._quota_store.close_operation(account_id, name)
-
-    def begin_eviction(
-        self,
-        account_id: int,
-        name: str,
-        size: int | None = None,
-        words: str = "",
-        client: bytes | None = None,
-    ) -> None:
-        self._quota_store.begin_eviction(account_id, name, size, words, client)
-
-    def forget_operation(
-        self,
-        account_id: int,
-        name: str,
-        freed: int | None = None,
-        words: str = "",
-        client: bytes | None = None,
-    ) -> None:
-        self._quota_store.forget_operation(account_id, name, freed, words, client)
-
-    def evicted(self, account_id: int) -> list[EvictedOperation]:
-        return self._quota_store.evicted(account_id)
-
-    def was_evicted(self, account_id: int, name: str) -> bool:
-        return self._quota_store.was_evicted(account_id, name)
-
-    def note_answers(self, account_id: int, key: bytes, answers: list[tuple[int, bytes]]) -> None:
-        self._quota_store.note_answers(account_id, key, answers)
-
-    def answer(self, account_id: int, key: bytes, number: int) -> bytes | None:
-        return self._quota_store.answer(account_id, key, number)
-
-    def measure_soon(self, account_id: int) -> None:
-        self._quota_store.measure_soon(account_id)
-
-    def trash_of_all(self, account_id: int) -> int:
-        return self._quota_store.trash_of_all(account_id)
-
-    def free_disk_space(self, account_id: int, size: int) -> bool:
-        return self._quota_store.free_disk_space(account_id, size)
 
 
 def _enough(found: Glance, size: int, files: int, spare: tuple[int, int]) -> list[str] | None:

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from ftpserver.storage.commit import Commit, lstat
 from ftpserver.storage.group_sync import Syncs
 from ftpserver.storage.home import Home
-from ftpserver.storage.quota import QuotaStore
+from ftpserver.storage.quota import LeaseStore, QuotaStore
 from ftpserver.storage.staging_dirs import StagingDirs
 from ftpserver.storage.trash.directory import Opened, alone, is_gone, looking, open_trash
 from ftpserver.storage.trash.entries import TrashEntry, check_owner, entries_of
@@ -54,6 +54,7 @@ class Restoring:
         self,
         home: Home,
         quota_store: QuotaStore,
+        lease_store: LeaseStore,
         account_id: int,
         request: Restore,
         into: Operation,
@@ -62,6 +63,7 @@ class Restoring:
     ) -> None:
         self._home = home
         self._quota_store = quota_store
+        self._lease_store = lease_store
         self._account_id = account_id
         self._request = request
         self._into = into
@@ -291,8 +293,8 @@ class Restoring:
                 missing = self._missing(steps[0].to)
                 try:
                     if missing and steps[0].entry.item.what != "restored":
-                        lease = self._quota_store.reserve(self._account_id, 0, files=missing)
-                        held.callback(self._quota_store.release, lease)
+                        lease = self._lease_store.reserve(self._account_id, 0, files=missing)
+                        held.callback(self._lease_store.release, lease)
                 except CommandError as error:
                     self._report_problem(error, steps[0].path)
                     return ()
@@ -300,7 +302,7 @@ class Restoring:
             held.callback(staging_dirs.close)
             # this lease is held until everything below is done: after a crash before it is settled,
             # the home is counted again
-            settle = held.enter_context(self._quota_store.freeing(self._account_id))
+            settle = held.enter_context(self._lease_store.freeing(self._account_id))
             held.enter_context(self._home.alone() if alone else self._home.shared())
             batch = Batch(alone, Commit(self._home, staging_dirs, Syncs()))
             held.callback(batch.close)

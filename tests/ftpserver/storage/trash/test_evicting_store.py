@@ -17,7 +17,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.quota import Lease
 from ftpserver.storage.trash import discarding, evicting_store, eviction_lock
 from ftpserver.storage.trash.directory import alone, open_trash
-from ftpserver.storage.trash.evicting_store import EvictingQuotaStore
+from ftpserver.storage.trash.evicting_store import EvictingLeaseStore
 from ftpserver.storage.upload import Receiving
 from ftpserver.workspace.workspace import Workspace
 from ftpwire import digests
@@ -35,7 +35,7 @@ class Saving:
     def __init__(self, bin_: Bin) -> None:
         self.bin = bin_
         self.reported: list[int] = []
-        self.quota_store = EvictingQuotaStore(
+        self.quota_store = EvictingLeaseStore(
             bin_.ledger,
             lambda: self.session.home,
             bin_.account.id,
