@@ -20,7 +20,7 @@ _KNOWN = ((3, 11), (3, 15))
 """The first CPython version, and the one after the last, in which an SSLContext begins with its
 SSL_CTX pointer, and the object in an SSLObject has its SSL pointer in second place, according to
 their sources."""
-MIN_SPACE = 8 * 1024
+SMALLEST_READ = 8 * 1024
 """Smallest space, in bytes, for `RecordReader.read_into`: more than a buffering BIO holds."""
 
 # from bio.h
@@ -224,7 +224,7 @@ class RecordReader:
             self._data = self._memory.data = b""
 
     def read_into(self, view: memoryview) -> int:
-        """Decrypt into ``view``, at least `MIN_SPACE` bytes.
+        """Decrypt into ``view``, at least `SMALLEST_READ` bytes.
 
         Returns:
             The number of bytes; 0 if there are none. `failure`, or else ``SSLObject.read``, then

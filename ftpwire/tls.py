@@ -33,7 +33,7 @@ MOST_ANSWERS = 16 * 1024
 _PAID_BY_ONE = 32
 """Encrypted bytes that one plain byte accounts for: enough for the overhead of small messages."""
 _RECORD_HEADER = 5
-_MIN_SPACE = 32 * 1024
+_WORTHWHILE_READ = 32 * 1024
 """Smallest space, in bytes, into which it pays to decrypt several records with one call."""
 _RING_SIZE = PIECE + 32 * 1024
 """Bytes of encrypted output to hold: a piece with what encryption adds, and answers."""
@@ -138,7 +138,7 @@ class TlsPipe:
         size = len(view)
         read = self.object.read
         try:
-            if self._records is not None and size >= _MIN_SPACE and self._failure is None:
+            if self._records is not None and size >= _WORTHWHILE_READ and self._failure is None:
                 got = self._records.read_into(view)
                 self._failure = self._records.failure
                 size = got or size  # the next call finds out what ended it

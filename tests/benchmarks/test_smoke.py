@@ -32,6 +32,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers.ours import Ours
 from benchmarks.processes import Server, Unavailable, parse_busy, parse_kilobytes, parse_stat, tree
+from tests.clock import Clock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -289,14 +290,8 @@ def test_empty_files_are_made_and_counted(tmp_path):
 # the link with delay -------------------------------------------------------------------------
 
 
-class FakeClock:
+class SleepingClock(Clock):
     """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -304,7 +299,7 @@ class FakeClock:
 
 def test_each_piece_is_due_one_delay_after_it_came_in_order():
     async def scenario() -> list[tuple[bytes, float]]:
-        clock = FakeClock()
+        clock = SleepingClock(100.0)
         line = delay.DelayLine(0.5, not_before=100.1, clock=clock, sleep=clock.sleep)
         await line.put(b"a")  # at 100.0, but counted from 100.1
         clock.now += 0.3
@@ -321,7 +316,7 @@ def test_each_piece_is_due_one_delay_after_it_came_in_order():
 
 def test_a_limited_line_is_as_slow_as_it_says():
     async def scenario() -> list[float]:
-        clock = FakeClock()
+        clock = SleepingClock(100.0)
         line = delay.DelayLine(0.5, rate=1000, clock=clock, sleep=clock.sleep)
         for _ in range(3):
             await line.put(bytes(100))

@@ -68,7 +68,7 @@ def numbered(size: int) -> bytes:
 )
 @example(sizes=[PIECE, PIECE], chunk=RECORD + 22, space=RECORD)  # exactly a record
 @example(sizes=[PIECE], chunk=5, space=PIECE)
-@example(sizes=[PIECE, 1], chunk=2 * PIECE, space=openssl.MIN_SPACE)
+@example(sizes=[PIECE, 1], chunk=2 * PIECE, space=openssl.SMALLEST_READ)
 def test_any_sizes_chunks_and_spaces(new_pair, sizes, chunk, space):
     """Also data that is fed before what came earlier was read."""
     client, server = new_pair()

@@ -24,6 +24,7 @@ from ftpclient.cli.status_line import StatusLine
 from ftpclient.transfer.report import Result
 from ftpwire.cells import cells
 from ftpwire.errors import NotFound
+from tests.clock import Clock
 
 MIB = 2**20
 WIDTHS = [20, 25, 30, 40, 60, 80, 100, 200]
@@ -34,16 +35,6 @@ def app():
     app = App()
     yield app
     app.interrupt.close()
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

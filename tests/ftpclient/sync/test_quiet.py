@@ -6,13 +6,7 @@ import pytest
 
 from ftpclient.sync.quiet import Collector
 from ftpclient.sync.tree_changes import Changes
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

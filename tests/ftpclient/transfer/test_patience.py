@@ -17,6 +17,7 @@ from ftpclient.transfer.job import RESUME_FROM
 from ftpclient.transfer.report import Listener
 from ftpclient.transfer.retry import Patience
 from ftpwire.errors import Busy, ConnectFailed, ConnectionLost, Interrupted, SessionEnded, TooMany
+from tests.clock import Clock
 from tests.ftpclient.aio.async_support import Blocking
 from tests.peer import eventually
 from tests.system.proxy import Proxy
@@ -31,15 +32,12 @@ EACH_WITH_ONE = [
 ]
 
 
-class Clock:
-    """Time that passes only in waits, and when it is told to."""
+class WaitingClock(Clock):
+    """Time that also passes in waits, which it records."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        super().__init__()
         self.waits: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -69,7 +67,9 @@ class Counting(Listener):
 LOST = ConnectionLost("gone")
 
 
-def patience(clock: Clock, retry_for: float = 900.0, retries: int | None = None, listener=None):
+def patience(
+    clock: WaitingClock, retry_for: float = 900.0, retries: int | None = None, listener=None
+):
     return Patience(retry_for, retries, listener or Listener(), clock.wait, clock)
 
 
@@ -89,14 +89,14 @@ def tries(one: Patience, most: int = 10_000) -> int:
 
 
 def test_it_is_abandoned_after_the_time_without_progress():
-    clock = Clock()
+    clock = WaitingClock()
     count = tries(patience(clock))
     assert clock.now - 1000.0 == pytest.approx(900.0)
     assert 25 < count < 90  # waits grow to half a minute or so
 
 
 def test_waits_grow_up_to_half_a_minute_and_differ():
-    listener, clock = Counting(), Clock()
+    listener, clock = Counting(), WaitingClock()
     tries(patience(clock, listener=listener))
     starts = [
         left
@@ -118,7 +118,7 @@ def test_waits_grow_up_to_half_a_minute_and_differ():
     ],
 )
 def test_a_server_that_says_when_to_come_again_is_believed(requested, least, most):
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock)
     one.lost(LOST, requested)
     one.pause()
@@ -129,7 +129,7 @@ def test_a_server_that_says_when_to_come_again_is_believed(requested, least, mos
 
 
 def test_it_waits_no_longer_than_is_wanted_whatever_the_server_asks_for():
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock, 5.0)
     one.lost(LOST, 600)
     one.pause()
@@ -147,12 +147,12 @@ def test_what_the_server_asks_for_reaches_the_wait(kind, monkeypatch):
         TooManyTransfers.of(TooMany("full", retry_after=8), "full"),
     ]
     for error in errors:
-        retry._regain(client, patience(Clock()), error, lambda connection: None)
+        retry._regain(client, patience(WaitingClock()), error, lambda connection: None)
     assert requested == [7, 8]
 
 
 def test_progress_begins_it_anew():
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock, 60.0)
     for _ in range(100):  # far more than a minute in all
         one.lost(LOST)
@@ -164,7 +164,7 @@ def test_progress_begins_it_anew():
 
 
 def test_time_in_which_bytes_moved_does_not_count():
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock, 60.0)
     for _ in range(5):
         one.lost(LOST)
@@ -175,7 +175,7 @@ def test_time_in_which_bytes_moved_does_not_count():
 
 
 def test_a_connection_that_stalls_is_tried_again_at_least_once():
-    clock = Clock()
+    clock = WaitingClock()
     clock.now += 60.0  # of silence, before it was given up
     one = patience(clock, 30.0)
     one.lost(LOST)
@@ -183,7 +183,7 @@ def test_a_connection_that_stalls_is_tried_again_at_least_once():
 
 
 def test_after_a_long_sleep_it_is_tried_before_it_is_abandoned():
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock, 30.0)
     one.lost(LOST)
     clock.wait = lambda seconds: setattr(clock, "now", clock.now + 3600.0)
@@ -195,7 +195,7 @@ def test_after_a_long_sleep_it_is_tried_before_it_is_abandoned():
 
 @pytest.mark.parametrize(("bound", "expected"), [(0, 0), (1, 1), (7, 7)])
 def test_a_bound_counts_all_losses(bound, expected):
-    clock = Clock()
+    clock = WaitingClock()
     one = patience(clock, retries=bound)
     count = 0
     with pytest.raises(ConnectionLost):
@@ -208,16 +208,16 @@ def test_a_bound_counts_all_losses(bound, expected):
 
 
 def test_zero_means_never():
-    assert tries(patience(Clock(), 0.0)) == 0
+    assert tries(patience(WaitingClock(), 0.0)) == 0
 
 
 def test_a_session_that_was_ended_on_purpose_is_not_made_again():
     with pytest.raises(SessionEnded):
-        patience(Clock()).lost(SessionEnded("kicked"))
+        patience(WaitingClock()).lost(SessionEnded("kicked"))
 
 
 def test_the_wait_is_counted_each_second():
-    listener, clock = Counting(), Clock()
+    listener, clock = Counting(), WaitingClock()
     one = patience(clock, listener=listener)
     for _ in range(8):
         one.lost(LOST)

@@ -5,14 +5,7 @@ from __future__ import annotations
 from ftpclient.transfer.run_size import FIRST, LEAST, RunBudget, RunSize
 from ftpwire.messages import MAX_BYTES, MAX_ITEMS, MAX_REQUEST_SIZE
 from ftpwire.pacing import Pace
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def test_quick_answers_make_it_larger_up_to_what_a_request_may_have() -> None:
@@ -49,7 +42,7 @@ def test_a_limit_of_the_rate_is_kept_to_as_it_is_at_the_time() -> None:
 
 
 def test_of_several_unanswered_each_took_the_time_since_the_answer_before() -> None:
-    clock = _Clock()
+    clock = Clock()
     size = RunSize(clock=clock)
     first, second = size.sent(), size.sent()
     clock.now += 0.9  # as long as the first took the second waited for its turn

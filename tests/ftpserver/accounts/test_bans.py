@@ -12,22 +12,14 @@ from ftpserver.accounts.bans import ADDRESS_FACTOR, Bans
 from ftpserver.clock import Clock as RunClock
 from ftpserver.schema import failure
 from ftpwire.errors import Banned, NotFound
+from tests.clock import Clock
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
-class Clock:
-    """Seconds since 1970 that pass when they are told to."""
-
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture

@@ -12,15 +12,9 @@ from ftpserver.accounts.penalties import ENFORCED_FROM, LONGEST, SECONDS, Offenc
 from ftpserver.settings.table import Settings
 from ftpserver.storage.ledger import Ledger
 from ftpwire.errors import NotFound
+from tests.clock import Clock
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

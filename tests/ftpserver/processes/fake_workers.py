@@ -6,7 +6,6 @@ import os
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -118,16 +117,6 @@ class FakeWorker(WorkerForServer):
         self.endpoint.close()
         for _, connection in self.given.values():
             connection.close()
-
-
-class FakeClock:
-    """The time of a supervisor, which passes as its test says."""
-
-    def __init__(self) -> None:
-        self.now = time.monotonic()
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def look_after(crew: WorkerSupervisor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,7 +29,8 @@ from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings import table
 from ftpwire.errors import NotFound
 from ftpwire.messages import Put, Ready, WhoAmI
-from tests.ftpserver.processes.fake_workers import PATIENCE, FakeClock, FakeForkServer, FakeWorker
+from tests.clock import Clock
+from tests.ftpserver.processes.fake_workers import PATIENCE, FakeForkServer, FakeWorker
 from tests.peer import Peer, eventually
 
 ROUNDS = 3
@@ -236,7 +238,7 @@ def test_one_that_dies_is_replaced(grow):
 
 def test_where_workers_die_at_their_start_the_server_goes_on_alone(grow, caplog):
     grown = grow(2)
-    clock = grown.supervisor._clock = FakeClock()
+    clock = grown.supervisor._clock = Clock(time.monotonic())
     grown.busy(b"/a"), grown.busy(b"/b")
     pauses = []
     for number in range(1, 10):
@@ -272,7 +274,7 @@ def test_where_workers_die_at_their_start_the_server_goes_on_alone(grow, caplog)
 
 def test_where_none_can_be_started_the_server_goes_on_alone(grow, caplog):
     grown = grow(2)
-    clock = grown.supervisor._clock = FakeClock()
+    clock = grown.supervisor._clock = Clock(time.monotonic())
     grown.fork_server.failures = 5
     grown.busy(b"/a"), grown.busy(b"/b")
     for number in range(1, 6):

@@ -11,15 +11,7 @@ import pytest
 
 from ftpserver.processes import shared_rate
 from ftpserver.processes.shared_rate import SLOTS, SharedPaces, make_page
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -42,9 +43,9 @@ from ftpserver.processes.worker_interfaces import (
 from ftpserver.serving.stats import SessionInfo, Stats
 from ftpserver.settings.table import Settings
 from ftpwire.errors import Busy, DiskFull, NotFound
+from tests.clock import Clock
 from tests.ftpserver.processes.fake_workers import (
     PATIENCE,
-    FakeClock,
     FakeForkServer,
     FakeWorker,
     look_after,
@@ -186,11 +187,11 @@ def left(crew: WorkerSupervisor) -> int:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> Clock:
+    return Clock(time.monotonic())
 
 
-def replaced(crew, clock: FakeClock, worker: FakeWorker, fork_server) -> tuple[FakeWorker, float]:
+def replaced(crew, clock: Clock, worker: FakeWorker, fork_server) -> tuple[FakeWorker, float]:
     """Have one die; the one in its place, and the seconds until that was started."""
     before = len(fork_server.made.children)
     worker.die()
@@ -207,7 +208,7 @@ def replaced(crew, clock: FakeClock, worker: FakeWorker, fork_server) -> tuple[F
     return fork_server.made.next(), pause
 
 
-def after_the_pause(crew, clock: FakeClock, fork_server) -> FakeWorker:
+def after_the_pause(crew, clock: Clock, fork_server) -> FakeWorker:
     """The next one that is started in the place of one that has ended."""
     eventually(lambda: crew._missing)
     clock.now = crew._missing[0]

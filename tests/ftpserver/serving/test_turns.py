@@ -23,19 +23,10 @@ from ftpwire import digests, messages
 from ftpwire.errors import ConnectionLost
 from ftpwire.frames import Kind
 from ftpwire.messages import Get, Hash, LoggedIn, Put, Sent, Stat, Stored, WhoAmI
+from tests.clock import Clock
 from tests.peer import Peer, eventually
 
 PATIENCE = 60
-
-
-class Clock:
-    """Stands still until a test says otherwise."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Worker:
