@@ -118,8 +118,8 @@ class Commit:
         syncs: Groups the syncs of the sessions of this process.
         keep_times: True to leave directories their times. For a commit after the client has
             disconnected: it may have reconnected, filled the directories and set their times.
-        operation: The operation in the trash for what is removed and replaced; None: it is gone for
-            good.
+        operation: The operation in the trash for what is removed and replaced; None: it is
+            purged.
 
     Attributes:
         change: Bytes stored in addition; negative if fewer are stored.

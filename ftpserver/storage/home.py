@@ -42,8 +42,8 @@ class Home(ReadableHome, StagingHome):
     For its arguments and errors, see `OpenHome`.
 
     Attributes:
-        operation: The operation in the trash for what is removed and replaced; None: it is gone for
-            good.
+        operation: The operation in the trash for what is removed and replaced; None: it is
+            purged.
     """
 
     operation: Operation | None = None
