@@ -6,9 +6,9 @@ themselves (trash/).
 A row says which directory of the trash belongs to a client's command. It is needed for a day, as
 long as sessions of that command may connect. The contents of an operation are in its own index.
 
-A row with `given_up` and without `freed` says that an eviction has begun. Whether it was done, the
-trash says: the operation is in it, or no longer. So it goes on as an operation until `forget` or a
-recount (`end_evictions`) ends that.
+A row with `given_up` and without `freed`, or with `size`, says that an eviction has begun. Whether
+it was done, the trash says: the operation is in it, or no longer. So it goes on as an operation
+until `forget` or a recount (`end_evictions`) ends that.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def begin_eviction(
     client: bytes | None,
 ) -> None:
     """See `QuotaStore.begin_eviction`."""
-    # `freed` stays: it is set if the operation was evicted before, and made again since
+    # `freed` stays: it is set if the operation was evicted before, and made again since; then what
+    # this eviction frees is added
     begun: dict[str, object] = {
         "given_up": now(),
         "size": size,
@@ -91,15 +92,15 @@ def end_evictions(connection: Connection, account_id: int, there: Collection[str
     begun = and_(
         operation.c.account_id == account_id,
         operation.c.given_up.is_not(None),
-        operation.c.freed.is_(None),
+        or_(operation.c.freed.is_(None), operation.c.size.is_not(None)),
     )
-    rows = select(operation.c.name, operation.c.size).where(begun)
-    for name, size in connection.execute(rows).all():
-        if name in there:
-            ended: dict[str, object] = {"given_up": None, "size": None, "words": None}
-            ended["client"] = None
-        else:  # the clean-up of staging has removed what was left of it
-            ended = {"closed": True, "freed": size or 0}
+    rows = select(operation.c.name, operation.c.size, operation.c.freed).where(begun)
+    for name, size, freed in connection.execute(rows).all():
+        ended: dict[str, object] = {"size": None}
+        if name not in there:  # the clean-up of staging has removed what was left of it
+            ended |= {"closed": True, "freed": (freed or 0) + (size or 0)}
+        elif freed is None:
+            ended |= {"given_up": None, "words": None, "client": None}
         connection.execute(update(operation).where(operation.c.name == name).values(**ended))
 
 
@@ -116,10 +117,14 @@ def forget(
         this_operation = operation.c.name == name, operation.c.account_id == account_id
         connection.execute(delete(operation).where(*this_operation))
         return
+    before = select(operation.c.freed).where(
+        operation.c.name == name, operation.c.account_id == account_id
+    )
     evicted: dict[str, object] = {
         "closed": True,
         "given_up": now(),
-        "freed": freed,
+        "size": None,
+        "freed": (connection.execute(before).scalar() or 0) + freed,
         "words": words,
         "client": client,
     }
@@ -161,10 +166,11 @@ def evicted(connection: Connection, account_id: int) -> list[EvictedOperation]:
         EvictedOperation(
             row.name,
             # while it is being removed, and if that was interrupted: all that is going to be freed
-            (row.size or 0) if row.freed is None else row.freed,
+            (row.freed or 0) + (row.size or 0),
             row.words or "",
             row.key,
             row.client,
+            row.freed or 0,
         )
         for row in found
     ]

@@ -96,6 +96,8 @@ class EvictedOperation:
         freed: Bytes that became free. While it is being removed, and if a crash ended that: the
             bytes that it had; 0 if they are not known.
         words, key, client: See `ftpwire.messages.TrashedOperation`.
+        lost: Bytes that have certainly become free. If the operation is in the trash nevertheless,
+            it was evicted and made again, by a command that went on.
     """
 
     name: str
@@ -103,6 +105,7 @@ class EvictedOperation:
     words: str
     key: bytes | None
     client: bytes | None
+    lost: int = 0
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,14 @@ class Trash:
         evicted = self.quota_store.evicted(self.account_id)
         return next((one.freed for one in evicted if one.name == operation), 0)
 
+    def _report_lost(self, operation: str) -> None:
+        """Report what an operation in the trash has lost: if its command needed the space of what
+        it had removed itself, the operation was evicted, and made again by the rest of it."""
+        evicted = self.quota_store.evicted(self.account_id)
+        if lost := next((one.lost for one in evicted if one.name == operation), 0):
+            text = "of this operation were purged to free space and cannot be brought back"
+            self.observer.remark(f"{human(lost)} {text}")
+
     # changing ----------------------------------------------------------------------------
 
     def restore(self, keeping: Keeping, request: Restore) -> Restored:
@@ -174,7 +182,9 @@ class Trash:
                     into,
                     tick=step,
                 )
-                return restoring.run()
+                restored = restoring.run()
+            self._report_lost(request.operation)
+            return restored
         finally:
             into.close()
             if keeping.name == request.operation:

@@ -242,6 +242,16 @@ def test_a_second_eviction_that_has_only_begun(ledger, alice):
     ledger.begin_eviction(alice, name)
     ledger.end_evictions(alice, [name])
     assert ledger.was_evicted(alice, name) and ledger.evicted_lately() == (1, 7)
+    ledger.begin_eviction(alice, name, 4)
+    assert [(one.freed, one.lost) for one in ledger.evicted(alice)] == [(11, 7)]
+    ledger.end_evictions(alice, [name])
+    assert [(one.freed, one.lost) for one in ledger.evicted(alice)] == [(7, 7)]
+    ledger.begin_eviction(alice, name, 4)
+    ledger.end_evictions(alice, [])
+    assert [(one.freed, one.lost) for one in ledger.evicted(alice)] == [(11, 11)]
+    ledger.begin_eviction(alice, name, 2)
+    ledger.forget_operation(alice, name, 3)
+    assert [(one.freed, one.lost) for one in ledger.evicted(alice)] == [(14, 14)]
 
 
 def test_what_was_evicted_is_known_for_a_day(ledger, alice, bob, clock):

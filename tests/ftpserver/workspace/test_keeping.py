@@ -44,6 +44,7 @@ from ftpwire.messages import (
     Put,
     Remove,
     Removed,
+    Restore,
     Sent,
     Space,
 )
@@ -479,6 +480,25 @@ def test_a_batch_that_want_of_space_ends_keeps_what_goes(site: Site, keeping: Wo
     keeping.commit()
     kept = {item.path.value: thing.read_bytes() for item, thing in items(site)}
     assert kept == {b"/a": b"precious", b"/b": b"old"}
+    assert site.agrees()
+
+
+@pytest.mark.parametrize("look", [True, False], ids=["dry-run", "done"])
+def test_undo_reports_what_the_command_itself_has_cost(site: Site, look):
+    """It needed the space of what it had removed: the operation was evicted, and made again."""
+    listener = Listener()
+    workspace = site.open(policy=Policy, observer=listener)
+    workspace.begin_operation(messages.Operation(KEY, "sync"))
+    for path in (b"/a", b"/b", b"/c"):
+        put(workspace, path, bytes(40 * MIB))
+        name = workspace.remove(Remove(path)).operation
+    assert [item.path.value for item, _ in items(site)] == [b"/c"]
+    workspace.begin_operation(messages.Operation(b"undoing.", "undo"))
+    listener.heard.clear()
+    restored = workspace.restore(Restore(name, look=look))
+    assert (restored.items, restored.gone) == (1, 0)
+    text = "80.0 MiB of this operation were purged to free space and cannot be brought back"
+    assert listener.heard == [text]
     assert site.agrees()
 
 
