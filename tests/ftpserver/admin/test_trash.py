@@ -11,6 +11,7 @@ import pytest
 
 from ftpserver.admin import trash, trash_work, verify, verify_trash
 from ftpserver.admin.trash_work import TrashWork
+from ftpserver.cli import tables
 from ftpserver.root_lock import RootLock
 from ftpserver.settings.table import Settings
 from ftpserver.storage.home import Home
@@ -197,18 +198,21 @@ def test_list(ftpd, removed):
     removed("b", "c", began=1_800_000_100)
     status, out, err = ftpd("trash", "list")
     assert (status, err) == (0, "")
-    assert out == "alice  21 B in 2 operations, oldest from 2027-01-15T08:00:00Z\n"
+    assert out == "alice\t21\t3\t2\t2027-01-15T08:00:00Z\tyes\n"
     status, out, err = ftpd("trash", "list", "alice")
     newest, oldest = out.splitlines()
-    assert newest.endswith("/b  2 files, 14 B") and oldest.endswith("rm a  1 file, 7 B")
+    assert newest.endswith("\t-\t/b\t14\t2\tyes") and oldest.endswith("\trm a\t/a\t7\t1\tyes")
     record = json.loads(ftpd("trash", "list", "--json")[1])
     assert (record["size"], record["operations"], record["counted"]) == (21, 2, True)
     assert ftpd("trash", "list", "nobody")[0] == 5
 
 
-def test_what_is_not_counted_is_reported(ftpd, removed):
+def test_what_is_not_counted_is_reported(ftpd, removed, monkeypatch):
     removed("a/")
-    assert "and more" in ftpd("trash", "list")[1]
+    assert ftpd("trash", "list")[1].endswith("\tno\n")
+    assert ftpd("trash", "list", "alice")[1].endswith("\t/a\t0\t0\tno\n")
+    monkeypatch.setattr(tables, "on_terminal", lambda: True)
+    assert " 0 B and more " in ftpd("trash", "list")[1]
     assert ftpd("trash", "list", "alice")[1].endswith("not counted yet\n")
 
 
