@@ -19,6 +19,7 @@ from ftpserver.database import open_state
 from ftpserver.errors import StateError
 from ftpserver.schema import account
 from ftpserver.snapshot import open_snapshot
+from tests.descriptors import opened_by
 from tests.system.test_unwritable import can_mount, read_only
 
 
@@ -60,7 +61,7 @@ def test_nothing_is_left_of_a_process_that_is_killed(state, tmp_path):
     try:
         assert process.stdout is not None and process.stdin is not None
         assert process.stdout.readline() == "alice\n"
-        opened = [os.readlink(one) for one in Path(f"/proc/{process.pid}/fd").iterdir()]
+        opened = list(opened_by(process.pid))
     finally:
         process.kill()
         process.communicate()

@@ -16,10 +16,10 @@ from ftpserver.serving import exchange
 from ftpwire.errors import TooMany
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, Get, GoingDown, Put, Ready, Sending, Sent, Stored
+from tests.descriptors import opened_by
 from tests.hostile.conftest import PROCESSES, each_way, ended
 from tests.peer import Peer, eventually
 
-FDS = "/proc/self/fd"
 FEW = 2
 MIB = 1024 * 1024
 BIG = 24 * MIB
@@ -185,13 +185,7 @@ def test_transfers_are_given_back_once_and_with_their_worker():
 
 def open_below(home: Path) -> list[str]:
     """What is open of a home."""
-    found = []
-    for fd in os.listdir(FDS):
-        try:
-            found.append(os.readlink(f"{FDS}/{fd}"))
-        except FileNotFoundError:
-            continue  # the listing's own
-    return [path for path in found if path.startswith(str(home))]
+    return [path for path in opened_by(os.getpid()) if path.startswith(str(home))]
 
 
 WHOLE, PART = Get(b"/big"), Get(b"/big", 1, None, BIG)
@@ -305,9 +299,7 @@ def test_a_download_that_stalls_goes_on_in_other_processes(crowded, way):
         server = site.server
         pids = server.supervisor.workers or [one.pid for one in _isolated(server)]
         return any(
-            os.readlink(f"/proc/{pid}/fd/{fd}").endswith(".ftpd-staging/lock")
-            for pid in pids
-            for fd in os.listdir(f"/proc/{pid}/fd")
+            opened.endswith(".ftpd-staging/lock") for pid in pids for opened in opened_by(pid)
         )
 
     assert isinstance(begin(peer), Sending)

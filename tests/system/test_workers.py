@@ -22,6 +22,7 @@ from ftpserver.serving.stats import SessionInfo
 from ftpwire import messages
 from ftpwire.frames import Kind
 from ftpwire.messages import Failed, LoggedIn, Login, Put, Ready
+from tests.descriptors import opened_by
 from tests.peer import Peer
 from tests.system.modes import AUTO
 from tests.system.programs import (
@@ -93,12 +94,8 @@ def worker_by_port(server: Server, port: int) -> int:
         lines = [line.split() for line in table if f":{server.port:04X} " in line]
     (inode,) = [line[9] for line in lines if line[2].endswith(theirs)]
     for process in workers_of(server):
-        for fd in Path(f"/proc/{process}/fd").iterdir():
-            try:
-                if os.readlink(fd) == f"socket:[{inode}]":
-                    return process
-            except FileNotFoundError:
-                continue
+        if f"socket:[{inode}]" in opened_by(process):
+            return process
     raise AssertionError("nobody serves it")
 
 

@@ -45,6 +45,7 @@ from ftpwire.messages import (
     WhoAmI,
     encode_hello,
 )
+from tests.descriptors import opened_by
 from tests.ftpserver.isolation import attacks
 from tests.ftpserver.isolation.attacks import OTHER
 from tests.peer import Peer, eventually, frame
@@ -120,12 +121,9 @@ def test_who_has_logged_in_is_the_accounts_user_in_its_home(server, dial):
     assert os.path.samefile(f"/proc/{session.pid}/root", home)
     info = (home / "mine").stat()
     assert (info.st_uid, info.st_gid) == (user.pw_uid, user.pw_gid)
-    own = {
-        os.readlink(f"/proc/{session.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{session.pid}/fd")
-    }
     outside = {
         one
-        for one in own
+        for one in opened_by(session.pid)
         if one.startswith("/") and one not in ("/dev/null", "/memfd:paces (deleted)")
     }
     assert all(Path(one).is_relative_to(home) for one in outside), outside
