@@ -138,26 +138,30 @@ def _report_silent(answer: Sessions | Ended) -> None:
 
 
 def _print_sessions(answer: Sessions, as_json: bool) -> None:
-    found = answer.sessions
     _report_silent(answer)
-    if as_json:
-        for one in found:
-            click.echo(json.dumps(records.session_record(one)))
-        sys.stdout.flush()
-    elif tables.on_terminal():
-        tables.print_table(_COLUMNS, map(_cells, found), "no sessions")
-    else:
-        for one in found:
-            tables.print_fields(
-                one.id,
-                one.user,
-                one.peer,
-                records.iso_of(one.since),
-                _doing(one),
-                one.bytes_in,
-                one.bytes_out,
-                int(one.speed),
-            )
+    tables.print_list(
+        answer.sessions,
+        as_json,
+        _COLUMNS,
+        "no sessions",
+        row=_cells,
+        fields=_fields,
+        record=records.session_record,
+    )
+    sys.stdout.flush()  # with --watch, there is more to come
+
+
+def _fields(one: SessionInfo) -> tuple[object, ...]:
+    return (
+        one.id,
+        one.user,
+        one.peer,
+        records.iso_of(one.since),
+        _doing(one),
+        one.bytes_in,
+        one.bytes_out,
+        int(one.speed),
+    )
 
 
 def _watch(root: Path) -> None:
@@ -306,17 +310,15 @@ def bans(root: Path, as_json: bool) -> None:
     An address is banned after failed log-ins (some bans are for one account only), and after too
     many connections without a log-in.
     """
-    found = _running(root).bans().bans
-    if not as_json and tables.on_terminal():
-        tables.print_table(_BAN_COLUMNS, map(_ban_cells, found), "no bans")
-        return
-    for one in found:
-        if as_json:
-            click.echo(json.dumps(records.ban_record(one)))
-            continue
-        tables.print_fields(
-            one.address, one.account, records.iso_of(one.until), one.failures, one.reason
-        )
+    tables.print_list(
+        _running(root).bans().bans,
+        as_json,
+        _BAN_COLUMNS,
+        "no bans",
+        row=_ban_cells,
+        fields=_ban_fields,
+        record=records.ban_record,
+    )
 
 
 _BAN_COLUMNS = (
@@ -325,6 +327,10 @@ _BAN_COLUMNS = (
     tables.Column("FOR ANOTHER"),
     tables.Column("AFTER", rank=1, is_cut=True),
 )
+
+
+def _ban_fields(one: BanInfo) -> tuple[object, ...]:
+    return one.address, one.account, records.iso_of(one.until), one.failures, one.reason
 
 
 def _ban_cells(one: BanInfo) -> tuple[str, ...]:

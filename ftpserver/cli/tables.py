@@ -6,9 +6,11 @@ elsewhere: the width of text on a terminal (ftpwire/cells.py), the contents (the
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import click
 
@@ -18,6 +20,7 @@ from ftpwire.paths import printable
 NOTHING = "-"
 """A field without a value, in a pipe."""
 RED = "31"
+_T = TypeVar("_T")
 _GAP = "  "
 _LEAST = 8
 """Terminal columns that a cut field keeps at least."""
@@ -61,6 +64,32 @@ def width() -> int:
 def painted(text: str, code: str) -> str:
     """Return a text in a colour, if colours are used."""
     return f"\x1b[{code}m{text}\x1b[0m" if code and may_color() else text
+
+
+def print_list(
+    found: Iterable[_T],
+    as_json: bool,
+    columns: Sequence[Column],
+    nothing: str,
+    *,
+    row: Callable[[_T], Sequence[str]],
+    fields: Callable[[_T], Iterable[object]],
+    record: Callable[[_T], dict[str, object]],
+) -> None:
+    """Print a list: a table on a terminal, fields with tabs in a pipe, or a JSON record per line.
+
+    Args:
+        nothing: The sentence to print on a terminal if the list is empty.
+        row, fields, record: Functions that return one of the list for each of the three.
+    """
+    if not as_json and on_terminal():
+        print_table(columns, map(row, found), nothing)
+        return
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(record(one)))
+        else:
+            print_fields(*fields(one))
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], nothing: str) -> None:

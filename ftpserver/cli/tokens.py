@@ -100,15 +100,20 @@ _COLUMNS = (
 
 
 def _print_tokens(found: Sequence[TokenInfo], as_json: bool) -> None:
-    if not as_json and tables.on_terminal():
-        tables.print_table(_COLUMNS, map(_cells, found), "no tokens")
-        return
-    for one in found:
-        if as_json:
-            click.echo(json.dumps(records.token_record(one)))
-            continue
-        times = (iso(one.created), records.moment(one.used), records.moment(one.expires))
-        tables.print_fields(one.id, one.name, *times, one.parent)
+    tables.print_list(
+        found,
+        as_json,
+        _COLUMNS,
+        "no tokens",
+        row=_cells,
+        fields=_fields,
+        record=records.token_record,
+    )
+
+
+def _fields(one: TokenInfo) -> tuple[object, ...]:
+    times = (iso(one.created), records.moment(one.used), records.moment(one.expires))
+    return one.id, one.name, *times, one.parent
 
 
 def _cells(one: TokenInfo) -> tuple[str, ...]:
@@ -266,15 +271,19 @@ _INVITATION_COLUMNS = (
 
 
 def _print_invitations(found: Sequence[Invitation], as_json: bool) -> None:
-    if not as_json and tables.on_terminal():
-        tables.print_table(_INVITATION_COLUMNS, map(_invitation_cells, found), "no invitations")
-        return
-    for one in found:
-        if as_json:
-            click.echo(json.dumps(records.invitation_record(one)))
-            continue
-        times = iso(one.created), records.moment(one.expires)
-        tables.print_fields(one.id, one.uses, one.quota, *times)
+    tables.print_list(
+        found,
+        as_json,
+        _INVITATION_COLUMNS,
+        "no invitations",
+        row=_invitation_cells,
+        fields=_invitation_fields,
+        record=records.invitation_record,
+    )
+
+
+def _invitation_fields(one: Invitation) -> tuple[object, ...]:
+    return one.id, one.uses, one.quota, iso(one.created), records.moment(one.expires)
 
 
 def _invitation_cells(one: Invitation) -> tuple[str, ...]:

@@ -116,20 +116,21 @@ _OPERATIONS = (
 
 def _print_operations(user: str, found: list[OperationInTrash], as_json: bool) -> None:
     short = trash_names.short_ids(one.name for one in found)
-    if not as_json and tables.on_terminal():
-        rows = (_operation_cells(short[one.name], one) for one in found)
-        tables.print_table(_OPERATIONS, rows, "the trash is empty")
-        return
-    for one in found:
-        record = records.trashed_record(user, one, short[one.name])
-        if as_json:
-            click.echo(json.dumps(record))
-            continue
-        path = None if one.path is None else paths.show(one.path)
-        tables.print_fields(
-            *(record["id"], record["time"], _words(one), path),
-            *(one.size, one.files, _yes_or_no(one.counted)),
-        )
+    tables.print_list(
+        found,
+        as_json,
+        _OPERATIONS,
+        "the trash is empty",
+        row=lambda one: _operation_cells(short[one.name], one),
+        fields=lambda one: _operation_fields(short[one.name], one),
+        record=lambda one: records.trashed_record(user, one, short[one.name]),
+    )
+
+
+def _operation_fields(short: str, one: OperationInTrash) -> tuple[object, ...]:
+    path = None if one.path is None else paths.show(one.path)
+    much = one.size, one.files, _yes_or_no(one.counted)
+    return short, iso(one.began), _words(one), path, *much
 
 
 def _yes_or_no(value: object) -> str:
