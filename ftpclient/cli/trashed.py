@@ -251,7 +251,7 @@ def item_texts(item: TrashItem) -> tuple[str, str]:
         elif item.type == "file" and item.size is not None:
             notes.append(human(item.size))
         if item.state != "kept":
-            notes.append({"restored": "restored", "purged": "purged"}[item.state])
+            notes.append(item.state)
     return name, ", ".join(notes)
 
 
