@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from ftpserver.accounts.accounts import Accounts
 
 
+def _record(account: Account) -> dict[str, object]:
+    from ftpserver.accounts.records import shown  # here, because only JSON needs it
+
+    return shown(account)
+
+
 def print_record(account: Account, **more: object) -> None:
     """Print an account as JSON."""
-    from ftpserver.accounts.records import shown
-
-    click.echo(json.dumps(shown(account) | more))
+    click.echo(json.dumps(_record(account) | more))
 
 
 def print_done(
@@ -72,22 +76,24 @@ COLUMNS = (
 )
 
 
-def print_accounts(accounts: Accounts) -> None:
-    """Print all accounts: a table on a terminal, lines with tabs in a pipe."""
-    if tables.on_terminal():
-        tables.print_table(COLUMNS, map(_row, accounts), "no accounts")
-        return
-    for account in accounts:
-        tables.print_fields(
-            account.name,
-            account.stored,
-            account.trash_bytes,
-            account.quota,
-            None if account.expires is None else iso(account.expires),
-            _state(account),
-            account.permissions,
-            paths.show(os.fsencode(account.home)),
-        )
+def print_accounts(accounts: Accounts, as_json: bool) -> None:
+    """Print all accounts."""
+    tables.print_list(
+        accounts, as_json, COLUMNS, "no accounts", row=_row, fields=_fields, record=_record
+    )
+
+
+def _fields(account: Account) -> tuple[object, ...]:
+    return (
+        account.name,
+        account.stored,
+        account.trash_bytes,
+        account.quota,
+        None if account.expires is None else iso(account.expires),
+        _state(account),
+        account.permissions,
+        paths.show(os.fsencode(account.home)),
+    )
 
 
 def _row(account: Account) -> tuple[str, ...]:

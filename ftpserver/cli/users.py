@@ -154,11 +154,7 @@ def _ownership(accounts: Accounts, engine: Engine) -> Ownership:
 def list_users(root: Path, as_json: bool) -> None:
     """List all accounts with their used space."""
     accounts, _ = open_accounts(root, changing=False)
-    if as_json:
-        for account in accounts:
-            print_record(account)
-    else:
-        print_accounts(accounts)
+    print_accounts(accounts, as_json)
 
 
 @user.command("show")
