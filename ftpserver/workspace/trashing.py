@@ -18,7 +18,7 @@ from ftpserver.storage.home import Home
 from ftpserver.storage.home_staging import Tally
 from ftpserver.storage.listing import Part
 from ftpserver.storage.permissions import Action
-from ftpserver.storage.quota import LeaseStore, QuotaStore
+from ftpserver.storage.quota import EvictedOperation, LeaseStore, QuotaStore
 from ftpserver.storage.trash import discarding
 from ftpserver.storage.trash.directory import (
     is_gone,
@@ -128,7 +128,8 @@ class Trash:
         except Expired as error:
             if operation is None or not self._was_evicted(operation):
                 raise
-            lost = human(freed) if (freed := self._freed_by(operation)) else "it"
+            evicted = self._eviction_of(operation)
+            lost = human(evicted.freed) if evicted is not None and evicted.freed else "it"
             text = f"{operation}: purged to free space; {lost} cannot be brought back"
             raise error.with_text(text) from None
 
@@ -137,18 +138,18 @@ class Trash:
             return False
         return operation not in operations_in(self.home)
 
-    def _freed_by(self, operation: str) -> int:
-        """Return the bytes that an evicted operation had; 0 if they are not known."""
+    def _eviction_of(self, operation: str) -> EvictedOperation | None:
+        """Return the record of an operation's eviction, if there was one lately."""
         evicted = self.quota_store.evicted(self.account_id)
-        return next((one.freed for one in evicted if one.name == operation), 0)
+        return next((one for one in evicted if one.name == operation), None)
 
     def _report_lost(self, operation: str) -> None:
         """Report what an operation in the trash has lost: if its command needed the space of what
         it had removed itself, the operation was evicted, and made again by the rest of it."""
-        evicted = self.quota_store.evicted(self.account_id)
-        if lost := next((one.lost for one in evicted if one.name == operation), 0):
+        evicted = self._eviction_of(operation)
+        if evicted is not None and evicted.lost:
             text = "of this operation were purged to free space and cannot be brought back"
-            self.observer.remark(f"{human(lost)} {text}")
+            self.observer.remark(f"{human(evicted.lost)} {text}")
 
     # changing ----------------------------------------------------------------------------
 
